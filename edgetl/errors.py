@@ -1,0 +1,101 @@
+"""Every exception that a user may meet.
+
+EdgetlError                    the user's input or machine is at fault; the command line exits with 2
+├── ConfigError                a recipe is wrong; carries all problems at once
+├── DataError                  an image set is wrong (missing, empty, one class, bad labels)
+│   └── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+├── WeightsError               pretrained weights or a checkpoint cannot be had or do not fit
+├── ModelError                 a network cannot be built, traced, pruned or exported
+├── TrainingError              training cannot go on (non-finite loss, too few images)
+├── BundleError                a bundle cannot be used
+│   ├── BundleIntegrityError   truncated, altered, or unsafe
+│   └── BundleSchemaError      written by a newer edgetl
+├── TensorError                an array of the wrong shape or dtype came in
+├── BaselineError              no baseline, or one that cannot be compared
+├── StorageError               a file cannot be written (no space, no permission)
+├── MissingDependencyError     an optional package or part is absent; the message names the remedy
+└── Interrupted                the user stopped a run; the message says how to go on (exit code 130)
+
+Anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EdgetlError(Exception):
+    """Base of all errors that are the user's to mend. The message is one clear sentence or a short list."""
+
+
+class ConfigError(EdgetlError):
+    """A recipe or an option is wrong.
+
+    Attributes:
+        problems: every problem found, one sentence each.
+    """
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(EdgetlError):
+    """An image set cannot be used."""
+
+
+class ImageError(DataError):
+    """One image cannot be used; the message names the file and the reason."""
+
+
+class WeightsError(EdgetlError):
+    """Weights or a checkpoint cannot be had, or do not fit the network."""
+
+
+class ModelError(EdgetlError):
+    """A network cannot be built, traced, pruned or exported; the message names the module."""
+
+
+class TrainingError(EdgetlError):
+    """Training cannot go on."""
+
+
+class BundleError(EdgetlError):
+    """A bundle cannot be used."""
+
+
+class BundleIntegrityError(BundleError):
+    """A bundle is truncated, altered, or holds an unsafe path."""
+
+
+class BundleSchemaError(BundleError):
+    """A bundle was written for a newer schema than this version reads."""
+
+
+class TensorError(EdgetlError):
+    """An array has the wrong shape or dtype; the message names the tensor, what came, what was expected."""
+
+
+class BaselineError(EdgetlError):
+    """A baseline is missing, broken, or not comparable."""
+
+
+class StorageError(EdgetlError):
+    """A file cannot be written; the message names the file and the cause."""
+
+
+class MissingDependencyError(EdgetlError):
+    """An optional package or part is absent.
+
+    Args:
+        what: what is missing, e.g. `onnxruntime`.
+        remedy: one imperative sentence, e.g. `Install it with: pip install 'edgetl[cpu]'`.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what, self.remedy = what, remedy
+        super().__init__(f"{what} is not available. {remedy}")
+
+
+class Interrupted(EdgetlError):
+    """The user stopped a run; what was done is kept."""

@@ -1,0 +1,182 @@
+"""Atomic writes, hashing, and the stage cache."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from edgetl import __version__
+from edgetl.errors import StorageError
+from edgetl.records import from_json, to_json
+
+R = TypeVar("R")
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENOTDIR}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's write errors into one clear `StorageError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            cause = "no space left on the device" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+            raise StorageError(f"Cannot write {path}: {cause}. Nothing was changed there.") from error
+        raise
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it goes.
+
+    Raises:
+        StorageError: the folder or file cannot be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` as UTF-8 to `path` atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a record or plain values as indented JSON, atomically."""
+    write_text(path, json.dumps(to_json(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: type[R]) -> R:
+    """Read a record written by `write_json`.
+
+    Raises:
+        ValueError: it is not JSON or not such a record.
+    """
+    return from_json(kind, json.loads(path.read_text(encoding="utf-8")))
+
+
+def sha256_bytes(content: bytes) -> str:
+    """SHA-256 of bytes as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_stream(file: IO[bytes]) -> str:
+    """SHA-256 of what is left in an open file, read in pieces."""
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as 64 hex digits."""
+    with path.open("rb") as file:
+        return sha256_stream(file)
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a record or plain values: the same for equal values."""
+    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256_bytes(text.encode())
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for edgetl: `$EDGETL_CACHE`, else `$XDG_CACHE_HOME/edgetl`, else `~/.cache/edgetl`."""
+    if own := os.environ.get("EDGETL_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgetl"
+
+
+class StageCache:
+    """Remembers finished stages in a run folder, so that a second run redoes only what is stale.
+
+    A stage's key is the hash of its config, its inputs' hashes and this version of edgetl. `STAGE/stage.json`
+    is written last, atomically, so a killed stage counts as not done. A stage whose output files are gone or
+    altered is stale too.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def run(
+        self,
+        stage: str,
+        *,
+        config: Any,
+        inputs: Any,
+        kind: type[R],
+        outputs: Callable[[R], list[str]],
+        work: Callable[[Path], R],
+    ) -> tuple[R, bool]:
+        """Return the stage's record and whether it came from the cache.
+
+        Args:
+            stage: the stage's folder name.
+            config: its config, as plain values.
+            inputs: hashes of what it reads.
+            kind: the record's type.
+            outputs: the record's files, relative to the run folder.
+            work: does the stage in the folder that it is given.
+        """
+        key = sha256_json({"stage": stage, "config": config, "inputs": inputs, "version": __version__})
+        folder = self.run_dir / stage
+        if (record := self._load(folder / "stage.json", key, kind)) is not None:
+            return record, True
+        (folder / "stage.json").unlink(missing_ok=True)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._clear_leftovers(folder, key)
+        record = work(folder)
+        hashes = {name: sha256_file(self.run_dir / name) for name in outputs(record)}
+        write_json(folder / "stage.json", {"key": key, "files": hashes, "record": to_json(record)})
+        return record, False
+
+    def _clear_leftovers(self, folder: Path, key: str) -> None:
+        """Drop an unfinished stage's files when they were made for another key; keep them when resuming."""
+        started = folder / "started"
+        if started.exists() and started.read_text() == key:
+            return
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
+        write_text(started, key)
+
+    def _load(self, path: Path, key: str, kind: type[R]) -> R | None:
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if saved["key"] != key:
+                return None
+            if any(sha256_file(self.run_dir / name) != digest for name, digest in saved["files"].items()):
+                return None
+            return from_json(kind, saved["record"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -1,0 +1,53 @@
+"""Progress is injected: a stage reports to this interface and never meets the terminal.
+
+`SILENT` is the default for library users. The command line injects one that draws bars with an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One bar."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Move on by `steps`; `note` is a short figure shown beside the bar, e.g. `loss 0.31`."""
+
+
+class Progress(Protocol):
+    """Where a stage reports what it is doing."""
+
+    def task(self, description: str, total: int) -> AbstractContextManager[Task]:
+        """Open a bar of `total` steps; closing the context removes it."""
+
+    def message(self, text: str) -> None:
+        """Say one thing worth keeping, e.g. the accuracy at an epoch's end."""
+
+    def warning(self, text: str) -> None:
+        """Say something that the user should act on, though the run goes on."""
+
+
+class _SilentTask:
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        pass
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        """See `Progress.task`."""
+        yield _SilentTask()
+
+    def message(self, text: str) -> None:
+        """See `Progress.message`."""
+
+    def warning(self, text: str) -> None:
+        """See `Progress.warning`."""
+
+
+SILENT: Progress = SilentProgress()

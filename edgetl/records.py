@@ -1,0 +1,297 @@
+"""Results, as frozen dataclasses that travel as JSON both ways.
+
+Every stage returns one record. Units stand in the names: `_ms` milliseconds, `_bytes` bytes, `seconds` seconds.
+Paths in records are relative to the run folder, so that a run can be moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+def to_json(record: Any) -> Any:
+    """Turn a record (dataclasses, tuples, lists, dicts of plain values) into plain JSON values."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(k): to_json(v) for k, v in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(v) for v in record]
+    return record
+
+
+def from_json(kind: type[R], value: Any) -> R:
+    """Rebuild a record of type `kind` from `to_json`'s output. Unknown keys are ignored.
+
+    Raises:
+        ValueError: a field is missing or of the wrong shape; the message names it.
+    """
+    return typing.cast(R, _decode(kind, value, kind.__name__))
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    if kind is Any:
+        return value
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _decode(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        _expect(isinstance(value, list | tuple), where, "a list", value)
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        _expect(len(value) == len(args), where, f"{len(args)} values", value)
+        return tuple(_decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if origin in (dict, Mapping):
+        _expect(isinstance(value, Mapping), where, "an object", value)
+        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is typing.Literal:
+        _expect(value in args, where, f"one of {', '.join(map(repr, args))}", value)
+        return value
+    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), where, kind.__name__, value)
+    return value
+
+
+def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+    _expect(isinstance(value, Mapping), where, "an object", value)
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name in value:
+            values[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}.{field.name} is missing")
+    return kind(**values)
+
+
+def _expect(holds: bool, where: str, expected: str, value: Any) -> None:
+    if not holds:
+        raise ValueError(f"{where} is {value!r:.60}, expected {expected}")
+
+
+# --- what is measured -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class's scores. `support` is its number of images; a ratio with an empty denominator is 0."""
+
+    label: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracy of a classifier on a set of images. All ratios are in 0..1.
+
+    `confusion[i][j]` counts images of class i that were predicted as j.
+    `top1_interval` is a 95% Wilson score interval.
+    """
+
+    images: int
+    top1: float
+    top1_interval: tuple[float, float]
+    macro_f1: float
+    balanced_accuracy: float
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine a figure was measured on."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+    gpu: str = ""
+    governor: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Short text that tells machines apart; figures of different fingerprints are not comparable."""
+        return f"{self.cpu} x{self.cores}, {self.system}" + (f", {self.gpu}" if self.gpu else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Statistics over raw samples of one call's wall time. `batch` images a call; throughput in images a second."""
+
+    scenario: str
+    batch: int
+    threads: int
+    warmup: int
+    runs: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    throughput: float
+    samples_ms: tuple[float, ...] = ()
+
+
+# --- what each stage returns --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch of training. `phase` is `head`, `full`, `recover-1`, `distill`, ..."""
+
+    phase: str
+    epoch: int
+    loss: float
+    val_loss: float
+    val_top1: float
+    val_macro_f1: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """What the data stage found. `counts[split][label]` is a number of images."""
+
+    index: str
+    labels: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    skipped: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSize:
+    """`macs` are multiply-accumulates for one image; `parameters` a count; `size_bytes` of the float32 checkpoint."""
+
+    macs: int
+    parameters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """A trained network (teacher or student): its checkpoint, its curve, its scores."""
+
+    checkpoint: str
+    backbone: str
+    size: NetworkSize
+    epochs: tuple[EpochRecord, ...]
+    val: Evaluation
+    test: Evaluation | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneStep:
+    """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery."""
+
+    step: int
+    macs: int
+    parameters: int
+    top1_cut: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecord:
+    """The pruned network."""
+
+    checkpoint: str
+    before: NetworkSize
+    after: NetworkSize
+    steps: tuple[PruneStep, ...]
+    epochs: tuple[EpochRecord, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord:
+    """A float32 ONNX model. `max_difference` is the largest logit difference from torch on `images` real images."""
+
+    onnx: str
+    sha256: str
+    size_bytes: int
+    opset: int
+    images: int
+    max_difference: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRecord:
+    """An INT8 ONNX model. `left_in_float` lists `node (operator): reason`."""
+
+    onnx: str
+    sha256: str
+    size_bytes: int
+    target: str
+    method: str
+    calibration: str
+    calibration_images: int
+    quantized_nodes: int
+    left_in_float: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantScore:
+    """One model variant as measured through the runtime on `machine`."""
+
+    name: str
+    precision: str
+    target: str
+    file: str
+    sha256: str
+    size_bytes: int
+    val: Evaluation
+    test: Evaluation | None
+    latency: Latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRecord:
+    """All variants and the teacher, timed interleaved in one process.
+
+    `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
+    variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep.
+    """
+
+    variants: tuple[VariantScore, ...]
+    teacher_val: Evaluation
+    teacher_test: Evaluation | None
+    teacher_latency: Latency
+    teacher_size_bytes: int
+    metric: str
+    floor: float
+    floor_met: bool
+    default: str
+    reason: str
+    machine: Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleRecord:
+    """The packed bundle."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    variants: tuple[str, ...]
+    default: str
