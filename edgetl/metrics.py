@@ -1,0 +1,274 @@
+"""Scores of a classifier as pure functions on arrays.
+
+Legend: N images, C classes. `labels` is (N,) int in 0..C-1, `scores` is (N, C) float logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import TensorError
+from edgetl.records import ClassScore, Evaluation
+
+Z95 = 1.959963984540054
+"""97.5% quantile of the standard normal distribution."""
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Probabilities over the last axis, stable for large logits.
+
+    Args:
+        logits: (..., C) float.
+
+    Returns:
+        (..., C) float32; each row sums to 1.
+    """
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return probabilities
+
+
+def topk(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Indices of the `k` largest scores, best first; of equal scores the lower index comes first.
+
+    Args:
+        scores: (N, C) float.
+        k: how many; at most C are returned.
+
+    Returns:
+        (N, min(k, C)) int64.
+    """
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), axis=-1, kind="stable")
+    return order[..., :k].astype(np.int64)
+
+
+def topk_accuracy(labels: NDArray[Any], scores: NDArray[Any], k: int) -> float:
+    """Share of images whose label is among the `k` largest scores, in 0..1; 0 for no images."""
+    labels, scores = _checked(labels, scores)
+    if not len(labels):
+        return 0.0
+    return float((topk(scores, k) == labels[:, None]).any(axis=1).mean())
+
+
+def evaluate(labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str]) -> Evaluation:
+    """Score a classifier.
+
+    Macro-F1 and balanced accuracy are means over the classes that have images; a ratio with an empty
+    denominator is 0. The interval is Wilson's (1927) at 95%.
+
+    Args:
+        labels: (N,) int, the right classes.
+        scores: (N, C) float logits or probabilities.
+        names: the C class names.
+
+    Raises:
+        TensorError: shapes do not fit, a label is out of range, or a score is NaN.
+    """
+    labels, scores = _checked(labels, scores)
+    if scores.shape[1] != len(names):
+        raise TensorError(f"scores: {scores.shape[1]} columns came for {len(names)} class names.")
+    return evaluate_predictions(labels, scores.argmax(axis=1), names)
+
+
+def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> Evaluation:
+    """As `evaluate`, from (N,) int predicted classes."""
+    matrix = confusion(labels, predictions, len(names))
+    images, right = int(matrix.sum()), int(np.trace(matrix))
+    support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    recall = _ratio(np.diag(matrix), support)
+    precision = _ratio(np.diag(matrix), predicted)
+    f1 = _ratio(2 * np.diag(matrix), support + predicted)
+    present = support > 0
+    return Evaluation(
+        images=images,
+        top1=right / images if images else 0.0,
+        top1_interval=wilson_interval(right, images),
+        macro_f1=float(f1[present].mean()) if images else 0.0,
+        balanced_accuracy=float(recall[present].mean()) if images else 0.0,
+        classes=tuple(
+            ClassScore(
+                label=name,
+                support=int(support[i]),
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                f1=float(f1[i]),
+            )
+            for i, name in enumerate(names)
+        ),
+        confusion=tuple(tuple(int(v) for v in row) for row in matrix),
+    )
+
+
+def confusion(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """(C, C) int64 counts; row: the right class, column: the predicted one.
+
+    Raises:
+        TensorError: lengths differ, or an index is outside 0..C-1.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or labels.shape != predictions.shape:
+        raise TensorError(f"labels {labels.shape} and predictions {predictions.shape}: expected (N,) twice.")
+    for name, values in (("labels", labels), ("predictions", predictions)):
+        if len(values) and (values.min() < 0 or values.max() >= classes):
+            raise TensorError(
+                f"{name}: values {values.min()}..{values.max()} came, expected 0..{classes - 1}."
+            )
+    flat = labels.astype(np.int64) * classes + predictions.astype(np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) for no trials."""
+    if trials == 0:
+        return (0.0, 1.0)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    # At 0 and at all successes the bound is exact; rounding would miss it by 1e-17.
+    low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if successes == trials else min(1.0, (centre + half) / scale)
+    return (low, high)
+
+
+def calibration_error(labels: NDArray[Any], scores: NDArray[Any], bins: int = 15) -> float:
+    """Expected calibration error of the top class over equal-width bins (Guo et al. 2017), in 0..1.
+
+    Args:
+        labels: (N,) int.
+        scores: (N, C) float logits.
+        bins: number of confidence bins.
+    """
+    labels, scores = _checked(labels, scores)
+    if not len(labels):
+        return 0.0
+    probabilities = softmax(scores).astype(np.float64)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    surplus = np.bincount(place, weights=confidence - right, minlength=bins)
+    return float(np.abs(surplus).sum() / len(labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """Two classifiers on the same images.
+
+    `only_first` images were right by the first alone, `only_second` by the second alone. `difference` is the
+    second's accuracy less the first's, `interval` its 95% interval, `p_value` of the exact McNemar test.
+    """
+
+    images: int
+    only_first: int
+    only_second: int
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+def compare_paired(first: NDArray[Any], second: NDArray[Any]) -> PairedComparison:
+    """Compare two classifiers image by image.
+
+    The p-value is McNemar's (1947) in its exact binomial form; the interval is Agresti and Min's (2005).
+
+    Args:
+        first: (N,) bool, which images the first classifier got right.
+        second: (N,) bool, the same images in the same order.
+
+    Raises:
+        TensorError: the lengths differ or are 0.
+    """
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.ndim != 1 or first.shape != second.shape or not len(first):
+        raise TensorError(
+            f"first {first.shape} and second {second.shape}: expected (N,) twice, N at least 1."
+        )
+    images, lost, won = len(first), int((first & ~second).sum()), int((~first & second).sum())
+    lost_share, won_share = (lost + 0.5) / (images + 2), (won + 0.5) / (images + 2)
+    centre = won_share - lost_share
+    half = Z95 * math.sqrt(max(0.0, lost_share + won_share - centre**2) / (images + 2))
+    return PairedComparison(
+        images=images,
+        only_first=lost,
+        only_second=won,
+        difference=(won - lost) / images,
+        interval=(max(-1.0, centre - half), min(1.0, centre + half)),
+        p_value=_binomial_two_sided(min(lost, won), lost + won),
+    )
+
+
+def difference_interval(
+    first: tuple[float, tuple[float, float]], second: tuple[float, tuple[float, float]]
+) -> tuple[float, float]:
+    """95% interval of second less first for independent proportions, from their Wilson intervals.
+
+    Newcombe (1998), method 10. Each argument is (proportion, (low, high)).
+    """
+    (p, (p_low, p_high)), (q, (q_low, q_high)) = first, second
+    low = q - p - math.hypot(q - q_low, p_high - p)
+    high = q - p + math.hypot(q_high - q, p - p_low)
+    return (max(-1.0, low), min(1.0, high))
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.int64]], float],
+    count: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (Efron 1979), the same for the same seed.
+
+    Args:
+        statistic: maps (count,) indices, drawn with replacement, to a figure.
+        count: number of items to draw from, at least 1.
+        resamples: number of draws.
+        seed: of the draws.
+        confidence: share of the draws that the interval covers.
+    """
+    generator = np.random.default_rng(seed)
+    values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return (float(low), float(high))
+
+
+def _binomial_two_sided(fewer: int, trials: int) -> float:
+    """P of a split at least as uneven as `fewer` of `trials` fair coin tosses."""
+    if trials == 0:
+        return 1.0
+    base = math.lgamma(trials + 1) - trials * math.log(2)
+    tail = math.fsum(
+        math.exp(base - math.lgamma(k + 1) - math.lgamma(trials - k + 1)) for k in range(fewer + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def _ratio(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros(len(above), dtype=np.float64), where=below > 0)
+
+
+def _checked(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 1 or scores.ndim != 2 or len(labels) != len(scores):
+        raise TensorError(f"labels {labels.shape} and scores {scores.shape}: expected (N,) and (N, C).")
+    if labels.dtype.kind not in "iu":
+        raise TensorError(f"labels: {labels.dtype} came, expected integers.")
+    if scores.shape[1] == 0:
+        raise TensorError("scores: no class columns came.")
+    if np.isnan(scores).any():
+        raise TensorError(
+            f"scores: {int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} rows hold NaN."
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() >= scores.shape[1]):
+        raise TensorError(
+            f"labels: values {labels.min()}..{labels.max()} came, expected 0..{scores.shape[1] - 1}."
+        )
+    return labels, scores

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from edgetl import metrics
+from edgetl.errors import TensorError
+
+NAMES = ("ant", "bee", "cat")
+
+
+def _random(images: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, images)
+    scores = generator.normal(size=(images, classes)).astype(np.float32)
+    scores[np.arange(images), labels] += 1.0
+    return labels, scores
+
+
+def test_evaluate_on_a_case_worked_by_hand() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    scores = np.eye(3)[[0, 0, 1, 1, 1, 0]]
+    result = metrics.evaluate(labels, scores, NAMES)
+    assert result.images == 6
+    assert result.top1 == pytest.approx(4 / 6)
+    assert result.confusion == ((2, 1, 0), (0, 2, 0), (1, 0, 0))
+    ant, bee, cat = result.classes
+    assert (ant.label, ant.support, ant.precision, ant.recall) == (
+        "ant",
+        3,
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 3),
+    )
+    assert (bee.precision, bee.recall, bee.f1) == (pytest.approx(2 / 3), 1.0, pytest.approx(0.8))
+    assert (cat.precision, cat.recall, cat.f1) == (0.0, 0.0, 0.0)
+    assert result.macro_f1 == pytest.approx((2 / 3 + 0.8) / 3)
+    assert result.balanced_accuracy == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
+@pytest.mark.parametrize(("images", "classes", "seed"), [(50, 3, 0), (400, 12, 1), (7, 5, 2)])
+def test_evaluate_agrees_with_scikit_learn(images: int, classes: int, seed: int) -> None:
+    labels, scores = _random(images, classes, seed)
+    names = [f"c{i}" for i in range(classes)]
+    result = metrics.evaluate(labels, scores, names)
+    predicted = scores.argmax(axis=1)
+    present = sorted(set(labels.tolist()))
+    precision, recall, f1, support = reference.precision_recall_fscore_support(
+        labels, predicted, labels=range(classes), zero_division=0
+    )
+    assert result.top1 == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert result.balanced_accuracy == pytest.approx(np.mean(recall[present]))
+    assert result.macro_f1 == pytest.approx(
+        reference.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)
+    )
+    assert [c.precision for c in result.classes] == pytest.approx(precision.tolist())
+    assert [c.recall for c in result.classes] == pytest.approx(recall.tolist())
+    assert [c.f1 for c in result.classes] == pytest.approx(f1.tolist())
+    assert [c.support for c in result.classes] == support.tolist()
+    matrix = reference.confusion_matrix(labels, predicted, labels=range(classes))
+    assert np.array_equal(np.array(result.confusion), matrix)
+
+
+def test_a_class_without_images_does_not_pull_the_means_down() -> None:
+    result = metrics.evaluate(np.array([0, 1]), np.eye(3)[[0, 1]], NAMES)
+    assert result.macro_f1 == result.balanced_accuracy == 1.0
+    assert result.classes[2].support == 0
+
+
+def test_no_images_is_a_zero_evaluation_with_an_open_interval() -> None:
+    result = metrics.evaluate(np.zeros(0, dtype=np.int64), np.zeros((0, 3)), NAMES)
+    assert (result.images, result.top1, result.macro_f1, result.top1_interval) == (0, 0.0, 0.0, (0.0, 1.0))
+
+
+def test_wilson_interval_matches_published_values() -> None:
+    # Newcombe (1998), table I, method 3: 81/263, 15/148, 0/20, 1/29.
+    assert metrics.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert metrics.wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert metrics.wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert metrics.wilson_interval(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_interval_holds_the_proportion(trials: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, trials))
+    low, high = metrics.wilson_interval(successes, trials)
+    assert 0.0 <= low <= successes / trials <= high <= 1.0
+
+
+def test_softmax_is_stable_and_sums_to_one() -> None:
+    rows = metrics.softmax(np.array([[1e4, 0.0, -1e4], [1.0, 1.0, 1.0], [-1e30, 0.0, 0.0]], dtype=np.float32))
+    assert rows.dtype == np.float32
+    assert rows.sum(axis=1) == pytest.approx([1, 1, 1])
+    assert rows[0].tolist() == [1.0, 0.0, 0.0]
+    assert rows[2] == pytest.approx([0.0, 0.5, 0.5])
+    assert metrics.softmax(np.array([0.0, np.log(3.0)])) == pytest.approx([0.25, 0.75])
+
+
+def test_topk_orders_best_first_and_ties_by_index() -> None:
+    scores = np.array([[0.1, 0.9, 0.9, 0.3]])
+    assert metrics.topk(scores, 3).tolist() == [[1, 2, 3]]
+    assert metrics.topk(scores, 9).shape == (1, 4)
+
+
+def test_topk_accuracy_agrees_with_scikit_learn() -> None:
+    labels, scores = _random(200, 6, 3)
+    for k in (1, 2, 5):
+        expected = reference.top_k_accuracy_score(labels, scores, k=k, labels=range(6))
+        assert metrics.topk_accuracy(labels, scores, k) == pytest.approx(expected)
+
+
+def test_calibration_error() -> None:
+    sure = np.log(np.array([[0.8, 0.2]] * 10))
+    right_eight_times = np.array([0] * 8 + [1] * 2)
+    assert metrics.calibration_error(right_eight_times, sure) == pytest.approx(0.0, abs=1e-6)
+    assert metrics.calibration_error(np.zeros(10, dtype=int), sure) == pytest.approx(0.2, abs=1e-6)
+    assert metrics.calibration_error(np.ones(10, dtype=int), np.array([[100.0, 0.0]] * 10)) == pytest.approx(
+        1.0
+    )
+    assert metrics.calibration_error(np.zeros(0, dtype=int), np.zeros((0, 2))) == 0.0
+
+
+def test_paired_comparison_counts_and_exact_p() -> None:
+    first = np.array([True] * 90 + [False] * 10)
+    second = first.copy()
+    second[:8] = False
+    second[95:97] = True
+    result = metrics.compare_paired(first, second)
+    assert (result.only_first, result.only_second, result.images) == (8, 2, 100)
+    assert result.difference == pytest.approx(-0.06)
+    # Two-sided binomial: 2 * (1 + 10 + 45) / 1024.
+    assert result.p_value == pytest.approx(2 * 56 / 1024)
+    assert result.interval[0] < -0.06 < result.interval[1]
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_exact_p_agrees_with_scipy(lost: int, won: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    first = np.array([True] * lost + [False] * won + [True])
+    second = np.array([False] * lost + [True] * won + [True])
+    expected = stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0
+    assert metrics.compare_paired(first, second).p_value == pytest.approx(expected)
+
+
+def test_exact_p_of_many_images_does_not_overflow() -> None:
+    first, second = np.ones(20_000, dtype=bool), np.zeros(20_000, dtype=bool)
+    assert metrics.compare_paired(first, second).p_value == pytest.approx(0.0, abs=1e-300)
+
+
+def test_paired_interval_covers_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    inside = 0
+    for _ in range(300):
+        first = generator.random(200) < 0.9
+        second = np.where(generator.random(200) < 0.1, generator.random(200) < 0.5, first)
+        low, high = metrics.compare_paired(first, second).interval
+        inside += low <= -0.04 <= high
+    assert inside / 300 > 0.91
+
+
+def test_difference_of_independent_proportions_matches_newcombe() -> None:
+    # Newcombe (1998), part two, table II (a): 56/70 less 48/80 has 0.0524 .. 0.3339 by method 10.
+    first = (48 / 80, metrics.wilson_interval(48, 80))
+    second = (56 / 70, metrics.wilson_interval(56, 70))
+    assert metrics.difference_interval(first, second) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_bootstrap_is_repeatable_and_near_theory() -> None:
+    right = np.random.default_rng(1).random(400) < 0.8
+
+    def accuracy(index: np.ndarray) -> float:
+        return float(right[index].mean())
+
+    low, high = metrics.bootstrap_interval(accuracy, 400, resamples=2000, seed=3)
+    assert (low, high) == metrics.bootstrap_interval(accuracy, 400, resamples=2000, seed=3)
+    assert (low, high) == pytest.approx(metrics.wilson_interval(int(right.sum()), 400), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        (
+            np.array([0, 1]),
+            np.zeros((3, 3)),
+            r"labels \(2,\) and scores \(3, 3\): expected \(N,\) and \(N, C\)",
+        ),
+        (np.array([0, 3]), np.zeros((2, 3)), r"labels: values 0..3 came, expected 0..2"),
+        (np.array([0.0, 1.0]), np.zeros((2, 3)), r"labels: float64 came, expected integers"),
+        (np.array([0, 1]), np.array([[np.nan, 0, 0], [0, 0, 1]]), r"scores: 1 of 2 rows hold NaN"),
+        (np.array([0, 1]), np.zeros((2, 4)), r"scores: 4 columns came for 3 class names"),
+    ],
+)
+def test_wrong_arrays_are_named(labels: np.ndarray, scores: np.ndarray, message: str) -> None:
+    with pytest.raises(TensorError, match=message):
+        metrics.evaluate(labels, scores, NAMES)
+
+
+def test_paired_comparison_refuses_other_lengths() -> None:
+    with pytest.raises(TensorError, match=r"first \(2,\) and second \(3,\)"):
+        metrics.compare_paired(np.ones(2), np.ones(3))
+
+
+def test_predictions_out_of_range_are_named() -> None:
+    with pytest.raises(TensorError, match=r"predictions: values 0..5 came, expected 0..2"):
+        metrics.evaluate_predictions(np.array([0, 1]), np.array([0, 5]), NAMES)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
+def test_evaluation_is_consistent_with_its_confusion(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(pairs).T
+    result = metrics.evaluate_predictions(labels, predicted, NAMES)
+    matrix = np.array(result.confusion)
+    assert matrix.sum() == result.images == len(pairs)
+    assert result.top1 == pytest.approx(np.trace(matrix) / len(pairs))
+    assert result.top1_interval[0] <= result.top1 <= result.top1_interval[1]
+
+
+def test_metrics_needs_numpy_alone() -> None:
+    code = (
+        "import sys, edgetl.metrics\n"
+        "heavy = {'torch', 'sklearn', 'scipy', 'onnxruntime', 'pydantic', 'rich', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
