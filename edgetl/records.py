@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -57,6 +58,10 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return _decode_dataclass(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        choices = [member.value for member in kind]
+        _expect(value in choices, where, f"one of {', '.join(map(repr, choices))}", value)
+        return kind(value)
     if origin is typing.Literal:
         _expect(value in args, where, f"one of {', '.join(map(repr, args))}", value)
         return value
