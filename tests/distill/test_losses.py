@@ -1,0 +1,163 @@
+"""Every loss against plain numpy, and the loss function that teaches a student."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgetl.config import DistillLoss
+from edgetl.distill import losses
+from edgetl.errors import TensorError
+
+N, C = 6, 5
+
+
+@pytest.fixture
+def logits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = np.random.default_rng(0)
+    student, teacher = (torch.tensor(random.normal(0, 3, (N, C)), dtype=torch.float32) for _ in range(2))
+    return student, teacher, torch.tensor(random.integers(0, C, N))
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values - values.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def divergence(teacher: np.ndarray, student: np.ndarray) -> float:
+    return float((teacher * (np.log(teacher) - np.log(student))).sum(1).mean())
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
+
+
+def reference(
+    loss: DistillLoss, student: np.ndarray, teacher: np.ndarray, labels: np.ndarray, temperature: float
+) -> float:
+    own, other = softmax(student / temperature), softmax(teacher / temperature)
+    match loss:
+        case DistillLoss.HINTON:
+            value = divergence(other, own)
+        case DistillLoss.DKD:
+            rows = np.arange(len(labels))
+            target = divergence(
+                np.stack([other[rows, labels], 1 - other[rows, labels]], 1),
+                np.stack([own[rows, labels], 1 - own[rows, labels]], 1),
+            )
+            without = [np.delete(v[i], labels[i]) for v in (teacher, student) for i in rows]
+            rest_teacher, rest_student = np.split(softmax(np.stack(without) / temperature), 2)
+            value = target + 2.0 * divergence(rest_teacher, rest_student)
+        case DistillLoss.DIST:
+            value = (1 - correlation(own, other)) + (1 - correlation(own.T, other.T))
+        case _:
+            assert_never(loss)
+    return value * temperature**2
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("loss", DistillLoss)
+def test_losses_agree_with_numpy(
+    loss: DistillLoss, temperature: float, logits: tuple[torch.Tensor, ...]
+) -> None:
+    student, teacher, labels = logits
+    expected = reference(
+        loss, student.double().numpy(), teacher.double().numpy(), labels.numpy(), temperature
+    )
+    measured = losses.soft_loss(loss, student, teacher, labels, temperature)
+    assert measured.shape == ()
+    assert measured.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", DistillLoss)
+def test_losses_are_zero_and_flat_where_student_and_teacher_agree(
+    loss: DistillLoss, logits: tuple[torch.Tensor, ...]
+) -> None:
+    _, teacher, labels = logits
+    student = teacher.clone().requires_grad_()
+    value = losses.soft_loss(loss, student, teacher, labels, 2.0)
+    value.backward()
+    assert value.item() == pytest.approx(0.0, abs=1e-5)
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("loss", DistillLoss)
+def test_losses_stay_finite_where_the_teacher_is_certain(loss: DistillLoss) -> None:
+    teacher = torch.tensor([[200.0, 0.0, -200.0], [0.0, 300.0, 0.0]])
+    student = torch.tensor([[-200.0, 0.0, 200.0], [50.0, 0.0, 0.0]], requires_grad=True)
+    value = losses.soft_loss(loss, student, teacher, torch.tensor([0, 1]), 1.0)
+    value.backward()
+    assert torch.isfinite(value)
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
+def test_dkd_of_two_classes_is_plain_distillation(logits: tuple[torch.Tensor, ...]) -> None:
+    student, teacher, labels = logits
+    student, teacher, labels = student[:, :2], teacher[:, :2], labels % 2
+    decoupled = losses.dkd(student, teacher, labels, 2.0)
+    torch.testing.assert_close(decoupled, losses.hinton(student, teacher, 2.0))
+
+
+def test_soft_cross_entropy_differs_from_the_divergence_by_the_teachers_entropy(
+    logits: tuple[torch.Tensor, ...],
+) -> None:
+    student, teacher, _ = logits
+    probabilities = torch.softmax(teacher / 3.0, 1)
+    entropy = -(probabilities * probabilities.log()).sum(1).mean() * 9.0
+    torch.testing.assert_close(
+        losses.soft_cross_entropy(student, teacher, 3.0), losses.hinton(student, teacher, 3.0) + entropy
+    )
+
+
+def test_half_precision_logits_are_computed_in_float32(logits: tuple[torch.Tensor, ...]) -> None:
+    student, teacher, _ = logits
+    assert losses.hinton(student.bfloat16(), teacher.bfloat16(), 2.0).dtype == torch.float32
+
+
+def test_a_wrong_shape_is_named() -> None:
+    with pytest.raises(TensorError, match=r"Student logits \(4, 3\) and teacher logits \(4, 5\)"):
+        losses.hinton(torch.zeros(4, 3), torch.zeros(4, 5), 1.0)
+    with pytest.raises(TensorError, match=r"labels is \(3,\), expected \(4,\)"):
+        losses.dkd(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(3, dtype=torch.int64), 1.0)
+
+
+class Flat(nn.Module):
+    """A linear classifier with dropout on tiny images; it counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 4 * 4, 3)
+        self.dropout = nn.Dropout(0.5)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(images)
+        return self.layer(self.dropout(images.flatten(1)))
+
+
+def test_soft_targets_mixes_soft_and_hard_on_the_same_images() -> None:
+    torch.manual_seed(0)
+    student, teacher = Flat().eval(), Flat().train()
+    images, labels = torch.randn(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
+    compute = losses.soft_targets(teacher, 2.0, 0.75, 0.1)
+    value = compute(student, images, labels)
+    value.backward()
+    assert not teacher.training
+    assert teacher.seen[0] is student.seen[0] is images
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    assert student.layer.weight.grad is not None
+    soft = losses.hinton(student(images), teacher(images), 2.0)
+    hard = nn.functional.cross_entropy(student(images), labels, label_smoothing=0.1)
+    torch.testing.assert_close(value, 0.75 * soft + 0.25 * hard)
+
+
+def test_without_soft_weight_the_teacher_is_not_run() -> None:
+    student, teacher = Flat().eval(), Flat()
+    losses.soft_targets(teacher, 2.0, 0.0)(student, torch.randn(2, 3, 4, 4), torch.tensor([0, 1]))
+    assert teacher.seen == []
