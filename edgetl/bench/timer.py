@@ -1,0 +1,106 @@
+"""Wall time of calls, by the monotonic clock.
+
+Calls that are to be compared are timed interleaved: on a shared machine the same program may differ by a
+quarter between two moments, but neighbouring calls see the same machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from edgetl.errors import ConfigError
+from edgetl.progress import SILENT, Progress
+
+Clock = Callable[[], int]
+"""A monotonic clock in nanoseconds."""
+
+# A bar that is redrawn after every call would take part in the measurement.
+_REPORTS = 20
+
+
+@contextmanager
+def quiet_gc() -> Iterator[None]:
+    """Collect garbage now and keep the collector off inside the block, so that no sample pays for it."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    warmup: int,
+    runs: int,
+    seed: int = 0,
+    pause_s: float = 0.0,
+    clock: Clock = time.perf_counter_ns,
+    progress: Progress = SILENT,
+) -> dict[str, list[float]]:
+    """Time several calls in turn, each once a round, in an order shuffled anew every round.
+
+    Sample i of every name comes from round i, so samples can be compared in pairs. All samples are kept.
+
+    Args:
+        calls: what to time, by name.
+        warmup: rounds that are run first and not counted.
+        runs: rounds that are counted.
+        seed: of the order.
+        pause_s: sleep before every call, in seconds. Engines whose threads spin for a while after a call (ONNX
+            Runtime does) would else slow down the next call of another engine.
+        clock: the clock, in nanoseconds.
+        progress: told of the rounds, seldom.
+
+    Returns:
+        `runs` samples in milliseconds for each name.
+
+    Raises:
+        ConfigError: nothing to time, or fewer than one run.
+    """
+    if not calls or runs < 1 or warmup < 0:
+        raise ConfigError(
+            f"Timing needs a call and a run: got {len(calls)} calls, {runs} runs, {warmup} warm-ups."
+        )
+    names, order = list(calls), random.Random(seed)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    stride = max(1, (warmup + runs) // _REPORTS)
+    with progress.task("Timing " + ", ".join(names), warmup + runs) as bar, quiet_gc():
+        for turn in range(warmup + runs):
+            order.shuffle(names)
+            for name in names:
+                elapsed = _time_once(calls[name], pause_s, clock)
+                if turn >= warmup:
+                    samples[name].append(elapsed)
+            if (turn + 1) % stride == 0:
+                bar.advance(stride)
+    return samples
+
+
+def time_calls(
+    call: Callable[[], object],
+    *,
+    warmup: int,
+    runs: int,
+    clock: Clock = time.perf_counter_ns,
+    progress: Progress = SILENT,
+) -> list[float]:
+    """Time one call `runs` times after `warmup` uncounted ones; milliseconds."""
+    return time_interleaved({"calls": call}, warmup=warmup, runs=runs, clock=clock, progress=progress)[
+        "calls"
+    ]
+
+
+def _time_once(call: Callable[[], object], pause_s: float, clock: Clock) -> float:
+    if pause_s:
+        time.sleep(pause_s)
+    start = clock()
+    call()
+    return (clock() - start) / 1e6
