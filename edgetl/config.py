@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest right one; all errors come at once, ea
 from __future__ import annotations
 
 import difflib
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -57,6 +58,14 @@ class Importance(StrEnum):
     MAGNITUDE = "magnitude"
     TAYLOR = "taylor"
     RANDOM = "random"
+
+
+class DistillLoss(StrEnum):
+    """How the student follows the teacher's logits: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022)."""
+
+    HINTON = "hinton"
+    DKD = "dkd"
+    DIST = "dist"
 
 
 class Target(StrEnum):
@@ -183,6 +192,8 @@ class DistillConfig(_Section):
     """Epochs."""
     lr: Positive = 1e-3
     """Peak learning rate (AdamW, warm-up, cosine)."""
+    loss: DistillLoss = DistillLoss.HINTON
+    """Loss between the student's and the teacher's logits."""
     temperature: Positive = 2.0
     """Softmax temperature of the soft targets (Hinton et al. 2015)."""
     soft_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
@@ -306,6 +317,35 @@ def dump(recipe: Recipe) -> str:
         for key, value in getattr(recipe, section).model_dump(mode="json").items():
             lines.append(f"# {key} is unset" if value is None else f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
+    """The recipe as TOML for people: what differs from the defaults is set, with its reason; the rest is shown as a comment.
+
+    Args:
+        recipe: the recipe.
+        reasons: why a setting was chosen, by dotted name.
+    """
+    lines = [
+        "# A recipe for edgetl. Settings that are commented out show their defaults.",
+        f"name = {_toml(recipe.name)}",
+        f"seed = {recipe.seed}",
+    ]
+    for section, model in _sections().items():
+        lines += ["", *_comment(model.__doc__ or ""), f"[{section}]"]
+        values, defaults = getattr(recipe, section).model_dump(mode="json"), model().model_dump(mode="json")
+        for key, field in model.model_fields.items():
+            lines += _comment(field.description or "")
+            chosen = values[key] != defaults[key] or f"{section}.{key}" in reasons or (section, key) == ("data", "source")
+            if reason := reasons.get(f"{section}.{key}"):
+                lines += _comment(f"Chosen: {reason}")
+            text = f"{key} = {_toml(values[key])}" if values[key] is not None else f"{key} ="
+            lines.append(text if chosen else f"# {text}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, 108)]
 
 
 def dotted_names() -> list[str]:

@@ -1,0 +1,52 @@
+"""The command line: thin. A command builds the config, calls, and emits; only here do exceptions become exit codes.
+
+Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 130 stopped by Ctrl-C. A bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from edgetl.cli import device, host
+
+app = typer.Typer(
+    name="edgetl",
+    help="From a folder of images to a small, measured, gated model on an edge device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+host.register(app)
+device.register(app)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+) -> None:
+    if version:
+        from edgetl import __version__
+
+        typer.echo(f"edgetl {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line and turn the user's errors into one clear message and an exit code."""
+    from edgetl.errors import EdgetlError, Interrupted
+
+    try:
+        app()
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        sys.exit(130)
+    except EdgetlError as error:
+        typer.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(str(error), err=True)
+        sys.exit(2)

@@ -1,0 +1,195 @@
+"""Commands of the device side: numpy, Pillow and one inference engine are enough."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetl.cli.options import BundleArg, Json, Threads, Variant
+
+PANEL = "Use a model (no torch needed)"
+
+
+class ScenarioName(StrEnum):
+    """The load, as MLPerf Inference names them."""
+
+    SINGLE_STREAM = "single-stream"
+    MULTI_STREAM = "multi-stream"
+    OFFLINE = "offline"
+    SERVER = "server"
+
+
+DataDir = Annotated[Path, typer.Argument(help="Labelled images: CLASS/* or SPLIT/CLASS/*.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app, in the order of their use."""
+    examples = {
+        info: "edgetl info model.edgetl",
+        verify: "edgetl verify model.edgetl",
+        predict: "edgetl predict model.edgetl photo.jpg --json",
+        evaluate: "edgetl eval model.edgetl photos/",
+        bench: "edgetl bench model.edgetl --scenario offline",
+        baseline: "edgetl baseline model.edgetl -o baseline.json",
+        gate: "edgetl gate new.edgetl --against old.edgetl",
+        doctor: "edgetl doctor",
+    }
+    for function, example in examples.items():
+        name = "eval" if function is evaluate else function.__name__
+        app.command(name, rich_help_panel=PANEL, epilog=f"Example: {example}")(function)
+
+
+def info(bundle: BundleArg, json: Json = False) -> None:
+    """Show what a bundle holds: labels, preprocessing, variants, figures, provenance."""
+    from edgetl.bundle.archive import open_bundle
+    from edgetl.cli import output
+
+    with open_bundle(bundle) as opened:
+        output.emit(opened.manifest, json, "bundle")
+
+
+def verify(bundle: BundleArg, variant: Variant = None, threads: Threads = None, json: Json = False) -> None:
+    """Check every hash, and that this machine gives the golden images' logits. Exit code 1 where it does not."""
+    from edgetl.cli import output
+    from edgetl.runtime import load
+
+    with load(bundle, variant=variant, threads=threads) as session:
+        report = session.verify()
+    output.emit(report, json, "verify")
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def predict(
+    bundle: BundleArg,
+    images: Annotated[list[str], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    top: Annotated[int, typer.Option("--top", min=1, help="Labels an image.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many images.")] = None,
+    variant: Variant = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Label images."""
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.runtime import load
+    from edgetl.runtime.inputs import find_images, predict_all
+
+    found = find_images(images, limit)
+    with load(bundle, variant=variant, threads=threads) as session, open_progress() as progress:
+        results = predict_all(session, found, top_k=top, progress=progress)
+    output.emit(results, json, "predictions")
+
+
+def evaluate(
+    bundle: BundleArg, data: DataDir, variant: Variant = None, threads: Threads = None, json: Json = False
+) -> None:
+    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion."""
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.runtime import load
+    from edgetl.runtime.evaluate import evaluate_folder
+
+    with load(bundle, variant=variant, threads=threads) as session, open_progress() as progress:
+        output.emit(evaluate_folder(session, data, progress=progress), json, "evaluation")
+
+
+def bench(
+    bundle: BundleArg,
+    scenario: Annotated[ScenarioName, typer.Option("--scenario", help="The load.")] = ScenarioName.SINGLE_STREAM,
+    runs: Annotated[int, typer.Option("--runs", min=10, help="Samples.")] = 200,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Calls before the first sample.")] = 20,
+    variant: Variant = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Measure latency, throughput, load time and peak memory on this machine."""
+    from edgetl.bench.scenarios import Scenario
+    from edgetl.bench.stage import BenchConfig, run
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+
+    config = BenchConfig(
+        scenario=Scenario(scenario.value), runs=runs, warmup=warmup, variant=variant, threads=threads
+    )
+    with open_progress() as progress:
+        record = run(config, bundle, progress=progress)
+    output.emit(record, json, "bench")
+
+
+def baseline(
+    bundle: BundleArg,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("baseline.json"),
+    data: Annotated[Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")] = None,
+    variant: Variant = None,
+    threads: Threads = None,
+) -> None:
+    """Measure accuracy, latency and size here and keep them for `edgetl gate`."""
+    from edgetl.cli.progress import open_progress
+    from edgetl.gate.stage import make_baseline
+
+    with open_progress() as progress:
+        made = make_baseline(bundle, data=data, variant=variant, threads=threads, progress=progress)
+    made.save(output_path)
+    typer.echo(f"Wrote {output_path}. Later: edgetl gate NEW_BUNDLE --baseline {output_path}", err=True)
+
+
+def gate(
+    bundle: BundleArg,
+    baseline_path: Annotated[Path | None, typer.Option("--baseline", help="A file of `edgetl baseline`.")] = None,
+    against: Annotated[Path | None, typer.Option("--against", help="Another bundle, timed side by side.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")] = None,
+    max_accuracy_drop: Annotated[float, typer.Option(help="Allowed loss of top-1, in 0..1.")] = 0.01,
+    max_latency_increase: Annotated[float, typer.Option(help="Allowed growth of the median latency, as a share.")] = 0.10,
+    max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
+    allow_other_machine: Annotated[
+        bool, typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine.")
+    ] = False,
+    variant: Variant = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Fail (exit code 1) where accuracy, latency or size got worse."""
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.gate.compare import Limits
+    from edgetl.gate.stage import gate_against, gate_baseline
+
+    if (baseline_path is None) == (against is None):
+        raise typer.BadParameter("give either --baseline FILE or --against OTHER_BUNDLE")
+    limits = Limits(
+        max_accuracy_drop=max_accuracy_drop,
+        max_latency_increase=max_latency_increase,
+        max_size_increase=max_size_increase,
+    )
+    with open_progress() as progress:
+        if against is not None:
+            report = gate_against(
+                bundle, against, limits=limits, data=data, variant=variant, threads=threads, progress=progress
+            )
+        else:
+            assert baseline_path is not None
+            report = gate_baseline(
+                bundle,
+                baseline_path,
+                limits=limits,
+                data=data,
+                variant=variant,
+                threads=threads,
+                allow_other_machine=allow_other_machine,
+                progress=progress,
+            )
+    output.emit(report, json, "gate")
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def doctor(json: Json = False) -> None:
+    """Say what this machine can run, and what to install for more."""
+    from edgetl.cli import output
+    from edgetl.runtime.doctor import examine
+
+    output.emit(examine(), json, "doctor")

@@ -1,0 +1,198 @@
+"""Commands of the host side, where models are made: they need the `train` extra."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set
+
+if TYPE_CHECKING:
+    from edgetl.pipeline import Stage
+
+PANEL = "Make a model (needs the train extra)"
+
+
+class EngineTarget(StrEnum):
+    """What `edgetl build` compiles for."""
+
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app, in the order of the flow."""
+    data = typer.Typer(help="Look at an image set.", no_args_is_help=True)
+    data.command("check", epilog="Example: edgetl data check photos/")(data_check)
+    app.command(rich_help_panel=PANEL, epilog="Example: edgetl init photos/ -o recipe.toml")(init)
+    app.add_typer(data, name="data", rich_help_panel=PANEL)
+    app.command("run", rich_help_panel=PANEL, epilog="Example: edgetl run recipe.toml --set train.epochs=4")(run)
+    for function in (finetune, prune, distill, export, quantize):
+        name = function.__name__
+        app.command(name, rich_help_panel=PANEL, epilog=f"Example: edgetl {name} recipe.toml")(function)
+    app.command(
+        "build", rich_help_panel=PANEL, epilog="Example: edgetl build model.edgetl --target tensorrt-rtx --sm 89"
+    )(build)
+
+
+def _require_train() -> None:
+    from importlib.util import find_spec
+
+    from edgetl.errors import MissingDependencyError
+
+    for module in ("torch", "torchvision", "timm", "pydantic"):
+        if find_spec(module) is None:
+            raise MissingDependencyError(module, "Install the host side with: pip install 'edgetl[train,cpu]'")
+
+
+def init(
+    source: DataArg,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the recipe.")] = Path("recipe.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a recipe that is there.")] = False,
+) -> None:
+    """Look at the data and write a commented recipe."""
+    _require_train()
+    from edgetl import config
+    from edgetl.cli.progress import open_progress
+    from edgetl.data.index import build_index
+    from edgetl.data.suggest import default_name, look, suggest
+    from edgetl.errors import ConfigError
+    from edgetl.files import write_text
+
+    if output.exists() and not force:
+        raise ConfigError(f"{output} is there already; overwrite it with --force or choose another name with -o.")
+    data = config.DataConfig(source=source)
+    with open_progress() as progress:
+        index = build_index(data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress)
+    seen = look(index)
+    chosen = suggest(seen)
+    values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
+    for item in chosen:
+        section, _, key = item.key.partition(".")
+        values.setdefault(section, {})[key] = item.value
+    recipe = config.parse({"name": default_name(source), **values})
+    write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
+    typer.echo(
+        f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
+        + (f"; {len(index.skipped)} images cannot be read (edgetl data check {source})" if index.skipped else "")
+    )
+    for item in chosen:
+        typer.echo(f"  {item.key} = {item.value}: {item.reason}")
+    typer.echo(f"Wrote {output}. Next: edgetl run {output}")
+
+
+def _portable(source: str, recipe: Path) -> str:
+    """The source as the recipe should name it: relative to the recipe's folder where it lies below it, else absolute."""
+    path = Path(source)
+    if not path.exists():
+        return source
+    folder = recipe.resolve().parent
+    resolved = path.resolve()
+    return str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
+
+
+def data_check(source: DataArg, json: Json = False) -> None:
+    """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
+    _require_train()
+    from edgetl import config
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.data.audit import audit
+    from edgetl.data.index import build_index
+
+    data = config.DataConfig(source=source, bad_images=config.BadImages.SKIP)
+    with open_progress() as progress:
+        report = audit(build_index(data, seed=0, progress=progress), progress=progress)
+    output.emit(report, json, "audit")
+
+
+def run(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
+    """The whole way: train, prune, distill, export, quantize, measure, bundle, report. Goes on where it stopped."""
+    from edgetl.cli import output
+
+    outcome = _through(recipe, settings, out, "bundle")
+    assert outcome.report is not None
+    output.emit(outcome.report, json, "run")
+    typer.echo(f"Bundle: {outcome.bundle}\nReport: {outcome.run_dir / 'report.html'}", err=True)
+    if not outcome.report.measure.floor_met:
+        typer.echo(f"Gate failed: {outcome.report.measure.reason}.", err=True)
+        raise typer.Exit(1)
+
+
+def finetune(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
+    """Train the teacher: a pretrained backbone with a new head."""
+    _stage(recipe, settings, out, json, "train")
+
+
+def prune(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
+    """Remove channels from the teacher, in steps; the run up to and including pruning."""
+    _stage(recipe, settings, out, json, "prune")
+
+
+def distill(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
+    """Train the student on the teacher's soft targets; the run up to and including distillation."""
+    _stage(recipe, settings, out, json, "distill")
+
+
+def export(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
+    """Export the student to ONNX and check it; the run up to and including export."""
+    _stage(recipe, settings, out, json, "export")
+
+
+def quantize(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
+    """Quantize the exported model to INT8; the run up to and including quantization."""
+    _stage(recipe, settings, out, json, "quantize")
+
+
+def build(
+    bundle: BundleArg,
+    target: Annotated[EngineTarget, typer.Option("--target", help="The engine.", show_default=False)],
+    sm: Annotated[
+        list[str] | None, typer.Option("--sm", help="Compute capability to compile for, e.g. 89. Repeatable.")
+    ] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="The variant to compile.", show_default="fp32")] = None,
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the engine.")] = 8,
+    output_path: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="beside the bundle")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compile a TensorRT engine from a bundle's ONNX. TensorRT-RTX needs no GPU for this."""
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.export.engine import build_from_bundle
+
+    with open_progress() as progress:
+        record = build_from_bundle(
+            bundle,
+            target=target.value,
+            compute_capabilities=tuple(sm or ()),
+            variant=variant,
+            max_batch=max_batch,
+            output=output_path,
+            progress=progress,
+        )
+    output.emit(record, json, "engine")
+
+
+def _stage(recipe: Path, settings: list[str] | None, out: Path | None, json: bool, stage: str) -> None:
+    from edgetl.cli import output
+    from edgetl.pipeline import Stage
+
+    outcome = _through(recipe, settings, out, stage)
+    output.emit(outcome.records[Stage(stage)], json, "stage")
+
+
+def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: str):  # type: ignore[no-untyped-def]
+    _require_train()
+    from edgetl import config, pipeline
+    from edgetl.cli.progress import open_progress
+
+    loaded = config.load(recipe, settings or [])
+    run_dir = out or Path("runs") / loaded.name
+    last: Stage = pipeline.Stage(stage)
+    with open_progress() as progress:
+        return pipeline.run(loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}")

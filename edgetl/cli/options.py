@@ -1,0 +1,26 @@
+"""Options that more than one command takes, each spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArg = Annotated[Path, typer.Argument(help="The recipe (TOML); write one with `edgetl init`.", show_default=False)]
+BundleArg = Annotated[Path, typer.Argument(help="The bundle, NAME.edgetl.", show_default=False)]
+DataArg = Annotated[
+    str,
+    typer.Argument(
+        help="A folder SPLIT/CLASS/* or CLASS/*, a CSV (path, label, split), or `digits` or `cifar10`.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Variant = Annotated[str | None, typer.Option("--variant", help="A model variant instead of the default one.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the inference engine.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=4. Repeatable."),
+]
+RunDir = Annotated[Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/NAME")]

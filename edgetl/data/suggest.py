@@ -1,0 +1,101 @@
+"""Settings that suit an image set, each with its reason: what `edgetl init` writes into a recipe."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgetl.data.index import DataIndex
+
+_SAMPLE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """One setting by its dotted name."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a look at the images showed. Sides in pixels."""
+
+    train_images: int
+    classes: int
+    median_side: int
+    median_aspect: float
+    grey_share: float
+    smallest_class: int
+    largest_class: int
+
+
+def look(index: DataIndex) -> Look:
+    """Open an even sample of the training images and count the classes."""
+    from PIL import Image
+
+    train = index.split("train")
+    counts = Counter(s.label for s in train)
+    sides, aspects, grey = [], [], 0
+    sample = train[:: max(1, len(train) // _SAMPLE)]
+    for path in (s.path for s in sample):
+        with Image.open(path) as image:
+            sides.append(min(image.size))
+            aspects.append(max(image.size) / min(image.size))
+            grey += _is_grey(image)
+    return Look(
+        train_images=len(train),
+        classes=len(index.labels),
+        median_side=int(statistics.median(sides)),
+        median_aspect=statistics.median(aspects),
+        grey_share=grey / len(sample),
+        smallest_class=min(counts.values()),
+        largest_class=max(counts.values()),
+    )
+
+
+def suggest(seen: Look) -> Sequence[Suggestion]:
+    """Choose settings from what was seen; only those that should differ from the defaults."""
+    found: list[Suggestion] = []
+
+    def add(key: str, value: Any, reason: str) -> None:
+        found.append(Suggestion(key=key, value=value, reason=reason))
+
+    imbalanced = seen.largest_class > 3 * seen.smallest_class
+    if seen.median_side <= 16:
+        add("preprocess.size", 64, f"the images are tiny ({seen.median_side} px); 64 px keeps a step cheap")
+    elif seen.median_side <= 48:
+        add("preprocess.size", 96, f"the images are small ({seen.median_side} px); pretrained filters want some pixels")
+    if seen.median_side <= 48:
+        add("preprocess.crop_fraction", 1.0, "small images are framed tightly; nothing is cropped away")
+    if seen.median_aspect > 1.3:
+        add("preprocess.resize", "squash", f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends")
+    if imbalanced:
+        counts = f"classes have {seen.smallest_class} to {seen.largest_class} images"
+        add("train.class_balance", True, f"{counts}; every class is drawn equally often")
+        add("bundle.metric", "macro_f1", f"{counts}; macro-F1 counts every class alike")
+    if seen.grey_share > 0.9 and seen.median_side > 48:
+        add("train.augment", "photometric", "grey images; light and contrast vary more than colour")
+        add("distill.augment", "photometric", "as for the teacher")
+    return found
+
+
+def _is_grey(image: Any) -> bool:
+    if image.mode in ("1", "L", "LA", "I", "I;16", "F"):
+        return True
+    red, green, blue = (band.tobytes() for band in image.convert("RGB").resize((32, 32)).split())
+    return max(abs(r - g) + abs(g - b) for r, g, b in zip(red, green, blue, strict=True)) < 12
+
+
+def default_name(source: str) -> str:
+    """A run's name from its data source: the folder's name, with odd characters replaced."""
+    stem = Path(source).stem or Path(source).resolve().name or "model"
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")
+    return kept or "model"

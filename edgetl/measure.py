@@ -1,0 +1,190 @@
+"""Score and time every candidate through the runtime that will run it, then choose what ships.
+
+The teacher in eager torch is timed beside the candidates, interleaved in one process, so that the ratio holds
+on a machine whose speed drifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.config import BenchConfig, BundleConfig, Metric
+from edgetl.files import sha256_file
+from edgetl.progress import SILENT, Progress
+from edgetl.records import Evaluation, Latency, MeasureRecord, VariantScore
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgetl.data.index import DataIndex
+    from edgetl.preprocess import PreprocessSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An ONNX file that may ship."""
+
+    name: str
+    precision: str
+    target: str
+    onnx: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureInputs:
+    """What is measured. `teacher_val` and `teacher_test` are the teacher's scores from training."""
+
+    candidates: tuple[Candidate, ...]
+    teacher: Path
+    teacher_val: Evaluation
+    teacher_test: Evaluation | None
+    index: DataIndex
+    spec: PreprocessSpec
+    pixels_dir: Path
+    run_dir: Path
+
+
+def run(
+    bench: BenchConfig, bundle: BundleConfig, inputs: MeasureInputs, *, progress: Progress = SILENT
+) -> MeasureRecord:
+    """Measure the candidates and the teacher and choose the default.
+
+    Returns:
+        The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
+    """
+    from edgetl.bench.machine import describe
+    from edgetl.runtime.onnx_backend import OnnxBackend
+    from edgetl.train.sets import open_sets
+
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+    backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
+    scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
+    with progress.task("Scoring variants", total=len(backends)) as task:
+        for name, backend in backends.items():
+            val = _score(backend.run, sets.val.pixels, sets.val.labels, inputs)
+            test = _score(backend.run, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            scores[name] = (val, test)
+            task.advance(note=f"{name} {val.top1:.1%}")
+    latencies = _time(inputs, bench, {name: backend.run for name, backend in backends.items()}, progress)
+    variants = tuple(
+        VariantScore(
+            name=c.name,
+            precision=c.precision,
+            target=c.target,
+            file=str(c.onnx.relative_to(inputs.run_dir)),
+            sha256=sha256_file(c.onnx),
+            size_bytes=c.onnx.stat().st_size,
+            val=scores[c.name][0],
+            test=scores[c.name][1],
+            latency=latencies[c.name],
+        )
+        for c in inputs.candidates
+    )
+    floor = _value(inputs.teacher_val, bundle.metric) - bundle.max_drop
+    default, floor_met, reason = choose(variants, bundle.metric, floor)
+    return MeasureRecord(
+        variants=variants,
+        teacher_val=inputs.teacher_val,
+        teacher_test=inputs.teacher_test,
+        teacher_latency=latencies["teacher"],
+        teacher_size_bytes=inputs.teacher.stat().st_size,
+        metric=bundle.metric.value,
+        floor=floor,
+        floor_met=floor_met,
+        default=default,
+        reason=reason,
+        machine=describe(),
+    )
+
+
+def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tuple[str, bool, str]:
+    """Choose the fastest measured variant that keeps the floor; the most accurate one where none does.
+
+    Args:
+        variants: at least one measured variant.
+        metric: the score held to the floor, on the validation split.
+        floor: the least allowed score, in 0..1.
+
+    Returns:
+        (name, whether the floor is met, the reason in one sentence).
+    """
+    kept = [v for v in variants if _value(v.val, metric) >= floor]
+    if not kept:
+        best = max(variants, key=lambda v: (_value(v.val, metric), -v.latency.p50_ms))
+        reason = (
+            f"no variant keeps {metric} {floor:.1%} on the validation split; "
+            f"{best.name} comes nearest with {_value(best.val, metric):.1%}"
+        )
+        return best.name, False, reason
+    fastest = min(kept, key=lambda v: v.latency.p50_ms)
+    others = [
+        f"{v.name} is slower ({v.latency.p50_ms:.2f} ms)"
+        if v in kept
+        else f"{v.name} falls below the floor ({_value(v.val, metric):.1%})"
+        for v in variants
+        if v is not fastest
+    ]
+    reason = (
+        f"{fastest.name} is the fastest variant that keeps {metric} {floor:.1%} on the validation split: "
+        f"{fastest.latency.p50_ms:.2f} ms at {_value(fastest.val, metric):.1%}"
+    )
+    return fastest.name, True, "; ".join([reason, *others])
+
+
+def _value(evaluation: Evaluation, metric: Metric) -> float:
+    return evaluation.macro_f1 if metric is Metric.MACRO_F1 else evaluation.top1
+
+
+def _score(
+    run_batch: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, labels: np.ndarray, inputs: MeasureInputs
+) -> Evaluation:
+    import numpy as np
+
+    from edgetl.metrics import evaluate
+    from edgetl.preprocess import normalise
+
+    logits = [run_batch(normalise(pixels[i : i + 32], inputs.spec)) for i in range(0, len(pixels), 32)]
+    return evaluate(labels, np.concatenate(logits), inputs.index.labels)
+
+
+def _time(
+    inputs: MeasureInputs,
+    bench: BenchConfig,
+    calls: dict[str, Callable[[np.ndarray], np.ndarray]],
+    progress: Progress,
+) -> dict[str, Latency]:
+    import numpy as np
+    import torch
+
+    from edgetl.bench.statistics import summarise
+    from edgetl.bench.timer import time_interleaved
+    from edgetl.models import checkpoint
+    from edgetl.preprocess import load_batch
+
+    samples = inputs.index.split("val")[:1]
+    batch = np.ascontiguousarray(load_batch([samples[0].path], inputs.spec))
+    teacher, _ = checkpoint.load(inputs.teacher)
+    teacher = teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tensor = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
+
+    def run_teacher() -> object:
+        with torch.inference_mode():
+            return teacher(tensor)
+
+    bound: dict[str, Callable[[], object]] = {"teacher": run_teacher}
+    bound |= {name: (lambda call=call: call(batch)) for name, call in calls.items()}  # type: ignore[misc]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(bench.threads)
+    try:
+        timed = time_interleaved(bound, warmup=bench.warmup, runs=bench.runs, progress=progress)
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        name: summarise(
+            samples_ms, scenario="single-stream", batch=1, threads=bench.threads, warmup=bench.warmup
+        )
+        for name, samples_ms in timed.items()
+    }

@@ -1,0 +1,417 @@
+"""The stages in order, cached and resumable: the one place, beside the command line, that knows all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetl import config as recipes
+from edgetl.config import Recipe
+from edgetl.errors import Interrupted
+from edgetl.files import StageCache, sha256_bytes, sha256_file, sha256_json, storage_errors, write_text
+from edgetl.measure import Candidate, MeasureInputs
+from edgetl.progress import SILENT, Progress, Task
+from edgetl.records import (
+    BundleRecord,
+    DataRecord,
+    ExportRecord,
+    MeasureRecord,
+    PruneRecord,
+    QuantizeRecord,
+    TrainRecord,
+)
+
+if TYPE_CHECKING:
+    from edgetl.data.index import DataIndex
+    from edgetl.preprocess import PreprocessSpec
+    from edgetl.report.document import RunReport
+
+
+class Stage(StrEnum):
+    """The stages, in order."""
+
+    DATA = "data"
+    TRAIN = "train"
+    PRUNE = "prune"
+    DISTILL = "distill"
+    EXPORT = "export"
+    QUANTIZE = "quantize"
+    MEASURE = "measure"
+    BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run gave: the records of the stages that were asked for, and the report where all were."""
+
+    run_dir: Path
+    records: dict[Stage, Any]
+    cached: tuple[Stage, ...]
+    report: RunReport | None
+
+    @property
+    def bundle(self) -> Path | None:
+        """The bundle's path, where the run went to its end."""
+        record = self.records.get(Stage.BUNDLE)
+        return self.run_dir / record.path if record else None
+
+
+def run(
+    recipe: Recipe, run_dir: Path, *, until: Stage = Stage.BUNDLE, progress: Progress = SILENT, resume_hint: str = ""
+) -> Outcome:
+    """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
+
+    Args:
+        recipe: what to do.
+        run_dir: where everything is written.
+        until: the last stage.
+        progress: where to report.
+        resume_hint: the command that goes on after an interruption, for the message.
+
+    Raises:
+        EdgetlError: bad input; what earlier stages finished is kept.
+        Interrupted: Ctrl-C; the same command goes on where it stopped.
+    """
+    hint = resume_hint or "the same call"
+    try:
+        return _Run(recipe, run_dir, progress).until(until)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """Fill in what depends on the backbone (mean and standard deviation), so that the lock file is explicit."""
+    from edgetl.models.backbones import default_preprocess
+
+    settings = recipe.preprocess
+    if settings.mean is None or settings.std is None:
+        mean, std, _ = default_preprocess(recipe.train.backbone)
+        settings = settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
+    return recipe.model_copy(update={"preprocess": settings})
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
+        self.recipe = resolve(recipe)
+        self.dir = run_dir
+        self.warnings = _Warnings(progress)
+        self.progress: Progress = self.warnings
+        self.cache = StageCache(run_dir)
+        self.pixels_dir = run_dir / "data" / "pixels"
+        self.records: dict[Stage, Any] = {}
+        self.cached: list[Stage] = []
+        self.seconds: dict[str, float] = {}
+        with storage_errors(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+
+    def until(self, last: Stage) -> Outcome:
+        write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
+        steps = {
+            Stage.DATA: self._data,
+            Stage.TRAIN: self._train,
+            Stage.PRUNE: self._prune,
+            Stage.DISTILL: self._distill,
+            Stage.EXPORT: self._export,
+            Stage.QUANTIZE: self._quantize,
+            Stage.MEASURE: self._measure,
+            Stage.BUNDLE: self._bundle,
+        }
+        for stage, step in steps.items():
+            started = time.monotonic()
+            record, cached = step()
+            self.seconds[stage.value] = time.monotonic() - started
+            self.records[stage] = record
+            if cached:
+                self.cached.append(stage)
+                self.progress.message(f"{stage}: up to date")
+            if stage is last:
+                break
+        report = self._report() if last is Stage.BUNDLE else None
+        return Outcome(run_dir=self.dir, records=self.records, cached=tuple(self.cached), report=report)
+
+    # --- the stages -----------------------------------------------------------------------------------------------
+
+    def _data(self) -> tuple[DataRecord, bool]:
+        from edgetl.data import stage
+        from edgetl.data.index import DataIndex, source_signature
+
+        config = self.recipe.data
+        record, cached = self.cache.run(
+            "data",
+            config=config.model_dump(mode="json"),
+            inputs={"source": source_signature(config.source), "seed": self.recipe.seed},
+            kind=DataRecord,
+            outputs=lambda r: [r.index],
+            work=lambda out: stage.run(
+                config, stage.DataInputs(seed=self.recipe.seed), out=out, progress=self.progress
+            ),
+        )
+        self.index: DataIndex = DataIndex.load(self.dir / record.index)
+        return record, cached
+
+    def _train(self) -> tuple[TrainRecord, bool]:
+        from edgetl.train import stage
+
+        config = self.recipe.train
+        return self.cache.run(
+            "train",
+            config=config.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), _file_key(config.weights)],
+            kind=TrainRecord,
+            outputs=lambda r: [r.checkpoint],
+            work=lambda out: stage.run(
+                config,
+                stage.TrainInputs(
+                    index=self.index, spec=self.spec, pixels_dir=self.pixels_dir, seed=self.recipe.seed
+                ),
+                out=out,
+                progress=self.progress,
+            ),
+        )
+
+    def _prune(self) -> tuple[PruneRecord | None, bool]:
+        from edgetl.prune import stage
+
+        config, train, distill = self.recipe.prune, self.recipe.train, self.recipe.distill
+        if not config.enabled or distill.student != "pruned":
+            return None, False
+        inputs = stage.PruneInputs(
+            teacher=self._teacher,
+            index=self.index,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            seed=self.recipe.seed,
+            batch_size=train.batch_size,
+            weight_decay=train.weight_decay,
+            precision=train.precision,
+            temperature=distill.temperature,
+            soft_weight=distill.soft_weight,
+            augment=distill.augment,
+        )
+        shared = [train.batch_size, train.weight_decay, train.precision, distill.temperature, distill.soft_weight]
+        return self.cache.run(
+            "prune",
+            config=config.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), sha256_file(self._teacher), *shared, distill.augment],
+            kind=PruneRecord,
+            outputs=lambda r: [r.checkpoint],
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+        )
+
+    def _distill(self) -> tuple[TrainRecord, bool]:
+        from edgetl.distill import stage
+
+        config, train = self.recipe.distill, self.recipe.train
+        pruned: PruneRecord | None = self.records[Stage.PRUNE]
+        start = self.dir / pruned.checkpoint if pruned else self._teacher
+        inputs = stage.DistillInputs(
+            teacher=self._teacher,
+            pruned=start if config.student == "pruned" else None,
+            index=self.index,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            seed=self.recipe.seed,
+            batch_size=train.batch_size,
+            weight_decay=train.weight_decay,
+            precision=train.precision,
+        )
+        shared = [train.batch_size, train.weight_decay, train.precision, _file_key(config.weights)]
+        return self.cache.run(
+            "distill",
+            config=config.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), sha256_file(self._teacher), sha256_file(start), *shared],
+            kind=TrainRecord,
+            outputs=lambda r: [r.checkpoint],
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+        )
+
+    def _export(self) -> tuple[ExportRecord, bool]:
+        from edgetl.export import stage
+
+        config = self.recipe.export
+        student = self.dir / self.records[Stage.DISTILL].checkpoint
+        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=self.spec)
+        return self.cache.run(
+            "export",
+            config=config.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), sha256_file(student)],
+            kind=ExportRecord,
+            outputs=lambda r: [r.onnx],
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+        )
+
+    def _quantize(self) -> tuple[QuantizeRecord | None, bool]:
+        from edgetl.quantize import stage
+
+        config = self.recipe.quantize
+        if not config.enabled:
+            return None, False
+        exported: ExportRecord = self.records[Stage.EXPORT]
+        inputs = stage.QuantizeInputs(
+            onnx=self.dir / exported.onnx, index=self.index, spec=self.spec, seed=self.recipe.seed
+        )
+        return self.cache.run(
+            "quantize",
+            config=config.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), exported.sha256],
+            kind=QuantizeRecord,
+            outputs=lambda r: [r.onnx, r.calibration],
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+        )
+
+    def _measure(self) -> tuple[MeasureRecord, bool]:
+        from edgetl import measure
+        from edgetl.bench.machine import describe
+
+        exported: ExportRecord = self.records[Stage.EXPORT]
+        quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
+        teacher: TrainRecord = self.records[Stage.TRAIN]
+        candidates = [
+            Candidate(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
+        ]
+        if quantized:
+            candidates.append(
+                Candidate(
+                    name=f"int8-{quantized.target}",
+                    precision="int8",
+                    target=quantized.target,
+                    onnx=self.dir / quantized.onnx,
+                )
+            )
+        inputs = MeasureInputs(
+            candidates=tuple(candidates),
+            teacher=self._teacher,
+            teacher_val=teacher.val,
+            teacher_test=teacher.test,
+            index=self.index,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            run_dir=self.dir,
+        )
+        bench, bundle = self.recipe.bench, self.recipe.bundle
+        return self.cache.run(
+            "measure",
+            config=[bench.model_dump(mode="json"), bundle.model_dump(mode="json")],
+            inputs=[
+                *self._base_inputs(),
+                sha256_file(self._teacher),
+                [sha256_file(c.onnx) for c in candidates],
+                describe().fingerprint,
+            ],
+            kind=MeasureRecord,
+            outputs=lambda r: [v.file for v in r.variants],
+            work=lambda out: measure.run(bench, bundle, inputs, progress=self.progress),
+        )
+
+    def _bundle(self) -> tuple[BundleRecord, bool]:
+        from edgetl.bundle.stage import BundleInputs
+        from edgetl.bundle.stage import run as pack
+
+        measured: MeasureRecord = self.records[Stage.MEASURE]
+        inputs = BundleInputs(
+            name=self.recipe.name,
+            labels=self.index.labels,
+            spec=self.spec,
+            measured=measured,
+            run_dir=self.dir,
+            golden=tuple(s.path for s in self._golden()),
+            recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
+            data_sha256=self.index.sha256,
+            seed=self.recipe.seed,
+        )
+        return self.cache.run(
+            "bundle",
+            config=self.recipe.bundle.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), sha256_json(measured), inputs.recipe_sha256],
+            kind=BundleRecord,
+            outputs=lambda r: [r.path],
+            work=lambda out: pack(inputs, out=out, progress=self.progress),
+        )
+
+    # --- what they share ------------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """The preprocessing of every stage and of the device."""
+        from edgetl.preprocess import PreprocessSpec
+
+        p = self.recipe.preprocess
+        assert p.mean is not None
+        assert p.std is not None
+        return PreprocessSpec(
+            size=p.size,
+            resize=p.resize,
+            crop_fraction=p.crop_fraction,
+            interpolation=p.interpolation,
+            mean=p.mean,
+            std=p.std,
+        )
+
+    @property
+    def _teacher(self) -> Path:
+        record: TrainRecord = self.records[Stage.TRAIN]
+        return self.dir / record.checkpoint
+
+    def _base_inputs(self) -> list[Any]:
+        return [self.index.sha256, sha256_json(self.spec), self.recipe.seed]
+
+    def _golden(self) -> list[Any]:
+        """Spread over the classes: the validation images are sorted by class, so take every n-th."""
+        val = sorted(self.index.split("val"), key=lambda s: (s.label, s.sha256))
+        count = min(self.recipe.bundle.golden_images, len(val))
+        return [val[i * len(val) // count] for i in range(count)]
+
+    def _report(self) -> RunReport:
+        from edgetl.report.document import RunReport, write_report
+
+        r = self.records
+        report = RunReport(
+            name=self.recipe.name,
+            recipe=recipes.dump(self.recipe),
+            labels=self.index.labels,
+            data=r[Stage.DATA],
+            teacher=r[Stage.TRAIN],
+            prune=r[Stage.PRUNE],
+            student=r[Stage.DISTILL],
+            export=r[Stage.EXPORT],
+            quantize=r[Stage.QUANTIZE],
+            measure=r[Stage.MEASURE],
+            bundle=r[Stage.BUNDLE],
+            stage_seconds=self.seconds,
+            warnings=tuple(self.warnings.seen),
+        )
+        write_report(report, self.dir)
+        return report
+
+
+class _Warnings:
+    """Passes everything on and keeps the warnings for the report."""
+
+    def __init__(self, inner: Progress) -> None:
+        self.inner = inner
+        self.seen: list[str] = []
+
+    @contextmanager
+    def task(self, description: str, total: int) -> Iterator[Task]:
+        with self.inner.task(description, total) as task:
+            yield task
+
+    def message(self, text: str) -> None:
+        self.inner.message(text)
+
+    def warning(self, text: str) -> None:
+        self.seen.append(text)
+        self.inner.warning(text)
+
+
+def _file_key(weights: str) -> str:
+    """The hash of a weights file, so that new contents under an old name make the stage stale."""
+    path = Path(weights)
+    return sha256_file(path) if path.is_file() else weights

@@ -1,0 +1,164 @@
+"""The import rules: data flows down, never back; the device side is free of torch; heavy modules load lazily."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "edgetl"
+BASE = ("errors", "records", "files", "preprocess", "metrics", "progress")
+# In the order of the flow. A module may import from its own row and the rows above it.
+ROWS: list[tuple[str, ...]] = [
+    ("errors", "records", "files", "preprocess", "metrics", "progress"),
+    ("config",),
+    ("data",),
+    ("models",),
+    ("train",),
+    ("distill.losses",),
+    ("prune",),
+    ("distill",),
+    ("export",),
+    ("quantize",),
+    ("bundle",),
+    ("runtime",),
+    ("bench",),
+    ("measure",),
+    ("gate",),
+    ("report",),
+    ("pipeline",),
+    ("cli",),
+]
+DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "gate", "report", *BASE)
+HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")
+ENGINE_HOMES = {
+    "onnxruntime": ("runtime.onnx_backend", "quantize.", "export.parity"),
+    "tensorrt": ("export.tensorrt", "runtime.tensorrt_backend"),
+    "tensorrt_rtx": ("export.tensorrt", "runtime.tensorrt_backend"),
+}
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            found[name] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _imports(path: Path) -> list[tuple[str, bool]]:
+    """Every import in a file as (dotted name, whether it stands at the module's top level outside TYPE_CHECKING)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped: set[ast.AST] = set()
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            skipped.update(child for part in node.body for child in ast.walk(part))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside.update(child for child in ast.walk(node) if child is not node)
+    found = []
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node not in inside) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            top = node not in inside
+            found += [(f"{node.module}.{alias.name}", top) for alias in node.names]
+    return found
+
+
+def _row(module: str) -> int:
+    best = -1
+    length = -1
+    for index, row in enumerate(ROWS):
+        for name in row:
+            if (module == name or module.startswith(name + ".")) and len(name) > length:
+                best, length = index, len(name)
+    return best
+
+
+def _is_device(module: str) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in DEVICE)
+
+
+def test_every_module_has_a_row() -> None:
+    assert len(MODULES) > 20
+    assert [m for m in MODULES if _row(m) < 0] == []
+
+
+def test_data_flows_down() -> None:
+    wrong = []
+    for module, path in MODULES.items():
+        for name, _ in _imports(path):
+            if name.startswith("edgetl."):
+                target = name.removeprefix("edgetl.")
+                row = _row(target)
+                if row > _row(module):
+                    wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_the_base_stands_on_numpy_and_pillow_alone() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "PIL"}
+    wrong = []
+    for module in BASE:
+        for name, _ in _imports(MODULES[module]):
+            first, _, rest = name.partition(".")
+            own = first == "edgetl" and rest.partition(".")[0] in (*BASE, "__version__")
+            if first not in allowed and not own:
+                wrong.append(f"{module} imports {name}")
+    assert wrong == []
+
+
+def test_the_device_side_names_no_host_library() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        if _is_device(module)
+        for name, _ in _imports(path)
+        if name.partition(".")[0] in HOST_ONLY and not (module == "export.tensorrt" and name.startswith("onnx."))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("engine", ENGINE_HOMES)
+def test_engines_are_imported_lazily_and_only_at_home(engine: str) -> None:
+    wrong, used = [], 0
+    for module, path in MODULES.items():
+        for name, top in _imports(path):
+            if name == engine or name.startswith(engine + "."):
+                used += 1
+                if top or not module.startswith(ENGINE_HOMES[engine]):
+                    wrong.append(f"{module} imports {name}{' at its top level' if top else ''}")
+    assert wrong == []
+    assert used or engine != "onnxruntime"
+
+
+def _loaded_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_import_edgetl_is_light() -> None:
+    assert not _loaded_after("import edgetl") & {"torch", "onnxruntime", "rich", "numpy", "pydantic", "typer"}
+
+
+def test_device_modules_load_no_torch() -> None:
+    device = [f"edgetl.{m}" for m in MODULES if _is_device(m)]
+    assert len(device) > 10
+    loaded = _loaded_after("import " + ", ".join(device))
+    assert not loaded & {*HOST_ONLY, "onnxruntime", "tensorrt", "tensorrt_rtx"}
+
+
+def test_the_command_line_loads_lazily() -> None:
+    assert not _loaded_after("import edgetl.cli") & {*HOST_ONLY, "onnxruntime", "numpy", "PIL"}
