@@ -1,0 +1,1 @@
+"""Backbones by name, (pruned) architectures as data, checkpoints, sizes."""

