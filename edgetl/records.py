@@ -300,3 +300,94 @@ class BundleRecord:
     size_bytes: int
     variants: tuple[str, ...]
     default: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord:
+    """A compiled TensorRT engine. `batch` is (min, opt, max); `compute_capabilities` as in `("89",)`."""
+
+    target: str
+    compute_capabilities: tuple[str, ...]
+    tensorrt_version: str
+    batch: tuple[int, int, int]
+    size_bytes: int
+    sha256: str
+    seconds: float
+
+
+# --- what a device finds out ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a fresh process needs from nothing to the first prediction.
+
+    `load_ms` is the time to open the bundle, the engine's import included; `first_ms` the first inference;
+    `peak_memory_bytes` the process's peak resident memory, `base_memory_bytes` that of Python and numpy before.
+    """
+
+    load_ms: float
+    first_ms: float
+    peak_memory_bytes: int
+    base_memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRecord:
+    """A benchmark of one variant in one scenario.
+
+    `metric` names the scenario's figure as MLPerf defines it (`p90_ms`, `p99_ms`, `throughput`), `value` is it.
+    `latency` is the model alone; `end_to_end` is from image bytes to prediction, None where not measured.
+    For the server scenario: `rate` arrivals a second, `bound_ms` the bound on p99, `holds` whether it is kept.
+    """
+
+    bundle: str
+    bundle_sha256: str
+    variant: str
+    scenario: str
+    metric: str
+    value: float
+    latency: Latency
+    end_to_end: Latency | None
+    footprint: Footprint
+    machine: Machine
+    rate: float | None = None
+    bound_ms: float | None = None
+    holds: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateCheck:
+    """One comparison with the baseline.
+
+    `change` is current less baseline for accuracy (a ratio in 0..1) and current over baseline less 1 for the rest;
+    `interval` is its 95% interval. `limit` is the largest change for the worse that passes. `judged` is False where
+    the figure is shown but cannot fail.
+    """
+
+    name: str
+    unit: str
+    baseline: float
+    current: float
+    change: float
+    interval: tuple[float, float] | None
+    limit: float
+    judged: bool
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateReport:
+    """What the gate found; `passed` when every judged check passed."""
+
+    baseline: str
+    current: str
+    variant: str
+    passed: bool
+    checks: tuple[GateCheck, ...]
+    machine: Machine
+
+    def sentences(self) -> tuple[str, ...]:
+        """One sentence a check, the failed ones first."""
+        return tuple(c.sentence for c in sorted(self.checks, key=lambda c: c.passed))
