@@ -1,0 +1,1 @@
+"""Benchmarks: one module a claim family. `python -m tests.bench [NAME]` runs them."""

@@ -1,0 +1,67 @@
+"""The choice of what ships."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgetl.config import Metric
+from edgetl.measure import choose
+from edgetl.metrics import evaluate
+from edgetl.records import Latency, VariantScore
+
+
+def _variant(name: str, right: int, p50_ms: float, of: int = 100) -> VariantScore:
+    labels = np.arange(of) % 2
+    scores = np.eye(2)[np.where(np.arange(of) < right, labels, 1 - labels)]
+    latency = Latency(
+        scenario="single-stream",
+        batch=1,
+        threads=2,
+        warmup=1,
+        runs=10,
+        mean_ms=p50_ms,
+        p50_ms=p50_ms,
+        p90_ms=p50_ms,
+        p99_ms=p50_ms,
+        throughput=1000 / p50_ms,
+    )
+    return VariantScore(
+        name=name,
+        precision=name,
+        target="any",
+        file=f"{name}.onnx",
+        sha256="0" * 64,
+        size_bytes=1,
+        val=evaluate(labels, scores, ["a", "b"]),
+        test=None,
+        latency=latency,
+    )
+
+
+def test_the_fastest_variant_that_keeps_the_floor_ships() -> None:
+    name, met, reason = choose([_variant("fp32", 97, 2.0), _variant("int8", 96, 1.0)], Metric.TOP1, 0.95)
+    assert (name, met) == ("int8", True)
+    assert reason == (
+        "int8 is the fastest variant that keeps top1 95.0% on the validation split: 1.00 ms at 96.0%; "
+        "fp32 is slower (2.00 ms)"
+    )
+
+
+def test_a_variant_slower_than_float_never_ships() -> None:
+    name, met, reason = choose([_variant("fp32", 97, 1.0), _variant("int8", 99, 1.1)], Metric.TOP1, 0.95)
+    assert (name, met) == ("fp32", True)
+    assert "int8 is slower (1.10 ms)" in reason
+
+
+def test_a_fast_variant_below_the_floor_does_not_ship() -> None:
+    name, met, reason = choose([_variant("fp32", 97, 2.0), _variant("int8", 90, 1.0)], Metric.TOP1, 0.95)
+    assert (name, met) == ("fp32", True)
+    assert "int8 falls below the floor (90.0%)" in reason
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_where_none_keeps_the_floor_the_best_is_named_and_the_gate_fails(metric: Metric) -> None:
+    name, met, reason = choose([_variant("fp32", 80, 2.0), _variant("int8", 70, 1.0)], metric, 0.95)
+    assert (name, met) == ("fp32", False)
+    assert reason.startswith(f"no variant keeps {metric} 95.0% on the validation split; fp32 comes nearest")
