@@ -84,8 +84,8 @@ def median_ratio(
     """Ratio of medians, current over baseline, with a percentile bootstrap interval.
 
     Neighbouring samples are alike, so whole blocks of n^(1/3) samples are drawn (circular block bootstrap,
-    Politis and Romano 1992). Paired samples (interleaved, sample i of both from one round) are drawn together,
-    so that what slows down both cancels out.
+    Politis and Romano 1992). Paired samples (interleaved, sample i of both from one round) are drawn
+    together, so that what slows down both cancels out.
 
     Args:
         baseline_ms: (n,) samples.

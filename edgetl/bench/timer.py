@@ -54,8 +54,8 @@ def time_interleaved(
         warmup: rounds that are run first and not counted.
         runs: rounds that are counted.
         seed: of the order.
-        pause_s: sleep before every call, in seconds. Engines whose threads spin for a while after a call (ONNX
-            Runtime does) would else slow down the next call of another engine.
+        pause_s: sleep before every call, in seconds. Engines whose threads spin for a while after a call
+            (ONNX Runtime does) would else slow down the next call of another engine.
         clock: the clock, in nanoseconds.
         progress: told of the rounds, seldom.
 

@@ -1,0 +1,1 @@
+"""Regression gates: a bundle against a baseline, or against another bundle, in accuracy, latency and size."""

@@ -1,0 +1,99 @@
+"""pytest plugin: gate a bundle in a test. pytest imports this at every start, so it imports nothing heavy.
+
+def test_ship(edgetl_gate):
+    edgetl_gate("model.edgetl", baseline="baseline.json")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from edgetl.gate.capture import ImageSet, Timing
+    from edgetl.gate.compare import Limits
+    from edgetl.records import GateReport
+
+
+class Gate(Protocol):
+    """What the fixture `edgetl_gate` gives."""
+
+    def __call__(
+        self,
+        bundle: str | Path,
+        *,
+        baseline: str | Path | None = None,
+        against: str | Path | None = None,
+        variant: str | None = None,
+        images: ImageSet | None = None,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        allow_other_machine: bool = False,
+    ) -> GateReport:
+        """Hold a bundle to a baseline file or to another bundle; see `edgetl.gate.stage.run`.
+
+        Raises:
+            AssertionError: something got worse than the limits allow; the message is the table.
+            BaselineError: there is nothing to compare with; an error, never a pass.
+        """
+        ...
+
+
+@pytest.fixture(scope="session")
+def edgetl_gate() -> Gate:
+    """Call it with a bundle and its baseline: it fails the test where the bundle got worse."""
+    return _gate
+
+
+def _gate(
+    bundle: str | Path,
+    *,
+    baseline: str | Path | None = None,
+    against: str | Path | None = None,
+    variant: str | None = None,
+    images: ImageSet | None = None,
+    limits: Limits | None = None,
+    timing: Timing | None = None,
+    allow_other_machine: bool = False,
+) -> GateReport:
+    __tracebackhide__ = True
+    from edgetl.gate.compare import Limits
+    from edgetl.gate.stage import GateInputs, GateOptions, run
+
+    report = run(
+        GateOptions(limits=limits or Limits(), timing=timing, allow_other_machine=allow_other_machine),
+        GateInputs(
+            bundle=Path(bundle),
+            variant=variant,
+            baseline=Path(baseline) if baseline is not None else None,
+            against=Path(against) if against is not None else None,
+            images=images,
+        ),
+    )
+    if not report.passed:
+        raise AssertionError(failure_text(report))
+    return report
+
+
+def failure_text(report: GateReport) -> str:
+    """The failed gate as text: a table of all checks, then a sentence for each."""
+    rows = [("check", "baseline", "current", "change", "limit", "")]
+    for check in report.checks:
+        sign = -1 if check.name == "accuracy" else 1
+        verdict = ("passes" if check.passed else "FAILS") if check.judged else "not judged"
+        rows.append(
+            (
+                f"{check.name} ({check.unit})",
+                f"{check.baseline:.6g}",
+                f"{check.current:.6g}",
+                f"{check.change:+.2%}",
+                f"{sign * check.limit:+.2%}",
+                verdict,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    head = f"{report.current} ({report.variant}) is worse than {report.baseline} allows:"
+    return "\n".join([head, *(line.rstrip() for line in lines), "", *report.sentences()])
