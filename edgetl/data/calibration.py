@@ -1,0 +1,229 @@
+"""Calibration sets: a few images of the training split from which a quantizer learns the activations' ranges.
+
+A set travels as a JSON manifest with each image's path, hash and label; see the `calibration` folder at the
+top of the repository for the format and an example.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.data.index import DataIndex
+from edgetl.data.splits import draw_evenly
+from edgetl.errors import DataError
+from edgetl.files import sha256_file, storage_errors, write_bytes, write_text
+from edgetl.preprocess import PreprocessSpec, load_batch
+from edgetl.progress import SILENT, Progress
+from edgetl.records import from_json, to_json
+
+FORMAT = "edgetl-calibration"
+VERSION = 1
+METHOD = "evenly from the classes of the train split, by SHA-256 of seed and content"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationImage:
+    """One image: an absolute path, the SHA-256 of the file, its label's name."""
+
+    path: Path
+    sha256: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSet:
+    """Calibration images and how they were drawn.
+
+    Attributes:
+        samples: the images, by label and path; no content twice.
+        seed: the seed of the draw.
+        requested: how many images were asked for; there may be fewer.
+        index_sha256: the hash of the index that they were drawn from.
+    """
+
+    samples: tuple[CalibrationImage, ...]
+    seed: int
+    requested: int
+    index_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ManifestImage:
+    path: str
+    sha256: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    format: str
+    version: int
+    method: str
+    seed: int
+    requested: int
+    index_sha256: str
+    images: tuple[_ManifestImage, ...]
+
+
+def draw(index: DataIndex, images: int, seed: int, *, progress: Progress = SILENT) -> CalibrationSet:
+    """Draw a set from the training split, as evenly from the classes as they allow.
+
+    The same index, number and seed give the same set on every machine. Where train has fewer different
+    images than asked for, all of them are taken, with a warning.
+
+    Raises:
+        DataError: the training split is empty, or `images` is below 1.
+    """
+    if images < 1:
+        raise DataError(f"A calibration set of {images} images was asked for; it needs at least one.")
+    unique = {sample.sha256: sample for sample in reversed(index.split("train"))}
+    train = sorted(unique.values(), key=lambda sample: (sample.label, sample.path))
+    if not train:
+        raise DataError(f"{index.root} has no training images to calibrate on.")
+    chosen = draw_evenly([(s.sha256, s.label) for s in train], images, f"calibration-{seed}")
+    if len(chosen) < images:
+        progress.warning(f"Calibrating on all {len(chosen)} training images; {images} were asked for.")
+    samples = tuple(
+        CalibrationImage(path=s.path, sha256=s.sha256, label=index.labels[s.label])
+        for s in (train[at] for at in chosen)
+    )
+    return CalibrationSet(samples=samples, seed=seed, requested=images, index_sha256=index.sha256)
+
+
+def batches(
+    calibration: CalibrationSet, spec: PreprocessSpec, batch_size: int, *, threads: int = 1
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the set as network inputs (n, 3, size, size) float32, n = `batch_size` but for the last.
+
+    One batch is in memory at a time.
+
+    Raises:
+        DataError: the set is empty.
+        ImageError: an image cannot be read.
+    """
+    paths = [sample.path for sample in calibration.samples]
+    if not paths:
+        raise DataError("The calibration set is empty.")
+    for start in range(0, len(paths), batch_size):
+        yield load_batch(paths[start : start + batch_size], spec, threads=threads)
+
+
+def save(calibration: CalibrationSet, path: Path, *, root: Path | None = None) -> None:
+    """Write the manifest with paths relative to `root` (the manifest's folder, where unset).
+
+    Raises:
+        DataError: an image is not under `root`.
+        StorageError: the file cannot be written.
+    """
+    root = (root or path.parent).absolute()
+    images = []
+    for sample in calibration.samples:
+        if not sample.path.is_relative_to(root):
+            raise DataError(f"{sample.path} is not under {root}; the manifest cannot name it.")
+        name = sample.path.relative_to(root).as_posix()
+        images.append(_ManifestImage(path=name, sha256=sample.sha256, label=sample.label))
+    manifest = _Manifest(
+        format=FORMAT,
+        version=VERSION,
+        method=METHOD,
+        seed=calibration.seed,
+        requested=calibration.requested,
+        index_sha256=calibration.index_sha256,
+        images=tuple(images),
+    )
+    head = to_json(manifest)
+    lines = ",\n".join(f"  {json.dumps(image, ensure_ascii=False)}" for image in head.pop("images"))
+    text = json.dumps(head, indent=1, ensure_ascii=False)[:-2] + f',\n "images": [\n{lines}\n ]\n}}\n'
+    write_text(path, text)
+
+
+def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
+    """Write the manifest and, beside it, a folder of its name with copies of the images (LABEL_FILENAME).
+
+    Returns:
+        The set of the copies.
+
+    Raises:
+        DataError: an image was altered, or two copies would have one name.
+        StorageError: something cannot be written.
+    """
+    folder = path.absolute().with_suffix("")
+    copies = []
+    for sample in calibration.samples:
+        target = folder / f"{sample.label}_{sample.path.name}"
+        if any(copy.path == target for copy in copies):
+            raise DataError(f"Two calibration images would be copied to {target}; rename one of them.")
+        with storage_errors(target):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, sample.path.read_bytes())
+        copies.append(replace(sample, path=target))
+    portable = replace(calibration, samples=tuple(copies))
+    _verify(portable)
+    save(portable, path)
+    return portable
+
+
+def load(path: Path, *, root: Path | None = None) -> CalibrationSet:
+    """Read a manifest and check that every image is there, unaltered.
+
+    Args:
+        path: the manifest.
+        root: what its paths are relative to; its own folder, where unset.
+
+    Raises:
+        DataError: it is not such a manifest, is empty, of a newer version, names a path outside `root`, or an
+            image is missing or altered.
+    """
+    try:
+        manifest = from_json(_Manifest, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a calibration manifest that can be read: {error}.") from error
+    if manifest.format != FORMAT or manifest.version > VERSION:
+        raise DataError(
+            f"{path} is {manifest.format!r} version {manifest.version}; this edgetl reads {FORMAT!r} up to {VERSION}."
+        )
+    if not manifest.images:
+        raise DataError(f"{path} lists no images.")
+    root = (root or path.parent).absolute()
+    samples = tuple(
+        CalibrationImage(path=_inside(root, image.path, path), sha256=image.sha256, label=image.label)
+        for image in manifest.images
+    )
+    calibration = CalibrationSet(
+        samples=samples,
+        seed=manifest.seed,
+        requested=manifest.requested,
+        index_sha256=manifest.index_sha256,
+    )
+    _verify(calibration)
+    return calibration
+
+
+def _inside(root: Path, name: str, manifest: Path) -> Path:
+    relative = PurePosixPath(name)
+    unsafe = (
+        relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name or not relative.parts
+    )
+    if unsafe:
+        raise DataError(f"{manifest} names {name!r}, which is not a path inside {root}.")
+    return root / relative
+
+
+def _verify(calibration: CalibrationSet) -> None:
+    for sample in calibration.samples:
+        try:
+            digest = sha256_file(sample.path)
+        except OSError as error:
+            raise DataError(
+                f"The calibration image {sample.path} cannot be read: {error.strerror}."
+            ) from error
+        if digest != sample.sha256:
+            raise DataError(
+                f"The calibration image {sample.path} was altered: its SHA-256 is not the manifest's."
+            )

@@ -1,0 +1,248 @@
+"""The index: every usable image of a source with its label, split and content hash."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from edgetl.data import sources, splits
+from edgetl.data.parallel import in_threads
+from edgetl.data.sources import SPLITS, Entry, Split, closest, listing
+from edgetl.errors import DataError, ImageError
+from edgetl.files import sha256_bytes, sha256_json, write_text
+from edgetl.preprocess import MIN_SIDE, decode
+from edgetl.progress import SILENT, Progress
+
+
+class DataSettings(Protocol):
+    """What an index is built from; `edgetl.config.DataConfig` is one, with the meaning of each field."""
+
+    @property
+    def source(self) -> str: ...  # noqa: D102
+    @property
+    def val_fraction(self) -> float: ...  # noqa: D102
+    @property
+    def test_fraction(self) -> float: ...  # noqa: D102
+    @property
+    def bad_images(self) -> str: ...  # noqa: D102
+    @property
+    def max_train_images(self) -> int | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image: an absolute path, the position of its label, its split, and the SHA-256 of the file."""
+
+    path: Path
+    label: int
+    split: Split
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataIndex:
+    """All usable images of a source.
+
+    Attributes:
+        root: absolute folder that holds all of them.
+        labels: class names; a label is a position in here.
+        samples: by split, label and path.
+        skipped: (path relative to root, reason) of images that were left out.
+    """
+
+    root: Path
+    labels: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def split(self, name: Split) -> tuple[Sample, ...]:
+        """The samples of one split, `train`, `val` or `test`."""
+        return tuple(sample for sample in self.samples if sample.split == name)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of images by split and label, zeros included."""
+        counter = Counter((sample.split, sample.label) for sample in self.samples)
+        return {
+            split: {label: counter[split, at] for at, label in enumerate(self.labels)} for split in SPLITS
+        }
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of labels, splits and contents; it does not change when the folder is moved."""
+        return sha256_json([self.labels, [(s.label, s.split, s.sha256) for s in self.samples]])
+
+    def save(self, path: Path) -> None:
+        """Write the index as JSON, one sample a line, with paths relative to `root`.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        head = {"root": str(self.root), "labels": self.labels, "skipped": self.skipped}
+        lines = [
+            json.dumps(
+                [s.path.relative_to(self.root).as_posix(), s.label, s.split, s.sha256], ensure_ascii=False
+            )
+            for s in self.samples
+        ]
+        text = json.dumps(head, ensure_ascii=False)[:-1] + ', "samples": [\n' + ",\n".join(lines) + "\n]}\n"
+        write_text(path, text)
+
+
+def load(path: Path) -> DataIndex:
+    """Read what `DataIndex.save` wrote; images are not opened.
+
+    Raises:
+        DataError: the file is missing or not an index.
+    """
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        root = Path(saved["root"])
+        samples = tuple(
+            Sample(root / name, label, split, sha) for name, label, split, sha in saved["samples"]
+        )
+        skipped = tuple((name, reason) for name, reason in saved["skipped"])
+        return DataIndex(root, tuple(saved["labels"]), samples, skipped)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not an index that can be read: {error}.") from error
+
+
+def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SILENT) -> DataIndex:
+    """Find, check, hash and split the images of a source. Every image is read and decoded once.
+
+    Args:
+        config: the source, the fractions, and what to do about bad images.
+        seed: chooses the images of `max_train_images`. Splits depend on content alone, so that runs of
+            different seeds are scored on the same images.
+        progress: gets a bar and the warnings.
+
+    Raises:
+        DataError: there is nothing usable, one class only, a class that train lacks, or a bad image where
+            `bad_images` is `refuse`; the message names what and what to do.
+    """
+    found = sources.find(config.source, progress=progress)
+    good, bad = _check(found.entries, progress)
+    if bad and config.bad_images != "skip":
+        raise DataError(
+            f"{len(bad)} of {len(found.entries)} images in {config.source} cannot be used:\n{listing(bad.values())}\n"
+            'Mend or remove them, or leave them out with data.bad_images = "skip".'
+        )
+    if bad:
+        progress.warning(f"{len(bad)} of {len(found.entries)} images cannot be used and are skipped.")
+    labels = sort_labels({entry.label for entry, _ in good})
+    _check_labels(config.source, good, labels, progress)
+    samples = _split(good, labels, config)
+    _warn_of_duplicates(samples, progress)
+    if config.max_train_images is not None:
+        samples = _subset(samples, config.max_train_images, seed)
+    samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
+    skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
+    return DataIndex(found.root, labels, tuple(samples), skipped)
+
+
+def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels in order: by value where all are whole numbers, else by character."""
+    names = set(labels)
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Entry, str]], dict[Path, str]]:
+    """Read each file once; return the good entries with their hashes, and the reasons against the bad ones."""
+
+    def look(entry: Entry) -> tuple[str, str]:
+        try:
+            content = entry.path.read_bytes()
+            decode(content, MIN_SIDE, name=str(entry.path))
+        except FileNotFoundError:
+            return "", f"{entry.path}: there is no such file."
+        except OSError as error:
+            return "", f"{entry.path}: cannot be read ({error.strerror})."
+        except ImageError as error:
+            return "", str(error)
+        return sha256_bytes(content), ""
+
+    good: list[tuple[Entry, str]] = []
+    bad: dict[Path, str] = {}
+    at = 0
+    for results in in_threads(look, entries, description="Checking images", progress=progress):
+        for sha256, reason in results:
+            entry = entries[at]
+            at += 1
+            if reason:
+                bad[entry.path] = reason
+            else:
+                good.append((entry, sha256))
+    return good, bad
+
+
+def _check_labels(
+    source: str, good: Sequence[tuple[Entry, str]], labels: Sequence[str], progress: Progress
+) -> None:
+    if not good:
+        raise DataError(f"{source} holds no usable images.")
+    if len(labels) < 2:
+        raise DataError(f"{source} holds one class only ({labels[0]}); a classifier needs at least two.")
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for entry, _ in good:
+        counts[entry.label][entry.split or "train"] += 1
+    problems = []
+    for label in labels:
+        if counts[label]["train"]:
+            continue
+        where = " and ".join(split for split in SPLITS if counts[label][split])
+        close = closest(label, [other for other in labels if counts[other]["train"]])
+        hint = f" Did you mean {close}?" if close else ""
+        problems.append(f"{label}: {counts[label].total()} images in {where}, none in train.{hint}")
+    if problems:
+        raise DataError(f"{source} has classes that cannot be learned:\n{listing(problems)}")
+    for label in labels:
+        others = [other for other in labels if counts[other].total() > 1]
+        if counts[label].total() == 1 and (close := closest(label, others)):
+            progress.warning(f"The label {label} has one image and looks like {close}. Is it a typing error?")
+
+
+def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: DataSettings) -> list[Sample]:
+    """Keep the splits that the source gives; take those that it lacks from its train."""
+    given = {entry.split for entry, _ in good}
+    contents = [(sha256, entry.label) for entry, sha256 in good if entry.split in (None, "train")]
+    assigned = splits.assign(
+        contents,
+        val_fraction=0.0 if "val" in given else config.val_fraction,
+        test_fraction=0.0 if "test" in given else config.test_fraction,
+    )
+    position = {label: at for at, label in enumerate(labels)}
+    return [
+        Sample(
+            entry.path,
+            position[entry.label],
+            entry.split if entry.split in ("val", "test") else assigned[sha256],
+            sha256,
+        )
+        for entry, sha256 in good
+    ]
+
+
+def _subset(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    train = [sample for sample in samples if sample.split == "train"]
+    chosen = splits.draw_evenly([(s.sha256, s.label) for s in train], count, f"subset-{seed}")
+    return [sample for sample in samples if sample.split != "train"] + [train[at] for at in chosen]
+
+
+def _warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    labelled: defaultdict[str, set[int]] = defaultdict(set)
+    for sample in samples:
+        seen[sample.sha256].add(sample.split)
+        labelled[sample.sha256].add(sample.label)
+    across = sum(len(where) > 1 for where in seen.values())
+    if across:
+        progress.warning(f"{across} images are in more than one split; scores on them say nothing.")
+    conflicting = sum(len(which) > 1 for which in labelled.values())
+    if conflicting:
+        progress.warning(f"{conflicting} images stand under more than one label.")

@@ -1,0 +1,35 @@
+"""The data stage: look at every image once and write the index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.data.index import DataSettings, build_index
+from edgetl.progress import SILENT, Progress
+from edgetl.records import DataRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInputs:
+    """What the stage needs beside its config. `seed` chooses the images of `max_train_images`."""
+
+    seed: int
+
+
+def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progress = SILENT) -> DataRecord:
+    """Index the source and write `index.json` into `out`.
+
+    Raises:
+        DataError: the source cannot be used.
+        StorageError: the index cannot be written.
+    """
+    index = build_index(config, seed=inputs.seed, progress=progress)
+    index.save(out / "index.json")
+    return DataRecord(
+        index=f"{out.name}/index.json",
+        labels=index.labels,
+        counts=index.counts(),
+        skipped=index.skipped,
+        sha256=index.sha256,
+    )
