@@ -1,0 +1,81 @@
+"""The export stage: a checkpoint becomes `model-fp32.onnx`, proved against torch on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.config import ExportConfig
+from edgetl.data.index import DataIndex, Sample
+from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.export.parity import check
+from edgetl.files import sha256_bytes, write_bytes
+from edgetl.models import checkpoint
+from edgetl.preprocess import PreprocessSpec, load_batch
+from edgetl.progress import SILENT, Progress
+from edgetl.records import ExportRecord
+
+FILE = "model-fp32.onnx"
+PARITY_IMAGES = 64
+_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInputs:
+    """What the stage reads: the network's checkpoint, the images to compare on, and their preprocessing."""
+
+    checkpoint: Path
+    index: DataIndex
+    spec: PreprocessSpec
+
+
+def run(
+    config: ExportConfig, inputs: ExportInputs, *, out: Path, progress: Progress = SILENT
+) -> ExportRecord:
+    """Export the network and compare the file with it on up to 64 images of the validation split.
+
+    Raises:
+        ModelError: the network cannot be exported, or the export differs too much.
+        WeightsError: the checkpoint cannot be used.
+        ImageError: an image cannot be read.
+        StorageError: the file cannot be written.
+    """
+    samples = _spread(inputs.index.split("val") or inputs.index.split("train"), PARITY_IMAGES)
+    with progress.task("export", 3) as task:
+        model, _ = checkpoint.load(inputs.checkpoint)
+        model = model.eval()
+        task.advance()
+        exported = to_onnx(model, labels=inputs.index.labels, spec=inputs.spec, opset=config.opset)
+        content = to_bytes(exported)
+        task.advance()
+        parity = check(model, content, _batches(samples, inputs.spec), max_difference=config.max_difference)
+        task.advance()
+    write_bytes(out / FILE, content)
+    return ExportRecord(
+        onnx=f"{out.name}/{FILE}",
+        sha256=sha256_bytes(content),
+        size_bytes=len(content),
+        opset=exported.opset_import[0].version,
+        images=parity.images,
+        max_difference=parity.max_difference,
+        top1_agreement=parity.top1_agreement,
+    )
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most `count` samples, evenly over the split, so that all classes are met."""
+    if len(samples) <= count:
+        return list(samples)
+    return [samples[i * len(samples) // count] for i in range(count)]
+
+
+def _batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[NDArray[np.float32]]:
+    """The first image alone, then the rest in batches, so that the batch is seen to be free."""
+    cuts = [0, *range(1, len(samples), _BATCH), len(samples)]
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        if start < end:
+            yield load_batch([sample.path for sample in samples[start:end]], spec)
