@@ -34,9 +34,15 @@ class BadImages(StrEnum):
 
 
 class Augment(StrEnum):
-    """Training augmentation. `basic`: crop and flip; `photometric`: basic with brightness, contrast and rotation."""
+    """Training augmentation.
+
+    `crop`: random crop and shape, for marks whose mirror image means something else (digits, text); `basic`: crop
+    and horizontal flip; `photometric`: also vertical flip, small rotation, brightness, contrast, gamma and noise,
+    for parts under varying light; `trivial` and `randaugment`: basic, then the policy of that name.
+    """
 
     NONE = "none"
+    CROP = "crop"
     BASIC = "basic"
     PHOTOMETRIC = "photometric"
     TRIVIAL = "trivial"

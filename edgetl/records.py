@@ -157,7 +157,10 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch of training. `phase` is `head`, `full`, `recover-1`, `distill`, ..."""
+    """One epoch of training. `phase` is `head`, `full`, `recover-1`, `distill`, ...
+
+    `loader_wait` is the share of the training time spent waiting for batches.
+    """
 
     phase: str
     epoch: int
@@ -168,6 +171,7 @@ class EpochRecord:
     learning_rate: float
     seconds: float
     images_per_second: float
+    loader_wait: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,140 @@
+"""Training views of uint8 pixels: geometry in one resampling a batch, colours on whole batches.
+
+Random numbers come from a generator on the CPU that the caller seeds a batch, so a view depends on nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgetl.config import Augment
+from edgetl.train.policies import randaugment, trivial_augment
+
+_AREA = (0.6, 1.0)
+_LOG_RATIO = math.log(4 / 3)
+_ROTATION = math.radians(10.0)
+
+
+def training_view(
+    pixels: Tensor,
+    policy: Augment,
+    size: int,
+    *,
+    generator: torch.Generator,
+    view_fraction: float = 1.0,
+) -> Tensor:
+    """Make one augmented view of each image.
+
+    Args:
+        pixels: (N, S, S, 3) uint8.
+        policy: what is done.
+        size: side of the view.
+        generator: on the CPU.
+        view_fraction: for `none`, the share of S that is seen, about the centre.
+
+    Returns:
+        (N, 3, size, size) float32 in 0..255, on the pixels' device, channels last in memory.
+    """
+    images = pixels.permute(0, 3, 1, 2)
+    n = len(images)
+    match policy:
+        case Augment.NONE:
+            if images.shape[-1] == size:
+                return images.float()
+            return _resample(images, size, _affine(torch.full((n, 2), view_fraction), torch.zeros(n, 2)))
+        case Augment.CROP:
+            return _resample(images, size, _random_crop(n, generator))
+        case Augment.BASIC:
+            return _resample(images, size, _random_crop(n, generator, mirror=True))
+        case Augment.PHOTOMETRIC:
+            theta = _random_crop(n, generator, mirror=True, flip=True, rotation=_ROTATION)
+            return _photometric(_resample(images, size, theta), generator)
+        case Augment.TRIVIAL:
+            theta = _random_crop(n, generator, mirror=True)
+            return trivial_augment(_to_uint8(_resample(images, size, theta)), generator).float()
+        case Augment.RANDAUGMENT:
+            theta = _random_crop(n, generator, mirror=True)
+            return randaugment(_to_uint8(_resample(images, size, theta)), generator).float()
+        case _:
+            assert_never(policy)
+
+
+def normalise_(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """In place: (value / 255 - mean) / std on (N, 3, H, W) float32 in 0..255, as `preprocess.normalise` does."""
+    shift = torch.tensor(mean, device=images.device).mul_(255.0).view(1, 3, 1, 1)
+    scale = torch.tensor(std, device=images.device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
+    return images.sub_(shift).mul_(scale)
+
+
+# --- geometry ---------------------------------------------------------------------------------------------------
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator).mul_(high - low).add_(low)
+
+
+def _signs(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, (n,), generator=generator).mul_(2).sub_(1).float()
+
+
+def _random_crop(
+    n: int,
+    generator: torch.Generator,
+    *,
+    mirror: bool = False,
+    flip: bool = False,
+    rotation: float = 0.0,
+) -> Tensor:
+    """Affine maps (N, 2, 3) of a random resized crop (Szegedy et al. 2015), mirrored, flipped, turned."""
+    area = _uniform((n,), *_AREA, generator)
+    ratio = _uniform((n,), -_LOG_RATIO, _LOG_RATIO, generator).exp_()
+    extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp_(max=1.0)
+    centre = _uniform((n, 2), -1.0, 1.0, generator) * (1.0 - extent)
+    angle = _uniform((n,), -rotation, rotation, generator) if rotation else torch.zeros(n)
+    if mirror:
+        extent[:, 0] *= _signs(n, generator)
+    if flip:
+        extent[:, 1] *= _signs(n, generator)
+    return _affine(extent, centre, angle)
+
+
+def _affine(extent: Tensor, centre: Tensor, angle: Tensor | None = None) -> Tensor:
+    """(N, 2, 3) maps from the view's coordinates to the picture's, both in -1..1."""
+    n = len(extent)
+    cos, sin = (angle.cos(), angle.sin()) if angle is not None else (torch.ones(n), torch.zeros(n))
+    rows = [cos * extent[:, 0], -sin * extent[:, 1], centre[:, 0], sin * extent[:, 0], cos * extent[:, 1]]
+    return torch.stack([*rows, centre[:, 1]], dim=1).view(n, 2, 3)
+
+
+def _resample(images: Tensor, size: int, theta: Tensor) -> Tensor:
+    grid = F.affine_grid(theta.to(images.device), [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(
+        images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+# --- colours ----------------------------------------------------------------------------------------------------
+
+
+def _photometric(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, gamma and sensor noise, as exposure and lighting vary on a line."""
+    n, device = len(images), images.device
+
+    def factors(low: float, high: float) -> Tensor:
+        return _uniform((n, 1, 1, 1), low, high, generator).to(device)
+
+    images = images.div_(255.0)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = images.sub_(mean).mul_(factors(0.75, 1.25)).add_(mean * factors(0.75, 1.25))
+    images = images.clamp_(1e-4, 1.0).pow_(factors(-0.25, 0.25).exp_())
+    noise = torch.randn(images.shape, generator=generator).to(device)
+    return images.add_(noise.mul_(factors(0.0, 0.03))).clamp_(0.0, 1.0).mul_(255.0)
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    return images.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,64 @@
+"""Logits and scores of a network on a set of images, through the one preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgetl import metrics
+from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.records import Evaluation
+from edgetl.train.devices import device_of
+from edgetl.train.sets import PixelSet
+
+
+def predict_logits(
+    model: nn.Module,
+    pixels: PixelSet | tuple[NDArray[np.uint8], PreprocessSpec],
+    batch_size: int = 64,
+) -> NDArray[np.float32]:
+    """The logits (N, C) float32 of a network in evaluation mode; its mode is put back after.
+
+    Args:
+        model: images (N, 3, S, S) -> logits (N, C), on any device.
+        pixels: a set without margin, or (N, S, S, 3) uint8 pixels and their preprocessing.
+        batch_size: images a pass.
+    """
+    images, spec = (pixels.pixels, pixels.spec) if isinstance(pixels, PixelSet) else pixels
+    device, training = device_of(model), [m.training for m in model.modules()]
+    model.eval()
+    results = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(images), batch_size):
+                batch = torch.from_numpy(normalise(np.asarray(images[start : start + batch_size]), spec))
+                batch = batch.to(device, memory_format=torch.channels_last)
+                results.append(model(batch).float().cpu().numpy())
+    finally:
+        for module, mode in zip(model.modules(), training, strict=True):
+            module.training = mode
+    if not results:
+        return np.zeros((0, 0), dtype=np.float32)
+    return np.concatenate(results)
+
+
+def score(model: nn.Module, data: PixelSet, names: Sequence[str]) -> Evaluation:
+    """Score a network on a set without margin.
+
+    Args:
+        model: images -> logits (N, C).
+        data: the images and labels.
+        names: the C labels.
+    """
+    return metrics.evaluate(data.labels, predict_logits(model, data), names)
+
+
+def cross_entropy(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> float:
+    """Mean cross-entropy of logits (N, C) with labels (N,), in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1))
+    return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())

@@ -1,0 +1,121 @@
+"""Batches of augmented images, prepared in the background while the step runs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgetl.config import Augment
+from edgetl.train.augment import normalise_, training_view
+from edgetl.train.seeds import numpy_generator, torch_generator
+from edgetl.train.sets import PixelSet
+
+Batch = tuple[Tensor, Tensor]
+"""images (N, 3, S, S) float32, channels last; labels (N,) int64."""
+
+
+def epoch_order(
+    labels: NDArray[np.int64], *, class_balance: bool, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """The order in which an epoch's images are drawn; as many as there are labels.
+
+    Args:
+        labels: (N,) int64.
+        class_balance: draw each class equally often (within one): rare classes' images repeat, of frequent
+            classes a random part is drawn. Otherwise each image comes once.
+        generator: of this epoch.
+    """
+    n = len(labels)
+    if not class_balance:
+        return generator.permutation(n)
+    classes = np.unique(labels)
+    more = generator.permutation(len(classes)) < n % len(classes)
+    drawn = []
+    for label, extra in zip(classes, more, strict=True):
+        own = np.flatnonzero(labels == label)
+        count = n // len(classes) + int(extra)
+        rounds = [generator.permutation(own) for _ in range(-(-count // len(own)))]
+        drawn.append(np.concatenate(rounds)[:count] if rounds else own[:0])
+    return generator.permutation(np.concatenate(drawn))
+
+
+def split_batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut an epoch into batches. A single image left over joins the batch before: batch norm needs two."""
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1 and batch_size > 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches
+
+
+class Loader:
+    """One phase's batches.
+
+    Attributes:
+        waited: seconds that the last epoch spent waiting for batches.
+    """
+
+    def __init__(
+        self,
+        data: PixelSet,
+        *,
+        batch_size: int,
+        augment: Augment,
+        class_balance: bool,
+        seed: int,
+        phase: str,
+        device: torch.device,
+        prefetch: int = 2,
+    ) -> None:
+        self._data, self._batch_size, self._augment = data, batch_size, augment
+        self._class_balance, self._seed, self._phase = class_balance, seed, phase
+        self._device, self._prefetch = device, prefetch
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        return len(split_batches(np.arange(len(self._data)), self._batch_size))
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, a function of (seed, phase, epoch) alone."""
+        generator = numpy_generator(self._seed, self._phase, epoch, "order")
+        order = epoch_order(self._data.labels, class_balance=self._class_balance, generator=generator)
+        batches = split_batches(order, self._batch_size)
+        self.waited = 0.0
+        pending: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader") as pool:
+            try:
+                for number, rows in enumerate(batches):
+                    pending.append(pool.submit(self._prepare, epoch, number, rows))
+                    if len(pending) > self._prefetch:
+                        yield self._take(pending)
+                while pending:
+                    yield self._take(pending)
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _take(self, pending: deque[Future[Batch]]) -> Batch:
+        start = time.perf_counter()
+        batch = pending.popleft().result()
+        self.waited += time.perf_counter() - start
+        return batch
+
+    def _prepare(self, epoch: int, number: int, rows: NDArray[np.int64]) -> Batch:
+        spec = self._data.spec
+        pixels = torch.from_numpy(np.ascontiguousarray(self._data.pixels[rows])).to(self._device)
+        labels = torch.from_numpy(self._data.labels[rows].astype(np.int64)).to(self._device)
+        images = training_view(
+            pixels,
+            self._augment,
+            spec.size,
+            generator=torch_generator(self._seed, self._phase, epoch, "view", number),
+            view_fraction=self._data.view_fraction,
+        )
+        images = normalise_(images, spec.mean, spec.std)
+        return images.contiguous(memory_format=torch.channels_last), labels

@@ -1,0 +1,346 @@
+"""The training loop that train, prune and distill share.
+
+Every random number is a function of (seed, phase, epoch, batch), so a fit that is stopped at any point and
+started again ends, on the CPU in float32, with the very weights of one that ran through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgetl import metrics
+from edgetl.config import Augment, Metric, Precision
+from edgetl.errors import Interrupted, TrainingError
+from edgetl.files import sha256_bytes
+from edgetl.progress import SILENT, Progress, Task
+from edgetl.records import EpochRecord
+from edgetl.train import devices
+from edgetl.train import state as states
+from edgetl.train.evaluate import cross_entropy, predict_logits
+from edgetl.train.loader import Loader
+from edgetl.train.losses import LossFunction
+from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule
+from edgetl.train.seeds import derive
+from edgetl.train.sets import PixelSet
+
+__all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
+
+Trainable = Callable[[nn.Module], Iterable[nn.Parameter]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """One phase of training.
+
+    Attributes:
+        phase: its name in records and in seeds, e.g. `head`, `full`, `recover-1`.
+        epochs: passes; 0 does nothing.
+        batch_size: images a step.
+        lr: peak learning rate of AdamW.
+        weight_decay: of matrices and filters; norms and biases are left out.
+        augment: the training view.
+        seed: of everything random.
+        ema: decay of the weights' moving average; 0 turns it off. Where on, it is what is scored and kept.
+        class_balance: draw every class equally often.
+        precision: arithmetic.
+        trainable: which parameters learn; all where None. A part with none of them is frozen: it stays in
+            evaluation mode, so that its batch norms keep their statistics.
+        warmup_share: share of the steps in which the rate rises.
+        clip_norm: largest L2 norm of the gradient.
+        select: keep the epoch that is best on the validation split by this metric, a later one among equals;
+            the last epoch where None.
+    """
+
+    phase: str
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    augment: Augment
+    seed: int
+    ema: float = 0.0
+    class_balance: bool = False
+    precision: Precision = Precision.AUTO
+    trainable: Trainable | None = None
+    warmup_share: float = 0.1
+    clip_norm: float = 5.0
+    select: Metric | None = None
+
+
+def fit(
+    model: nn.Module,
+    fitting: Fitting,
+    *,
+    train: PixelSet,
+    val: PixelSet,
+    loss: LossFunction,
+    state: Path | None,
+    progress: Progress = SILENT,
+) -> tuple[EpochRecord, ...]:
+    """Train `model` in place. It ends in evaluation mode, on the device that it came from.
+
+    Args:
+        model: images (N, 3, S, S) float32 -> logits (N, C).
+        fitting: how.
+        train: learned from; may have a margin.
+        val: scored after each epoch; without margin.
+        loss: called with the model and a batch on the training device (a GPU where there is one).
+        state: file in which the state is kept after each epoch. Where it exists and was made by the same fit,
+            training goes on after its last epoch; a finished fit returns at once. The caller deletes it.
+        progress: gets a bar of all steps and a line an epoch.
+
+    Returns:
+        One record an epoch, resumed ones included.
+
+    Raises:
+        TrainingError: too few images, or a loss that is not finite.
+        Interrupted: Ctrl-C; the state of the last finished epoch is kept.
+        StorageError: the state cannot be written; that of the epoch before is kept.
+    """
+    if fitting.epochs == 0:
+        return ()
+    _check(model, fitting, train, val)
+    accelerator, home = devices.accelerator(fitting.precision), devices.device_of(model)
+    required = [p.requires_grad for p in model.parameters()]
+    cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        try:
+            run = _Run(model, fitting, train, val, loss, state, progress, accelerator)
+            return run.to_the_end()
+        finally:
+            for parameter, flag in zip(model.parameters(), required, strict=True):
+                parameter.requires_grad_(flag)
+                parameter.grad = None
+            model.to(home).eval()
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        fitting: Fitting,
+        train: PixelSet,
+        val: PixelSet,
+        loss: LossFunction,
+        state: Path | None,
+        progress: Progress,
+        accelerator: Any,
+    ) -> None:
+        self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
+        self.path, self.progress, self.accelerator = state, progress, accelerator
+        self.key = _key(model, fitting, train)
+        self.learning = _freeze(model, fitting.trainable)
+        model.to(accelerator.device, memory_format=torch.channels_last)
+        optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay)
+        self.optimiser = accelerator.prepare_optimizer(optimiser)
+        self.average = MovingAverage(model, fitting.ema) if fitting.ema else None
+        self.loader = Loader(
+            train,
+            batch_size=fitting.batch_size,
+            augment=fitting.augment,
+            class_balance=fitting.class_balance,
+            seed=fitting.seed,
+            phase=fitting.phase,
+            device=accelerator.device,
+        )
+        self.steps = fitting.epochs * len(self.loader)
+        self.history: tuple[EpochRecord, ...] = ()
+        self.best: dict[str, torch.Tensor] = {}
+
+    def to_the_end(self) -> tuple[EpochRecord, ...]:
+        self._resume()
+        left = self.fitting.epochs - len(self.history)
+        if left == 0:
+            return self.history
+        try:
+            with self.progress.task(f"{self.fitting.phase}", left * len(self.loader)) as task:
+                for epoch in range(len(self.history), self.fitting.epochs):
+                    self._epoch(epoch, task)
+        except KeyboardInterrupt:
+            raise Interrupted(self._interrupted()) from None
+        return self.history
+
+    def _epoch(self, epoch: int, task: Task) -> None:
+        start = time.perf_counter()
+        train_loss, rate, images = self._learn(epoch, task)
+        learned = time.perf_counter() - start
+        scored = self.average.model if self.average else self.model
+        logits = predict_logits(scored, self.val)
+        names = [str(i) for i in range(logits.shape[1])]
+        scores = metrics.evaluate(self.val.labels, logits, names)
+        record = EpochRecord(
+            phase=self.fitting.phase,
+            epoch=epoch + 1,
+            loss=train_loss,
+            val_loss=cross_entropy(self.val.labels, logits),
+            val_top1=scores.top1,
+            val_macro_f1=scores.macro_f1,
+            learning_rate=rate,
+            seconds=time.perf_counter() - start,
+            images_per_second=images / learned,
+            loader_wait=self.loader.waited / learned,
+        )
+        self.history = (*self.history, record)
+        if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:
+            self.best = copy_state(scored)
+        if epoch + 1 == self.fitting.epochs:
+            if self.best:
+                self.model.load_state_dict(self.best)
+            elif self.average:
+                self.model.load_state_dict(self.average.model.state_dict())
+        self._keep()
+        self.progress.message(
+            f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
+            f" {record.val_top1:.1%}, macro-F1 {record.val_macro_f1:.3f}, {record.seconds:.1f} s"
+        )
+
+    def _learn(self, epoch: int, task: Task) -> tuple[float, float, int]:
+        """One pass over the images; returns the mean loss, the last rate, the number of images."""
+        total, images_seen, rate = 0.0, 0, 0.0
+        _train_mode(self.model, self.fitting.trainable is not None)
+        for number, (images, labels) in enumerate(self.loader.epoch(epoch)):
+            step = epoch * len(self.loader) + number
+            rate = self.fitting.lr * schedule(step, self.steps, self.fitting.warmup_share)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            # Dropout and the like draw from torch's global generator.
+            torch.manual_seed(derive(self.fitting.seed, self.fitting.phase, epoch, "step", number))
+            with self.accelerator.autocast():
+                value = self.loss(self.model, images, labels)
+            loss = value.item()
+            if not math.isfinite(loss):
+                raise TrainingError(self._diverged(loss, step, rate))
+            self.accelerator.backward(value)
+            self.accelerator.clip_grad_norm_(self.learning, self.fitting.clip_norm)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            if self.average:
+                self.average.update(self.model, step)
+            total += loss * len(labels)
+            images_seen += len(labels)
+            task.advance(1, f"loss {loss:.3f}")
+        return total / images_seen, rate, images_seen
+
+    def _keep(self) -> None:
+        if self.path is None:
+            return
+        done = len(self.history) == self.fitting.epochs
+        scaler = self.accelerator.scaler
+        states.save(
+            states.FitState(
+                key=self.key,
+                history=self.history,
+                model=copy_state(self.model),
+                optimiser={} if done else self.optimiser.state_dict(),
+                scaler=scaler.state_dict() if scaler is not None and not done else {},
+                average=copy_state(self.average.model) if self.average and not done else {},
+                best={} if done else self.best,
+            ),
+            self.path,
+        )
+
+    def _resume(self) -> None:
+        saved = states.load(self.path) if self.path is not None else None
+        if saved is None:
+            return
+        if changed := [k for k in self.key if saved.key.get(k) != self.key[k]]:
+            self.progress.warning(
+                f"{self.path} was made by another fit ({', '.join(changed)} differ); training starts afresh."
+            )
+            return
+        self.history, self.best = saved.history, saved.best
+        self.model.load_state_dict(saved.model)
+        if saved.optimiser:
+            self.optimiser.load_state_dict(saved.optimiser)
+        if saved.scaler:
+            self.accelerator.scaler.load_state_dict(saved.scaler)
+        if self.average and saved.average:
+            self.average.model.load_state_dict(saved.average)
+        if len(self.history) < self.fitting.epochs:
+            self.progress.message(f"{self.fitting.phase}: goes on after epoch {len(self.history)}")
+
+    def _interrupted(self) -> str:
+        done, phase = len(self.history), self.fitting.phase
+        if self.path is None or done == 0:
+            return f"Stopped in epoch {done + 1} of {phase}; nothing of it was kept. The same command starts it again."
+        return f"Stopped in epoch {done + 1} of {phase}. Epoch {done} is kept; the same command goes on from there."
+
+    def _diverged(self, loss: float, step: int, rate: float) -> str:
+        kept = f" Epoch {len(self.history)} is kept." if self.history and self.path else ""
+        return (
+            f"The loss became {loss} at step {step + 1} of {self.steps} ({self.fitting.phase}), learning rate"
+            f" {rate:.2e}.{kept} Try a lower learning rate."
+        )
+
+
+def best_epoch(history: tuple[EpochRecord, ...], metric: Metric) -> int:
+    """Index of the best epoch on the validation split; of equals, the last."""
+    return max(range(len(history)), key=lambda i: (metric_of(history[i], metric), i))
+
+
+def metric_of(record: EpochRecord, metric: Metric) -> float:
+    """An epoch's validation score by name."""
+    return record.val_macro_f1 if metric is Metric.MACRO_F1 else record.val_top1
+
+
+def _check(model: nn.Module, fitting: Fitting, train: PixelSet, val: PixelSet) -> None:
+    if len(train) == 0 or len(val) == 0:
+        raise TrainingError(
+            f"Phase {fitting.phase} has {len(train)} training and {len(val)} validation images; both need some."
+        )
+    batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if batch_norm and fitting.trainable is None and min(len(train), fitting.batch_size) < 2:
+        raise TrainingError(
+            f"Batch norm needs at least 2 images a step; there are {len(train)} training images and the batch"
+            f" size is {fitting.batch_size}."
+        )
+
+
+def _freeze(model: nn.Module, trainable: Trainable | None) -> list[nn.Parameter]:
+    """Let only the chosen parameters learn, and return them."""
+    if trainable is not None:
+        chosen = {id(p) for p in trainable(model)}
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+    else:
+        model.requires_grad_(True)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if not learning:
+        raise TrainingError("No parameter is left to learn.")
+    return learning
+
+
+def _train_mode(model: nn.Module, partly_frozen: bool) -> None:
+    """Training mode, except in parts in which nothing learns."""
+    model.train()
+    if not partly_frozen:
+        return
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+def _key(model: nn.Module, fitting: Fitting, train: PixelSet) -> dict[str, str]:
+    """What makes two fits the same, as text."""
+    settings = {
+        f.name: str(getattr(fitting, f.name)) for f in dataclasses.fields(fitting) if f.name != "trainable"
+    }
+    labels = train.labels.tobytes()
+    return {
+        **settings,
+        "training images": f"{train.pixels.shape} {sha256_bytes(labels)}",
+        "preprocessing": str(train.spec),
+        "initial weights": states.fingerprint(model),
+    }

@@ -1,0 +1,63 @@
+"""Optimiser, learning-rate schedule and the moving average of weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def adamw(parameters: Sequence[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov, Hutter 2019). Vectors and scalars (norms, biases, layer scales) are not decayed."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=fused)
+
+
+def schedule(step: int, steps: int, warmup_share: float) -> float:
+    """The share of the peak rate at a step: linear warm-up, then cosine to zero (Loshchilov, Hutter 2017).
+
+    Args:
+        step: 0..steps-1.
+        steps: of the whole phase.
+        warmup_share: of `steps`; the warm-up's last step has the full rate.
+    """
+    warmup = round(steps * warmup_share)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+class MovingAverage:
+    """Exponential moving average of a network's weights and statistics.
+
+    The decay grows as (1 + t) / (10 + t) up to `decay`, so that a short run is not ruled by its first weights.
+
+    Attributes:
+        model: the averaged network.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._decay = decay
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards `model`; `step` counts from 0 over the whole phase."""
+        share = 1.0 - min(self._decay, (1 + step) / (10 + step))
+        own, new = self.model.state_dict(), model.state_dict()
+        floats = [k for k, v in own.items() if v.is_floating_point()]
+        with torch.no_grad():
+            torch._foreach_lerp_([own[k] for k in floats], [new[k].detach() for k in floats], share)
+            for key in own.keys() - set(floats):
+                own[key].copy_(new[key])
+
+
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of a network's tensors, on the CPU."""
+    return {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}

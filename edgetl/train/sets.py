@@ -1,0 +1,106 @@
+"""The splits as decoded pixels, ready for the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import TensorError
+from edgetl.preprocess import PreprocessSpec, Resize
+from edgetl.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from edgetl.data.index import DataIndex, Sample
+
+MARGIN = 1.125
+"""Training pixels are so much larger a side than the input, so that random crops have room."""
+
+
+@dataclass(frozen=True)
+class PixelSet:
+    """Decoded images with their labels.
+
+    Attributes:
+        pixels: (N, S, S, 3) uint8, may be memory-mapped. S is `spec.size`, or more where there is a margin.
+        labels: (N,) int64.
+        spec: the preprocessing of evaluation.
+
+    Raises:
+        TensorError: wrong shapes or dtypes.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    spec: PreprocessSpec
+
+    def __post_init__(self) -> None:
+        shape, size = self.pixels.shape, self.spec.size
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
+            raise TensorError(f"pixels: got {shape} {self.pixels.dtype}, expected (N, S, S, 3) uint8.")
+        if shape[1] < size:
+            raise TensorError(f"pixels: got a side of {shape[1]}, expected at least the input's {size}.")
+        if self.labels.shape != shape[:1] or not np.issubdtype(self.labels.dtype, np.integer):
+            raise TensorError(
+                f"labels: got {self.labels.shape} {self.labels.dtype}, expected ({shape[0]},) int64."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def view_fraction(self) -> float:
+        """The share of the pixels' side that evaluation sees; 1 where there is no margin."""
+        if self.pixels.shape[1] == self.spec.size or self.spec.resize is not Resize.CROP:
+            return 1.0
+        return self.spec.crop_fraction / with_margin(self.spec).crop_fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """The three splits; `train` has a margin for random crops. `test` is None where the data has none."""
+
+    train: PixelSet
+    val: PixelSet
+    test: PixelSet | None
+
+
+def with_margin(spec: PreprocessSpec) -> PreprocessSpec:
+    """The spec of training pixels: larger by `MARGIN`, seeing more of the image where the crop leaves some."""
+    return dataclasses.replace(
+        spec,
+        size=round(spec.size * MARGIN),
+        crop_fraction=min(1.0, spec.crop_fraction * MARGIN),
+    )
+
+
+def open_sets(index: DataIndex, spec: PreprocessSpec, folder: Path, progress: Progress = SILENT) -> Sets:
+    """Open the splits' pixels, decoding them into `folder` where that is not done yet.
+
+    Raises:
+        ImageError: an image cannot be decoded.
+        StorageError: the pixels cannot be written.
+    """
+    test = index.split("test")
+    return Sets(
+        train=_open(index.split("train"), with_margin(spec), spec, folder, progress),
+        val=_open(index.split("val"), spec, spec, folder, progress),
+        test=_open(test, spec, spec, folder, progress) if test else None,
+    )
+
+
+def _open(
+    samples: tuple[Sample, ...],
+    stored: PreprocessSpec,
+    spec: PreprocessSpec,
+    folder: Path,
+    progress: Progress,
+) -> PixelSet:
+    from edgetl.data.pixels import open_pixels
+
+    pixels = open_pixels(samples, stored, folder, progress)
+    return PixelSet(pixels, np.array([s.label for s in samples], dtype=np.int64), spec)
