@@ -25,22 +25,26 @@ from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgetl.errors import ImageError, TensorError
 
 MIN_SIDE = 4
 """Pixels; an image with a shorter side is refused, since nothing can be seen in it."""
 MAX_PIXELS = 89_478_485
-"""Pixels; a bigger image is refused as a decompression bomb (Pillow's own limit for 24-bit pictures of 256 MiB)."""
+"""Pixels; a bigger image is refused as a decompression bomb (Pillow's own limit)."""
+
+# The commonest first: later ones load further plugins. A closed list keeps out formats that start programs.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+_ORIENTATION = 0x0112
 
 
 class Resize(StrEnum):
     """How an image of any shape fills the square input.
 
-    `crop`: the shorter side becomes floor(size / crop_fraction), then the centre is cut out (as timm and
-    torchvision evaluate). `squash`: both sides become size; shapes are distorted. `pad`: the longer side becomes
-    size, the rest is filled with the mean colour, which normalises to zero.
+    `crop`: the shorter side becomes floor(size / crop_fraction), then the centre is cut out, as timm and
+    torchvision evaluate. `squash`: both sides become size; shapes are distorted. `pad`: the longer side
+    becomes size, the rest is filled with the mean colour, which normalises to about zero.
     """
 
     CROP = "crop"
@@ -94,7 +98,7 @@ class PreprocessSpec:
 
     @property
     def resized_side(self) -> int:
-        """Pixels of the side that the resize fixes: the shorter one for `crop`, else the longer one or both."""
+        """Pixels that the resize gives the shorter side (`crop`), the longer (`pad`) or both (`squash`)."""
         if self.resize is Resize.CROP:
             # The tiny term keeps an exact quotient (144 / 0.9) from falling below its integer.
             return max(self.size, math.floor(self.size / self.crop_fraction + 1e-6))
@@ -118,12 +122,12 @@ def decode(source: Path | bytes, hint: int | None = None, *, name: str | None = 
     if not content:
         raise ImageError(f"{name}: the file is empty.")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            _check_size(image.size, name)
-            if hint is not None:
-                image.draft(None, (hint, hint))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        _check_size(image.size, name)
+        if hint is not None:
+            image.draft(None, (hint, hint))
+        image.load()
+        return _to_rgb(_upright(image))
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes.
@@ -134,7 +138,8 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
     """Resize and crop one image.
 
     Args:
-        image: a Pillow image of any mode, or an array (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) or (H, W, 1) grey, uint8.
+        image: a Pillow image of any mode, or a uint8 array: (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) or
+            (H, W, 1) grey.
         spec: what to do.
 
     Returns:
@@ -147,7 +152,7 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     _check_size(image.size, "The image")
-    rgb = image if image.mode == "RGB" and not image.has_transparency_data else _to_rgb(image)
+    rgb = _to_rgb(_upright(image))
     match spec.resize:
         case Resize.CROP:
             resized = _resize(rgb, (spec.size, spec.size), spec, _crop_box(rgb.size, spec))
@@ -175,11 +180,11 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     """
     if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
         raise TensorError(f"pixels is {pixels.shape} {pixels.dtype}, expected (N, H, W, 3) uint8.")
-    table = _table(spec.mean, spec.std)
-    count, height, width, _ = pixels.shape
-    out = np.empty((count, 3, height, width), dtype=np.float32)
-    for channel in range(3):
-        out[:, channel] = table[channel][pixels[..., channel]]
+    scale, shift = _affine(spec.mean, spec.std)
+    # Planes first, while a value is one byte: strided reads of floats would cost more than the arithmetic.
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    out = np.multiply(planes, scale, dtype=np.float32)
+    out += shift
     return out
 
 
@@ -189,7 +194,7 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, name: str | None 
     Raises:
         ImageError: the image cannot be used; the message names it and the reason.
     """
-    return to_pixels(decode(source, spec.resized_side, name=name), spec)
+    return to_pixels(decode(source, max(MIN_SIDE, spec.resized_side), name=name), spec)
 
 
 def load_batch(
@@ -214,7 +219,7 @@ def load_batch(
     return normalise(pixels, spec)
 
 
-# --- decoding ---------------------------------------------------------------------------------------------------
+# --- decoding ---------------------------------------------------------------------------------------------
 
 
 def _read(source: Path | bytes, name: str) -> bytes:
@@ -241,18 +246,26 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {MAX_PIXELS / 1e6:.0f} million pixels are refused."
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "is not an image that can be read, or its start is corrupt."
     text = str(error).strip().rstrip(".") or type(error).__name__
     return f"is truncated ({text})." if "truncated" in text.lower() else f"is corrupt ({text})."
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
+        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         return _from_float(np.asarray(image, dtype=np.float32))
+    if image.mode == "La":  # has no way to RGBA of its own
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -275,7 +288,7 @@ def _from_array(image: NDArray[Any]) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
 
 
-# --- resizing ---------------------------------------------------------------------------------------------------
+# --- resizing ---------------------------------------------------------------------------------------------
 
 
 def _filter(interpolation: Interpolation) -> Image.Resampling:
@@ -329,9 +342,10 @@ def _pad(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=16)
-def _table(mean: tuple[float, float, float], std: tuple[float, float, float]) -> NDArray[np.float32]:
-    """(3, 256) float32: what each 8-bit value becomes in each channel."""
-    values = np.arange(256, dtype=np.float64) / 255.0
-    table = ((values[None] - np.array(mean)[:, None]) / np.array(std)[:, None]).astype(np.float32)
-    table.flags.writeable = False
-    return table
+def _affine(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scale and shift, each (3, 1, 1) float32, that turn 8-bit values into normalised ones."""
+    means, stds = np.array(mean, dtype=np.float64), np.array(std, dtype=np.float64)
+    scale, shift = 1.0 / (255.0 * stds), -means / stds
+    return scale.astype(np.float32).reshape(3, 1, 1), shift.astype(np.float32).reshape(3, 1, 1)

@@ -1,1 +1,1 @@
-"""Images: where they lie, how they are split, what is wrong with them, and how they are read fast. Torch-free."""
+"""Images: where they lie, how they are split, what is wrong with them, how they are read fast. No torch."""

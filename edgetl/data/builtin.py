@@ -1,4 +1,4 @@
-"""Image sets that are there by name: `digits` (no download) and `cifar10` (through torchvision, needs a network)."""
+"""Image sets by name: `digits` (no download) and `cifar10` (through torchvision, needs a network)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _write_folder(target: Path, images: Callable[[Path], Iterator[tuple[str, Ima
 
 
 def _digits(_: Path) -> Iterator[tuple[str, Image.Image]]:
-    """1,797 handwritten digits, 8x8 grey (UCI Optical Recognition of Handwritten Digits, as in scikit-learn)."""
+    """1,797 handwritten digits, 8x8 grey (UCI Optical Recognition of Handwritten Digits)."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:

@@ -154,7 +154,7 @@ def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
         StorageError: something cannot be written.
     """
     folder = path.absolute().with_suffix("")
-    copies = []
+    copies: list[CalibrationImage] = []
     for sample in calibration.samples:
         target = folder / f"{sample.label}_{sample.path.name}"
         if any(copy.path == target for copy in copies):
@@ -186,7 +186,8 @@ def load(path: Path, *, root: Path | None = None) -> CalibrationSet:
         raise DataError(f"{path} is not a calibration manifest that can be read: {error}.") from error
     if manifest.format != FORMAT or manifest.version > VERSION:
         raise DataError(
-            f"{path} is {manifest.format!r} version {manifest.version}; this edgetl reads {FORMAT!r} up to {VERSION}."
+            f"{path} is {manifest.format!r} version {manifest.version}; "
+            f"this edgetl reads {FORMAT!r} up to version {VERSION}."
         )
     if not manifest.images:
         raise DataError(f"{path} lists no images.")

@@ -6,7 +6,7 @@ import functools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -128,7 +128,8 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
     good, bad = _check(found.entries, progress)
     if bad and config.bad_images != "skip":
         raise DataError(
-            f"{len(bad)} of {len(found.entries)} images in {config.source} cannot be used:\n{listing(bad.values())}\n"
+            f"{len(bad)} of {len(found.entries)} images in {config.source} cannot be used:\n"
+            f"{listing(bad.values())}\n"
             'Mend or remove them, or leave them out with data.bad_images = "skip".'
         )
     if bad:
@@ -153,7 +154,7 @@ def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Entry, str]], dict[Path, str]]:
-    """Read each file once; return the good entries with their hashes, and the reasons against the bad ones."""
+    """Read each file once; return the good entries with their hashes, and why the others are bad."""
 
     def look(entry: Entry) -> tuple[str, str]:
         try:

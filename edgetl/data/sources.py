@@ -1,4 +1,4 @@
-"""Find the labelled image files of a source: a folder SPLIT/CLASS/*, a folder CLASS/*, or a CSV. Reads no image."""
+"""Find the labelled files of a source: a folder SPLIT/CLASS/*, a folder CLASS/*, or a CSV. Reads no image."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _why_empty(root: Path, folders: Sequence[Path], splits: dict[Split, Path]) -
     if splits or not folders:
         loose = len(_images(root))
         if loose:
-            return f"{root} holds {loose} images but no class folders; put each class's images in its own folder."
+            return f"{root} holds {loose} images but no class folders; put each class in its own folder."
         return f"{root} holds no images; expected CLASS/* or train/CLASS/*, val/CLASS/*, test/CLASS/*."
     deeper = next((path for path in folders if any(_images(inner) for inner in _subfolders(path))), None)
     hint = f" Did you mean {deeper}?" if deeper and len(folders) == 1 else ""
@@ -169,8 +169,8 @@ def _why_empty(root: Path, folders: Sequence[Path], splits: dict[Split, Path]) -
         deeper = next((path for path in folders if any(map(_subfolders, _subfolders(path)))), None)
         hint = f" Did you mean {deeper}?" if deeper else ""
     return (
-        f"{root} holds no images in its class folders; expected CLASS/* or train/CLASS/*, with files ending in "
-        f"{', '.join(sorted(SUFFIXES)[:4])} and so on.{hint}"
+        f"{root} holds no images in its class folders; expected CLASS/* or train/CLASS/*, "
+        f"with files that end in .jpg, .png or the like.{hint}"
     )
 
 
@@ -192,7 +192,7 @@ def _images(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _listed(folder: Path) -> "os._ScandirIterator[str]":
+def _listed(folder: Path) -> os._ScandirIterator[str]:
     try:
         return os.scandir(folder)
     except OSError as error:
@@ -224,13 +224,17 @@ def _csv(path: Path) -> Found:
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}; "
             f"its first line is {', '.join(header) or 'empty'}, expected path,label or path,label,split."
         )
-    columns = {name: header.index(name) for name in ("path", "label", "split") if name in header}
+    columns: dict[str, int] = {
+        name: header.index(name) for name in ("path", "label", "split") if name in header
+    }
     problems: list[str] = []
     entries: dict[Path, Entry] = {}
     for number, cells in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in cells):
             continue
-        values = {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
+        values: dict[str, str] = {
+            name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()
+        }
         entry = _csv_entry(path.parent, values, number, problems)
         if entry is None:
             continue

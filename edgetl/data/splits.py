@@ -1,4 +1,4 @@
-"""Splits and draws that depend on the images' content alone, so that they stay as they are when files are added."""
+"""Splits and draws that depend on the images' content alone, so that they stay when files are added."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assign(
 
 
 def _borders(ranks: Sequence[float], val_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """Where validation and train begin among one class's ascending ranks, with no split left empty if possible."""
+    """Where validation and train begin among one class's ascending ranks; none is empty if possible."""
     count = len(ranks)
     need_val = int(val_fraction > 0 and count >= 2)
     need_test = int(test_fraction > 0 and count >= 2 + need_val)

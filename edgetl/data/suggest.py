@@ -72,11 +72,19 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     if seen.median_side <= 16:
         add("preprocess.size", 64, f"the images are tiny ({seen.median_side} px); 64 px keeps a step cheap")
     elif seen.median_side <= 48:
-        add("preprocess.size", 96, f"the images are small ({seen.median_side} px); pretrained filters want some pixels")
+        add(
+            "preprocess.size",
+            96,
+            f"the images are small ({seen.median_side} px); pretrained filters want some pixels",
+        )
     if seen.median_side <= 48:
         add("preprocess.crop_fraction", 1.0, "small images are framed tightly; nothing is cropped away")
     if seen.median_aspect > 1.3:
-        add("preprocess.resize", "squash", f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends")
+        add(
+            "preprocess.resize",
+            "squash",
+            f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends",
+        )
     if imbalanced:
         counts = f"classes have {seen.smallest_class} to {seen.largest_class} images"
         add("train.class_balance", True, f"{counts}; every class is drawn equally often")
