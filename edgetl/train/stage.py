@@ -1,0 +1,135 @@
+"""The teacher: a pretrained backbone with a new head; first the head alone, then all layers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.config import Metric, TrainConfig
+from edgetl.data.index import DataIndex
+from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
+from edgetl.models.size import network_size
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SILENT, Progress
+from edgetl.records import EpochRecord, TrainRecord
+from edgetl.train.evaluate import score
+from edgetl.train.loop import Fitting, best_epoch, fit, metric_of
+from edgetl.train.losses import cross_entropy
+from edgetl.train.optimise import copy_state
+from edgetl.train.seeds import derive
+from edgetl.train.sets import open_sets
+
+CHECKPOINT = "teacher.safetensors"
+IMBALANCE = 3.0
+"""Above this ratio of the largest to the smallest class, epochs are chosen by macro-F1 instead of top-1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainInputs:
+    """What the stage reads.
+
+    Attributes:
+        index: the images and their splits.
+        spec: evaluation's preprocessing.
+        pixels_dir: folder of decoded pixels, shared by the stages.
+        seed: of everything random.
+    """
+
+    index: DataIndex
+    spec: PreprocessSpec
+    pixels_dir: Path
+    seed: int
+
+
+def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
+    """Train the teacher and write `out/teacher.safetensors`.
+
+    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last epoch.
+
+    Raises:
+        WeightsError: the pretrained weights cannot be had or do not fit.
+        ModelError: unknown backbone.
+        ImageError: an image cannot be decoded.
+        TrainingError: training cannot go on.
+        Interrupted: Ctrl-C.
+        StorageError: a file cannot be written.
+    """
+    index, seed = inputs.index, inputs.seed
+    classes = len(index.labels)
+    sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
+    metric = selection_metric(index)
+    model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
+    history: tuple[EpochRecord, ...] = ()
+    best_score, best_state = -1.0, copy_state(model)
+    states = []
+    for fitting in phases(config, seed, metric):
+        states.append(out / f"{fitting.phase}.state")
+        epochs = fit(
+            model,
+            fitting,
+            train=sets.train,
+            val=sets.val,
+            loss=cross_entropy(config.label_smoothing),
+            state=states[-1],
+            progress=progress,
+        )
+        if epochs and (reached := metric_of(epochs[best_epoch(epochs, metric)], metric)) >= best_score:
+            best_score, best_state = reached, copy_state(model)
+        history += epochs
+    model.load_state_dict(best_state)
+    start = time.perf_counter()
+    val = score(model, sets.val, index.labels)
+    test = score(model, sets.test, index.labels) if sets.test is not None else None
+    checkpoint.save(model, describe(model, config.backbone, classes), out / CHECKPOINT)
+    record = TrainRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        backbone=config.backbone,
+        size=network_size(model, inputs.spec.size),
+        epochs=history,
+        val=val,
+        test=test,
+        seconds=sum(e.seconds for e in history) + time.perf_counter() - start,
+    )
+    for state in states:
+        state.unlink(missing_ok=True)
+    return record
+
+
+def phases(config: TrainConfig, seed: int, metric: Metric) -> tuple[Fitting, Fitting]:
+    """The head's phase and the full one."""
+    head = Fitting(
+        phase="head",
+        epochs=config.head_epochs,
+        batch_size=config.batch_size,
+        lr=config.head_lr,
+        weight_decay=config.weight_decay,
+        augment=config.augment,
+        seed=seed,
+        class_balance=config.class_balance,
+        precision=config.precision,
+        trainable=backbones.head_parameters,
+        select=metric,
+    )
+    full = Fitting(
+        phase="full",
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        augment=config.augment,
+        seed=seed,
+        ema=config.ema,
+        class_balance=config.class_balance,
+        precision=config.precision,
+        select=metric,
+    )
+    return head, full
+
+
+def selection_metric(index: DataIndex) -> Metric:
+    """Macro-F1 where the training split's classes are imbalanced (see `IMBALANCE`), else top-1."""
+    counts = Counter(s.label for s in index.split("train")).values()
+    return Metric.MACRO_F1 if max(counts) > IMBALANCE * min(counts) else Metric.TOP1
