@@ -1,0 +1,243 @@
+"""What is wrong with an image set: duplicates, near-duplicates across splits, imbalance, odd sizes."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgetl.data.index import DataIndex, Sample
+from edgetl.data.parallel import in_threads
+from edgetl.data.sources import SPLITS
+from edgetl.preprocess import decode
+from edgetl.progress import SILENT, Progress
+
+NEAR_BITS = 4
+"""Near-duplicates differ in at most so many of the 64 bits of their difference hashes (dHash), ..."""
+NEAR_LEVELS = 6.0
+"""... and the grey levels (0..255) of their 16x16 thumbnails differ by less than this on average."""
+TINY_CLASS = 20
+"""A class with fewer training images is called tiny."""
+IMBALANCE = 5.0
+"""A set is called imbalanced when its largest training class has so many times the images of its smallest."""
+ODD_SIZE = 4.0
+"""A size is odd when a side is so many times longer or shorter than the median side."""
+
+_THUMB = 16
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicate:
+    """Two images, paths relative to the index's root, with the number of dHash bits in which they differ."""
+
+    first: str
+    second: str
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddSize:
+    """An image far from the usual size, in pixels."""
+
+    path: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What an audit found. Paths are relative to the index's root; groups and pairs follow its order.
+
+    Attributes:
+        images: number of images looked at.
+        counts: number of images by split and label.
+        skipped: (path, reason) of images that cannot be used.
+        duplicates: groups of files with equal bytes, whatever their split.
+        leaks: those groups that reach across splits.
+        conflicts: those groups that stand under more than one label.
+        near_duplicates: for each image of val and test, the most alike image of the splits before it, where
+            the two look the same but are not equal files.
+        imbalance: images of the largest training class over those of the smallest.
+        tiny_classes: (label, training images) of classes below `TINY_CLASS`.
+        median_size: median width and height in pixels.
+        odd_sizes: images far from it.
+    """
+
+    images: int
+    counts: dict[str, dict[str, int]]
+    skipped: tuple[tuple[str, str], ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    leaks: tuple[tuple[str, ...], ...]
+    conflicts: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[NearDuplicate, ...]
+    imbalance: float
+    tiny_classes: tuple[tuple[str, int], ...]
+    median_size: tuple[int, int]
+    odd_sizes: tuple[OddSize, ...]
+
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each kind of problem, with what to do; empty where all is well."""
+        spare = sum(len(group) - 1 for group in self.duplicates)
+        found = (
+            (len(self.skipped), f"{len(self.skipped)} images cannot be read; mend or remove them."),
+            (
+                len(self.leaks),
+                f"{len(self.leaks)} images are in more than one split; remove them from all but one.",
+            ),
+            (
+                len(self.near_duplicates),
+                f"{len(self.near_duplicates)} images of val and test have a near-copy in another split; "
+                "scores on them flatter the model.",
+            ),
+            (
+                len(self.conflicts),
+                f"{len(self.conflicts)} images stand under more than one label; keep the right one.",
+            ),
+            (spare, f"{spare} files are copies of others; they count twice."),
+            (
+                self.imbalance >= IMBALANCE,
+                f"The largest class has {self.imbalance:.1f} times the training images of the smallest; "
+                "set train.class_balance = true and judge by macro-F1.",
+            ),
+            (
+                len(self.tiny_classes),
+                f"{len(self.tiny_classes)} classes have fewer than {TINY_CLASS} training images "
+                f"({', '.join(label for label, _ in self.tiny_classes[:5])}); their scores are uncertain.",
+            ),
+            (
+                len(self.odd_sizes),
+                f"{len(self.odd_sizes)} images are far from the usual size of "
+                f"{self.median_size[0]}x{self.median_size[1]} pixels; look whether they belong here.",
+            ),
+        )
+        return tuple(sentence for holds, sentence in found if holds)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Of N images: `sizes` (N, 2) int64 in pixels, `hashes` (N,) uint64, `thumbs` (N, 256) uint8 grey."""
+
+    sizes: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    thumbs: NDArray[np.uint8]
+
+
+def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
+    """Look at every image of an index; images are decoded once more, in threads, at a reduced size.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    samples = index.samples
+    names = [sample.path.relative_to(index.root).as_posix() for sample in samples]
+    look = _look(samples, progress)
+    groups = _equal(samples)
+    train = Counter(sample.label for sample in index.split("train"))
+    sizes = [train[label] for label in range(len(index.labels))]
+
+    def named(where: list[list[int]]) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(names[at] for at in group) for group in where)
+
+    return AuditReport(
+        images=len(samples),
+        counts=index.counts(),
+        skipped=index.skipped,
+        duplicates=named(groups),
+        leaks=named([group for group in groups if len({samples[at].split for at in group}) > 1]),
+        conflicts=named([group for group in groups if len({samples[at].label for at in group}) > 1]),
+        near_duplicates=tuple(
+            NearDuplicate(first=names[a], second=names[b], bits=bits) for a, b, bits in _near(samples, look)
+        ),
+        imbalance=max(sizes) / max(1, min(sizes)),
+        tiny_classes=tuple((index.labels[at], size) for at, size in enumerate(sizes) if size < TINY_CLASS),
+        median_size=(
+            round(statistics.median(look.sizes[:, 0].tolist())),
+            round(statistics.median(look.sizes[:, 1].tolist())),
+        ),
+        odd_sizes=tuple(
+            OddSize(path=names[at], width=int(look.sizes[at, 0]), height=int(look.sizes[at, 1]))
+            for at in _odd(look.sizes)
+        ),
+    )
+
+
+def _look(samples: Sequence[Sample], progress: Progress) -> _Look:
+    sizes = np.empty((len(samples), 2), dtype=np.int64)
+    grids = np.empty((len(samples), 8, 9), dtype=np.uint8)
+    thumbs = np.empty((len(samples), _THUMB * _THUMB), dtype=np.uint8)
+
+    def look(at: int) -> int:
+        path = samples[at].path
+        grey = decode(path, _THUMB).convert("L")
+        thumb = grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)
+        with Image.open(path) as opened:  # its header only: decoding may have reduced the image
+            sizes[at] = opened.size
+        thumbs[at] = np.asarray(thumb).reshape(-1)
+        grids[at] = np.asarray(thumb.resize((9, 8), Image.Resampling.BILINEAR))
+        return at
+
+    for _ in in_threads(look, range(len(samples)), description="Comparing images", progress=progress):
+        pass
+    return _Look(sizes, _dhash(grids), thumbs)
+
+
+def _dhash(grids: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Difference hash: (N, 8, 9) grey to (N,) uint64, a bit where a pixel is brighter than its left one."""
+    bits = grids[:, :, 1:] > grids[:, :, :-1]
+    return np.packbits(bits.reshape(len(grids), 64), axis=1).view(np.uint64).reshape(len(grids))
+
+
+def _equal(samples: Sequence[Sample]) -> list[list[int]]:
+    """Positions of equal files, in groups of two and more."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for at, sample in enumerate(samples):
+        groups[sample.sha256].append(at)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _near(samples: Sequence[Sample], look: _Look) -> Iterator[tuple[int, int, int]]:
+    """For each image of val and test, the most alike image of the splits before it: (that, this, bits)."""
+    splits = np.array([SPLITS.index(sample.split) for sample in samples])
+    contents = np.array([int(sample.sha256[:15], 16) for sample in samples], dtype=np.int64)
+    for split in (1, 2):
+        ours, others = np.flatnonzero(splits == split), np.flatnonzero(splits < split)
+        for part in np.array_split(ours, len(ours) * len(others) // _BLOCK + 1):
+            bits = _popcount(look.hashes[part, None] ^ look.hashes[None, others])
+            bits[contents[part, None] == contents[None, others]] = 64
+            rows, columns = np.nonzero(bits <= NEAR_BITS)
+            distances = _thumb_distance(look.thumbs, part[rows], others[columns])
+            order = np.lexsort((distances, rows))
+            order = order[distances[order] < NEAR_LEVELS]
+            _, first = np.unique(rows[order], return_index=True)
+            for at in order[first]:
+                yield int(others[columns[at]]), int(part[rows[at]]), int(bits[rows[at], columns[at]])
+
+
+def _popcount(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    if hasattr(np, "bitwise_count"):
+        return np.asarray(np.bitwise_count(values), dtype=np.uint8)
+    ones = np.array([value.bit_count() for value in range(256)], dtype=np.uint8)  # numpy 1
+    return np.asarray(ones[values.view(np.uint8)].reshape(*values.shape, 8).sum(axis=-1), dtype=np.uint8)
+
+
+def _thumb_distance(
+    thumbs: NDArray[np.uint8], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Mean absolute difference of grey levels of the pairs (first[i], second[i])."""
+    distances = np.empty(len(first))
+    for start in range(0, len(first), 1 << 14):  # pieces, since plain images may give millions of pairs
+        piece = slice(start, start + (1 << 14))
+        difference = thumbs[first[piece]].astype(np.int16) - thumbs[second[piece]]
+        distances[piece] = np.abs(difference).mean(axis=1)
+    return distances
+
+
+def _odd(sizes: NDArray[np.int64]) -> list[int]:
+    ratios = sizes / np.median(sizes, axis=0)
+    return [int(at) for at in np.flatnonzero(((ratios > ODD_SIZE) | (ratios < 1 / ODD_SIZE)).any(axis=1))]
