@@ -1,0 +1,242 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from edgetl.report import html
+from edgetl.report.confusion import heat_map, shown_classes
+from edgetl.report.curves import SCORES, training_curves
+from edgetl.report.document import class_order
+from edgetl.report.sections import SECTIONS
+from tests.report.conftest import epochs, evaluation, make_report
+
+_VOID = {"meta", "link", "br"}
+_EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & b", "it's", "naïve ☃ 花")
+
+
+class _Page(HTMLParser):
+    """Keeps elements, ids, links, text; fails on a tag that is not closed in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return _Page(html.render(report))
+
+
+def test_page_is_self_contained(report, page):
+    text = html.render(report)
+    assert page.all("script") == []
+    assert "http" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert [a["href"] for a in page.all("link")] == ["data:,"]
+    assert all(a["href"].startswith("#") for a in page.all("a"))
+    assert not any(name.startswith("on") for _, attrs in page.elements for name in attrs)
+
+
+def test_every_part_is_there_and_linked(page):
+    ids = [a["id"] for a in page.all("section")]
+    assert ids == [anchor for anchor, _, _ in SECTIONS]
+    assert [a["href"] for a in page.all("a")] == [f"#{i}" for i in ids]
+
+
+def test_ids_are_unique_and_labels_resolve(page):
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {a["aria-labelledby"] for a in page.all("section")} <= set(ids)
+
+
+def test_headline_figures(page):
+    assert "accuracy floor met" in page.words
+    assert (
+        "efficientnet_lite0 was taught 12 classes on 2,271 images; int8-cpu-x86 ships, with 25x lower"
+        in page.words
+    )
+    assert "95.0% -2.9 points" in page.words
+    assert "95% intervals 96.2 to 98.9% and 92.7 to 96.6%" in page.words
+    assert "10x smaller" in page.words
+    assert "Top-1 floor 95.5% on validation is met: int8-cpu-x86 is the fastest variant" in page.words
+
+
+def test_slower_than_float_is_said(page):
+    assert "1.78x slower than float" in page.words
+    assert "below the floor" in page.words
+
+
+def test_pictures_are_told_to_screen_readers(page):
+    pictures = page.all("svg")
+    assert len(pictures) == 12
+    assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
+    scatter = pictures[0]["aria-label"]
+    assert scatter.startswith(
+        "Top-1 on validation against median latency. Teacher (eager torch) 97.3% at 29.3 ms; fp32"
+    )
+    assert scatter.endswith("floor 95.5%")
+    assert all(
+        "caption" in [n for n, _ in page.elements] and a["aria-label"]
+        for a in page.all("div")
+        if "tabindex" in a
+    )
+
+
+def test_floor_that_is_not_met(report):
+    measure = dataclasses.replace(
+        report.measure,
+        floor_met=False,
+        floor=0.99,
+        reason="no variant keeps top1 99.0% on the validation split",
+    )
+    page = _Page(html.render(dataclasses.replace(report, measure=measure)))
+    assert "accuracy floor not met" in page.words
+    assert "is not met: no variant keeps top1 99.0% on the validation split." in page.words
+    assert "the default is the one that comes nearest" in page.words
+    assert "What ships is the fastest" not in page.words
+
+
+def test_labels_are_escaped():
+    page = _Page(
+        html.render(dataclasses.replace(make_report(_EVIL), name="<i>x</i>", warnings=("<u>careful</u>",)))
+    )
+    assert page.all("script") == page.all("img") == page.all("u") == []
+    assert not [a for a in page.all("i") if not a]
+    for label in _EVIL:
+        assert label in page.words
+    assert "<i>x</i>: edgetl report" in page.words
+    assert "<u>careful</u>." in page.words
+
+
+def test_parts_that_did_not_run_are_left_out(report):
+    bare = tuple(
+        dataclasses.replace(v, test=None, latency=dataclasses.replace(v.latency, samples_ms=()))
+        for v in report.measure.variants
+    )
+    measure = dataclasses.replace(
+        report.measure,
+        variants=bare,
+        teacher_test=None,
+        teacher_latency=dataclasses.replace(report.measure.teacher_latency, samples_ms=()),
+    )
+    less = dataclasses.replace(
+        report,
+        prune=None,
+        quantize=None,
+        measure=measure,
+        warnings=(),
+        stage_seconds={},
+        recipe="",
+        data=dataclasses.replace(report.data, skipped=()),
+        teacher=dataclasses.replace(report.teacher, epochs=(), test=None),
+        student=dataclasses.replace(report.student, epochs=(), test=None),
+    )
+    page = _Page(html.render(less))
+    assert [a["id"] for a in page.all("section")] == [
+        "variants",
+        "classes",
+        "deployment",
+        "data",
+        "provenance",
+    ]
+    assert "Top-1 on validation, 480 images" in page.words
+    assert "No image was skipped." in page.words
+    assert "Warnings" not in page.words
+
+
+def test_macro_f1_has_no_error_bars(report):
+    page = _Page(
+        html.render(
+            dataclasses.replace(report, measure=dataclasses.replace(report.measure, metric="macro_f1"))
+        )
+    )
+    assert not [a for a in page.all("line") if "bar" in a["class"].split()]
+    assert "Macro-F1 floor 95.5%" in page.words
+    assert "Wilson intervals." not in page.words
+
+
+def test_one_variant_that_is_slower_than_the_teacher(report):
+    variant = report.measure.variants[0]
+    slow = dataclasses.replace(variant.latency, p50_ms=58.0, samples_ms=())
+    measure = dataclasses.replace(
+        report.measure,
+        variants=(dataclasses.replace(variant, latency=slow, size_bytes=27_400_000),),
+        default="fp32",
+    )
+    page = _Page(html.render(dataclasses.replace(report, measure=measure)))
+    assert "2.0x higher" in page.words
+    assert "2.0x larger" in page.words
+    assert "lower median latency" not in page.words
+
+
+@pytest.mark.parametrize("classes", [2, 12, 30, 100, 130])
+@pytest.mark.parametrize("width", [360, 760])
+def test_heat_map_holds_every_class_up_to_a_hundred(classes, width):
+    scores = evaluation([f"label {i}" for i in range(classes)], 0.9, per_class=10)
+    drawn = _Page(heat_map(scores, width))
+    shown = shown_classes(scores)
+    cells = [a for a in drawn.all("rect") if a["class"] in ("hit", "miss")]
+    expected = sum(1 for i in shown for j in shown if scores.confusion[i][j])
+    assert len(shown) == min(classes, 100)
+    assert len(cells) == expected
+    labels = [a for a in drawn.all("text") if "tick" in a["class"]]
+    assert len(labels) <= 2 * 40
+    size = [float(v) for v in drawn.all("svg")[0]["viewbox"].split()]
+    assert all(float(a["x"]) + float(a["width"]) <= size[2] + 0.1 for a in cells)
+    assert all(float(a["y"]) + float(a["height"]) <= size[3] + 0.1 for a in cells)
+
+
+def test_heat_map_shows_the_worst_classes_of_many():
+    scores = evaluation([f"label {i}" for i in range(130)], 0.9, per_class=10)
+    assert set(shown_classes(scores)) == set(class_order(scores)[:100])
+
+
+def test_hundred_classes_stay_small():
+    text = html.render(make_report([f"class {i}" for i in range(100)], per_class=12))
+    assert len(text) < 400_000
+    assert "The other 75 classes" in text
+
+
+def test_curves_break_between_phases():
+    run = epochs("head", 2, 0.4, 0.9) + epochs("recover-1", 3, 0.5, 0.9) + epochs("recover-2", 3, 0.5, 0.9)
+    drawn = _Page(training_curves(run, SCORES, "Validation score", True, 510))
+    assert len(drawn.all("path")) == 3 * len(SCORES)
+    assert len(drawn.all("rect")) == 2
+    assert "prune recovery: 6 epochs" in drawn.words
+    assert len(drawn.all("circle")) == 8 * len(SCORES)
+
+
+def test_one_epoch_is_drawn():
+    drawn = _Page(training_curves(epochs("full", 1, 0.9, 0.9), SCORES, "Validation score", True, 510))
+    assert drawn.all("path") == []
+    assert len(drawn.all("circle")) == len(SCORES)
+
+
+def test_pages_are_equal_for_equal_reports(report):
+    assert html.render(report) == html.render(make_report())
