@@ -176,7 +176,7 @@ def _look(samples: Sequence[Sample], progress: Progress) -> _Look:
         path = samples[at].path
         grey = decode(path, _THUMB).convert("L")
         thumb = grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)
-        with Image.open(path) as opened:  # its header only: decoding may have reduced the image
+        with Image.open(path) as opened:  # reads the header alone; the decoded image may be a reduced one
             sizes[at] = opened.size
         thumbs[at] = np.asarray(thumb).reshape(-1)
         grids[at] = np.asarray(thumb.resize((9, 8), Image.Resampling.BILINEAR))
@@ -209,8 +209,9 @@ def _near(samples: Sequence[Sample], look: _Look) -> Iterator[tuple[int, int, in
         ours, others = np.flatnonzero(splits == split), np.flatnonzero(splits < split)
         for part in np.array_split(ours, len(ours) * len(others) // _BLOCK + 1):
             bits = _popcount(look.hashes[part, None] ^ look.hashes[None, others])
-            bits[contents[part, None] == contents[None, others]] = 64
             rows, columns = np.nonzero(bits <= NEAR_BITS)
+            unequal = contents[part[rows]] != contents[others[columns]]
+            rows, columns = rows[unequal], columns[unequal]
             distances = _thumb_distance(look.thumbs, part[rows], others[columns])
             order = np.lexsort((distances, rows))
             order = order[distances[order] < NEAR_LEVELS]
