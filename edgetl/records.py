@@ -86,7 +86,7 @@ def _expect(holds: bool, where: str, expected: str, value: Any) -> None:
         raise ValueError(f"{where} is {value!r:.60}, expected {expected}")
 
 
-# --- what is measured -------------------------------------------------------------------------------------------
+# --- what is measured --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ class Latency:
     samples_ms: tuple[float, ...] = ()
 
 
-# --- what each stage returns --------------------------------------------------------------------------------------
+# --- what each stage returns -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +319,7 @@ class EngineRecord:
     seconds: float
 
 
-# --- what a device finds out ----------------------------------------------------------------------------------------
+# --- what a device finds out -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,10 +33,20 @@ def examine() -> Checkup:
     return Checkup(
         machine=f"{platform.processor() or platform.machine()}, {platform.platform()}, Python {platform.python_version()}",
         parts=(
-            _check("ONNX Runtime", _onnxruntime, "pip install 'edgetl[cpu]', or 'edgetl[gpu]' for NVIDIA GPUs"),
+            _check(
+                "ONNX Runtime", _onnxruntime, "pip install 'edgetl[cpu]', or 'edgetl[gpu]' for NVIDIA GPUs"
+            ),
             _check("training (torch)", _torch, "pip install 'edgetl[train,cpu]'"),
-            _check("CUDA GPU", _gpu, "train and compile on a machine with an NVIDIA GPU and driver; the CPU works too"),
-            _check("TensorRT-RTX builder", _version_of("tensorrt_rtx", "tensorrt-rtx"), "pip install 'edgetl[rtx]'"),
+            _check(
+                "CUDA GPU",
+                _gpu,
+                "train and compile on a machine with an NVIDIA GPU and driver; the CPU works too",
+            ),
+            _check(
+                "TensorRT-RTX builder",
+                _version_of("tensorrt_rtx", "tensorrt-rtx"),
+                "pip install 'edgetl[rtx]'",
+            ),
             _check("TensorRT builder", _version_of("tensorrt", "tensorrt"), "pip install 'edgetl[tensorrt]'"),
         ),
     )

@@ -1,0 +1,1 @@
+"""The bundle, `NAME.edgetl`: one file with the models, their preprocessing, proof and provenance."""

@@ -1,0 +1,323 @@
+"""The bundle's file format: writing, opening, and refusing what is not whole.
+
+A bundle is a zip whose members are stored, not compressed. It holds `manifest.json`, `models/VARIANT.onnx`,
+`golden/NN.jpg` and `golden/VARIANT.npy`, and, where they were built, `engines/*.engine`. The archive's
+comment is the seal: `edgetl-sha256:` and the SHA-256 in hex of every byte before the digest, except the
+contents of the members other than `manifest.json`. Those contents are covered by the hashes in the
+manifest. So a change of any one byte is found: in the manifest or in the zip's own structures when the
+bundle is opened, elsewhere before the bytes are used.
+
+Equal contents give an equal file: members stand in sorted order with one fixed date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.bundle import golden, manifest
+from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
+from edgetl.errors import BundleError, BundleIntegrityError
+from edgetl.files import atomic_path, sha256_bytes, storage_errors
+
+_SEAL = b"edgetl-sha256:"
+_DIGITS = 64
+_ZIP_START = b"PK\x03\x04"
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+_MAX_MANIFEST_BYTES = 64 << 20
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
+# zipfile lets all of these through on broken input.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    ValueError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    OSError,
+)
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a member may have this name: relative, ASCII, without `..`, backslash or drive letter."""
+    return _SAFE_NAME.fullmatch(name) is not None and len(name) <= 255
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Where a member's content stands in the file, in bytes."""
+
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them."""
+
+    path: Path
+    manifest: Manifest
+    _spans: Mapping[str, _Span]
+
+    def read(self, member: Member) -> bytes:
+        """One member's content.
+
+        Raises:
+            BundleIntegrityError: the content is not what the manifest says.
+            BundleError: the file cannot be read any more.
+        """
+        span = self._spans[member.file]
+        with _opened(self.path) as file:
+            file.seek(span.start)
+            content = file.read(span.size)
+        if len(content) != member.size_bytes or sha256_bytes(content) != member.sha256:
+            raise BundleIntegrityError(
+                f"{self.path}: {member.file} was altered: its SHA-256 is not the manifest's. Get a fresh copy."
+            )
+        return content
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant of that name; the default one for None.
+
+        Raises:
+            BundleError: there is none of that name; the message lists those that are.
+        """
+        if (found := self.manifest.variant(name)) is not None:
+            return found
+        known = ", ".join(variant.name for variant in self.manifest.variants)
+        raise BundleError(f"{self.path} has no variant {name!r}; it has {known}.")
+
+    def model(self, name: str | None = None) -> bytes:
+        """The ONNX model of a variant; the default one for None.
+
+        Raises:
+            BundleError: there is no such variant, or its file was altered.
+        """
+        return self.read(self.variant(name).member)
+
+    def golden_images(self) -> tuple[bytes, ...]:
+        """The golden pictures, encoded.
+
+        Raises:
+            BundleIntegrityError: one was altered.
+        """
+        return tuple(self.read(member) for member in self.manifest.golden.images)
+
+    def golden_logits(self, name: str | None = None) -> NDArray[np.float32]:
+        """The logits recorded for a variant, (images, classes) float32.
+
+        Raises:
+            BundleError: there is no such variant, or the file was altered or does not fit the manifest.
+        """
+        member = self.manifest.golden.logits[self.variant(name).name]
+        shape = (len(self.manifest.golden.images), len(self.manifest.labels))
+        return golden.decode_logits(self.read(member), shape, f"{self.path}: {member.file}")
+
+    def verify(self) -> None:
+        """Check every member against the manifest.
+
+        Raises:
+            BundleIntegrityError: naming the first that differs.
+        """
+        for member in self.manifest.members():
+            self.read(member)
+        for variant in self.manifest.variants:
+            self.golden_logits(variant.name)
+
+    def unpack(self, folder: Path) -> None:
+        """Write `manifest.json` and every member below `folder`, each checked first.
+
+        Raises:
+            BundleIntegrityError: a member was altered.
+            StorageError: the folder cannot be written.
+        """
+        contents = [(MANIFEST, manifest.encode(self.manifest))]
+        for name, content in [*contents, *((m.file, self.read(m)) for m in self.manifest.members())]:
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(content)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle: its structure and manifest are checked now, every other member when it is read.
+
+    Raises:
+        BundleIntegrityError: it is truncated, altered, or holds unsafe or unlisted members.
+        BundleSchemaError: it was written for a newer schema.
+        BundleError: it is missing, cannot be read, or is no bundle.
+    """
+    with _opened(path) as file:
+        head = file.read(len(_ZIP_START))
+        if not _ZIP_START.startswith(head):
+            raise BundleError(f"{path} is not an edgetl bundle (it is not a zip file).")
+        spans = _checked_members(file, path)
+        file.seek(spans[MANIFEST].start)
+        content = file.read(spans[MANIFEST].size)
+    described = manifest.decode(content, str(path))
+    _check_listing(described, spans, path)
+    return Bundle(path, described, spans)
+
+
+def write_archive(described: Manifest, contents: Mapping[str, bytes | Path], out: Path) -> None:
+    """Write a sealed bundle atomically; `contents` maps each member's name to its bytes or to a file of them.
+
+    Raises:
+        StorageError: it cannot be written.
+        ValueError: a name is unsafe, a content differs from the manifest, or the manifest contradicts itself.
+    """
+    listed = {member.file: member for member in described.members()}
+    if wrong := [name for name in {*listed, *contents} if not is_safe_name(name)]:
+        raise ValueError(f"unsafe member name {min(wrong)!r}")
+    if listed.keys() != contents.keys():
+        raise ValueError(f"listed and given members differ: {sorted(listed.keys() ^ contents.keys())}")
+    if found := manifest.problems(described):
+        raise ValueError("; ".join(found))
+    with atomic_path(out) as temporary, storage_errors(out):
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(_info(MANIFEST), manifest.encode(described))
+            for name in sorted(contents):
+                _store(archive, listed[name], contents[name])
+            archive.comment = _SEAL + b"0" * _DIGITS
+        with temporary.open("r+b") as file:
+            digest = _seal(file, _spans(file, str(out)))
+            file.seek(-_DIGITS, 2)
+            file.write(digest.encode())
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system, info.external_attr = 3, 0o100644 << 16
+    return info
+
+
+def _store(archive: zipfile.ZipFile, member: Member, content: bytes | Path) -> None:
+    info = _info(member.file)
+    info.file_size = member.size_bytes
+    digest = hashlib.sha256()
+    with archive.open(info, "w") as target:
+        if isinstance(content, bytes):
+            digest.update(content)
+            target.write(content)
+        else:
+            with content.open("rb") as source:
+                while piece := source.read(1 << 20):
+                    digest.update(piece)
+                    target.write(piece)
+    if digest.hexdigest() != member.sha256:
+        raise ValueError(f"the content of {member.file} is not what the manifest says")
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise BundleError(f"There is no bundle at {path}.") from None
+    except OSError as error:
+        raise BundleError(f"Cannot read the bundle {path}: {error.strerror}.") from error
+
+
+def _checked_members(file: IO[bytes], path: Path) -> Mapping[str, _Span]:
+    spans = _spans(file, str(path))
+    if MANIFEST not in spans:
+        raise BundleError(f"{path} is not an edgetl bundle (it has no {MANIFEST}).")
+    if spans[MANIFEST].size > _MAX_MANIFEST_BYTES:
+        raise BundleIntegrityError(f"{path}: {MANIFEST} is too large to be true.")
+    file.seek(0, 2)
+    file.seek(max(0, file.tell() - len(_SEAL) - _DIGITS))
+    if file.read() != _SEAL + _seal(file, spans).encode():
+        raise BundleIntegrityError(
+            f"{path} was altered or is truncated: its seal does not match. Get a fresh copy."
+        )
+    return spans
+
+
+def _spans(file: IO[bytes], where: str) -> dict[str, _Span]:
+    """Find the members; refuse unsafe ones and any byte between them that belongs to none."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+            for info in infos:
+                _check_member(info, where)
+            names = [info.orig_filename.casefold() for info in infos]
+            if len(set(names)) != len(names):
+                raise BundleIntegrityError(
+                    f"{where} holds two members of one name; it was not written by edgetl."
+                )
+            spans, position = {}, 0
+            for info in infos:
+                start = info.header_offset + _header_size(file, info.header_offset)
+                if info.header_offset != position:
+                    raise zipfile.BadZipFile("members do not follow each other")
+                spans[info.orig_filename] = _Span(start, info.file_size)
+                position = start + info.file_size
+            if position != archive.start_dir:
+                raise zipfile.BadZipFile("the directory does not follow the members")
+            return spans
+    except _ZIP_ERRORS as error:
+        raise BundleIntegrityError(f"{where} is truncated or altered ({error}). Get a fresh copy.") from error
+
+
+def _check_member(info: zipfile.ZipInfo, where: str) -> None:
+    if not is_safe_name(info.orig_filename):
+        raise BundleIntegrityError(
+            f"{where} holds the unsafe path {info.orig_filename!r}; nothing was read from it."
+        )
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise BundleIntegrityError(
+            f"{where} holds the symbolic link {info.orig_filename!r}; nothing was read from it."
+        )
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits or info.file_size != info.compress_size:
+        raise BundleIntegrityError(
+            f"{where}: {info.orig_filename} is not stored plainly; it was not written by edgetl."
+        )
+
+
+def _header_size(file: IO[bytes], offset: int) -> int:
+    file.seek(offset)
+    fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    if fields[0] != _ZIP_START:
+        raise zipfile.BadZipFile("a member's header is broken")
+    return _LOCAL_HEADER.size + int(fields[9]) + int(fields[10])
+
+
+def _seal(file: IO[bytes], spans: Mapping[str, _Span]) -> str:
+    """SHA-256 over all bytes before the digest, the contents of the members but the manifest left out."""
+    digest = hashlib.sha256()
+    file.seek(0, 2)
+    end, position = file.tell() - _DIGITS, 0
+    skipped = sorted((s.start, s.size) for name, s in spans.items() if name != MANIFEST)
+    for start, size in [*skipped, (end, 0)]:
+        file.seek(position)
+        digest.update(file.read(start - position))
+        position = start + size
+    return digest.hexdigest()
+
+
+def _check_listing(described: Manifest, spans: Mapping[str, _Span], path: Path) -> None:
+    listed = {member.file: member for member in described.members()}
+    if extra := sorted(spans.keys() - {*listed, MANIFEST}):
+        raise BundleIntegrityError(f"{path} holds {extra[0]!r}, which its manifest does not list.")
+    if missing := sorted(listed.keys() - spans.keys()):
+        raise BundleIntegrityError(f"{path} lacks {missing[0]!r}, which its manifest lists.")
+    for name, member in listed.items():
+        if spans[name].size != member.size_bytes:
+            raise BundleIntegrityError(
+                f"{path}: {name} has {spans[name].size} bytes, its manifest says {member.size_bytes}."
+            )

@@ -1,0 +1,213 @@
+"""`manifest.json`: what a bundle holds, byte for byte, and where it came from.
+
+Every other file of the bundle is listed here with its size and SHA-256; the manifest itself is covered by the
+archive's seal (see `edgetl.bundle.archive`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from edgetl import __version__
+from edgetl.errors import BundleIntegrityError, BundleSchemaError
+from edgetl.preprocess import PreprocessSpec
+from edgetl.records import Evaluation, Latency, Machine, from_json, to_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+TASK = "image-classification"
+
+
+class Precision(StrEnum):
+    """Arithmetic of a model variant."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP8 = "fp8"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One file of the bundle: its name in the archive, its size and its SHA-256 as 64 hex digits."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One model. `target` is what it was made for (`cpu-x86`, ...).
+
+    `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
+    """
+
+    name: str
+    precision: Precision
+    target: str
+    file: str
+    size_bytes: int
+    sha256: str
+    val: Evaluation | None = None
+    test: Evaluation | None = None
+    latency: Latency | None = None
+    machine: Machine | None = None
+
+    @property
+    def member(self) -> Member:
+        """The model's file."""
+        return Member(file=self.file, size_bytes=self.size_bytes, sha256=self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A compiled TensorRT engine of a variant.
+
+    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images a call.
+    """
+
+    variant: str
+    target: str
+    compute_capabilities: tuple[str, ...]
+    tensorrt_version: str
+    batch: tuple[int, int, int]
+    file: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def member(self) -> Member:
+        """The engine's file."""
+        return Member(file=self.file, size_bytes=self.size_bytes, sha256=self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A few encoded images, the logits that each variant gave for them, and what preprocessing made of them.
+
+    Attributes:
+        images: encoded pictures (JPEG or PNG).
+        logits: variant name to a `.npy` of (images, classes) float32.
+        pixels_sha256: SHA-256 of the preprocessed pixels, (images, size, size, 3) uint8 in C order.
+    """
+
+    images: tuple[Member, ...]
+    logits: dict[str, Member]
+    pixels_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a bundle came from. `created` is empty by default, so that equal contents give an equal file."""
+
+    recipe_sha256: str = ""
+    data_sha256: str = ""
+    git_commit: str = ""
+    seed: int = 0
+    packages: dict[str, str] = field(default_factory=dict)
+    created_by: str = f"edgetl {__version__}"
+    created: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The description of a bundle. `labels[i]` names logit i; `default` names the variant that ships."""
+
+    schema_version: int
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    variants: tuple[Variant, ...]
+    default: str
+    golden: Golden
+    provenance: Provenance
+    engines: tuple[Engine, ...] = ()
+
+    def members(self) -> Iterator[Member]:
+        """Every file that the archive must hold beside the manifest, each once."""
+        yield from (variant.member for variant in self.variants)
+        yield from self.golden.images
+        yield from self.golden.logits.values()
+        yield from (engine.member for engine in self.engines)
+
+    def variant(self, name: str | None = None) -> Variant | None:
+        """The variant of that name, the default one for None; None when there is no such variant."""
+        wanted = self.default if name is None else name
+        return next((variant for variant in self.variants if variant.name == wanted), None)
+
+
+def problems(manifest: Manifest) -> list[str]:
+    """What contradicts itself in a manifest, one sentence each."""
+    names = [variant.name for variant in manifest.variants]
+    files = [member.file.casefold() for member in manifest.members()]
+    found = []
+    if manifest.task != TASK:
+        found.append(f"its task is {manifest.task!r}, this version knows {TASK!r}")
+    if not manifest.labels or len(set(manifest.labels)) != len(manifest.labels):
+        found.append("its labels are empty or not unique")
+    if len(set(names)) != len(names):
+        found.append("two variants have one name")
+    if manifest.default not in names:
+        found.append(f"its default variant {manifest.default!r} is not among {', '.join(names) or 'none'}")
+    if len(set(files)) != len(files):
+        found.append("one file is listed twice")
+    if set(manifest.golden.logits) != set(names) or not manifest.golden.images:
+        found.append("its golden set does not cover every variant")
+    if strays := {engine.variant for engine in manifest.engines} - set(names):
+        found.append(f"it has an engine of an unknown variant {min(strays)!r}")
+    return found
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest's bytes: the same for equal manifests.
+
+    Raises:
+        ValueError: a figure is not finite.
+    """
+    text = json.dumps(to_json(manifest), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def decode(content: bytes, where: str) -> Manifest:
+    """Read a manifest; `where` names the bundle in errors.
+
+    Raises:
+        BundleSchemaError: it was written for a newer schema.
+        BundleIntegrityError: it is not a manifest, or contradicts itself.
+    """
+    try:
+        values = json.loads(content.decode(), parse_constant=_refuse_constant)
+        if not isinstance(values, Mapping):
+            raise ValueError("it is not a JSON object")
+        _check_schema(values, where)
+        manifest = from_json(Manifest, values)
+    except (ValueError, RecursionError) as error:
+        raise BundleIntegrityError(f"{where} has a broken {MANIFEST}: {error}.") from error
+    if found := problems(manifest):
+        raise BundleIntegrityError(f"{where} has a broken {MANIFEST}: {'; '.join(found)}.")
+    return manifest
+
+
+def _check_schema(values: Mapping[str, Any], where: str) -> None:
+    version = values.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"schema_version is {version!r:.60}, expected a positive integer")
+    if version > SCHEMA_VERSION:
+        provenance = values.get("provenance")
+        writer = provenance.get("created_by") if isinstance(provenance, Mapping) else None
+        raise BundleSchemaError(
+            f"{where} was written by {writer or 'a newer edgetl'} with schema {version}; "
+            f"edgetl {__version__} reads up to schema {SCHEMA_VERSION}. "
+            "Update with: pip install --upgrade edgetl"
+        )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds the figure {name}")

@@ -1,0 +1,164 @@
+"""Packing: from the files of a run to one bundle, and adding engines to a bundle that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgetl.bundle import golden
+from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
+from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.manifest import (
+    SCHEMA_VERSION,
+    TASK,
+    Engine,
+    Golden,
+    Manifest,
+    Member,
+    Precision,
+    Provenance,
+    Variant,
+    problems,
+)
+from edgetl.errors import BundleError
+from edgetl.files import sha256_bytes, sha256_file
+from edgetl.preprocess import PreprocessSpec
+from edgetl.records import EngineRecord, Evaluation, Latency, Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantSource:
+    """A model to pack: the ONNX file and what was measured with it."""
+
+    name: str
+    precision: str
+    target: str
+    model: Path
+    val: Evaluation | None = None
+    test: Evaluation | None = None
+    latency: Latency | None = None
+    machine: Machine | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """All that goes into a new bundle. `labels[i]` names logit i; `default` names one of the variants."""
+
+    name: str
+    labels: Sequence[str]
+    preprocess: PreprocessSpec
+    variants: Sequence[VariantSource]
+    default: str
+    golden: GoldenSet
+    provenance: Provenance
+
+
+def pack(contents: Contents, out: Path) -> Manifest:
+    """Write a bundle atomically. Equal contents give an equal file.
+
+    Raises:
+        BundleError: the parts do not fit together; the message lists how.
+        StorageError: it cannot be written.
+    """
+    files: dict[str, bytes | Path] = {}
+    variants = tuple(_variant(source, files) for source in contents.variants)
+    described = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=contents.name,
+        task=TASK,
+        labels=tuple(contents.labels),
+        preprocess=contents.preprocess,
+        variants=variants,
+        default=contents.default,
+        golden=_golden(contents.golden, (len(contents.golden.images), len(contents.labels)), files),
+        provenance=contents.provenance,
+    )
+    if found := problems(described):
+        raise BundleError(f"Cannot pack {out}: {'; '.join(found)}.")
+    write_archive(described, files, out)
+    return described
+
+
+def add_engine(
+    bundle: Bundle, *, variant: str, content: bytes, record: EngineRecord, out: Path | None = None
+) -> Bundle:
+    """Write the bundle with one more compiled engine, atomically; by default in place of the old one.
+
+    An engine of the same variant, target and GPUs is replaced.
+
+    Raises:
+        BundleError: there is no such variant, the content is not the record's, or a member was altered.
+        StorageError: it cannot be written.
+    """
+    bundle.variant(variant)
+    if sha256_bytes(content) != record.sha256:
+        raise BundleError(f"The engine for {variant} is not the one that its record describes.")
+    gpus = "-".join(f"sm{sm}" for sm in record.compute_capabilities)
+    member = _member(f"engines/{variant}-{record.target}-{gpus}.engine", content)
+    engine = Engine(
+        variant=variant,
+        target=record.target,
+        compute_capabilities=record.compute_capabilities,
+        tensorrt_version=record.tensorrt_version,
+        batch=record.batch,
+        file=member.file,
+        size_bytes=member.size_bytes,
+        sha256=member.sha256,
+    )
+    kept = [other for other in bundle.manifest.engines if other.file != engine.file]
+    described = replace(bundle.manifest, engines=tuple(sorted([*kept, engine], key=lambda e: e.file)))
+    files: dict[str, bytes | Path] = {
+        m.file: content if m.file == engine.file else bundle.read(m) for m in described.members()
+    }
+    target = bundle.path if out is None else out
+    write_archive(described, files, target)
+    return open_bundle(target)
+
+
+def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
+    name = f"models/{source.name}.onnx"
+    if not is_safe_name(name) or "/" in source.name:
+        raise BundleError(
+            f"A variant cannot be named {source.name!r}: use letters, digits, dot, dash and underscore."
+        )
+    if source.precision not in set(Precision):
+        raise BundleError(
+            f"Variant {source.name} has the precision {source.precision!r}, expected {', '.join(Precision)}."
+        )
+    if not source.model.is_file():
+        raise BundleError(f"Variant {source.name}: there is no model at {source.model}.")
+    files[name] = source.model
+    return Variant(
+        name=source.name,
+        precision=Precision(source.precision),
+        target=source.target,
+        file=name,
+        size_bytes=source.model.stat().st_size,
+        sha256=sha256_file(source.model),
+        val=source.val,
+        test=source.test,
+        latency=source.latency,
+        machine=source.machine,
+    )
+
+
+def _golden(parts: GoldenSet, shape: tuple[int, int], files: dict[str, bytes | Path]) -> Golden:
+    images = []
+    for index, content in enumerate(parts.images):
+        suffix = (
+            "png" if content.startswith(b"\x89PNG") else "jpg" if content.startswith(b"\xff\xd8") else "img"
+        )
+        images.append(_member(f"golden/{index:02d}.{suffix}", content))
+        files[images[-1].file] = content
+    logits = {}
+    for name, array in sorted(parts.logits.items()):
+        content = golden.encode_logits(array)
+        golden.decode_logits(content, shape, f"The golden logits of variant {name}")
+        logits[name] = _member(f"golden/{name}.npy", content)
+        files[logits[name].file] = content
+    return Golden(images=tuple(images), logits=logits, pixels_sha256=golden.pixels_sha256(parts.pixels))
+
+
+def _member(name: str, content: bytes) -> Member:
+    return Member(file=name, size_bytes=len(content), sha256=sha256_bytes(content))

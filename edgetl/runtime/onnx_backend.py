@@ -1,0 +1,173 @@
+"""ONNX Runtime as the inference engine: the one place of the runtime that imports it."""
+
+from __future__ import annotations
+
+import math
+import os
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.runtime.backend import TensorSpec, mismatch
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(double)": "float64",
+}
+_ERROR_SEVERITY = 3
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class OnnxBackend:
+    """A model in ONNX Runtime, ready to run.
+
+    One call runs its operators one after the other, each on `threads` threads: that gives the lowest
+    latency on classifiers, whose graphs are chains. Threads spin while a call runs, since waking them costs
+    more than a small layer; they stop spinning when it returns, so that an idle camera loop burns no CPU.
+    With more threads than cores, spinning threads would starve the working ones, so it is off then.
+
+    Args:
+        model: an ONNX file, or its bytes.
+        threads: threads inside one call; every usable core where unset.
+        device: where to run.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed, or cannot use the device.
+        ModelError: the model cannot be loaded, or is not one image tensor in, one logit tensor out.
+    """
+
+    def __init__(
+        self, model: Path | bytes, *, threads: int | None = None, device: Device = Device.CPU
+    ) -> None:
+        ort = _onnxruntime()
+        cores = usable_cores()
+        self.threads = cores if threads is None else threads
+        name = str(model) if isinstance(model, Path) else "the model"
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = _ERROR_SEVERITY
+        spin = 1 < self.threads <= cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        wanted = _providers(device, ort)
+        try:
+            self._session = ort.InferenceSession(
+                str(model) if isinstance(model, Path) else model, options, providers=wanted
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common base.
+            raise ModelError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        if wanted[0] not in self.providers:
+            raise _device_missing(device)
+        self.input, self.output = _signature(self._session, name)
+        self._names = [self.output.name]
+        self._fixed, self._tail = self.input.shape[0], self.input.shape[1:]
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (N, C) float32 of images (N, 3, S, S) float32.
+
+        Raises:
+            TensorError: images have another shape or dtype, or a batch that the model was not made for.
+        """
+        if type(images) is not np.ndarray or images.dtype != np.float32 or not self._fits(images.shape):
+            raise mismatch(self.input, images)
+        if not images.shape[0]:
+            return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
+        logits: NDArray[np.float32] = self._session.run(self._names, {self.input.name: images})[0]
+        return logits
+
+    def close(self) -> None:
+        """Free the model."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        if shape[1:] == self._tail and (self._fixed is None or shape[0] == self._fixed):
+            return True
+        # A model with a free height or width still takes what fits its other sides.
+        return len(shape) == len(self.input.shape) and all(
+            want is None or have == want for have, want in zip(shape, self.input.shape, strict=True)
+        )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its CPU affinity, cut by a container's CPU quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnxruntime", "Install it with: pip install 'edgetl[cpu]' (or 'edgetl[gpu]' for an NVIDIA GPU)"
+        ) from error
+    return onnxruntime
+
+
+def _providers(device: Device, ort: Any) -> list[str]:
+    match device:
+        case Device.CPU:
+            return ["CPUExecutionProvider"]
+        case Device.CUDA:
+            if "CUDAExecutionProvider" not in ort.get_available_providers():
+                raise _device_missing(device)
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        case _:
+            assert_never(device)
+
+
+def _device_missing(device: Device) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"ONNX Runtime on {device}",
+        "Check the driver with nvidia-smi, then: pip uninstall -y onnxruntime && pip install 'edgetl[gpu]'",
+    )
+
+
+def _signature(session: Any, name: str) -> tuple[TensorSpec, TensorSpec]:
+    inputs, outputs = (
+        [_tensor(t) for t in tensors] for tensors in (session.get_inputs(), session.get_outputs())
+    )
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each.")
+    for tensor, rank in ((inputs[0], 4), (outputs[0], 2)):
+        if len(tensor.shape) != rank or tensor.dtype != "float32":
+            kind = "(N, 3, S, S) float32" if rank == 4 else "(N, C) float32"
+            raise ModelError(f"{name}: tensor {tensor.name} is {tensor}, expected {kind}.")
+    return inputs[0], outputs[0]
+
+
+def _tensor(node: Any) -> TensorSpec:
+    shape = tuple(length if isinstance(length, int) else None for length in node.shape)
+    return TensorSpec(name=node.name, dtype=_DTYPES.get(node.type, node.type), shape=shape)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
