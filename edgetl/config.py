@@ -67,7 +67,7 @@ class Importance(StrEnum):
 
 
 class DistillLoss(StrEnum):
-    """How the student follows the teacher's logits: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022)."""
+    """How the student follows the teacher: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022)."""
 
     HINTON = "hinton"
     DKD = "dkd"
@@ -87,6 +87,7 @@ class Calibrator(StrEnum):
     """How an activation's range is estimated from the calibration images."""
 
     MINMAX = "minmax"
+    MOVING_AVERAGE = "moving-average"
     PERCENTILE = "percentile"
     ENTROPY = "entropy"
     MSE = "mse"
@@ -100,7 +101,9 @@ class Metric(StrEnum):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class DataConfig(_Section):
@@ -124,7 +127,7 @@ class PreprocessConfig(_Section):
     size: Annotated[int, Field(ge=16, le=1024)] = 160
     """Side of the square input in pixels."""
     resize: Resize = Resize.CROP
-    """`crop`: shorter side to size / crop_fraction, then the centre; `squash`: both sides to size; `pad`: longer side to size."""
+    """`crop`: shorter side to size / crop_fraction, then the centre; `squash`: both sides to size; `pad`: the longer."""
     crop_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Share of the resized shorter side that the centre crop keeps (only for `crop`)."""
     interpolation: Interpolation = Interpolation.BICUBIC
@@ -326,7 +329,7 @@ def dump(recipe: Recipe) -> str:
 
 
 def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
-    """The recipe as TOML for people: what differs from the defaults is set, with its reason; the rest is shown as a comment.
+    """The recipe as TOML for people: what differs from the defaults is set, with its reason; the rest is a comment.
 
     Args:
         recipe: the recipe.
@@ -342,7 +345,11 @@ def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
         values, defaults = getattr(recipe, section).model_dump(mode="json"), model().model_dump(mode="json")
         for key, field in model.model_fields.items():
             lines += _comment(field.description or "")
-            chosen = values[key] != defaults[key] or f"{section}.{key}" in reasons or (section, key) == ("data", "source")
+            chosen = (
+                values[key] != defaults[key]
+                or f"{section}.{key}" in reasons
+                or (section, key) == ("data", "source")
+            )
             if reason := reasons.get(f"{section}.{key}"):
                 lines += _comment(f"Chosen: {reason}")
             text = f"{key} = {_toml(values[key])}" if values[key] is not None else f"{key} ="

@@ -1,4 +1,4 @@
-"""From a network to files that engines read: ONNX (`onnx`, host side) and TensorRT engines (`tensorrt`, device side).
+"""From a network to files that engines read: ONNX (`onnx`, host side) and engines (`tensorrt`, device side).
 
 The device side imports this package too, so nothing heavy is imported here.
 """

@@ -77,9 +77,9 @@ def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_differ
     parity = compare(np.concatenate(expected), np.concatenate(got))
     if parity.max_difference > max_difference:
         raise ModelError(
-            f"The exported graph differs from the network: {parity.max_difference:.3g} of the largest logit on"
-            f" {parity.images} images, allowed {max_difference:.3g} (export.max_difference); the best class agrees"
-            f" on {parity.top1_agreement:.1%}."
+            f"The exported graph differs from the network: {parity.max_difference:.3g} of the largest logit"
+            f" on {parity.images} images, allowed {max_difference:.3g} (export.max_difference); the best"
+            f" class agrees on {parity.top1_agreement:.1%}."
         )
     return parity
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,6 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 def _batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[NDArray[np.float32]]:
     """The first image alone, then the rest in batches, so that the batch is seen to be free."""
     cuts = [0, *range(1, len(samples), _BATCH), len(samples)]
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in itertools.pairwise(cuts):
         if start < end:
             yield load_batch([sample.path for sample in samples[start:end]], spec)

@@ -1,0 +1,108 @@
+"""Run the float graph on the calibration images and observe every planned activation, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgetl.errors import DataError, MissingDependencyError, ModelError
+from edgetl.progress import SILENT, Progress
+from edgetl.quantize.observers import Histogram
+
+Array = NDArray[np.float32]
+
+
+def observe(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    batches: Iterable[Array],
+    *,
+    images: int,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Histogram]:
+    """Histograms of the named tensors over all images. Memory does not grow with their number.
+
+    Args:
+        model: the float model, with one input.
+        tensors: float tensors of the graph; its input may be among them.
+        batches: each (n, 3, S, S) float32.
+        images: how many there will be, for the progress bar.
+        threads: of the engine; all cores where None.
+        progress: where to report.
+
+    Raises:
+        DataError: there were no images, or they are of the wrong shape.
+        ModelError: the model does not load, or an activation holds NaN or infinity; the message names it.
+        MissingDependencyError: onnxruntime is absent.
+    """
+    source = model.graph.input[0].name
+    inner = [name for name in tensors if name != source]
+    session = _session(_with_outputs(model, inner), threads)
+    shape = tuple(session.get_inputs()[0].shape)
+    histograms = {name: Histogram() for name in tensors}
+    with progress.task("calibrate", images) as task:
+        for batch in batches:
+            _check_shape(batch, shape)
+            if source in histograms:
+                histograms[source].observe(batch)
+            for name, values in zip(inner, session.run(inner, {source: batch}), strict=True):
+                histograms[name].observe(values)
+            task.advance(len(batch))
+    _check(histograms)
+    return histograms
+
+
+def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    present = {value.name for value in extended.graph.output}
+    extended.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in tensors
+        if name not in present
+    )
+    return extended
+
+
+def _session(model: onnx.ModelProto, threads: int | None) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "Install it with: pip install 'edgetl[cpu]'") from error
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Between batches the cores belong to the histograms, not to waiting engine threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the float model: {error}") from error
+
+
+def _check_shape(batch: Array, shape: tuple[object, ...]) -> None:
+    fits = batch.ndim == len(shape) and all(
+        not isinstance(wanted, int) or wanted == came
+        for wanted, came in zip(shape[1:], batch.shape[1:], strict=True)
+    )
+    if not fits or batch.dtype != np.float32:
+        raise DataError(
+            f"Calibration images have the shape {batch.shape} and type {batch.dtype}; the model's input is"
+            f" {shape} float32. Calibrate with the preprocessing that the model was exported with."
+        )
+
+
+def _check(histograms: dict[str, Histogram]) -> None:
+    for name, histogram in histograms.items():
+        if not histogram.finite:
+            raise ModelError(
+                f"The activation {name!r} holds NaN or infinity on calibration images, so it has no range."
+                " Look for diverged weights, or for images that are not normalised."
+            )
+        if histogram.images == 0:
+            raise DataError("The calibration set is empty: no image came.")

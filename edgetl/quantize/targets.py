@@ -1,0 +1,113 @@
+"""What each target wants, with the reason. The rules are data; `plan` and `qdq` carry them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from edgetl.config import Target
+from edgetl.quantize.affine import INT8, INT8_SYMMETRIC, INT8_WEIGHTS, UINT8, Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRules:
+    """The form of quantization.
+
+    Attributes:
+        target: whom it is for.
+        activations: the grid of activations, per tensor.
+        weights: the grid of weights, per output channel.
+        int32_bias: biases become int32 with scale(input) * scale(weights); else they stay float32.
+        integer_outputs: results of convolutions and of `integer_operators` are quantized, so that whole
+            chains run on integers; else Q/DQ stands only before operators with weights and on shortcuts.
+        absorb_activations: a Relu or Clip that starts at 0 is dropped: the output grid saturates there.
+        integer_operators: run on integers where all their inputs are integers already.
+        transparent_operators: move integers without a look at them; output and input share parameters.
+        fused_operators: run in float but cost little beside their neighbours; not reported.
+    """
+
+    target: Target
+    activations: Grid
+    weights: Grid
+    int32_bias: bool
+    integer_outputs: bool
+    absorb_activations: bool
+    integer_operators: frozenset[str]
+    transparent_operators: frozenset[str]
+    fused_operators: frozenset[str]
+
+
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+ACTIVATIONS = frozenset({"Relu", "Clip"})
+MOVES = frozenset(
+    {
+        "MaxPool",
+        "Flatten",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "DepthToSpace",
+        "Identity",
+    }
+)
+
+
+def rules_for(target: Target) -> TargetRules:
+    """The rules of a target.
+
+    `cpu-x86`, ONNX Runtime on AVX2, AVX-512 or VNNI. Activations uint8, weights int8 (U8S8): the dot-product
+    instruction (vpdpbusd) multiplies unsigned by signed bytes; signed activations take a detour that is 2 to
+    5 times slower than float32. Asymmetric, since after a ReLU all 256 levels are then used. Without VNNI
+    (AVX2, AVX-512BW) the kernel adds two products in 16 bits, which can saturate when both are near their
+    limits: on such a machine accuracy must be measured there. Bias int32, because only then ONNX Runtime
+    fuses DQ-Conv-Q into QLinearConv. Additions, concatenations and average pooling run on integers, so that a
+    residual network stays on integers from end to end.
+
+    `cpu-arm`, ONNX Runtime on Arm64. Activations int8 asymmetric, weights int8 (S8S8): SDOT and SMMLA multiply
+    signed by signed bytes, and the fast kernels for symmetric weights want their zero point to be 0. A ReLU's
+    output still uses all 256 levels, with zero point -128. The rest as on x86.
+
+    `tensorrt` and `tensorrt-rtx`. int8 symmetric throughout: the parser refuses zero points other than 0, and
+    int32 inputs to DequantizeLinear, so biases stay float. Q/DQ stands before convolutions and matrix products
+    alone, and on the shortcut of a residual addition but not on the convolution's side, so that convolution,
+    addition and ReLU become one kernel (TensorRT documentation, "Q/DQ placement recommendations"). Pooling
+    and pointwise operators stay in float; the builder moves Q/DQ over them where that is exact.
+    """
+    match target:
+        case Target.CPU_X86:
+            return _onnxruntime(target, UINT8)
+        case Target.CPU_ARM:
+            return _onnxruntime(target, INT8)
+        case Target.TENSORRT | Target.TENSORRT_RTX:
+            return TargetRules(
+                target=target,
+                activations=INT8_SYMMETRIC,
+                weights=INT8_WEIGHTS,
+                int32_bias=False,
+                integer_outputs=False,
+                absorb_activations=False,
+                integer_operators=frozenset(),
+                transparent_operators=frozenset(),
+                fused_operators=ACTIVATIONS
+                | MOVES
+                | {"Add", "Mul", "Concat", "Sigmoid", "HardSigmoid"}
+                | {"HardSwish", "AveragePool", "GlobalAveragePool", "Erf", "Div", "Gelu", "Sub"},
+            )
+        case _:
+            assert_never(target)
+
+
+def _onnxruntime(target: Target, activations: Grid) -> TargetRules:
+    return TargetRules(
+        target=target,
+        activations=activations,
+        weights=INT8_WEIGHTS,
+        int32_bias=True,
+        integer_outputs=True,
+        absorb_activations=True,
+        integer_operators=frozenset({"Add", "Concat", "AveragePool", "GlobalAveragePool"}),
+        transparent_operators=MOVES,
+        fused_operators=ACTIVATIONS | MOVES,
+    )
