@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,15 @@ from edgetl.records import from_json, to_json
 
 R = TypeVar("R")
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENOTDIR}
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ENOTDIR,
+}
 
 
 @contextmanager
@@ -29,7 +38,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _DISK_ERRORS:
-            cause = "no space left on the device" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+            cause = (
+                "no space left on the device"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else error.strerror
+            )
             raise StorageError(f"Cannot write {path}: {cause}. Nothing was changed there.") from error
         raise
 
@@ -156,10 +169,24 @@ class StageCache:
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._clear_leftovers(folder, key)
+        started = time.monotonic()
         record = work(folder)
+        seconds = round(time.monotonic() - started, 3)
         hashes = {name: sha256_file(self.run_dir / name) for name in outputs(record)}
-        write_json(folder / "stage.json", {"key": key, "files": hashes, "record": to_json(record)})
+        write_json(
+            folder / "stage.json",
+            {"key": key, "files": hashes, "seconds": seconds, "record": to_json(record)},
+        )
         return record, False
+
+    def seconds(self, stage: str) -> float:
+        """How long the stage's work took when it was done; 0 where it was not."""
+        try:
+            return float(
+                json.loads((self.run_dir / stage / "stage.json").read_text(encoding="utf-8"))["seconds"]
+            )
+        except (OSError, ValueError, KeyError):
+            return 0.0
 
     def _clear_leftovers(self, folder: Path, key: str) -> None:
         """Drop an unfinished stage's files when they were made for another key; keep them when resuming."""

@@ -139,7 +139,10 @@ def _value(evaluation: Evaluation, metric: Metric) -> float:
 
 
 def _score(
-    run_batch: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, labels: np.ndarray, inputs: MeasureInputs
+    run_batch: Callable[[np.ndarray], np.ndarray],
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    inputs: MeasureInputs,
 ) -> Evaluation:
     import numpy as np
 

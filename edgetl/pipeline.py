@@ -1,11 +1,11 @@
-"""The stages in order, cached and resumable: the one place, beside the command line, that knows all of them."""
+"""The stages in order, cached and resumable: the one place beside the command line that knows them all."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,12 @@ class Outcome:
 
 
 def run(
-    recipe: Recipe, run_dir: Path, *, until: Stage = Stage.BUNDLE, progress: Progress = SILENT, resume_hint: str = ""
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    until: Stage = Stage.BUNDLE,
+    progress: Progress = SILENT,
+    resume_hint: str = "",
 ) -> Outcome:
     """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
 
@@ -87,7 +92,7 @@ def run(
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fill in what depends on the backbone (mean and standard deviation), so that the lock file is explicit."""
+    """Fill in what depends on the backbone (mean, standard deviation), so that the lock file is explicit."""
     from edgetl.models.backbones import default_preprocess
 
     settings = recipe.preprocess
@@ -107,7 +112,6 @@ class _Run:
         self.pixels_dir = run_dir / "data" / "pixels"
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
-        self.seconds: dict[str, float] = {}
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -124,9 +128,7 @@ class _Run:
             Stage.BUNDLE: self._bundle,
         }
         for stage, step in steps.items():
-            started = time.monotonic()
             record, cached = step()
-            self.seconds[stage.value] = time.monotonic() - started
             self.records[stage] = record
             if cached:
                 self.cached.append(stage)
@@ -136,24 +138,24 @@ class _Run:
         report = self._report() if last is Stage.BUNDLE else None
         return Outcome(run_dir=self.dir, records=self.records, cached=tuple(self.cached), report=report)
 
-    # --- the stages -----------------------------------------------------------------------------------------------
+    # --- the stages -----------------------------------------------------------------------------------
 
     def _data(self) -> tuple[DataRecord, bool]:
+        from edgetl.data import index as indexes
         from edgetl.data import stage
-        from edgetl.data.index import DataIndex, source_signature
 
         config = self.recipe.data
         record, cached = self.cache.run(
             "data",
             config=config.model_dump(mode="json"),
-            inputs={"source": source_signature(config.source), "seed": self.recipe.seed},
+            inputs={"source": _source_key(config.source, self.progress), "seed": self.recipe.seed},
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(
                 config, stage.DataInputs(seed=self.recipe.seed), out=out, progress=self.progress
             ),
         )
-        self.index: DataIndex = DataIndex.load(self.dir / record.index)
+        self.index: DataIndex = indexes.load(self.dir / record.index)
         return record, cached
 
     def _train(self) -> tuple[TrainRecord, bool]:
@@ -195,7 +197,13 @@ class _Run:
             soft_weight=distill.soft_weight,
             augment=distill.augment,
         )
-        shared = [train.batch_size, train.weight_decay, train.precision, distill.temperature, distill.soft_weight]
+        shared = [
+            train.batch_size,
+            train.weight_decay,
+            train.precision,
+            distill.temperature,
+            distill.soft_weight,
+        ]
         return self.cache.run(
             "prune",
             config=config.model_dump(mode="json"),
@@ -311,31 +319,71 @@ class _Run:
         )
 
     def _bundle(self) -> tuple[BundleRecord, bool]:
-        from edgetl.bundle.stage import BundleInputs
-        from edgetl.bundle.stage import run as pack
-
         measured: MeasureRecord = self.records[Stage.MEASURE]
-        inputs = BundleInputs(
-            name=self.recipe.name,
-            labels=self.index.labels,
-            spec=self.spec,
-            measured=measured,
-            run_dir=self.dir,
-            golden=tuple(s.path for s in self._golden()),
-            recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
-            data_sha256=self.index.sha256,
-            seed=self.recipe.seed,
-        )
+        recipe_sha256 = sha256_bytes(recipes.dump(self.recipe).encode())
         return self.cache.run(
             "bundle",
             config=self.recipe.bundle.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_json(measured), inputs.recipe_sha256],
+            inputs=[*self._base_inputs(), sha256_json(measured), recipe_sha256, self.recipe.name],
             kind=BundleRecord,
             outputs=lambda r: [r.path],
-            work=lambda out: pack(inputs, out=out, progress=self.progress),
+            work=lambda out: self._pack(measured, recipe_sha256),
         )
 
-    # --- what they share ------------------------------------------------------------------------------------------
+    def _pack(self, measured: MeasureRecord, recipe_sha256: str) -> BundleRecord:
+        import numpy as np
+
+        from edgetl.bundle import golden, pack
+        from edgetl.bundle.manifest import Provenance
+        from edgetl.preprocess import load_pixels, normalise
+        from edgetl.runtime.onnx_backend import OnnxBackend
+
+        images = tuple(golden.encode_image(s.path, self.spec) for s in self._golden())
+        pixels = np.stack([load_pixels(content, self.spec) for content in images])
+        logits = {}
+        for variant in measured.variants:
+            with OnnxBackend(self.dir / variant.file, threads=1) as backend:
+                # One image a call, as the device's check runs them.
+                rows = [backend.run(normalise(pixels[i : i + 1], self.spec)) for i in range(len(pixels))]
+            logits[variant.name] = np.concatenate(rows)
+        contents = pack.Contents(
+            name=self.recipe.name,
+            labels=self.index.labels,
+            preprocess=self.spec,
+            variants=[
+                pack.VariantSource(
+                    name=v.name,
+                    precision=v.precision,
+                    target=v.target,
+                    model=self.dir / v.file,
+                    val=v.val,
+                    test=v.test,
+                    latency=v.latency,
+                    machine=measured.machine,
+                )
+                for v in measured.variants
+            ],
+            default=measured.default,
+            golden=golden.GoldenSet(images=images, pixels=pixels, logits=logits),
+            provenance=Provenance(
+                recipe_sha256=recipe_sha256,
+                data_sha256=self.index.sha256,
+                git_commit=_git_commit(),
+                seed=self.recipe.seed,
+                packages=_packages(),
+            ),
+        )
+        path = self.dir / f"{self.recipe.name}.edgetl"
+        manifest = pack.pack(contents, path)
+        return BundleRecord(
+            path=path.name,
+            sha256=sha256_file(path),
+            size_bytes=path.stat().st_size,
+            variants=tuple(v.name for v in manifest.variants),
+            default=manifest.default,
+        )
+
+    # --- what they share ------------------------------------------------------------------------------
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -384,8 +432,15 @@ class _Run:
             quantize=r[Stage.QUANTIZE],
             measure=r[Stage.MEASURE],
             bundle=r[Stage.BUNDLE],
-            stage_seconds=self.seconds,
+            stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
             warnings=tuple(self.warnings.seen),
+            provenance={
+                **_packages(),
+                "git commit": _git_commit() or "none",
+                "data sha256": self.index.sha256,
+                "seed": str(self.recipe.seed),
+            },
+            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         write_report(report, self.dir)
         return report
@@ -415,3 +470,48 @@ def _file_key(weights: str) -> str:
     """The hash of a weights file, so that new contents under an old name make the stage stale."""
     path = Path(weights)
     return sha256_file(path) if path.is_file() else weights
+
+
+def _source_key(source: str, progress: Progress) -> str:
+    """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
+    from edgetl.data.sources import find
+
+    entries = []
+    for entry in find(source, progress=progress).entries:
+        stat = entry.path.stat()
+        entries.append([str(entry.path), entry.label, entry.split, stat.st_size, stat.st_mtime_ns])
+    return sha256_json(entries)
+
+
+def _packages() -> dict[str, str]:
+    from importlib import metadata
+
+    found = {}
+    for name in (
+        "edgetl",
+        "torch",
+        "torchvision",
+        "timm",
+        "torch-pruning",
+        "onnx",
+        "onnxruntime",
+        "onnxruntime-gpu",
+    ):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str:
+    """The commit of the user's working folder, where it is a git checkout."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -312,7 +312,11 @@ class BundleRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """A compiled TensorRT engine. `batch` is (min, opt, max); `compute_capabilities` as in `("89",)`."""
+    """A compiled TensorRT engine. `compute_capabilities` as in `("89",)`, empty for the GPU it was compiled on.
+
+    `batch` is the (least, tuned, largest) number of images a call; `variant` and `path` are set where it was
+    compiled from a bundle and written.
+    """
 
     target: str
     compute_capabilities: tuple[str, ...]
@@ -321,6 +325,8 @@ class EngineRecord:
     size_bytes: int
     sha256: str
     seconds: float
+    variant: str = ""
+    path: str = ""
 
 
 # --- what a device finds out -------------------------------------------------------------------------

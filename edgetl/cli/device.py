@@ -22,7 +22,9 @@ class ScenarioName(StrEnum):
     SERVER = "server"
 
 
-DataDir = Annotated[Path, typer.Argument(help="Labelled images: CLASS/* or SPLIT/CLASS/*.", show_default=False)]
+DataDir = Annotated[
+    Path, typer.Argument(help="Labelled images: CLASS/* or SPLIT/CLASS/*.", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,8 +49,7 @@ def info(bundle: BundleArg, json: Json = False) -> None:
     from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
 
-    with open_bundle(bundle) as opened:
-        output.emit(opened.manifest, json, "bundle")
+    output.emit(open_bundle(bundle).manifest, json, "bundle")
 
 
 def verify(bundle: BundleArg, variant: Variant = None, threads: Threads = None, json: Json = False) -> None:
@@ -99,7 +100,9 @@ def evaluate(
 
 def bench(
     bundle: BundleArg,
-    scenario: Annotated[ScenarioName, typer.Option("--scenario", help="The load.")] = ScenarioName.SINGLE_STREAM,
+    scenario: Annotated[
+        ScenarioName, typer.Option("--scenario", help="The load.")
+    ] = ScenarioName.SINGLE_STREAM,
     runs: Annotated[int, typer.Option("--runs", min=10, help="Samples.")] = 200,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Calls before the first sample.")] = 20,
     variant: Variant = None,
@@ -122,8 +125,12 @@ def bench(
 
 def baseline(
     bundle: BundleArg,
-    output_path: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("baseline.json"),
-    data: Annotated[Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")] = None,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path(
+        "baseline.json"
+    ),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
+    ] = None,
     variant: Variant = None,
     threads: Threads = None,
 ) -> None:
@@ -139,14 +146,23 @@ def baseline(
 
 def gate(
     bundle: BundleArg,
-    baseline_path: Annotated[Path | None, typer.Option("--baseline", help="A file of `edgetl baseline`.")] = None,
-    against: Annotated[Path | None, typer.Option("--against", help="Another bundle, timed side by side.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")] = None,
+    baseline_path: Annotated[
+        Path | None, typer.Option("--baseline", help="A file of `edgetl baseline`.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another bundle, timed side by side.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
+    ] = None,
     max_accuracy_drop: Annotated[float, typer.Option(help="Allowed loss of top-1, in 0..1.")] = 0.01,
-    max_latency_increase: Annotated[float, typer.Option(help="Allowed growth of the median latency, as a share.")] = 0.10,
+    max_latency_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the median latency, as a share.")
+    ] = 0.10,
     max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
     allow_other_machine: Annotated[
-        bool, typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine.")
+        bool,
+        typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
     ] = False,
     variant: Variant = None,
     threads: Threads = None,

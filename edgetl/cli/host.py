@@ -29,12 +29,16 @@ def register(app: typer.Typer) -> None:
     data.command("check", epilog="Example: edgetl data check photos/")(data_check)
     app.command(rich_help_panel=PANEL, epilog="Example: edgetl init photos/ -o recipe.toml")(init)
     app.add_typer(data, name="data", rich_help_panel=PANEL)
-    app.command("run", rich_help_panel=PANEL, epilog="Example: edgetl run recipe.toml --set train.epochs=4")(run)
+    app.command("run", rich_help_panel=PANEL, epilog="Example: edgetl run recipe.toml --set train.epochs=4")(
+        run
+    )
     for function in (finetune, prune, distill, export, quantize):
         name = function.__name__
         app.command(name, rich_help_panel=PANEL, epilog=f"Example: edgetl {name} recipe.toml")(function)
     app.command(
-        "build", rich_help_panel=PANEL, epilog="Example: edgetl build model.edgetl --target tensorrt-rtx --sm 89"
+        "build",
+        rich_help_panel=PANEL,
+        epilog="Example: edgetl build model.edgetl --target tensorrt-rtx --sm 89",
     )(build)
 
 
@@ -45,12 +49,16 @@ def _require_train() -> None:
 
     for module in ("torch", "torchvision", "timm", "pydantic"):
         if find_spec(module) is None:
-            raise MissingDependencyError(module, "Install the host side with: pip install 'edgetl[train,cpu]'")
+            raise MissingDependencyError(
+                module, "Install the host side with: pip install 'edgetl[train,cpu]'"
+            )
 
 
 def init(
     source: DataArg,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the recipe.")] = Path("recipe.toml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the recipe.")] = Path(
+        "recipe.toml"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a recipe that is there.")] = False,
 ) -> None:
     """Look at the data and write a commented recipe."""
@@ -63,10 +71,14 @@ def init(
     from edgetl.files import write_text
 
     if output.exists() and not force:
-        raise ConfigError(f"{output} is there already; overwrite it with --force or choose another name with -o.")
+        raise ConfigError(
+            f"{output} is there already; overwrite it with --force or choose another name with -o."
+        )
     data = config.DataConfig(source=source)
     with open_progress() as progress:
-        index = build_index(data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress)
+        index = build_index(
+            data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress
+        )
     seen = look(index)
     chosen = suggest(seen)
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
@@ -77,7 +89,11 @@ def init(
     write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
-        + (f"; {len(index.skipped)} images cannot be read (edgetl data check {source})" if index.skipped else "")
+        + (
+            f"; {len(index.skipped)} images cannot be read (edgetl data check {source})"
+            if index.skipped
+            else ""
+        )
     )
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
@@ -85,7 +101,7 @@ def init(
 
 
 def _portable(source: str, recipe: Path) -> str:
-    """The source as the recipe should name it: relative to the recipe's folder where it lies below it, else absolute."""
+    """The source as the recipe should name it: relative to the recipe where it lies below it, else absolute."""
     path = Path(source)
     if not path.exists():
         return source
@@ -153,7 +169,9 @@ def build(
     sm: Annotated[
         list[str] | None, typer.Option("--sm", help="Compute capability to compile for, e.g. 89. Repeatable.")
     ] = None,
-    variant: Annotated[str | None, typer.Option("--variant", help="The variant to compile.", show_default="fp32")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="The variant to compile.", show_default="fp32")
+    ] = None,
     max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the engine.")] = 8,
     output_path: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="beside the bundle")
@@ -161,9 +179,9 @@ def build(
     json: Json = False,
 ) -> None:
     """Compile a TensorRT engine from a bundle's ONNX. TensorRT-RTX needs no GPU for this."""
+    from edgetl.bundle.engine import build_from_bundle
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.export.engine import build_from_bundle
 
     with open_progress() as progress:
         record = build_from_bundle(
@@ -195,4 +213,6 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
     run_dir = out or Path("runs") / loaded.name
     last: Stage = pipeline.Stage(stage)
     with open_progress() as progress:
-        return pipeline.run(loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}")
+        return pipeline.run(
+            loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"
+        )

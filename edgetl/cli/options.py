@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-RecipeArg = Annotated[Path, typer.Argument(help="The recipe (TOML); write one with `edgetl init`.", show_default=False)]
+RecipeArg = Annotated[
+    Path, typer.Argument(help="The recipe (TOML); write one with `edgetl init`.", show_default=False)
+]
 BundleArg = Annotated[Path, typer.Argument(help="The bundle, NAME.edgetl.", show_default=False)]
 DataArg = Annotated[
     str,

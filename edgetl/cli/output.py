@@ -1,0 +1,104 @@
+"""The one sink of results: a record goes to standard output, as JSON or as tables; logs go to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Literal, TextIO, assert_never
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+View = Literal[
+    "run",
+    "stage",
+    "audit",
+    "bundle",
+    "verify",
+    "predictions",
+    "evaluation",
+    "bench",
+    "gate",
+    "engine",
+    "doctor",
+]
+"""How a record is shown as tables."""
+
+_PIPE_WIDTH = 120
+
+
+def emit(record: Any, as_json: bool, view: View, *, stream: TextIO | None = None) -> None:
+    """Write a record to standard output.
+
+    Args:
+        record: the record, or a sequence of records.
+        as_json: JSON instead of tables.
+        view: which tables.
+        stream: another stream than standard output.
+    """
+    stream = stream or sys.stdout
+    if as_json:
+        stream.write(to_text(record, view, ascii_only=not _is_unicode(stream)))
+        stream.flush()
+    else:
+        _show(record, view, _console(stream))
+
+
+def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
+    """The record as indented JSON with a line break at the end. What a view works out from a record is in it too.
+
+    Raises:
+        ValueError: a figure is not finite, which JSON cannot say.
+    """
+    from edgetl.records import to_json
+
+    value = to_json(record)
+    if view == "verify":
+        value |= {"passed": record.passed, "reason": record.reason}
+    elif view == "audit":
+        value |= {"problems": list(record.problems())}
+    return json.dumps(value, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
+
+
+def _console(stream: TextIO) -> Console:
+    import os
+
+    from rich.console import Console
+
+    # A pipe has no width; eighty columns would fold most tables.
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "utf-8").lower().replace("-", "").startswith("utf")
+
+
+def _show(record: Any, view: View, console: Console) -> None:
+    from edgetl.report import terminal, terminal_device, terminal_stages
+
+    match view:
+        case "run":
+            terminal.run(console, record)
+        case "evaluation":
+            terminal.evaluation(console, record)
+        case "stage":
+            terminal_stages.stage(console, record)
+        case "audit":
+            terminal_stages.audit(console, record)
+        case "bundle":
+            terminal_device.bundle(console, record)
+        case "verify":
+            terminal_device.verify(console, record)
+        case "predictions":
+            terminal_device.predictions(console, record)
+        case "bench":
+            terminal_device.bench(console, record)
+        case "gate":
+            terminal_device.gate(console, record)
+        case "engine":
+            terminal_device.engine(console, record)
+        case "doctor":
+            terminal_device.doctor(console, record)
+        case _:
+            assert_never(view)

@@ -1,0 +1,148 @@
+"""The whole way on a tiny network: end to end, cached, stale only where it must be, and resumed after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgetl
+from edgetl import config, pipeline
+from edgetl.config import Recipe
+from edgetl.pipeline import Stage
+from tests.images import write_set
+
+ALL = tuple(Stage)
+
+
+def tiny_recipe(source: Path, **changes: dict[str, object]) -> Recipe:
+    values: dict[str, dict[str, object]] = {
+        "data": {"source": str(source)},
+        "preprocess": {"size": 32},
+        "train": {
+            "backbone": "test_efficientnet",
+            "weights": "none",
+            "head_epochs": 1,
+            "epochs": 2,
+            "batch_size": 8,
+            "lr": 3e-3,
+        },
+        "prune": {"target_macs": 0.8, "steps": 1, "recovery_epochs": 1},
+        "distill": {"epochs": 2},
+        "quantize": {"images": 12},
+        "bench": {"threads": 1, "warmup": 2, "runs": 10},
+        "bundle": {"max_drop": 0.9, "golden_images": 2},
+    }
+    for section, extra in changes.items():
+        values[section] = {**values.get(section, {}), **extra}
+    return config.parse({"name": "tiny", **values})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("images"), {"train": 12, "val": 4, "test": 4})
+
+
+@pytest.fixture(scope="module")
+def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
+    return pipeline.run(tiny_recipe(images), tmp_path_factory.mktemp("runs") / "tiny")
+
+
+def model_hashes(run_dir: Path) -> dict[str, str]:
+    measured = json.loads((run_dir / "measure" / "stage.json").read_text())["record"]
+    return {v["name"]: v["sha256"] for v in measured["variants"]}
+
+
+def test_a_run_gives_a_bundle_that_predicts(finished: pipeline.Outcome, images: Path) -> None:
+    assert tuple(finished.records) == ALL
+    assert finished.cached == ()
+    assert finished.bundle is not None
+    with edgetl.load(finished.bundle, threads=1) as session:
+        assert session.labels == ("blue", "green", "red")
+        prediction = session.predict(images / "test" / "red" / "000.png")
+        assert prediction.label in session.labels
+        assert session.verify().passed
+        assert session.run(np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 3)
+
+
+def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -> None:
+    lock = finished.run_dir / "recipe.lock.toml"
+    again = config.load(lock)
+    assert again.preprocess.mean is not None
+    assert "temperature = 2.0" in lock.read_text()
+    report = json.loads((finished.run_dir / "report.json").read_text())
+    assert report["name"] == "tiny"
+    assert (finished.run_dir / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_second_run_redoes_nothing(finished: pipeline.Outcome, images: Path) -> None:
+    again = pipeline.run(tiny_recipe(images), finished.run_dir)
+    assert again.cached == ALL
+
+
+def test_only_stale_stages_are_redone(finished: pipeline.Outcome, images: Path) -> None:
+    changed = pipeline.run(tiny_recipe(images, quantize={"images": 9}), finished.run_dir)
+    assert changed.cached == (Stage.DATA, Stage.TRAIN, Stage.PRUNE, Stage.DISTILL, Stage.EXPORT)
+
+
+def test_an_altered_output_is_made_again(finished: pipeline.Outcome, images: Path) -> None:
+    before = pipeline.run(tiny_recipe(images), finished.run_dir)
+    exported = finished.run_dir / before.records[Stage.EXPORT].onnx
+    exported.write_bytes(exported.read_bytes() + b"x")
+    again = pipeline.run(tiny_recipe(images), finished.run_dir)
+    assert Stage.EXPORT not in again.cached
+    assert Stage.DISTILL in again.cached
+    assert model_hashes(again.run_dir) == model_hashes(before.run_dir)
+
+
+def test_a_stage_can_be_the_last(images: Path, tmp_path: Path) -> None:
+    outcome = pipeline.run(tiny_recipe(images), tmp_path, until=Stage.DATA)
+    assert tuple(outcome.records) == (Stage.DATA,)
+    assert outcome.bundle is None
+    assert outcome.report is None
+
+
+def test_another_backbone_can_be_the_student(images: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(images, distill={"student": "test_resnet", "weights": "none", "epochs": 1})
+    outcome = pipeline.run(recipe, tmp_path, until=Stage.EXPORT)
+    assert outcome.records[Stage.PRUNE] is None
+    assert outcome.records[Stage.DISTILL].backbone == "test_resnet"
+
+
+RUN = """
+import sys
+from pathlib import Path
+from edgetl import config, pipeline
+recipe = config.load(Path(sys.argv[1]))
+pipeline.run(recipe, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("wait_for", ["train/state", "distill/state"])
+def test_killed_at_any_point_it_ends_with_the_same_models(
+    finished: pipeline.Outcome, images: Path, tmp_path: Path, wait_for: str
+) -> None:
+    pipeline.run(tiny_recipe(images), finished.run_dir)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(config.dump(tiny_recipe(images)))
+    run_dir = tmp_path / "run"
+    stage = run_dir / wait_for.split("/")[0]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(recipe), str(run_dir)], env={**os.environ}, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not any(stage.glob("state*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert any(stage.glob("state*")), "it was to be killed in the middle of the stage"
+    assert not (stage / "stage.json").exists()
+    resumed = pipeline.run(tiny_recipe(images), run_dir)
+    assert model_hashes(resumed.run_dir) == model_hashes(finished.run_dir)
