@@ -1,12 +1,11 @@
 """Distillation losses: pure functions of logits, and the loss function that teaches a student in training.
 
-Shapes: `student`, `teacher` (N, C) logits of any float dtype, computed in float32; `labels` (N,) int64 in 0..C-1.
-Every function returns a scalar float32 tensor, the mean over the N images.
+Shapes: `student`, `teacher` (N, C) logits of any float dtype, computed in float32; `labels` (N,) int64 in
+0..C-1. Every function returns a scalar float32 tensor, the mean over the N images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import assert_never
 
 import torch
@@ -15,16 +14,15 @@ from torch import Tensor, nn
 
 from edgetl.config import DistillLoss
 from edgetl.errors import TensorError
-
-LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, images (N, 3, H, W), labels (N,) int64) -> scalar; what `edgetl.train.loop.fit` takes."""
+from edgetl.train.losses import LossFunction
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of the softened class probabilities, times temperature squared.
 
-    T^2 * KL(softmax(teacher / T) || softmax(student / T)); the factor keeps the gradient's size when T changes.
-    Zero where both agree. Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2.
+    T^2 * KL(softmax(teacher / T) || softmax(student / T)); the factor keeps the gradient's size when T
+    changes. Zero where both agree.
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2.
 
     Raises:
         TensorError: the shapes differ or are not (N, C).
@@ -38,8 +36,8 @@ def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of the student with the teacher's softened probabilities, times temperature squared.
 
-    -T^2 * sum_c softmax(teacher / T)_c * log softmax(student / T)_c; `hinton` plus the teacher's entropy, so its
-    gradient for the student is the same. Hinton, Vinyals, Dean (2015), section 2.
+    -T^2 * sum_c softmax(teacher / T)_c * log softmax(student / T)_c; `hinton` plus the teacher's entropy, so
+    its gradient for the student is the same. Hinton, Vinyals, Dean (2015), section 2.
 
     Raises:
         TensorError: the shapes differ or are not (N, C).
@@ -60,9 +58,10 @@ def dkd(
 ) -> Tensor:
     """Decoupled knowledge distillation: the label's class against the rest, and the rest among themselves.
 
-    T^2 * (alpha * TCKD + beta * NCKD). TCKD is the KL divergence of the two-way probabilities (label, not label);
-    NCKD that of the softmax over the C - 1 other classes, which `hinton` weighs by the teacher's doubt and this
-    does not. Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022), equations 5 to 7.
+    T^2 * (alpha * TCKD + beta * NCKD). TCKD is the KL divergence of the two-way probabilities (label, not
+    label); NCKD that of the softmax over the C - 1 other classes, which `hinton` weighs by the teacher's doubt
+    and this does not.
+    Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022), section 3.
 
     Raises:
         TensorError: the shapes differ, are not (N, C), or labels is not (N,).
@@ -96,10 +95,10 @@ def dist(
 ) -> Tensor:
     """Relations instead of exact match: one minus Pearson's correlation of the softened probabilities.
 
-    T^2 * (inter * mean over images of (1 - corr over classes) + intra * mean over classes of (1 - corr over the
-    batch's images)). Zero where the student's probabilities are a positive linear map of the teacher's; the intra
-    term needs two images or more. Huang et al., "Knowledge Distillation from A Stronger Teacher" (NeurIPS 2022),
-    equations 6 to 9.
+    T^2 * (inter * mean over images of (1 - corr over classes) + intra * mean over classes of (1 - corr over
+    the batch's images)). Zero where the student's probabilities are a positive linear map of the teacher's; the
+    intra term needs two images or more.
+    Huang et al., "Knowledge Distillation from A Stronger Teacher" (NeurIPS 2022), section 4.
 
     Raises:
         TensorError: the shapes differ or are not (N, C).
@@ -120,11 +119,11 @@ def soft_targets(
     *,
     loss: DistillLoss = DistillLoss.HINTON,
 ) -> LossFunction:
-    """The loss that teaches a student: soft_weight * soft loss + (1 - soft_weight) * cross-entropy with the labels.
+    """What teaches a student: soft_weight * soft loss + (1 - soft_weight) * cross-entropy with the labels.
 
     The teacher sees the same augmented images as the student (consistent teaching: Beyer et al., "Knowledge
-    distillation: A good teacher is patient and consistent", CVPR 2022), in evaluation mode and without gradients.
-    It follows the images to their device.
+    distillation: A good teacher is patient and consistent", CVPR 2022), in evaluation mode and without
+    gradients. It follows the images to their device.
 
     Args:
         teacher: (N, 3, H, W) images to (N, C) logits; set to evaluation mode and frozen here.
@@ -133,7 +132,7 @@ def soft_targets(
         label_smoothing: smoothing of the labels, 0..1.
         loss: the soft loss.
     """
-    teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def compute(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         logits = model(images)

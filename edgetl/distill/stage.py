@@ -1,0 +1,136 @@
+"""The student: the pruned teacher, or a smaller backbone, taught by the teacher's soft targets and the labels."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from edgetl.config import DistillConfig, Precision
+from edgetl.data.index import DataIndex
+from edgetl.distill.losses import soft_targets
+from edgetl.distill.teacher import load_for
+from edgetl.errors import WeightsError
+from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
+from edgetl.models.size import network_size
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SILENT, Progress
+from edgetl.records import TrainRecord
+from edgetl.train.evaluate import score
+from edgetl.train.loop import Fitting, fit
+from edgetl.train.seeds import derive
+from edgetl.train.sets import open_sets
+from edgetl.train.stage import selection_metric
+
+CHECKPOINT = "student.safetensors"
+PRUNED = "pruned"
+"""The value of `distill.student` that means the pruned teacher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillInputs:
+    """What the stage reads.
+
+    Attributes:
+        teacher: its checkpoint.
+        pruned: the pruned teacher's checkpoint, for `distill.student = "pruned"`.
+        index: the images and their splits.
+        spec: evaluation's preprocessing.
+        pixels_dir: folder of decoded pixels, shared by the stages.
+        seed: of everything random.
+        batch_size: images a step.
+        weight_decay: as in training.
+        precision: arithmetic.
+        class_balance: draw every class equally often.
+    """
+
+    teacher: Path
+    pruned: Path | None
+    index: DataIndex
+    spec: PreprocessSpec
+    pixels_dir: Path
+    seed: int
+    batch_size: int
+    weight_decay: float
+    precision: Precision
+    class_balance: bool = False
+
+
+def run(
+    config: DistillConfig, inputs: DistillInputs, *, out: Path, progress: Progress = SILENT
+) -> TrainRecord:
+    """Teach the student and write `out/student.safetensors`.
+
+    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last epoch.
+
+    Raises:
+        WeightsError: a checkpoint is missing, broken, or of other classes; pretrained weights cannot be had.
+        ModelError: unknown backbone.
+        ImageError: an image cannot be decoded.
+        TrainingError: training cannot go on.
+        Interrupted: Ctrl-C.
+        StorageError: a file cannot be written.
+    """
+    start, labels = time.perf_counter(), inputs.index.labels
+    teacher, _ = load_for(labels, inputs.teacher, "teacher")
+    student, backbone = _student(config, inputs)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+    state = out / "distill.state"
+    fitting = Fitting(
+        phase="distill",
+        epochs=config.epochs,
+        batch_size=inputs.batch_size,
+        lr=config.lr,
+        weight_decay=inputs.weight_decay,
+        augment=config.augment,
+        seed=inputs.seed,
+        ema=config.ema,
+        class_balance=inputs.class_balance,
+        precision=inputs.precision,
+        select=selection_metric(inputs.index),
+    )
+    begun = time.perf_counter()
+    epochs = fit(
+        student,
+        fitting,
+        train=sets.train,
+        val=sets.val,
+        loss=soft_targets(teacher, config.temperature, config.soft_weight, loss=config.loss),
+        state=state,
+        progress=progress,
+    )
+    around = begun - start
+    begun = time.perf_counter()
+    val = score(student, sets.val, labels)
+    test = score(student, sets.test, labels) if sets.test is not None else None
+    checkpoint.save(student, describe(student, backbone, len(labels)), out / CHECKPOINT)
+    record = TrainRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        backbone=backbone,
+        size=network_size(student, inputs.spec.size),
+        epochs=epochs,
+        val=val,
+        test=test,
+        # epochs of an earlier, interrupted run count too
+        seconds=around + sum(e.seconds for e in epochs) + time.perf_counter() - begun,
+    )
+    state.unlink(missing_ok=True)
+    return record
+
+
+def _student(config: DistillConfig, inputs: DistillInputs) -> tuple[nn.Module, str]:
+    """The untaught student and its backbone's name."""
+    labels = inputs.index.labels
+    if config.student != PRUNED:
+        seed = derive(inputs.seed, "weights", config.student)
+        return backbones.create(config.student, len(labels), config.weights, seed=seed), config.student
+    if inputs.pruned is None:
+        raise WeightsError(
+            'distill.student is "pruned", but there is no pruned network. Run the prune stage first, or name a'
+            " backbone in distill.student."
+        )
+    model, architecture = load_for(labels, inputs.pruned, "pruned network")
+    return model, architecture.backbone

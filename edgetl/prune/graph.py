@@ -1,0 +1,300 @@
+"""Which channels hang together: a network's channel groups and their cost, from torch-pruning's dependency graph.
+
+Fang et al., "DepGraph: Towards Any Structural Pruning" (CVPR 2023). A group is a set of channels that can only
+be removed together with others of the same index: a residual stream, an expansion with its depthwise convolution.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgetl.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What a convolution or linear layer costs.
+
+    Attributes:
+        inputs: its input channels.
+        outputs: its output channels.
+        unit_macs: multiply-accumulates for one image, one input and one output channel.
+        unit_weights: weights for one input and one output channel.
+        width: input channels that an output channel sees where that is not all of them (grouped convolutions);
+            0 for all.
+        bias: whether it has one.
+    """
+
+    inputs: int
+    outputs: int
+    unit_macs: int
+    unit_weights: int
+    width: int
+    bias: bool
+
+    def macs(self, inputs: float, outputs: float) -> float:
+        """Multiply-accumulates for one image with so many input and output channels."""
+        return self.unit_macs * outputs * (self.width or inputs)
+
+    def parameters(self, inputs: float, outputs: float) -> float:
+        """Weights and biases with so many input and output channels."""
+        return self.unit_weights * outputs * (self.width or inputs) + (outputs if self.bias else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGroup:
+    """Channels that go together.
+
+    Attributes:
+        name: the layer at the root, whose output channels are counted.
+        channels: how many there are.
+        cell: so many consecutive channels can only go together (the width of a grouped convolution); mostly 1.
+        inputs: layer -> its input channels that one channel of the group stands for (1; H * W after a flatten).
+        outputs: layer -> its output channels, likewise.
+        norms: parameters of norms and scales that one channel carries.
+        exact: removing channels equals masking them where they are read (not so where a layer norm spans them).
+        members: torch-pruning's group, with all indices.
+    """
+
+    name: str
+    channels: int
+    cell: int
+    inputs: dict[str, float]
+    outputs: dict[str, float]
+    norms: float
+    exact: bool
+    members: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A traced network: the groups that may be cut, what its layers cost, and torch-pruning's graph behind them."""
+
+    model: nn.Module
+    input_size: int
+    groups: tuple[ChannelGroup, ...]
+    layers: dict[str, Layer]
+    dependencies: Any
+
+
+def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Graph:
+    """Trace `model` and find its channel groups.
+
+    The classifier's outputs are in no group, and no group alters a layer under `keep`.
+
+    Args:
+        model: (N, 3, H, W) float32 images to (N, C) logits; set to evaluation mode, parameters set to need gradients.
+        input_size: side of its square input in pixels.
+        keep: names of layers or blocks whose shapes stay as they are.
+
+    Raises:
+        ModelError: the network cannot be traced (names it and the module), or a name in `keep` is not in it.
+    """
+    model.eval().requires_grad_(True)
+    kept = _kept(model, keep)
+    example = torch.zeros(1, 3, input_size, input_size, device=next(model.parameters()).device)
+    with watched(model) as where, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            layers = layer_costs(model, input_size)
+            # a tuple, so that torch-pruning runs one forward pass: after two every layer would look reused
+            dependencies = _dependency_graph().build_dependency(model, (example,), verbose=False)
+            groups = [g for g in dependencies.get_all_groups(ignored_layers=[]) if _is_even(g, dependencies)]
+        except Exception as error:
+            raise ModelError(
+                f"{type(model).__name__} cannot be traced for pruning{where()}: {error}. "
+                "Take another backbone, or set prune.enabled = false."
+            ) from error
+    names = {module: name for name, module in model.named_modules()}
+    sinks = {node.module for node in dependencies.module2node.values() if not node.outputs}
+    found = [_group(group, names) for group in groups if not _is_fixed(group, sinks, kept)]
+    return Graph(
+        model=model,
+        input_size=input_size,
+        groups=tuple(group for group in found if group.inputs and group.channels % group.cell == 0),
+        layers=layers,
+        dependencies=dependencies,
+    )
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[Callable[[], str]]:
+    """Yield a function that says, after an error, which submodule's forward was running: ` at NAME`, or nothing."""
+    running: list[str] = []
+    hooks: list[Any] = []
+    for name, module in model.named_modules():
+        # list methods return None or are made to, so that the hooks change no input and no output
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        hooks.append(module.register_forward_hook(lambda *_: running.__delitem__(-1)))
+    try:
+        yield lambda: f" at {running[-1]}" if running and running[-1] else ""
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def is_consumer(dependency: Any) -> bool:
+    """Whether a group's member reads the channels (its inputs are cut) and does not carry them on."""
+    import torch_pruning as tp
+
+    return dependency.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
+
+
+def whole_groups(module: object) -> bool:
+    """Whether a layer's channels are removed in whole groups: grouped (not depthwise) convolution, group norm."""
+    if isinstance(module, nn.Conv2d):
+        return 1 < module.groups < module.out_channels == module.in_channels
+    return isinstance(module, nn.GroupNorm) and module.num_groups > 1
+
+
+def _dependency_graph() -> Any:
+    """torch-pruning's graph, which also removes whole groups of grouped convolutions and of group norms.
+
+    Its own way takes as many channels out of every group, which leaves groups of odd width.
+    """
+    import torch_pruning as tp
+
+    class WholeGroups(tp.BasePruningFunc):  # type: ignore[misc]
+        def prune_out_channels(self, layer: Any, idxs: Sequence[int]) -> nn.Module:
+            convolution = isinstance(layer, nn.Conv2d)
+            channels = layer.out_channels if convolution else layer.num_channels
+            groups = layer.groups if convolution else layer.num_groups
+            left = sorted(set(range(channels)) - set(idxs))
+            groups_left = len(left) * groups // channels
+            if convolution:
+                layer.in_channels = layer.out_channels = len(left)
+                layer.groups = groups_left
+            else:
+                layer.num_channels, layer.num_groups = len(left), groups_left
+            for key in ("weight", "bias"):
+                if getattr(layer, key) is not None:
+                    setattr(layer, key, self._prune_parameter_and_grad(getattr(layer, key), left, 0))
+            return layer  # type: ignore[no-any-return]
+
+        prune_in_channels = prune_out_channels
+
+        def get_out_channels(self, layer: Any) -> int:
+            return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.num_channels
+
+        get_in_channels = get_out_channels
+
+    class Dependencies(tp.DependencyGraph):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._whole = WholeGroups()
+            self._in_channel_pruning_fn.add(self._whole.prune_in_channels)
+            self._out_channel_pruning_fn.add(self._whole.prune_out_channels)
+
+        def get_pruner_of_module(self, module: Any) -> Any:
+            return self._whole if whole_groups(module) else super().get_pruner_of_module(module)
+
+    return Dependencies()
+
+
+def _kept(model: nn.Module, keep: Iterable[str]) -> set[nn.Module]:
+    modules = dict(model.named_modules())
+    kept: set[nn.Module] = set()
+    for name in keep:
+        if name not in modules:
+            close = difflib.get_close_matches(name, modules, n=1, cutoff=0.0)
+            raise ModelError(
+                f"prune.keep: {type(model).__name__} has no layer {name!r}. The nearest is {close[0]!r}."
+            )
+        kept.update(modules[name].modules())
+    return kept
+
+
+def layer_costs(model: nn.Module, input_size: int) -> dict[str, Layer]:
+    """Cost of every convolution and linear layer that an image of `input_size` pixels a side passes, by name."""
+    layers: dict[str, Layer] = {}
+
+    def measure(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            area = math.prod(module.kernel_size)
+            inputs, outputs = module.in_channels, module.out_channels
+            width = inputs // module.groups if module.groups > 1 else 0
+        elif isinstance(module, nn.Linear):
+            area, inputs, outputs, width = 1, module.in_features, module.out_features, 0
+        else:
+            return
+        earlier = layers[name].unit_macs if name in layers else 0
+        layers[name] = Layer(
+            inputs=inputs,
+            outputs=outputs,
+            unit_macs=area * (output.numel() // outputs) + earlier,
+            unit_weights=area,
+            width=width,
+            bias=module.bias is not None,
+        )
+
+    hooks = [
+        module.register_forward_hook(lambda module, _, output, name=name: measure(name, module, output))
+        for name, module in model.named_modules()
+    ]
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, input_size, input_size, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return layers
+
+
+def _is_fixed(group: Any, sinks: set[Any], kept: set[nn.Module]) -> bool:
+    """Whether a group reaches the network's output, alters a kept layer, or cannot be cut cleanly."""
+    for item in group:
+        module = item.dep.target.module
+        if isinstance(module, nn.Module) and module in kept:
+            return True
+        if module in sinks and not is_consumer(item.dep):
+            return True
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.in_channels != module.out_channels:
+            return True
+    return False
+
+
+def _is_even(group: Any, dependencies: Any) -> bool:
+    """Whether each channel can go by itself, with as many channels of each layer as any other (not in GhostNet)."""
+    root, channels = group[0].dep, len(group[0].idxs)
+    alone = dependencies.get_pruning_group(root.target.module, root.handler, [0])
+    return [len(item.idxs) * channels for item in alone] == [len(item.idxs) for item in group]
+
+
+def _group(group: Any, names: dict[nn.Module, str]) -> ChannelGroup:
+    channels = len(group[0].idxs)
+    cell, norms, exact = 1, 0.0, True
+    inputs: dict[str, float] = {}
+    outputs: dict[str, float] = {}
+    for item in group:
+        module, share = item.dep.target.module, len(item.idxs) / channels
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            side = inputs if is_consumer(item.dep) else outputs
+            side[names[module]] = side.get(names[module], 0.0) + share
+        elif isinstance(module, nn.Parameter):
+            norms += share
+        elif isinstance(module, nn.Module):
+            norms += share * sum(1 for _ in module.parameters(recurse=False))
+            exact = exact and not isinstance(module, nn.LayerNorm)
+        if whole_groups(module):
+            width = channels // (module.groups if isinstance(module, nn.Conv2d) else module.num_groups)
+            cell = math.lcm(cell, width)
+    return ChannelGroup(
+        name=names[group[0].dep.target.module],
+        channels=channels,
+        cell=cell,
+        inputs=inputs,
+        outputs=outputs,
+        norms=norms,
+        exact=exact,
+        members=group,
+    )

@@ -1,0 +1,212 @@
+"""Which channels to remove: the least important ones for what they save, until the budget holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from edgetl.errors import ModelError
+from edgetl.prune.graph import ChannelGroup, Graph
+from edgetl.prune.importance import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a network costs: multiply-accumulates of one image, and parameters."""
+
+    macs: float
+    parameters: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a cut must respect.
+
+    Attributes:
+        round_to: widths that are cut end as multiples of this.
+        max_cut: no group loses more than this share of its channels in `widths`.
+        widths: original channels, group -> number; the current ones where a group is missing.
+    """
+
+    round_to: int
+    max_cut: float
+    widths: Mapping[str, int]
+
+    def unit(self, group: ChannelGroup) -> int:
+        """So many channels go at a time."""
+        return math.lcm(self.round_to, group.cell)
+
+    def floor(self, group: ChannelGroup) -> int:
+        """So many channels stay at least: a multiple of the unit, one unit or more."""
+        unit = self.unit(group)
+        least = self.widths.get(group.name, group.channels) * (1 - self.max_cut)
+        # the tolerance keeps 80 * (1 - 0.9) from counting as more than 8
+        return max(1, math.ceil(least / unit - 1e-9)) * unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Channels to remove, group -> indices in ascending order, and the cost that remains."""
+
+    removed: dict[str, tuple[int, ...]]
+    cost: Cost
+
+
+def choose(graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> Plan:
+    """Choose channels greedily until both parts of `budget` hold.
+
+    Channels go in units of the alignment, in each group the least important first. Additive scores are set
+    against the share of the overrun that a unit saves, so that costly channels of equal importance go first;
+    others are compared by their mean.
+
+    Args:
+        graph: the traced network.
+        scores: of all its groups.
+        budget: what may remain; `inf` for no bound.
+        limits: alignment and floors.
+
+    Raises:
+        ModelError: the budget is out of reach under the limits; says what is reachable.
+    """
+    search = _Search(graph, scores, budget, limits)
+    while not search.done:
+        if not search.step():
+            raise ModelError(search.unreachable())
+    return Plan(removed=search.removed(), cost=search.cost)
+
+
+def cost_of(graph: Graph) -> Cost:
+    """The cost of a network as it stands."""
+    return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS).cost
+
+
+def check_reachable(graph: Graph, budget: Cost, limits: Limits) -> None:
+    """Make sure that the budget can be met, whatever the scores.
+
+    Raises:
+        ModelError: it is out of reach under the limits; says what is reachable.
+    """
+    ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
+    choose(graph, Scores(channels=ones, additive=False), budget, limits)
+
+
+class _Search:
+    """The state of one greedy search."""
+
+    def __init__(self, graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> None:
+        self.graph, self.budget, self.limits, self.additive = graph, budget, limits, scores.additive
+        self.groups = {g.name: g for g in graph.groups if g.name in scores.channels}
+        self.orders = {name: _order(group, scores.channels[name]) for name, group in self.groups.items()}
+        self.sums = {
+            name: torch.cat(
+                [torch.zeros(1, dtype=torch.float64), scores.channels[name][order].cumsum(0)]
+            ).tolist()
+            for name, order in self.orders.items()
+        }
+        self.gone = dict.fromkeys(self.groups, 0)
+        self.inputs = {name: float(layer.inputs) for name, layer in graph.layers.items()}
+        self.outputs = {name: float(layer.outputs) for name, layer in graph.layers.items()}
+        norms = sum(p.numel() for p in graph.model.parameters()) - sum(
+            layer.parameters(layer.inputs, layer.outputs) for layer in graph.layers.values()
+        )
+        self.cost = Cost(
+            macs=sum(layer.macs(layer.inputs, layer.outputs) for layer in graph.layers.values()),
+            parameters=sum(layer.parameters(layer.inputs, layer.outputs) for layer in graph.layers.values())
+            + norms,
+        )
+        self.first = self.cost
+        self._savings: dict[str, tuple[int, Cost]] = {}
+
+    @property
+    def done(self) -> bool:
+        return self.cost.macs <= self.budget.macs and self.cost.parameters <= self.budget.parameters
+
+    def step(self) -> bool:
+        """Remove the unit that matters least; False when none may go."""
+        ranked = [(self._rank(name), name) for name in self.groups if self._amount(name)]
+        if not ranked:
+            return False
+        _, name = min(ranked)
+        amount, saving = self._saving(name)
+        group = self.groups[name]
+        for layer, share in group.inputs.items():
+            self.inputs[layer] -= amount * share
+        for layer, share in group.outputs.items():
+            self.outputs[layer] -= amount * share
+        self.gone[name] += amount
+        self.cost = Cost(
+            macs=self.cost.macs - saving.macs, parameters=self.cost.parameters - saving.parameters
+        )
+        touched = group.inputs.keys() | group.outputs.keys()
+        for other in self.groups.values():
+            if touched & (other.inputs.keys() | other.outputs.keys()):
+                self._savings.pop(other.name, None)
+        return True
+
+    def removed(self) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(sorted(self.orders[name][:count].tolist()))
+            for name, count in self.gone.items()
+            if count
+        }
+
+    def unreachable(self) -> str:
+        macs, parameters = self.cost.macs / self.first.macs, self.cost.parameters / self.first.parameters
+        return (
+            f"{type(self.graph.model).__name__} cannot be cut to {_share(self.budget.macs, self.first.macs)} of its"
+            f" multiply-accumulates and {_share(self.budget.parameters, self.first.parameters)} of its parameters:"
+            f" with round_to = {self.limits.round_to} and max_cut = {self.limits.max_cut} the best reachable is"
+            f" {macs:.1%} and {parameters:.1%}."
+        )
+
+    def _amount(self, name: str) -> int:
+        """Channels that the group's next unit has; 0 when it is at its floor."""
+        group, unit = self.groups[name], self.limits.unit(self.groups[name])
+        left = group.channels - self.gone[name]
+        amount = left % unit or unit
+        return amount if left - amount >= self.limits.floor(group) else 0
+
+    def _rank(self, name: str) -> float:
+        amount, saving = self._saving(name)
+        gone, sums = self.gone[name], self.sums[name]
+        score = float(sums[gone + amount] - sums[gone])
+        if not self.additive:
+            return score / amount
+        saved = 0.0
+        if self.cost.macs > self.budget.macs:
+            saved += saving.macs / (self.first.macs - self.budget.macs)
+        if self.cost.parameters > self.budget.parameters:
+            saved += saving.parameters / (self.first.parameters - self.budget.parameters)
+        return score / max(saved, 1e-12)
+
+    def _saving(self, name: str) -> tuple[int, Cost]:
+        if name not in self._savings:
+            group, amount = self.groups[name], self._amount(name)
+            macs, parameters = 0.0, group.norms * amount
+            for key in group.inputs.keys() | group.outputs.keys():
+                layer, inputs, outputs = self.graph.layers[key], self.inputs[key], self.outputs[key]
+                fewer = (
+                    inputs - amount * group.inputs.get(key, 0.0),
+                    outputs - amount * group.outputs.get(key, 0.0),
+                )
+                macs += layer.macs(inputs, outputs) - layer.macs(*fewer)
+                parameters += layer.parameters(inputs, outputs) - layer.parameters(*fewer)
+            self._savings[name] = amount, Cost(macs=macs, parameters=parameters)
+        return self._savings[name]
+
+
+def _order(group: ChannelGroup, scores: torch.Tensor) -> torch.Tensor:
+    """The group's channels, least important first; cells stay together."""
+    cells = torch.argsort(scores.view(-1, group.cell).sum(1), stable=True)
+    return (cells[:, None] * group.cell + torch.arange(group.cell)).flatten()
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if math.isfinite(part) else "any share"
+
+
+_NO_BUDGET = Cost(macs=math.inf, parameters=math.inf)
+_NO_LIMITS = Limits(round_to=1, max_cut=0.0, widths={})
