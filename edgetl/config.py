@@ -176,6 +176,8 @@ class PruneConfig(_Section):
     """Off: the student starts as the unpruned teacher, or as `distill.student`."""
     target_macs: OpenFraction = 0.35
     """Share of the teacher's multiply-accumulates to keep."""
+    target_parameters: OpenFraction | None = None
+    """Share of the teacher's parameters to keep at most; where unset, only `target_macs` counts."""
     steps: Count = 5
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
@@ -184,6 +186,10 @@ class PruneConfig(_Section):
     """Ranking of channels."""
     round_to: Count = 8
     """Channel counts are multiples of this."""
+    max_cut: OpenFraction = 0.9
+    """No layer loses more than this share of the teacher's channels."""
+    importance_images: Count = 256
+    """Training images from which importance, and batch norm's statistics after a cut, are measured."""
     keep: tuple[str, ...] = ()
     """Names of layers that are never cut."""
     lr: Positive = 1e-3
