@@ -1,0 +1,231 @@
+"""The device side's records as tables in the terminal. Every function prints to the rich console that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgetl.records import BenchRecord, EngineRecord, GateCheck, GateReport, Latency
+from edgetl.report import units
+from edgetl.report.tables import Head, Line, Tone, numbers, pairs, say, table, text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgetl.bundle.golden import GoldenCheck
+    from edgetl.bundle.manifest import Manifest
+    from edgetl.runtime.doctor import Checkup
+    from edgetl.runtime.inputs import ImageResult
+
+_LABELS_SHOWN = 12
+
+
+def bundle(console: Console, manifest: Manifest) -> None:
+    """What a bundle holds."""
+    spec, made = manifest.preprocess, manifest.provenance
+    labels = ", ".join(manifest.labels[:_LABELS_SHOWN])
+    if len(manifest.labels) > _LABELS_SHOWN:
+        labels += f" and {len(manifest.labels) - _LABELS_SHOWN} more"
+    machine = next((v.machine for v in manifest.variants if v.machine), None)
+    pairs(
+        console,
+        [
+            ("task", manifest.task),
+            ("labels", f"{len(manifest.labels)}: {labels}"),
+            ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
+            ("default variant", manifest.default),
+            ("golden images", str(len(manifest.golden.images))),
+            ("measured on", machine.fingerprint if machine else ""),
+            ("made by", made.created_by + (f", {made.created}" if made.created else "")),
+            ("git commit", made.git_commit),
+            ("recipe SHA-256", made.recipe_sha256),
+            ("data SHA-256", made.data_sha256),
+            ("schema", str(manifest.schema_version)),
+        ],
+        title=manifest.name,
+    )
+    heads = (
+        Head(text="variant", keep=True),
+        *text("precision", "target"),
+        *numbers("size", "val\ntop-1", "test\ntop-1", "p50\nms", "p90\nms"),
+    )
+    lines = []
+    for v in manifest.variants:
+        times = _times(v.latency)[:2] if v.latency else ("-", "-")
+        scores = (units.percent(e.top1) if e else "-" for e in (v.val, v.test))
+        cells = (v.name, v.precision, v.target, units.bytes_(v.size_bytes), *scores, *times)
+        lines.append(Line(cells=cells, tone="strong" if v.name == manifest.default else "plain"))
+    table(console, heads, lines)
+    if manifest.engines:
+        rows = [
+            Line(
+                cells=(
+                    e.target,
+                    e.variant,
+                    ", ".join(e.compute_capabilities),
+                    e.tensorrt_version,
+                    "/".join(map(str, e.batch)),
+                    units.bytes_(e.size_bytes),
+                )
+            )
+            for e in manifest.engines
+        ]
+        table(
+            console,
+            (*text("engine", "variant", "compute capability", "version", "batch"), *numbers("size")),
+            rows,
+        )
+
+
+def verify(console: Console, check: GoldenCheck) -> None:
+    """Whether this machine computes what was recorded."""
+    say(console, f"{'OK' if check.passed else 'FAILED'}: {check.reason}", "good" if check.passed else "bad")
+
+
+def predictions(console: Console, results: Sequence[ImageResult]) -> None:
+    """A row an image, with its best classes, or why it has none."""
+    most = max((len(r.prediction.top) for r in results if r.prediction), default=1)
+    heads: list[Head] = list(text("image"))
+    for place in range(1, most + 1):
+        heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
+    lines = []
+    for result in results:
+        if result.prediction is None:
+            lines.append(Line(cells=(result.path, "not readable", *[""] * (2 * most - 1)), tone="bad"))
+            continue
+        cells = [result.path]
+        for score in result.prediction.top:
+            cells += [score.label, f"{score.score:.3f}"]
+        lines.append(Line(cells=(*cells, *[""] * (2 * most + 1 - len(cells)))))
+    table(console, heads, lines)
+    for result in results:
+        if result.prediction is None:
+            say(console, result.error, "bad")
+
+
+def bench(console: Console, record: BenchRecord) -> None:
+    """Latency, throughput, load time and peak memory."""
+    timed, footprint = record.latency, record.footprint
+    figure = f"{units.significant(record.value)} " + ("images/s" if record.metric == "throughput" else "ms")
+    name = {"p90_ms": "p90 latency", "p99_ms": "p99 latency", "throughput": "throughput"}.get(
+        record.metric, record.metric
+    )
+    server = ""
+    if record.rate is not None and record.bound_ms is not None:
+        kept = "kept" if record.holds else "NOT kept"
+        bound = f"p99 bound {units.milliseconds(record.bound_ms)} {kept}"
+        server = f"{units.significant(record.rate)} queries a second, {bound}"
+    pairs(
+        console,
+        [
+            ("scenario", f"{record.scenario}, batch {timed.batch}, {units.counted(timed.threads, 'thread')}"),
+            (name, figure),
+            ("server", server),
+            ("load", units.milliseconds(footprint.load_ms)),
+            ("first inference", units.milliseconds(footprint.first_ms)),
+            (
+                "peak memory",
+                f"{units.bytes_(footprint.peak_memory_bytes)}, of which Python and numpy "
+                f"{units.bytes_(footprint.base_memory_bytes)}",
+            ),
+            ("machine", record.machine.fingerprint),
+        ],
+        title=f"{record.bundle}, variant {record.variant}",
+    )
+    rows = [("model", timed)]
+    if record.end_to_end is not None:
+        rows.append(("end to end", record.end_to_end))
+    lines = [
+        Line(
+            cells=(
+                name,
+                *_times(latency),
+                units.significant(latency.mean_ms),
+                units.significant(latency.throughput),
+                units.count(latency.runs),
+                units.count(latency.warmup),
+            )
+        )
+        for name, latency in rows
+    ]
+    heads = numbers("p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "warm-up")
+    table(console, (*text("timed"), *heads), lines)
+
+
+def gate(console: Console, report: GateReport) -> None:
+    """What regressed, by how much, and the verdict."""
+    heads = (Head(text="check", keep=True), *numbers("baseline", "now", "change", "allowed"), *text("result"))
+    lines = []
+    for check in report.checks:
+        result = ("passed" if check.passed else "FAILED") if check.judged else "not judged"
+        tone: Tone = "plain" if check.passed else "bad"
+        before, now = _figure(check, check.baseline), _figure(check, check.current)
+        cells = (check.name, before, now, _signed(check, check.change), _limit(check), result)
+        lines.append(Line(cells=cells, tone=tone))
+    table(
+        console, heads, lines, title=f"{report.current} (variant {report.variant}) against {report.baseline}"
+    )
+    for sentence in report.sentences():
+        say(console, f"- {sentence}")
+    failed = [c.name for c in report.checks if c.judged and not c.passed]
+    verdict = "Gate passed." if report.passed else f"Gate FAILED: {', '.join(failed)}."
+    say(console, verdict, "good" if report.passed else "bad")
+
+
+def doctor(console: Console, checkup: Checkup) -> None:
+    """What this machine can run, and what to install for more."""
+    say(console, checkup.machine)
+    console.print()
+    lines = [
+        Line(
+            cells=("yes" if part.available else "no", part.name, part.detail, part.remedy),
+            tone="plain" if part.available else "faint",
+        )
+        for part in checkup.parts
+    ]
+    table(console, (Head(text="", keep=True), *text("part", "found", "to get it")), lines)
+
+
+def engine(console: Console, record: EngineRecord) -> None:
+    """A compiled TensorRT engine."""
+    pairs(
+        console,
+        [
+            ("target", f"{record.target} {record.tensorrt_version}"),
+            ("compute capability", ", ".join(record.compute_capabilities)),
+            ("batch", f"{record.batch[0]} to {record.batch[2]}, tuned for {record.batch[1]}"),
+            ("size", units.bytes_(record.size_bytes)),
+            ("SHA-256", record.sha256),
+            ("built in", units.duration(record.seconds)),
+        ],
+    )
+
+
+def _times(latency: Latency) -> tuple[str, str, str]:
+    return (
+        units.significant(latency.p50_ms),
+        units.significant(latency.p90_ms),
+        units.significant(latency.p99_ms),
+    )
+
+
+def _figure(check: GateCheck, value: float) -> str:
+    match check.unit:
+        case "top-1":
+            return units.percent(value)
+        case "ms":
+            return units.milliseconds(value)
+        case "bytes":
+            return units.bytes_(round(value))
+        case unit:
+            return f"{units.significant(value)} {unit}"
+
+
+def _signed(check: GateCheck, value: float) -> str:
+    return units.points(100 * value) if check.unit == "top-1" else f"{100 * value:+.1f}%"
+
+
+def _limit(check: GateCheck) -> str:
+    if not check.judged:
+        return "-"
+    return f"{-100 * check.limit:.1f} points" if check.unit == "top-1" else f"+{100 * check.limit:.1f}%"

@@ -1,0 +1,208 @@
+"""An image set's audit and the records of single stages as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgetl.records import (
+    DataRecord,
+    EpochRecord,
+    Evaluation,
+    ExportRecord,
+    MeasureRecord,
+    PruneRecord,
+    QuantizeRecord,
+    TrainRecord,
+)
+from edgetl.report import units
+from edgetl.report.document import ratio
+from edgetl.report.tables import Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.terminal import floor_word, metric_name, variants
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgetl.data.audit import AuditReport
+
+StageRecord = DataRecord | TrainRecord | PruneRecord | ExportRecord | QuantizeRecord | MeasureRecord
+
+_CLASSES_SHOWN = 30
+_LISTED = 10
+
+
+def stage(console: Console, record: StageRecord) -> None:
+    """One stage's record."""
+    match record:
+        case DataRecord():
+            _data(console, record)
+        case TrainRecord():
+            _train(console, record)
+        case PruneRecord():
+            _prune(console, record)
+        case ExportRecord():
+            _export(console, record)
+        case QuantizeRecord():
+            _quantize(console, record)
+        case MeasureRecord():
+            variants(console, record)
+            floor = (
+                f"{metric_name(record)} {units.percent(record.floor)} {floor_word(record)}: {record.reason}"
+            )
+            pairs(
+                console,
+                [("ships", record.default), ("floor", floor), ("machine", record.machine.fingerprint)],
+            )
+
+
+def audit(console: Console, report: AuditReport) -> None:
+    """What is wrong with an image set, and what to do."""
+    splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
+    labels = sorted({label for split in report.counts.values() for label in split})
+    lines = [
+        _counts_line(label, [report.counts[s].get(label, 0) for s in splits])
+        for label in labels[:_CLASSES_SHOWN]
+    ]
+    if len(labels) > _CLASSES_SHOWN:
+        rest = labels[_CLASSES_SHOWN:]
+        sums = [sum(report.counts[s].get(label, 0) for label in rest) for s in splits]
+        lines.append(_counts_line(f"{len(rest)} more classes", sums))
+    lines.append(_counts_line("all", [sum(report.counts[s].values()) for s in splits], "strong"))
+    table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    _listing(console, "Unreadable images", [f"{path}: {reason}" for path, reason in report.skipped])
+    _listing(console, "The same file in more than one split", [" = ".join(group) for group in report.leaks])
+    alike = [f"{n.first} ~ {n.second}" for n in report.near_duplicates]
+    _listing(console, "Near-copies across splits", alike)
+    _listing(
+        console, "The same file under more than one label", [" = ".join(group) for group in report.conflicts]
+    )
+    sizes = [f"{odd.path}: {odd.width}x{odd.height}" for odd in report.odd_sizes]
+    _listing(console, "Images of an odd size", sizes)
+    problems = report.problems()
+    for problem in problems:
+        say(console, f"- {problem}", "bad")
+    if not problems:
+        say(console, f"{units.counted(report.images, 'image')}: nothing wrong was found.", "good")
+
+
+def _data(console: Console, record: DataRecord) -> None:
+    splits = [s for s in ("train", "val", "test") if s in record.counts]
+    labels = sorted(
+        record.labels, key=lambda label: (-sum(record.counts[s].get(label, 0) for s in splits), label)
+    )
+    lines = [
+        _counts_line(label, [record.counts[s].get(label, 0) for s in splits])
+        for label in labels[:_CLASSES_SHOWN]
+    ]
+    lines.append(_counts_line("all", [sum(record.counts[s].values()) for s in splits], "strong"))
+    table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
+
+
+def _train(console: Console, record: TrainRecord) -> None:
+    pairs(
+        console,
+        [
+            ("backbone", record.backbone),
+            ("multiply-accumulates", units.count(record.size.macs)),
+            ("parameters", units.count(record.size.parameters)),
+            ("validation", _told(record.val)),
+            ("test", _told(record.test) if record.test else ""),
+            ("time", units.duration(record.seconds)),
+            ("checkpoint", record.checkpoint),
+        ],
+    )
+    _epochs(console, record.epochs)
+
+
+def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
+    if not epochs:
+        return
+    lines = [
+        Line(
+            cells=(
+                e.phase,
+                str(e.epoch),
+                f"{e.loss:.3f}",
+                f"{e.val_loss:.3f}",
+                units.percent(e.val_top1),
+                units.percent(e.val_macro_f1),
+                units.significant(e.images_per_second),
+            )
+        )
+        for e in epochs
+    ]
+    heads = numbers("epoch", "loss", "val loss", "val top-1", "val macro-F1", "images/s")
+    table(console, (*text("phase"), *heads), lines)
+
+
+def _prune(console: Console, record: PruneRecord) -> None:
+    whole = record.before.macs
+    lines = [
+        Line(
+            cells=(
+                str(s.step),
+                units.count(s.macs),
+                units.percent(ratio(s.macs, whole)),
+                units.count(s.parameters),
+                units.percent(s.top1_cut),
+                units.percent(s.top1),
+            )
+        )
+        for s in record.steps
+    ]
+    heads = numbers("step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered")
+    table(console, heads, lines)
+    pairs(console, [("time", units.duration(record.seconds)), ("checkpoint", record.checkpoint)])
+
+
+def _export(console: Console, record: ExportRecord) -> None:
+    agreed = (
+        f"same top-1 on {units.percent(record.top1_agreement)} of {units.counted(record.images, 'image')}"
+    )
+    pairs(
+        console,
+        [
+            ("file", record.onnx),
+            ("size", units.bytes_(record.size_bytes)),
+            ("opset", str(record.opset)),
+            ("against torch", f"largest logit difference {record.max_difference:.2g}, {agreed}"),
+        ],
+    )
+
+
+def _quantize(console: Console, record: QuantizeRecord) -> None:
+    pairs(
+        console,
+        [
+            ("file", record.onnx),
+            ("size", units.bytes_(record.size_bytes)),
+            ("made for", record.target),
+            ("range estimator", f"{record.method} on {units.counted(record.calibration_images, 'image')}"),
+            ("quantized nodes", str(record.quantized_nodes)),
+            ("time", units.duration(record.seconds)),
+        ],
+    )
+    _listing(console, "Left in float", record.left_in_float)
+
+
+def _counts_line(name: str, counts: Sequence[int], tone: Tone = "plain") -> Line:
+    return Line(cells=(name, *(units.count(n) for n in counts), units.count(sum(counts))), tone=tone)
+
+
+def _listing(console: Console, title: str, entries: Sequence[str]) -> None:
+    if not entries:
+        return
+    say(console, title, "strong")
+    for entry in entries[:_LISTED]:
+        say(console, f"  {entry}")
+    if len(entries) > _LISTED:
+        say(console, f"  and {len(entries) - _LISTED} more; --json lists all", "faint")
+    console.print()
+
+
+def _told(scores: Evaluation) -> str:
+    return (
+        f"top-1 {units.percent(scores.top1)} ({units.interval(scores.top1_interval)}), "
+        f"macro-F1 {units.percent(scores.macro_f1)}, {units.counted(scores.images, 'image')}"
+    )

@@ -1,0 +1,267 @@
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from edgetl.report import terminal, terminal_stages
+from edgetl.report.tables import Line, numbers, pairs, printable, table, text
+from tests.report.conftest import evaluation
+
+
+def shown(function, *values, width=100, **options) -> str:
+    stream = io.StringIO()
+    function(Console(file=stream, width=width, color_system=None), *values, **options)
+    return stream.getvalue()
+
+
+def rule(width: int) -> str:
+    return "─" * width
+
+
+def test_run(report):
+    assert (
+        shown(terminal.run, report, width=80)
+        == f"""\
+flowers: teacher in eager torch -> shipped
+ships           int8-cpu-x86, int8 for cpu-x86
+top-1 on test   97.9% -> 95.0% (-2.9 points), 95% intervals 96.2 to 98.9% and
+                92.7 to 96.6%
+median latency  29.3 ms -> 1.17 ms (25x lower), batch 1, 2 threads
+size            13.7 MB -> 1.3 MB (10x smaller)
+network         205 M -> 51.3 M MACs, 3.39 M -> 1.15 M parameters
+floor           top-1 95.5% met: int8-cpu-x86 is the fastest variant that keeps
+                top1 95.5% on the validation split: 1.17 ms at 96.9%; fp32 is
+                slower (2.20 ms); int8-tensorrt falls below the floor (92.5%)
+time            9 min 46 s
+
+                            val   test  macro   p50   p90   p99  images
+model               size  top-1  top-1     F1    ms    ms    ms      /s
+{rule(71)}
+teacher (torch)  13.7 MB  97.3%  97.9%  97.9%  29.3  30.7  32.1    33.8
+fp32              4.6 MB  96.9%  96.5%  96.4%  2.20  2.32  3.04     447
+int8-cpu-x86      1.3 MB  96.9%  95.0%  95.0%  1.17  1.22  1.62     841
+int8-tensorrt     1.4 MB  92.5%  92.7%  92.7%  3.93  4.13  5.43     251
+
+int8-cpu-x86   default
+int8-tensorrt  1.78x slower than float, below the floor
+
+Warning: 1 image was skipped because it cannot be read
+"""
+    )
+
+
+def test_run_whose_floor_is_not_met(report):
+    measure = dataclasses.replace(report.measure, floor_met=False, reason="no variant keeps top1 99.0%")
+    told = shown(terminal.run, dataclasses.replace(report, measure=measure, warnings=()))
+    assert "floor           top-1 95.5% NOT met: no variant keeps top1 99.0%\n" in told
+    assert "Warning" not in told
+
+
+def test_evaluation():
+    scores = evaluation(("lily", "rose", "tulip"), 0.9, per_class=20, seed=3)
+    assert (
+        shown(terminal.evaluation, scores)
+        == f"""\
+images             60
+top-1              93.3%, 95% interval 84.1 to 97.4%
+macro-F1           93.3%
+balanced accuracy  93.3%
+
+class, lowest recall first  images  precision  recall     F1
+{rule(60)}
+rose                            20      94.4%   85.0%  89.5%
+tulip                           20     100.0%   95.0%  97.4%
+lily                            20      87.0%  100.0%  93.0%
+
+true   taken for  images  of the class
+{rule(38)}
+rose   lily            3         15.0%
+tulip  rose            1          5.0%
+
+"""
+    )
+
+
+def test_evaluation_of_many_classes_is_cut():
+    told = shown(terminal.evaluation, evaluation([f"class {i}" for i in range(100)], 0.9, per_class=10))
+    assert "70 more classes are left out; --json gives all." in told
+    assert len(told.splitlines()) < 55
+
+
+def test_a_class_without_images_has_no_recall():
+    scores = evaluation(("lily", "rose"), 1.0)
+    classes = (scores.classes[0], dataclasses.replace(scores.classes[1], support=0, recall=0.0, f1=0.0))
+    told = shown(terminal.evaluation, dataclasses.replace(scores, classes=classes))
+    assert "rose                             0     100.0%       -       -\n" in told
+
+
+def test_stage_train(report):
+    record = dataclasses.replace(report.teacher, epochs=report.teacher.epochs[:3])
+    assert (
+        shown(terminal_stages.stage, record)
+        == f"""\
+backbone              efficientnet_lite0
+multiply-accumulates  205 M
+parameters            3.39 M
+validation            top-1 97.3% (95.4 to 98.4%), macro-F1 97.3%, 480 images
+test                  top-1 97.9% (96.2 to 98.9%), macro-F1 97.9%, 480 images
+time                  2 min 23 s
+checkpoint            train/teacher.safetensors
+
+phase  epoch   loss  val loss  val top-1  val macro-F1  images/s
+{rule(64)}
+head       1  1.715     1.605      67.6%         66.8%       130
+head       2  1.294     1.184      79.7%         78.9%       130
+full       1  1.050     1.010      93.6%         92.8%       130
+
+"""
+    )
+
+
+def test_stage_prune(report):
+    assert (
+        shown(terminal_stages.stage, report.prune, width=80)
+        == f"""\
+step    MACs  of the teacher  parameters  top-1 after the cut  recovered
+{rule(72)}
+   1   162 M           79.0%      3.01 M                95.1%      97.2%
+   2   127 M           62.0%      2.44 M                90.3%      96.9%
+   3  98.3 M           48.0%      1.96 M                81.1%      96.2%
+   4  71.7 M           35.0%      1.52 M                64.2%      95.1%
+   5  51.2 M           25.0%      1.19 M                38.8%      93.6%
+
+time        3 min 01 s
+checkpoint  prune/pruned.safetensors
+
+"""
+    )
+
+
+def test_stage_export_and_quantize(report):
+    assert (
+        shown(terminal_stages.stage, report.export)
+        == """\
+file           export/model-fp32.onnx
+size           4.6 MB
+opset          18
+against torch  largest logit difference 3.1e-05, same top-1 on 100.0% of 32 images
+
+"""
+    )
+    assert (
+        shown(terminal_stages.stage, report.quantize)
+        == """\
+file             quantize/model-int8.onnx
+size             1.3 MB
+made for         cpu-x86
+range estimator  percentile 99.99 on 256 images
+quantized nodes  103
+time             21 s
+
+Left in float
+  /classifier/Gemm (Gemm): last layer
+  /Softmax (Softmax): no INT8 kernel
+
+"""
+    )
+
+
+def test_stage_data_and_measure(report):
+    told = shown(terminal_stages.stage, report.data)
+    assert told.splitlines()[2] == "cyclamen          117   45    61    223"
+    assert told.splitlines()[14] == "all             1,269  405   597  2,271"
+    assert "train/rose/IMG_0031.jpg: truncated after 20,480 of 81,204 bytes" in told
+    told = shown(terminal_stages.stage, report.measure, width=200)
+    assert "floor    top-1 95.5% met: int8-cpu-x86 is the fastest variant" in told
+
+
+def test_audit():
+    from edgetl.data.audit import AuditReport, NearDuplicate, OddSize
+
+    report = AuditReport(
+        images=60,
+        counts={"train": {"lily": 40, "rose": 4}, "val": {"lily": 8, "rose": 8}, "test": {}},
+        skipped=(("train/rose/a.jpg", "truncated"),),
+        duplicates=(("train/lily/1.jpg", "val/lily/1.jpg"),),
+        leaks=(("train/lily/1.jpg", "val/lily/1.jpg"),),
+        conflicts=(),
+        near_duplicates=(NearDuplicate(first="val/lily/2.jpg", second="train/lily/9.jpg", bits=1),),
+        imbalance=10.0,
+        tiny_classes=(("rose", 4),),
+        median_size=(640, 480),
+        odd_sizes=tuple(OddSize(path=f"train/lily/{i}.jpg", width=20, height=15) for i in range(12)),
+    )
+    told = shown(terminal_stages.audit, report, width=200)
+    assert told.startswith(f"""\
+class  train  val  total
+{rule(24)}
+lily      40    8     48
+rose       4    8     12
+all       44   16     60
+
+Unreadable images
+  train/rose/a.jpg: truncated
+
+The same file in more than one split
+  train/lily/1.jpg = val/lily/1.jpg
+
+Near-copies across splits
+  val/lily/2.jpg ~ train/lily/9.jpg
+
+Images of an odd size
+  train/lily/0.jpg: 20x15
+""")
+    assert "  and 2 more; --json lists all\n" in told
+    assert [line[2:] for line in told.splitlines() if line.startswith("- ")] == list(report.problems())
+
+
+def test_audit_without_problems():
+    from edgetl.data.audit import AuditReport
+
+    fine = AuditReport(
+        images=80,
+        counts={"train": {"a": 40, "b": 40}},
+        skipped=(),
+        duplicates=(),
+        leaks=(),
+        conflicts=(),
+        near_duplicates=(),
+        imbalance=1.0,
+        tiny_classes=(),
+        median_size=(64, 64),
+        odd_sizes=(),
+    )
+    assert shown(terminal_stages.audit, fine).endswith("80 images: nothing wrong was found.\n")
+
+
+def test_markup_and_control_codes_are_plain_text():
+    told = shown(table, text("[bold]name[/]"), [Line(cells=("[red]x[/red] \x1b[31m",))])
+    assert "[red]x[/red] ?[31m" in told
+    assert "\x1b" not in told
+    assert "[link=x]" in shown(pairs, [("a", "[link=x]")])
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [("plain", "plain"), ("a\nb", "a b"), ("naïve 花", "naïve 花"), ("a\x07b", "a?b"), ("", "")],
+)
+def test_printable(raw, clean):
+    assert printable(raw) == clean
+
+
+def test_figures_keep_their_digits_on_a_narrow_terminal():
+    told = shown(
+        table,
+        (*text("name"), *numbers("value")),
+        [Line(cells=("a long name indeed", "1234567.89"))],
+        width=16,
+    )
+    assert "1234567.89" in told
+
+
+def test_ascii_streams_get_ascii_rules(report):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    terminal.run(Console(file=stream, width=80, color_system=None), report)
+    stream.flush()
+    assert b"-------" in stream.buffer.getvalue()

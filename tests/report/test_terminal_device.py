@@ -1,0 +1,311 @@
+import dataclasses
+
+from edgetl.bundle.golden import GoldenCheck
+from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
+from edgetl.preprocess import Interpolation, PreprocessSpec, Resize
+from edgetl.records import BenchRecord, EngineRecord, Footprint, GateCheck, GateReport
+from edgetl.report import terminal_device
+from edgetl.runtime.doctor import Checkup, Part
+from edgetl.runtime.inputs import ImageResult
+from edgetl.runtime.session import Prediction, Score
+from tests.report.conftest import latency
+from tests.report.test_terminal import rule, shown
+
+MEMBER = Member(file="golden/0.jpg", size_bytes=10, sha256="0" * 64)
+
+
+def manifest(report) -> Manifest:
+    fp32, int8, _ = report.measure.variants
+    variants = tuple(
+        Variant(
+            name=v.name,
+            precision=Precision(v.precision),
+            target=v.target,
+            file=f"models/{v.name}.onnx",
+            size_bytes=v.size_bytes,
+            sha256=v.sha256,
+            val=v.val,
+            latency=v.latency,
+            machine=report.measure.machine,
+        )
+        for v in (fp32, int8)
+    )
+    return Manifest(
+        schema_version=1,
+        name="flowers",
+        task="image-classification",
+        labels=report.labels,
+        preprocess=PreprocessSpec(
+            size=160,
+            resize=Resize.CROP,
+            crop_fraction=0.9,
+            interpolation=Interpolation.BICUBIC,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        variants=(variants[0], dataclasses.replace(variants[1], latency=None)),
+        default="int8-cpu-x86",
+        golden=Golden(images=(MEMBER,), logits={}, pixels_sha256="0" * 64),
+        provenance=Provenance(git_commit="778a7cb", created_by="edgetl 0.1.0"),
+    )
+
+
+def test_bundle(report):
+    assert (
+        shown(terminal_device.bundle, manifest(report), width=80)
+        == f"""\
+flowers
+task             image-classification
+labels           12: bougainvillea, camellia, clematis, cyclamen, foxglove,
+                 frangipani, hibiscus, lotus, morning glory, passion flower,
+                 petunia, rose
+input            160x160 pixels, crop, bicubic
+default variant  int8-cpu-x86
+golden images    1
+measured on      Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz x2, Linux 6.1
+                 x86_64
+made by          edgetl 0.1.0
+git commit       778a7cb
+schema           1
+
+                                            val   test   p50   p90
+variant       precision  target     size  top-1  top-1    ms    ms
+{rule(66)}
+fp32          fp32       any      4.6 MB  96.9%      -  2.20  2.32
+int8-cpu-x86  int8       cpu-x86  1.3 MB  96.9%      -     -     -
+
+"""
+    )
+
+
+def test_bundle_with_an_engine_and_many_labels(report):
+    engine = Engine(
+        variant="fp32",
+        target="tensorrt-rtx",
+        compute_capabilities=("86", "89"),
+        tensorrt_version="1.7.1",
+        batch=(1, 1, 8),
+        file="engines/fp32.engine",
+        size_bytes=3_000_000,
+        sha256="0" * 64,
+    )
+    labels = tuple(f"class {i}" for i in range(40))
+    told = shown(
+        terminal_device.bundle, dataclasses.replace(manifest(report), engines=(engine,), labels=labels)
+    )
+    assert "class 11 and 28 more" in told
+    assert "tensorrt-rtx  fp32     86, 89              1.7.1    1/1/8  3.0 MB\n" in told
+
+
+def test_verify():
+    check = GoldenCheck(
+        variant="fp32",
+        precision=Precision.FP32,
+        images=8,
+        max_difference=1e-5,
+        allowed_difference=1e-3,
+        top1_agreement=1.0,
+        pixels_identical=True,
+    )
+    assert shown(terminal_device.verify, check, width=200) == f"OK: {check.reason}\n"
+    bad = dataclasses.replace(check, max_difference=0.5)
+    assert shown(terminal_device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
+
+
+def test_predictions():
+    top = (Score("rose", 11, 0.91), Score("lily", 3, 0.05))
+    results = (
+        ImageResult(path="a b/ü.jpg", prediction=Prediction("rose", 11, 0.91, top)),
+        ImageResult(path="one.jpg", prediction=Prediction("rose", 11, 0.91, top[:1])),
+        ImageResult(path="bad.jpg", prediction=None, error="bad.jpg: truncated."),
+    )
+    assert (
+        shown(terminal_device.predictions, results)
+        == f"""\
+image      label         score  2.    score
+{rule(43)}
+a b/ü.jpg  rose          0.910  lily  0.050
+one.jpg    rose          0.910
+bad.jpg    not readable
+
+bad.jpg: truncated.
+"""
+    )
+
+
+def bench_record(report) -> BenchRecord:
+    timed = latency(1.17, seed=4)
+    return BenchRecord(
+        bundle="flowers.edgetl",
+        bundle_sha256="0" * 64,
+        variant="int8-cpu-x86",
+        scenario="single-stream",
+        metric="p90_ms",
+        value=timed.p90_ms,
+        latency=timed,
+        end_to_end=latency(4.1, seed=5, runs=100),
+        footprint=Footprint(
+            load_ms=212.0, first_ms=3.1, peak_memory_bytes=121_000_000, base_memory_bytes=41_000_000
+        ),
+        machine=report.measure.machine,
+    )
+
+
+def test_bench(report):
+    assert (
+        shown(terminal_device.bench, bench_record(report), width=80)
+        == f"""\
+flowers.edgetl, variant int8-cpu-x86
+scenario         single-stream, batch 1, 2 threads
+p90 latency      1.23 ms
+load             212 ms
+first inference  3.10 ms
+peak memory      121 MB, of which Python and numpy 41.0 MB
+machine          Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz x2, Linux 6.1
+                 x86_64
+
+timed       p50 ms  p90 ms  p99 ms  mean ms  images/s  calls  warm-up
+{rule(69)}
+model         1.16    1.23    1.65     1.19       841    200       20
+end to end    4.08    4.34    5.61     4.15       241    100       20
+
+"""
+    )
+
+
+def test_bench_of_a_server(report):
+    record = dataclasses.replace(
+        bench_record(report), scenario="server", metric="p99_ms", rate=400.0, bound_ms=15.0, holds=False
+    )
+    assert "server           400 queries a second, p99 bound 15.0 ms NOT kept\n" in shown(
+        terminal_device.bench, record
+    )
+    throughput = dataclasses.replace(record, metric="throughput", value=1234.5, rate=None, end_to_end=None)
+    told = shown(terminal_device.bench, throughput)
+    assert "throughput       1,234 images/s\n" in told
+    assert "end to end" not in told
+
+
+def gate_report(report, *, passed: bool) -> GateReport:
+    checks = (
+        GateCheck(
+            name="accuracy",
+            unit="top-1",
+            baseline=0.968,
+            current=0.968 if passed else 0.941,
+            change=0.0 if passed else -0.027,
+            interval=None,
+            limit=0.01,
+            judged=True,
+            passed=passed,
+            sentence="Top-1 fell.",
+        ),
+        GateCheck(
+            name="latency",
+            unit="ms",
+            baseline=1.17,
+            current=1.31,
+            change=0.12,
+            interval=(0.1, 0.14),
+            limit=0.1,
+            judged=False,
+            passed=True,
+            sentence="Latency is not judged.",
+        ),
+        GateCheck(
+            name="size",
+            unit="bytes",
+            baseline=1_317_220,
+            current=1_317_220,
+            change=0.0,
+            interval=None,
+            limit=0.05,
+            judged=True,
+            passed=True,
+            sentence="Size is the same.",
+        ),
+    )
+    return GateReport(
+        baseline="old.edgetl",
+        current="new.edgetl",
+        variant="int8-cpu-x86",
+        passed=passed,
+        checks=checks,
+        machine=report.measure.machine,
+    )
+
+
+def test_gate_that_fails(report):
+    assert (
+        shown(terminal_device.gate, gate_report(report, passed=False), width=80)
+        == f"""\
+new.edgetl (variant int8-cpu-x86) against old.edgetl
+check     baseline      now       change      allowed  result
+{rule(65)}
+accuracy     96.8%    94.1%  -2.7 points  -1.0 points  FAILED
+latency    1.17 ms  1.31 ms       +12.0%            -  not judged
+size        1.3 MB   1.3 MB        +0.0%        +5.0%  passed
+
+- Top-1 fell.
+- Latency is not judged.
+- Size is the same.
+Gate FAILED: accuracy.
+"""
+    )
+
+
+def test_gate_that_passes(report):
+    told = shown(terminal_device.gate, gate_report(report, passed=True), width=80)
+    assert told.endswith("Gate passed.\n")
+    assert "accuracy     96.8%    96.8%  0.0 points  -1.0 points  passed\n" in told
+
+
+def test_doctor():
+    checkup = Checkup(
+        machine="x86_64, Linux, Python 3.11.2",
+        parts=(
+            Part(name="ONNX Runtime", available=True, detail="1.31.1"),
+            Part(
+                name="CUDA GPU",
+                available=False,
+                detail="nvidia-smi finds no GPU here",
+                remedy="use a GPU machine",
+            ),
+        ),
+    )
+    assert (
+        shown(terminal_device.doctor, checkup)
+        == f"""\
+x86_64, Linux, Python 3.11.2
+
+     part          found                         to get it
+{rule(66)}
+yes  ONNX Runtime  1.31.1
+no   CUDA GPU      nvidia-smi finds no GPU here  use a GPU machine
+
+"""
+    )
+
+
+def test_engine():
+    record = EngineRecord(
+        target="tensorrt-rtx",
+        compute_capabilities=("86", "89"),
+        tensorrt_version="1.7.1",
+        batch=(1, 4, 8),
+        size_bytes=3_141_000,
+        sha256="ab" * 32,
+        seconds=2.31,
+    )
+    assert (
+        shown(terminal_device.engine, record)
+        == f"""\
+target              tensorrt-rtx 1.7.1
+compute capability  86, 89
+batch               1 to 8, tuned for 4
+size                3.1 MB
+SHA-256             {"ab" * 32}
+built in            2.3 s
+
+"""
+    )
