@@ -319,7 +319,8 @@ def _resize(
 def _crop_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
     """The part of the image, in its own pixels, that a resize followed by a centre crop would keep.
 
-    Resampling from this box gives the very pixels of the two steps, without the pixels that would be cut off.
+    Resampling from this box gives the pixels of the two steps, up to the rounding between Pillow's two passes,
+    and costs nothing for what would be cut off.
     """
     target, shorter = spec.resized_side, min(size)
     box = []
