@@ -10,6 +10,9 @@ import subprocess
 from pathlib import Path
 
 from edgetl.records import Machine
+from edgetl.runtime.onnx_backend import usable_cores
+
+__all__ = ["describe", "usable_cores"]
 
 
 def describe(root: Path = Path("/")) -> Machine:
@@ -27,13 +30,6 @@ def describe(root: Path = Path("/")) -> Machine:
         gpu=_gpu(),
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     )
-
-
-def usable_cores() -> int:
-    """Number of logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu(root: Path) -> str:

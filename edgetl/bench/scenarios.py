@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from edgetl.bench.machine import usable_cores
 from edgetl.bench.statistics import percentile, summarise
 from edgetl.bench.timer import Clock, quiet_gc, time_calls
 from edgetl.errors import ConfigError
@@ -46,7 +47,7 @@ class BenchOptions:
     Attributes:
         scenario: the load pattern.
         batch: images a call, only for offline; its default is 32. The other scenarios fix theirs.
-        threads: threads of the engine.
+        threads: threads of the engine; every usable core where unset.
         warmup: calls before the first sample.
         runs: samples.
         rate: server: mean arrivals a second; half of what the model can serve where unset.
@@ -60,7 +61,7 @@ class BenchOptions:
 
     scenario: Scenario = Scenario.SINGLE_STREAM
     batch: int | None = None
-    threads: int = 2
+    threads: int | None = None
     warmup: int = 20
     runs: int = 200
     rate: float | None = None
@@ -73,7 +74,7 @@ class BenchOptions:
         rules = [
             (self.batch is None or self.batch >= 1, f"batch is {self.batch}, expected 1 or more."),
             (self.batch is None or offline, f"batch is set by {self.scenario}; only offline takes one."),
-            (self.threads >= 1, f"threads is {self.threads}, expected 1 or more."),
+            (self.threads is None or self.threads >= 1, f"threads is {self.threads}, expected 1 or more."),
             (self.warmup >= 0, f"warmup is {self.warmup}, expected 0 or more."),
             (self.runs >= 1, f"runs is {self.runs}, expected 1 or more."),
             (self.rate is None or self.rate > 0, f"rate is {self.rate}, expected more than 0."),
@@ -82,6 +83,11 @@ class BenchOptions:
         ]
         if problems := [sentence for holds, sentence in rules if not holds]:
             raise ConfigError(problems)
+
+    @property
+    def engine_threads(self) -> int:
+        """Threads of the engine, as a number."""
+        return self.threads or usable_cores()
 
     @property
     def images_per_call(self) -> int:
@@ -213,8 +219,7 @@ def _server(
 
 def _wait_until(moment: int, clock: Clock, sleep: Callable[[float], None]) -> None:
     while (left := moment - clock()) > 0:
-        if left > _AWAKE_NS:
-            sleep((left - _AWAKE_NS) / 1e9)
+        sleep(max(0, left - _AWAKE_NS) / 1e9)
 
 
 def _summary(samples: list[float], options: BenchOptions, throughput: float | None = None) -> Latency:
@@ -222,7 +227,7 @@ def _summary(samples: list[float], options: BenchOptions, throughput: float | No
         samples,
         scenario=options.scenario.value,
         batch=options.images_per_call,
-        threads=options.threads,
+        threads=options.engine_threads,
         warmup=options.warmup,
         throughput=throughput,
     )

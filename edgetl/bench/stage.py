@@ -72,14 +72,14 @@ def run(
     from edgetl.runtime.session import load
 
     images = open_bundle(inputs.bundle).golden_images()
-    with load(inputs.bundle, variant=inputs.variant, threads=config.threads) as session:
+    with load(inputs.bundle, variant=inputs.variant, threads=config.engine_threads) as session:
         variant = variant_name(session.manifest, inputs.variant)
         result = measure(model_call(session, images, config.images_per_call), config, progress=progress)
         end_to_end = measure_end_to_end(session, images, config, progress) if config.end_to_end else None
     footprint = measure_fresh(
         inputs.bundle,
         variant=inputs.variant,
-        threads=config.threads,
+        threads=config.engine_threads,
         batch=config.images_per_call,
         progress=progress,
     )
@@ -126,7 +126,8 @@ def measure_end_to_end(
     supply, batch = itertools.cycle(images), options.images_per_call
 
     def call() -> object:
-        return session.predict(list(itertools.islice(supply, batch)))
+        # One image is given as users give it: alone, not in a list.
+        return session.predict(next(supply) if batch == 1 else list(itertools.islice(supply, batch)))
 
     runs = min(options.runs, _END_TO_END_RUNS)
     samples = time_calls(call, warmup=min(options.warmup, runs), runs=runs, progress=progress)
@@ -134,7 +135,7 @@ def measure_end_to_end(
         samples,
         scenario=f"{options.scenario.value}, end to end",
         batch=batch,
-        threads=options.threads,
+        threads=options.engine_threads,
         warmup=min(options.warmup, runs),
     )
 

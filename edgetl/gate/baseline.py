@@ -10,7 +10,7 @@ from typing import Literal
 
 from edgetl import __version__, files
 from edgetl.errors import BaselineError
-from edgetl.records import Evaluation, Latency, Machine, from_json, to_json
+from edgetl.records import Evaluation, Latency, Machine, from_json
 
 SCHEMA_VERSION = 1
 
@@ -49,14 +49,13 @@ class Baseline:
     latency: Latency
     machine: Machine
 
+    def save(self, path: Path) -> None:
+        """Write it atomically.
 
-def save(baseline: Baseline, path: Path) -> None:
-    """Write a baseline atomically.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    files.write_json(path, baseline)
+        Raises:
+            StorageError: it cannot be written.
+        """
+        files.write_json(path, self)
 
 
 def load(path: Path) -> Baseline:
@@ -89,11 +88,6 @@ def load(path: Path) -> Baseline:
     except ValueError as error:
         raise BaselineError(f"{path} is a broken baseline: {error}.") from error
     return baseline
-
-
-def digest(baseline: Baseline) -> str:
-    """SHA-256 of a baseline's content."""
-    return files.sha256_json(to_json(baseline))
 
 
 def _check(baseline: Baseline) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgetl import files
-from edgetl.bench.machine import describe
+from edgetl.bench.machine import describe, usable_cores
 from edgetl.bench.scenarios import Scenario
 from edgetl.bench.stage import Model, model_call, variant_name
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_interleaved
-from edgetl.errors import BaselineError, DataError
+from edgetl.errors import BaselineError, DataError, ImageError
 from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.metrics import evaluate_predictions
 from edgetl.progress import SILENT, Progress
@@ -27,47 +28,57 @@ if TYPE_CHECKING:
 _EVALUATION_BATCH = 16
 
 
-class LabelledImage(Protocol):
-    """One image of a set: its file, the index of its class in the set's labels, and its SHA-256."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        ...
-
-    @property
-    def label(self) -> int:
-        """Index into the set's labels."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the file."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class ImageSet:
-    """Images that accuracy is measured on. `labels` are their class names, in any order."""
+class LabelledImage:
+    """An image file, its class name, and the SHA-256 of its content."""
 
-    labels: tuple[str, ...]
-    images: tuple[LabelledImage, ...]
+    path: Path
+    label: str
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How latency is sampled: threads of the engine, uncounted calls, counted calls."""
+    """How latency is sampled: threads of the engine (every usable core where unset) and calls."""
 
-    threads: int = 2
+    threads: int | None = None
     warmup: int = 20
     runs: int = 200
+
+    @property
+    def engine_threads(self) -> int:
+        """Threads of the engine, as a number."""
+        return self.threads or usable_cores()
+
+
+Images = Sequence[LabelledImage]
+
+
+def open_images(data: Path | None, *, progress: Progress = SILENT) -> tuple[LabelledImage, ...] | None:
+    """The labelled images of a folder or CSV: its test split, else its validation split, else all.
+
+    Raises:
+        DataError: there is nothing to read; None for `data` gives None.
+    """
+    if data is None:
+        return None
+    from edgetl.data.sources import find
+
+    entries = find(str(data), progress=progress).entries
+    splits = {entry.split for entry in entries}
+    chosen = next((split for split in ("test", "val") if split in splits), None)
+    return tuple(
+        LabelledImage(path=entry.path, label=entry.label, sha256=_sha256(entry.path))
+        for entry in sorted(entries, key=lambda entry: entry.path)
+        if chosen is None or entry.split == chosen
+    )
 
 
 def capture(
     bundle: Path,
     *,
     variant: str | None = None,
-    images: ImageSet | None = None,
+    images: Images | None = None,
     timing: Timing | None = None,
     progress: Progress = SILENT,
 ) -> Baseline:
@@ -94,7 +105,7 @@ def capture_pair(
     candidate: Path,
     *,
     variant: str | None = None,
-    images: ImageSet | None = None,
+    images: Images | None = None,
     timing: Timing | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Baseline, Baseline]:
@@ -109,12 +120,10 @@ def capture_pair(
 def _capture(
     bundles: Sequence[Path],
     variant: str | None,
-    images: ImageSet | None,
+    images: Images | None,
     timing: Timing,
     progress: Progress,
 ) -> list[Baseline]:
-    from contextlib import ExitStack
-
     from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
@@ -122,7 +131,7 @@ def _capture(
         sessions: list[Model] = []
         calls: dict[str, Callable[[], object]] = {}
         for number, path in enumerate(bundles):
-            session = stack.enter_context(load(path, variant=variant, threads=timing.threads))
+            session = stack.enter_context(load(path, variant=variant, threads=timing.engine_threads))
             sessions.append(session)
             calls[str(number)] = model_call(session, open_bundle(path).golden_images(), 1)
         timed = time_interleaved(calls, warmup=timing.warmup, runs=timing.runs, progress=progress)
@@ -154,12 +163,12 @@ def _latency(samples_ms: list[float], timing: Timing) -> Latency:
         samples_ms,
         scenario=Scenario.SINGLE_STREAM.value,
         batch=1,
-        threads=timing.threads,
+        threads=timing.engine_threads,
         warmup=timing.warmup,
     )
 
 
-def _accuracy(session: Model, variant: str | None, images: ImageSet | None, progress: Progress) -> Accuracy:
+def _accuracy(session: Model, variant: str | None, images: Images | None, progress: Progress) -> Accuracy:
     if images is not None:
         return measure_accuracy(session, images, progress=progress)
     found = _variant(session.manifest, variant)
@@ -175,7 +184,7 @@ def _accuracy(session: Model, variant: str | None, images: ImageSet | None, prog
     )
 
 
-def measure_accuracy(session: Model, images: ImageSet, *, progress: Progress = SILENT) -> Accuracy:
+def measure_accuracy(session: Model, images: Images, *, progress: Progress = SILENT) -> Accuracy:
     """Score a session on labelled images, and keep which ones were right.
 
     Raises:
@@ -185,24 +194,25 @@ def measure_accuracy(session: Model, images: ImageSet, *, progress: Progress = S
     from edgetl.preprocess import load_batch
 
     names = session.manifest.labels
-    if unknown := sorted(set(images.labels) - set(names)):
-        raise DataError(f"The image set has the class {unknown[0]!r}, which the bundle does not know.")
-    if not images.images:
+    if not images:
         raise DataError("The image set has no images.")
-    labels = np.array([names.index(images.labels[image.label]) for image in images.images], dtype=np.int64)
+    if unknown := sorted({image.label for image in images} - set(names)):
+        raise DataError(
+            f"The image set has the class {unknown[0]!r}, which {session.manifest.name} does not know."
+        )
+    position = {name: index for index, name in enumerate(names)}
+    labels = np.array([position[image.label] for image in images], dtype=np.int64)
     predicted = np.empty(len(labels), dtype=np.int64)
     with progress.task(f"Scoring {session.manifest.name}", len(labels)) as bar:
         for start in range(0, len(labels), _EVALUATION_BATCH):
-            part = images.images[start : start + _EVALUATION_BATCH]
+            part = images[start : start + _EVALUATION_BATCH]
             batch = load_batch([image.path for image in part], session.manifest.preprocess)
             predicted[start : start + len(part)] = session.run(batch).argmax(axis=1)
             bar.advance(len(part))
     return Accuracy(
         source="measured",
         evaluation=evaluate_predictions(labels, predicted, names),
-        images_sha256=files.sha256_json(
-            [[image.sha256, images.labels[image.label]] for image in images.images]
-        ),
+        images_sha256=files.sha256_json([[image.sha256, image.label] for image in images]),
         hits="".join("1" if right else "0" for right in labels == predicted),
     )
 
@@ -211,6 +221,13 @@ def _identity(split: str, data_sha256: str, evaluation: Evaluation) -> str:
     """Which images a bundle's own score belongs to, as far as the bundle tells."""
     counts = [[score.label, score.support] for score in evaluation.classes]
     return files.sha256_json([split, data_sha256, counts])
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return files.sha256_file(path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _variant(manifest: Manifest, wanted: str | None) -> Variant:

@@ -59,8 +59,8 @@ def compare(
 ) -> GateReport:
     """Hold a bundle's figures to a baseline.
 
-    Accuracy fails when top-1 drops by more than the limit. Latency fails when the increase of the median
-    surely exceeds the limit: when the lower end of the ratio's 95% bootstrap interval does. Size fails above it.
+    Accuracy fails when top-1 drops by more than the limit, size when it grows by more. Latency fails when the
+    increase of the median surely exceeds the limit: when the lower end of its 95% bootstrap interval does.
 
     Args:
         baseline: the figures to hold to.
@@ -146,7 +146,8 @@ def _accuracy(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
     sentence = (
         f"Top-1 went from {before.evaluation.top1:.1%} to {now.evaluation.top1:.1%} on "
         f"{now.evaluation.images} images: "
-        f"{_points(change)} points ({sure}); " + _verdict(passed, f"a drop of {100 * limit:.3g} points")
+        f"{_points(change)} points ({sure}); "
+        + _verdict(passed, f"a drop of {100 * limit:.3g} point" + ("" if limit == 0.01 else "s"))
     )
     return GateCheck(
         name="accuracy",
@@ -198,8 +199,8 @@ def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
     change = current.size_bytes / baseline.size_bytes - 1
     passed = change <= limit + _ROUNDING
     sentence = (
-        f"The model file went from {baseline.size_bytes:,} to {current.size_bytes:,} bytes: {_percent(change)}; "
-        + _verdict(passed, f"an increase of {100 * limit:.3g}%")
+        f"The model file went from {baseline.size_bytes:,} to {current.size_bytes:,} bytes: "
+        f"{_percent(change)}; " + _verdict(passed, f"an increase of {100 * limit:.3g}%")
     )
     return GateCheck(
         name="size",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from edgetl.gate.capture import ImageSet, Timing
     from edgetl.gate.compare import Limits
     from edgetl.records import GateReport
 
@@ -26,13 +25,13 @@ class Gate(Protocol):
         *,
         baseline: str | Path | None = None,
         against: str | Path | None = None,
+        data: str | Path | None = None,
         variant: str | None = None,
-        images: ImageSet | None = None,
+        threads: int | None = None,
         limits: Limits | None = None,
-        timing: Timing | None = None,
         allow_other_machine: bool = False,
     ) -> GateReport:
-        """Hold a bundle to a baseline file or to another bundle; see `edgetl.gate.stage.run`.
+        """Hold a bundle to a baseline file, or to another bundle measured beside it; see `edgetl.gate.stage`.
 
         Raises:
             AssertionError: something got worse than the limits allow; the message is the table.
@@ -52,26 +51,33 @@ def _gate(
     *,
     baseline: str | Path | None = None,
     against: str | Path | None = None,
+    data: str | Path | None = None,
     variant: str | None = None,
-    images: ImageSet | None = None,
+    threads: int | None = None,
     limits: Limits | None = None,
-    timing: Timing | None = None,
     allow_other_machine: bool = False,
 ) -> GateReport:
     __tracebackhide__ = True
-    from edgetl.gate.compare import Limits
-    from edgetl.gate.stage import GateInputs, GateOptions, run
+    from edgetl.errors import BaselineError
+    from edgetl.gate.stage import gate_against, gate_baseline
 
-    report = run(
-        GateOptions(limits=limits or Limits(), timing=timing, allow_other_machine=allow_other_machine),
-        GateInputs(
-            bundle=Path(bundle),
+    images = Path(data) if data is not None else None
+    if baseline is not None and against is None:
+        report = gate_baseline(
+            Path(bundle),
+            Path(baseline),
+            limits=limits,
+            data=images,
             variant=variant,
-            baseline=Path(baseline) if baseline is not None else None,
-            against=Path(against) if against is not None else None,
-            images=images,
-        ),
-    )
+            threads=threads,
+            allow_other_machine=allow_other_machine,
+        )
+    elif against is not None and baseline is None:
+        report = gate_against(
+            Path(bundle), Path(against), limits=limits, data=images, variant=variant, threads=threads
+        )
+    else:
+        raise BaselineError("Name one thing to compare with: baseline=FILE or against=BUNDLE.")
     if not report.passed:
         raise AssertionError(failure_text(report))
     return report

@@ -2,71 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgetl.errors import BaselineError
 from edgetl.gate import baseline as baselines
-from edgetl.gate.capture import ImageSet, Timing, capture, capture_pair
+from edgetl.gate.baseline import Baseline
+from edgetl.gate.capture import Timing, capture, capture_pair, open_images
 from edgetl.gate.compare import Limits, compare
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateOptions:
-    """What passes, how latency is sampled, and what to do on another machine than the baseline's.
+def make_baseline(
+    bundle: Path,
+    *,
+    data: Path | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    warmup: int = 20,
+    runs: int = 200,
+    progress: Progress = SILENT,
+) -> Baseline:
+    """Measure a bundle here, to hold later ones to.
 
-    `timing` is taken from the baseline where unset, so that like is compared with like.
+    Args:
+        bundle: the bundle.
+        data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
+        variant: its variant, the default one where unset.
+        threads: threads of the engine; every usable core where unset.
+        warmup: calls before the first latency sample.
+        runs: latency samples.
+        progress: told of images and samples.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        BaselineError: no images were given and the bundle has no score of its own.
+        DataError: the images cannot be used, or have a class that the bundle does not know.
     """
-
-    limits: Limits = field(default_factory=Limits)
-    timing: Timing | None = None
-    allow_other_machine: bool = False
+    timing = Timing(threads=threads, warmup=warmup, runs=runs)
+    return capture(bundle, variant=variant, images=open_images(data), timing=timing, progress=progress)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateInputs:
-    """The bundle, and either a `baseline` file or another bundle `against` which it is measured.
+def gate_baseline(
+    bundle: Path,
+    baseline: Path,
+    *,
+    limits: Limits | None = None,
+    data: Path | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    allow_other_machine: bool = False,
+    progress: Progress = SILENT,
+) -> GateReport:
+    """Measure a bundle and hold it to a stored baseline.
 
-    `images` measures accuracy on them; the bundles' own test scores are compared where unset.
-    """
-
-    bundle: Path
-    variant: str | None = None
-    baseline: Path | None = None
-    against: Path | None = None
-    images: ImageSet | None = None
-
-
-def run(config: GateOptions, inputs: GateInputs, *, progress: Progress = SILENT) -> GateReport:
-    """Measure and compare.
+    Latency is sampled as the baseline's was; `threads` overrides its thread count. The other arguments are as
+    in `make_baseline`.
 
     Returns:
         The report; `passed` is False where something got worse than the limits allow.
 
     Raises:
-        BaselineError: no baseline was named, it is missing or broken, or not comparable. Never a pass.
-        BundleError: a bundle cannot be used.
+        BaselineError: the baseline is missing or broken, or not comparable. Never a pass.
+        BundleError: the bundle cannot be used.
     """
-    if (inputs.baseline is None) == (inputs.against is None):
-        raise BaselineError("Name one thing to compare with: a baseline file, or another bundle.")
-    if inputs.against is not None:
-        before, now = capture_pair(
-            inputs.against,
-            inputs.bundle,
-            variant=inputs.variant,
-            images=inputs.images,
-            timing=config.timing,
-            progress=progress,
-        )
-        return compare(before, now, config.limits, interleaved=True)
-    assert inputs.baseline is not None
-    stored = baselines.load(inputs.baseline)
-    timing = config.timing or Timing(
-        threads=stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
+    stored = baselines.load(baseline)
+    timing = Timing(
+        threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
-    current = capture(
-        inputs.bundle, variant=inputs.variant, images=inputs.images, timing=timing, progress=progress
+    current = capture(bundle, variant=variant, images=open_images(data), timing=timing, progress=progress)
+    return compare(stored, current, limits, allow_other_machine=allow_other_machine)
+
+
+def gate_against(
+    bundle: Path,
+    reference: Path,
+    *,
+    limits: Limits | None = None,
+    data: Path | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    warmup: int = 20,
+    runs: int = 200,
+    progress: Progress = SILENT,
+) -> GateReport:
+    """Measure a bundle and a reference bundle in this process, their calls in turn, and compare.
+
+    Arguments, result and errors are as in `make_baseline` and `gate_baseline`.
+    """
+    before, now = capture_pair(
+        reference,
+        bundle,
+        variant=variant,
+        images=open_images(data),
+        timing=Timing(threads=threads, warmup=warmup, runs=runs),
+        progress=progress,
     )
-    return compare(stored, current, config.limits, allow_other_machine=config.allow_other_machine)
+    return compare(before, now, limits, interleaved=True)

@@ -1,0 +1,104 @@
+"""Tiny real bundles for the tests of bench and gate."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.manifest import Provenance
+from edgetl.bundle.pack import Contents, VariantSource, pack
+from edgetl.metrics import evaluate_predictions
+from edgetl.preprocess import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
+from edgetl.records import Evaluation
+from edgetl.runtime.onnx_backend import OnnxBackend
+
+LABELS = ("red", "green", "blue")
+SIZE = 16
+SPEC = PreprocessSpec(
+    size=SIZE,
+    resize=Resize.SQUASH,
+    crop_fraction=1.0,
+    interpolation=Interpolation.BILINEAR,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+)
+
+
+def colour_png(label: int, shade: int = 200, noise: int = 0) -> bytes:
+    """A picture whose class is its strongest channel."""
+    generator = np.random.default_rng(noise)
+    pixels = np.full((20, 24, 3), 40, dtype=np.uint8)
+    pixels[..., label] = shade
+    pixels += generator.integers(0, 20, pixels.shape, dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_model(path: Path, *, layers: int = 1, weights: np.ndarray | None = None) -> None:
+    """Mean colour times `weights` (3, classes), after `layers` convolutions that only take time."""
+    matrix = np.eye(3, dtype=np.float32) if weights is None else weights.astype(np.float32)
+    identity = np.zeros((3, 3, 7, 7), dtype=np.float32)
+    identity[range(3), range(3), 3, 3] = 1
+    nodes, name = [], "images"
+    for layer in range(layers):
+        nodes.append(helper.make_node("Conv", [name, "identity"], [f"c{layer}"], pads=[3, 3, 3, 3]))
+        name = f"c{layer}"
+    nodes += [
+        helper.make_node("GlobalAveragePool", [name], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", matrix.shape[1]])],
+        [numpy_helper.from_array(identity, "identity"), numpy_helper.from_array(matrix, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(path))
+
+
+def evaluation(right: int, images: int = 90) -> Evaluation:
+    """Scores of a classifier that got `right` of `images` images, spread over the classes."""
+    labels = np.arange(images) % 3
+    predicted = np.where(np.arange(images) < right, labels, (labels + 1) % 3)
+    return evaluate_predictions(labels, predicted, LABELS)
+
+
+def write_bundle(
+    path: Path,
+    *,
+    layers: int = 1,
+    weights: np.ndarray | None = None,
+    test: Evaluation | None = None,
+    data_sha256: str = "d" * 64,
+    labels: tuple[str, ...] = LABELS,
+) -> Path:
+    """Pack a bundle of one float32 variant with three golden images."""
+    model = path.with_suffix(".onnx")
+    write_model(model, layers=layers, weights=weights)
+    images = tuple(colour_png(label) for label in range(3))
+    pixels = np.stack([load_pixels(image, SPEC) for image in images])
+    with OnnxBackend(model, threads=1) as backend:
+        logits = backend.run(normalise(pixels, SPEC))
+    pack(
+        Contents(
+            name=path.stem,
+            labels=labels,
+            preprocess=SPEC,
+            variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model, test=test)],
+            default="fp32",
+            golden=GoldenSet(images=images, pixels=pixels, logits={"fp32": logits}),
+            provenance=Provenance(data_sha256=data_sha256),
+        ),
+        path,
+    )
+    return path

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgetl.bench.memory import measure_fresh
+from edgetl.bench.scenarios import BenchOptions, Scenario
+from edgetl.bench.stage import BenchInputs, run, variant_name
+from edgetl.bundle.archive import open_bundle
+from edgetl.errors import BundleError, EdgetlError
+from edgetl.files import read_json, sha256_file
+from edgetl.records import BenchRecord
+from tests.bench_stage.bundles import write_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "colours.edgetl")
+
+
+def test_a_bundle_is_measured_and_the_record_kept(bundle: Path, tmp_path: Path) -> None:
+    record = run(BenchOptions(runs=30, warmup=3, threads=1), BenchInputs(bundle=bundle), out=tmp_path)
+    assert (record.bundle, record.variant, record.scenario) == ("colours.edgetl", "fp32", "single-stream")
+    assert record.bundle_sha256 == sha256_file(bundle)
+    assert record.metric == "p90_ms"
+    assert record.value == record.latency.p90_ms
+    assert (record.latency.runs, len(record.latency.samples_ms), record.latency.threads) == (30, 30, 1)
+    assert record.end_to_end is not None
+    # Decoding comes on top of the model.
+    assert record.end_to_end.p50_ms > record.latency.p50_ms
+    assert record.end_to_end.scenario == "single-stream, end to end"
+    assert record.footprint.load_ms > 0
+    assert record.footprint.peak_memory_bytes > record.footprint.base_memory_bytes > 2**22
+    assert record.machine.cores >= 1
+    assert read_json(tmp_path / "bench.json", BenchRecord) == record
+
+
+def test_batches_reach_the_model(bundle: Path) -> None:
+    options = BenchOptions(scenario=Scenario.OFFLINE, batch=5, runs=4, warmup=0, threads=1, end_to_end=False)
+    record = run(options, BenchInputs(bundle=bundle, variant="fp32"))
+    assert (record.latency.batch, record.metric, record.end_to_end) == (5, "throughput", None)
+    assert record.value == record.latency.throughput > 0
+
+
+def test_an_unknown_variant_is_named(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="int8"):
+        run(BenchOptions(runs=2), BenchInputs(bundle=bundle, variant="int8"))
+    with pytest.raises(BundleError, match="colours has no variant 'int8'; it has fp32"):
+        variant_name(open_bundle(bundle).manifest, "int8")
+
+
+def test_a_missing_bundle_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no bundle at .*gone\.edgetl"):
+        run(BenchOptions(runs=2), BenchInputs(bundle=tmp_path / "gone.edgetl"))
+
+
+def test_a_fresh_process_that_fails_passes_on_its_message(tmp_path: Path) -> None:
+    with pytest.raises(EdgetlError, match=r"could not be loaded in a fresh process: .*gone\.edgetl"):
+        measure_fresh(tmp_path / "gone.edgetl", repeats=1)
+
+
+def test_bench_and_gate_are_free_of_the_host_side() -> None:
+    code = (
+        "import sys, edgetl.bench.stage, edgetl.bench.memory, edgetl.gate.stage, edgetl.gate.compare\n"
+        "heavy = {'torch', 'timm', 'pydantic', 'onnx', 'onnxruntime', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
