@@ -57,7 +57,9 @@ def variants(report: RunReport) -> Markup:
     chart = figure(lambda width: accuracy_latency(measure, width), caption.strip())
     rows = [_teacher_row(measure)]
     for i, variant in enumerate(measure.variants):
-        name = tag("span", _swatch(series_class(i)), variant.name, css="named")
+        name = tag(
+            "span", _swatch(series_class(i)), variant.name, css="named" if len(variant.name) <= 22 else ""
+        )
         default = variant.name == measure.default
         rows.append(
             Row(

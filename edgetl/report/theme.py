@@ -141,9 +141,9 @@ svg .cell.on{fill:#fff;font-weight:600}
 """
 
 _SMALL = """
-@media (max-width:1000px){.cards{grid-template-columns:repeat(2,1fr)}}
-@media (max-width:900px){.columns{grid-template-columns:minmax(0,1fr)}}
-@media (max-width:760px){
+@media screen and (max-width:1000px){.cards{grid-template-columns:repeat(2,1fr)}}
+@media screen and (max-width:900px){.columns{grid-template-columns:minmax(0,1fr)}}
+@media screen and (max-width:760px){
 .wide{display:none}.narrow{display:block}
 main,header,footer{padding-left:12px;padding-right:12px}
 header{padding-top:20px}
@@ -156,17 +156,21 @@ dl{grid-template-columns:repeat(auto-fill,minmax(140px,1fr))}
 .scroll tbody th:first-child,.scroll thead th:first-child{position:sticky;left:0;background:var(--card);z-index:1}
 .scroll tr.default>*:first-child{background:var(--band)}
 }
-@media (max-width:520px){.cards{grid-template-columns:minmax(0,1fr)}}
+@media screen and (max-width:520px){.cards{grid-template-columns:minmax(0,1fr)}}
 """
 
 _PRINT = """
+@page{margin:12mm}
 @media print{
 body{font-size:12px;background:#fff}
 main,header,footer{max-width:none;padding:0}
 section,.card,.verdict{box-shadow:none}
+.cards{grid-template-columns:repeat(2,1fr);gap:10px}
+th,td{padding:4px 6px}
+table{font-size:11px}
 section{border:0;border-top:1px solid var(--rule);border-radius:0;padding:14px 0}
 figure,tr,.card,.verdict{break-inside:avoid}
-h2,h3{break-after:avoid}
+h2,h3,.lead,.legend{break-after:avoid}
 nav{display:none}
 .scroll{overflow:visible}
 pre{white-space:pre-wrap}

@@ -1,0 +1,13 @@
+import subprocess
+import sys
+
+
+def test_reports_need_neither_torch_nor_an_engine_nor_rich():
+    code = (
+        "import sys\n"
+        "import edgetl.report.html, edgetl.report.terminal, edgetl.report.terminal_device, edgetl.report.terminal_stages\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'onnx', 'onnxruntime', 'pydantic', 'rich', 'sklearn', 'PIL'}\n"
+        "print(sorted(heavy & {m.partition('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
