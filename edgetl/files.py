@@ -28,6 +28,7 @@ _DISK_ERRORS = {
     errno.EROFS,
     errno.EFBIG,
     errno.ENOTDIR,
+    errno.EEXIST,
 }
 
 

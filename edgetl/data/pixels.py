@@ -75,6 +75,6 @@ def _key(samples: Sequence[Sample], spec: PreprocessSpec) -> str:
 def _reopen(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None

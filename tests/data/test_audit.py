@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl.data import audit as audits
+from edgetl.data.audit import OddSize, audit
+from edgetl.data.index import DataIndex, build_index
+from edgetl.progress import SILENT
+from tests.data.images import Settings, fill, write
+
+
+def build(root: Path, bad_images: str = "refuse") -> DataIndex:
+    return build_index(Settings(source=str(root), bad_images=bad_images), progress=SILENT)
+
+
+def sound(root: Path) -> Path:
+    fill(root, {f"train/{label}": 20 for label in "ab"})
+    return fill(root, {f"{split}/{label}": 3 for split in ("val", "test") for label in "ab"}, start=100)
+
+
+def test_sound_set_has_no_problems(tmp_path: Path) -> None:
+    report = audit(build(sound(tmp_path)))
+    assert report.problems() == ()
+    assert report.images == 52
+    assert report.counts["train"] == {"a": 20, "b": 20}
+    assert report.imbalance == 1.0
+    assert report.median_size == (8, 8)
+
+
+def test_equal_files(tmp_path: Path) -> None:
+    sound(tmp_path)
+    original = tmp_path / "train" / "a" / "000.png"
+    shutil.copy(original, tmp_path / "train" / "a" / "same.png")
+    shutil.copy(original, tmp_path / "test" / "b" / "leak.png")
+    report = audit(build(tmp_path))
+    group = ("train/a/000.png", "train/a/same.png", "test/b/leak.png")
+    assert report.duplicates == report.leaks == report.conflicts == (group,)
+    assert report.near_duplicates == ()
+    assert report.problems() == (
+        "1 images are in more than one split; remove them from all but one.",
+        "1 images stand under more than one label; keep the right one.",
+        "2 files are copies of others; they count twice.",
+    )
+
+
+def test_near_duplicates_across_splits(tmp_path: Path) -> None:
+    sound(tmp_path)
+    rng = np.random.default_rng(5)
+    picture = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize(
+        (64, 64), Image.Resampling.BICUBIC
+    )
+    picture.save(tmp_path / "train" / "a" / "original.png")
+    picture.resize((50, 50)).save(tmp_path / "test" / "a" / "smaller.jpg", quality=60)
+    picture.save(tmp_path / "train" / "a" / "not across splits.jpg")
+    report = audit(build(tmp_path))
+    [pair] = report.near_duplicates
+    assert pair.second == "test/a/smaller.jpg"
+    assert pair.first in ("train/a/original.png", "train/a/not across splits.jpg")
+    assert pair.bits <= audits.NEAR_BITS
+    assert report.problems()[0].startswith("1 images of val and test have a near-copy in another split")
+
+
+def test_plain_images_of_other_brightness_are_not_near(tmp_path: Path) -> None:
+    sound(tmp_path)
+    for name, level in (("train/a/dark.png", 10), ("test/a/light.png", 240)):
+        Image.new("L", (32, 32), level).save(tmp_path / name)
+    assert audit(build(tmp_path)).near_duplicates == ()
+
+
+def test_imbalance_and_tiny_classes_and_skipped(tmp_path: Path) -> None:
+    sound(tmp_path)
+    fill(tmp_path, {"train/rare": 2}, start=300)
+    (tmp_path / "train" / "a" / "bad.png").write_bytes(b"")
+    report = audit(build(tmp_path, bad_images="skip"))
+    assert report.tiny_classes == (("rare", 2),)
+    assert report.imbalance == 10.0
+    problems = "\n".join(report.problems())
+    assert "1 images cannot be read" in problems
+    assert "The largest class has 10.0 times the training images of the smallest" in problems
+    assert "1 classes have fewer than 20 training images (rare)" in problems
+
+
+def test_odd_sizes_are_those_of_the_file(tmp_path: Path) -> None:
+    sound(tmp_path)
+    write(tmp_path / "train" / "a" / "huge.png", 400, side=200)
+    Image.new("RGB", (8, 90), "red").save(tmp_path / "train" / "b" / "strip.jpg")
+    report = audit(build(tmp_path))
+    assert report.odd_sizes == (
+        OddSize(path="train/a/huge.png", width=200, height=200),
+        OddSize(path="train/b/strip.jpg", width=8, height=90),
+    )
+    assert report.problems() == (
+        "2 images are far from the usual size of 8x8 pixels; look whether they belong here.",
+    )
+
+
+def test_difference_hash_and_popcount(monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = np.tile(np.arange(9, dtype=np.uint8), (1, 8, 1))
+    assert audits._dhash(np.concatenate([rising, rising[..., ::-1]])).tolist() == [2**64 - 1, 0]
+    values = np.random.default_rng(0).integers(0, 2**63, (3, 5), dtype=np.uint64)
+    expected = [[int(value).bit_count() for value in row] for row in values]
+    assert audits._popcount(values).tolist() == expected
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert audits._popcount(values).tolist() == expected
+
+
+def test_blocks_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound(tmp_path)
+    for split in ("train", "val", "test"):
+        buffer = io.BytesIO()
+        Image.open(tmp_path / "train" / "b" / "001.png").resize((40, 40)).save(
+            buffer, "JPEG", quality=80 + len(split)
+        )
+        (tmp_path / split / "b" / f"{split}.jpg").write_bytes(buffer.getvalue())
+    index = build(tmp_path)
+    whole = audit(index).near_duplicates
+    assert [(pair.first, pair.second) for pair in whole] == [
+        ("train/b/train.jpg", "val/b/val.jpg"),
+        ("train/b/train.jpg", "test/b/test.jpg"),
+    ]
+    monkeypatch.setattr(audits, "_BLOCK", 7)
+    assert audit(index).near_duplicates == whole

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import errno
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl.data import pixels
+from edgetl.data.index import DataIndex, build_index
+from edgetl.data.pixels import open_pixels
+from edgetl.errors import DataError, ImageError, StorageError
+from edgetl.preprocess import PreprocessSpec, Resize, load_pixels
+from tests.data.images import Recorder, Settings, fill
+
+SPEC = PreprocessSpec(size=16)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> DataIndex:
+    return build_index(Settings(source=str(fill(tmp_path / "set", {"a": 40, "b": 50}))))
+
+
+def test_pixels_are_those_of_preprocessing(index: DataIndex, tmp_path: Path) -> None:
+    recorder = Recorder()
+    opened = open_pixels(index.samples, SPEC, tmp_path / "cache", recorder)
+    assert opened.shape == (90, 16, 16, 3)
+    assert opened.dtype == np.uint8
+    assert isinstance(opened, np.memmap)
+    assert not opened.flags.writeable
+    assert all(np.array_equal(opened[at], load_pixels(s.path, SPEC)) for at, s in enumerate(index.samples))
+    assert recorder.steps == 90
+
+
+def test_file_is_used_again(index: DataIndex, tmp_path: Path) -> None:
+    first = open_pixels(index.samples, SPEC, tmp_path / "cache")
+    shutil.rmtree(index.root)
+    again = open_pixels(index.samples, replace(SPEC, mean=(0, 0, 0), std=(1, 1, 1)), tmp_path / "cache")
+    assert np.array_equal(first, again)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, size=18),
+        replace(SPEC, crop_fraction=0.5),
+        replace(SPEC, resize=Resize.PAD),
+        replace(SPEC, resize=Resize.PAD, mean=(0, 0, 0)),
+    ],
+)
+def test_other_pixels_have_another_file(index: DataIndex, tmp_path: Path, spec: PreprocessSpec) -> None:
+    base = replace(SPEC, resize=spec.resize) if spec.mean == (0, 0, 0) else SPEC
+    assert pixels._key(index.samples, base) != pixels._key(index.samples, spec)
+    assert pixels._key(index.samples, base) != pixels._key(index.samples[1:], base)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x93NUMPY\x01\x00"])
+def test_broken_file_is_made_anew(index: DataIndex, tmp_path: Path, content: bytes) -> None:
+    first = np.array(open_pixels(index.samples, SPEC, tmp_path / "cache"))
+    [path] = (tmp_path / "cache").iterdir()
+    path.write_bytes(content)
+    assert np.array_equal(open_pixels(index.samples, SPEC, tmp_path / "cache"), first)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert np.array_equal(open_pixels(index.samples, SPEC, tmp_path / "cache"), first)
+
+
+def test_altered_or_missing_image_leaves_no_file(index: DataIndex, tmp_path: Path) -> None:
+    last = index.samples[-1].path
+    last.write_bytes(index.samples[0].path.read_bytes())
+    with pytest.raises(DataError, match=f"{last.name} was altered since it was indexed; run the data stage"):
+        open_pixels(index.samples, SPEC, tmp_path / "cache")
+    last.unlink()
+    with pytest.raises(ImageError, match=f"{last.name}: cannot be read any more"):
+        open_pixels(index.samples, SPEC, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_full_disk(index: DataIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pixels.np.lib.format, "write_array_header_1_0", full)
+    with pytest.raises(StorageError, match=r"pixels-.*: no space left on the device"):
+        open_pixels(index.samples, SPEC, tmp_path / "cache")
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    assert open_pixels((), SPEC, tmp_path / "cache").shape == (0, 16, 16, 3)

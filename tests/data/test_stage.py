@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from edgetl.config import DataConfig
+from edgetl.data import index as indexes
+from edgetl.data.stage import DataInputs, run
+from edgetl.files import read_json, write_json
+from edgetl.records import DataRecord
+from tests.data.images import fill
+
+
+def test_stage_writes_the_index_and_returns_its_record(tmp_path: Path) -> None:
+    fill(tmp_path / "set", {"a": 10, "b": 10})
+    out = tmp_path / "run" / "data"
+    out.mkdir(parents=True)
+    record = run(DataConfig(source=str(tmp_path / "set")), DataInputs(seed=0), out=out)
+    index = indexes.load(tmp_path / "run" / record.index)
+    assert record.index == "data/index.json"
+    assert record.labels == ("a", "b")
+    assert record.counts == index.counts()
+    assert record.sha256 == index.sha256
+    write_json(tmp_path / "record.json", record)
+    assert read_json(tmp_path / "record.json", DataRecord) == record
+
+
+def test_package_is_free_of_torch_and_pydantic() -> None:
+    modules = "index, splits, sources, builtin, pixels, calibration, audit, stage, parallel"
+    code = (
+        f"import sys; from edgetl.data import {modules}; "
+        "print([m for m in ('torch', 'torchvision', 'sklearn', 'pydantic', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
