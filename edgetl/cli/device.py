@@ -105,21 +105,35 @@ def bench(
     ] = ScenarioName.SINGLE_STREAM,
     runs: Annotated[int, typer.Option("--runs", min=10, help="Samples.")] = 200,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Calls before the first sample.")] = 20,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Images a call, offline only.", show_default="32")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", help="Arrivals a second, server only.", show_default="half of capacity"),
+    ] = None,
+    bound_ms: Annotated[float, typer.Option("--bound-ms", help="Bound on p99 in ms, server only.")] = 15.0,
     variant: Variant = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, load time and peak memory on this machine."""
-    from edgetl.bench.scenarios import Scenario
-    from edgetl.bench.stage import BenchConfig, run
+    from edgetl.bench.scenarios import BenchOptions, Scenario
+    from edgetl.bench.stage import BenchInputs, run
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
 
-    config = BenchConfig(
-        scenario=Scenario(scenario.value), runs=runs, warmup=warmup, variant=variant, threads=threads
+    options = BenchOptions(
+        scenario=Scenario(scenario.value),
+        runs=runs,
+        warmup=warmup,
+        threads=threads,
+        batch=batch,
+        rate=rate,
+        bound_ms=bound_ms,
     )
     with open_progress() as progress:
-        record = run(config, bundle, progress=progress)
+        record = run(options, BenchInputs(bundle=bundle, variant=variant), progress=progress)
     output.emit(record, json, "bench")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
-from edgetl.gate.capture import Timing, capture, capture_pair, open_images
+from edgetl.gate.capture import Timing, capture, capture_pair
 from edgetl.gate.compare import Limits, compare
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
@@ -39,7 +39,7 @@ def make_baseline(
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
     timing = Timing(threads=threads, warmup=warmup, runs=runs)
-    return capture(bundle, variant=variant, images=open_images(data), timing=timing, progress=progress)
+    return capture(bundle, variant=variant, data=data, timing=timing, progress=progress)
 
 
 def gate_baseline(
@@ -69,7 +69,7 @@ def gate_baseline(
     timing = Timing(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
-    current = capture(bundle, variant=variant, images=open_images(data), timing=timing, progress=progress)
+    current = capture(bundle, variant=variant, data=data, timing=timing, progress=progress)
     return compare(stored, current, limits, allow_other_machine=allow_other_machine)
 
 
@@ -93,7 +93,7 @@ def gate_against(
         reference,
         bundle,
         variant=variant,
-        images=open_images(data),
+        data=data,
         timing=Timing(threads=threads, warmup=warmup, runs=runs),
         progress=progress,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetl.data.sources import closest, find
 from edgetl.errors import DataError
@@ -47,6 +48,20 @@ def evaluate(
         DataError: there are no samples.
         ImageError: an image cannot be used; the message names it.
     """
+    logits = predict_logits(session, samples, batch_size=batch_size, progress=progress)
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    return score(labels, logits, session.labels)
+
+
+def predict_logits(
+    session: Session, samples: Sequence[Labelled], *, batch_size: int = BATCH, progress: Progress = SILENT
+) -> NDArray[np.float32]:
+    """Logits (N, C) float32 of images in their order; decodes in the engine's number of threads.
+
+    Raises:
+        DataError: there are no samples.
+        ImageError: an image cannot be used; the message names it.
+    """
     if not samples:
         raise DataError("There are no images to score.")
     logits = []
@@ -59,8 +74,7 @@ def evaluate(
             pixels = list(pool.map(session.pixels, [sample.path for sample in part]))
             logits.append(session.run(np.stack(pixels)))
             task.advance(len(part))
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    return score(labels, np.concatenate(logits), session.labels)
+    return np.concatenate(logits)
 
 
 def evaluate_folder(session: Session, data: Path, *, progress: Progress = SILENT) -> Evaluation:

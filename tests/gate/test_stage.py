@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from edgetl.errors import BaselineError, BundleError, DataError
-from edgetl.gate.capture import open_images
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
 
@@ -127,17 +126,17 @@ def test_a_bundle_without_scores_needs_images(home: Path) -> None:
 
 
 def test_unknown_classes_are_named(home: Path) -> None:
-    with pytest.raises(DataError, match="class 'blue', which other-labels does not know"):
+    with pytest.raises(DataError, match="class 'blue', which the bundle does not know"):
         make_baseline(home / "other-labels.edgetl", threads=1, runs=3, data=home / "photos")
 
 
 def test_images_of_a_flat_folder_are_all_taken(home: Path) -> None:
-    images = open_images(home / "photos" / "test")
-    assert images is not None
-    assert len(images) == 12
-    assert open_images(None) is None
+    made = make_baseline(home / "good.edgetl", threads=1, runs=3, data=home / "photos" / "test")
+    assert made.accuracy.evaluation.images == 12
+    split = make_baseline(home / "good.edgetl", threads=1, runs=3, data=home / "photos")
+    assert made.accuracy.images_sha256 == split.accuracy.images_sha256
     with pytest.raises(DataError):
-        open_images(home / "missing")
+        make_baseline(home / "good.edgetl", threads=1, runs=3, data=home / "missing")
 
 
 def test_a_missing_bundle_is_an_error(home: Path) -> None:
