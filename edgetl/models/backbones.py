@@ -255,7 +255,8 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
                 loaded: nn.Module = timm.create_model(backbone.name, pretrained=True, num_classes=num_classes)
             except Exception as error:
                 raise _offline(backbone.name, error) from error
-            if num_classes != loaded.pretrained_cfg.get("num_classes"):
+            cfg: object = getattr(loaded, "pretrained_cfg", None)
+            if not isinstance(cfg, Mapping) or num_classes != cfg.get("num_classes"):
                 _calm_head(loaded)
             return loaded
         case Source.TORCHVISION:

@@ -44,7 +44,7 @@ def save(
         _SCHEMA_KEY: str(SCHEMA),
         _ARCHITECTURE_KEY: json.dumps(to_json(architecture), sort_keys=True),
     }
-    write_bytes(path, serialise(tensors, metadata=metadata))
+    write_bytes(path, _with_sorted_header(serialise(tensors, metadata=metadata)))
 
 
 def load(path: Path) -> tuple[nn.Module, Architecture]:
@@ -89,6 +89,19 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is not a readable .safetensors file: {error}.") from error
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """Order the metadata, which safetensors writes in random order, so that equal networks give equal files.
+
+    The file is: 8 bytes of the header's length (little endian), the header as JSON padded with spaces, the tensors.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -25,7 +25,7 @@ def accelerator(precision: Precision) -> Any:
     chosen = Accelerator(mixed_precision=_mixed(precision))
     if chosen.num_processes > 1:
         raise TrainingError(
-            f"{chosen.num_processes} processes were launched; training runs in one process. Start it without a launcher."
+            f"{chosen.num_processes} processes were launched; training runs in one. Start it without a launcher."
         )
     return chosen
 

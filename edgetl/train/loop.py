@@ -141,7 +141,7 @@ class _Run:
         self.path, self.progress, self.accelerator = state, progress, accelerator
         self.key = _key(model, fitting, train)
         self.learning = _freeze(model, fitting.trainable)
-        model.to(accelerator.device, memory_format=torch.channels_last)
+        model.to(accelerator.device).to(memory_format=torch.channels_last)
         optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetl.config import Augment
+from edgetl.train.loader import Batch, Loader, epoch_order, split_batches
+from edgetl.train.seeds import derive, numpy_generator
+
+from .tiny import pixel_set
+
+
+def loader(images: int = 20, *, seed: int = 0, phase: str = "full", class_balance: bool = False) -> Loader:
+    return Loader(
+        pixel_set(images),
+        batch_size=8,
+        augment=Augment.BASIC,
+        class_balance=class_balance,
+        seed=seed,
+        phase=phase,
+        device=torch.device("cpu"),
+    )
+
+
+def equal(first: list[Batch], second: list[Batch]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+def test_an_epoch_depends_on_seed_phase_and_number_alone() -> None:
+    first = list(loader().epoch(3))
+    other = loader()
+    list(other.epoch(0))
+    assert equal(first, list(other.epoch(3)))
+    for changed in (loader(seed=1).epoch(3), loader(phase="head").epoch(3), loader().epoch(4)):
+        assert not equal(first, list(changed))
+
+
+def test_batches_are_normalised_and_channels_last() -> None:
+    images, labels = next(iter(loader().epoch(0)))
+    assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 16, 16), torch.float32, torch.int64)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert -3 < images.min() < 0 < images.max() < 3
+
+
+def test_each_image_comes_once() -> None:
+    labels = np.arange(20)
+    assert sorted(epoch_order(labels, class_balance=False, generator=numpy_generator(0))) == list(range(20))
+
+
+def test_balance_draws_each_class_equally_often_and_covers_rare_ones() -> None:
+    labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
+    order = epoch_order(labels, class_balance=True, generator=numpy_generator(0))
+    counts = np.bincount(labels[order])
+    assert len(order) == 100
+    assert set(counts) <= {33, 34}
+    assert set(order[labels[order] == 2]) == {98, 99}
+    repeats = np.bincount(order[labels[order] == 1] - 90)
+    assert repeats.max() - repeats.min() <= 1
+
+
+@given(images=st.integers(1, 50), batch_size=st.integers(1, 20))
+def test_batches_cover_the_epoch_and_never_hold_one_image(images: int, batch_size: int) -> None:
+    batches = split_batches(np.arange(images), batch_size)
+    assert np.array_equal(np.concatenate(batches), np.arange(images))
+    if images > 1 and batch_size > 1:
+        assert all(2 <= len(b) <= batch_size + 1 for b in batches)
+
+
+def test_leaving_an_epoch_early_stops_the_thread() -> None:
+    batches = loader(80).epoch(0)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("edgetl-loader")]
+
+
+def test_an_error_in_the_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr("edgetl.train.loader.training_view", broken)
+    with pytest.raises(OSError, match="the disk went away"):
+        list(loader().epoch(0))
+
+
+def test_seeds_differ_by_purpose_and_are_pinned() -> None:
+    assert derive(0, "full", 1) != derive(0, "full", 11) != derive(0, "full1", 1)
+    assert derive(0, "full", 1) == 3671706074006564409

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgetl.config import Augment, Metric, Precision
+from edgetl.errors import Interrupted, StorageError, TrainingError
+from edgetl.progress import SilentProgress
+from edgetl.records import EpochRecord
+from edgetl.train import state as states
+from edgetl.train.evaluate import score
+from edgetl.train.loop import LossFunction, best_epoch, fit
+from edgetl.train.losses import cross_entropy
+
+from .tiny import epoch_record, fitting, head, network, pixel_set, same
+
+TRAIN, VAL = pixel_set(33), pixel_set(12, 16, seed=1)
+
+
+class Heard(SilentProgress):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.warnings: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def failing_at(call: int, error: BaseException) -> LossFunction:
+    """Cross-entropy that raises at its n-th call (counted from 1)."""
+    calls = 0
+    plain = cross_entropy(0.1)
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise error
+        return plain(model, images, labels)
+
+    return loss
+
+
+def timeless(records: tuple[EpochRecord, ...]) -> list[tuple[object, ...]]:
+    return [(r.epoch, r.loss, r.val_loss, r.val_top1, r.val_macro_f1, r.learning_rate) for r in records]
+
+
+def test_a_fit_learns_and_reports_each_epoch() -> None:
+    model, heard = network(), Heard()
+    history = fit(
+        model,
+        fitting(epochs=8),
+        train=TRAIN,
+        val=VAL,
+        loss=cross_entropy(),
+        state=None,
+        progress=heard,
+    )
+    assert [r.epoch for r in history] == list(range(1, 9))
+    assert history[-1].loss < 0.7 * history[0].loss
+    assert history[-1].val_top1 == 1.0
+    assert history[-1].val_macro_f1 == 1.0
+    assert all(r.seconds > 0 and r.images_per_second > 0 and 0 <= r.loader_wait <= 1 for r in history)
+    assert heard.messages[-1].startswith("full 8/8: loss 0.")
+    assert not model.training
+
+
+def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:
+    first, second, third = network(), network(), network()
+    for model, noise in ((first, 1), (second, 2)):
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        fit(model, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+        assert torch.equal(torch.get_rng_state(), before)
+    fit(third, fitting(seed=6), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    assert same(first, second)
+    assert not same(first, third)
+
+
+@pytest.mark.parametrize("augment", list(Augment))
+@pytest.mark.parametrize("select", [None, Metric.TOP1])
+def test_a_resumed_fit_ends_bit_identical(tmp_path: Path, augment: Augment, select: Metric | None) -> None:
+    how = fitting(augment=augment, select=select)
+    whole, broken = network(), network()
+    expected = fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    state = tmp_path / "s"
+    with pytest.raises(RuntimeError, match="power cut"):  # in the middle of the third of four epochs
+        fit(broken, how, train=TRAIN, val=VAL, loss=failing_at(11, RuntimeError("power cut")), state=state)
+    resumed, heard = network(), Heard()
+    history = fit(resumed, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=state, progress=heard)
+    assert heard.messages[0] == "full: goes on after epoch 2"
+    assert same(whole, resumed)
+    assert timeless(history) == timeless(expected)
+
+
+def test_a_resumed_head_phase_ends_bit_identical(tmp_path: Path) -> None:
+    how = fitting(phase="head", trainable=head, ema=0.0, class_balance=True)
+    whole, broken, resumed = network(), network(), network()
+    fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    with pytest.raises(RuntimeError):
+        fit(broken, how, train=TRAIN, val=VAL, loss=failing_at(6, RuntimeError()), state=tmp_path / "s")
+    fit(resumed, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=tmp_path / "s")
+    assert same(whole, resumed)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from edgetl.progress import SilentProgress
+from edgetl.train.loop import fit
+from edgetl.train.losses import cross_entropy
+from tests.train.tiny import fitting, network, pixel_set
+
+class Aloud(SilentProgress):
+    def message(self, text):
+        print(text, flush=True)
+
+fit(network(), fitting(epochs=200), train=pixel_set(33), val=pixel_set(12, 16, seed=1), loss=cross_entropy(0.1),
+    state=Path(sys.argv[1]), progress=Aloud())
+"""
+
+
+def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
+    state, root = tmp_path / "s", Path(__file__).parents[2]
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(state)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    with child.stdout:
+        heard = [child.stdout.readline() for _ in range(3)]
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    assert heard[2].startswith("full 3/200"), heard
+    how, calls = fitting(epochs=200), 0
+    saved = states.load(state)
+    assert saved is not None
+    done = len(saved.history)
+    assert 3 <= done < 190
+
+    def counted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return cross_entropy(0.1)(model, images, labels)
+
+    whole, resumed = network(), network()
+    fit(resumed, how, train=TRAIN, val=VAL, loss=counted, state=state)
+    assert calls == (200 - done) * 4
+    fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    assert same(whole, resumed)
+
+
+def test_a_finished_fit_returns_at_once(tmp_path: Path) -> None:
+    first, second = network(), network()
+    expected = fit(first, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s")
+    never = failing_at(1, AssertionError("trained again"))
+    assert fit(second, fitting(), train=TRAIN, val=VAL, loss=never, state=tmp_path / "s") == expected
+    assert same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"lr": 3e-3}, "lr"), ({"seed": 9}, "seed"), ({"epochs": 5}, "epochs")]
+)
+def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float], named: str) -> None:
+    fit(network(), fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s")
+    heard, model, plain = Heard(), network(), network()
+    other = fitting(**changes)
+    fit(model, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s", progress=heard)
+    assert heard.warnings == [
+        f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
+    ]
+    fit(plain, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    assert same(model, plain)
+
+
+def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
+    fit(network(), fitting(epochs=1), train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s")
+    heard = Heard()
+    fit(
+        network(1),
+        fitting(epochs=1),
+        train=TRAIN,
+        val=VAL,
+        loss=cross_entropy(),
+        state=tmp_path / "s",
+        progress=heard,
+    )
+    assert "(initial weights differ)" in heard.warnings[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_broken_state_starts_afresh(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "s"
+    if content is None:
+        fit(network(), fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=path)
+        content = path.read_bytes()[:-100]
+    path.write_bytes(content)
+    model, plain = network(), network()
+    fit(model, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=path)
+    fit(plain, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    assert same(model, plain)
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
+    stop = failing_at(11, KeyboardInterrupt())
+    with pytest.raises(Interrupted) as caught:
+        fit(network(), fitting(), train=TRAIN, val=VAL, loss=stop, state=tmp_path / "s")
+    assert str(caught.value) == (
+        "Stopped in epoch 3 of full. Epoch 2 is kept; the same command goes on from there."
+    )
+    with pytest.raises(Interrupted, match="Stopped in epoch 1 of full; nothing of it was kept"):
+        fit(network(), fitting(), train=TRAIN, val=VAL, loss=failing_at(2, KeyboardInterrupt()), state=None)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rate(tmp_path: Path) -> None:
+    calls = 0
+
+    def diverging(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return cross_entropy()(model, images, labels) * (float("nan") if calls == 6 else 1.0)
+
+    with pytest.raises(TrainingError) as caught:
+        fit(network(), fitting(), train=TRAIN, val=VAL, loss=diverging, state=tmp_path / "s")
+    assert str(caught.value) == (
+        "The loss became nan at step 6 of 16 (full), learning rate 8.91e-03. Epoch 1 is kept."
+        " Try a lower learning rate."
+    )
+    saved = states.load(tmp_path / "s")
+    assert saved is not None
+    assert all(torch.isfinite(v).all() for v in saved.model.values())
+
+
+def test_a_full_disk_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = tmp_path / "s", Path.write_bytes
+    writes = 0
+
+    def filling(self: Path, content: bytes) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 3:
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", filling)
+    with pytest.raises(StorageError, match=f"Cannot write {path}: no space left on the device"):
+        fit(network(), fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=path)
+    monkeypatch.undo()
+    saved = states.load(path)
+    assert saved is not None
+    assert len(saved.history) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_the_frozen_part_does_not_move_at_all() -> None:
+    model, fresh = network(), network()
+    flags = [p.requires_grad for p in model.parameters()]
+    fit(
+        model,
+        fitting(phase="head", trainable=head, ema=0.0),
+        train=TRAIN,
+        val=VAL,
+        loss=cross_entropy(),
+        state=None,
+    )
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]) is not name.startswith("9."), name
+    assert [p.requires_grad for p in model.parameters()] == flags
+
+
+@pytest.mark.parametrize("images", [2, 3, 9, 17])
+def test_odd_numbers_of_images_are_fine(images: int) -> None:
+    history = fit(
+        network(), fitting(epochs=1), train=pixel_set(images), val=VAL, loss=cross_entropy(), state=None
+    )
+    assert np.isfinite(history[0].loss)
+
+
+def test_too_few_images_are_refused() -> None:
+    def start(train: int, batch_size: int) -> Callable[[], object]:
+        how = fitting(batch_size=batch_size)
+        return lambda: fit(network(), how, train=pixel_set(train), val=VAL, loss=cross_entropy(), state=None)
+
+    with pytest.raises(
+        TrainingError, match="Batch norm needs at least 2 images a step; there are 1 training"
+    ):
+        start(1, 8)()
+    with pytest.raises(TrainingError, match="the batch size is 1"):
+        start(9, 1)()
+    with pytest.raises(TrainingError, match="Phase full has 0 training and 12 validation images"):
+        start(0, 8)()
+
+
+def test_no_epochs_do_nothing() -> None:
+    model = network()
+    assert fit(model, fitting(epochs=0), train=TRAIN, val=VAL, loss=cross_entropy(), state=None) == ()
+    assert same(model, network())
+
+
+def test_the_best_epoch_is_kept_and_ties_go_to_the_later() -> None:
+    history = (
+        epoch_record(1, 0.5, 0.9),
+        epoch_record(2, 0.8, 0.1),
+        epoch_record(3, 0.8, 0.2),
+        epoch_record(4, 0.7, 0.3),
+    )
+    assert best_epoch(history, Metric.TOP1) == 2
+    assert best_epoch(history, Metric.MACRO_F1) == 0
+
+
+def test_selection_restores_the_best_weights() -> None:
+    labels = np.random.default_rng(0).permutation(VAL.labels)  # nothing to learn, so that scores wander
+    val = dataclasses.replace(VAL, labels=labels)
+    model = network()
+    how = fitting(epochs=8, ema=0.0, select=Metric.TOP1)
+    history = fit(model, how, train=TRAIN, val=val, loss=cross_entropy(), state=None)
+    reached = max(r.val_top1 for r in history)
+    assert score(model, val, ["a", "b", "c"]).top1 == reached
+    assert history[-1].val_top1 < reached
+
+
+def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
+    model = network()
+    history = fit(
+        model, fitting(precision=Precision.BF16), train=TRAIN, val=VAL, loss=cross_entropy(), state=None
+    )
+    assert np.isfinite(history[-1].loss)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match=r"fp16, which needs a GPU\. Take fp32 or auto"):
+            fit(
+                model,
+                fitting(precision=Precision.FP16),
+                train=TRAIN,
+                val=VAL,
+                loss=cross_entropy(),
+                state=None,
+            )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.parametrize("precision", list(Precision))
+def test_every_precision_learns_on_a_gpu(precision: Precision) -> None:
+    model = network()
+    history = fit(
+        model, fitting(epochs=8, precision=precision), train=TRAIN, val=VAL, loss=cross_entropy(), state=None
+    )
+    assert history[-1].val_top1 > 0.9
+    assert {p.device.type for p in model.parameters()} == {"cpu"}

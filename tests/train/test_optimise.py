@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgetl.train.optimise import MovingAverage, adamw, schedule
+
+from .tiny import network
+
+
+def test_warm_up_then_cosine() -> None:
+    shares = [schedule(step, 20, 0.1) for step in range(20)]
+    assert shares[:3] == [0.5, 1.0, 1.0]
+    assert shares[11] == pytest.approx(0.5)
+    assert shares[-1] == pytest.approx(0.0076, abs=1e-4)
+    assert sorted(shares[1:], reverse=True) == shares[1:]
+
+
+def test_a_single_step_has_the_full_rate() -> None:
+    assert schedule(0, 1, 0.1) == 1.0
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    model = network()
+    decayed, kept = adamw(list(model.parameters()), lr=0.1, weight_decay=0.02).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.02, 0.0)
+    assert {p.ndim for p in decayed["params"]} == {2, 4}
+    assert {p.ndim for p in kept["params"]} == {1}
+
+
+def test_the_average_is_the_weighted_sum() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    average = MovingAverage(model, 0.5)
+    nn.init.constant_(model.weight, 3.0)
+    average.update(model, 0)  # the decay starts at 1/10
+    assert average.model.weight.item() == pytest.approx(0.1 * 1.0 + 0.9 * 3.0)
+    average.update(model, 1000)
+    assert average.model.weight.item() == pytest.approx(0.5 * 2.8 + 0.5 * 3.0)
+    assert not average.model.weight.requires_grad
+
+
+def test_the_average_follows_counters_and_statistics() -> None:
+    model = network().train()
+    average = MovingAverage(model, 0.9)
+    model(torch.rand(4, 3, 16, 16))
+    average.update(model, 0)
+    state = average.model.state_dict()
+    assert state["1.num_batches_tracked"] == 1
+    assert torch.allclose(state["1.running_mean"], 0.9 * model.state_dict()["1.running_mean"])

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgetl.config import Augment, DataConfig, Metric, TrainConfig
+from edgetl.data.index import DataIndex, Sample, build_index
+from edgetl.errors import Interrupted
+from edgetl.models import checkpoint
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SilentProgress
+from edgetl.records import EpochRecord, TrainRecord, from_json, to_json
+from edgetl.train import stage
+from edgetl.train.evaluate import score
+from edgetl.train.sets import open_sets
+
+from .tiny import epoch_record
+
+COLOURS = {"blue": (40, 40, 200), "grün": (40, 200, 40), "red": (200, 40, 40)}
+CONFIG = TrainConfig(
+    backbone="mobilenetv3_small_050",
+    weights="none",
+    head_epochs=1,
+    epochs=2,
+    batch_size=8,
+    augment=Augment.NONE,
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.TrainInputs:
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4), ("test", 4)):
+        for label, colour in COLOURS.items():
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(np.array(colour) + rng.normal(0, 25, (40, 40, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return stage.TrainInputs(
+        index=build_index(DataConfig(source=str(root)), seed=0),
+        spec=PreprocessSpec(size=32),
+        pixels_dir=root / "pixels",
+        seed=3,
+    )
+
+
+def folder(tmp_path: Path, name: str = "train") -> Path:
+    (tmp_path / name).mkdir(parents=True)
+    return tmp_path / name
+
+
+def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
+    inputs: stage.TrainInputs, tmp_path: Path
+) -> None:
+    out = folder(tmp_path)
+    record = stage.run(CONFIG, inputs, out=out)
+    assert record.checkpoint == "train/teacher.safetensors"
+    assert [(e.phase, e.epoch) for e in record.epochs] == [("head", 1), ("full", 1), ("full", 2)]
+    assert [p.name for p in out.iterdir()] == ["teacher.safetensors"]
+    assert (record.val.images, record.test and record.test.images) == (12, 12)
+    assert record.val.top1 == max(e.val_top1 for e in record.epochs)
+    assert [c.label for c in record.val.classes] == ["blue", "grün", "red"]
+    assert record.size.macs > 1e5
+    assert record.size.size_bytes == pytest.approx((out / "teacher.safetensors").stat().st_size, rel=0.02)
+    assert from_json(TrainRecord, to_json(record)) == record
+    model, architecture = checkpoint.load(tmp_path / record.checkpoint)
+    assert (architecture.backbone, architecture.num_classes, dict(architecture.layers)) == (
+        "mobilenetv3_small_050",
+        3,
+        {},
+    )
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    assert sets.test is not None
+    assert score(model, sets.test, inputs.index.labels) == record.test
+
+
+class StopsAt(SilentProgress):
+    def __init__(self, message: str) -> None:
+        self.stop = message
+
+    def message(self, text: str) -> None:
+        if text.startswith(self.stop):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", ["head 1/1", "full 1/2"])
+def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
+    inputs: stage.TrainInputs, tmp_path: Path, stop: str
+) -> None:
+    whole, broken = folder(tmp_path, "a/train"), folder(tmp_path, "b/train")
+    expected = stage.run(CONFIG, inputs, out=whole)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        stage.run(CONFIG, inputs, out=broken, progress=StopsAt(stop))
+    record = stage.run(CONFIG, inputs, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+    assert [e.val_loss for e in record.epochs] == [e.val_loss for e in expected.epochs]
+
+
+def test_without_a_test_split_there_is_no_test_score(inputs: stage.TrainInputs, tmp_path: Path) -> None:
+    samples = tuple(s for s in inputs.index.samples if s.split != "test")
+    index = dataclasses.replace(inputs.index, samples=samples)
+    config = CONFIG.model_copy(update={"epochs": 0})
+    record = stage.run(config, dataclasses.replace(inputs, index=index), out=folder(tmp_path))
+    assert record.test is None
+    assert [e.phase for e in record.epochs] == ["head"]
+
+
+def test_no_epochs_at_all_score_the_network_as_it_came(inputs: stage.TrainInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"epochs": 0, "head_epochs": 0})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    assert record.epochs == ()
+    assert record.val.images == 12
+
+
+def test_the_head_alone_wins_where_the_full_phase_does_harm(
+    inputs: stage.TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.5])
+    fitted: list[torch.Tensor] = []
+
+    def fit(model: torch.nn.Module, *args: object, **kwargs: object) -> tuple[EpochRecord, ...]:
+        weight = model.get_parameter("conv_stem.weight")
+        with torch.no_grad():
+            weight.add_(1.0)
+        fitted.append(weight.detach().clone())
+        return (epoch_record(1, next(scores), 0.0),)
+
+    monkeypatch.setattr(stage, "fit", fit)
+    stage.run(CONFIG, inputs, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / "train" / stage.CHECKPOINT)
+    assert torch.equal(model.get_parameter("conv_stem.weight"), fitted[0])
+
+
+@pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
+def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) -> None:
+    samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
+    index = DataIndex(root=Path("/"), labels=("a", "b"), samples=tuple(samples), skipped=())
+    assert stage.selection_metric(index) is metric
