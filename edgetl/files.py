@@ -29,6 +29,7 @@ _DISK_ERRORS = {
     errno.EFBIG,
     errno.ENOTDIR,
     errno.EEXIST,
+    errno.EISDIR,
 }
 
 

@@ -94,8 +94,7 @@ def add_engine(
     bundle.variant(variant)
     if sha256_bytes(content) != record.sha256:
         raise BundleError(f"The engine for {variant} is not the one that its record describes.")
-    gpus = "-".join(f"sm{sm}" for sm in record.compute_capabilities)
-    member = _member(f"engines/{variant}-{record.target}-{gpus}.engine", content)
+    member = _member(f"engines/{engine_name(variant, record)}", content)
     engine = Engine(
         variant=variant,
         target=record.target,
@@ -114,6 +113,12 @@ def add_engine(
     target = bundle.path if out is None else out
     write_archive(described, files, target)
     return open_bundle(target)
+
+
+def engine_name(variant: str, record: EngineRecord) -> str:
+    """File name of an engine; it tells apart all engines that a bundle may hold."""
+    gpus = "-".join(f"sm{digits}" for digits in record.compute_capabilities) or "native"
+    return f"{variant}-{record.target}-{gpus}.engine"
 
 
 def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ DataDir = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order of their use."""
-    examples = {
+    examples: dict[Callable[..., None], str] = {
         info: "edgetl info model.edgetl",
         verify: "edgetl verify model.edgetl",
         predict: "edgetl predict model.edgetl photo.jpg --json",

@@ -11,7 +11,7 @@ import typer
 from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set
 
 if TYPE_CHECKING:
-    from edgetl.pipeline import Stage
+    from edgetl.pipeline import Outcome
 
 PANEL = "Make a model (needs the train extra)"
 
@@ -198,20 +198,24 @@ def build(
 
 def _stage(recipe: Path, settings: list[str] | None, out: Path | None, json: bool, stage: str) -> None:
     from edgetl.cli import output
+    from edgetl.errors import ConfigError
     from edgetl.pipeline import Stage
 
     outcome = _through(recipe, settings, out, stage)
-    output.emit(outcome.records[Stage(stage)], json, "stage")
+    record = outcome.records[Stage(stage)]
+    if record is None:
+        raise ConfigError(f"The recipe turns {stage} off; set {stage}.enabled = true, or run another stage.")
+    output.emit(record, json, "stage")
 
 
-def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: str):  # type: ignore[no-untyped-def]
+def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: str) -> Outcome:
     _require_train()
     from edgetl import config, pipeline
     from edgetl.cli.progress import open_progress
 
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    last: Stage = pipeline.Stage(stage)
+    last = pipeline.Stage(stage)
     with open_progress() as progress:
         return pipeline.run(
             loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"

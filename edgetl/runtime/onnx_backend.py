@@ -84,7 +84,7 @@ class OnnxBackend:
         Raises:
             TensorError: images have another shape or dtype, or a batch that the model was not made for.
         """
-        if type(images) is not np.ndarray or images.dtype != np.float32 or not self._fits(images.shape):
+        if not isinstance(images, np.ndarray) or images.dtype != np.float32 or not self._fits(images.shape):
             raise mismatch(self.input, images)
         if not images.shape[0]:
             return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl.bundle import golden
+from edgetl.bundle.golden import TOLERANCE, compare, decode_logits, encode_image, encode_logits
+from edgetl.bundle.manifest import Precision
+from edgetl.errors import BundleIntegrityError, ImageError, TensorError
+from tests.bundles import SPEC, picture
+
+RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)
+
+
+def check(computed: np.ndarray, precision: Precision, same: bool = True) -> golden.GoldenCheck:
+    return compare(
+        variant="v", precision=precision, recorded=RECORDED, computed=computed, pixels_identical=same
+    )
+
+
+def test_every_precision_has_a_tolerance() -> None:
+    assert set(TOLERANCE) == set(Precision)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_the_tolerance_is_relative_to_the_largest_logit(precision: Precision) -> None:
+    allowed = TOLERANCE[precision] * 8.0
+    inside, outside = RECORDED.copy(), RECORDED.copy()
+    inside[0, 0] += allowed * 0.99
+    outside[0, 0] += allowed * 1.01
+    assert check(inside, precision).passed
+    assert not check(outside, precision).passed
+    assert check(inside, precision).allowed_difference == pytest.approx(allowed)
+
+
+def test_nan_never_passes() -> None:
+    broken = RECORDED.copy()
+    broken[1, 1] = np.nan
+    assert not check(broken, Precision.INT8).passed
+
+
+def test_the_reason_tells_preprocessing_from_the_engine() -> None:
+    other = RECORDED[:, ::-1].copy()
+    assert check(RECORDED, Precision.FP32).reason == (
+        "Variant v computes what was recorded: on 2 golden images the largest logit difference is 0, "
+        "allowed is 0.008."
+    )
+    engine, pixels = check(other, Precision.FP32), check(other, Precision.FP32, same=False)
+    assert engine.top1_agreement == 0.0
+    assert engine.reason.endswith(
+        "the pixels are identical, so the inference engine computes something else."
+    )
+    assert pixels.reason.endswith("so look at the version of Pillow first.")
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(TensorError, match=r"logits of variant v: got shape \(1, 2\), expected \(2, 2\)"):
+        check(RECORDED[:1], Precision.FP32)
+
+
+def test_logits_round_trip() -> None:
+    assert np.array_equal(decode_logits(encode_logits(RECORDED), (2, 2), "x"), RECORDED)
+    assert encode_logits(RECORDED.astype(">f8")) == encode_logits(RECORDED)
+
+
+def pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"evil": 1}], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "x is not a .npy array"),
+        (b"\x93NUMPY\x01", "x is not a .npy array"),
+        (pickled(), "x is not a .npy array: Object arrays cannot be loaded"),
+        (encode_logits(RECORDED[:1]), r"x is float32 \(1, 2\), expected finite float32 \(2, 2\)"),
+        (encode_logits(RECORDED * np.inf), "expected finite float32"),
+    ],
+)
+def test_broken_logits_are_refused_and_nothing_is_unpickled(content: bytes, reason: str) -> None:
+    with pytest.raises(BundleIntegrityError, match=reason):
+        decode_logits(content, (2, 2), "x")
+
+
+def test_small_pictures_are_kept_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    assert encode_image(path, SPEC) == picture()
+
+
+def test_large_pictures_become_small_jpegs_with_room_to_resize(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture(size=(400, 300)))
+    content = encode_image(path, SPEC)
+    assert len(content) < 20_000
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "JPEG"
+        assert min(image.size) == 2 * SPEC.size
+
+
+def test_broken_pictures_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(picture()[:100])
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        encode_image(path, SPEC)

@@ -1,0 +1,64 @@
+"""Tiny ONNX classifiers for tests of the device side: convolution, ReLU, pooling, linear."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+SIZE = 32
+
+
+def classifier(
+    *,
+    classes: int = 3,
+    size: int = SIZE,
+    batch: int | str = "batch",
+    seed: int = 0,
+    zero_point: int | None = None,
+    names: tuple[str, str] = ("images", "logits"),
+) -> bytes:
+    """A model's bytes; with a zero point, its input and weights are quantized to INT8 by Q/DQ nodes."""
+    generator = np.random.default_rng(seed)
+    weights = {
+        "w": generator.normal(size=(8, 3, 3, 3)).astype(np.float32) * 0.2,
+        "f": generator.normal(size=(8, classes)).astype(np.float32),
+    }
+    nodes: list[NodeProto] = []
+    image, kernel = names[0], "w"
+    if zero_point is not None:
+        weights |= {"s": np.float32(0.02), "z": np.int8(zero_point), "ws": np.float32(0.01), "wz": np.int8(0)}
+        nodes += [*_qdq(names[0], "s", "z"), *_qdq("w", "ws", "wz")]
+        image, kernel = f"{names[0]}_dq", "w_dq"
+    nodes += [
+        helper.make_node("Conv", [image, kernel], ["c"], strides=[2, 2], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["v"]),
+        helper.make_node("MatMul", ["v", "f"], [names[1]]),
+    ]
+    return _model(nodes, weights, names, (batch, 3, size, size), (batch, classes)).SerializeToString()
+
+
+def _qdq(name: str, scale: str, zero: str) -> list[NodeProto]:
+    return [
+        helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_q"], name=f"{name}_quantize"),
+        helper.make_node("DequantizeLinear", [f"{name}_q", scale, zero], [f"{name}_dq"]),
+    ]
+
+
+def _model(
+    nodes: list[NodeProto],
+    weights: dict[str, NDArray[np.float32]],
+    names: tuple[str, str],
+    inputs: tuple[int | str, ...],
+    outputs: tuple[int | str, ...],
+) -> ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, inputs)],
+        [helper.make_tensor_value_info(names[1], TensorProto.FLOAT, outputs)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgetl.bundle.pack import pack
+from edgetl.errors import DataError, ImageError
+from edgetl.runtime import Session, load
+from edgetl.runtime.evaluate import LabelledImage, evaluate, evaluate_folder, find_samples
+from edgetl.runtime.inputs import find_images, predict_all
+from tests.bundles import LABELS, contents, picture
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    folder = tmp_path_factory.mktemp("evaluate")
+    pack(contents(folder), folder / "flowers.edgetl")
+    with load(folder / "flowers.edgetl", threads=1) as opened:
+        yield opened
+
+
+def write(root: Path, names: dict[str, int]) -> Path:
+    """Write so many pictures into each folder."""
+    for number, (name, count) in enumerate(names.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f"{i:02}.png").write_bytes(picture(100 * number + i))
+    return root
+
+
+class Recorder:
+    """A progress that keeps warnings."""
+
+    def __init__(self) -> None:
+        from edgetl.progress import SILENT
+
+        self.task = SILENT.task
+        self.message = SILENT.message
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_flat_folder_is_scored_by_class_name(session: Session, tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"tulip": 20, "daisy": 15})
+    found = evaluate_folder(session, root)
+    right = sum(
+        session.predict(path).label == path.parent.name
+        for path in root.rglob("*.png")  # type: ignore[attr-defined]
+    )
+    assert found.images == 35
+    assert found.top1 == pytest.approx(right / 35)
+    assert [(c.label, c.support) for c in found.classes] == [("rose", 0), ("daisy", 15), ("tulip", 20)]
+    assert sum(map(sum, found.confusion)) == 35
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ({"train/rose": 3, "val/rose": 2, "test/rose": 1}, 1),
+        ({"train/rose": 3, "val/rose": 2}, 2),
+        ({"train/rose": 3}, 3),
+    ],
+)
+def test_the_test_split_comes_first(folders: dict[str, int], expected: int, tmp_path: Path) -> None:
+    assert len(find_samples(write(tmp_path / "set", folders), LABELS)) == expected
+
+
+def test_a_label_that_the_bundle_does_not_know_names_the_nearest(session: Session, tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"rose": 1, "Tullip": 1})
+    with pytest.raises(
+        DataError, match=r"has the class 'Tullip', which the bundle does not know\. Did you mean 'tulip'\?"
+    ):
+        evaluate_folder(session, root)
+    root = write(tmp_path / "other", {"rose": 1, "xyz": 1})
+    with pytest.raises(DataError, match=r"It knows: rose, daisy, tulip\."):
+        evaluate_folder(session, root)
+
+
+def test_a_csv_works_too(session: Session, tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"a": 2})
+    (root / "list.csv").write_text("path,label,split\na/00.png,rose,test\na/01.png,daisy,test\n")
+    assert evaluate_folder(session, root / "list.csv").images == 2
+
+
+def test_nothing_to_score_is_an_error(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There are no images to score"):
+        evaluate(session, [])
+    with pytest.raises(DataError, match="There is no folder or CSV"):
+        evaluate_folder(session, tmp_path / "gone")
+
+
+def test_a_broken_image_is_named(session: Session, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"broken\.png: the file is empty"):
+        evaluate(session, [LabelledImage(broken, 0)])
+
+
+# --- what users name on the command line --------------------------------------------------------------------
+
+
+def test_files_and_folders_are_found_in_order(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"b": 2, "a/deep": 1})
+    (root / "notes.txt").write_text("")
+    single = root / "b" / "01.png"
+    found = find_images([str(single), str(root)])
+    assert found == (single, root / "a/deep/00.png", root / "b/00.png", root / "b/01.png")
+    assert find_images([str(root)], limit=2) == found[1:3]
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no image or folder at .*gone\.jpg"):
+        find_images([str(tmp_path / "gone.jpg")])
+    with pytest.raises(DataError, match="holds no images"):
+        find_images([str(tmp_path)])
+
+
+def test_one_broken_image_does_not_stop_the_others(session: Session, tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"a": 40})
+    (root / "a" / "10.png").write_bytes(picture()[:150])
+    paths, progress = find_images([str(root)]), Recorder()
+    results = predict_all(session, paths, top_k=2, progress=progress)
+    assert [r.path for r in results] == [str(p) for p in paths]
+    [broken] = [r for r in results if r.prediction is None]
+    assert broken.path.endswith("10.png")
+    assert progress.warnings == [broken.error]
+    assert "10.png" in broken.error
+    for path, result in zip(paths, results, strict=True):
+        if result.prediction is not None:
+            assert result.prediction == session.predict(path, top_k=2)
+
+
+def test_no_usable_image_is_an_error(session: Session, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ImageError, match=r"a\.png: the file is empty\.\n.*b\.png: the file is empty"):
+        predict_all(session, find_images([str(tmp_path)]))

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import builtins
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from edgetl.errors import MissingDependencyError, ModelError, TensorError
+from edgetl.runtime import onnx_backend
+from edgetl.runtime.backend import Backend, TensorSpec
+from edgetl.runtime.onnx_backend import Device, OnnxBackend, usable_cores
+from tests.onnx_models import classifier
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
+
+
+def raw(model: bytes, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_it_gives_what_onnxruntime_gives(threads: int | None) -> None:
+    with OnnxBackend(classifier(), threads=threads) as backend:
+        logits = backend.run(IMAGES)
+    assert logits.dtype == np.float32
+    assert np.array_equal(logits, raw(classifier(), IMAGES))
+
+
+def test_it_describes_the_model() -> None:
+    backend: Backend = OnnxBackend(classifier(names=("x", "y")), threads=1)
+    assert backend.input == TensorSpec(name="x", dtype="float32", shape=(None, 3, 32, 32))
+    assert backend.output == TensorSpec(name="y", dtype="float32", shape=(None, 3))
+    assert backend.providers == ("CPUExecutionProvider",)
+    assert backend.threads == 1
+
+
+def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "modèle 1.onnx"
+    path.write_bytes(classifier())
+    with OnnxBackend(path, threads=1) as backend:
+        assert np.array_equal(backend.run(IMAGES), raw(classifier(), IMAGES))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param(IMAGES[::2], id="not contiguous"),
+        pytest.param(np.asfortranarray(IMAGES), id="column order"),
+        pytest.param(IMAGES.view(np.memmap), id="subclass"),
+    ],
+)
+def test_layouts_in_memory_do_not_matter(images: np.ndarray) -> None:
+    with OnnxBackend(classifier(), threads=1) as backend:
+        assert np.array_equal(backend.run(images), raw(classifier(), np.ascontiguousarray(images)))
+
+
+def test_an_empty_batch_gives_no_rows() -> None:
+    with OnnxBackend(classifier(), threads=1) as backend:
+        assert backend.run(IMAGES[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "came"),
+    [
+        (IMAGES.astype(np.float64), r"\(4, 3, 32, 32\) float64"),
+        (IMAGES.astype(">f4"), r"\(4, 3, 32, 32\) >f4"),
+        (IMAGES[0], r"\(3, 32, 32\) float32"),
+        (IMAGES[:, :2], r"\(4, 2, 32, 32\) float32"),
+        (IMAGES.transpose(0, 2, 3, 1), r"\(4, 32, 32, 3\) float32"),
+        (IMAGES[..., :31], r"\(4, 3, 32, 31\) float32"),
+        ([1.0], "a list"),
+        (None, "a NoneType"),
+    ],
+)
+def test_wrong_arrays_are_named_with_what_was_expected(images: Any, came: str) -> None:
+    with (
+        OnnxBackend(classifier(), threads=1) as backend,
+        pytest.raises(TensorError, match=rf"^images: got {came}, expected \(N, 3, 32, 32\) float32\.$"),
+    ):
+        backend.run(images)
+
+
+def test_a_fixed_batch_is_held() -> None:
+    with OnnxBackend(classifier(batch=4), threads=1) as backend:
+        assert backend.run(IMAGES).shape == (4, 3)
+        with pytest.raises(TensorError, match=r"got \(1, 3, 32, 32\) float32, expected \(4, 3, 32, 32\)"):
+            backend.run(IMAGES[:1])
+
+
+@pytest.mark.parametrize("model", [b"", b"garbage" * 20, classifier()[:-30]])
+def test_broken_models_are_refused_in_one_line(model: bytes) -> None:
+    with pytest.raises(ModelError, match=r"^ONNX Runtime cannot load the model: ") as caught:
+        OnnxBackend(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot load .*no\.onnx: "):
+        OnnxBackend(tmp_path / "no.onnx")
+
+
+def test_a_model_that_is_no_classifier_is_refused() -> None:
+    from onnx import TensorProto, helper
+
+    shape = [1, 3, 8, 8]
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["a"], ["b"])],
+        "g",
+        [helper.make_tensor_value_info("a", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(ModelError, match=r"tensor b is \(1, 3, 8, 8\) float32, expected \(N, C\) float32"):
+        OnnxBackend(model.SerializeToString())
+
+
+def test_a_gpu_that_is_not_here_has_a_remedy() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime offers CUDA")
+    with pytest.raises(
+        MissingDependencyError, match=r"ONNX Runtime on cuda is not available\. .*edgetl\[gpu\]"
+    ):
+        OnnxBackend(classifier(), device=Device.CUDA)
+
+
+def test_a_provider_that_does_not_load_is_not_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fallen(onnxruntime.InferenceSession):
+        """As ONNX Runtime does: it warns and falls back to the CPU."""
+
+        def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
+            super().__init__(model, options, providers=providers[-1:])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(MissingDependencyError, match="nvidia-smi"):
+        OnnxBackend(classifier(), device=Device.CUDA)
+
+
+def test_without_onnxruntime_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "onnxruntime":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(MissingDependencyError) as caught:
+        OnnxBackend(classifier())
+    assert str(caught.value) == (
+        "onnxruntime is not available. "
+        "Install it with: pip install 'edgetl[cpu]' (or 'edgetl[gpu]' for an NVIDIA GPU)"
+    )
+
+
+def test_cores_respect_affinity_and_container_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    text = "max 100000"
+    monkeypatch.setattr(Path, "read_text", lambda self: text)
+    assert usable_cores() == 8
+    text = "150000 100000"
+    assert usable_cores() == 2
+    text = "5000 100000"
+    assert usable_cores() == 1
+    text = "nonsense"
+    assert usable_cores() == 8
+
+
+def test_threads_spin_only_where_there_are_cores_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries: dict[str, str] = {}
+
+    class Options(onnxruntime.SessionOptions):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            entries[key] = value
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(onnx_backend, "usable_cores", lambda: 2)
+    for threads, spin in ((1, "0"), (2, "1"), (4, "0")):
+        OnnxBackend(classifier(), threads=threads).close()
+        assert entries["session.intra_op.allow_spinning"] == spin
+        assert entries["session.force_spinning_stop"] == "1"
+
+
+def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
+    code = (
+        "import sys, edgetl.runtime.session, edgetl.runtime.evaluate, edgetl.runtime.inputs, edgetl.bundle.engine;"
+        "print([m for m in ('onnxruntime', 'torch', 'onnx', 'pydantic', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgetl
+from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.pack import pack
+from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, ModelError, TensorError
+from edgetl.preprocess import load_batch, load_pixels, normalise
+from edgetl.runtime import Prediction, Session, load
+from tests.bundles import LABELS, SPEC, contents, picture
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("session")
+    pack(contents(folder), folder / "flowers.edgetl")
+    return folder / "flowers.edgetl"
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> Iterator[Session]:
+    with load(bundle, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "été photo.png"
+    path.write_bytes(picture(5))
+    return path
+
+
+def test_the_public_door(bundle: Path) -> None:
+    with edgetl.load(str(bundle)) as opened:
+        assert isinstance(opened, edgetl.Session)
+        assert isinstance(opened.predict(picture()), edgetl.Prediction)
+        assert opened.labels == LABELS
+        assert opened.variant.name == "fp32"
+        assert opened.manifest.name == "flowers"
+
+
+def test_run_takes_floats_and_bytes_alike(session: Session) -> None:
+    pixels = np.stack([load_pixels(picture(i), SPEC) for i in range(5)])
+    logits = session.run(normalise(pixels, SPEC))
+    assert logits.shape == (5, 3)
+    assert logits.dtype == np.float32
+    assert np.array_equal(session.run(pixels), logits)
+
+
+def test_variants_are_chosen_by_name(bundle: Path) -> None:
+    with load(bundle, variant="int8-cpu-x86", threads=1) as chosen:
+        assert chosen.variant.name == "int8-cpu-x86"
+    with pytest.raises(BundleError, match="has no variant 'int4'; it has fp32, int8-cpu-x86"):
+        load(bundle, variant="int4")
+
+
+def test_threads_must_be_positive(bundle: Path) -> None:
+    with pytest.raises(ValueError, match="threads is 0"):
+        load(bundle, threads=0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "came"),
+    [
+        (np.zeros((2, 3, 32, 32)), r"\(2, 3, 32, 32\) float64"),
+        (np.zeros((3, 32, 32), np.float32), r"\(3, 32, 32\) float32"),
+        (np.zeros((2, 3, 32, 16), np.float32), r"\(2, 3, 32, 16\) float32"),
+        (np.zeros((2, 32, 32, 3), np.float32), r"\(2, 32, 32, 3\) float32"),
+        (np.zeros((2, 3, 32, 32), np.uint8), r"\(2, 3, 32, 32\) uint8"),
+        (np.zeros((32, 32, 3), np.uint8), r"\(32, 32, 3\) uint8"),
+        ("batch", "a str"),
+    ],
+)
+def test_wrong_batches_name_the_tensor_what_came_and_what_was_expected(
+    session: Session, batch: np.ndarray, came: str
+) -> None:
+    expected = r"expected \(N, 3, 32, 32\) float32 or \(N, 32, 32, 3\) uint8"
+    with pytest.raises(TensorError, match=rf"^images: got {came}, {expected}\.$"):
+        session.run(batch)
+
+
+def test_every_form_of_one_picture_gives_the_same_prediction(session: Session, photo: Path) -> None:
+    with Image.open(photo) as opened:
+        image = opened.convert("RGB")
+    forms = [photo, str(photo), photo.read_bytes(), image, np.array(image)]
+    found = [session.predict(form) for form in forms]
+    assert len(set(found)) == 1
+    logits = session.run(load_batch([photo], SPEC))[0].astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    assert found[0].index == int(logits.argmax())
+    assert found[0].label == LABELS[found[0].index]
+    assert found[0].score == pytest.approx(probabilities.max(), rel=1e-6)
+    assert session.predict(forms) == found
+
+
+def test_top_k_is_sorted_and_cut_at_the_number_of_classes(session: Session) -> None:
+    found = session.predict(picture(), top_k=9)
+    assert isinstance(found, Prediction)
+    assert len(found.top) == 3
+    assert [s.score for s in found.top] == sorted((s.score for s in found.top), reverse=True)
+    assert sum(s.score for s in found.top) == pytest.approx(1.0)
+    assert (found.top[0].label, found.top[0].index, found.top[0].score) == (
+        found.label,
+        found.index,
+        found.score,
+    )
+    assert {s.label for s in found.top} == set(LABELS)
+    with pytest.raises(ValueError, match="top_k is 0"):
+        session.predict(picture(), top_k=0)
+
+
+def test_lists_are_batched_and_keep_their_order(session: Session) -> None:
+    pictures = [picture(i) for i in range(70)]
+    assert session.predict(pictures) == [session.predict(p) for p in pictures]
+    assert session.predict([]) == []
+    frames = np.random.default_rng(0).integers(0, 255, (3, 40, 48, 3), dtype=np.uint8)
+    assert session.predict(frames) == [session.predict(frame) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "message"),
+    [
+        ("missing.jpg", ImageError, r"missing\.jpg: there is no such file"),
+        (b"", ImageError, "the file is empty"),
+        (b"not an image", ImageError, "is not an image"),
+        (Path("clip.MP4"), ImageError, r"clip\.MP4 is a video.*ffmpeg -i clip\.MP4 frames/%06d\.png"),
+        (np.zeros((32, 32, 3)), TensorError, r"\(32, 32, 3\) float64"),
+        (np.zeros((2, 2, 3), np.uint8), ImageError, "is 2x2 pixels"),
+        (3, TensorError, r"image: got a int, expected a path, bytes, a Pillow image or \(H, W, 3\) uint8"),
+    ],
+)
+def test_what_cannot_be_predicted_is_named(
+    session: Session, image: object, kind: type[EdgetlError], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        session.predict(image)  # type: ignore[call-overload]
+    with pytest.raises(kind, match=message):
+        session.predict([picture(), image])  # type: ignore[list-item]
+
+
+def test_a_truncated_picture_in_a_list_is_named(session: Session, photo: Path) -> None:
+    broken = photo.with_name("broken.png")
+    broken.write_bytes(picture()[:200])
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        session.predict([photo, broken])
+
+
+# --- proof --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8-cpu-x86"])
+def test_a_good_bundle_verifies(bundle: Path, variant: str) -> None:
+    with load(bundle, variant=variant) as opened:
+        check = opened.verify()
+    assert check.passed
+    assert check.pixels_identical
+    assert check.images == 3
+    assert check.top1_agreement == 1.0
+    assert check.max_difference <= check.allowed_difference
+
+
+def repacked(folder: Path, golden: GoldenSet) -> Path:
+    out = folder / "b.edgetl"
+    pack(replace(contents(folder), golden=golden), out)
+    return out
+
+
+def test_another_engine_is_found(tmp_path: Path) -> None:
+    golden = contents(tmp_path).golden
+    off = {name: logits + 0.01 for name, logits in golden.logits.items()}
+    with load(repacked(tmp_path, replace(golden, logits=off))) as opened:
+        check = opened.verify()
+    assert not check.passed
+    assert check.pixels_identical
+    assert "so the inference engine computes something else" in check.reason
+
+
+def test_other_preprocessing_is_found(tmp_path: Path) -> None:
+    """The golden logits came from pictures that were shifted by two pixels."""
+    golden = contents(tmp_path).golden
+    shifted = np.roll(golden.pixels, 2, axis=1)
+    with load(repacked(tmp_path, golden)) as opened:
+        logits = opened.run(shifted)
+    other = replace(golden, pixels=shifted, logits={**golden.logits, "fp32": logits})
+    with load(repacked(tmp_path, other)) as opened:
+        check = opened.verify()
+    assert not check.passed
+    assert not check.pixels_identical
+    assert "look at the version of Pillow first" in check.reason
+
+
+def test_verify_reads_every_file(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "b.edgetl"
+    content = bytearray(bundle.read_bytes())
+    with load(bundle) as opened:
+        other = opened.bundle.model("int8-cpu-x86")
+    content[bytes(content).index(other) + 20] ^= 1
+    path.write_bytes(content)
+    with (
+        load(path) as opened,
+        pytest.raises(BundleIntegrityError, match=r"models/int8-cpu-x86\.onnx was altered"),
+    ):
+        opened.verify()
+
+
+def test_a_model_that_does_not_fit_the_manifest_is_refused(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    out = tmp_path / "b.edgetl"
+    pack(replace(parts, preprocess=replace(SPEC, size=48)), out)
+    with pytest.raises(
+        ModelError, match=r"tensor images of variant fp32 is .*the manifest says \(N, 3, 48, 48\)"
+    ):
+        load(out)
+
+
+# --- overhead -----------------------------------------------------------------------------------------------
+
+
+def test_run_adds_little_to_the_engine(session: Session) -> None:
+    batch = normalise(load_pixels(picture(), SPEC)[None], SPEC)
+    engine = session.backend._session  # type: ignore[attr-defined]
+    calls = {
+        "engine": lambda: engine.run(["logits"], {"images": batch}),
+        "session": lambda: session.run(batch),
+    }
+    times: dict[str, list[int]] = {name: [] for name in calls}
+    for _ in range(2000):
+        for name, call in calls.items():
+            start = time.perf_counter_ns()
+            call()
+            times[name].append(time.perf_counter_ns() - start)
+    added = (np.median(times["session"]) - np.median(times["engine"])) / 1e3
+    assert added < 20.0
+
+
+def test_grey_and_transparent_files_work(session: Session) -> None:
+    for mode in ("L", "LA", "RGBA", "P", "CMYK"):
+        buffer = io.BytesIO()
+        Image.new(mode, (40, 40)).save(buffer, "TIFF" if mode == "CMYK" else "PNG")
+        assert isinstance(session.predict(buffer.getvalue()), Prediction)
