@@ -170,7 +170,7 @@ def _time(
     samples = inputs.index.split("val")[:1]
     batch = np.ascontiguousarray(load_batch([samples[0].path], inputs.spec))
     teacher, _ = checkpoint.load(inputs.teacher)
-    teacher = teacher.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = teacher.eval().to(memory_format=torch.channels_last)
     tensor = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
 
     def run_teacher() -> object:

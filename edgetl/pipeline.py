@@ -478,8 +478,12 @@ def _source_key(source: str, progress: Progress) -> str:
 
     entries = []
     for entry in find(source, progress=progress).entries:
-        stat = entry.path.stat()
-        entries.append([str(entry.path), entry.label, entry.split, stat.st_size, stat.st_mtime_ns])
+        try:
+            stat = entry.path.stat()
+            state = [stat.st_size, stat.st_mtime_ns]
+        except OSError:
+            state = []  # the index names what is missing
+        entries.append([str(entry.path), entry.label, entry.split, *state])
     return sha256_json(entries)
 
 

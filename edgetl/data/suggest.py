@@ -98,8 +98,10 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
 def _is_grey(image: Any) -> bool:
     if image.mode in ("1", "L", "LA", "I", "I;16", "F"):
         return True
-    red, green, blue = (band.tobytes() for band in image.convert("RGB").resize((32, 32)).split())
-    return max(abs(r - g) + abs(g - b) for r, g, b in zip(red, green, blue, strict=True)) < 12
+    import numpy as np
+
+    pixels = np.asarray(image.convert("RGB").resize((32, 32)), np.int16)
+    return int(np.ptp(pixels, axis=2).max()) < 12
 
 
 def default_name(source: str) -> str:
