@@ -102,7 +102,11 @@ class Metric(StrEnum):
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -351,7 +355,8 @@ def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
         values, defaults = getattr(recipe, section).model_dump(mode="json"), model().model_dump(mode="json")
         for key, field in model.model_fields.items():
             lines += _comment(field.description or "")
-            chosen = (
+            # TOML cannot say that a value is unset.
+            chosen = values[key] is not None and (
                 values[key] != defaults[key]
                 or f"{section}.{key}" in reasons
                 or (section, key) == ("data", "source")
@@ -359,7 +364,7 @@ def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
             if reason := reasons.get(f"{section}.{key}"):
                 lines += _comment(f"Chosen: {reason}")
             text = f"{key} = {_toml(values[key])}" if values[key] is not None else f"{key} ="
-            lines.append(text if chosen else f"# {text}".rstrip())
+            lines += [text] if chosen else [f"# {line}".rstrip() for line in text.splitlines()]
     return "\n".join(lines) + "\n"
 
 
@@ -418,14 +423,18 @@ def _sentence(error: Any) -> str:
 
 
 def _suggestion(name: str) -> str:
-    names = dotted_names() + list(_sections())
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close and "." in name:
-        last = name.rpartition(".")[2]
-        close = [n for n in names if n.rpartition(".")[2] == last][:1]
-    if not close:
-        return f" Known sections: {', '.join(_sections())}." if "." not in name else ""
-    return f" Did you mean {close[0]}?"
+    section, _, key = name.partition(".")
+    sections = _sections()
+    if not key or section not in sections:
+        tops = ["name", "seed", *sections]
+        close = difflib.get_close_matches(section, tops, n=1)
+        return f" Did you mean {close[0]}?" if close else f" Known are {', '.join(tops)}."
+    own = list(sections[section].model_fields)
+    if close := difflib.get_close_matches(key, own, n=1):
+        return f" Did you mean {section}.{close[0]}?"
+    if elsewhere := [n for n in dotted_names() if n.rpartition(".")[2] == key]:
+        return f" Did you mean {elsewhere[0]}?"
+    return f" {section} has {', '.join(own)}."
 
 
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetl import config
+from edgetl.config import Recipe, dump, parse
+from edgetl.errors import ConfigError
+
+
+def problems(values: dict[str, Any], overrides: list[str] | None = None) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse(values, overrides or [])
+    return caught.value.problems
+
+
+# --- defaults and documentation -------------------------------------------------------------------------------
+
+
+def test_an_empty_recipe_is_the_defaults() -> None:
+    assert parse({}) == Recipe()
+
+
+def test_every_setting_is_documented() -> None:
+    names = config.dotted_names()
+    assert len(names) >= 50
+    assert len(set(names)) == len(names)
+    for section, model in config._sections().items():
+        assert model.__doc__, section
+        for key, field in model.model_fields.items():
+            assert field.description, f"{section}.{key}"
+            assert f"{section}.{key}" in names
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().train.lr = 1.0  # type: ignore[misc]
+
+
+# --- wrong keys and values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"epoch": 3}}, "train.epoch: no such key. Did you mean train.epochs?"),
+        ({"trian": {"epochs": 3}}, "trian: no such key. Did you mean train?"),
+        ({"sed": 3}, "sed: no such key. Did you mean seed?"),
+        ({"trian.epochs": 3}, "trian.epochs: no such key. Did you mean train?"),
+        (
+            {"export": {"temperature": 3.0}},
+            "export.temperature: no such key. Did you mean distill.temperature?",
+        ),
+        ({"trian": 3}, "trian: no such key. Did you mean train?"),
+        (
+            {"bench": {"learning_rate": 3}},
+            "bench.learning_rate: no such key. bench has threads, warmup, runs.",
+        ),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest_right_one(values: dict, message: str) -> None:
+    assert problems(values) == (message,)
+
+
+def test_a_hopeless_section_gets_the_list() -> None:
+    [problem] = problems({"qqq": {}})
+    assert problem.startswith(
+        "qqq: no such key. Known are name, seed, data, preprocess, train, prune, distill,"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"lr": -1.0}}, "train.lr: input should be greater than 0, got -1.0."),
+        ({"train": {"lr": math.inf}}, "train.lr: input should be a finite number, got inf."),
+        ({"train": {"lr": math.nan}}, "train.lr: input should be a finite number, got nan."),
+        ({"train": {"epochs": "many"}}, "train.epochs: input should be a valid integer"),
+        ({"train": {"epochs": 1.5}}, "train.epochs: input should be a valid integer"),
+        (
+            {"quantize": {"target": "gpu"}},
+            "quantize.target: input should be 'cpu-x86', 'cpu-arm', 'tensorrt'",
+        ),
+        ({"prune": {"target_macs": 0.0}}, "prune.target_macs: input should be greater than 0"),
+        ({"prune": {"target_macs": 1.0}}, "prune.target_macs: input should be less than 1"),
+        ({"preprocess": {"mean": [0.5, 0.5]}}, "preprocess.mean.2: field required"),
+        ({"name": "../up"}, "name: string should match pattern"),
+        ({"name": ""}, "name: string should match pattern"),
+        ({"seed": -1}, "seed: input should be greater than or equal to 0, got -1."),
+        ({"train": 3}, "train: input should be a valid dictionary"),
+    ],
+)
+def test_wrong_values_are_named(values: dict, message: str) -> None:
+    [problem] = problems(values)
+    assert problem.startswith(message)
+
+
+def test_all_errors_come_at_once() -> None:
+    found = problems(
+        {"train": {"lr": 0.0, "epoch": 1}, "prune": {"steps": 0}, "sed": 1},
+        ["train.ema", "distill.epochs=-2"],
+    )
+    assert len(found) == 6
+    assert found[0] == "--set train.ema: expected the form section.key=value."
+    for name in ("train.lr:", "train.epoch:", "prune.steps:", "sed:", "distill.epochs:"):
+        assert any(problem.startswith(name) for problem in found), name
+
+
+# --- overrides ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("train.epochs=4", "train", "epochs", 4),
+        ("train.lr=1e-4", "train", "lr", 1e-4),
+        ("train.lr = 0.5", "train", "lr", 0.5),
+        ("prune.enabled=false", "prune", "enabled", False),
+        ("prune.keep=['a', 'b']", "prune", "keep", ("a", "b")),
+        ("data.source=photos/my set", "data", "source", "photos/my set"),
+        ("data.source='photos'", "data", "source", "photos"),
+        ("data.source=a=b", "data", "source", "a=b"),
+        ("quantize.target=tensorrt", "quantize", "target", config.Target.TENSORRT),
+        ("preprocess.mean=[0.1, 0.2, 0.3]", "preprocess", "mean", (0.1, 0.2, 0.3)),
+    ],
+)
+def test_overrides(override: str, section: str, key: str, value: object) -> None:
+    recipe = parse({section: {}}, [override])
+    assert getattr(getattr(recipe, section), key) == value
+    assert getattr(getattr(parse({}, [override]), section), key) == value
+
+
+def test_top_level_overrides_and_the_last_one_wins() -> None:
+    recipe = parse({"name": "a", "seed": 1}, ["name=b", "seed=2", "seed=3"])
+    assert (recipe.name, recipe.seed) == ("b", 3)
+
+
+def test_overrides_do_not_change_the_callers_values() -> None:
+    values = {"train": {"epochs": 1}}
+    parse(values, ["train.epochs=2"])
+    assert values == {"train": {"epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", "--set train.epochs: expected the form section.key=value."),
+        ("train.epoch=3", "train.epoch: no such key. Did you mean train.epochs?"),
+        ("name.x=3", "--set name.x=3: name is not a section."),
+        ("train.lr=fast", "train.lr: input should be a valid number"),
+    ],
+)
+def test_wrong_overrides_are_named(override: str, message: str) -> None:
+    assert any(problem.startswith(message) for problem in problems({"name": "a"}, [override]))
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_recipe_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No recipe at .*r\.toml\. Write one with: edgetl init DATA_DIR"):
+        config.load(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[train\nepochs = 1", "is not valid TOML: .*line 1"),
+        (b"seed = 1\nseed = 2", "is not valid TOML"),
+        (b"name = '\xff'", "Cannot read the recipe"),
+    ],
+)
+def test_a_broken_recipe_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        config.load(tmp_path / "r.toml")
+
+
+def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Cannot read the recipe"):
+        config.load(tmp_path)
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "w.safetensors").touch()
+    (tmp_path / "r.toml").write_text('[data]\nsource = "photos"\n[train]\nweights = "w.safetensors"\n')
+    recipe = config.load(tmp_path / "r.toml")
+    assert recipe.data.source == str(tmp_path / "photos")
+    assert recipe.train.weights == str(tmp_path / "w.safetensors")
+    assert recipe.distill.weights == "pretrained"
+    (tmp_path / "r.toml").write_text('[data]\nsource = "nowhere"\n')
+    assert config.load(tmp_path / "r.toml", ["data.source=digits"]).data.source == "digits"
+    assert config.load(tmp_path / "r.toml").data.source == "nowhere"
+
+
+# --- the lock file --------------------------------------------------------------------------------------------
+
+
+TEXT = st.text(max_size=30) | st.sampled_from(
+    [
+        'say "hi"',
+        "it's",
+        "a\nb",
+        "a\r\nb",
+        "tab\t",
+        "back\\slash",
+        '"""',
+        "'''",
+        "# no",
+        "x = 1",
+        "[train]",
+        " ",
+    ]
+)
+NUMBER = st.floats(1e-300, 1e300)
+SHARE = st.floats(0, 1, exclude_max=True)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    return Recipe(
+        name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True)),
+        seed=draw(st.integers(0, 2**31 - 1)),
+        data=config.DataConfig(
+            source=draw(TEXT),
+            max_train_images=draw(st.none() | st.integers(1, 10**9)),
+            bad_images=draw(st.sampled_from(config.BadImages)),
+        ),
+        preprocess=config.PreprocessConfig(
+            size=draw(st.integers(16, 1024)),
+            mean=draw(st.none() | st.tuples(NUMBER, NUMBER, NUMBER)),
+        ),
+        train=config.TrainConfig(
+            backbone=draw(TEXT),
+            weights=draw(TEXT),
+            lr=draw(NUMBER),
+            ema=draw(SHARE),
+            class_balance=draw(st.booleans()),
+        ),
+        prune=config.PruneConfig(keep=tuple(draw(st.lists(TEXT, max_size=4)))),
+        quantize=config.QuantizeConfig(target=draw(st.sampled_from(config.Target))),
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(recipes())
+def test_a_dumped_recipe_parses_to_the_same(recipe: Recipe) -> None:
+    text = dump(recipe)
+    assert parse(tomllib.loads(text)) == recipe
+    assert dump(parse(tomllib.loads(text))) == text
+
+
+def test_the_lock_file_names_every_setting() -> None:
+    lines = dump(Recipe()).splitlines()
+    settings_named = {line.lstrip("# ").split(" ")[0] for line in lines if line and not line.startswith("[")}
+    assert settings_named == {name.rpartition(".")[2] for name in config.dotted_names()}
+    assert "# max_train_images is unset" in lines
+
+
+@settings(max_examples=40, deadline=None)
+@given(recipes())
+def test_a_commented_recipe_parses_to_the_same(recipe: Recipe) -> None:
+    text = config.commented(
+        recipe, {"train.lr": "the photos are few\nand small", "data.max_train_images": "x"}
+    )
+    assert parse(tomllib.loads(text)) == recipe
+    assert "# Chosen: the photos are few" in text
