@@ -16,7 +16,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def to_onnx(model: nn.Module, *, labels: Sequence[str], spec: PreprocessSpec, op
     images = torch.zeros(2, 3, spec.size, spec.size)
     _check_output(model, images, classes=len(labels))
     exported = _simplified(_exported(model, images, opset))
-    _pool_instead_of_mean(exported.graph)
+    _pool_instead_of_mean(exported.graph, _ranks(exported))
     _strip(exported)
     exported.producer_name, exported.producer_version = "edgetl", __version__
     metadata = {
@@ -155,22 +155,35 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
-def _pool_instead_of_mean(graph: onnx.GraphProto) -> None:
+def _pool_instead_of_mean(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
     """Write a mean over height and width as GlobalAveragePool, which engines have in INT8."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
+        nodes.append(node)
         if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         axes = sorted(onnx.numpy_helper.to_array(constants[node.input[1]]).tolist())
-        if axes in ([2, 3], [-2, -1]) and attributes.get("keepdims", 1) == 1:
-            node.op_type = "GlobalAveragePool"
-            del node.attribute[:]
-            del node.input[1:]
-    used = {name for node in graph.node for name in node.input}
+        if axes not in ([2, 3], [-2, -1]) or ranks.get(node.input[0]) != 4:
+            continue
+        node.op_type = "GlobalAveragePool"
+        del node.attribute[:]
+        del node.input[1:]
+        if attributes.get("keepdims", 1) == 0:
+            result, node.output[0] = node.output[0], f"{node.output[0]}_pooled"
+            nodes.append(onnx.helper.make_node("Flatten", [node.output[0]], [result], f"{node.name}_flatten"))
+    used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
     graph.initializer.extend(kept)
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input)
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in values}
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -83,15 +83,19 @@ def load(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(path)
+        newest = onnx.defs.onnx_opset_version()
+        for opset in model.opset_import:
+            if opset.domain in ("", "ai.onnx") and opset.version > newest:
+                raise ModelError(
+                    f"{path} has opset {opset.version}; the installed onnx knows up to {newest}."
+                )
         onnx.checker.check_model(model, full_check=True)
     except FileNotFoundError:
         raise ModelError(f"No ONNX model at {path}.") from None
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
-    newest = onnx.defs.onnx_opset_version()
-    for opset in model.opset_import:
-        if opset.domain in ("", "ai.onnx") and opset.version > newest:
-            raise ModelError(f"{path} has opset {opset.version}; the installed onnx knows up to {newest}.")
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise ModelError(f"{path} is quantized already; quantization starts from the float32 export.")
     return model

@@ -66,10 +66,10 @@ def percentiles(histogram: Histogram, grid: Grid, percentile: float) -> Range:
     share = cut / max(tails, 1)
     if high > 0.0:
         top = (_quantile(histogram.counts, 1.0 - share) - HALF) * histogram.width
-        high = float(np.clip(top, 0.0, high))
+        high = float(np.clip(top, max(0.0, histogram.low), high))
     if low < 0.0:
         bottom = (HALF - _quantile(histogram.counts[::-1], 1.0 - share)) * histogram.width
-        low = float(np.clip(bottom, low, 0.0))
+        low = float(np.clip(bottom, low, min(0.0, histogram.high)))
     return low, high
 
 
@@ -142,12 +142,12 @@ def _divergence(counts: NDArray[np.float64], bins: int, levels: int) -> float:
     reference[-1] += counts[bins:].sum()
     starts = np.arange(levels) * bins // levels
     sizes = np.diff(starts, append=bins)
-    held = inside > 0.0
+    # The bin that took the outliers counts as filled even where it was empty before.
+    held = reference > 0.0
     sums, filled = np.add.reduceat(inside, starts), np.add.reduceat(held.astype(np.float64), starts)
     means = np.divide(sums, filled, out=np.zeros_like(sums), where=filled > 0.0)
     spread = np.where(held, np.repeat(means, sizes), 0.0)
-    some = reference > 0.0
-    if not spread[some].all() or spread.sum() == 0.0:
+    if not spread[held].all() or not held.any():
         return float("inf")
-    p, q = reference[some] / reference.sum(), spread[some] / spread.sum()
+    p, q = reference[held] / reference.sum(), spread[held] / spread.sum()
     return float((p * np.log(p / q)).sum())

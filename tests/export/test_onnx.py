@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+import edgetl
+from edgetl.errors import ModelError
+from edgetl.export.onnx import LABELS_KEY, PREPROCESS_KEY, to_bytes, to_onnx
+from edgetl.preprocess import PreprocessSpec
+from edgetl.records import from_json
+from tests.export.networks import LABELS, SIZE, SPEC, tiny
+
+
+@pytest.fixture(scope="module")
+def exported() -> onnx.ModelProto:
+    return to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+
+
+def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(to_bytes(model), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"images": images})[0]
+
+
+def test_names_shapes_and_opset(exported: onnx.ModelProto) -> None:
+    (source,), (result,) = exported.graph.input, exported.graph.output
+    assert source.name == "images"
+    assert [d.dim_param or d.dim_value for d in source.type.tensor_type.shape.dim] == ["batch", 3, SIZE, SIZE]
+    assert result.name == "logits"
+    assert [d.dim_param or d.dim_value for d in result.type.tensor_type.shape.dim] == ["batch", 3]
+    assert [(o.domain, o.version) for o in exported.opset_import] == [("", 18)]
+
+
+def test_metadata_comes_back(exported: onnx.ModelProto) -> None:
+    metadata = {p.key: p.value for p in exported.metadata_props}
+    assert json.loads(metadata[LABELS_KEY]) == list(LABELS)
+    assert from_json(PreprocessSpec, json.loads(metadata[PREPROCESS_KEY])) == SPEC
+    assert (exported.producer_name, exported.producer_version) == ("edgetl", edgetl.__version__)
+
+
+def test_batch_norms_are_folded_and_means_are_poolings(exported: onnx.ModelProto) -> None:
+    operators = [node.op_type for node in exported.graph.node]
+    assert "BatchNormalization" not in operators
+    assert "ReduceMean" not in operators
+    assert operators.count("GlobalAveragePool") == 2
+    assert {"Clip", "HardSwish", "HardSigmoid", "MaxPool", "Gemm"} <= set(operators)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_any_batch_agrees_with_torch(exported: onnx.ModelProto, batch: int) -> None:
+    images = np.random.default_rng(batch).normal(size=(batch, 3, SIZE, SIZE)).astype(np.float32)
+    with torch.inference_mode():
+        expected = tiny()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-4)
+
+
+def test_the_same_network_gives_the_same_bytes(exported: onnx.ModelProto) -> None:
+    again = to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+    assert to_bytes(again) == to_bytes(exported)
+
+
+def test_nothing_of_the_machine_is_left(exported: onnx.ModelProto) -> None:
+    content = to_bytes(exported)
+    places = [Path(onnx.__file__).parent.parent, Path(__file__).parent, Path.home()]
+    for place in places:
+        assert str(place).encode() not in content
+    assert b".py" not in content
+    assert not any(item.doc_string for item in (exported, exported.graph, *exported.graph.node))
+    assert not any(node.metadata_props for node in exported.graph.node)
+
+
+def test_the_network_is_not_changed() -> None:
+    model = tiny().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    to_onnx(model, labels=LABELS, spec=SPEC, opset=18)
+    assert model.training
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+class _Pooled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images).relu().mean((-2, -1))
+
+
+def test_newer_opsets_go_through_torch_export() -> None:
+    model = _Pooled().eval()
+    exported = to_onnx(model, labels=LABELS, spec=SPEC, opset=21)
+    images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images)).numpy()
+    assert exported.opset_import[0].version == 21
+    assert [node.op_type for node in exported.graph.node] == ["Conv", "Relu", "GlobalAveragePool", "Flatten"]
+    assert b".py" not in to_bytes(exported)
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-5)
+
+
+def test_labels_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"Tiny gives \(2, 3\) for two images, expected logits \(2, 4\)"):
+        to_onnx(tiny(), labels=("a", "b", "c", "d"), spec=SPEC, opset=18)
+
+
+def test_a_network_for_another_input_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    with pytest.raises(ModelError, match=r"Sequential does not take images of shape \(2, 3, 32, 32\)"):
+        to_onnx(model, labels=LABELS, spec=SPEC, opset=18)
+
+
+class _Odd(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.matrix_exp(images[:, 0, :3, :3]).mean(1)
+
+
+def test_what_onnx_does_not_have_is_named() -> None:
+    with pytest.raises(ModelError, match=r"_Odd cannot be exported to ONNX: .*(?s:.*)another backbone"):
+        to_onnx(_Odd(), labels=LABELS, spec=SPEC, opset=18)
+
+
+def test_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenetv2_050", "mobilenetv3_small_050", "regnety_002", "efficientnet_lite0"]
+)
+def test_backbones_agree_with_torch(name: str) -> None:
+    from edgetl.export import parity
+    from edgetl.models.backbones import create
+
+    model = create(name, 3, "none").eval()
+    spec = PreprocessSpec(size=64)
+    content = to_bytes(to_onnx(model, labels=LABELS, spec=spec, opset=18))
+    batches = [np.random.default_rng(n).normal(size=(n, 3, 64, 64)).astype(np.float32) for n in (1, 4)]
+    found = parity.check(model, content, batches, max_difference=1e-3)
+    assert (found.images, found.top1_agreement) == (5, 1.0)

@@ -1,0 +1,89 @@
+"""What ONNX Runtime and TensorRT-RTX make of the quantized graph."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from edgetl.config import Calibrator, Target
+from edgetl.quantize.affine import from_range
+from edgetl.quantize.calibrate import observe
+from edgetl.quantize.graph import Graph
+from edgetl.quantize.plan import make_plan
+from edgetl.quantize.qdq import insert
+from edgetl.quantize.ranges import estimate
+from edgetl.quantize.targets import rules_for
+from tests.quantize import networks
+
+
+def _quantized(
+    model: onnx.ModelProto, target: Target, calibrator: Calibrator = Calibrator.MSE
+) -> onnx.ModelProto:
+    graph, rules = Graph(model), rules_for(target)
+    plan = make_plan(graph, rules)
+    histograms = observe(model, plan.observed, [networks.images(8, seed=s) for s in range(4)], images=32)
+    activations = {
+        name: from_range(*estimate(h, calibrator, rules.activations, percentile=99.99), rules.activations)
+        for name, h in histograms.items()
+    }
+    return insert(graph, plan, rules, activations)
+
+
+def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"images": images})[0]
+
+
+def _optimised(model: onnx.ModelProto, folder: Path) -> Counter[str]:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the fused operators of an x86 CPU")
+def test_onnx_runtime_runs_every_convolution_on_integers(tmp_path: Path) -> None:
+    found = _optimised(_quantized(networks.exported(), Target.CPU_X86), tmp_path)
+    assert found["QLinearConv"] == 6
+    assert found["Conv"] == 0
+    assert found["QGemm"] == 1
+    assert found["QLinearAdd"] == 1
+    assert found["MaxPool"] == 1
+    assert found["Relu"] == found["Clip"] == 0
+
+
+@pytest.mark.parametrize("target", list(Target))
+@pytest.mark.parametrize("calibrator", [Calibrator.PERCENTILE, Calibrator.MSE, Calibrator.MINMAX])
+def test_logits_stay_close_to_float(target: Target, calibrator: Calibrator) -> None:
+    model = networks.exported()
+    images = networks.images(40, seed=9)
+    expected, got = _run(model, images), _run(_quantized(model, target, calibrator), images)
+    noise = ((got - expected) ** 2).mean() / expected.var()
+    assert noise < 0.02
+    assert got.dtype == np.float32
+
+
+@pytest.mark.trt
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+def test_tensorrt_rtx_compiles_its_form() -> None:
+    from edgetl.export.tensorrt import build_engine
+
+    quantized = _quantized(networks.exported(), Target.TENSORRT_RTX)
+    pairs = [n for n in quantized.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in quantized.graph.initializer}
+    assert pairs
+    assert all(not tensors[n.input[2]].any() for n in pairs)
+    assert all(tensors[n.input[0]].dtype == np.int8 for n in pairs if n.input[0] in tensors)
+    engine = build_engine(
+        quantized.SerializeToString(), target="tensorrt-rtx", compute_capabilities=["89"], batch=(1, 1, 4)
+    )
+    assert engine.record.size_bytes == len(engine.content) > 0
