@@ -32,6 +32,7 @@ TOLERANCE: Mapping[Precision, float] = {
 }
 """Largest allowed logit difference, relative to the largest recorded logit."""
 
+_LARGEST = float(np.finfo(np.float32).max)
 _KEEP_BYTES = 48 * 1024
 _JPEG_QUALITY = 92
 
@@ -70,7 +71,7 @@ class GoldenCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every logit is within the tolerance; NaN never is."""
+        """Whether every logit is within the tolerance; one that is not finite never is."""
         return self.max_difference <= self.allowed_difference
 
     @property
@@ -108,11 +109,13 @@ def compare(
             f"logits of variant {variant}: got shape {computed.shape}, expected {recorded.shape}."
         )
     scale = max(1.0, float(np.abs(recorded).max()))
+    # NaN and infinity become the largest float32, so that they never pass and still travel as JSON.
+    difference = np.nan_to_num(np.abs(recorded - computed), nan=_LARGEST, posinf=_LARGEST)
     return GoldenCheck(
         variant=variant,
         precision=precision,
         images=len(recorded),
-        max_difference=float(np.abs(recorded - computed).max()),
+        max_difference=float(difference.max()),
         allowed_difference=TOLERANCE[precision] * scale,
         top1_agreement=float((recorded.argmax(1) == computed.argmax(1)).mean()),
         pixels_identical=pixels_identical,

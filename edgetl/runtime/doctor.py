@@ -30,8 +30,9 @@ def examine() -> Checkup:
     """Look for engines, the host side and accelerators, without running a model."""
     import platform
 
+    processor = platform.processor() or platform.machine()
     return Checkup(
-        machine=f"{platform.processor() or platform.machine()}, {platform.platform()}, Python {platform.python_version()}",
+        machine=f"{processor}, {platform.platform()}, Python {platform.python_version()}",
         parts=(
             _check(
                 "ONNX Runtime", _onnxruntime, "pip install 'edgetl[cpu]', or 'edgetl[gpu]' for NVIDIA GPUs"

@@ -35,14 +35,15 @@ class OnnxBackend:
     """A model in ONNX Runtime, ready to run.
 
     One call runs its operators one after the other, each on `threads` threads: that gives the lowest
-    latency on classifiers, whose graphs are chains. Threads spin while a call runs, since waking them costs
-    more than a small layer; they stop spinning when it returns, so that an idle camera loop burns no CPU.
-    With more threads than cores, spinning threads would starve the working ones, so it is off then.
+    latency on classifiers, whose graphs are chains.
 
     Args:
         model: an ONNX file, or its bytes.
         threads: threads inside one call; every usable core where unset.
         device: where to run.
+        spin: whether waiting threads spin. It is faster where the cores are ours, since waking a thread costs
+            more than a small layer; where other programs want them it starves both. Unset: spin with more
+            than one thread and no more threads than cores.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed, or cannot use the device.
@@ -50,7 +51,12 @@ class OnnxBackend:
     """
 
     def __init__(
-        self, model: Path | bytes, *, threads: int | None = None, device: Device = Device.CPU
+        self,
+        model: Path | bytes,
+        *,
+        threads: int | None = None,
+        device: Device = Device.CPU,
+        spin: bool | None = None,
     ) -> None:
         ort = _onnxruntime()
         cores = usable_cores()
@@ -61,9 +67,8 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _ERROR_SEVERITY
-        spin = 1 < self.threads <= cores
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        spins = 1 < self.threads <= cores if spin is None else spin
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
         wanted = _providers(device, ort)
         try:
             self._session = ort.InferenceSession(

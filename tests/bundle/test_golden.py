@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from edgetl.bundle import golden
 from edgetl.bundle.golden import TOLERANCE, compare, decode_logits, encode_image, encode_logits
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, ImageError, TensorError
+from edgetl.records import to_json
 from tests.bundles import SPEC, picture
 
 RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)
@@ -37,10 +39,13 @@ def test_the_tolerance_is_relative_to_the_largest_logit(precision: Precision) ->
     assert check(inside, precision).allowed_difference == pytest.approx(allowed)
 
 
-def test_nan_never_passes() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_never_passes_and_travels_as_json(value: float) -> None:
     broken = RECORDED.copy()
-    broken[1, 1] = np.nan
-    assert not check(broken, Precision.INT8).passed
+    broken[1, 1] = value
+    found = check(broken, Precision.INT8)
+    assert not found.passed
+    json.dumps(to_json(found), allow_nan=False)
 
 
 def test_the_reason_tells_preprocessing_from_the_engine() -> None:

@@ -186,7 +186,8 @@ def test_threads_spin_only_where_there_are_cores_for_them(monkeypatch: pytest.Mo
     for threads, spin in ((1, "0"), (2, "1"), (4, "0")):
         OnnxBackend(classifier(), threads=threads).close()
         assert entries["session.intra_op.allow_spinning"] == spin
-        assert entries["session.force_spinning_stop"] == "1"
+    OnnxBackend(classifier(), threads=2, spin=False).close()
+    assert entries["session.intra_op.allow_spinning"] == "0"
 
 
 def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
