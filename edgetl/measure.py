@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.preprocess import PreprocessSpec
 
+_PAUSE_S = 0.01
+"""Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -182,7 +185,9 @@ def _time(
     threads = torch.get_num_threads()
     torch.set_num_threads(bench.threads)
     try:
-        timed = time_interleaved(bound, warmup=bench.warmup, runs=bench.runs, progress=progress)
+        timed = time_interleaved(
+            bound, warmup=bench.warmup, runs=bench.runs, pause_s=_PAUSE_S, progress=progress
+        )
     finally:
         torch.set_num_threads(threads)
     return {

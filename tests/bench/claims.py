@@ -41,8 +41,15 @@ def at_least(name: str, value: float, aim: float, unit: str) -> Claim:
 def keep(family: str, claims: Iterable[Claim]) -> None:
     """Append the claims to `bench.json` with the machine and the commit."""
     history = json.loads(HISTORY.read_text()) if HISTORY.exists() else []
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     history.append(
-        {"family": family, "commit": commit, "machine": asdict(describe()), "claims": [asdict(c) for c in claims]}
+        {
+            "family": family,
+            "commit": commit,
+            "machine": asdict(describe()),
+            "claims": [asdict(c) for c in claims],
+        }
     )
     HISTORY.write_text(json.dumps(history, indent=1) + "\n")

@@ -38,6 +38,8 @@ def run() -> Iterator[Claim]:
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    yield at_most("edgetl --help over a bare Typer program's --help", median["edgetl"] / median["bare"], 2.0, "x")
+    yield at_most(
+        "edgetl --help over a bare Typer program's --help", median["edgetl"] / median["bare"], 2.0, "x"
+    )
     yield Claim(name="edgetl --help", measured=f"{median['edgetl'] * 1e3:.0f} ms")
     yield at_most("import edgetl, on top of python", (median["import"] - median["python"]) * 1e3, 20.0, " ms")

@@ -1,0 +1,213 @@
+"""The commands as a user types them: exit codes, messages, `--json` alone on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from edgetl import config
+from edgetl.cli import app, main
+from tests.images import write_set
+from tests.test_pipeline import tiny_recipe
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def edgetl(*arguments: object) -> Done:
+    """Run a command in this process: starting one with torch takes seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    code: int | str | None = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["edgetl", *map(str, arguments)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as leave:
+                code = leave.code
+    return Done(int(code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("images"), {"train": 12, "val": 4, "test": 4})
+
+
+@pytest.fixture(scope="module")
+def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "recipe.toml"
+    path.write_text(config.dump(tiny_recipe(images)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_dir(recipe: Path) -> Path:
+    folder = recipe.parent / "run"
+    done = edgetl("run", recipe, "--out", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "tiny"
+    return folder
+
+
+def _commands() -> dict[str, str]:
+    group = typer.main.get_command(app)
+    found = {}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        for inner, sub in getattr(command, "commands", {"": command}).items():
+            found[f"{name} {inner}".strip()] = sub.epilog or ""
+    return found
+
+
+def test_every_command_shows_an_example() -> None:
+    commands = _commands()
+    assert len(commands) == 17
+    assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
+
+
+def test_a_wrong_command_and_a_wrong_option_suggest_the_right_one() -> None:
+    wrong = edgetl("quantise", "recipe.toml")
+    assert wrong.returncode == 2
+    assert "Did you mean 'quantize'" in wrong.stderr
+    wrong = edgetl("run", "recipe.toml", "--ouut", "x")
+    assert wrong.returncode == 2
+    assert "--out" in wrong.stderr
+
+
+def test_a_missing_recipe_names_the_remedy(tmp_path: Path) -> None:
+    done = edgetl("run", tmp_path / "no.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"Error: No recipe at {tmp_path}/no.toml. Write one with: edgetl init DATA_DIR -o {tmp_path}/no.toml\n"
+    )
+
+
+def test_all_the_recipe_s_errors_come_at_once(tmp_path: Path, images: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[data]\nsuorce = "{images}"\n[train]\nepochs = -1\n')
+    done = edgetl("run", path, "--set", "prune.target_mac=0.5")
+    assert done.returncode == 2
+    assert "data.suorce: no such key. Did you mean data.source?" in done.stderr
+    assert "train.epochs: input should be greater than or equal to 1, got -1." in done.stderr
+    assert "prune.target_mac: no such key. Did you mean prune.target_macs?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_init_writes_a_recipe_that_loads(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my recipe.toml"
+    done = edgetl("init", images, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert "36 training images, 3 classes, median side 40 px" in done.stdout
+    loaded = config.load(path)
+    assert loaded.data.source == str(images)
+    assert loaded.preprocess.size == 96
+    assert "# Chosen: the images are small (40 px)" in path.read_text()
+    again = edgetl("init", images, "-o", path)
+    assert again.returncode == 2
+    assert "overwrite it with --force" in again.stderr
+
+
+def test_data_check_counts_what_is_wrong(images: Path, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2})
+    (folder / "train" / "red" / "bad.png").write_bytes(b"")
+    (folder / "test" / "red" / "copy.png").write_bytes((folder / "train" / "red" / "000.png").read_bytes())
+    done = edgetl("data", "check", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert any("bad.png" in str(item) for item in report["skipped"])
+    assert report["leaks"] == [["train/red/000.png", "test/red/copy.png"]]
+    assert any("in more than one split" in problem for problem in report["problems"])
+
+
+def test_the_device_s_commands_from_one_bundle(run_dir: Path, images: Path) -> None:
+    bundle = run_dir / "tiny.edgetl"
+    assert json.loads(edgetl("info", bundle, "--json").stdout)["name"] == "tiny"
+    assert json.loads(edgetl("verify", bundle, "--json").stdout)["passed"] is True
+    results = json.loads(
+        edgetl("predict", bundle, images / "test", "--limit", "2", "--top", "2", "--json").stdout
+    )
+    assert [len(r["prediction"]["top"]) for r in results] == [2, 2]
+    assert json.loads(edgetl("eval", bundle, images, "--json").stdout)["images"] == 12
+    assert "TensorRT-RTX" in edgetl("doctor").stdout
+
+
+def test_a_gate_passes_against_itself_and_fails_with_a_table(run_dir: Path, tmp_path: Path) -> None:
+    bundle = run_dir / "tiny.edgetl"
+    kept = tmp_path / "baseline.json"
+    assert edgetl("baseline", bundle, "-o", kept).returncode == 0
+    wide = ("--max-latency-increase", "9")
+    assert edgetl("gate", bundle, "--baseline", kept, *wide).returncode == 0
+    stored = json.loads(kept.read_text())
+    stored["size_bytes"] //= 2
+    kept.write_text(json.dumps(stored))
+    failed = edgetl("gate", bundle, "--baseline", kept, *wide)
+    assert failed.returncode == 1
+    assert "size" in failed.stdout
+    assert "+100" in failed.stdout
+
+
+def test_a_gate_without_a_baseline_is_an_error_not_a_pass(run_dir: Path, tmp_path: Path) -> None:
+    assert edgetl("gate", run_dir / "tiny.edgetl", "--baseline", tmp_path / "none.json").returncode == 2
+    neither = edgetl("gate", run_dir / "tiny.edgetl")
+    assert neither.returncode == 2
+    assert "--against" in neither.stderr
+
+
+def test_run_fails_the_gate_where_the_floor_is_not_met(recipe: Path, run_dir: Path) -> None:
+    strict = edgetl("run", recipe, "--out", run_dir, "--set", "bundle.max_drop=0", "--set", "distill.lr=1e-9")
+    assert strict.returncode in (0, 1)
+    if strict.returncode == 1:
+        assert "Gate failed: no variant keeps top1" in strict.stderr
+
+
+def test_a_stage_alone(recipe: Path, run_dir: Path) -> None:
+    done = edgetl("finetune", recipe, "--out", run_dir, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["backbone"] == "test_efficientnet"
+    assert "train: up to date" in done.stderr
+
+
+def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "edgetl.cli", "finetune", str(recipe), "--out", str(folder)]
+    command += ["--set", "train.epochs=500"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    deadline = time.monotonic() + 120
+    while not (folder / "train" / "full.state").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert f"go on with: edgetl run {recipe} --out {folder}" in told.replace("\n", " ")
+    assert (folder / "train" / "full.state").exists()
+    assert "Traceback" not in told
+
+
+@pytest.mark.trt
+def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'edgetl[rtx]'")
+    engine = tmp_path / "tiny.engine"
+    built = edgetl(
+        "build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "89", "-o", engine, "--json"
+    )
+    assert built.returncode == 0, built.stderr
+    record = json.loads(built.stdout)
+    assert (record["target"], record["compute_capabilities"]) == ("tensorrt-rtx", ["89"])
+    assert engine.stat().st_size == record["size_bytes"] > 10_000
+    unknown = edgetl("build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "12", "-o", engine)
+    assert unknown.returncode == 2
+    assert "89" in unknown.stderr
