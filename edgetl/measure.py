@@ -106,8 +106,11 @@ def run(
 def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tuple[str, bool, str]:
     """Choose the fastest measured variant that keeps the floor; the most accurate one where none does.
 
+    Variants as fast as the fastest within the measurement (the 95% interval of the ratio of medians, paired
+    bootstrap, reaches 1) count as equally fast; of those the smallest file ships.
+
     Args:
-        variants: at least one measured variant.
+        variants: at least one measured variant, with raw samples of interleaved calls.
         metric: the score held to the floor, on the validation split.
         floor: the least allowed score, in 0..1.
 
@@ -123,18 +126,34 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
         )
         return best.name, False, reason
     fastest = min(kept, key=lambda v: v.latency.p50_ms)
-    others = [
-        f"{v.name} is slower ({v.latency.p50_ms:.2f} ms)"
-        if v in kept
-        else f"{v.name} falls below the floor ({_value(v.val, metric):.1%})"
-        for v in variants
-        if v is not fastest
-    ]
+    level = [v for v in kept if v is fastest or _as_fast(v, fastest)]
+    chosen = min(level, key=lambda v: (v.size_bytes, v.latency.p50_ms))
+    why = "the fastest variant" if len(level) == 1 else "the smallest of the equally fast variants"
     reason = (
-        f"{fastest.name} is the fastest variant that keeps {metric} {floor:.1%} on the validation split: "
-        f"{fastest.latency.p50_ms:.2f} ms at {_value(fastest.val, metric):.1%}"
+        f"{chosen.name} is {why} that keeps {metric} {floor:.1%} on the validation split: "
+        f"{chosen.latency.p50_ms:.2f} ms at {_value(chosen.val, metric):.1%}"
     )
-    return fastest.name, True, "; ".join([reason, *others])
+    others = [_why_not(v, kept, level, metric) for v in variants if v is not chosen]
+    return chosen.name, True, "; ".join([reason, *others])
+
+
+def _as_fast(variant: VariantScore, fastest: VariantScore) -> bool:
+    from edgetl.bench.statistics import median_ratio
+
+    mine, best = variant.latency.samples_ms, fastest.latency.samples_ms
+    if len(mine) < 2 or len(mine) != len(best):
+        return variant.latency.p50_ms <= fastest.latency.p50_ms
+    return median_ratio(best, mine, paired=True).low <= 1.0
+
+
+def _why_not(
+    variant: VariantScore, kept: Sequence[VariantScore], level: Sequence[VariantScore], metric: Metric
+) -> str:
+    if variant not in kept:
+        return f"{variant.name} falls below the floor ({_value(variant.val, metric):.1%})"
+    if variant in level:
+        return f"{variant.name} is larger ({variant.latency.p50_ms:.2f} ms)"
+    return f"{variant.name} is slower ({variant.latency.p50_ms:.2f} ms)"
 
 
 def _value(evaluation: Evaluation, metric: Metric) -> float:

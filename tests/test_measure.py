@@ -11,7 +11,9 @@ from edgetl.metrics import evaluate
 from edgetl.records import Latency, VariantScore
 
 
-def _variant(name: str, right: int, p50_ms: float, of: int = 100) -> VariantScore:
+def _variant(
+    name: str, right: int, p50_ms: float, *, of: int = 100, size_bytes: int = 1, noise_ms: float = 0.0
+) -> VariantScore:
     labels = np.arange(of) % 2
     scores = np.eye(2)[np.where(np.arange(of) < right, labels, 1 - labels)]
     latency = Latency(
@@ -25,6 +27,7 @@ def _variant(name: str, right: int, p50_ms: float, of: int = 100) -> VariantScor
         p90_ms=p50_ms,
         p99_ms=p50_ms,
         throughput=1000 / p50_ms,
+        samples_ms=tuple(p50_ms + noise_ms * ((7 * i) % 11 - 5) / 5 for i in range(44)),
     )
     return VariantScore(
         name=name,
@@ -32,7 +35,7 @@ def _variant(name: str, right: int, p50_ms: float, of: int = 100) -> VariantScor
         target="any",
         file=f"{name}.onnx",
         sha256="0" * 64,
-        size_bytes=1,
+        size_bytes=size_bytes,
         val=evaluate(labels, scores, ["a", "b"]),
         test=None,
         latency=latency,
@@ -58,6 +61,15 @@ def test_a_fast_variant_below_the_floor_does_not_ship() -> None:
     name, met, reason = choose([_variant("fp32", 97, 2.0), _variant("int8", 90, 1.0)], Metric.TOP1, 0.95)
     assert (name, met) == ("fp32", True)
     assert "int8 falls below the floor (90.0%)" in reason
+
+
+def test_of_equally_fast_variants_the_smallest_ships() -> None:
+    fp32 = _variant("fp32", 97, 2.0, size_bytes=400, noise_ms=0.3)
+    int8 = _variant("int8", 96, 2.01, size_bytes=100, noise_ms=-0.3)
+    name, met, reason = choose([fp32, int8], Metric.TOP1, 0.95)
+    assert (name, met) == ("int8", True)
+    assert reason.startswith("int8 is the smallest of the equally fast variants that keeps top1 95.0%")
+    assert reason.endswith("fp32 is larger (2.00 ms)")
 
 
 @pytest.mark.parametrize("metric", list(Metric))
