@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Precision
+from edgetl.data.index import build_index
+from edgetl.distill import stage
+from edgetl.errors import Interrupted, ModelError, WeightsError
+from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SilentProgress
+from edgetl.records import TrainRecord, from_json, to_json
+from edgetl.train.evaluate import score
+from edgetl.train.sets import open_sets
+from tests.images import write_set
+
+BACKBONE = "mobilenetv3_small_050"
+CONFIG = DistillConfig(epochs=2, augment=Augment.BASIC)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.DistillInputs:
+    root = write_set(tmp_path_factory.mktemp("images"), {"train": 6, "val": 3, "test": 2})
+    for seed, name in enumerate(("teacher", "pruned")):
+        model = backbones.create(BACKBONE, 3, "none", seed=seed)
+        checkpoint.save(model, describe(model, BACKBONE, 3), root / f"{name}.safetensors")
+    return stage.DistillInputs(
+        teacher=root / "teacher.safetensors",
+        pruned=root / "pruned.safetensors",
+        index=build_index(DataConfig(source=str(root)), seed=0),
+        spec=PreprocessSpec(size=32),
+        pixels_dir=root / "pixels",
+        seed=1,
+        batch_size=8,
+        weight_decay=0.01,
+        precision=Precision.FP32,
+    )
+
+
+def folder(tmp_path: Path, name: str = "distill") -> Path:
+    (tmp_path / name).mkdir(parents=True)
+    return tmp_path / name
+
+
+def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    record = stage.run(CONFIG, inputs, out=out)
+    assert record.checkpoint == "distill/student.safetensors"
+    assert [p.name for p in out.iterdir()] == ["student.safetensors"]
+    assert record.backbone == BACKBONE
+    assert [(e.phase, e.epoch) for e in record.epochs] == [("distill", 1), ("distill", 2)]
+    assert record.val.top1 == max(e.val_top1 for e in record.epochs)
+    assert record.test is not None
+    assert from_json(TrainRecord, to_json(record)) == record
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    assert sets.test is not None
+    assert score(model, sets.test, inputs.index.labels) == record.test
+
+
+@pytest.mark.parametrize("loss", [DistillLoss.DKD, DistillLoss.DIST])
+def test_the_student_may_be_another_backbone_and_the_loss_another(
+    inputs: stage.DistillInputs, tmp_path: Path, loss: DistillLoss
+) -> None:
+    config = DistillConfig(student="torchvision/resnet18", weights="none", epochs=1, loss=loss)
+    alone = dataclasses.replace(inputs, pruned=None)
+    record = stage.run(config, alone, out=folder(tmp_path))
+    assert record.backbone == "torchvision/resnet18"
+    assert checkpoint.load(tmp_path / record.checkpoint)[1].backbone == "torchvision/resnet18"
+
+
+class StopsAt(SilentProgress):
+    def message(self, text: str) -> None:
+        if text.startswith("distill 1/2"):
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
+    expected = stage.run(CONFIG, inputs, out=whole)
+    with pytest.raises(Interrupted, match="Epoch 1 is kept; the same command goes on"):
+        stage.run(CONFIG, inputs, out=broken, progress=StopsAt())
+    record = stage.run(CONFIG, inputs, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+    assert (record.val, record.test) == (expected.val, expected.test)
+
+
+def test_a_teacher_or_pruned_network_of_other_classes_is_refused(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    model = backbones.create(BACKBONE, 2, "none")
+    other = tmp_path / "other.safetensors"
+    checkpoint.save(model, describe(model, BACKBONE, 2), other)
+    with pytest.raises(
+        WeightsError,
+        match=r"The teacher .*other\.safetensors has 2 classes, but the data has 3 \(blue, green, red\)",
+    ):
+        stage.run(CONFIG, dataclasses.replace(inputs, teacher=other), out=folder(tmp_path, "a"))
+    with pytest.raises(WeightsError, match=r"The pruned network .* has 2 classes"):
+        stage.run(CONFIG, dataclasses.replace(inputs, pruned=other), out=folder(tmp_path, "b"))
+
+
+def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"Run the prune stage first, or name a backbone in distill\.student"
+    ):
+        stage.run(CONFIG, dataclasses.replace(inputs, pruned=None), out=folder(tmp_path, "a"))
+    gone = dataclasses.replace(inputs, pruned=tmp_path / "gone.safetensors")
+    with pytest.raises(WeightsError, match=r"No checkpoint at .*gone\.safetensors"):
+        stage.run(CONFIG, gone, out=folder(tmp_path, "b"))
+
+
+def test_an_unknown_student_is_refused(inputs: stage.DistillInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"student": "mobilenet_v9"})
+    with pytest.raises(ModelError, match="mobilenet_v9"):
+        stage.run(config, inputs, out=folder(tmp_path))

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgetl.config import Importance
+from edgetl.errors import ModelError
+from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
+from edgetl.models.size import network_size
+from edgetl.prune.apply import cut, recalibrate
+from tests.prune.nets import SIZE, Chain, batches, budget, limits, make_scorer, seeded
+
+NETWORKS = (
+    "tf_efficientnet_lite0",
+    "resnet18",
+    "torchvision/mobilenet_v2",
+    "torchvision/mobilenet_v3_small",
+    "torchvision/regnet_y_400mf",
+)
+
+REBUILD = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from edgetl.models import checkpoint
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+images = torch.from_numpy(np.load(folder / "images.npy"))
+for number in range(int(sys.argv[2])):
+    model, _ = checkpoint.load(folder / f"{number}.safetensors")
+    with torch.no_grad():
+        np.save(folder / f"{number}.npy", model(images).numpy())
+"""
+
+
+def test_pruned_networks_are_rebuilt_in_a_fresh_process(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    images, logits = torch.randn(2, 3, SIZE, SIZE), []
+    np.save(tmp_path / "images.npy", images.numpy())
+    for number, name in enumerate(NETWORKS):
+        model = seeded(backbones.create, name, 5, "none")
+        whole = network_size(model, SIZE)
+        result = cut(model, SIZE, make_scorer(Importance.RANDOM, model), budget(model, 0.5, 0.6), limits())
+        if name == NETWORKS[0]:
+            ranking = make_scorer(Importance.MAGNITUDE, model)
+            result = cut(result.model, SIZE, ranking, budget(model, 0.4, 0.5), limits())
+        size = network_size(result.model, SIZE)
+        assert 0.3 * whole.macs < size.macs <= 0.5 * whole.macs
+        assert size.parameters <= 0.6 * whole.parameters
+        assert (size.macs, size.parameters) == (result.cost.macs, result.cost.parameters)
+        assert network_size(model, SIZE) == whole
+        modules = dict(result.model.named_modules())
+        for layer, gone in result.removed.items():
+            assert gone > 0
+            assert len(modules[layer].weight) == result.widths[layer]
+            assert result.widths[layer] % 8 == 0
+        architecture = describe(result.model, name, 5)
+        checkpoint.save(result.model, architecture, tmp_path / f"{number}.safetensors")
+        with torch.no_grad():
+            logits.append(result.model.eval()(images).numpy())
+    torch.set_num_threads(threads)
+    subprocess.run([sys.executable, "-c", REBUILD, str(tmp_path), str(len(NETWORKS))], check=True)
+    for number, expected in enumerate(logits):
+        assert np.array_equal(np.load(tmp_path / f"{number}.npy"), expected), NETWORKS[number]
+
+
+def test_a_cut_network_equals_the_masked_one() -> None:
+    model = seeded(Chain)
+    graph_names = {"stem.0", "expand.0", "project.0", "depthwise.0"}
+    with torch.no_grad():
+        model.project[0].weight[:, :16] *= 1e-4  # type: ignore[index]
+        model.expand[0].weight[:16] *= 1e-4  # type: ignore[index]
+        model.depthwise[0].weight[:16] *= 1e-4  # type: ignore[index]
+        for norm in (model.expand[1], model.depthwise[1]):  # type: ignore[index]
+            norm.weight[:16] = 1e-4
+    result = cut(
+        model, SIZE, make_scorer(Importance.MAGNITUDE, model), budget(model, 0.65), limits(), keep=["stem.0"]
+    )
+    assert set(result.removed) <= graph_names
+    assert sum(result.removed.values()) == 16
+    masked = copy.deepcopy(model)
+    masked.project[0].weight.data[:, :16] = 0.0  # type: ignore[index]
+    images = batches()[0]
+    with torch.no_grad():
+        torch.testing.assert_close(result.model(images), masked(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_kept_layer_keeps_its_shape() -> None:
+    model = seeded(backbones.create, "torchvision/mobilenet_v2", 5, "none")
+    kept = ("features.4", "features.18.0")
+    result = cut(model, SIZE, make_scorer(Importance.RANDOM, model), budget(model, 0.6), limits(), keep=kept)
+    before, after = dict(model.named_parameters()), dict(result.model.named_parameters())
+    for name, parameter in before.items():
+        if name.startswith(tuple(f"{k}." for k in kept)):
+            assert after[name].shape == parameter.shape
+
+
+def test_a_vision_transformer_of_torchvision_is_refused_by_name() -> None:
+    import torchvision
+
+    model = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5
+    )
+    with pytest.raises(
+        ModelError, match=r"VisionTransformer cannot be pruned: after the cut it fails.*shape"
+    ):
+        cut(model, SIZE, make_scorer(Importance.RANDOM, model), budget(model, 0.4), limits())
+
+
+class Normalised(nn.Module):
+    """Divides by the mean over the channels, which no graph shows: a cut would change it silently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3, padding=1)
+        self.classifier = nn.Linear(32, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.first(images).abs().mean((2, 3))
+        return self.classifier(features / features.sum(1, keepdim=True))  # type: ignore[no-any-return]
+
+
+def test_a_cut_that_would_be_silently_wrong_is_refused() -> None:
+    model = seeded(Normalised)
+    with pytest.raises(ModelError, match="the cut would be silently wrong"):
+        cut(model, SIZE, make_scorer(Importance.RANDOM, model), budget(model, 0.6), limits())
+
+
+def test_recalibration_measures_the_statistics_of_the_batches() -> None:
+    model = seeded(Chain)
+    images = batches(16, 3)
+    recalibrate(model, images)
+    norm = model.stem[1]  # type: ignore[index]
+    with torch.no_grad():
+        features = torch.cat([model.stem[0](batch) for batch in images])  # type: ignore[index]
+    torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, features.var((0, 2, 3)), rtol=1e-2, atol=1e-4)
+    assert norm.momentum == 0.1
+    assert not any(m.training for m in model.modules())
+
+
+def test_recalibration_without_images_or_norms_changes_nothing() -> None:
+    model = seeded(Chain)
+    before = json.dumps(model.stem[1].running_mean.tolist())  # type: ignore[index]
+    recalibrate(model, [])
+    recalibrate(nn.Linear(2, 2), [torch.zeros(1, 2)])
+    assert json.dumps(model.stem[1].running_mean.tolist()) == before  # type: ignore[index]

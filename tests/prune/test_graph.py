@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgetl.errors import ModelError
+from edgetl.models import backbones
+from edgetl.models.size import network_size
+from edgetl.prune.graph import layer_costs, trace
+from edgetl.prune.plan import cost_of
+from tests.prune.nets import SIZE, Chain, seeded
+
+
+def test_channels_that_hang_together_form_one_group() -> None:
+    groups = {g.name: g for g in trace(seeded(Chain), SIZE).groups}
+    stream = next(g for g in groups.values() if "stem.0" in g.outputs)
+    inner = next(g for g in groups.values() if "expand.0" in g.outputs)
+    assert len(groups) == 2
+    assert (stream.channels, inner.channels) == (16, 32)
+    assert stream.outputs == {"stem.0": 1.0, "project.0": 1.0}
+    assert stream.inputs == {"expand.0": 1.0, "classifier": 1.0}
+    assert inner.outputs == {"expand.0": 1.0, "depthwise.0": 1.0}
+    assert inner.inputs == {"project.0": 1.0}
+    assert (stream.norms, inner.norms) == (4.0, 4.0)
+
+
+def test_the_classifier_is_in_no_group() -> None:
+    graph = trace(seeded(Chain), SIZE)
+    assert all("classifier" not in g.outputs for g in graph.groups)
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0", "torchvision/regnet_y_400mf", "torchvision/mobilenet_v3_small"]
+)
+def test_costs_agree_with_the_size_that_is_reported(name: str) -> None:
+    model = backbones.create(name, 5, "none")
+    size, cost = network_size(model, SIZE), cost_of(trace(model, SIZE))
+    assert cost.macs == size.macs
+    assert cost.parameters == size.parameters
+
+
+def test_a_kept_layer_keeps_its_whole_group() -> None:
+    assert [g.channels for g in trace(seeded(Chain), SIZE, keep=["depthwise"]).groups] == [16]
+    assert trace(seeded(Chain), SIZE, keep=["project.0"]).groups == ()
+
+
+def test_an_unknown_name_in_keep_gets_the_nearest() -> None:
+    with pytest.raises(
+        ModelError, match=r"prune\.keep: Chain has no layer 'depthwize'. The nearest is 'depthwise'"
+    ):
+        trace(seeded(Chain), SIZE, keep=["depthwize"])
+
+
+def test_grouped_convolutions_go_in_whole_groups() -> None:
+    graph = trace(backbones.create("torchvision/regnet_y_400mf", 5, "none"), SIZE)
+    assert {g.cell for g in graph.groups} == {1, 8}
+
+
+class Fixed(nn.Module):
+    """Writes its channel count into a view, so that no graph can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise ValueError("not today")
+
+
+def test_a_network_that_cannot_run_is_named_with_its_module() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Fixed())
+    with pytest.raises(ModelError, match=r"Sequential cannot be traced for pruning at 1: not today"):
+        trace(model, SIZE)
+
+
+def test_shufflenet_is_refused() -> None:
+    with pytest.raises(ModelError, match="ShuffleNetV2 cannot be traced for pruning"):
+        trace(backbones.create("torchvision/shufflenet_v2_x0_5", 5, "none"), SIZE)
+
+
+def test_a_layer_used_twice_costs_twice() -> None:
+    layer = nn.Conv2d(3, 3, 1)
+    costs = layer_costs(nn.Sequential(layer, nn.ReLU(), layer), 4)
+    assert costs["0"].macs(3, 3) == 2 * 16 * 9
+    assert costs["0"].parameters(3, 3) == 12

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
+from edgetl.data.index import build_index
+from edgetl.errors import Interrupted, ModelError, WeightsError
+from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
+from edgetl.models.size import network_size
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SilentProgress
+from edgetl.prune import stage
+from edgetl.records import PruneRecord, from_json, to_json
+from edgetl.train.evaluate import score
+from edgetl.train.sets import open_sets
+from tests.images import write_set
+
+BACKBONE = "mobilenetv3_small_050"
+CONFIG = PruneConfig(target_macs=0.6, target_parameters=0.7, steps=2, recovery_epochs=1, importance_images=8)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.PruneInputs:
+    root = write_set(tmp_path_factory.mktemp("images"), {"train": 6, "val": 3, "test": 2})
+    model = backbones.create(BACKBONE, 3, "none")
+    checkpoint.save(model, describe(model, BACKBONE, 3), root / "teacher.safetensors")
+    return stage.PruneInputs(
+        teacher=root / "teacher.safetensors",
+        index=build_index(DataConfig(source=str(root)), seed=0),
+        spec=PreprocessSpec(size=32),
+        pixels_dir=root / "pixels",
+        seed=1,
+        batch_size=8,
+        weight_decay=0.01,
+        precision=Precision.FP32,
+        temperature=2.0,
+        soft_weight=0.8,
+        augment=Augment.BASIC,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: stage.PruneInputs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PruneRecord]:
+    """The folder and record of a stage that ran through."""
+    out = folder(tmp_path_factory.mktemp("run"))
+    return out, stage.run(CONFIG, inputs, out=out)
+
+
+def folder(tmp_path: Path, name: str = "prune") -> Path:
+    (tmp_path / name).mkdir(parents=True)
+    return tmp_path / name
+
+
+def test_the_record_tells_every_step_and_the_checkpoint(
+    inputs: stage.PruneInputs, finished: tuple[Path, PruneRecord]
+) -> None:
+    out, record = finished
+    assert record.checkpoint == "prune/pruned.safetensors"
+    assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
+    assert [(s.step, e.phase) for s, e in zip(record.steps, record.epochs, strict=True)] == [
+        (1, "recover-1"),
+        (2, "recover-2"),
+    ]
+    first, last = record.steps
+    assert last.macs == record.after.macs <= 0.6 * record.before.macs
+    assert record.after.parameters <= 0.7 * record.before.parameters
+    assert last.macs < first.macs <= math.sqrt(0.6) * record.before.macs
+    assert all(0.0 <= s.top1_cut <= 1.0 for s in record.steps)
+    assert [s.top1 for s in record.steps] == [e.val_top1 for e in record.epochs]
+    assert from_json(PruneRecord, to_json(record)) == record
+    model, architecture = checkpoint.load(out.parent / record.checkpoint)
+    assert (architecture.backbone, architecture.num_classes) == (BACKBONE, 3)
+    assert network_size(model, 32) == record.after
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    assert score(model, sets.val, inputs.index.labels).top1 == last.top1
+
+
+class StopsAt(SilentProgress):
+    def __init__(self, message: str) -> None:
+        self.stop = message
+
+    def message(self, text: str) -> None:
+        if text.startswith(self.stop):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", ["recover-1 1/1", "prune 1/2", "recover-2 1/1"])
+def test_a_killed_stage_goes_on_at_its_step_and_writes_the_same_bytes(
+    inputs: stage.PruneInputs, finished: tuple[Path, PruneRecord], tmp_path: Path, stop: str
+) -> None:
+    (whole, expected), broken = finished, folder(tmp_path)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        stage.run(CONFIG, inputs, out=broken, progress=StopsAt(stop))
+    kept = {p.name for p in broken.iterdir()}
+    assert "step-1-cut.safetensors" in kept
+    assert ("step-1.safetensors" in kept) == (stop != "recover-1 1/1")
+    record = stage.run(CONFIG, inputs, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+    assert record.steps == expected.steps
+    assert [e.val_loss for e in record.epochs] == [e.val_loss for e in expected.epochs]
+
+
+def test_steps_kept_for_other_settings_are_not_used(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    out = folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(CONFIG, inputs, out=out, progress=StopsAt("prune 1/2"))
+    config = CONFIG.model_copy(update={"importance": Importance.RANDOM, "recovery_epochs": 0})
+    record = stage.run(config, inputs, out=out)
+    assert record.epochs == ()
+    assert [s.top1 for s in record.steps] == [s.top1_cut for s in record.steps]
+    fresh = stage.run(config, inputs, out=folder(tmp_path, "fresh"))
+    assert fresh.steps == record.steps
+
+
+def test_a_teacher_of_other_classes_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    index = dataclasses.replace(inputs.index, labels=("a", "b", "c", "d"))
+    with pytest.raises(
+        WeightsError,
+        match=r"The teacher .* has 3 classes, but the data has 4 \(a, b, c, d\)\. Train it again",
+    ):
+        stage.run(CONFIG, dataclasses.replace(inputs, index=index), out=folder(tmp_path))
+
+
+def test_an_impossible_target_is_refused_before_anything_is_done(
+    inputs: stage.PruneInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"target_macs": 0.001})
+    nowhere = dataclasses.replace(inputs, pixels_dir=tmp_path / "pixels")
+    with pytest.raises(
+        ModelError, match=r"cannot be cut to 0\.1% of its .*the best reachable is \d+\.\d% and"
+    ):
+        stage.run(config, nowhere, out=folder(tmp_path))
+    assert not (tmp_path / "pixels").exists()
+
+
+def test_an_unknown_layer_in_keep_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"keep": ("conv_stern",)})
+    with pytest.raises(ModelError, match=r"no layer 'conv_stern'\. The nearest is 'conv_stem'"):
+        stage.run(config, inputs, out=folder(tmp_path))
