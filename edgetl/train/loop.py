@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from edgetl.records import EpochRecord
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.evaluate import cross_entropy, predict_logits
+from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
 from edgetl.train.losses import LossFunction
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule
@@ -33,8 +33,6 @@ from edgetl.train.seeds import derive
 from edgetl.train.sets import PixelSet
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
-
-Trainable = Callable[[nn.Module], Iterable[nn.Parameter]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +138,7 @@ class _Run:
         self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
         self.path, self.progress, self.accelerator = state, progress, accelerator
         self.key = _key(model, fitting, train)
-        self.learning = _freeze(model, fitting.trainable)
+        self.learning = freeze(model, fitting.trainable)
         model.to(accelerator.device).to(memory_format=torch.channels_last)
         optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
@@ -208,7 +206,7 @@ class _Run:
     def _learn(self, epoch: int, task: Task) -> tuple[float, float, int]:
         """One pass over the images; returns the mean loss, the last rate, the number of images."""
         total, images_seen, rate = 0.0, 0, 0.0
-        _train_mode(self.model, self.fitting.trainable is not None)
+        train_mode(self.model, self.fitting.trainable is not None)
         for number, (images, labels) in enumerate(self.loader.epoch(epoch)):
             step = epoch * len(self.loader) + number
             rate = self.fitting.lr * schedule(step, self.steps, self.fitting.warmup_share)
@@ -305,31 +303,6 @@ def _check(model: nn.Module, fitting: Fitting, train: PixelSet, val: PixelSet) -
             f"Batch norm needs at least 2 images a step; there are {len(train)} training images and the batch"
             f" size is {fitting.batch_size}."
         )
-
-
-def _freeze(model: nn.Module, trainable: Trainable | None) -> list[nn.Parameter]:
-    """Let only the chosen parameters learn, and return them."""
-    if trainable is not None:
-        chosen = {id(p) for p in trainable(model)}
-        for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) in chosen)
-    else:
-        model.requires_grad_(True)
-    learning = [p for p in model.parameters() if p.requires_grad]
-    if not learning:
-        raise TrainingError("No parameter is left to learn.")
-    return learning
-
-
-def _train_mode(model: nn.Module, partly_frozen: bool) -> None:
-    """Training mode, except in parts in which nothing learns."""
-    model.train()
-    if not partly_frozen:
-        return
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(p.requires_grad for p in parameters):
-            module.eval()
 
 
 def _key(model: nn.Module, fitting: Fitting, train: PixelSet) -> dict[str, str]:

