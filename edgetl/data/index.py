@@ -139,7 +139,8 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
     samples = _split(good, labels, config)
     _warn_of_duplicates(samples, progress)
     if config.max_train_images is not None:
-        samples = _subset(samples, config.max_train_images, seed)
+        given = any(entry.split == "val" for entry, _ in good)
+        samples = _subset(samples, config.max_train_images, seed, shrink_val=not given)
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
     return DataIndex(found.root, labels, tuple(samples), skipped)
@@ -229,10 +230,19 @@ def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: Dat
     ]
 
 
-def _subset(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+def _subset(samples: Sequence[Sample], count: int, seed: int, *, shrink_val: bool) -> list[Sample]:
+    """At most `count` training images; a validation split that was taken from train shrinks in proportion."""
     train = [sample for sample in samples if sample.split == "train"]
-    chosen = splits.draw_evenly([(s.sha256, s.label) for s in train], count, f"subset-{seed}")
-    return [sample for sample in samples if sample.split != "train"] + [train[at] for at in chosen]
+    wanted = {"train": count}
+    if shrink_val:
+        val = sum(sample.split == "val" for sample in samples)
+        wanted["val"] = max(len({s.label for s in train}), round(val * min(1.0, count / len(train))))
+    kept = [sample for sample in samples if sample.split not in wanted]
+    for split, images in wanted.items():
+        pool = [sample for sample in samples if sample.split == split]
+        chosen = splits.draw_evenly([(s.sha256, s.label) for s in pool], images, f"subset-{seed}")
+        kept += [pool[at] for at in chosen]
+    return kept
 
 
 def _warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:

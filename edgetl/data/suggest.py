@@ -92,6 +92,9 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     if seen.grey_share > 0.9 and seen.median_side > 48:
         add("train.augment", "photometric", "grey images; light and contrast vary more than colour")
         add("distill.augment", "photometric", "as for the teacher")
+    if seen.grey_share > 0.9 and seen.median_side <= 48:
+        add("train.augment", "crop", "small grey images may be characters, which a flip would turn into others")
+        add("distill.augment", "crop", "as for the teacher")
     return found
 
 

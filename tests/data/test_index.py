@@ -91,6 +91,15 @@ def test_subset_of_train_is_even_and_seeded(tmp_path: Path) -> None:
     assert build(tmp_path, max_train_images=10_000) == build(tmp_path)
 
 
+def test_a_validation_split_taken_from_train_shrinks_with_the_subset(tmp_path: Path) -> None:
+    fill(tmp_path, {"train/a": 60, "train/b": 60, "test/a": 3, "test/b": 3})
+    whole, small = build(tmp_path).counts(), build(tmp_path, max_train_images=20).counts()
+    share = sum(whole["val"].values()) / sum(whole["train"].values())
+    assert sum(small["train"].values()) == 20
+    assert sum(small["val"].values()) == max(2, round(share * 20))
+    assert small["test"] == whole["test"]
+
+
 def test_hash_follows_content_and_not_the_place(tmp_path: Path) -> None:
     fill(tmp_path / "one", SPLIT_SET)
     shutil.copytree(tmp_path / "one", tmp_path / "two")

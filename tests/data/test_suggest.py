@@ -1,0 +1,93 @@
+"""What `edgetl init` chooses, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl import config
+from edgetl.data.index import build_index
+from edgetl.data.suggest import Look, default_name, look, suggest
+from tests.images import write_set
+
+ORDINARY = Look(
+    train_images=600,
+    classes=12,
+    median_side=224,
+    median_aspect=1.0,
+    grey_share=0.0,
+    smallest_class=45,
+    largest_class=55,
+)
+
+
+def _chosen(**changes: object) -> dict[str, object]:
+    from dataclasses import replace
+
+    return {s.key: s.value for s in suggest(replace(ORDINARY, **changes))}
+
+
+def test_ordinary_photographs_keep_the_defaults() -> None:
+    assert _chosen() == {}
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 64), (32, 96)])
+def test_small_images_get_a_small_input_and_no_crop(side: int, size: int) -> None:
+    assert _chosen(median_side=side) == {"preprocess.size": size, "preprocess.crop_fraction": 1.0}
+
+
+def test_small_grey_images_are_not_flipped() -> None:
+    chosen = _chosen(median_side=8, grey_share=1.0)
+    assert (chosen["train.augment"], chosen["distill.augment"]) == ("crop", "crop")
+
+
+def test_oblong_images_are_squashed() -> None:
+    assert _chosen(median_aspect=1.5) == {"preprocess.resize": "squash"}
+
+
+def test_imbalance_asks_for_balance_and_macro_f1() -> None:
+    chosen = _chosen(smallest_class=18, largest_class=613)
+    assert chosen == {"train.class_balance": True, "bundle.metric": "macro_f1"}
+
+
+def test_what_is_chosen_makes_a_recipe() -> None:
+    odd = Look(
+        train_images=900,
+        classes=6,
+        median_side=257,
+        median_aspect=1.4,
+        grey_share=1.0,
+        smallest_class=18,
+        largest_class=613,
+    )
+    values: dict[str, dict[str, object]] = {}
+    for item in suggest(odd):
+        section, _, key = item.key.partition(".")
+        values.setdefault(section, {})[key] = item.value
+        assert item.reason
+    recipe = config.parse(values)
+    text = config.commented(recipe, {s.key: s.reason for s in suggest(odd)})
+    assert "# Chosen: the sides differ (1.4 to 1)" in text
+
+
+def test_look_counts_sizes_classes_and_greys(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2}, side=40)
+    grey = root / "train" / "grey"
+    grey.mkdir()
+    for i in range(6):
+        Image.fromarray(np.full((40, 60), 30 * i, np.uint8)).save(grey / f"{i}.png")
+    seen = look(build_index(config.DataConfig(source=str(root))))
+    assert (seen.train_images, seen.classes, seen.median_side) == (24, 4, 40)
+    assert (seen.smallest_class, seen.largest_class) == (6, 6)
+    assert seen.grey_share == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("photos/", "photos"), ("digits", "digits"), ("my photos é.csv", "my-photos"), ("--", "model")],
+)
+def test_a_run_s_name_is_plain(source: str, name: str) -> None:
+    assert default_name(source) == name
