@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(ENGINE)
 WHEELS := .cache/wheels
 PYTEST := $(BIN)/python -m pytest
-DATA ?= $(firstword $(wildcard ../shared/data))
+DATA ?= $(EDGETL_DATA)
 
 .PHONY: demo test test-slow bench lint format help clean
 .DEFAULT_GOAL := help
@@ -47,7 +47,7 @@ format: $(READY)  ## Ruff, in place
 test: lint $(WHEELS)/.ready  ## Lint, types and tests
 	$(PYTEST)
 
-test-slow: $(READY)  ## The long runs on real image sets (DATA=folder with the sets' zips)
+test-slow: $(READY)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
 	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s
 
 bench: $(READY)  ## Every claim measured; ONLY=name runs one
