@@ -107,8 +107,3 @@ def _float_tensors(model: onnx.ModelProto) -> frozenset[str]:
     floats = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     floats |= {t.name for t in inferred.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
     return frozenset(floats)
-
-
-def as_float(values: NDArray[Any]) -> NDArray[np.float32]:
-    """A writable float32 copy."""
-    return np.array(values, np.float32)

@@ -32,23 +32,27 @@ class Plan:
     Attributes:
         weighted: operators with weights that run in INT8.
         integer: positions of the other operators that run in INT8.
+        gates: those of them that `qdq` writes as integer additions and products.
         absorbed: positions of Relu and Clip nodes that saturation replaces.
         ranges: quantized tensor -> the tensor whose observed range it has (mostly itself).
+        known: tensor -> its range, where the operator fixes it and nothing need be observed.
         reads: (node, input number) that read the dequantized tensor.
         left_in_float: `node (operator): reason` for what costs time in float.
     """
 
     weighted: tuple[Weighted, ...]
     integer: frozenset[int]
+    gates: frozenset[int]
     absorbed: frozenset[int]
     ranges: dict[str, str]
+    known: dict[str, tuple[float, float]]
     reads: frozenset[tuple[int, int]]
     left_in_float: tuple[str, ...]
 
     @property
     def observed(self) -> tuple[str, ...]:
         """The tensors whose ranges must be calibrated."""
-        return tuple(dict.fromkeys(self.ranges.values()))
+        return tuple(dict.fromkeys(name for name in self.ranges.values() if name not in self.known))
 
 
 def make_plan(graph: Graph, rules: TargetRules, *, keep: frozenset[str] = frozenset()) -> Plan:
@@ -70,8 +74,10 @@ class _Planner:
         self.graph, self.rules, self.keep = graph, rules, keep
         self.weighted: dict[int, Weighted] = {}
         self.integer: set[int] = set()
+        self.gates: set[int] = set()
         self.absorbed: set[int] = set()
         self.ranges: dict[str, str] = {}
+        self.known: dict[str, tuple[float, float]] = {}
         self.native: set[str] = set()  # tensors that come out of an operator as integers
         self.reads: set[tuple[int, int]] = set()
         self.left: list[str] = []
@@ -86,6 +92,8 @@ class _Planner:
             self._visit_weighted(at)
         elif node.op_type in self.rules.integer_operators:
             self._visit_integer(at)
+        elif node.op_type in self.rules.gates and self._from_integers(at) and self._stays_inside(at):
+            self._visit_gate(at)
         elif node.op_type in self.rules.transparent_operators and self._from_integers(at):
             self._hand_on(at)
         elif node.op_type == "Add" and not self.rules.integer_outputs:
@@ -102,8 +110,10 @@ class _Planner:
         return Plan(
             weighted=tuple(self.weighted.values()),
             integer=frozenset(self.integer),
+            gates=frozenset(self.gates),
             absorbed=frozenset(self.absorbed),
             ranges=ranges,
+            known=self.known,
             reads=frozenset(self.reads),
             left_in_float=tuple(self.left),
         )
@@ -130,6 +140,14 @@ class _Planner:
             self.integer.add(at)
             self._emit(at)
 
+    def _visit_gate(self, at: int) -> None:
+        node = self.graph.nodes[at]
+        self.integer.add(at)
+        self.gates.add(at)
+        self._emit(at)
+        if node.op_type == "HardSigmoid":
+            self.known[node.output[0]] = (0.0, 1.0)
+
     def _visit_shortcut(self, at: int) -> None:
         """Quantize a residual addition's shortcut, and leave the last convolution's side to be fused."""
         inputs = list(self.graph.nodes[at].input)
@@ -144,22 +162,23 @@ class _Planner:
 
     def _hand_on(self, at: int) -> None:
         node = self.graph.nodes[at]
-        if node.output[0] not in self.graph.outputs:
+        if self._stays_inside(at):
             self.integer.add(at)
             self.native.add(node.output[0])
             self.ranges[node.output[0]] = node.input[0]
 
     def _is_absorbed(self, at: int) -> bool:
-        node = self.graph.nodes[at]
-        maker = self.graph.producer.get(node.input[0])
+        name = self.graph.nodes[at].input[0]
+        if not self.rules.absorb_activations or name not in self.native:
+            return False
+        maker = self.graph.producer[name]
+        # Only an operator whose result has a range of its own can take over the activation's.
+        own_range = maker in self.weighted or maker in self.integer - self.gates
         return (
-            self.rules.absorb_activations
-            and node.input[0] in self.native
-            and maker not in self.absorbed
-            and self.graph.nodes[maker if maker is not None else 0].op_type
-            not in self.rules.transparent_operators
-            and self.graph.only_consumer(node.input[0]) == at
-            and node.output[0] not in self.graph.outputs
+            own_range
+            and self.ranges[name] == name
+            and self.graph.only_consumer(name) == at
+            and self._stays_inside(at)
             and _starts_at_zero(self.graph, at)
         )
 
@@ -181,6 +200,9 @@ class _Planner:
     def _from_integers(self, at: int) -> bool:
         names = [n for n in self.graph.nodes[at].input if n and self.graph.is_float(n)]
         return bool(names) and all(name in self.native for name in names)
+
+    def _stays_inside(self, at: int) -> bool:
+        return self.graph.nodes[at].output[0] not in self.graph.outputs
 
     def _source(self, name: str) -> str:
         while self.ranges[name] != name:
@@ -209,7 +231,8 @@ def _weighted(graph: Graph, rules: TargetRules, at: int) -> Weighted | str:
             return Weighted(node=at, axis=0, bias=bias)
         case "Gemm":
             plain = options.get("alpha", 1.0) == options.get("beta", 1.0) == 1.0 and not options.get("transA")
-            flat = bias is None or np.ndim(graph.constant(bias)) == 1  # type: ignore[arg-type]
+            values = graph.constant(bias) if bias is not None else None
+            flat = values is None or values.ndim == 1
             if not plain or not flat:
                 return "its alpha, beta, transA or bias is not the usual one"
             return Weighted(node=at, axis=0 if options.get("transB") else 1, bias=bias)

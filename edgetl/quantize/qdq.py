@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgetl.errors import ModelError
-from edgetl.quantize.affine import Affine, Grid, for_weights
-from edgetl.quantize.graph import Graph
+from edgetl.quantize.affine import Affine, for_weights, from_range
+from edgetl.quantize.graph import Graph, attributes
 from edgetl.quantize.plan import Plan, Weighted
 from edgetl.quantize.targets import TargetRules
 
@@ -30,7 +30,7 @@ def insert(
         graph: the float graph; it is not changed.
         plan: what is quantized.
         rules: the target's.
-        activations: parameters of every tensor in `plan.observed`.
+        activations: parameters of every tensor in `plan.observed` and `plan.known`.
 
     Raises:
         ModelError: a weight is not finite.
@@ -62,6 +62,10 @@ class _Writer:
                     node.input[number] = f"{original.input[number]}_dequantized"
             if at in weighted:
                 self._quantize_weights(node, weighted[at])
+            if at in self.plan.gates:
+                self._write_gate(at)
+                self._quantize(original.output[0])
+                continue
             follower = self._absorbed_after(original.output[0])
             if follower is not None:
                 node.output[0] = follower
@@ -78,13 +82,16 @@ class _Writer:
         """Emit the tensor's pair, where it is planned and read."""
         if name not in self.plan.ranges:
             return
-        affine = self.activations[self.plan.ranges[name]]
         source = self.plan.ranges[name]
+        self._pair(name, source, self.activations[source])
+
+    def _pair(self, name: str, source: str, affine: Affine) -> str:
+        """Emit QuantizeLinear and DequantizeLinear; tensors with one `source` share their constants."""
         scale = self._constant(f"{source}_scale", affine.scale)
         zero = self._constant(f"{source}_zero_point", affine.zero_point)
         integers = f"{name}_quantized"
         self.nodes.append(helper.make_node("QuantizeLinear", [name, scale, zero], [integers], f"{name}_q"))
-        self._dequantize(name, integers, scale, zero)
+        return self._dequantize(name, integers, scale, zero)
 
     def _dequantize(self, name: str, integers: str, scale: str, zero: str, axis: int | None = None) -> str:
         output = f"{name}_dequantized"
@@ -126,6 +133,39 @@ class _Writer:
             0,
         )
 
+    def _write_gate(self, at: int) -> None:
+        """HardSigmoid, clip(alpha x + beta, 0, 1), is an addition that saturates; HardSwish its product with x.
+
+        The factor alpha costs nothing: x's integers are dequantized once more, with alpha times the scale.
+        """
+        node = self.graph.nodes[at]
+        name, output = node.input[0], node.output[0]
+        source = self.activations[self.plan.ranges[name]]
+        options = (
+            {"alpha": 1 / 6, "beta": 0.5} if node.op_type == "HardSwish" else {"alpha": 0.2, "beta": 0.5}
+        )
+        options |= attributes(node)
+        scale = self._constant(
+            f"{output}_alpha_scale", np.asarray(source.scale * options["alpha"], np.float32)
+        )
+        zero = f"{self.plan.ranges[name]}_zero_point"
+        scaled = self._dequantize(f"{output}_alpha", f"{name}_quantized", scale, zero)
+        shift = self._dequantize(
+            f"{output}_beta",
+            self._constant(f"{output}_beta_quantized", np.ones((), source.grid.dtype)),
+            self._constant(f"{output}_beta_scale", np.asarray(options["beta"], np.float32)),
+            self._constant(f"{output}_beta_zero_point", np.zeros((), source.grid.dtype)),
+        )
+        if node.op_type == "HardSigmoid":
+            self.nodes.append(helper.make_node("Add", [scaled, shift], [output], node.name))
+            return
+        gate = f"{output}_gate"
+        self.nodes.append(helper.make_node("Add", [scaled, shift], [gate], f"{node.name}_gate"))
+        saturated = self._pair(gate, gate, from_range(0.0, 1.0, source.grid))
+        self.nodes.append(
+            helper.make_node("Mul", [f"{name}_dequantized", saturated], [output], f"{node.name}_product")
+        )
+
     def _value(self, name: str) -> NDArray[np.float32]:
         value = self.graph.constant(name)
         assert value is not None, f"the planner took {name} for a constant"
@@ -162,6 +202,3 @@ def _with_room_for(bias: NDArray[np.float32], affine: Affine, source_scale: floa
     needed = np.abs(bias.astype(np.float64)) / (_INT32_ROOM * source_scale)
     scale = np.maximum(affine.scale, needed).astype(np.float32)
     return Affine(grid=affine.grid, scale=scale, zero_point=affine.zero_point, axis=affine.axis)
-
-
-__all__ = ["Grid", "insert"]

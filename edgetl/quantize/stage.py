@@ -99,10 +99,11 @@ def calibrated(
         progress=progress,
     )
     grid = rules.activations
-    return {
-        name: from_range(*estimate(histogram, config.calibrator, grid, percentile=config.percentile), grid)
+    ranges = {
+        name: estimate(histogram, config.calibrator, grid, percentile=config.percentile)
         for name, histogram in histograms.items()
     }
+    return {name: from_range(*span, grid) for name, span in (ranges | plan.known).items()}
 
 
 def _method(config: QuantizeConfig) -> str:

@@ -22,6 +22,8 @@ class TargetRules:
             chains run on integers; else Q/DQ stands only before operators with weights and on shortcuts.
         absorb_activations: a Relu or Clip that starts at 0 is dropped: the output grid saturates there.
         integer_operators: run on integers where all their inputs are integers already.
+        gates: HardSigmoid and HardSwish, which `qdq` writes as integer additions and products where their
+            input is an integer.
         transparent_operators: move integers without a look at them; output and input share parameters.
         fused_operators: run in float but cost little beside their neighbours; not reported.
     """
@@ -33,12 +35,16 @@ class TargetRules:
     integer_outputs: bool
     absorb_activations: bool
     integer_operators: frozenset[str]
+    gates: frozenset[str]
     transparent_operators: frozenset[str]
     fused_operators: frozenset[str]
 
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 ACTIVATIONS = frozenset({"Relu", "Clip"})
+GATES = frozenset({"HardSigmoid", "HardSwish"})
+MOVES_OF_FLOATS = frozenset({"Split", "Gather", "Expand"})
+POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Erf", "Gelu", "Sigmoid", "HardSigmoid", "HardSwish"})
 MOVES = frozenset(
     {
         "MaxPool",
@@ -62,8 +68,9 @@ def rules_for(target: Target) -> TargetRules:
     5 times slower than float32. Asymmetric, since after a ReLU all 256 levels are then used. Without VNNI
     (AVX2, AVX-512BW) the kernel adds two products in 16 bits, which can saturate when both are near their
     limits: on such a machine accuracy must be measured there. Bias int32, because only then ONNX Runtime
-    fuses DQ-Conv-Q into QLinearConv. Additions, concatenations and average pooling run on integers, so that a
-    residual network stays on integers from end to end.
+    fuses DQ-Conv-Q into QLinearConv. Additions, products, concatenations, average pooling, Sigmoid and the
+    hard gates run on integers, so that a residual or squeeze-excite network is quantized once, at its input:
+    a float operator in between costs two conversions of its tensors and a change of layout.
 
     `cpu-arm`, ONNX Runtime on Arm64. Activations int8 asymmetric, weights int8 (S8S8): SDOT and SMMLA multiply
     signed by signed bytes, and the fast kernels for symmetric weights want their zero point to be 0. A ReLU's
@@ -89,11 +96,13 @@ def rules_for(target: Target) -> TargetRules:
                 integer_outputs=False,
                 absorb_activations=False,
                 integer_operators=frozenset(),
+                gates=frozenset(),
                 transparent_operators=frozenset(),
                 fused_operators=ACTIVATIONS
+                | POINTWISE
                 | MOVES
-                | {"Add", "Mul", "Concat", "Sigmoid", "HardSigmoid"}
-                | {"HardSwish", "AveragePool", "GlobalAveragePool", "Erf", "Div", "Gelu", "Sub"},
+                | MOVES_OF_FLOATS
+                | {"Concat", "AveragePool", "GlobalAveragePool"},
             )
         case _:
             assert_never(target)
@@ -107,7 +116,8 @@ def _onnxruntime(target: Target, activations: Grid) -> TargetRules:
         int32_bias=True,
         integer_outputs=True,
         absorb_activations=True,
-        integer_operators=frozenset({"Add", "Concat", "AveragePool", "GlobalAveragePool"}),
+        integer_operators=frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid"}),
+        gates=GATES,
         transparent_operators=MOVES,
-        fused_operators=ACTIVATIONS | MOVES,
+        fused_operators=ACTIVATIONS | MOVES | MOVES_OF_FLOATS,
     )

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import helper
 
 from edgetl.config import Calibrator, Target
 from edgetl.quantize.affine import from_range
@@ -29,10 +30,9 @@ def _quantized(
     graph, rules = Graph(model), rules_for(target)
     plan = make_plan(graph, rules)
     histograms = observe(model, plan.observed, [networks.images(8, seed=s) for s in range(4)], images=32)
-    activations = {
-        name: from_range(*estimate(h, calibrator, rules.activations, percentile=99.99), rules.activations)
-        for name, h in histograms.items()
-    }
+    grid = rules.activations
+    ranges = {name: estimate(h, calibrator, grid, percentile=99.99) for name, h in histograms.items()}
+    activations = {name: from_range(*span, grid) for name, span in (ranges | plan.known).items()}
     return insert(graph, plan, rules, activations)
 
 
@@ -51,14 +51,43 @@ def _optimised(model: onnx.ModelProto, folder: Path) -> Counter[str]:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the fused operators of an x86 CPU")
-def test_onnx_runtime_runs_every_convolution_on_integers(tmp_path: Path) -> None:
-    found = _optimised(_quantized(networks.exported(), Target.CPU_X86), tmp_path)
-    assert found["QLinearConv"] == 6
-    assert found["Conv"] == 0
-    assert found["QGemm"] == 1
-    assert found["QLinearAdd"] == 1
-    assert found["MaxPool"] == 1
-    assert found["Relu"] == found["Clip"] == 0
+def test_onnx_runtime_stays_on_integers_from_input_to_logits(tmp_path: Path) -> None:
+    assert _optimised(_quantized(networks.exported(), Target.CPU_X86), tmp_path) == {
+        "QuantizeLinear": 1,
+        "QLinearConv": 6,
+        "QLinearAdd": 3,  # the shortcut, and the additions in the hard sigmoid and the hard swish
+        "QLinearMul": 2,
+        "QLinearGlobalAveragePool": 2,
+        "MaxPool": 1,
+        "Flatten": 1,
+        "QGemm": 1,
+    }
+
+
+@pytest.mark.parametrize("operator", ["HardSwish", "HardSigmoid", "Sigmoid"])
+@pytest.mark.parametrize("target", [Target.CPU_X86, Target.CPU_ARM])
+def test_gates_on_integers_are_right_to_a_step(operator: str, target: Target) -> None:
+    """The convolutions pass their input on, so that the gate's own error is seen."""
+    identity = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    options = {"alpha": 0.3, "beta": 0.4} if operator == "HardSigmoid" else {}
+    model = networks.graph(
+        [
+            helper.make_node("Conv", ["images", "w"], ["a"], "first"),
+            helper.make_node(operator, ["a"], ["b"], "gate", **options),
+            helper.make_node("Conv", ["b", "w"], ["logits"], "last"),
+        ],
+        {"w": identity},
+        output=("batch", 3, 8, 8),
+    )
+    graph, rules = Graph(model), rules_for(target)
+    plan = make_plan(graph, rules)
+    assert len(plan.integer) == 1
+    ranges = {"images": (-4.0, 4.0), "a": (-4.0, 4.0), "b": (-0.4, 4.0)} | plan.known
+    activations = {name: from_range(*span, rules.activations) for name, span in ranges.items()}
+    images = np.linspace(-3.9, 3.9, 3 * 64, dtype=np.float32).reshape(1, 3, 8, 8)
+    expected, got = _run(model, images), _run(insert(graph, plan, rules, activations), images)
+    # Steps: 8/255 of the input, 1/255 of the gate (times up to 4), 4.4/255 of the output; half of each, twice.
+    assert np.abs(got - expected).max() < 0.06
 
 
 @pytest.mark.parametrize("target", list(Target))

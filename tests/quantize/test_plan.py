@@ -76,9 +76,26 @@ def _chain(*inner: onnx.NodeProto, constants: dict[str, np.ndarray] | None = Non
 
 
 def test_operators_without_an_integer_form_are_listed() -> None:
-    _, plan = _plan(_chain(node("HardSwish", ["a"], ["z"], "swish")))
-    assert plan.left_in_float == ("swish (HardSwish): no INT8 form on cpu-x86",)
+    _, plan = _plan(_chain(node("Softplus", ["a"], ["z"], "soft")))
+    assert plan.left_in_float == ("soft (Softplus): no INT8 form on cpu-x86",)
     assert plan.observed == ("images", "a", "z")
+
+
+def test_the_range_of_a_hard_sigmoid_is_known() -> None:
+    graph, plan = _plan(_chain(node("HardSigmoid", ["a"], ["z"], "gate", alpha=1 / 6)))
+    assert _names(graph, plan.gates) == {"gate"}
+    assert plan.known == {"z": (0.0, 1.0)}
+    assert plan.observed == ("images", "a")
+    _, plan = _plan(_chain(node("HardSigmoid", ["a"], ["z"], "gate")), Target.TENSORRT)
+    assert not plan.gates
+    assert not plan.known
+
+
+def test_a_relu_behind_a_gate_is_kept() -> None:
+    inner = [node("HardSwish", ["a"], ["b"], "swish"), node("Relu", ["b"], ["z"], "relu")]
+    graph, plan = _plan(_chain(*inner))
+    assert _names(graph, plan.gates) == {"swish"}
+    assert not plan.absorbed
 
 
 def test_moves_share_their_inputs_range() -> None:
@@ -124,7 +141,8 @@ def test_nodes_kept_by_name() -> None:
 def _quantized(model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
     graph, plan = _plan(model, target)
     rules = rules_for(target)
-    activations = {name: from_range(-1.0, 3.0, rules.activations) for name in plan.observed}
+    ranges = dict.fromkeys(plan.observed, (-1.0, 3.0)) | plan.known
+    activations = {name: from_range(*span, rules.activations) for name, span in ranges.items()}
     return insert(graph, plan, rules, activations)
 
 

@@ -56,7 +56,7 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     assert (record.target, record.method) == ("cpu-x86", "percentile 99.99")
     assert record.calibration_images == 20
     assert record.quantized_nodes >= 9
-    assert any("HardSwish" in line for line in record.left_in_float)
+    assert record.left_in_float == ()
     onnx.checker.check_model(path, full_check=True)
     assert listener.totals == [20]
     assert listener.warnings == [
