@@ -122,8 +122,8 @@ class DataConfig(_Section):
     bad_images: BadImages = BadImages.REFUSE
     """Images that cannot be read: refuse the set, or skip them."""
     max_train_images: Count | None = None
-    """Train on at most so many images, drawn evenly from each class; all of them where unset. A validation split
-    that is taken from the training images shrinks in proportion."""
+    """Train on at most so many images, drawn evenly from each class; all of them where unset. A validation
+    split that is taken from the training images shrinks in proportion."""
 
 
 class PreprocessConfig(_Section):

@@ -319,68 +319,25 @@ class _Run:
         )
 
     def _bundle(self) -> tuple[BundleRecord, bool]:
-        measured: MeasureRecord = self.records[Stage.MEASURE]
-        recipe_sha256 = sha256_bytes(recipes.dump(self.recipe).encode())
+        from edgetl import ship
+
+        config = self.recipe.bundle
+        inputs = ship.ShipInputs(
+            name=self.recipe.name,
+            measured=self.records[Stage.MEASURE],
+            index=self.index,
+            spec=self.spec,
+            run_dir=self.dir,
+            recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
+            seed=self.recipe.seed,
+        )
         return self.cache.run(
             "bundle",
-            config=self.recipe.bundle.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_json(measured), recipe_sha256, self.recipe.name],
+            config=config.model_dump(mode="json"),
+            inputs=[*self._base_inputs(), sha256_json(inputs.measured), inputs.recipe_sha256],
             kind=BundleRecord,
             outputs=lambda r: [r.path],
-            work=lambda out: self._pack(measured, recipe_sha256),
-        )
-
-    def _pack(self, measured: MeasureRecord, recipe_sha256: str) -> BundleRecord:
-        import numpy as np
-
-        from edgetl.bundle import golden, pack
-        from edgetl.bundle.manifest import Provenance
-        from edgetl.preprocess import load_pixels, normalise
-        from edgetl.runtime.onnx_backend import OnnxBackend
-
-        images = tuple(golden.encode_image(s.path, self.spec) for s in self._golden())
-        pixels = np.stack([load_pixels(content, self.spec) for content in images])
-        logits = {}
-        for variant in measured.variants:
-            with OnnxBackend(self.dir / variant.file, threads=1) as backend:
-                # One image a call, as the device's check runs them.
-                rows = [backend.run(normalise(pixels[i : i + 1], self.spec)) for i in range(len(pixels))]
-            logits[variant.name] = np.concatenate(rows)
-        contents = pack.Contents(
-            name=self.recipe.name,
-            labels=self.index.labels,
-            preprocess=self.spec,
-            variants=[
-                pack.VariantSource(
-                    name=v.name,
-                    precision=v.precision,
-                    target=v.target,
-                    model=self.dir / v.file,
-                    val=v.val,
-                    test=v.test,
-                    latency=v.latency,
-                    machine=measured.machine,
-                )
-                for v in measured.variants
-            ],
-            default=measured.default,
-            golden=golden.GoldenSet(images=images, pixels=pixels, logits=logits),
-            provenance=Provenance(
-                recipe_sha256=recipe_sha256,
-                data_sha256=self.index.sha256,
-                git_commit=_git_commit(),
-                seed=self.recipe.seed,
-                packages=_packages(),
-            ),
-        )
-        path = self.dir / f"{self.recipe.name}.edgetl"
-        manifest = pack.pack(contents, path)
-        return BundleRecord(
-            path=path.name,
-            sha256=sha256_file(path),
-            size_bytes=path.stat().st_size,
-            variants=tuple(v.name for v in manifest.variants),
-            default=manifest.default,
+            work=lambda out: ship.run(config, inputs, out=out, progress=self.progress),
         )
 
     # --- what they share ------------------------------------------------------------------------------
@@ -410,14 +367,9 @@ class _Run:
     def _base_inputs(self) -> list[Any]:
         return [self.index.sha256, sha256_json(self.spec), self.recipe.seed]
 
-    def _golden(self) -> list[Any]:
-        """Spread over the classes: the validation images are sorted by class, so take every n-th."""
-        val = sorted(self.index.split("val"), key=lambda s: (s.label, s.sha256))
-        count = min(self.recipe.bundle.golden_images, len(val))
-        return [val[i * len(val) // count] for i in range(count)]
-
     def _report(self) -> RunReport:
         from edgetl.report.document import RunReport, write_report
+        from edgetl.ship import git_commit, packages
 
         r = self.records
         report = RunReport(
@@ -435,8 +387,8 @@ class _Run:
             stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
             warnings=tuple(self.warnings.seen),
             provenance={
-                **_packages(),
-                "git commit": _git_commit() or "none",
+                **packages(),
+                "git commit": git_commit() or "none",
                 "data sha256": self.index.sha256,
                 "seed": str(self.recipe.seed),
             },
@@ -485,37 +437,3 @@ def _source_key(source: str, progress: Progress) -> str:
             state = []  # the index names what is missing
         entries.append([str(entry.path), entry.label, entry.split, *state])
     return sha256_json(entries)
-
-
-def _packages() -> dict[str, str]:
-    from importlib import metadata
-
-    found = {}
-    for name in (
-        "edgetl",
-        "torch",
-        "torchvision",
-        "timm",
-        "torch-pruning",
-        "onnx",
-        "onnxruntime",
-        "onnxruntime-gpu",
-    ):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str:
-    """The commit of the user's working folder, where it is a git checkout."""
-    import subprocess
-
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

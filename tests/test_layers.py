@@ -26,7 +26,7 @@ ROWS: list[tuple[str, ...]] = [
     ("bundle",),
     ("runtime",),
     ("bench",),
-    ("measure",),
+    ("measure", "ship"),
     ("gate",),
     ("report",),
     ("pipeline",),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -185,7 +184,7 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "edgetl.cli", "finetune", str(recipe), "--out", str(folder)]
     command += ["--set", "train.epochs=500"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (folder / "train" / "full.state").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
