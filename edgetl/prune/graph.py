@@ -132,7 +132,7 @@ def watched(model: nn.Module) -> Iterator[Callable[[], str]]:
     running: list[str] = []
     hooks: list[Any] = []
     for name, module in model.named_modules():
-        # list methods return None or are made to, so that the hooks change no input and no output
+        # a hook that returned anything but None would replace the module's input or output
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
         hooks.append(module.register_forward_hook(lambda *_: running.__delitem__(-1)))
     try:

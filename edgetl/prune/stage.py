@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -30,7 +31,7 @@ from edgetl.prune.graph import trace
 from edgetl.prune.importance import Scorer, scorer
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
-from edgetl.records import EpochRecord, NetworkSize, PruneRecord, PruneStep, from_json, to_json
+from edgetl.records import EpochRecord, PruneRecord, PruneStep, from_json, to_json
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
@@ -40,6 +41,9 @@ from edgetl.train.sets import PixelSet, Sets, open_sets
 CHECKPOINT = "pruned.safetensors"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
+
+Kept = tuple[nn.Module, PruneStep, tuple[EpochRecord, ...]]
+"""A network on the way, what is recorded of its step, and the epochs of its recovery."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +161,12 @@ class _Run:
             ]
         return tuple(Cost(macs=m, parameters=p) for m, p in zip(macs, parameters, strict=True))
 
-    def _step(
-        self, number: int, budget: Cost, model: nn.Module, sets: Sets
-    ) -> tuple[nn.Module, PruneStep, tuple[EpochRecord, ...]]:
+    def _step(self, number: int, budget: Cost, model: nn.Module, sets: Sets) -> Kept:
         """One cut and its recovery, or what is kept of them."""
         path = self.out / f"step-{number}.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
-        size, top1_cut, model = self._cut(number, budget, model, sets)
+        model, step, _ = self._cut(number, budget, model, sets)
         epochs = fit(
             model,
             Fitting(
@@ -184,44 +186,29 @@ class _Run:
             state=self.out / f"step-{number}.state",
             progress=self.progress,
         )
-        top1 = epochs[-1].val_top1 if epochs else top1_cut
-        step = PruneStep(
-            step=number, macs=size.macs, parameters=size.parameters, top1_cut=top1_cut, top1=top1
-        )
-        self._save(model, path, step, epochs)
+        if epochs:
+            step = dataclasses.replace(step, top1=epochs[-1].val_top1)
+        kept = self._save(model, path, step, epochs)
         self.progress.message(
-            f"prune {number}/{self.config.steps}: {size.macs / self.before.macs:.1%} of the multiply-accumulates,"
-            f" {size.parameters / self.before.parameters:.1%} of the parameters; validation top-1 {top1_cut:.1%}"
-            f" after the cut, {top1:.1%} after recovery"
+            f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
+            f" {step.parameters / self.before.parameters:.1%} of the parameters; validation top-1"
+            f" {step.top1_cut:.1%} after the cut, {step.top1:.1%} after recovery"
         )
-        # the network goes on from its file, so that a resumed run starts from the same memory layout
-        kept = self._load(path)
-        if kept is None:
-            raise WeightsError(f"{path} was altered while pruning ran.")
         return kept
 
-    def _cut(
-        self, number: int, budget: Cost, model: nn.Module, sets: Sets
-    ) -> tuple[NetworkSize, float, nn.Module]:
-        """The cut network of step `number`, its size, and its validation accuracy before recovery."""
+    def _cut(self, number: int, budget: Cost, model: nn.Module, sets: Sets) -> Kept:
+        """The cut network of step `number` with its batch norms measured anew, before recovery."""
         path = self.out / f"step-{number}-cut.safetensors"
-        kept = self._load(path)
-        if kept is None:
-            result = cut(
-                model, self.size, self._scorer(number, sets.train), budget, self.limits, keep=self.config.keep
-            )
-            recalibrate(result.model, list(self._views(number, sets.train)))
-            size = network_size(result.model, self.size)
-            top1 = score(result.model, sets.val, self.inputs.index.labels).top1
-            step = PruneStep(
-                step=number, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1
-            )
-            self._save(result.model, path, step, ())
-            kept = self._load(path)
-            if kept is None:
-                raise WeightsError(f"{path} was altered while pruning ran.")
-        loaded, step, _ = kept
-        return network_size(loaded, self.size), step.top1_cut, loaded
+        if (kept := self._load(path)) is not None:
+            return kept
+        result = cut(
+            model, self.size, self._scorer(number, sets.train), budget, self.limits, keep=self.config.keep
+        ).model
+        recalibrate(result, list(self._views(number, sets.train)))
+        size = network_size(result, self.size)
+        top1 = score(result, sets.val, self.inputs.index.labels).top1
+        step = PruneStep(step=number, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+        return self._save(result, path, step, ())
 
     def _scorer(self, number: int, train: PixelSet) -> Scorer:
         return scorer(
@@ -250,11 +237,16 @@ class _Run:
     def _describe(self, model: nn.Module) -> Architecture:
         return describe(model, self.architecture.backbone, self.architecture.num_classes)
 
-    def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> None:
+    def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
+        """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""
         extra = {_KEY: self.key, _STEP: json.dumps(to_json(step)), _EPOCHS: json.dumps(to_json(epochs))}
         checkpoint.save(model, self._describe(model), path, extra)
+        kept = self._load(path)
+        if kept is None:
+            raise WeightsError(f"{path} was altered while pruning ran. Start it again.")
+        return kept
 
-    def _load(self, path: Path) -> tuple[nn.Module, PruneStep, tuple[EpochRecord, ...]] | None:
+    def _load(self, path: Path) -> Kept | None:
         """What `_save` wrote, where it is there and was made for the same run."""
         try:
             metadata = checkpoint.read_metadata(path)
