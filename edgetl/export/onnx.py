@@ -14,10 +14,11 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import onnx
@@ -100,12 +101,7 @@ def _exported(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelP
 
 
 def _traced(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelProto:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
@@ -121,8 +117,7 @@ def _traced(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelPro
 
 
 def _from_torch_export(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelProto:
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _quiet():
         program = torch.onnx.export(
             model,
             (images,),
@@ -139,6 +134,27 @@ def _from_torch_export(model: nn.Module, images: torch.Tensor, opset: int) -> on
     return program.model_proto
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' chatter and their own deprecations away from the user.
+
+    A failed trace dumps its whole graph from C++, so the file descriptor is silenced too, where there is one.
+    """
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        try:
+            kept = os.dup(1)
+        except OSError:
+            yield
+            return
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
 def _refusal(model: nn.Module, error: Exception) -> ModelError:
     return ModelError(
         f"{type(model).__name__} cannot be exported to ONNX: {_first_line(error)} "
@@ -149,8 +165,7 @@ def _refusal(model: nn.Module, error: Exception) -> ModelError:
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnxslim
 
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _quiet():
         slim: onnx.ModelProto = onnxslim.slim(model)
     return slim
 
