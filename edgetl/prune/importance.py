@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -110,17 +110,15 @@ def taylor(
         temperature: of the softmax over the teacher's and the network's logits.
         seed: of the drawn classes.
     """
-    model, totals, count = (
-        graph.model,
-        [torch.zeros(g.channels, dtype=torch.float64) for g in graph.groups],
-        0,
-    )
+    model = graph.model
+    totals = [torch.zeros(g.channels, dtype=torch.float64) for g in graph.groups]
+    count = 0
     names = {module: name for name, module in model.named_modules()}
     read = {name for group in graph.groups for name in group.inputs}
     generator = torch.Generator().manual_seed(seed)
-    shares: dict[str, Tensor] = {}
+    reads: list[_Read] = []
     hooks = [
-        module.register_forward_pre_hook(lambda module, args, name=name: _watch(module, args, name, shares))
+        module.register_forward_pre_hook(lambda module, args, name=name: _watch(module, args, name, reads))
         for module, name in names.items()
         if name in read
     ]
@@ -129,17 +127,19 @@ def taylor(
     device = next(model.parameters()).device
     try:
         for batch in images:
-            shares.clear()
             batch = batch.to(device, memory_format=torch.channels_last).requires_grad_()
             logits = model(batch)
             with torch.no_grad():
                 soft = F.softmax(teacher(batch).float().cpu() / temperature, dim=1)
             drawn = torch.multinomial(soft, 1, generator=generator)[:, 0].to(device)
-            torch.autograd.backward(F.cross_entropy(logits.float() / temperature, drawn, reduction="sum"))
+            loss = F.cross_entropy(logits.float() / temperature, drawn, reduction="sum")
+            shares = _shares(reads, torch.autograd.grad(loss, [r.values for r in reads], allow_unused=True))
+            reads.clear()
             count += len(batch)
             for total, group in zip(totals, graph.groups, strict=True):
                 total += _effect(group, shares, names).square().sum(0)
     finally:
+        reads.clear()
         for hook in hooks:
             hook.remove()
         for parameter in trained:
@@ -150,29 +150,40 @@ def taylor(
     )
 
 
+@dataclass(frozen=True)
+class _Read:
+    """One layer's input in one pass; `channel` is the dimension of its channels."""
+
+    layer: str
+    values: Tensor
+    channel: int
+
+
 def _watch(
-    module: nn.Module, args: tuple[Any, ...], name: str, shares: dict[str, Tensor]
+    module: nn.Module, args: tuple[Any, ...], name: str, reads: list[_Read]
 ) -> tuple[Any, ...] | None:
-    """Note input times gradient of one layer's input, for each image and channel, when the gradient comes."""
+    """Keep a layer's input, so that its gradient can be asked for."""
     if not args[0].requires_grad:
         return None
     # a view of its own, so that the gradient is that through this layer and not through others that read the same
     seen = args[0].view_as(args[0])
-    channel = 1 if isinstance(module, nn.Conv2d) else seen.dim() - 1
-    around = [d for d in range(seen.dim()) if d != channel]
-    values = seen.detach()
-    centred = values - values.mean(around, keepdim=True)
-
-    def note(gradient: Tensor) -> None:
-        # (n, channels, places): a sum over no dimension would sum over all
-        product = (
-            (centred * gradient).movedim(channel, 1).flatten(2) if seen.dim() > 2 else centred * gradient
-        )
-        effect = product.sum(2) if product.dim() == 3 else product
-        shares[name] = shares[name] + effect if name in shares else effect
-
-    seen.register_hook(note)
+    reads.append(_Read(name, seen, 1 if isinstance(module, nn.Conv2d) else seen.dim() - 1))
     return (seen, *args[1:])
+
+
+def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """Centred input times gradient, summed over places: (n, channels) for each layer."""
+    shares: dict[str, Tensor] = {}
+    for read, gradient in zip(reads, gradients, strict=True):
+        if gradient is None:
+            continue
+        values = read.values.detach()
+        around = [d for d in range(values.dim()) if d != read.channel]
+        product = (values - values.mean(around, keepdim=True)) * gradient
+        # (n, channels, places): a sum over no dimension would sum over all
+        effect = product.movedim(read.channel, 1).flatten(2).sum(2) if product.dim() > 2 else product
+        shares[read.layer] = shares[read.layer] + effect if read.layer in shares else effect
+    return shares
 
 
 def _effect(group: ChannelGroup, shares: dict[str, Tensor], names: dict[nn.Module, str]) -> Tensor:
