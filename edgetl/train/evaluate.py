@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,30 +13,28 @@ from edgetl import metrics
 from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.records import Evaluation
 from edgetl.train.devices import device_of
-from edgetl.train.sets import PixelSet
+from edgetl.train.sets import FeatureSet, PixelSet
 
 
 def predict_logits(
     model: nn.Module,
-    pixels: PixelSet | tuple[NDArray[np.uint8], PreprocessSpec],
+    pixels: PixelSet | FeatureSet | tuple[NDArray[np.uint8], PreprocessSpec],
     batch_size: int = 64,
 ) -> NDArray[np.float32]:
     """The logits (N, C) float32 of a network in evaluation mode; its mode is put back after.
 
     Args:
-        model: images (N, 3, S, S) -> logits (N, C), on any device.
-        pixels: a set without margin, or (N, S, S, 3) uint8 pixels and their preprocessing.
+        model: images (N, 3, S, S) -> logits (N, C), on any device; for kept features, the head that takes them.
+        pixels: a set without margin, or (N, S, S, 3) uint8 pixels and their preprocessing, or features, of which
+            the first view counts.
         batch_size: images a pass.
     """
-    images, spec = (pixels.pixels, pixels.spec) if isinstance(pixels, PixelSet) else pixels
     device, training = device_of(model), [m.training for m in model.modules()]
     model.eval()
     results = []
     try:
         with torch.inference_mode():
-            for start in range(0, len(images), batch_size):
-                batch = torch.from_numpy(normalise(np.asarray(images[start : start + batch_size]), spec))
-                batch = batch.to(device, memory_format=torch.channels_last)
+            for batch in _batches(pixels, batch_size, device):
                 results.append(model(batch).float().cpu().numpy())
     finally:
         for module, mode in zip(model.modules(), training, strict=True):
@@ -44,6 +42,21 @@ def predict_logits(
     if not results:
         return np.zeros((0, 0), dtype=np.float32)
     return np.concatenate(results)
+
+
+def _batches(
+    data: PixelSet | FeatureSet | tuple[NDArray[np.uint8], PreprocessSpec],
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[torch.Tensor]:
+    if isinstance(data, FeatureSet):
+        for start in range(0, len(data), batch_size):
+            yield torch.from_numpy(np.array(data.features[0, start : start + batch_size])).to(device)
+        return
+    images, spec = (data.pixels, data.spec) if isinstance(data, PixelSet) else data
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(normalise(np.asarray(images[start : start + batch_size]), spec))
+        yield batch.to(device, memory_format=torch.channels_last)
 
 
 def score(model: nn.Module, data: PixelSet, names: Sequence[str]) -> Evaluation:

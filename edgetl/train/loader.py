@@ -15,10 +15,10 @@ from torch import Tensor
 from edgetl.config import Augment
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.seeds import numpy_generator, torch_generator
-from edgetl.train.sets import PixelSet
+from edgetl.train.sets import FeatureSet, PixelSet
 
 Batch = tuple[Tensor, Tensor]
-"""images (N, 3, S, S) float32, channels last; labels (N,) int64."""
+"""images (N, 3, S, S) float32, channels last, or features (N, ...) float32; labels (N,) int64."""
 
 
 def epoch_order(
@@ -55,7 +55,7 @@ def split_batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.
 
 
 class Loader:
-    """One phase's batches.
+    """One phase's batches, of images or of kept features.
 
     Attributes:
         waited: seconds that the last epoch spent waiting for batches.
@@ -63,7 +63,7 @@ class Loader:
 
     def __init__(
         self,
-        data: PixelSet,
+        data: PixelSet | FeatureSet,
         *,
         batch_size: int,
         augment: Augment,
@@ -87,11 +87,15 @@ class Loader:
         order = epoch_order(self._data.labels, class_balance=self._class_balance, generator=generator)
         batches = split_batches(order, self._batch_size)
         self.waited = 0.0
+        if isinstance(self._data, FeatureSet):
+            for rows in batches:  # so cheap that a thread would cost more
+                yield _features(self._data, epoch, rows, self._device)
+            return
         pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader") as pool:
             try:
                 for number, rows in enumerate(batches):
-                    pending.append(pool.submit(self._prepare, epoch, number, rows))
+                    pending.append(pool.submit(self._prepare, self._data, epoch, number, rows))
                     if len(pending) > self._prefetch:
                         yield self._take(pending)
                 while pending:
@@ -106,16 +110,23 @@ class Loader:
         self.waited += time.perf_counter() - start
         return batch
 
-    def _prepare(self, epoch: int, number: int, rows: NDArray[np.int64]) -> Batch:
-        spec = self._data.spec
-        pixels = torch.from_numpy(np.ascontiguousarray(self._data.pixels[rows])).to(self._device)
-        labels = torch.from_numpy(self._data.labels[rows].astype(np.int64)).to(self._device)
+    def _prepare(self, data: PixelSet, epoch: int, number: int, rows: NDArray[np.int64]) -> Batch:
+        spec = data.spec
+        pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[rows])).to(self._device)
+        labels = torch.from_numpy(data.labels[rows].astype(np.int64)).to(self._device)
         images = training_view(
             pixels,
             self._augment,
             spec.size,
             generator=torch_generator(self._seed, self._phase, epoch, "view", number),
-            view_fraction=self._data.view_fraction,
+            view_fraction=data.view_fraction,
         )
         images = normalise_(images, spec.mean, spec.std)
         return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def _features(data: FeatureSet, epoch: int, rows: NDArray[np.int64], device: torch.device) -> Batch:
+    """A batch of the view whose turn it is in this epoch."""
+    view = data.features[epoch % len(data.features)]
+    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
+    return torch.from_numpy(view[rows]).to(device), labels.to(device)

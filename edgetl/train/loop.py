@@ -24,15 +24,19 @@ from edgetl.progress import SILENT, Progress, Task
 from edgetl.records import EpochRecord
 from edgetl.train import devices
 from edgetl.train import state as states
+from edgetl.train.blocks import layer_scales
 from edgetl.train.evaluate import cross_entropy, predict_logits
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
 from edgetl.train.losses import LossFunction
-from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule
+from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
 from edgetl.train.seeds import derive
-from edgetl.train.sets import PixelSet
+from edgetl.train.sets import FeatureSet, PixelSet
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
+
+TrainingSet = PixelSet | FeatureSet
+"""Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class Fitting:
         precision: arithmetic.
         trainable: which parameters learn; all where None. A part with none of them is frozen: it stays in
             evaluation mode, so that its batch norms keep their statistics.
+        layer_decay: a block learns at so much of the rate of the block after it; 1 turns it off.
         warmup_share: share of the steps in which the rate rises.
         clip_norm: largest L2 norm of the gradient.
         select: keep the epoch that is best on the validation split by this metric, a later one among equals;
@@ -69,6 +74,7 @@ class Fitting:
     class_balance: bool = False
     precision: Precision = Precision.AUTO
     trainable: Trainable | None = None
+    layer_decay: float = 1.0
     warmup_share: float = 0.1
     clip_norm: float = 5.0
     select: Metric | None = None
@@ -78,8 +84,8 @@ def fit(
     model: nn.Module,
     fitting: Fitting,
     *,
-    train: PixelSet,
-    val: PixelSet,
+    train: TrainingSet,
+    val: TrainingSet,
     loss: LossFunction,
     state: Path | None,
     progress: Progress = SILENT,
@@ -128,8 +134,8 @@ class _Run:
         self,
         model: nn.Module,
         fitting: Fitting,
-        train: PixelSet,
-        val: PixelSet,
+        train: TrainingSet,
+        val: TrainingSet,
         loss: LossFunction,
         state: Path | None,
         progress: Progress,
@@ -137,10 +143,11 @@ class _Run:
     ) -> None:
         self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
         self.path, self.progress, self.accelerator = state, progress, accelerator
-        self.key = _key(model, fitting, train)
         self.learning = freeze(model, fitting.trainable)
+        self.key = _key(model, fitting, train)
         model.to(accelerator.device).to(memory_format=torch.channels_last)
-        optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay)
+        scales = layer_scales(model, fitting.layer_decay) if fitting.layer_decay != 1.0 else None
+        optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay, scales=scales)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None
         self.loader = Loader(
@@ -210,8 +217,7 @@ class _Run:
         for number, (images, labels) in enumerate(self.loader.epoch(epoch)):
             step = epoch * len(self.loader) + number
             rate = self.fitting.lr * schedule(step, self.steps, self.fitting.warmup_share)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(self.optimiser.param_groups, rate)
             # Dropout and the like draw from torch's global generator.
             torch.manual_seed(derive(self.fitting.seed, self.fitting.phase, epoch, "step", number))
             with self.accelerator.autocast():
@@ -292,7 +298,7 @@ def metric_of(record: EpochRecord, metric: Metric) -> float:
     return record.val_macro_f1 if metric is Metric.MACRO_F1 else record.val_top1
 
 
-def _check(model: nn.Module, fitting: Fitting, train: PixelSet, val: PixelSet) -> None:
+def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet) -> None:
     if len(train) == 0 or len(val) == 0:
         raise TrainingError(
             f"Phase {fitting.phase} has {len(train)} training and {len(val)} validation images; both need some."
@@ -305,15 +311,15 @@ def _check(model: nn.Module, fitting: Fitting, train: PixelSet, val: PixelSet) -
         )
 
 
-def _key(model: nn.Module, fitting: Fitting, train: PixelSet) -> dict[str, str]:
+def _key(model: nn.Module, fitting: Fitting, train: TrainingSet) -> dict[str, str]:
     """What makes two fits the same, as text."""
     settings = {
         f.name: str(getattr(fitting, f.name)) for f in dataclasses.fields(fitting) if f.name != "trainable"
     }
-    labels = train.labels.tobytes()
+    learning = [n for n, p in model.named_parameters() if p.requires_grad]
     return {
         **settings,
-        "training images": f"{train.pixels.shape} {sha256_bytes(labels)}",
-        "preprocessing": str(train.spec),
+        "learning parameters": sha256_bytes(" ".join(learning).encode()),
+        "training images": train.identity,
         "initial weights": states.fingerprint(model),
     }

@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def adamw(parameters: Sequence[nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov, Hutter 2019). Vectors and scalars (norms, biases, layer scales) are not decayed."""
+def adamw(
+    parameters: Sequence[nn.Parameter],
+    *,
+    lr: float,
+    weight_decay: float,
+    scales: Mapping[int, float] | None = None,
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov, Hutter 2019). Vectors and scalars (norms, biases, layer scales) are not decayed.
+
+    Args:
+        parameters: what learns.
+        lr: peak rate.
+        weight_decay: of matrices and filters.
+        scales: share of the rate that a parameter gets, by its `id`; 1 where None. It stands in the parameter groups
+            as `lr_scale`, for `set_rate`.
+    """
+    chosen: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for decayed in (True, False):
+        for parameter in parameters:
+            if (parameter.ndim > 1) is decayed:
+                scale = scales[id(parameter)] if scales is not None else 1.0
+                chosen.setdefault((scale, decayed), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": found, "weight_decay": weight_decay if decayed else 0.0, "lr_scale": scale}
+        for (scale, decayed), found in chosen.items()
     ]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+
+
+def set_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:
+    """Set the learning rate of an optimiser's parameter groups, each by its `lr_scale`."""
+    for group in groups:
+        group["lr"] = rate * group["lr_scale"]
 
 
 def schedule(step: int, steps: int, warmup_share: float) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
+from edgetl.files import sha256_bytes
 from edgetl.preprocess import PreprocessSpec, Resize
 from edgetl.progress import SILENT, Progress
 
@@ -58,6 +59,29 @@ class PixelSet:
         if self.pixels.shape[1] == self.spec.size or self.spec.resize is not Resize.CROP:
             return 1.0
         return self.spec.crop_fraction / with_margin(self.spec).crop_fraction
+
+    @property
+    def identity(self) -> str:
+        """Tells sets apart by their shape, labels and preprocessing."""
+        return f"{self.pixels.shape} {sha256_bytes(self.labels.tobytes())} {self.spec}"
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What a frozen backbone makes of images, with their labels.
+
+    Attributes:
+        features: (V, N, ...) float32, V views of each image; may be memory-mapped.
+        labels: (N,) int64.
+        identity: tells sets apart.
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    identity: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,18 @@
-"""The teacher: a pretrained backbone with a new head; first the head alone, then all layers."""
+"""The teacher: a pretrained backbone with a new head, trained by the recipe's strategy."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.config import Metric, TrainConfig
+from torch import nn
+
+from edgetl.config import Metric, Strategy, TrainConfig
 from edgetl.data.index import DataIndex
+from edgetl.errors import ModelError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
@@ -16,11 +20,13 @@ from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.records import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
-from edgetl.train.loop import Fitting, best_epoch, fit, metric_of
+from edgetl.train.features import compute, head_of
+from edgetl.train.loop import best_epoch, fit, metric_of
 from edgetl.train.losses import cross_entropy
 from edgetl.train.optimise import copy_state
+from edgetl.train.phases import phases
 from edgetl.train.seeds import derive
-from edgetl.train.sets import open_sets
+from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
 
 CHECKPOINT = "teacher.safetensors"
 IMBALANCE = 3.0
@@ -64,14 +70,25 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
     best_score, best_state = -1.0, copy_state(model)
+    learner, begun = model, time.perf_counter()
+    train: PixelSet | FeatureSet = sets.train
+    val_set: PixelSet | FeatureSet = sets.val
+    planned = phases(config, seed, metric)
+    if config.strategy is Strategy.HEAD:
+        try:
+            learner, train, val_set = _on_features(model, sets, config, seed, out, progress)
+        except ModelError as error:
+            progress.warning(f"{error} Every epoch runs the whole network, of which the head alone learns.")
+            planned = tuple(dataclasses.replace(p, trainable=backbones.head_parameters) for p in planned)
+    prepared = time.perf_counter() - begun
     states = []
-    for fitting in phases(config, seed, metric):
+    for fitting in planned:
         states.append(out / f"{fitting.phase}.state")
         epochs = fit(
-            model,
+            learner,
             fitting,
-            train=sets.train,
-            val=sets.val,
+            train=train,
+            val=val_set,
             loss=cross_entropy(config.label_smoothing),
             state=states[-1],
             progress=progress,
@@ -91,42 +108,21 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         epochs=history,
         val=val,
         test=test,
-        seconds=sum(e.seconds for e in history) + time.perf_counter() - start,
+        seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - start,
     )
-    for state in states:
-        state.unlink(missing_ok=True)
+    for path in [*states, *out.glob("features-*.npy")]:
+        path.unlink(missing_ok=True)
     return record
 
 
-def phases(config: TrainConfig, seed: int, metric: Metric) -> tuple[Fitting, Fitting]:
-    """The head's phase and the full one."""
-    head = Fitting(
-        phase="head",
-        epochs=config.head_epochs,
-        batch_size=config.batch_size,
-        lr=config.head_lr,
-        weight_decay=config.weight_decay,
-        augment=config.augment,
-        seed=seed,
-        class_balance=config.class_balance,
-        precision=config.precision,
-        trainable=backbones.head_parameters,
-        select=metric,
-    )
-    full = Fitting(
-        phase="full",
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        augment=config.augment,
-        seed=seed,
-        ema=config.ema,
-        class_balance=config.class_balance,
-        precision=config.precision,
-        select=metric,
-    )
-    return head, full
+def _on_features(
+    model: nn.Module, sets: Sets, config: TrainConfig, seed: int, out: Path, progress: Progress
+) -> tuple[nn.Module, FeatureSet, FeatureSet]:
+    """The head as a network of its own, and what it is fed."""
+    head = head_of(model, sets.val.spec.size)
+    views, augment = config.feature_views, config.augment
+    train = compute(model, sets.train, out, views=views, augment=augment, seed=seed, progress=progress)
+    return head, train, compute(model, sets.val, out, progress=progress)
 
 
 def selection_metric(index: DataIndex) -> Metric:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgetl.files import write_bytes
 from edgetl.records import EpochRecord, from_json, to_json
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(kw_only=True)

@@ -8,15 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from edgetl.config import Augment, DataConfig, Metric, TrainConfig
+from edgetl.config import Augment, DataConfig, Metric, Strategy, TrainConfig
 from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.errors import Interrupted
-from edgetl.models import checkpoint
+from edgetl.models import backbones, checkpoint
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.records import EpochRecord, TrainRecord, from_json, to_json
 from edgetl.train import stage
 from edgetl.train.evaluate import score
+from edgetl.train.seeds import derive
 from edgetl.train.sets import open_sets
 
 from .tiny import epoch_record
@@ -142,3 +143,56 @@ def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) ->
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
     index = DataIndex(root=Path("/"), labels=("a", "b"), samples=tuple(samples), skipped=())
     assert stage.selection_metric(index) is metric
+
+
+@pytest.mark.parametrize(
+    ("strategy", "names"),
+    [
+        (Strategy.HEAD, ["head", "head", "head"]),
+        (Strategy.PARTIAL, ["head", "partial", "partial", "partial"]),
+        (Strategy.GRADUAL, ["head", "gradual-1", "gradual-2", "gradual-3"]),
+    ],
+)
+def test_strategies_train_in_their_phases_and_resume(
+    inputs: stage.TrainInputs, tmp_path: Path, strategy: Strategy, names: list[str]
+) -> None:
+    config = CONFIG.model_copy(
+        update={"backbone": "test_efficientnet", "strategy": strategy, "epochs": 3, "layer_decay": 0.8}
+    )
+    whole, broken = folder(tmp_path, "a/train"), folder(tmp_path, "b/train")
+    record = stage.run(config, inputs, out=whole)
+    assert [e.phase for e in record.epochs] == names
+    assert [p.name for p in whole.iterdir()] == ["teacher.safetensors"]
+    stop = {Strategy.HEAD: "head 2/3", Strategy.PARTIAL: "partial 2/3"}.get(strategy, "gradual-2 1/1")
+    with pytest.raises(Interrupted):
+        stage.run(config, inputs, out=broken, progress=StopsAt(stop))
+    stage.run(config, inputs, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+
+
+def test_only_the_head_moves_where_the_strategy_is_head(inputs: stage.TrainInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"backbone": "test_efficientnet", "strategy": Strategy.HEAD})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    fresh = backbones.create("test_efficientnet", 3, "none", seed=derive(inputs.seed, "weights"))
+    moved = {n for n, v in fresh.state_dict().items() if not torch.equal(v, model.state_dict()[n])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+    assert record.val.top1 == max(e.val_top1 for e in record.epochs)
+
+
+def test_a_network_whose_features_cannot_be_kept_still_trains_its_head(
+    inputs: stage.TrainInputs, tmp_path: Path
+) -> None:
+    warnings: list[str] = []
+
+    class Heard(SilentProgress):
+        def warning(self, text: str) -> None:
+            warnings.append(text)
+
+    config = CONFIG.model_copy(update={"backbone": "torchvision/squeezenet1_1", "strategy": Strategy.HEAD})
+    record = stage.run(config, inputs, out=folder(tmp_path), progress=Heard())
+    assert [e.phase for e in record.epochs] == ["head", "head"]
+    assert warnings == [
+        "The logits of SqueezeNet do not come from one last layer, so its features cannot be kept."
+        " Every epoch runs the whole network, of which the head alone learns."
+    ]

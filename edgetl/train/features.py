@@ -1,0 +1,138 @@
+"""Training the head alone on features that the frozen backbone computes once an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgetl.config import Augment
+from edgetl.errors import ModelError, TensorError
+from edgetl.files import atomic_path, sha256_bytes
+from edgetl.models.backbones import classifier_names
+from edgetl.progress import SILENT, Progress
+from edgetl.train import state as states
+from edgetl.train.augment import normalise_, training_view
+from edgetl.train.devices import device_of
+from edgetl.train.seeds import torch_generator
+from edgetl.train.sets import FeatureSet, PixelSet
+
+_BATCH = 64
+
+
+def head_of(model: nn.Module, size: int) -> nn.Module:
+    """The classifier as a network of its own, features -> logits (N, C); it shares its weights with `model`.
+
+    Args:
+        model: in evaluation mode its output must be the classifier's, and nothing after it.
+        size: side of the input.
+
+    Raises:
+        ModelError: the output is more than one classifier's (distilled transformers, for instance).
+    """
+    names = classifier_names(model)
+    head = nn.Sequential(model.get_submodule(names[0]), nn.Flatten(1))
+    device = device_of(model)
+    probe = torch.linspace(-1, 1, 2 * 3 * size * size, device=device).view(2, 3, size, size)
+    logits, found = _run(model, head[0], probe)
+    with torch.inference_mode():
+        same = len(names) == 1 and torch.allclose(head(found), logits, atol=1e-5)
+    if not same:
+        raise ModelError(
+            f"The logits of {type(model).__name__} do not come from one last layer, so its features cannot be kept."
+        )
+    return head
+
+
+def compute(
+    model: nn.Module,
+    data: PixelSet,
+    folder: Path,
+    *,
+    views: int = 1,
+    augment: Augment = Augment.NONE,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> FeatureSet:
+    """What the classifier of `model` gets to see, computed once and kept in `folder`.
+
+    Args:
+        model: a classifier; put into evaluation mode.
+        data: the images.
+        folder: where the file is written; one made by the same weights from the same images is used again.
+        views: of each image. One is evaluation's own view; of more, each is an augmented one.
+        augment: the policy of the augmented views.
+        seed: of the augmented views.
+        progress: gets a bar.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    policy = augment if views > 1 else Augment.NONE
+    made_by = f"{states.fingerprint(model)} {data.identity} {views} {policy} {seed if views > 1 else ''}"
+    digest = sha256_bytes(made_by.encode())
+    path = folder / f"features-{digest[:24]}.npy"
+    if not path.exists():
+        _write(model.eval(), data, path, views=views, policy=policy, seed=seed, progress=progress)
+    features: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return FeatureSet(features, data.labels, digest)
+
+
+def _write(
+    model: nn.Module,
+    data: PixelSet,
+    path: Path,
+    *,
+    views: int,
+    policy: Augment,
+    seed: int,
+    progress: Progress,
+) -> None:
+    layer = model.get_submodule(classifier_names(model)[0])
+    home = device_of(model)
+    device = torch.device("cuda") if torch.cuda.is_available() else home
+    model.to(device)
+    starts = range(0, len(data), _BATCH)
+    kept: np.memmap[tuple[int, ...], np.dtype[np.float32]] | None = None
+    with atomic_path(path) as temporary, progress.task("features", views * len(starts)) as task:
+        for view in range(views):
+            for start in starts:
+                rows = slice(start, start + _BATCH)
+                generator = torch_generator(seed, "features", view, start)
+                images = _views(data, rows, policy, generator, device)
+                found = _run(model, layer, images)[1].float().cpu().numpy()
+                if kept is None:
+                    shape = (views, len(data), *found.shape[1:])
+                    kept = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+                kept[view, rows] = found
+                task.advance()
+        if kept is None:
+            raise TensorError("pixels: no images came.")
+        kept.flush()
+    model.to(home)
+
+
+def _views(
+    data: PixelSet, rows: slice, policy: Augment, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    spec = data.spec
+    pixels = torch.from_numpy(np.array(data.pixels[rows])).to(device)
+    images = training_view(pixels, policy, spec.size, generator=generator, view_fraction=data.view_fraction)
+    return normalise_(images, spec.mean, spec.std).contiguous(memory_format=torch.channels_last)
+
+
+def _run(model: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits and what `layer` was given."""
+    seen: list[Tensor] = []
+    training = model.training
+    hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    try:
+        with torch.inference_mode():
+            logits: Tensor = model.eval()(images)
+    finally:
+        hook.remove()
+        model.train(training)
+    return logits, seen[0]

@@ -1,0 +1,78 @@
+"""The phases of each training strategy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import assert_never
+
+from edgetl.config import Metric, Strategy, TrainConfig
+from edgetl.models import backbones
+from edgetl.train.blocks import last_blocks, last_stages
+from edgetl.train.loop import Fitting
+
+GRADUAL_STEPS = 3
+"""`gradual` frees the last third of the stages, then two thirds, then all (after Howard, Ruder 2018, ULMFiT)."""
+
+
+def phases(config: TrainConfig, seed: int, metric: Metric) -> tuple[Fitting, ...]:
+    """What is fitted one after the other.
+
+    Args:
+        config: names the strategy.
+        seed: of everything random.
+        metric: by which each phase's epoch is chosen.
+    """
+    head = Fitting(
+        phase="head",
+        epochs=config.head_epochs,
+        batch_size=config.batch_size,
+        lr=config.head_lr,
+        weight_decay=config.weight_decay,
+        augment=config.augment,
+        seed=seed,
+        class_balance=config.class_balance,
+        precision=config.precision,
+        trainable=backbones.head_parameters,
+        select=metric,
+    )
+    after = dataclasses.replace(
+        head,
+        phase="full",
+        epochs=config.epochs,
+        lr=config.lr,
+        ema=config.ema,
+        trainable=None,
+        layer_decay=config.layer_decay,
+    )
+    match config.strategy:
+        case Strategy.FULL:
+            return head, after
+        case Strategy.HEAD:
+            # the features go straight into the head, which is all that is fitted
+            return (dataclasses.replace(head, epochs=config.epochs, ema=config.ema, trainable=None),)
+        case Strategy.PARTIAL:
+            return head, dataclasses.replace(
+                after, phase="partial", trainable=last_blocks(config.unfrozen_blocks)
+            )
+        case Strategy.GRADUAL:
+            return head, *_gradual(after)
+        case _:
+            assert_never(config.strategy)
+
+
+def _gradual(after: Fitting) -> tuple[Fitting, ...]:
+    """The epochs spread over the steps, the later ones taking what does not divide."""
+    steps = min(GRADUAL_STEPS, after.epochs)
+    found = []
+    for step in range(steps):
+        first, last = after.epochs * step // steps, after.epochs * (step + 1) // steps
+        whole = step == steps - 1
+        found.append(
+            dataclasses.replace(
+                after,
+                phase=f"gradual-{step + 1}",
+                epochs=last - first,
+                trainable=None if whole else last_stages((step + 1) / steps),
+            )
+        )
+    return tuple(found)
