@@ -159,9 +159,7 @@ class _Read:
     channel: int
 
 
-def _watch(
-    module: nn.Module, args: tuple[Any, ...], name: str, reads: list[_Read]
-) -> tuple[Any, ...] | None:
+def _watch(module: nn.Module, args: tuple[Any, ...], name: str, reads: list[_Read]) -> tuple[Any, ...] | None:
     """Keep a layer's input, so that its gradient can be asked for."""
     if not args[0].requires_grad:
         return None

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,3 +92,20 @@ def test_no_images_leave_zero_scores_not_an_error() -> None:
     scores = taylor(trace(model, SIZE), [], model, temperature=2.0, seed=0)
     assert all(float(v.sum()) == 0.0 for v in scores.channels.values())
     assert isinstance(model, nn.Module)
+
+
+def test_taylor_lets_go_of_every_batch() -> None:
+    """Without the garbage collector's help: activations caught in a cycle would pile up to gigabytes."""
+    model, alive = seeded(Chain), []
+    graph = trace(model, SIZE)
+    hook = model.expand[0].register_forward_pre_hook(  # type: ignore[index]
+        lambda _, args: alive.append(weakref.ref(args[0]))
+    )
+    gc.disable()
+    try:
+        taylor(graph, batches(4, 3), seeded(Chain, seed=1), temperature=2.0, seed=0)
+        assert len(alive) == 3
+        assert [ref() for ref in alive] == [None] * 3
+    finally:
+        gc.enable()
+        hook.remove()
