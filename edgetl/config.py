@@ -71,6 +71,28 @@ class Strategy(StrEnum):
     GRADUAL = "gradual"
 
 
+class Imbalance(StrEnum):
+    """What is done about classes of unequal size.
+
+    `sampling`: every class is drawn equally often; `class_weights`: an image's loss is weighed by the inverse of its
+    class's size; `logit_adjustment`: the loss sees logits shifted by the log of the class's share (Menon et al. 2021).
+    """
+
+    NONE = "none"
+    SAMPLING = "sampling"
+    CLASS_WEIGHTS = "class_weights"
+    LOGIT_ADJUSTMENT = "logit_adjustment"
+
+
+class Mix(StrEnum):
+    """Images blended in pairs, with their labels: MixUp (Zhang et al. 2018), CutMix (Yun et al. 2019), or by turns."""
+
+    NONE = "none"
+    MIXUP = "mixup"
+    CUTMIX = "cutmix"
+    BOTH = "both"
+
+
 class Importance(StrEnum):
     """How prunable channels are ranked."""
 
@@ -190,8 +212,14 @@ class TrainConfig(_Section):
     """Augmentation policy."""
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
-    class_balance: bool = False
-    """Draw every class equally often."""
+    mix: Mix = Mix.NONE
+    """Blend images in pairs: `mixup`, `cutmix`, or `both` by turns. Not for kept features."""
+    mix_alpha: Positive = 0.2
+    """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
+    imbalance: Imbalance = Imbalance.NONE
+    """Classes of unequal size: `sampling`, `class_weights` or `logit_adjustment`."""
+    patience: Epochs = 0
+    """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
     precision: Precision = Precision.AUTO
     """Arithmetic."""
 

@@ -242,7 +242,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
             weights=draw(TEXT),
             lr=draw(NUMBER),
             ema=draw(SHARE),
-            class_balance=draw(st.booleans()),
+            imbalance=draw(st.sampled_from(config.Imbalance)),
         ),
         prune=config.PruneConfig(keep=tuple(draw(st.lists(TEXT, max_size=4)))),
         quantize=config.QuantizeConfig(target=draw(st.sampled_from(config.Target))),

@@ -103,7 +103,7 @@ class AuditReport:
             (
                 self.imbalance >= IMBALANCE,
                 f"The largest class has {self.imbalance:.1f} times the training images of the smallest; "
-                "set train.class_balance = true and judge by macro-F1.",
+                'set train.imbalance = "sampling" and judge by macro-F1.',
             ),
             (
                 len(self.tiny_classes),

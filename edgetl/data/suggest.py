@@ -87,7 +87,7 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         )
     if imbalanced:
         counts = f"classes have {seen.smallest_class} to {seen.largest_class} images"
-        add("train.class_balance", True, f"{counts}; every class is drawn equally often")
+        add("train.imbalance", "sampling", f"{counts}; every class is drawn equally often")
         add("bundle.metric", "macro_f1", f"{counts}; macro-F1 counts every class alike")
     if seen.grey_share > 0.9 and seen.median_side > 48:
         add("train.augment", "photometric", "grey images; light and contrast vary more than colour")

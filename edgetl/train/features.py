@@ -39,7 +39,8 @@ def head_of(model: nn.Module, size: int) -> nn.Module:
     probe = torch.linspace(-1, 1, 2 * 3 * size * size, device=device).view(2, 3, size, size)
     logits, found = _run(model, head[0], probe)
     with torch.inference_mode():
-        same = len(names) == 1 and torch.allclose(head(found), logits, atol=1e-5)
+        own = head(found)
+        same = len(names) == 1 and own.shape == logits.shape and torch.allclose(own, logits, atol=1e-5)
     if not same:
         raise ModelError(
             f"The logits of {type(model).__name__} do not come from one last layer, so its features cannot be kept."

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from edgetl.config import Augment
 from edgetl.train.augment import normalise_, training_view
+from edgetl.train.mixing import Mixing, mix
 from edgetl.train.seeds import numpy_generator, torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet
 
 Batch = tuple[Tensor, Tensor]
-"""images (N, 3, S, S) float32, channels last, or features (N, ...) float32; labels (N,) int64."""
+"""images (N, 3, S, S) float32, channels last, or features (N, ...) float32; labels (N,) int64, or (N, C) float32
+shares where images are mixed."""
 
 
 def epoch_order(
@@ -71,11 +73,12 @@ class Loader:
         seed: int,
         phase: str,
         device: torch.device,
+        mixing: Mixing | None = None,
         prefetch: int = 2,
     ) -> None:
         self._data, self._batch_size, self._augment = data, batch_size, augment
         self._class_balance, self._seed, self._phase = class_balance, seed, phase
-        self._device, self._prefetch = device, prefetch
+        self._device, self._mixing, self._prefetch = device, mixing, prefetch
         self.waited = 0.0
 
     def __len__(self) -> int:
@@ -122,6 +125,9 @@ class Loader:
             view_fraction=data.view_fraction,
         )
         images = normalise_(images, spec.mean, spec.std)
+        if self._mixing is not None:
+            drawn = numpy_generator(self._seed, self._phase, epoch, "mix", number)
+            images, labels = mix(images, labels, self._mixing, drawn)
         return images.contiguous(memory_format=torch.channels_last), labels
 
 

@@ -29,6 +29,7 @@ from edgetl.train.evaluate import cross_entropy, predict_logits
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
 from edgetl.train.losses import LossFunction
+from edgetl.train.mixing import Mixing
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet
@@ -59,6 +60,9 @@ class Fitting:
         layer_decay: a block learns at so much of the rate of the block after it; 1 turns it off.
         warmup_share: share of the steps in which the rate rises.
         clip_norm: largest L2 norm of the gradient.
+        mixing: blends images and labels, where set. Kept features are not mixed.
+        patience: the fit ends after so many epochs without a better validation score (by `select`, else top-1);
+            0 lets it run through.
         select: keep the epoch that is best on the validation split by this metric, a later one among equals;
             the last epoch where None.
     """
@@ -77,6 +81,8 @@ class Fitting:
     layer_decay: float = 1.0
     warmup_share: float = 0.1
     clip_norm: float = 5.0
+    mixing: Mixing | None = None
+    patience: int = 0
     select: Metric | None = None
 
 
@@ -158,6 +164,7 @@ class _Run:
             seed=fitting.seed,
             phase=fitting.phase,
             device=accelerator.device,
+            mixing=fitting.mixing,
         )
         self.steps = fitting.epochs * len(self.loader)
         self.history: tuple[EpochRecord, ...] = ()
@@ -165,16 +172,21 @@ class _Run:
 
     def to_the_end(self) -> tuple[EpochRecord, ...]:
         self._resume()
-        left = self.fitting.epochs - len(self.history)
-        if left == 0:
+        if self._done():
             return self.history
+        left = self.fitting.epochs - len(self.history)
         try:
             with self.progress.task(f"{self.fitting.phase}", left * len(self.loader)) as task:
-                for epoch in range(len(self.history), self.fitting.epochs):
-                    self._epoch(epoch, task)
+                while not self._done():
+                    self._epoch(len(self.history), task)
         except KeyboardInterrupt:
             raise Interrupted(self._interrupted()) from None
         return self.history
+
+    def _done(self) -> bool:
+        done, patience = len(self.history), self.fitting.patience
+        metric = self.fitting.select or Metric.TOP1
+        return done == self.fitting.epochs or bool(patience and idle(self.history, metric) >= patience)
 
     def _epoch(self, epoch: int, task: Task) -> None:
         start = time.perf_counter()
@@ -199,7 +211,8 @@ class _Run:
         self.history = (*self.history, record)
         if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:
             self.best = copy_state(scored)
-        if epoch + 1 == self.fitting.epochs:
+        done = self._done()
+        if done:
             if self.best:
                 self.model.load_state_dict(self.best)
             elif self.average:
@@ -209,6 +222,10 @@ class _Run:
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
             f" {record.val_top1:.1%}, macro-F1 {record.val_macro_f1:.3f}, {record.seconds:.1f} s"
         )
+        if done and epoch + 1 < self.fitting.epochs:
+            self.progress.message(
+                f"{record.phase}: no better for {self.fitting.patience} epochs, so it ends here"
+            )
 
     def _learn(self, epoch: int, task: Task) -> tuple[float, float, int]:
         """One pass over the images; returns the mean loss, the last rate, the number of images."""
@@ -239,7 +256,7 @@ class _Run:
     def _keep(self) -> None:
         if self.path is None:
             return
-        done = len(self.history) == self.fitting.epochs
+        done = self._done()
         scaler = self.accelerator.scaler
         states.save(
             states.FitState(
@@ -271,7 +288,7 @@ class _Run:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         if self.average and saved.average:
             self.average.model.load_state_dict(saved.average)
-        if len(self.history) < self.fitting.epochs:
+        if not self._done():
             self.progress.message(f"{self.fitting.phase}: goes on after epoch {len(self.history)}")
 
     def _interrupted(self) -> str:
@@ -291,6 +308,12 @@ class _Run:
 def best_epoch(history: tuple[EpochRecord, ...], metric: Metric) -> int:
     """Index of the best epoch on the validation split; of equals, the last."""
     return max(range(len(history)), key=lambda i: (metric_of(history[i], metric), i))
+
+
+def idle(history: tuple[EpochRecord, ...], metric: Metric) -> int:
+    """Epochs since the validation score last rose; 0 for no epochs."""
+    scores = [metric_of(record, metric) for record in history]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def metric_of(record: EpochRecord, metric: Metric) -> float:

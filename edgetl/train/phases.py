@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 from typing import assert_never
 
-from edgetl.config import Metric, Strategy, TrainConfig
+from edgetl.config import Imbalance, Metric, Mix, Strategy, TrainConfig
 from edgetl.models import backbones
 from edgetl.train.blocks import last_blocks, last_stages
 from edgetl.train.loop import Fitting
+from edgetl.train.mixing import Mixing
 
 GRADUAL_STEPS = 3
 """`gradual` frees the last third of the stages, then two thirds, then all (after Howard, Ruder 2018, ULMFiT)."""
 
 
-def phases(config: TrainConfig, seed: int, metric: Metric) -> tuple[Fitting, ...]:
+def phases(config: TrainConfig, seed: int, metric: Metric, classes: int) -> tuple[Fitting, ...]:
     """What is fitted one after the other.
 
     Args:
         config: names the strategy.
         seed: of everything random.
         metric: by which each phase's epoch is chosen.
+        classes: number of classes.
     """
     head = Fitting(
         phase="head",
@@ -30,9 +32,11 @@ def phases(config: TrainConfig, seed: int, metric: Metric) -> tuple[Fitting, ...
         weight_decay=config.weight_decay,
         augment=config.augment,
         seed=seed,
-        class_balance=config.class_balance,
+        class_balance=config.imbalance is Imbalance.SAMPLING,
         precision=config.precision,
         trainable=backbones.head_parameters,
+        mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha, classes),
+        patience=config.patience,
         select=metric,
     )
     after = dataclasses.replace(

@@ -7,10 +7,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.config import Metric, Strategy, TrainConfig
+from edgetl.config import Imbalance, Metric, Strategy, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.models import backbones, checkpoint
@@ -22,7 +25,7 @@ from edgetl.records import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import best_epoch, fit, metric_of
-from edgetl.train.losses import cross_entropy
+from edgetl.train.losses import LossFunction, class_weights, cross_entropy, log_prior
 from edgetl.train.optimise import copy_state
 from edgetl.train.phases import phases
 from edgetl.train.seeds import derive
@@ -73,7 +76,8 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     learner, begun = model, time.perf_counter()
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
-    planned = phases(config, seed, metric)
+    planned = phases(config, seed, metric, classes)
+    loss = loss_for(config, sets.train.labels, classes)
     if config.strategy is Strategy.HEAD:
         try:
             learner, train, val_set = _on_features(model, sets, config, seed, out, progress)
@@ -89,7 +93,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
             fitting,
             train=train,
             val=val_set,
-            loss=cross_entropy(config.label_smoothing),
+            loss=loss,
             state=states[-1],
             progress=progress,
         )
@@ -123,6 +127,19 @@ def _on_features(
     views, augment = config.feature_views, config.augment
     train = compute(model, sets.train, out, views=views, augment=augment, seed=seed, progress=progress)
     return head, train, compute(model, sets.val, out, progress=progress)
+
+
+def loss_for(config: TrainConfig, labels: NDArray[np.int64], classes: int) -> LossFunction:
+    """The recipe's loss for training labels (N,)."""
+    match config.imbalance:
+        case Imbalance.NONE | Imbalance.SAMPLING:
+            return cross_entropy(config.label_smoothing)
+        case Imbalance.CLASS_WEIGHTS:
+            return cross_entropy(config.label_smoothing, weights=class_weights(labels, classes))
+        case Imbalance.LOGIT_ADJUSTMENT:
+            return cross_entropy(config.label_smoothing, shift=log_prior(labels, classes))
+        case _:
+            assert_never(config.imbalance)
 
 
 def selection_metric(index: DataIndex) -> Metric:

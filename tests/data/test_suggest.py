@@ -50,7 +50,7 @@ def test_oblong_images_are_squashed() -> None:
 
 def test_imbalance_asks_for_balance_and_macro_f1() -> None:
     chosen = _chosen(smallest_class=18, largest_class=613)
-    assert chosen == {"train.class_balance": True, "bundle.metric": "macro_f1"}
+    assert chosen == {"train.imbalance": "sampling", "bundle.metric": "macro_f1"}
 
 
 def test_what_is_chosen_makes_a_recipe() -> None:

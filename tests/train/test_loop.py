@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Metric, Precision
+from edgetl.config import Augment, Metric, Mix, Precision
 from edgetl.errors import Interrupted, StorageError, TrainingError
 from edgetl.progress import SilentProgress
 from edgetl.records import EpochRecord
 from edgetl.train import state as states
 from edgetl.train.evaluate import score
-from edgetl.train.loop import LossFunction, best_epoch, fit
+from edgetl.train.loop import LossFunction, best_epoch, fit, idle
 from edgetl.train.losses import cross_entropy
+from edgetl.train.mixing import Mixing
 
 from .tiny import epoch_record, fitting, head, network, pixel_set, same
 
@@ -122,6 +123,7 @@ from pathlib import Path
 from edgetl.progress import SilentProgress
 from edgetl.train.loop import fit
 from edgetl.train.losses import cross_entropy
+from edgetl.train.mixing import Mixing
 from tests.train.tiny import fitting, network, pixel_set
 
 class Aloud(SilentProgress):
@@ -364,3 +366,40 @@ def test_every_precision_learns_on_a_gpu(precision: Precision) -> None:
     )
     assert history[-1].val_top1 > 0.9
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("kind", [Mix.MIXUP, Mix.BOTH])
+def test_a_resumed_fit_with_mixed_images_ends_bit_identical(tmp_path: Path, kind: Mix) -> None:
+    how = fitting(mixing=Mixing(kind, 0.4, 3), layer_decay=1.0)
+    whole, broken, resumed = network(), network(), network()
+    fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    with pytest.raises(RuntimeError):
+        fit(broken, how, train=TRAIN, val=VAL, loss=failing_at(11, RuntimeError()), state=tmp_path / "s")
+    fit(resumed, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=tmp_path / "s")
+    assert same(whole, resumed)
+    plain = network()
+    fit(plain, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    assert not same(whole, plain)
+
+
+def test_patience_ends_a_fit_and_a_resumed_one_alike(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).permutation(VAL.labels)
+    val, heard = dataclasses.replace(VAL, labels=labels), Heard()
+    how = fitting(epochs=40, patience=3, select=Metric.TOP1, ema=0.0)
+    whole, resumed = network(), network()
+    history = fit(whole, how, train=TRAIN, val=val, loss=cross_entropy(0.1), state=None, progress=heard)
+    assert 4 <= len(history) < 40
+    assert idle(history, Metric.TOP1) == 3
+    assert heard.messages[-1] == "full: no better for 3 epochs, so it ends here"
+    with pytest.raises(RuntimeError):
+        fit(network(), how, train=TRAIN, val=val, loss=failing_at(10, RuntimeError()), state=tmp_path / "s")
+    again = fit(resumed, how, train=TRAIN, val=val, loss=cross_entropy(0.1), state=tmp_path / "s")
+    assert timeless(again) == timeless(history)
+    assert same(whole, resumed)
+    never = failing_at(1, AssertionError("trained again"))
+    assert fit(network(), how, train=TRAIN, val=val, loss=never, state=tmp_path / "s") == again
+
+
+def test_idle_counts_epochs_since_the_score_rose() -> None:
+    history = tuple(epoch_record(i, top1, 0.0) for i, top1 in enumerate((0.1, 0.5, 0.5, 0.4)))
+    assert [idle(history[:n], Metric.TOP1) for n in range(5)] == [0, 0, 0, 1, 2]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgetl.config import Augment, DataConfig, Metric, Strategy, TrainConfig
+from edgetl.config import Augment, DataConfig, Imbalance, Metric, Mix, Strategy, TrainConfig
 from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.models import backbones, checkpoint
@@ -196,3 +196,16 @@ def test_a_network_whose_features_cannot_be_kept_still_trains_its_head(
         "The logits of SqueezeNet do not come from one last layer, so its features cannot be kept."
         " Every epoch runs the whole network, of which the head alone learns."
     ]
+
+
+@pytest.mark.parametrize("imbalance", list(Imbalance))
+def test_every_way_with_imbalance_trains(
+    inputs: stage.TrainInputs, tmp_path: Path, imbalance: Imbalance
+) -> None:
+    config = CONFIG.model_copy(
+        update={"backbone": "test_efficientnet", "imbalance": imbalance, "mix": Mix.BOTH, "epochs": 1}
+    )
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    assert all(np.isfinite(e.loss) for e in record.epochs)
+    (head, *_) = stage.phases(config, 0, Metric.TOP1, 3)
+    assert head.class_balance is (imbalance is Imbalance.SAMPLING)
