@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import Recipe
+from edgetl.config import Imbalance, Recipe
 from edgetl.errors import Interrupted
 from edgetl.files import StageCache, sha256_bytes, sha256_file, sha256_json, storage_errors, write_text
 from edgetl.measure import Candidate, MeasureInputs
@@ -196,6 +196,7 @@ class _Run:
             temperature=distill.temperature,
             soft_weight=distill.soft_weight,
             augment=distill.augment,
+            class_balance=self._balanced,
         )
         shared = [
             train.batch_size,
@@ -229,8 +230,10 @@ class _Run:
             batch_size=train.batch_size,
             weight_decay=train.weight_decay,
             precision=train.precision,
+            class_balance=self._balanced,
         )
-        shared = [train.batch_size, train.weight_decay, train.precision, _file_key(config.weights)]
+        shared = [train.batch_size, train.weight_decay, train.precision, self._balanced]
+        shared += [_file_key(config.weights)]
         return self.cache.run(
             "distill",
             config=config.model_dump(mode="json"),
@@ -363,6 +366,11 @@ class _Run:
     def _teacher(self) -> Path:
         record: TrainRecord = self.records[Stage.TRAIN]
         return self.dir / record.checkpoint
+
+    @property
+    def _balanced(self) -> bool:
+        """Whether the student, too, draws every class equally often."""
+        return self.recipe.train.imbalance is not Imbalance.NONE
 
     def _base_inputs(self) -> list[Any]:
         return [self.index.sha256, sha256_json(self.spec), self.recipe.seed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
 
 _SAMPLE = 200
+_MAX_DROP = 0.021
+"""The default floor lies so far below the teacher, with a little room for rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +32,24 @@ class Look:
     """What a look at the images showed. Sides in pixels."""
 
     train_images: int
+    val_images: int
     classes: int
     median_side: int
     median_aspect: float
     grey_share: float
     smallest_class: int
     largest_class: int
+    smallest_val_class: int
+
+    @property
+    def imbalanced(self) -> bool:
+        """Whether the largest class has more than three times the images of the smallest."""
+        return self.largest_class > 3 * self.smallest_class
+
+    @property
+    def one_image(self) -> float:
+        """How much one validation image moves the score that models are chosen by, at most about; in 0..1."""
+        return 1 / (self.classes * max(1, self.smallest_val_class) if self.imbalanced else self.val_images)
 
 
 def look(index: DataIndex) -> Look:
@@ -43,6 +58,7 @@ def look(index: DataIndex) -> Look:
 
     train = index.split("train")
     counts = Counter(s.label for s in train)
+    val = Counter(s.label for s in index.split("val"))
     sides, aspects, grey = [], [], 0
     sample = train[:: max(1, len(train) // _SAMPLE)]
     for path in (s.path for s in sample):
@@ -52,12 +68,14 @@ def look(index: DataIndex) -> Look:
             grey += _is_grey(image)
     return Look(
         train_images=len(train),
+        val_images=val.total(),
         classes=len(index.labels),
         median_side=int(statistics.median(sides)),
         median_aspect=statistics.median(aspects),
         grey_share=grey / len(sample),
         smallest_class=min(counts.values()),
         largest_class=max(counts.values()),
+        smallest_val_class=min(val.values()),
     )
 
 
@@ -68,7 +86,6 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     def add(key: str, value: Any, reason: str) -> None:
         found.append(Suggestion(key=key, value=value, reason=reason))
 
-    imbalanced = seen.largest_class > 3 * seen.smallest_class
     if seen.median_side <= 16:
         add("preprocess.size", 64, f"the images are tiny ({seen.median_side} px); 64 px keeps a step cheap")
     elif seen.median_side <= 48:
@@ -85,15 +102,25 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             "squash",
             f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends",
         )
-    if imbalanced:
+    if seen.imbalanced:
         counts = f"classes have {seen.smallest_class} to {seen.largest_class} images"
         add("train.imbalance", "sampling", f"{counts}; every class is drawn equally often")
         add("bundle.metric", "macro_f1", f"{counts}; macro-F1 counts every class alike")
+    if 2 * seen.one_image > _MAX_DROP:
+        images = f"{seen.val_images} validation images, {seen.smallest_val_class} of the rarest class"
+        reason = (
+            f"{images}: one image may move the score by {seen.one_image:.1%}, and the floor should bear two"
+        )
+        add("bundle.max_drop", math.ceil(200 * seen.one_image) / 100, reason)
     if seen.grey_share > 0.9 and seen.median_side > 48:
         add("train.augment", "photometric", "grey images; light and contrast vary more than colour")
         add("distill.augment", "photometric", "as for the teacher")
     if seen.grey_share > 0.9 and seen.median_side <= 48:
-        add("train.augment", "crop", "small grey images may be characters, which a flip would turn into others")
+        add(
+            "train.augment",
+            "crop",
+            "small grey images may be characters, which a flip would turn into others",
+        )
         add("distill.augment", "crop", "as for the teacher")
     return found
 

@@ -15,12 +15,14 @@ from tests.images import write_set
 
 ORDINARY = Look(
     train_images=600,
+    val_images=100,
     classes=12,
     median_side=224,
     median_aspect=1.0,
     grey_share=0.0,
     smallest_class=45,
     largest_class=55,
+    smallest_val_class=8,
 )
 
 
@@ -49,19 +51,27 @@ def test_oblong_images_are_squashed() -> None:
 
 
 def test_imbalance_asks_for_balance_and_macro_f1() -> None:
-    chosen = _chosen(smallest_class=18, largest_class=613)
+    chosen = _chosen(smallest_class=18, largest_class=613, smallest_val_class=20)
     assert chosen == {"train.imbalance": "sampling", "bundle.metric": "macro_f1"}
+
+
+def test_a_small_validation_split_gets_a_floor_that_bears_two_images() -> None:
+    assert _chosen(val_images=40) == {"bundle.max_drop": 0.05}
+    rare = _chosen(smallest_class=18, largest_class=613, smallest_val_class=3)
+    assert rare["bundle.max_drop"] == 0.06
 
 
 def test_what_is_chosen_makes_a_recipe() -> None:
     odd = Look(
         train_images=900,
+        val_images=196,
         classes=6,
         median_side=257,
         median_aspect=1.4,
         grey_share=1.0,
         smallest_class=18,
         largest_class=613,
+        smallest_val_class=6,
     )
     values: dict[str, dict[str, object]] = {}
     for item in suggest(odd):
