@@ -5,6 +5,7 @@ Legend: N images, C classes. `labels` is (N,) int in 0..C-1, `scores` is (N, C) 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,19 +55,26 @@ def topk_accuracy(labels: NDArray[Any], scores: NDArray[Any], k: int) -> float:
     labels, scores = _checked(labels, scores)
     if not len(labels):
         return 0.0
-    return float((topk(scores, k) == labels[:, None]).any(axis=1).mean())
+    own = scores[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    rank = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
+    return float((rank < k).mean())
 
 
-def evaluate(labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str]) -> Evaluation:
+def evaluate(
+    labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str], *, resamples: int = 1000
+) -> Evaluation:
     """Score a classifier.
 
     Macro-F1 and balanced accuracy are means over the classes that have images; a ratio with an empty
-    denominator is 0. The interval is Wilson's (1927) at 95%.
+    denominator is 0. Top-1's interval is Wilson's (1927), the others' are bootstrap intervals of a fixed seed, all at
+    95%.
 
     Args:
         labels: (N,) int, the right classes.
-        scores: (N, C) float logits or probabilities.
+        scores: (N, C) float logits.
         names: the C class names.
+        resamples: of the bootstrap; 0 leaves its intervals out.
 
     Raises:
         TensorError: shapes do not fit, a label is out of range, or a score is NaN.
@@ -74,11 +82,24 @@ def evaluate(labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str]) -
     labels, scores = _checked(labels, scores)
     if scores.shape[1] != len(names):
         raise TensorError(f"scores: {scores.shape[1]} columns came for {len(names)} class names.")
-    return evaluate_predictions(labels, scores.argmax(axis=1), names)
+    predictions = scores.argmax(axis=1)
+    plain = evaluate_predictions(labels, predictions, names)
+    macro_f1, balanced = None, None
+    if resamples and len(labels):
+        macro_f1, balanced = confusion_intervals(
+            confusion(labels, predictions, len(names)), resamples=resamples
+        )
+    return dataclasses.replace(
+        plain,
+        top5=topk_accuracy(labels, scores, 5) if len(names) > 5 else None,
+        calibration_error=calibration_error(labels, scores) if len(labels) else None,
+        macro_f1_interval=macro_f1,
+        balanced_accuracy_interval=balanced,
+    )
 
 
 def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> Evaluation:
-    """As `evaluate`, from (N,) int predicted classes."""
+    """As `evaluate`, from (N,) int predicted classes and so without what needs scores or draws."""
     matrix = confusion(labels, predictions, len(names))
     images, right = int(matrix.sum()), int(np.trace(matrix))
     support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
@@ -104,6 +125,38 @@ def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names:
         ),
         confusion=tuple(tuple(int(v) for v in row) for row in matrix),
     )
+
+
+def confusion_intervals(
+    matrix: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Percentile bootstrap intervals (Efron 1979) of macro-F1 and balanced accuracy.
+
+    Drawing N images with replacement is drawing the cells of their confusion matrix from a multinomial, so the
+    time does not grow with N. Classes that a draw leaves without images do not count in it.
+
+    Args:
+        matrix: (C, C) int64 counts, at least one image.
+        resamples: number of draws.
+        seed: of the draws; the same gives the same intervals.
+        confidence: share of the draws that an interval covers.
+    """
+    generator, classes, images = np.random.default_rng(seed), len(matrix), int(matrix.sum())
+    rows, columns = np.nonzero(matrix)
+    shares, diagonal = matrix[rows, columns] / images, rows == columns
+    f1, balanced = np.empty(resamples), np.empty(resamples)
+    for i in range(resamples):
+        drawn = generator.multinomial(images, shares)
+        support = np.bincount(rows, drawn, classes)
+        predicted = np.bincount(columns, drawn, classes)
+        right = np.bincount(rows[diagonal], drawn[diagonal], classes)
+        present = support > 0
+        f1[i] = (2 * right[present] / (support + predicted)[present]).mean()
+        balanced[i] = (right[present] / support[present]).mean()
+    tail = (1 - confidence) / 2
+    low_f1, high_f1 = np.quantile(f1, [tail, 1 - tail])
+    low, high = np.quantile(balanced, [tail, 1 - tail])
+    return (float(low_f1), float(high_f1)), (float(low), float(high))
 
 
 def confusion(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> NDArray[np.int64]:

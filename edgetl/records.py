@@ -105,7 +105,9 @@ class Evaluation:
     """Accuracy of a classifier on a set of images. All ratios are in 0..1.
 
     `confusion[i][j]` counts images of class i that were predicted as j.
-    `top1_interval` is a 95% Wilson score interval.
+    `top1_interval` is a 95% Wilson score interval; those of macro-F1 and balanced accuracy are 95% percentile
+    bootstrap intervals over the images. `top5` stands where there are more than five classes, `calibration_error`
+    (expected calibration error of the top class, 15 bins) where scores are at hand.
     """
 
     images: int
@@ -115,6 +117,10 @@ class Evaluation:
     balanced_accuracy: float
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
+    top5: float | None = None
+    calibration_error: float | None = None
+    macro_f1_interval: tuple[float, float] | None = None
+    balanced_accuracy_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,3 +228,51 @@ def test_metrics_needs_numpy_alone() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_evaluate_tells_top5_calibration_and_intervals() -> None:
+    labels, scores = _random(300, 8, 1)
+    result = metrics.evaluate(labels, scores, [str(i) for i in range(8)])
+    assert result.top5 == metrics.topk_accuracy(labels, scores, 5)
+    assert result.calibration_error == metrics.calibration_error(labels, scores)
+    assert result.macro_f1_interval is not None
+    low, high = result.macro_f1_interval
+    assert low < result.macro_f1 < high
+    assert 0.05 < high - low < 0.2
+    again = metrics.evaluate(labels, scores, [str(i) for i in range(8)])
+    assert again == result
+    few = metrics.evaluate(*_random(20, 5, 0), [str(i) for i in range(5)], resamples=0)
+    assert (few.top5, few.macro_f1_interval, few.balanced_accuracy_interval) == (None, None, None)
+    empty = metrics.evaluate(np.zeros(0, int), np.zeros((0, 3)), NAMES)
+    assert (empty.calibration_error, empty.macro_f1_interval) == (None, None)
+
+
+def test_intervals_from_the_matrix_are_those_of_resampled_images() -> None:
+    labels, scores = _random(200, 4, 3)
+    predictions = scores.argmax(axis=1)
+
+    def balanced(rows: np.ndarray) -> float:
+        return float(reference.balanced_accuracy_score(labels[rows], predictions[rows]))
+
+    direct = metrics.bootstrap_interval(balanced, 200, resamples=600)
+    _, quick = metrics.confusion_intervals(metrics.confusion(labels, predictions, 4), resamples=4000)
+    assert quick == pytest.approx(direct, abs=0.015)
+
+
+def test_the_intervals_cover_as_often_as_they_say() -> None:
+    generator, covered = np.random.default_rng(0), 0
+    truth = np.array([[0.27, 0.03], [0.14, 0.56]])
+    balanced = (0.9 + 0.8) / 2
+    for _ in range(200):
+        matrix = generator.multinomial(250, truth.ravel()).reshape(2, 2)
+        low, high = metrics.confusion_intervals(matrix, resamples=200)[1]
+        covered += low <= balanced <= high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_top_k_accuracy_breaks_ties_as_top_k_does() -> None:
+    generator = np.random.default_rng(5)
+    labels, scores = generator.integers(0, 7, 200), generator.integers(0, 4, (200, 7)).astype(np.float32)
+    for k in (1, 3, 5, 9):
+        expected = (metrics.topk(scores, k) == labels[:, None]).any(axis=1).mean()
+        assert metrics.topk_accuracy(labels, scores, k) == pytest.approx(expected)

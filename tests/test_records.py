@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -171,3 +172,16 @@ def test_tuples_come_back_as_tuples() -> None:
     latency = from_json(Latency, values)
     assert latency.samples_ms == (1.0, 2.0)
     assert hash(latency) == hash(from_json(Latency, to_json(latency)))
+
+
+def test_an_evaluation_of_before_still_loads() -> None:
+    from edgetl.metrics import evaluate
+
+    new = evaluate(np.array([0, 1, 1]), np.eye(2)[[0, 1, 0]], ("a", "b"))
+    old = to_json(new)
+    for name in ("top5", "calibration_error", "macro_f1_interval", "balanced_accuracy_interval"):
+        del old[name]
+    loaded = from_json(Evaluation, old)
+    assert loaded.macro_f1_interval is None
+    assert loaded.top1 == new.top1
+    assert from_json(Evaluation, to_json(new)) == new

@@ -202,7 +202,8 @@ def _listing(console: Console, title: str, entries: Sequence[str]) -> None:
 
 
 def _told(scores: Evaluation) -> str:
+    bounds = f" ({units.interval(scores.macro_f1_interval)})" if scores.macro_f1_interval else ""
     return (
         f"top-1 {units.percent(scores.top1)} ({units.interval(scores.top1_interval)}), "
-        f"macro-F1 {units.percent(scores.macro_f1)}, {units.counted(scores.images, 'image')}"
+        f"macro-F1 {units.percent(scores.macro_f1)}{bounds}, {units.counted(scores.images, 'image')}"
     )

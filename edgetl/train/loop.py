@@ -195,7 +195,7 @@ class _Run:
         scored = self.average.model if self.average else self.model
         logits = predict_logits(scored, self.val)
         names = [str(i) for i in range(logits.shape[1])]
-        scores = metrics.evaluate(self.val.labels, logits, names)
+        scores = metrics.evaluate(self.val.labels, logits, names, resamples=0)
         record = EpochRecord(
             phase=self.fitting.phase,
             epoch=epoch + 1,
