@@ -167,7 +167,7 @@ class PreprocessConfig(_Section):
     size: Annotated[int, Field(ge=16, le=1024)] = 160
     """Side of the square input in pixels."""
     resize: Resize = Resize.CROP
-    """`crop`: shorter side to size / crop_fraction, then the centre; `squash`: both sides to size; `pad`: the longer."""
+    """`crop`: shorter side to size / crop_fraction, then centre; `squash`: both sides to size; `pad`: the longer."""
     crop_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Share of the resized shorter side that the centre crop keeps (only for `crop`)."""
     interpolation: Interpolation = Interpolation.BICUBIC
@@ -199,7 +199,9 @@ class TrainConfig(_Section):
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A block learns at so much of the rate of the block after it (layer-wise decay); 1 turns it off."""
     batch_size: Count = 32
-    """Images a step."""
+    """Images a step, over all processes together."""
+    accumulate: Count = 1
+    """A step's images are run in so many parts, which takes less memory and more time."""
     head_lr: Positive = 3e-3
     """Peak learning rate of the head's epochs (AdamW)."""
     lr: Positive = 1e-3
@@ -218,6 +220,8 @@ class TrainConfig(_Section):
     """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
     imbalance: Imbalance = Imbalance.NONE
     """Classes of unequal size: `sampling`, `class_weights` or `logit_adjustment`."""
+    compile: bool = False
+    """Run the network through torch.compile: slower to start, often faster after, on a GPU."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
     precision: Precision = Precision.AUTO
@@ -229,7 +233,7 @@ class PruneConfig(_Section):
 
     enabled: bool = True
     """Off: the student starts as the unpruned teacher, or as `distill.student`."""
-    target_macs: OpenFraction = 0.35
+    target_macs: OpenFraction = 0.25
     """Share of the teacher's multiply-accumulates to keep."""
     target_parameters: OpenFraction | None = None
     """Share of the teacher's parameters to keep at most; where unset, only `target_macs` counts."""
@@ -237,6 +241,9 @@ class PruneConfig(_Section):
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
     """Epochs of distillation from the teacher after each cut."""
+    max_drop: Fraction = 0.04
+    """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
+    wins back some of a loss, not all."""
     importance: Importance = Importance.TAYLOR
     """Ranking of channels."""
     round_to: Count = 8
@@ -258,7 +265,7 @@ class DistillConfig(_Section):
     """`pruned`, or the name of another, smaller backbone as in `train.backbone`."""
     weights: str = "pretrained"
     """Where another backbone's first weights come from, as in `train.weights`."""
-    epochs: Count = 20
+    epochs: Count = 15
     """Epochs."""
     lr: Positive = 1e-3
     """Peak learning rate (AdamW, warm-up, cosine)."""

@@ -91,6 +91,17 @@ def run(
         raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
 
 
+def follow(recipe: Recipe, run_dir: Path) -> None:
+    """In every launched process but the first: take part in the training of the first one's `run`.
+
+    Nothing is written and nothing reported.
+
+    Raises:
+        EdgetlError: training cannot go on.
+    """
+    _Run(recipe, run_dir, SILENT).follow()
+
+
 def resolve(recipe: Recipe) -> Recipe:
     """Fill in what depends on the backbone (mean, standard deviation), so that the lock file is explicit."""
     from edgetl.models.backbones import default_preprocess
@@ -159,24 +170,46 @@ class _Run:
         return record, cached
 
     def _train(self) -> tuple[TrainRecord, bool]:
-        from edgetl.train import stage
+        from edgetl.train.processes import from_main
 
         config = self.recipe.train
-        return self.cache.run(
+        record, cached = self.cache.run(
             "train",
             config=config.model_dump(mode="json"),
             inputs=[*self._base_inputs(), _file_key(config.weights)],
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
-            work=lambda out: stage.run(
-                config,
-                stage.TrainInputs(
-                    index=self.index, spec=self.spec, pixels_dir=self.pixels_dir, seed=self.recipe.seed
-                ),
-                out=out,
-                progress=self.progress,
-            ),
+            work=self._fit,
         )
+        from_main(None)  # the processes that follow are done
+        return record, cached
+
+    def _fit(self, out: Path) -> TrainRecord:
+        """The teacher, with every process that was launched."""
+        from edgetl.train.processes import from_main
+
+        from_main((str(self.dir / self.records[Stage.DATA].index), str(out)))
+        return self._teach(out)
+
+    def _teach(self, out: Path) -> TrainRecord:
+        from edgetl.train import stage
+
+        inputs = stage.TrainInputs(
+            index=self.index, spec=self.spec, pixels_dir=self.pixels_dir, seed=self.recipe.seed
+        )
+        return stage.run(self.recipe.train, inputs, out=out, progress=self.progress)
+
+    def follow(self) -> None:
+        """See `follow`."""
+        from edgetl.data import index as indexes
+        from edgetl.train.processes import from_main, leave
+
+        told: tuple[str, str] | None = None
+        while (told := from_main(told)) is not None:
+            index, out = told
+            self.index = indexes.load(Path(index))
+            self._teach(Path(out))
+        leave()
 
     def _prune(self) -> tuple[PruneRecord | None, bool]:
         from edgetl.prune import stage

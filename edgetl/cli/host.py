@@ -212,10 +212,14 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
     _require_train()
     from edgetl import config, pipeline
     from edgetl.cli.progress import open_progress
+    from edgetl.train import processes
 
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
     last = pipeline.Stage(stage)
+    if not processes.launched().main:
+        pipeline.follow(loaded, run_dir)
+        raise typer.Exit
     with open_progress() as progress:
         return pipeline.run(
             loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"

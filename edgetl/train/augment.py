@@ -6,6 +6,7 @@ Random numbers come from a generator on the CPU that the caller seeds a batch, s
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import assert_never
 
 import torch
@@ -20,6 +21,14 @@ _LOG_RATIO = math.log(4 / 3)
 _ROTATION = math.radians(10.0)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Images that are the ones from `start` on of a batch of `total`."""
+
+    start: int
+    total: int
+
+
 def training_view(
     pixels: Tensor,
     policy: Augment,
@@ -27,6 +36,7 @@ def training_view(
     *,
     generator: torch.Generator,
     view_fraction: float = 1.0,
+    part: Part | None = None,
 ) -> Tensor:
     """Make one augmented view of each image.
 
@@ -36,30 +46,35 @@ def training_view(
         size: side of the view.
         generator: on the CPU.
         view_fraction: for `none`, the share of S that is seen, about the centre.
+        part: where the images are a part of a larger batch; they get the views that they have in it.
 
     Returns:
         (N, 3, size, size) float32 in 0..255, on the pixels' device, channels last in memory.
     """
     images = pixels.permute(0, 3, 1, 2)
-    n = len(images)
+    part = part or Part(0, len(images))
+    own, n = slice(part.start, part.start + len(images)), part.total
     match policy:
         case Augment.NONE:
             if images.shape[-1] == size:
                 return images.float()
-            return _resample(images, size, _affine(torch.full((n, 2), view_fraction), torch.zeros(n, 2)))
+            theta = _affine(torch.full((n, 2), view_fraction), torch.zeros(n, 2))
+            return _resample(images, size, theta[own])
         case Augment.CROP:
-            return _resample(images, size, _random_crop(n, generator))
+            return _resample(images, size, _random_crop(n, generator)[own])
         case Augment.BASIC:
-            return _resample(images, size, _random_crop(n, generator, mirror=True))
+            return _resample(images, size, _random_crop(n, generator, mirror=True)[own])
         case Augment.PHOTOMETRIC:
             theta = _random_crop(n, generator, mirror=True, flip=True, rotation=_ROTATION)
-            return _photometric(_resample(images, size, theta), generator)
+            return _photometric(_resample(images, size, theta[own]), generator, n, own)
         case Augment.TRIVIAL:
             theta = _random_crop(n, generator, mirror=True)
-            return trivial_augment(_to_uint8(_resample(images, size, theta)), generator).float()
+            seen = _to_uint8(_resample(images, size, theta[own]))
+            return trivial_augment(seen, generator, first=part.start).float()
         case Augment.RANDAUGMENT:
             theta = _random_crop(n, generator, mirror=True)
-            return randaugment(_to_uint8(_resample(images, size, theta)), generator).float()
+            seen = _to_uint8(_resample(images, size, theta[own]))
+            return randaugment(seen, generator, first=part.start).float()
         case _:
             assert_never(policy)
 
@@ -121,18 +136,21 @@ def _resample(images: Tensor, size: int, theta: Tensor) -> Tensor:
 # --- colours ----------------------------------------------------------------------------------------------------
 
 
-def _photometric(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, gamma and sensor noise, as exposure and lighting vary on a line."""
-    n, device = len(images), images.device
+def _photometric(images: Tensor, generator: torch.Generator, n: int, own: slice) -> Tensor:
+    """Brightness, contrast, gamma and sensor noise, as exposure and lighting vary on a line.
+
+    Drawn for the n images of the whole batch, of which these are the `own` ones.
+    """
+    device = images.device
 
     def factors(low: float, high: float) -> Tensor:
-        return _uniform((n, 1, 1, 1), low, high, generator).to(device)
+        return _uniform((n, 1, 1, 1), low, high, generator)[own].to(device)
 
     images = images.div_(255.0)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = images.sub_(mean).mul_(factors(0.75, 1.25)).add_(mean * factors(0.75, 1.25))
     images = images.clamp_(1e-4, 1.0).pow_(factors(-0.25, 0.25).exp_())
-    noise = torch.randn(images.shape, generator=generator).to(device)
+    noise = torch.randn((n, *images.shape[1:]), generator=generator)[own].to(device)
     return images.add_(noise.mul_(factors(0.0, 0.03))).clamp_(0.0, 1.0).mul_(255.0)
 
 

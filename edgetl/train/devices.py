@@ -9,25 +9,23 @@ from torch import nn
 
 from edgetl.config import Precision
 from edgetl.errors import TrainingError
+from edgetl.train import processes
 
 
 def accelerator(precision: Precision) -> Any:
     """An `accelerate.Accelerator` for one fit.
 
     Raises:
-        TrainingError: the arithmetic is not to be had on this machine, or several processes were launched.
+        TrainingError: the arithmetic is not to be had on this machine.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    # accelerate meets other processes on the CPU only where it is told to stay there
+    cpu = processes.join().count > 1 and not torch.cuda.is_available()
     # One process may fit with several precisions in turn; accelerate keeps the first in global state.
     AcceleratorState._reset_state()
-    chosen = Accelerator(mixed_precision=_mixed(precision))
-    if chosen.num_processes > 1:
-        raise TrainingError(
-            f"{chosen.num_processes} processes were launched; training runs in one. Start it without a launcher."
-        )
-    return chosen
+    return Accelerator(mixed_precision=_mixed(precision), cpu=cpu)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetl.config import Augment
-from edgetl.train.augment import normalise_, training_view
+from edgetl.train.augment import Part, normalise_, training_view
 from edgetl.train.mixing import Mixing, mix
+from edgetl.train.processes import ALONE, Group
 from edgetl.train.seeds import numpy_generator, torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet
 
@@ -48,10 +49,10 @@ def epoch_order(
     return generator.permutation(np.concatenate(drawn))
 
 
-def split_batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Cut an epoch into batches. A single image left over joins the batch before: batch norm needs two."""
+def split_batches(order: NDArray[np.int64], batch_size: int, *, least: int = 2) -> list[NDArray[np.int64]]:
+    """Cut an epoch into batches. Fewer than `least` images left over join the batch before: batch norm needs two."""
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1 and batch_size > 1:
+    if len(batches) > 1 and len(batches[-1]) < least <= batch_size:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches
 
@@ -74,25 +75,32 @@ class Loader:
         phase: str,
         device: torch.device,
         mixing: Mixing | None = None,
+        group: Group = ALONE,
         prefetch: int = 2,
     ) -> None:
         self._data, self._batch_size, self._augment = data, batch_size, augment
         self._class_balance, self._seed, self._phase = class_balance, seed, phase
         self._device, self._mixing, self._prefetch = device, mixing, prefetch
+        self._group, self._least = group, 2 * group.count
         self.waited = 0.0
 
     def __len__(self) -> int:
-        return len(split_batches(np.arange(len(self._data)), self._batch_size))
+        return len(self.sizes())
+
+    def sizes(self) -> list[int]:
+        """Images of each batch, over all processes together."""
+        whole = np.arange(len(self._data))
+        return [len(rows) for rows in split_batches(whole, self._batch_size, least=self._least)]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, a function of (seed, phase, epoch) alone."""
+        """This process's share of the batches of one epoch, a function of (seed, phase, epoch) alone."""
         generator = numpy_generator(self._seed, self._phase, epoch, "order")
         order = epoch_order(self._data.labels, class_balance=self._class_balance, generator=generator)
-        batches = split_batches(order, self._batch_size)
+        batches = split_batches(order, self._batch_size, least=self._least)
         self.waited = 0.0
         if isinstance(self._data, FeatureSet):
             for rows in batches:  # so cheap that a thread would cost more
-                yield _features(self._data, epoch, rows, self._device)
+                yield _features(self._data, epoch, rows[self._group.share(len(rows))], self._device)
             return
         pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader") as pool:
@@ -114,20 +122,24 @@ class Loader:
         return batch
 
     def _prepare(self, data: PixelSet, epoch: int, number: int, rows: NDArray[np.int64]) -> Batch:
-        spec = data.spec
-        pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[rows])).to(self._device)
-        labels = torch.from_numpy(data.labels[rows].astype(np.int64)).to(self._device)
+        spec, own = data.spec, self._group.share(len(rows))
+        # the partner of a mixed image may be another process's
+        seen = slice(0, len(rows)) if self._mixing is not None else own
+        pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[rows[seen]])).to(self._device)
+        labels = torch.from_numpy(data.labels[rows[seen]].astype(np.int64)).to(self._device)
         images = training_view(
             pixels,
             self._augment,
             spec.size,
             generator=torch_generator(self._seed, self._phase, epoch, "view", number),
             view_fraction=data.view_fraction,
+            part=Part(seen.start, len(rows)),
         )
         images = normalise_(images, spec.mean, spec.std)
         if self._mixing is not None:
             drawn = numpy_generator(self._seed, self._phase, epoch, "mix", number)
             images, labels = mix(images, labels, self._mixing, drawn)
+            images, labels = images[own], labels[own]
         return images.contiguous(memory_format=torch.channels_last), labels
 
 

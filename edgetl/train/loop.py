@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from edgetl import metrics
 from edgetl.config import Augment, Metric, Precision
@@ -31,8 +34,9 @@ from edgetl.train.loader import Loader
 from edgetl.train.losses import LossFunction
 from edgetl.train.mixing import Mixing
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
+from edgetl.train.processes import ALONE, launched
 from edgetl.train.seeds import derive
-from edgetl.train.sets import FeatureSet, PixelSet
+from edgetl.train.sets import FeatureSet, PixelSet, part_of
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
 
@@ -47,7 +51,7 @@ class Fitting:
     Attributes:
         phase: its name in records and in seeds, e.g. `head`, `full`, `recover-1`.
         epochs: passes; 0 does nothing.
-        batch_size: images a step.
+        batch_size: images a step, over all processes together.
         lr: peak learning rate of AdamW.
         weight_decay: of matrices and filters; norms and biases are left out.
         augment: the training view.
@@ -61,6 +65,11 @@ class Fitting:
         warmup_share: share of the steps in which the rate rises.
         clip_norm: largest L2 norm of the gradient.
         mixing: blends images and labels, where set. Kept features are not mixed.
+        accumulate: a step's images are run in so many parts, for less memory. The gradient is the same; batch norm
+            sees the parts.
+        compiled: run the network through `torch.compile`.
+        spread: share each batch among the launched processes; every one of them must call `fit`. Off, the calling
+            process trains alone.
         patience: the fit ends after so many epochs without a better validation score (by `select`, else top-1);
             0 lets it run through.
         select: keep the epoch that is best on the validation split by this metric, a later one among equals;
@@ -82,6 +91,9 @@ class Fitting:
     warmup_share: float = 0.1
     clip_norm: float = 5.0
     mixing: Mixing | None = None
+    accumulate: int = 1
+    compiled: bool = False
+    spread: bool = False
     patience: int = 0
     select: Metric | None = None
 
@@ -118,8 +130,8 @@ def fit(
     """
     if fitting.epochs == 0:
         return ()
-    _check(model, fitting, train, val)
     accelerator, home = devices.accelerator(fitting.precision), devices.device_of(model)
+    _check(model, fitting, train, val, launched().count if fitting.spread else 1)
     required = [p.requires_grad for p in model.parameters()]
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -152,6 +164,8 @@ class _Run:
         self.learning = freeze(model, fitting.trainable)
         self.key = _key(model, fitting, train)
         model.to(accelerator.device).to(memory_format=torch.channels_last)
+        self.group = launched() if fitting.spread else ALONE
+        self.stepped = self._stepped()
         scales = layer_scales(model, fitting.layer_decay) if fitting.layer_decay != 1.0 else None
         optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay, scales=scales)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
@@ -165,6 +179,7 @@ class _Run:
             phase=fitting.phase,
             device=accelerator.device,
             mixing=fitting.mixing,
+            group=self.group,
         )
         self.steps = fitting.epochs * len(self.loader)
         self.history: tuple[EpochRecord, ...] = ()
@@ -183,6 +198,14 @@ class _Run:
             raise Interrupted(self._interrupted()) from None
         return self.history
 
+    def _stepped(self) -> nn.Module:
+        """The network as a step runs it: gradients averaged over the processes, compiled where asked for."""
+        stepped = self.model
+        if self.group.count > 1:
+            device = self.accelerator.device
+            stepped = DistributedDataParallel(stepped, device_ids=[device] if device.type == "cuda" else None)
+        return torch.compile(stepped) if self.fitting.compiled else stepped  # type: ignore[return-value]
+
     def _done(self) -> bool:
         done, patience = len(self.history), self.fitting.patience
         metric = self.fitting.select or Metric.TOP1
@@ -193,7 +216,12 @@ class _Run:
         train_loss, rate, images = self._learn(epoch, task)
         learned = time.perf_counter() - start
         scored = self.average.model if self.average else self.model
-        logits = predict_logits(scored, self.val)
+        for one in {self.model, scored}:
+            self.group.same_buffers(one)
+        own = part_of(self.val, self.group.share(len(self.val)))
+        logits = np.concatenate(
+            [part for part in self.group.gather(predict_logits(scored, own)) if len(part)]
+        )
         names = [str(i) for i in range(logits.shape[1])]
         scores = metrics.evaluate(self.val.labels, logits, names, resamples=0)
         record = EpochRecord(
@@ -231,18 +259,15 @@ class _Run:
         """One pass over the images; returns the mean loss, the last rate, the number of images."""
         total, images_seen, rate = 0.0, 0, 0.0
         train_mode(self.model, self.fitting.trainable is not None)
+        sizes, group = self.loader.sizes(), self.group
         for number, (images, labels) in enumerate(self.loader.epoch(epoch)):
             step = epoch * len(self.loader) + number
             rate = self.fitting.lr * schedule(step, self.steps, self.fitting.warmup_share)
             set_rate(self.optimiser.param_groups, rate)
-            # Dropout and the like draw from torch's global generator.
-            torch.manual_seed(derive(self.fitting.seed, self.fitting.phase, epoch, "step", number))
-            with self.accelerator.autocast():
-                value = self.loss(self.model, images, labels)
-            loss = value.item()
-            if not math.isfinite(loss):
-                raise TrainingError(self._diverged(loss, step, rate))
-            self.accelerator.backward(value)
+            # Dropout and the like draw from torch's global generator; each process needs draws of its own.
+            own = () if group.main else (group.rank,)
+            torch.manual_seed(derive(self.fitting.seed, self.fitting.phase, epoch, "step", number, *own))
+            loss = self._gradients(images, labels, sizes[number], step, rate)
             self.accelerator.clip_grad_norm_(self.learning, self.fitting.clip_norm)
             self.optimiser.step()
             self.optimiser.zero_grad()
@@ -251,10 +276,31 @@ class _Run:
             total += loss * len(labels)
             images_seen += len(labels)
             task.advance(1, f"loss {loss:.3f}")
-        return total / images_seen, rate, images_seen
+        sums = group.add(
+            torch.tensor([total, images_seen], dtype=torch.float64, device=self.accelerator.device)
+        )
+        total, everyones = sums.tolist()
+        return total / everyones, rate, int(everyones)
+
+    def _gradients(self, images: Tensor, labels: Tensor, everyones: int, step: int, rate: float) -> float:
+        """Add up the gradient of the mean loss over all processes' images; returns the mean over this one's."""
+        parts, total = max(1, min(self.fitting.accumulate, len(labels) // 2)), 0.0
+        pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+        for number, (some, their_labels) in enumerate(pairs, start=1):
+            waits = self.group.count > 1 and number < parts
+            with self.stepped.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with self.accelerator.autocast():
+                    value = self.loss(self.stepped, some, their_labels)
+                loss = value.item()
+                if not math.isfinite(loss):
+                    raise TrainingError(self._diverged(loss, step, rate))
+                # the processes' gradients are averaged, whatever their numbers of images
+                self.accelerator.backward(value * (len(some) * self.group.count / everyones))
+            total += loss * len(some)
+        return total / len(labels)
 
     def _keep(self) -> None:
-        if self.path is None:
+        if self.path is None or not self.group.main:
             return
         done = self._done()
         scaler = self.accelerator.scaler
@@ -321,10 +367,15 @@ def metric_of(record: EpochRecord, metric: Metric) -> float:
     return record.val_macro_f1 if metric is Metric.MACRO_F1 else record.val_top1
 
 
-def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet) -> None:
+def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet, processes: int) -> None:
     if len(train) == 0 or len(val) == 0:
         raise TrainingError(
             f"Phase {fitting.phase} has {len(train)} training and {len(val)} validation images; both need some."
+        )
+    if processes > 1 and min(len(train), fitting.batch_size) < 2 * processes:
+        raise TrainingError(
+            f"{processes} processes need at least {2 * processes} images a step; there are {len(train)} training"
+            f" images and the batch size is {fitting.batch_size}."
         )
     batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if batch_norm and fitting.trainable is None and min(len(train), fitting.batch_size) < 2:

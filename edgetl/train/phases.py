@@ -36,6 +36,9 @@ def phases(config: TrainConfig, seed: int, metric: Metric, classes: int) -> tupl
         precision=config.precision,
         trainable=backbones.head_parameters,
         mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha, classes),
+        accumulate=config.accumulate,
+        compiled=config.compile,
+        spread=True,
         patience=config.patience,
         select=metric,
     )

@@ -15,23 +15,29 @@ Operation = Callable[[Tensor, float], Tensor]
 """(image (3, H, W) uint8, magnitude) -> image."""
 
 
-def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def trivial_augment(images: Tensor, generator: torch.Generator, *, first: int = 0) -> Tensor:
     """One operation an image, of uniformly drawn strength over a wide range (Müller, Hutter 2021, "wide").
 
     Args:
         images: (N, 3, H, W) uint8.
         generator: on the CPU.
+        first: where the images begin in the batch that the draws are for.
 
     Returns:
         As `images`.
     """
     return _apply(
-        images, generator, _ranges(shear=0.99, shift=32 / 224, turn=135.0, colour=0.99, bits=6), 1, None
+        images,
+        generator,
+        _ranges(shear=0.99, shift=32 / 224, turn=135.0, colour=0.99, bits=6),
+        1,
+        None,
+        first,
     )
 
 
 def randaugment(
-    images: Tensor, generator: torch.Generator, *, operations: int = 2, strength: float = 0.3
+    images: Tensor, generator: torch.Generator, *, operations: int = 2, strength: float = 0.3, first: int = 0
 ) -> Tensor:
     """Some operations an image, all of one strength (Cubuk et al. 2020; 9 of 30 as in its ImageNet runs).
 
@@ -40,12 +46,13 @@ def randaugment(
         generator: on the CPU.
         operations: how many after each other.
         strength: 0..1 of each operation's range.
+        first: where the images begin in the batch that the draws are for.
 
     Returns:
         As `images`.
     """
     ranges = _ranges(shear=0.3, shift=150 / 331, turn=30.0, colour=0.9, bits=4)
-    return _apply(images, generator, ranges, operations, strength)
+    return _apply(images, generator, ranges, operations, strength, first)
 
 
 def _ranges(
@@ -76,10 +83,14 @@ def _apply(
     ranges: Mapping[str, tuple[float, bool]],
     operations: int,
     strength: float | None,
+    first: int,
 ) -> Tensor:
     table = _operations()
     names = list(ranges)
     result = []
+    for _ in range(first * operations):  # the draws of images that are not here
+        torch.randint(len(names), (), generator=generator)
+        torch.rand(2, generator=generator)
     for image in images:
         for _ in range(operations):
             name = names[int(torch.randint(len(names), (), generator=generator))]

@@ -84,6 +84,13 @@ class FeatureSet:
         return len(self.labels)
 
 
+def part_of(data: PixelSet | FeatureSet, rows: slice) -> PixelSet | FeatureSet:
+    """Some of the images."""
+    if isinstance(data, FeatureSet):
+        return FeatureSet(data.features[:, rows], data.labels[rows], f"{data.identity} {rows}")
+    return PixelSet(data.pixels[rows], data.labels[rows], data.spec)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sets:
     """The three splits; `train` has a margin for random crops. `test` is None where the data has none."""

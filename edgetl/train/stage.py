@@ -28,6 +28,7 @@ from edgetl.train.loop import best_epoch, fit, metric_of
 from edgetl.train.losses import LossFunction, class_weights, cross_entropy, log_prior
 from edgetl.train.optimise import copy_state
 from edgetl.train.phases import phases
+from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
 
@@ -56,7 +57,8 @@ class TrainInputs:
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
     """Train the teacher and write `out/teacher.safetensors`.
 
-    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last epoch.
+    Where several processes were launched, each must call this; the first one writes. The epoch that is best on the
+    validation split is kept. A run that was stopped goes on after its last epoch.
 
     Raises:
         WeightsError: the pretrained weights cannot be had or do not fit.
@@ -68,7 +70,8 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """
     index, seed = inputs.index, inputs.seed
     classes = len(index.labels)
-    sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
+    with main_first():
+        sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = selection_metric(index)
     model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
@@ -104,7 +107,8 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     start = time.perf_counter()
     val = score(model, sets.val, index.labels)
     test = score(model, sets.test, index.labels) if sets.test is not None else None
-    checkpoint.save(model, describe(model, config.backbone, classes), out / CHECKPOINT)
+    if launched().main:
+        checkpoint.save(model, describe(model, config.backbone, classes), out / CHECKPOINT)
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=config.backbone,
@@ -114,8 +118,9 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         test=test,
         seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - start,
     )
-    for path in [*states, *out.glob("features-*.npy")]:
-        path.unlink(missing_ok=True)
+    if launched().main:
+        for path in [*states, *out.glob("features-*.npy")]:
+            path.unlink(missing_ok=True)
     return record
 
 

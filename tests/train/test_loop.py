@@ -403,3 +403,35 @@ def test_patience_ends_a_fit_and_a_resumed_one_alike(tmp_path: Path) -> None:
 def test_idle_counts_epochs_since_the_score_rose() -> None:
     history = tuple(epoch_record(i, top1, 0.0) for i, top1 in enumerate((0.1, 0.5, 0.5, 0.4)))
     assert [idle(history[:n], Metric.TOP1) for n in range(5)] == [0, 0, 0, 1, 2]
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole() -> None:
+    def losses(parts: int) -> list[float]:
+        model = network().eval()
+        frozen = fitting(accumulate=parts, augment=Augment.NONE, trainable=head, ema=0.0)
+        history = fit(model, frozen, train=TRAIN, val=VAL, loss=no_dropout(), state=None)
+        return [v for r in history for v in (r.loss, r.val_loss)]
+
+    def no_dropout() -> LossFunction:
+        def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(0.1)(model.eval(), images, labels)
+
+        return loss
+
+    assert losses(3) == pytest.approx(losses(1), rel=1e-5)
+    assert losses(99) == pytest.approx(losses(1), rel=1e-5)
+
+
+def test_compiling_runs_the_compiled_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile_(model: nn.Module) -> nn.Module:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    model, plain = network(), network()
+    fit(model, fitting(compiled=True), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    fit(plain, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    assert compiled == [model]
+    assert same(model, plain)
