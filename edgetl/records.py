@@ -65,7 +65,9 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         _expect(value in args, where, f"one of {', '.join(map(repr, args))}", value)
         return value
-    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), where, kind.__name__, value)
+    _expect(
+        isinstance(value, kind) and not (kind is int and isinstance(value, bool)), where, kind.__name__, value
+    )
     return value
 
 
@@ -215,13 +217,17 @@ class TrainRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneStep:
-    """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery."""
+    """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery.
+
+    `kept` is False for a cut that cost too much: pruning stopped before it.
+    """
 
     step: int
     macs: int
     parameters: int
     top1_cut: float
     top1: float
+    kept: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ def tiny_recipe(source: Path, **changes: dict[str, object]) -> Recipe:
             "batch_size": 8,
             "lr": 3e-3,
         },
-        "prune": {"target_macs": 0.8, "steps": 1, "recovery_epochs": 1},
+        "prune": {"target_macs": 0.8, "steps": 1, "recovery_epochs": 1, "max_drop": 0.9},
         "distill": {"epochs": 2},
         "quantize": {"images": 12},
         "bench": {"threads": 1, "warmup": 2, "runs": 10},

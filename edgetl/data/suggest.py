@@ -86,15 +86,8 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     def add(key: str, value: Any, reason: str) -> None:
         found.append(Suggestion(key=key, value=value, reason=reason))
 
-    if seen.median_side <= 16:
-        add("preprocess.size", 64, f"the images are tiny ({seen.median_side} px); 64 px keeps a step cheap")
-    elif seen.median_side <= 48:
-        add(
-            "preprocess.size",
-            96,
-            f"the images are small ({seen.median_side} px); pretrained filters want some pixels",
-        )
     if seen.median_side <= 48:
+        add("preprocess.size", 64, f"the images are small ({seen.median_side} px); 64 px keeps a step cheap")
         add("preprocess.crop_fraction", 1.0, "small images are framed tightly; nothing is cropped away")
     if seen.median_aspect > 1.3:
         add(

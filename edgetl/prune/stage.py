@@ -131,10 +131,19 @@ class _Run:
         start = time.perf_counter()
         sets = open_sets(self.inputs.index, self.inputs.spec, self.inputs.pixels_dir, self.progress)
         model, steps, epochs = self.teacher, list[PruneStep](), tuple[EpochRecord, ...]()
+        floor = score(self.teacher, sets.val, self.inputs.index.labels).top1 - self.config.max_drop
         for number, budget in enumerate(self._budgets(), start=1):
-            model, step, recovered = self._step(number, budget, model, sets)
-            steps.append(step)
+            smaller, step, recovered = self._step(number, budget, model, sets)
+            steps.append(dataclasses.replace(step, kept=step.top1 >= floor))
             epochs = (*epochs, *recovered)
+            if step.top1 < floor:
+                self.progress.warning(
+                    f"Pruning stops at {network_size(model, self.size).macs / self.before.macs:.1%} of the"
+                    f" multiply-accumulates: the next cut recovers to top-1 {step.top1:.1%} on the validation split,"
+                    f" below {floor:.1%} (prune.max_drop)."
+                )
+                break
+            model = smaller
         after = network_size(model, self.size)
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(

@@ -113,7 +113,7 @@ def test_init_writes_a_recipe_that_loads(images: Path, tmp_path: Path) -> None:
     assert "36 training images, 3 classes, median side 40 px" in done.stdout
     loaded = config.load(path)
     assert loaded.data.source == str(images)
-    assert loaded.preprocess.size == 96
+    assert loaded.preprocess.size == 64
     assert "# Chosen: the images are small (40 px)" in path.read_text()
     again = edgetl("init", images, "-o", path)
     assert again.returncode == 2

@@ -21,7 +21,9 @@ from edgetl.train.sets import open_sets
 from tests.images import write_set
 
 BACKBONE = "mobilenetv3_small_050"
-CONFIG = PruneConfig(target_macs=0.6, target_parameters=0.7, steps=2, recovery_epochs=1, importance_images=8)
+CONFIG = PruneConfig(
+    target_macs=0.6, target_parameters=0.7, steps=2, recovery_epochs=1, importance_images=8, max_drop=0.99
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,34 @@ def test_an_impossible_target_is_refused_before_anything_is_done(
     ):
         stage.run(config, nowhere, out=folder(tmp_path))
     assert not (tmp_path / "pixels").exists()
+
+
+def test_pruning_stops_before_a_cut_that_costs_too_much(
+    inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, _ = checkpoint.load(inputs.teacher)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    perfect = dataclasses.replace(score(teacher, sets.val, inputs.index.labels), top1=1.0)
+    monkeypatch.setattr(stage, "score", lambda *_: perfect)
+    progress = _Warnings()
+    strict = CONFIG.model_copy(update={"max_drop": 0.1})
+    record = stage.run(strict, inputs, out=folder(tmp_path), progress=progress)
+    assert [s.kept for s in record.steps] == [False]
+    assert record.after == record.before
+    assert len(progress.told) == 1
+    assert progress.told[0].startswith(
+        "Pruning stops at 100.0% of the multiply-accumulates: the next cut recovers"
+    )
+    assert progress.told[0].endswith("below 90.0% (prune.max_drop).")
+    assert network_size(checkpoint.load(tmp_path / record.checkpoint)[0], 32) == record.before
+
+
+class _Warnings(SilentProgress):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.told.append(text)
 
 
 def test_an_unknown_layer_in_keep_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:
