@@ -93,6 +93,14 @@ class Mix(StrEnum):
     BOTH = "both"
 
 
+class Tracker(StrEnum):
+    """Where training curves are sent; each needs the package of its name."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
 class Importance(StrEnum):
     """How prunable channels are ranked."""
 
@@ -222,6 +230,8 @@ class TrainConfig(_Section):
     """Classes of unequal size: `sampling`, `class_weights` or `logit_adjustment`."""
     compile: bool = False
     """Run the network through torch.compile: slower to start, often faster after, on a GPU."""
+    trackers: tuple[Tracker, ...] = ()
+    """Also send the curves to `tensorboard`, `wandb` or `mlflow`, where installed."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
     precision: Precision = Precision.AUTO

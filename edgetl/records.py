@@ -216,6 +216,24 @@ class TrainRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over repeated trainings: its mean and its sample standard deviation."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsRecord:
+    """Cross-validation: each fold's validation scores, and their spread."""
+
+    folds: tuple[Evaluation, ...]
+    top1: Spread
+    macro_f1: Spread
+    balanced_accuracy: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruneStep:
     """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery.
 

@@ -37,6 +37,7 @@ from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, se
 from edgetl.train.processes import ALONE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, part_of
+from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
 
@@ -107,6 +108,7 @@ def fit(
     loss: LossFunction,
     state: Path | None,
     progress: Progress = SILENT,
+    listen: Listener | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Train `model` in place. It ends in evaluation mode, on the device that it came from.
 
@@ -119,6 +121,7 @@ def fit(
         state: file in which the state is kept after each epoch. Where it exists and was made by the same fit,
             training goes on after its last epoch; a finished fit returns at once. The caller deletes it.
         progress: gets a bar of all steps and a line an epoch.
+        listen: called with each epoch's record.
 
     Returns:
         One record an epoch, resumed ones included.
@@ -136,7 +139,7 @@ def fit(
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         try:
-            run = _Run(model, fitting, train, val, loss, state, progress, accelerator)
+            run = _Run(model, fitting, train, val, loss, state, progress, accelerator, listen)
             return run.to_the_end()
         finally:
             for parameter, flag in zip(model.parameters(), required, strict=True):
@@ -158,9 +161,11 @@ class _Run:
         state: Path | None,
         progress: Progress,
         accelerator: Any,
+        listen: Listener | None,
     ) -> None:
         self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
         self.path, self.progress, self.accelerator = state, progress, accelerator
+        self.listen = listen
         self.learning = freeze(model, fitting.trainable)
         self.key = _key(model, fitting, train)
         model.to(accelerator.device).to(memory_format=torch.channels_last)
@@ -246,6 +251,8 @@ class _Run:
             elif self.average:
                 self.model.load_state_dict(self.average.model.state_dict())
         self._keep()
+        if self.listen is not None:
+            self.listen(record)
         self.progress.message(
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
             f" {record.val_top1:.1%}, macro-F1 {record.val_macro_f1:.3f}, {record.seconds:.1f} s"

@@ -31,6 +31,7 @@ from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
+from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
 IMBALANCE = 3.0
@@ -67,6 +68,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         TrainingError: training cannot go on.
         Interrupted: Ctrl-C.
         StorageError: a file cannot be written.
+        MissingDependencyError: a tracker is not installed.
     """
     index, seed = inputs.index, inputs.seed
     classes = len(index.labels)
@@ -89,20 +91,23 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
             planned = tuple(dataclasses.replace(p, trainable=backbones.head_parameters) for p in planned)
     prepared = time.perf_counter() - begun
     states = []
-    for fitting in planned:
-        states.append(out / f"{fitting.phase}.state")
-        epochs = fit(
-            learner,
-            fitting,
-            train=train,
-            val=val_set,
-            loss=loss,
-            state=states[-1],
-            progress=progress,
-        )
-        if epochs and (reached := metric_of(epochs[best_epoch(epochs, metric)], metric)) >= best_score:
-            best_score, best_state = reached, copy_state(model)
-        history += epochs
+    settings = config.model_dump(mode="json")
+    with tracking(config.trackers, out / "curves", config.backbone, settings) as listen:
+        for fitting in planned:
+            states.append(out / f"{fitting.phase}.state")
+            epochs = fit(
+                learner,
+                fitting,
+                train=train,
+                val=val_set,
+                loss=loss,
+                state=states[-1],
+                progress=progress,
+                listen=listen,
+            )
+            if epochs and (reached := metric_of(epochs[best_epoch(epochs, metric)], metric)) >= best_score:
+                best_score, best_state = reached, copy_state(model)
+            history += epochs
     model.load_state_dict(best_state)
     start = time.perf_counter()
     val = score(model, sets.val, index.labels)

@@ -1,0 +1,71 @@
+"""Images a second of the training loop against a plain torch loop of the same arithmetic, interleaved."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgetl.config import Augment, Precision
+from edgetl.models import backbones
+from edgetl.train.augment import normalise_, training_view
+from edgetl.train.loop import Fitting, fit
+from edgetl.train.losses import cross_entropy
+from edgetl.train.sets import PixelSet
+from tests.bench.claims import Claim, at_least, at_most
+from tests.bench.head_cache import BACKBONE, BATCH, CLASSES, SIZE, images
+
+TURNS = 3
+
+
+def plain(model: nn.Module, data: PixelSet, device: torch.device) -> float:
+    """Seconds of one epoch as one would write it by hand: the same views, loss, clipping and AdamW, in turn."""
+    model.to(device).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02, fused=True)
+    started = time.perf_counter()
+    order = torch.randperm(len(data))
+    for rows in order.split(BATCH):
+        pixels = torch.from_numpy(data.pixels[rows.numpy()]).to(device)
+        labels = torch.from_numpy(data.labels[rows.numpy()]).to(device)
+        views = training_view(pixels, Augment.BASIC, SIZE, generator=torch.Generator())
+        views = normalise_(views, data.spec.mean, data.spec.std).contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(model(views), labels, label_smoothing=0.1)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        loss.item()
+    return time.perf_counter() - started
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims. `EDGETL_BENCH_IMAGES` sets the training images (default 640)."""
+    count = int(os.environ.get("EDGETL_BENCH_IMAGES", "640"))
+    train, val = images(count, SIZE), images(CLASSES, SIZE)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    how = Fitting(
+        phase="full",
+        epochs=1,
+        batch_size=BATCH,
+        lr=1e-3,
+        weight_decay=0.02,
+        augment=Augment.BASIC,
+        seed=0,
+        precision=Precision.FP32,
+    )
+    own, other, waits = [], [], []
+    for _ in range(TURNS):
+        model = backbones.create(BACKBONE, CLASSES)
+        (epoch,) = fit(model, how, train=train, val=val, loss=cross_entropy(0.1), state=None)
+        own.append(epoch.images_per_second)
+        waits.append(epoch.loader_wait)
+        other.append(count / plain(backbones.create(BACKBONE, CLASSES), train, device))
+    ratio = statistics.median(a / b for a, b in zip(own, other, strict=True))
+    yield at_least(f"images a second over a plain loop's ({BACKBONE}, {SIZE} px)", ratio, 1.0, "x")
+    yield at_most("share of the time spent waiting for the loader", statistics.median(waits) * 100, 5, "%")
+    yield Claim(name="images a second", measured=f"{statistics.median(own):.0f}")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl.config import DataConfig, Tracker, TrainConfig
+from edgetl.data.index import build_index
+from edgetl.errors import DataError, MissingDependencyError
+from edgetl.preprocess import PreprocessSpec
+from edgetl.records import FoldsRecord, from_json, to_json
+from edgetl.train import folds, trackers
+from edgetl.train.stage import TrainInputs
+from tests.images import write_set
+
+from .tiny import epoch_record
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainInputs:
+    root = write_set(tmp_path_factory.mktemp("images"), {"train": 7, "val": 3, "test": 2})
+    return TrainInputs(
+        index=build_index(DataConfig(source=str(root)), seed=0),
+        spec=PreprocessSpec(size=32),
+        pixels_dir=root / "pixels",
+        seed=3,
+    )
+
+
+def test_every_image_but_the_tests_is_held_out_once(inputs: TrainInputs) -> None:
+    parts = folds.split(inputs.index, 4, 0)
+    held = [s.path for part in parts for s in part.split("val")]
+    assert sorted(held) == sorted(s.path for s in inputs.index.samples if s.split != "test")
+    for part in parts:
+        assert part.split("test") == ()
+        counts = Counter(s.label for s in part.split("val"))
+        assert set(counts.values()) <= {2, 3}
+        assert len(part.samples) == 30
+    assert folds.split(inputs.index, 4, 0) == parts
+    assert folds.split(inputs.index, 4, 1) != parts
+
+
+def test_bad_numbers_of_folds_are_refused(inputs: TrainInputs) -> None:
+    with pytest.raises(DataError, match="at least 2 folds, not 1"):
+        folds.split(inputs.index, 1, 0)
+    with pytest.raises(DataError, match="has 10 images, too few for 11 folds"):
+        folds.split(inputs.index, 11, 0)
+
+
+def test_the_spread_is_over_the_folds(inputs: TrainInputs, tmp_path: Path) -> None:
+    config = TrainConfig(backbone="test_efficientnet", weights="none", epochs=1, batch_size=8)
+    record = folds.run(config, inputs, folds=3, out=tmp_path)
+    assert [e.images for e in record.folds] == [10, 10, 10]
+    scores = [e.top1 for e in record.folds]
+    assert record.top1.mean == pytest.approx(np.mean(scores))
+    assert record.top1.deviation == pytest.approx(np.std(scores, ddof=1))
+    assert list(tmp_path.iterdir()) == []
+    assert from_json(FoldsRecord, to_json(record)) == record
+
+
+@pytest.mark.parametrize("tracker", list(Tracker))
+def test_a_tracker_that_is_not_installed_says_how(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with (
+        pytest.raises(MissingDependencyError, match=f"pip install {tracker}, or take '{tracker}' out of"),
+        trackers.tracking([tracker], tmp_path, "run", {}),
+    ):
+        pass
+
+
+def test_trackers_get_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[object] = []
+
+    class Fake:
+        def store_init_configuration(self, values: dict[str, object]) -> None:
+            logged.append(values)
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            logged.append((step, values["full/val_top1"]))
+
+        def finish(self) -> None:
+            logged.append("end")
+
+    monkeypatch.setattr(trackers, "_open", lambda *_: Fake())
+    with trackers.tracking([Tracker.WANDB], tmp_path, "run", {"lr": 0.1, "mean": None}) as listen:
+        listen(epoch_record(1, 0.5, 0.4))
+    assert logged == [{"lr": 0.1}, (1, 0.5), "end"]
