@@ -122,6 +122,16 @@ def test_floor_that_is_not_met(report):
     assert "What ships is the fastest" not in page.words
 
 
+def test_a_cut_that_was_taken_back_is_said(report):
+    *kept, last = report.prune.steps
+    prune = dataclasses.replace(report.prune, steps=(*kept, dataclasses.replace(last, kept=False)))
+    page = html.render(dataclasses.replace(report, prune=prune))
+    assert f"Channels were removed in {len(kept)} steps" in page
+    assert "The last cut cost too much and was taken back." in page
+    assert f"{last.step}, taken back" in page
+    assert "taken back" not in html.render(report)
+
+
 def test_labels_are_escaped():
     page = _Page(
         html.render(dataclasses.replace(make_report(_EVIL), name="<i>x</i>", warnings=("<u>careful</u>",)))
