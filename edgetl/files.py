@@ -9,13 +9,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from edgetl import __version__
-from edgetl.errors import StorageError
+from edgetl.errors import ConfigError, StorageError
 from edgetl.records import from_json, to_json
 
 R = TypeVar("R")
@@ -170,7 +170,7 @@ class StageCache:
         (folder / "stage.json").unlink(missing_ok=True)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._clear_leftovers(folder, key)
+            _clear_leftovers(folder, stage, key, config)
         started = time.monotonic()
         record = work(folder)
         seconds = round(time.monotonic() - started, 3)
@@ -190,15 +190,6 @@ class StageCache:
         except (OSError, ValueError, KeyError):
             return 0.0
 
-    def _clear_leftovers(self, folder: Path, key: str) -> None:
-        """Drop an unfinished stage's files when they were made for another key; keep them when resuming."""
-        started = folder / "started"
-        if started.exists() and started.read_text() == key:
-            return
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
-        write_text(started, key)
-
     def _load(self, path: Path, key: str, kind: type[R]) -> R | None:
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
@@ -209,3 +200,35 @@ class StageCache:
             return from_json(kind, saved["record"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _clear_leftovers(folder: Path, stage: str, key: str, config: Any) -> None:
+    """Keep an unfinished stage's files when resuming; drop those made for another key.
+
+    Raises:
+        ConfigError: they hold finished epochs (`*.state`), which are not thrown away without being asked.
+    """
+    started = folder / "started"
+    try:
+        before = json.loads(started.read_text(encoding="utf-8"))
+        if before["key"] == key:
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        before = None
+    if before is not None and any(folder.glob("*.state")):
+        changed = _differences(before.get("config"), to_json(config), stage)
+        raise ConfigError(
+            f"{folder} holds unfinished training under other settings ({changed}). Take the change back to go on,"
+            f" delete {folder} to start afresh, or choose another folder with --out."
+        )
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
+    write_json(started, {"key": key, "config": to_json(config)})
+
+
+def _differences(before: Any, now: Any, stage: str) -> str:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
+        if names:
+            return ", ".join(f"{stage}.{n}: {before.get(n)}, now {now.get(n)}" for n in names)
+    return "the data, an earlier stage or edgetl's version differs"

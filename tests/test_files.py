@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgetl import files
-from edgetl.errors import StorageError
+from edgetl.errors import ConfigError, StorageError
 from edgetl.files import StageCache
+from edgetl.records import Machine
 
 
 @dataclass(frozen=True)
@@ -354,3 +355,38 @@ def test_the_seconds_of_a_stage_are_kept(tmp_path: Path) -> None:
         cache.run("s", config=1, inputs=1, kind=Done, outputs=lambda record: [], work=work)
         assert cache.seconds("s") >= 0.02
     assert cache.seconds("other") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("config", "inputs", "told"),
+    [
+        ({"lr": 0.3, "epochs": 5}, [1], "train.lr: 0.1, now 0.3"),
+        ({"lr": 0.1, "epochs": 5}, [2], "the data, an earlier stage or edgetl's version differs"),
+    ],
+)
+def test_finished_epochs_of_other_settings_are_not_thrown_away(
+    tmp_path: Path, config: dict[str, float], inputs: list[int], told: str
+) -> None:
+    cache = StageCache(tmp_path)
+
+    def run(config: dict[str, float], inputs: list[int], state: bool) -> None:
+        def work(out: Path) -> Machine:
+            if state:
+                (out / "full.state").write_text("an epoch")
+            raise KeyboardInterrupt
+
+        cache.run("train", config=config, inputs=inputs, kind=Machine, outputs=lambda r: [], work=work)
+
+    first = {"lr": 0.1, "epochs": 5}
+    with pytest.raises(KeyboardInterrupt):
+        run(first, [1], True)
+    with pytest.raises(ConfigError) as caught:
+        run(config, inputs, True)
+    folder = tmp_path / "train"
+    assert str(caught.value) == (
+        f"{folder} holds unfinished training under other settings ({told}). Take the change back to go on,"
+        f" delete {folder} to start afresh, or choose another folder with --out."
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run(first, [1], False)
+    assert (folder / "full.state").exists()
