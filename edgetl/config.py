@@ -264,7 +264,7 @@ class PruneConfig(_Section):
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
     keep: tuple[str, ...] = ()
     """Names of layers that are never cut."""
-    lr: Positive = 1e-3
+    lr: Positive = 4e-4
     """Peak learning rate of recovery."""
 
 
@@ -277,7 +277,7 @@ class DistillConfig(_Section):
     """Where another backbone's first weights come from, as in `train.weights`."""
     epochs: Count = 15
     """Epochs."""
-    lr: Positive = 1e-3
+    lr: Positive = 5e-4
     """Peak learning rate (AdamW, warm-up, cosine)."""
     loss: DistillLoss = DistillLoss.HINTON
     """Loss between the student's and the teacher's logits."""

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.01
 """Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
 
+_EQUAL = 1.02
+"""Up to here a ratio of medians counts as equal: less than a machine differs from itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -107,7 +110,7 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     """Choose the fastest measured variant that keeps the floor; the most accurate one where none does.
 
     Variants as fast as the fastest within the measurement (the 95% interval of the ratio of medians, paired
-    bootstrap, reaches 1) count as equally fast; of those the smallest file ships.
+    bootstrap, reaches 1.02 or less) count as equally fast; of those the smallest file ships.
 
     Args:
         variants: at least one measured variant, with raw samples of interleaved calls.
@@ -143,7 +146,7 @@ def _as_fast(variant: VariantScore, fastest: VariantScore) -> bool:
     mine, best = variant.latency.samples_ms, fastest.latency.samples_ms
     if len(mine) < 2 or len(mine) != len(best):
         return variant.latency.p50_ms <= fastest.latency.p50_ms
-    return median_ratio(best, mine, paired=True).low <= 1.0
+    return median_ratio(best, mine, paired=True).low <= _EQUAL
 
 
 def _why_not(

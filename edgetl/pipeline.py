@@ -287,7 +287,7 @@ class _Run:
             config=config.model_dump(mode="json"),
             inputs=[*self._base_inputs(), sha256_file(student)],
             kind=ExportRecord,
-            outputs=lambda r: [r.onnx],
+            outputs=lambda r: [r.onnx, r.half_weights],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -319,6 +319,12 @@ class _Run:
         teacher: TrainRecord = self.records[Stage.TRAIN]
         candidates = [
             Candidate(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
+            Candidate(
+                name="fp32-half-weights",
+                precision="fp32",
+                target="any",
+                onnx=self.dir / exported.half_weights,
+            ),
         ]
         if quantized:
             candidates.append(

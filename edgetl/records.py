@@ -265,7 +265,8 @@ class ExportRecord:
     """A float32 ONNX model.
 
     `max_difference` is the largest logit difference from torch on `images` real images, relative to the largest
-    logit. `top1_agreement` is the share of them with the same best class, in 0..1.
+    logit. `top1_agreement` is the share of them with the same best class, in 0..1. `half_weights` is the same model
+    with its weights stored in half precision.
     """
 
     onnx: str
@@ -275,6 +276,7 @@ class ExportRecord:
     images: int
     max_difference: float
     top1_agreement: float
+    half_weights: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgetl.config import ExportConfig
 from edgetl.data.index import DataIndex, Sample
+from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.parity import check
 from edgetl.files import sha256_bytes, write_bytes
@@ -21,6 +22,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records import ExportRecord
 
 FILE = "model-fp32.onnx"
+HALF_FILE = "model-fp32-half-weights.onnx"
 PARITY_IMAGES = 64
 _BATCH = 16
 
@@ -56,6 +58,7 @@ def run(
         parity = check(model, content, _batches(samples, inputs.spec), max_difference=config.max_difference)
         task.advance()
     write_bytes(out / FILE, content)
+    write_bytes(out / HALF_FILE, to_bytes(store_half(exported)))
     return ExportRecord(
         onnx=f"{out.name}/{FILE}",
         sha256=sha256_bytes(content),
@@ -64,6 +67,7 @@ def run(
         images=parity.images,
         max_difference=parity.max_difference,
         top1_agreement=parity.top1_agreement,
+        half_weights=f"{out.name}/{HALF_FILE}",
     )
 
 
