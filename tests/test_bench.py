@@ -27,7 +27,9 @@ def test_every_family_is_found_and_can_run() -> None:
 
 def test_an_unknown_family_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("speed") == 2
-    assert "no benchmark named speed; there are: main-job" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("no benchmark named speed; there are: ")
+    assert "main-job" in told
 
 
 def test_figures_are_kept_with_machine_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
