@@ -243,7 +243,7 @@ class PruneConfig(_Section):
 
     enabled: bool = True
     """Off: the student starts as the unpruned teacher, or as `distill.student`."""
-    target_macs: OpenFraction = 0.25
+    target_macs: OpenFraction = 0.3
     """Share of the teacher's multiply-accumulates to keep."""
     target_parameters: OpenFraction | None = None
     """Share of the teacher's parameters to keep at most; where unset, only `target_macs` counts."""
@@ -264,7 +264,7 @@ class PruneConfig(_Section):
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
     keep: tuple[str, ...] = ()
     """Names of layers that are never cut."""
-    lr: Positive = 4e-4
+    lr: Positive = 1e-3
     """Peak learning rate of recovery."""
 
 
@@ -275,9 +275,9 @@ class DistillConfig(_Section):
     """`pruned`, or the name of another, smaller backbone as in `train.backbone`."""
     weights: str = "pretrained"
     """Where another backbone's first weights come from, as in `train.weights`."""
-    epochs: Count = 15
+    epochs: Count = 20
     """Epochs."""
-    lr: Positive = 5e-4
+    lr: Positive = 1e-3
     """Peak learning rate (AdamW, warm-up, cosine)."""
     loss: DistillLoss = DistillLoss.HINTON
     """Loss between the student's and the teacher's logits."""
