@@ -287,6 +287,10 @@ class DistillConfig(_Section):
     """Share of the soft targets in the loss; the rest is cross-entropy with the labels."""
     augment: Augment = Augment.BASIC
     """Augmentation policy."""
+    mix: Mix = Mix.NONE
+    """Blend images in pairs, for student and teacher alike: `mixup`, `cutmix`, or `both` by turns. Not with `dkd`."""
+    mix_alpha: Positive = 0.2
+    """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
 

@@ -17,6 +17,9 @@ _SAMPLE = 200
 _MAX_DROP = 0.021
 """The default floor lies so far below the teacher, with a little room for rounding."""
 
+_MANY = 1000
+"""From so many training images on, half the epochs make as many steps as a few hundred images do."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
@@ -95,6 +98,10 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             "squash",
             f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends",
         )
+    if seen.train_images >= _MANY:
+        steps = f"{seen.train_images} training images make many steps an epoch"
+        add("prune.recovery_epochs", 1, steps)
+        add("distill.epochs", 10, steps)
     if seen.imbalanced:
         counts = f"classes have {seen.smallest_class} to {seen.largest_class} images"
         add("train.imbalance", "sampling", f"{counts}; every class is drawn equally often")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, Precision
+from edgetl.config import DistillConfig, DistillLoss, Mix, Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
-from edgetl.errors import WeightsError
+from edgetl.errors import ConfigError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
@@ -21,6 +21,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records import TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.mixing import Mixing
 from edgetl.train.seeds import derive
 from edgetl.train.sets import open_sets
 from edgetl.train.stage import selection_metric
@@ -67,6 +68,7 @@ def run(
     The epoch that is best on the validation split is kept. A run that was stopped goes on after its last epoch.
 
     Raises:
+        ConfigError: mixing with a loss that needs one label an image.
         WeightsError: a checkpoint is missing, broken, or of other classes; pretrained weights cannot be had.
         ModelError: unknown backbone.
         ImageError: an image cannot be decoded.
@@ -75,6 +77,10 @@ def run(
         StorageError: a file cannot be written.
     """
     start, labels = time.perf_counter(), inputs.index.labels
+    if config.mix is not Mix.NONE and config.loss is DistillLoss.DKD:
+        raise ConfigError(
+            "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."
+        )
     teacher, _ = load_for(labels, inputs.teacher, "teacher")
     student, backbone = _student(config, inputs)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
@@ -86,6 +92,7 @@ def run(
         lr=config.lr,
         weight_decay=inputs.weight_decay,
         augment=config.augment,
+        mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha, len(labels)),
         seed=inputs.seed,
         ema=config.ema,
         class_balance=inputs.class_balance,

@@ -46,6 +46,10 @@ def test_small_grey_images_are_not_flipped() -> None:
     assert (chosen["train.augment"], chosen["distill.augment"]) == ("crop", "crop")
 
 
+def test_many_images_need_fewer_epochs() -> None:
+    assert _chosen(train_images=1306) == {"prune.recovery_epochs": 1, "distill.epochs": 10}
+
+
 def test_oblong_images_are_squashed() -> None:
     assert _chosen(median_aspect=1.5) == {"preprocess.resize": "squash"}
 

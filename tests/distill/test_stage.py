@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Precision
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Mix, Precision
 from edgetl.data.index import build_index
 from edgetl.distill import stage
-from edgetl.errors import Interrupted, ModelError, WeightsError
+from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.preprocess import PreprocessSpec
@@ -122,3 +122,16 @@ def test_an_unknown_student_is_refused(inputs: stage.DistillInputs, tmp_path: Pa
     config = CONFIG.model_copy(update={"student": "mobilenet_v9"})
     with pytest.raises(ModelError, match="mobilenet_v9"):
         stage.run(config, inputs, out=folder(tmp_path))
+
+
+def test_mixing_teaches_on_blends_and_is_refused_with_dkd(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    plain = stage.run(CONFIG, inputs, out=folder(tmp_path, "plain"))
+    mixed = stage.run(CONFIG.model_copy(update={"mix": Mix.BOTH}), inputs, out=folder(tmp_path, "mixed"))
+    assert [e.loss for e in mixed.epochs] != [e.loss for e in plain.epochs]
+    clash = CONFIG.model_copy(update={"mix": Mix.MIXUP, "loss": DistillLoss.DKD})
+    with pytest.raises(
+        ConfigError, match=r"distill\.mix blends labels, which distill\.loss = dkd cannot take"
+    ):
+        stage.run(clash, inputs, out=folder(tmp_path, "clash"))
