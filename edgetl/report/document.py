@@ -158,7 +158,7 @@ def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:
     if variant.name == measure.default:
         found.append("default")
     reference = float_reference(measure.variants)
-    if reference is not None and reference is not variant:
+    if reference is not None and variant.precision != reference.precision:
         slowdown = ratio(variant.latency.p50_ms, reference.latency.p50_ms)
         if slowdown > 1.0:
             found.append(f"{slowdown:.2f}x slower than float")

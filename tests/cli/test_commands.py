@@ -148,7 +148,7 @@ def test_a_gate_passes_against_itself_and_fails_with_a_table(run_dir: Path, tmp_
     bundle = run_dir / "tiny.edgetl"
     kept = tmp_path / "baseline.json"
     assert edgetl("baseline", bundle, "-o", kept).returncode == 0
-    wide = ("--max-latency-increase", "9")
+    wide = ("--max-latency-increase", "99")
     assert edgetl("gate", bundle, "--baseline", kept, *wide).returncode == 0
     stored = json.loads(kept.read_text())
     stored["size_bytes"] //= 2
@@ -185,11 +185,11 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     command = [sys.executable, "-m", "edgetl.cli", "finetune", str(recipe), "--out", str(folder)]
     command += ["--set", "train.epochs=500"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (folder / "train" / "full.state").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
     assert f"go on with: edgetl run {recipe} --out {folder}" in told.replace("\n", " ")
     assert (folder / "train" / "full.state").exists()
