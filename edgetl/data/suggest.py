@@ -100,6 +100,7 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         )
     if seen.train_images >= _MANY:
         steps = f"{seen.train_images} training images make many steps an epoch"
+        add("train.epochs", 4, steps)
         add("prune.recovery_epochs", 1, steps)
         add("distill.epochs", 10, steps)
     if seen.imbalanced:

@@ -47,7 +47,8 @@ def test_small_grey_images_are_not_flipped() -> None:
 
 
 def test_many_images_need_fewer_epochs() -> None:
-    assert _chosen(train_images=1306) == {"prune.recovery_epochs": 1, "distill.epochs": 10}
+    chosen = {"train.epochs": 4, "prune.recovery_epochs": 1, "distill.epochs": 10}
+    assert _chosen(train_images=1306) == chosen
 
 
 def test_oblong_images_are_squashed() -> None:
