@@ -25,6 +25,7 @@ from edgetl.records import (
     QuantizeRecord,
     TrainRecord,
 )
+from edgetl.tuning import tune
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
@@ -83,6 +84,7 @@ def run(
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
     hint = resume_hint or "the same call"
+    tune()
     try:
         return _Run(recipe, run_dir, progress).until(until)
     except Interrupted as stop:
@@ -99,6 +101,7 @@ def follow(recipe: Recipe, run_dir: Path) -> None:
     Raises:
         EdgetlError: training cannot go on.
     """
+    tune()
     _Run(recipe, run_dir, SILENT).follow()
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.tuning import tune
+
 REAL_SETS = ("flowers12", "cifar10", "magnetic_tile")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_threads() -> None:
+def pytest_configure() -> None:
+    """Before any test module imports torch."""
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    tune()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from edgetl.tuning import tune
 from tests.bench.claims import keep
 
 OTHER = {"__init__", "__main__", "claims"}
@@ -21,6 +22,7 @@ def main(only: str | None) -> int:
     if only and only not in families():
         print(f"no benchmark named {only}; there are: {', '.join(families())}", file=sys.stderr)
         return 2
+    tune()
     print("claim | measured | aim | holds or falls short")
     for family in [only] if only else families():
         claims = list(import_module(f"tests.bench.{family.replace('-', '_')}").run())

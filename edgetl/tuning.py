@@ -1,0 +1,34 @@
+"""Settings of a process that trains on the CPU: freed memory is kept, waiting threads give way.
+
+Both are about the operating system, not about results: the same numbers come out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 1 << 30
+"""Bytes; smaller blocks are kept for the next step when they are freed."""
+_SPINS = "2000"
+
+
+def tune() -> None:
+    """Tune this process; once, before torch is imported. What the user's environment sets stays as it is.
+
+    A training step allocates and frees gigabytes of activations. glibc by default gives each large block back to
+    the kernel and asks for it again in the next step, page by page; kept, a step of EfficientNet-Lite0 takes two
+    thirds of the time (`make bench ONLY=finetune-speed` prints the ratio). OpenMP's threads by default spin for
+    milliseconds where they wait for each other, which costs most of the time where another process wants the cores.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+
+FAULTS = """
+import resource
+from edgetl.tuning import tune
+if {tuned}:
+    tune()
+import numpy as np
+def use():
+    for _ in range(20):
+        np.ones(60_000_000, np.uint8)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(code: str, **environment: str) -> str:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "MALLOC_"))}
+    # numpy asks for huge pages, which would hide the faults
+    plain["NUMPY_MADVISE_HUGEPAGE"] = "0"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=plain | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_freed_memory_is_kept() -> None:
+    assert int(run(FAULTS.format(tuned=True))) < 0.1 * int(run(FAULTS.format(tuned=False)))
+
+
+def test_what_the_environment_sets_stays() -> None:
+    faults = FAULTS.format(tuned=True)
+    assert int(run(faults, MALLOC_MMAP_THRESHOLD_="131072")) > 10 * int(run(faults))
+    spins = "import os; from edgetl.tuning import tune; tune(); print(os.environ['GOMP_SPINCOUNT'])"
+    assert run(spins, GOMP_SPINCOUNT="7") == "7"
+    assert int(run(spins)) > 0
+
+
+def test_a_run_is_tuned_before_torch_is_imported() -> None:
+    code = """
+import sys
+from pathlib import Path
+from edgetl import pipeline, tuning
+seen = []
+pipeline.tune = lambda: seen.append("torch" in sys.modules)
+pipeline._Run = lambda *args: sys.exit(print(*seen))
+pipeline.run(None, Path("nowhere"))
+"""
+    assert run(code) == "False"
