@@ -141,6 +141,7 @@ class Metric(StrEnum):
 
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
+    BALANCED_ACCURACY = "balanced_accuracy"
 
 
 class _Section(BaseModel):
@@ -232,6 +233,9 @@ class TrainConfig(_Section):
     """Run the network through torch.compile: slower to start, often faster after, on a GPU."""
     trackers: tuple[Tracker, ...] = ()
     """Also send the curves to `tensorboard`, `wandb` or `mlflow`, where installed."""
+    select: Metric | None = None
+    """The score on the validation split by which the best epoch is kept, of teacher and student; where unset,
+    macro-F1 where the largest class has over three times the images of the smallest, else top-1."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
     precision: Precision = Precision.AUTO

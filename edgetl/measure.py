@@ -160,7 +160,7 @@ def _why_not(
 
 
 def _value(evaluation: Evaluation, metric: Metric) -> float:
-    return evaluation.macro_f1 if metric is Metric.MACRO_F1 else evaluation.top1
+    return float(getattr(evaluation, metric.value))
 
 
 def _score(

@@ -20,6 +20,7 @@ from edgetl.records import (
     BundleRecord,
     DataRecord,
     ExportRecord,
+    FoldsRecord,
     MeasureRecord,
     PruneRecord,
     QuantizeRecord,
@@ -87,6 +88,41 @@ def run(
     tune()
     try:
         return _Run(recipe, run_dir, progress).until(until)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+
+
+def cross_validate(
+    recipe: Recipe, run_dir: Path, folds: int, *, progress: Progress = SILENT, resume_hint: str = ""
+) -> FoldsRecord:
+    """Train the teacher once a fold on the training and validation images; the test split is not touched.
+
+    Args:
+        recipe: what to do; pruning and what comes after it is left out.
+        run_dir: finished folds' scores are kept in its folder `folds`.
+        folds: parts, 2 or more.
+        progress: where to report.
+        resume_hint: the command that goes on after an interruption, for the message.
+
+    Raises:
+        DataError: fewer than two folds, or a class has fewer images than folds.
+        EdgetlError: bad input.
+        Interrupted: Ctrl-C; the same command goes on where it stopped.
+    """
+    from edgetl.train import folds as cross_validation
+    from edgetl.train.stage import TrainInputs
+
+    hint = resume_hint or "the same call"
+    tune()
+    try:
+        run = _Run(recipe, run_dir, progress)
+        run.until(Stage.DATA)
+        inputs = TrainInputs(index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed)
+        return cross_validation.run(
+            run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
+        )
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -267,8 +303,9 @@ class _Run:
             weight_decay=train.weight_decay,
             precision=train.precision,
             class_balance=self._balanced,
+            select=train.select,
         )
-        shared = [train.batch_size, train.weight_decay, train.precision, self._balanced]
+        shared = [train.batch_size, train.weight_decay, train.precision, self._balanced, train.select]
         shared += [_file_key(config.weights)]
         return self.cache.run(
             "distill",

@@ -138,9 +138,33 @@ def run(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json 
         raise typer.Exit(1)
 
 
-def finetune(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
-    """Train the teacher: a pretrained backbone with a new head."""
-    _stage(recipe, settings, out, json, "train")
+def finetune(
+    recipe: RecipeArg,
+    settings: Set = None,
+    out: RunDir = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds", min=2, help="Cross-validate instead: train once a fold, without the test split."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train the teacher: a pretrained backbone with a new head. With --folds, tell how well a recipe does."""
+    if folds is None:
+        _stage(recipe, settings, out, json, "train")
+        return
+    _require_train()
+    from edgetl import config, pipeline
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+
+    loaded = config.load(recipe, settings or [])
+    run_dir = out or Path("runs") / loaded.name
+    hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"
+    with open_progress() as progress:
+        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=hint)
+    output.emit(record, json, "folds")
 
 
 def prune(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:

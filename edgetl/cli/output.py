@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 View = Literal[
     "run",
     "stage",
+    "folds",
     "audit",
     "bundle",
     "verify",
@@ -84,6 +85,8 @@ def _show(record: Any, view: View, console: Console) -> None:
             terminal.evaluation(console, record)
         case "stage":
             terminal_stages.stage(console, record)
+        case "folds":
+            terminal_stages.folds(console, record)
         case "audit":
             terminal_stages.audit(console, record)
         case "bundle":

@@ -36,12 +36,16 @@ class DataSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image: an absolute path, the position of its label, its split, and the SHA-256 of the file."""
+    """One image: an absolute path, the position of its label, its split, the SHA-256 of the file, and its group.
+
+    Images of one group stay together when splits and folds are taken; "" is none.
+    """
 
     path: Path
     label: int
     split: Split
     sha256: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class DataIndex:
     @functools.cached_property
     def sha256(self) -> str:
         """Hash of labels, splits and contents; it does not change when the folder is moved."""
-        return sha256_json([self.labels, [(s.label, s.split, s.sha256) for s in self.samples]])
+        return sha256_json([self.labels, [_row(s) for s in self.samples]])
 
     def save(self, path: Path) -> None:
         """Write the index as JSON, one sample a line, with paths relative to `root`.
@@ -84,9 +88,7 @@ class DataIndex:
         """
         head = {"root": str(self.root), "labels": self.labels, "skipped": self.skipped}
         lines = [
-            json.dumps(
-                [s.path.relative_to(self.root).as_posix(), s.label, s.split, s.sha256], ensure_ascii=False
-            )
+            json.dumps([s.path.relative_to(self.root).as_posix(), *_row(s)], ensure_ascii=False)
             for s in self.samples
         ]
         text = json.dumps(head, ensure_ascii=False)[:-1] + ', "samples": [\n' + ",\n".join(lines) + "\n]}\n"
@@ -102,9 +104,7 @@ def load(path: Path) -> DataIndex:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         root = Path(saved["root"])
-        samples = tuple(
-            Sample(root / name, label, split, sha) for name, label, split, sha in saved["samples"]
-        )
+        samples = tuple(Sample(root / name, *row) for name, *row in saved["samples"])
         skipped = tuple((name, reason) for name, reason in saved["skipped"])
         return DataIndex(root, tuple(saved["labels"]), samples, skipped)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -212,7 +212,14 @@ def _check_labels(
 def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: DataSettings) -> list[Sample]:
     """Keep the splits that the source gives; take those that it lacks from its train."""
     given = {entry.split for entry, _ in good}
-    contents = [(sha256, entry.label) for entry, sha256 in good if entry.split in (None, "train")]
+    keys = [
+        sha256_bytes(f"group {entry.group}".encode()) if entry.group else sha256 for entry, sha256 in good
+    ]
+    contents = [
+        (key, entry.label)
+        for key, (entry, _) in zip(keys, good, strict=True)
+        if entry.split in (None, "train")
+    ]
     assigned = splits.assign(
         contents,
         val_fraction=0.0 if "val" in given else config.val_fraction,
@@ -223,11 +230,17 @@ def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: Dat
         Sample(
             entry.path,
             position[entry.label],
-            entry.split if entry.split in ("val", "test") else assigned[sha256],
+            entry.split if entry.split in ("val", "test") else assigned[key],
             sha256,
+            entry.group,
         )
-        for entry, sha256 in good
+        for key, (entry, sha256) in zip(keys, good, strict=True)
     ]
+
+
+def _row(sample: Sample) -> list[int | str]:
+    """A sample without its path; the group only where there is one."""
+    return [sample.label, sample.split, sample.sha256, *([sample.group] if sample.group else [])]
 
 
 def _subset(samples: Sequence[Sample], count: int, seed: int, *, shrink_val: bool) -> list[Sample]:

@@ -50,11 +50,15 @@ NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A labelled file that was found. `split` is None where the source leaves it open."""
+    """A labelled file that was found. `split` is None where the source leaves it open.
+
+    Images of one `group` (of one part, patient or scene) stay together when splits and folds are taken; "" is none.
+    """
 
     path: Path
     label: str
     split: Split | None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -222,10 +226,10 @@ def _csv(path: Path) -> Found:
     if missing:
         raise DataError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}; "
-            f"its first line is {', '.join(header) or 'empty'}, expected path,label or path,label,split."
+            f"its first line is {', '.join(header) or 'empty'}, expected path,label and, if you like, split and group."
         )
     columns: dict[str, int] = {
-        name: header.index(name) for name in ("path", "label", "split") if name in header
+        name: header.index(name) for name in ("path", "label", "split", "group") if name in header
     }
     problems: list[str] = []
     entries: dict[Path, Entry] = {}
@@ -240,7 +244,9 @@ def _csv(path: Path) -> Found:
             continue
         earlier = entries.setdefault(entry.path, entry)
         if earlier != entry:
-            problems.append(f"line {number}: {values['path']} was listed before with another label or split")
+            problems.append(
+                f"line {number}: {values['path']} was listed before with another label, split or group"
+            )
     if not problems and len({entry.split is None for entry in entries.values()}) > 1:
         count = sum(entry.split is None for entry in entries.values())
         problems.append(f"{count} lines have no split while others have one; fill them all or none")
@@ -282,4 +288,5 @@ def _csv_entry(folder: Path, values: dict[str, str], number: int, problems: list
         problems.append(f"line {number}: the split is {text!r}{hint}")
         return None
     absolute = Path(os.path.normpath(folder / Path(values["path"]).expanduser()))
-    return Entry(absolute, unicodedata.normalize("NFC", values["label"]), split)
+    label = unicodedata.normalize("NFC", values["label"])
+    return Entry(absolute, label, split, values.get("group", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, DistillLoss, Mix, Precision
+from edgetl.config import DistillConfig, DistillLoss, Metric, Mix, Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
@@ -46,6 +46,7 @@ class DistillInputs:
         weight_decay: as in training.
         precision: arithmetic.
         class_balance: draw every class equally often.
+        select: the score by which the best epoch is kept; as `selection_metric` says where None.
     """
 
     teacher: Path
@@ -58,6 +59,7 @@ class DistillInputs:
     weight_decay: float
     precision: Precision
     class_balance: bool = False
+    select: Metric | None = None
 
 
 def run(
@@ -97,7 +99,7 @@ def run(
         ema=config.ema,
         class_balance=inputs.class_balance,
         precision=inputs.precision,
-        select=selection_metric(inputs.index),
+        select=inputs.select or selection_metric(inputs.index),
     )
     begun = time.perf_counter()
     epochs = fit(

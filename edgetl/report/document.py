@@ -21,6 +21,7 @@ from edgetl.records import (
     TrainRecord,
     VariantScore,
 )
+from edgetl.report import units
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -129,16 +130,14 @@ def shipped_variant(measure: MeasureRecord) -> VariantScore:
 
 
 def metric_of(evaluation: Evaluation, metric: str) -> float:
-    """The score that is held to the floor, in 0..1: `top1` or `macro_f1`.
+    """The score that is held to the floor, in 0..1: `top1`, `macro_f1` or `balanced_accuracy`.
 
     Raises:
         ValueError: another metric.
     """
-    if metric == "top1":
-        return evaluation.top1
-    if metric == "macro_f1":
-        return evaluation.macro_f1
-    raise ValueError(f"metric is {metric!r}, expected 'top1' or 'macro_f1'")
+    if metric not in units.METRICS:
+        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(units.METRICS)}")
+    return float(getattr(evaluation, metric))
 
 
 def ratio(of: float, to: float) -> float:

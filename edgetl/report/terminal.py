@@ -151,7 +151,7 @@ def _network_change(report: RunReport) -> str:
 
 def metric_name(measure: MeasureRecord) -> str:
     """The score that is held to the floor."""
-    return "top-1" if measure.metric == "top1" else "macro-F1"
+    return units.metric(measure.metric)
 
 
 def floor_word(measure: MeasureRecord) -> str:

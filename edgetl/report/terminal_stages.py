@@ -10,6 +10,7 @@ from edgetl.records import (
     EpochRecord,
     Evaluation,
     ExportRecord,
+    FoldsRecord,
     MeasureRecord,
     PruneRecord,
     QuantizeRecord,
@@ -53,6 +54,19 @@ def stage(console: Console, record: StageRecord) -> None:
                 console,
                 [("ships", record.default), ("floor", floor), ("machine", record.machine.fingerprint)],
             )
+
+
+def folds(console: Console, record: FoldsRecord) -> None:
+    """Cross-validation: each fold's scores, then mean and deviation."""
+    spreads = (record.top1, record.macro_f1, record.balanced_accuracy)
+    lines = [
+        Line(cells=(f"{n}", f"{e.images}", *map(units.percent, (e.top1, e.macro_f1, e.balanced_accuracy))))
+        for n, e in enumerate(record.folds, start=1)
+    ]
+    lines.append(Line(cells=("mean", "", *(units.percent(one.mean) for one in spreads)), tone="strong"))
+    lines.append(Line(cells=("deviation", "", *(units.percent(one.deviation) for one in spreads))))
+    heads = (*text("fold"), *numbers("images", "top-1", "macro-F1", "balanced accuracy"))
+    table(console, heads, lines, "Cross-validation")
 
 
 def audit(console: Console, report: AuditReport) -> None:

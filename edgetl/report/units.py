@@ -10,6 +10,19 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
+METRICS = {"top1": "top-1", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+"""How a score's name is written."""
+
+
+def metric(name: str) -> str:
+    """A score's name as written within a sentence: `top1` as `top-1`.
+
+    Raises:
+        KeyError: there is no such score.
+    """
+    return METRICS[name]
+
+
 def points(value: float) -> str:
     """A difference in percentage points with its sign: `-0.6 points`; exactly nothing is `0.0 points`."""
     rounded = round(value, 1) or 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import numpy as np
 from edgetl.config import TrainConfig
 from edgetl.data.index import DataIndex, Sample
 from edgetl.errors import DataError
+from edgetl.files import StageCache, sha256_json
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Evaluation, FoldsRecord, Spread
+from edgetl.records import Evaluation, FoldsRecord, Spread, TrainRecord
 from edgetl.train import stage
-from edgetl.train.seeds import numpy_generator
+from edgetl.train.seeds import derive, numpy_generator
 
 
 def run(
@@ -28,21 +30,28 @@ def run(
 ) -> FoldsRecord:
     """Train once a fold, each time validating on another part of the training and validation images.
 
-    The test split is not touched, so settings may be chosen by the result. No network is kept. A fold that was
-    finished is not kept either when the run is stopped; a stopped fold goes on after its last epoch.
+    The test split is not touched, so settings may be chosen by the result. No network is kept. A finished fold's
+    scores are kept in `out`, and a stopped fold goes on after its last epoch.
 
     Raises:
         DataError: fewer than two folds, or a class has fewer images than folds.
         EdgetlError: as `stage.run`.
     """
     found = []
+    cache = StageCache(out)
     for number, index in enumerate(split(inputs.index, folds, inputs.seed), start=1):
         progress.message(f"fold {number} of {folds}")
-        folder = out / f"fold-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        own = dataclasses.replace(inputs, index=index, pixels_dir=folder / "pixels")
-        found.append(stage.run(config, own, out=folder, progress=progress).val)
-        shutil.rmtree(folder)
+        own = dataclasses.replace(inputs, index=index, pixels_dir=out / f"pixels-{number}")
+        record, _ = cache.run(
+            f"fold-{number}",
+            config=config.model_dump(mode="json"),
+            inputs=[index.sha256, sha256_json(inputs.spec), inputs.seed],
+            kind=TrainRecord,
+            outputs=lambda _: [],
+            work=partial(_train, config, own, progress),
+        )
+        found.append(record.val)
+        shutil.rmtree(own.pixels_dir, ignore_errors=True)
     return FoldsRecord(
         folds=tuple(found),
         top1=_spread(found, "top1"),
@@ -51,21 +60,43 @@ def run(
     )
 
 
+def _train(config: TrainConfig, inputs: stage.TrainInputs, progress: Progress, out: Path) -> TrainRecord:
+    record = stage.run(config, inputs, out=out, progress=progress)
+    (out / stage.CHECKPOINT).unlink(missing_ok=True)
+    return record
+
+
 def split(index: DataIndex, folds: int, seed: int) -> list[DataIndex]:
     """The training and validation images dealt into `folds` parts, each class evenly; without the test split.
 
+    Images of one group come into one part; then the classes are as even as the groups allow.
+
     Raises:
-        DataError: fewer than two folds, or a class has fewer images than folds.
+        DataError: fewer than two folds, or a class has fewer images (where there are groups: groups) than folds.
     """
     if folds < 2:
         raise DataError(f"Cross-validation takes at least 2 folds, not {folds}.")
     samples = [s for s in index.samples if s.split != "test"]
     labels = np.array([s.label for s in samples], dtype=np.int64)
-    counts = np.bincount(labels, minlength=len(index.labels))
+    grouped = any(s.group for s in samples)
+    # an image without a group is one of its own
+    own_groups = [s.group or s.sha256 for s in samples]
+    units = {
+        (label, group if grouped else at)
+        for at, (label, group) in enumerate(zip(labels, own_groups, strict=True))
+    }
+    counts = np.bincount([int(label) for label, _ in units], minlength=len(index.labels))
     if counts.min() < folds:
-        label = index.labels[int(counts.argmin())]
-        raise DataError(f"Class {label!r} has {counts.min()} images, too few for {folds} folds.")
+        label, what = index.labels[int(counts.argmin())], "groups" if grouped else "images"
+        raise DataError(f"Class {label!r} has {counts.min()} {what}, too few for {folds} folds.")
     parts = np.empty(len(samples), dtype=np.int64)
+    if grouped:
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=derive(seed, "folds") % 2**32)
+        for number, (_, held) in enumerate(dealer.split(labels, labels, own_groups)):
+            parts[held] = number
+        return [dataclasses.replace(index, samples=_dealt(samples, parts == fold)) for fold in range(folds)]
     dealt = 0
     for place in range(len(index.labels)):
         own = numpy_generator(seed, "folds", place).permutation(np.flatnonzero(labels == place))

@@ -12,7 +12,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from edgetl.train.sets import FeatureSet, PixelSet, part_of
 from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
+
+_CONFUSION_CLASSES = 100
+"""An epoch's record holds the confusion matrix of at most so many classes."""
 
 TrainingSet = PixelSet | FeatureSet
 """Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
@@ -240,6 +243,10 @@ class _Run:
             seconds=time.perf_counter() - start,
             images_per_second=images / learned,
             loader_wait=self.loader.waited / learned,
+            val_balanced_accuracy=scores.balanced_accuracy,
+            val_top5=scores.top5,
+            val_calibration_error=scores.calibration_error,
+            val_confusion=scores.confusion if len(names) <= _CONFUSION_CLASSES else (),
         )
         self.history = (*self.history, record)
         if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:
@@ -371,7 +378,15 @@ def idle(history: tuple[EpochRecord, ...], metric: Metric) -> int:
 
 def metric_of(record: EpochRecord, metric: Metric) -> float:
     """An epoch's validation score by name."""
-    return record.val_macro_f1 if metric is Metric.MACRO_F1 else record.val_top1
+    match metric:
+        case Metric.TOP1:
+            return record.val_top1
+        case Metric.MACRO_F1:
+            return record.val_macro_f1
+        case Metric.BALANCED_ACCURACY:
+            return record.val_balanced_accuracy
+        case _:
+            assert_never(metric)
 
 
 def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet, processes: int) -> None:

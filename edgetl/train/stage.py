@@ -74,7 +74,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     classes = len(index.labels)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
-    metric = selection_metric(index)
+    metric = config.select or selection_metric(index)
     model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
     best_score, best_state = -1.0, copy_state(model)

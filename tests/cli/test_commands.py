@@ -215,3 +215,15 @@ def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, t
     unknown = edgetl("build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "12", "-o", engine)
     assert unknown.returncode == 2
     assert "89" in unknown.stderr
+
+
+def test_cross_validation_tells_mean_and_deviation_and_goes_on(recipe: Path, tmp_path: Path) -> None:
+    command = ("finetune", recipe, "--folds", "2", "--out", tmp_path / "run", "--set", "train.epochs=1")
+    shown = edgetl(*command)
+    assert shown.returncode == 0, shown.stderr
+    assert "deviation" in shown.stdout
+    again = edgetl(*command, "--json")
+    record = json.loads(again.stdout)
+    assert len(record["folds"]) == 2
+    assert "mean" in record["macro_f1"]
+    assert "loss" not in again.stderr

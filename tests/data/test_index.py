@@ -253,3 +253,16 @@ def test_real_set(real_set) -> None:  # type: ignore[no-untyped-def]
     assert len(index.labels) == 12
     assert len(index.split("test")) == 240
     assert sum(sum(counts.values()) for counts in index.counts().values()) == 960
+
+
+def test_a_group_comes_into_one_split_and_is_kept(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 40, "b": 40})
+    rows = [f"{label}/{n:03}.png,{label},part {n // 4}" for label in "ab" for n in range(40)]
+    listed = tmp_path / "set.csv"
+    listed.write_text("\n".join(["path,label,group", *rows]))
+    index = build_index(Settings(source=str(listed)), seed=0)
+    where = {(s.group, s.split) for s in index.samples}
+    assert len(where) == len({group for group, _ in where}) == 10
+    assert {split for _, split in where} == {"train", "val", "test"}
+    index.save(tmp_path / "index.json")
+    assert indexes.load(tmp_path / "index.json") == index

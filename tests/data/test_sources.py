@@ -26,6 +26,11 @@ def test_flat_folder(tmp_path: Path) -> None:
     assert summary(find(str(tmp_path))) == [("cat/000.png", "cat", None), ("dog/000.png", "dog", None)]
 
 
+def test_csv_with_groups(tmp_path: Path) -> None:
+    found = find(str(csv(tmp_path, "path,label,group\n1.png,cat,tile 7\n2.png,dog,\n")))
+    assert [entry.group for entry in found.entries] == ["tile 7", ""]
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
 def test_split_folder(tmp_path: Path, val: str) -> None:
     fill(tmp_path, {f"{split}/{label}": 1 for split in ("train", val, "TEST") for label in "ab"})
@@ -150,7 +155,7 @@ def test_csv_of_spreadsheets(tmp_path: Path, delimiter: str) -> None:
         ("path,label,split\n1.png,a,train\n2.png,b\n", "1 lines have no split while others have one"),
         ("path,label\n1.png,\n", "line 2: the label is empty"),
         ("path,label\n,a\n", "line 2: the path is empty"),
-        ("path,label\n1.png,a\n./1.png,b\n", "line 3: ./1.png was listed before with another label or split"),
+        ("path,label\n1.png,a\n./1.png,b\n", "line 3: ./1.png was listed before with another label, split or group"),
         ('path,label\n"1.png,a\n', "is not a CSV that can be read"),
     ],
 )

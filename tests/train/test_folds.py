@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_every_image_but_the_tests_is_held_out_once(inputs: TrainInputs) -> None
     assert folds.split(inputs.index, 4, 1) != parts
 
 
+def test_groups_stay_in_one_fold(inputs: TrainInputs) -> None:
+    grouped = dataclasses.replace(
+        inputs.index,
+        samples=tuple(
+            dataclasses.replace(s, group=f"{s.label}-{n % 4}") for n, s in enumerate(inputs.index.samples)
+        ),
+    )
+    parts = folds.split(grouped, 3, 0)
+    held = [{s.group for s in part.split("val")} for part in parts]
+    assert sum(map(len, held)) == len(set.union(*held)) > 3
+    assert sum(len(part.split("val")) for part in parts) == len(parts[0].samples)
+    with pytest.raises(DataError, match="has 4 groups, too few for 5 folds"):
+        folds.split(grouped, 5, 0)
+
+
 def test_bad_numbers_of_folds_are_refused(inputs: TrainInputs) -> None:
     with pytest.raises(DataError, match="at least 2 folds, not 1"):
         folds.split(inputs.index, 1, 0)
@@ -56,7 +72,10 @@ def test_the_spread_is_over_the_folds(inputs: TrainInputs, tmp_path: Path) -> No
     scores = [e.top1 for e in record.folds]
     assert record.top1.mean == pytest.approx(np.mean(scores))
     assert record.top1.deviation == pytest.approx(np.std(scores, ddof=1))
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.rglob("*.safetensors"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folds.stage, "run", lambda *_, **__: pytest.fail("a finished fold was trained again"))
+        assert folds.run(config, inputs, folds=3, out=tmp_path) == record
     assert from_json(FoldsRecord, to_json(record)) == record
 
 
