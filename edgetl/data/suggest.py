@@ -17,6 +17,9 @@ _SAMPLE = 200
 _MAX_DROP = 0.021
 """The default floor lies so far below the teacher, with a little room for rounding."""
 
+_PART_SIDE = 192
+"""Grey images whose shorter side is so long in pixels are taken for pictures of parts under inspection."""
+
 _MANY = 1000
 """From so many training images on, half the epochs make as many steps as a few hundred images do."""
 
@@ -113,6 +116,8 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             f"{images}: one image may move the score by {seen.one_image:.1%}, and the floor should bear two"
         )
         add("bundle.max_drop", math.ceil(200 * seen.one_image) / 100, reason)
+    if seen.grey_share > 0.9 and seen.median_side >= _PART_SIDE:
+        add("preprocess.size", 224, "grey images of parts: marks may be small, and 160 px would blur them")
     if seen.grey_share > 0.9 and seen.median_side > 48:
         add("train.augment", "photometric", "grey images; light and contrast vary more than colour")
         add("distill.augment", "photometric", "as for the teacher")

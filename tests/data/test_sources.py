@@ -155,7 +155,10 @@ def test_csv_of_spreadsheets(tmp_path: Path, delimiter: str) -> None:
         ("path,label,split\n1.png,a,train\n2.png,b\n", "1 lines have no split while others have one"),
         ("path,label\n1.png,\n", "line 2: the label is empty"),
         ("path,label\n,a\n", "line 2: the path is empty"),
-        ("path,label\n1.png,a\n./1.png,b\n", "line 3: ./1.png was listed before with another label, split or group"),
+        (
+            "path,label\n1.png,a\n./1.png,b\n",
+            "line 3: ./1.png was listed before with another label, split or group",
+        ),
         ('path,label\n"1.png,a\n', "is not a CSV that can be read"),
     ],
 )

@@ -41,6 +41,12 @@ def test_small_images_get_a_small_input_and_no_crop(side: int) -> None:
     assert _chosen(median_side=side) == {"preprocess.size": 64, "preprocess.crop_fraction": 1.0}
 
 
+def test_marks_on_grey_parts_are_not_blurred() -> None:
+    assert _chosen(median_side=257, grey_share=1.0)["preprocess.size"] == 224
+    assert "preprocess.size" not in _chosen(median_side=150, grey_share=1.0)
+    assert "preprocess.size" not in _chosen(median_side=257, grey_share=0.5)
+
+
 def test_small_grey_images_are_not_flipped() -> None:
     chosen = _chosen(median_side=8, grey_share=1.0)
     assert (chosen["train.augment"], chosen["distill.augment"]) == ("crop", "crop")

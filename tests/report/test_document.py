@@ -73,7 +73,9 @@ def test_unknown_default_is_named(report):
 
 def test_unknown_metric_is_named(report):
     assert metric_of(report.measure.teacher_val, "macro_f1") == report.measure.teacher_val.macro_f1
-    with pytest.raises(ValueError, match="metric is 'auc', expected one of top1, macro_f1, balanced_accuracy"):
+    with pytest.raises(
+        ValueError, match="metric is 'auc', expected one of top1, macro_f1, balanced_accuracy"
+    ):
         metric_of(report.measure.teacher_val, "auc")
 
 

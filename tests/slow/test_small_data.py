@@ -1,0 +1,86 @@
+"""How well the default recipe learns from few images, on real sets. `make test-slow` prints the figures."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgetl import config, pipeline
+from edgetl.config import Strategy
+from edgetl.data.index import build_index
+from edgetl.pipeline import Stage
+from edgetl.records import TrainRecord
+from edgetl.tuning import tune
+from tests.slow import plain
+from tests.slow.test_real_sets import recipe_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+RealSet = Callable[[str], Path]
+SEEDS = (0, 1, 2)
+
+
+def teacher(recipe: config.Recipe, folder: Path) -> TrainRecord:
+    record: TrainRecord = pipeline.run(recipe, folder, until=Stage.TRAIN).records[Stage.TRAIN]
+    return record
+
+
+def test_the_default_recipe_beats_a_plain_loop_on_magnetic_tile(real_set: RealSet, tmp_path: Path) -> None:
+    tune()
+    source = real_set("magnetic_tile")
+    base = recipe_for(source)
+    index = build_index(base.data)
+    ours: list[float] = []
+    other: list[float] = []
+    print("\nseed | ours: test macro-F1, top-1, minutes | plain loop: test macro-F1, top-1, minutes")
+    for seed in SEEDS:
+        started = time.monotonic()
+        record = teacher(base.model_copy(update={"seed": seed}), tmp_path / f"seed-{seed}")
+        assert record.test is not None
+        between = time.monotonic()
+        beside = plain.fine_tune(
+            base.train.backbone,
+            index,
+            size=base.preprocess.size,
+            epochs=base.train.head_epochs + base.train.epochs,
+            batch_size=base.train.batch_size,
+            seed=seed,
+        )
+        ended = time.monotonic()
+        ours.append(record.test.macro_f1)
+        other.append(beside.macro_f1)
+        print(
+            f"{seed} | {record.test.macro_f1:.3f}, {record.test.top1:.1%}, {(between - started) / 60:.1f}"
+            f" | {beside.macro_f1:.3f}, {beside.top1:.1%}, {(ended - between) / 60:.1f}",
+            flush=True,
+        )
+    print(
+        f"mean (deviation) | {statistics.mean(ours):.3f} ({statistics.stdev(ours):.3f})"
+        f" | {statistics.mean(other):.3f} ({statistics.stdev(other):.3f})"
+    )
+    assert statistics.mean(ours) > statistics.mean(other) + statistics.stdev(other)
+
+
+@pytest.mark.parametrize("per_class", [50, 500])
+def test_strategies_side_by_side_on_cifar10(real_set: RealSet, tmp_path: Path, per_class: int) -> None:
+    base = recipe_for(real_set("cifar10"), max_train_images=10 * per_class)
+    print(f"\n{per_class} images a class | test top-1 (95% interval) | minutes")
+    scores = {}
+    for strategy in (Strategy.HEAD, Strategy.GRADUAL, Strategy.FULL):
+        recipe = base.model_copy(
+            update={"train": base.train.model_copy(update={"strategy": strategy, "epochs": 6})}
+        )
+        started = time.monotonic()
+        test = teacher(recipe, tmp_path / "run").test
+        assert test is not None
+        low, high = test.top1_interval
+        scores[strategy] = test.top1
+        print(
+            f"{strategy} | {test.top1:.1%} ({low:.1%} to {high:.1%}) | {(time.monotonic() - started) / 60:.1f}",
+            flush=True,
+        )
+    assert max(scores.values()) > 0.5
+    assert scores[Strategy.FULL] > scores[Strategy.HEAD]
