@@ -108,3 +108,13 @@ def test_trackers_get_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with trackers.tracking([Tracker.WANDB], tmp_path, "run", {"lr": 0.1, "mean": None}) as listen:
         listen(epoch_record(1, 0.5, 0.4))
     assert logged == [{"lr": 0.1}, (1, 0.5), "end"]
+
+
+def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with trackers.tracking([Tracker.TENSORBOARD], tmp_path, "run", {"lr": 0.1, "patience": 0}) as listen:
+        for epoch in (1, 2):
+            listen(epoch_record(epoch, 0.5 * epoch, 0.4))
+    curves = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [(e.step, round(e.value, 6)) for e in curves.Scalars("full/val_top1")] == [(1, 0.5), (2, 1.0)]
