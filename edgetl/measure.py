@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.01
 """Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
 
-_EQUAL = 1.02
-"""Up to here a ratio of medians counts as equal: less than a machine differs from itself."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -141,12 +138,12 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
 
 
 def _as_fast(variant: VariantScore, fastest: VariantScore) -> bool:
-    from edgetl.bench.statistics import median_ratio
+    from edgetl.bench.statistics import EQUAL, median_ratio
 
     mine, best = variant.latency.samples_ms, fastest.latency.samples_ms
     if len(mine) < 2 or len(mine) != len(best):
         return variant.latency.p50_ms <= fastest.latency.p50_ms
-    return median_ratio(best, mine, paired=True).low <= _EQUAL
+    return median_ratio(best, mine, paired=True).low <= EQUAL
 
 
 def _why_not(

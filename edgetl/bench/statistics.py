@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from edgetl.errors import ConfigError
 from edgetl.records import Latency
 
+EQUAL = 1.02
+"""Up to here a ratio of medians counts as equal: less than a machine differs from itself."""
+
 # Resamples drawn at a time: bounds the memory for many samples.
 _CHUNK = 256
 

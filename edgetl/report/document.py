@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgetl import files
-from edgetl.bench.statistics import median_ratio
+from edgetl.bench.statistics import EQUAL, median_ratio
 from edgetl.records import (
     BundleRecord,
     DataRecord,
@@ -152,14 +152,14 @@ def float_reference(variants: Sequence[VariantScore]) -> VariantScore | None:
 
 
 def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:
-    """What must be said about a variant: default, slower than float, below the floor."""
+    """What must be said about a variant: default, slower than float (beyond `EQUAL`), below the floor."""
     found = []
     if variant.name == measure.default:
         found.append("default")
     reference = float_reference(measure.variants)
     if reference is not None and variant.precision != reference.precision:
         slowdown = ratio(variant.latency.p50_ms, reference.latency.p50_ms)
-        if slowdown > 1.0:
+        if slowdown > EQUAL:
             found.append(f"{slowdown:.2f}x slower than float")
     if metric_of(variant.val, measure.metric) < measure.floor:
         found.append("below the floor")
