@@ -158,7 +158,11 @@ def finetune(
     from edgetl import config, pipeline
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+    from edgetl.errors import ConfigError
+    from edgetl.train import processes
 
+    if processes.launched().count > 1:
+        raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
     hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"

@@ -227,3 +227,10 @@ def test_cross_validation_tells_mean_and_deviation_and_goes_on(recipe: Path, tmp
     assert len(record["folds"]) == 2
     assert "mean" in record["macro_f1"]
     assert "loss" not in again.stderr
+
+
+def test_cross_validation_refuses_several_processes(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = edgetl("finetune", recipe, "--folds", "2")
+    assert done.returncode == 2
+    assert "start it without torchrun" in " ".join(done.stderr.split())
