@@ -297,7 +297,7 @@ class QuantizeRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantScore:
-    """One model variant as measured through the runtime on `machine`."""
+    """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`."""
 
     name: str
     precision: str
@@ -308,6 +308,7 @@ class VariantScore:
     val: Evaluation
     test: Evaluation | None
     latency: Latency
+    input: str = "float32-nchw"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from edgetl.bundle.manifest import (
     TASK,
     Engine,
     Golden,
+    InputForm,
     Manifest,
     Member,
     Precision,
@@ -35,6 +36,7 @@ class VariantSource:
     precision: str
     target: str
     model: Path
+    input: InputForm = InputForm.FLOAT32
     val: Evaluation | None = None
     test: Evaluation | None = None
     latency: Latency | None = None
@@ -141,6 +143,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         file=name,
         size_bytes=source.model.stat().st_size,
         sha256=sha256_file(source.model),
+        input=source.input,
         val=source.val,
         test=source.test,
         latency=source.latency,

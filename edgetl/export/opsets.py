@@ -1,0 +1,23 @@
+"""The ONNX operator set that a target's engines take, with the reason."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from edgetl.config import Target
+
+
+def opset_for(target: Target) -> int:
+    """The operator set for a target where the recipe names none.
+
+    CPUs get 18: every ONNX Runtime since 1.14 takes it. TensorRT gets 20, the first with Gelu as one operator: the
+    engine then sees one layer where opset 18 has five, and TensorRT 10 and 11 parse it. Both are within reach of
+    torch's fast exporter, which ends at 20.
+    """
+    match target:
+        case Target.CPU_X86 | Target.CPU_ARM:
+            return 18
+        case Target.TENSORRT | Target.TENSORRT_RTX:
+            return 20
+        case _:
+            assert_never(target)
