@@ -10,7 +10,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -75,11 +75,11 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, Mapping), where, "an object", value)
     hints = typing.get_type_hints(kind)
     values = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            values[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}.{field.name} is missing")
+    for item in dataclasses.fields(kind):
+        if item.name in value:
+            values[item.name] = _decode(hints[item.name], value[item.name], f"{where}.{item.name}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}.{item.name} is missing")
     return kind(**values)
 
 
@@ -348,7 +348,10 @@ class EngineRecord:
     """A compiled TensorRT engine. `compute_capabilities` as in `("89",)`, empty for the GPU it was compiled on.
 
     `batch` is the (least, tuned, largest) number of images a call; `variant` and `path` are set where it was
-    compiled from a bundle and written.
+    compiled from a bundle and written. `precision` was asked for; `layers` counts the convolutions and matrix products
+    by what they compute in, `exceptions` names those that differ, `evidence` says who vouches for it. `dla_fallback`
+    lists layers that a DLA leaves to the GPU. `gpu` and `driver` are those it was compiled on, where it is for them;
+    `cached` says that it was built earlier (in `seconds`) and still fits.
     """
 
     target: str
@@ -360,6 +363,14 @@ class EngineRecord:
     seconds: float
     variant: str = ""
     path: str = ""
+    precision: str = ""
+    layers: dict[str, int] = field(default_factory=dict)
+    exceptions: tuple[str, ...] = ()
+    evidence: str = ""
+    dla_fallback: tuple[str, ...] = ()
+    gpu: str = ""
+    driver: str = ""
+    cached: bool = False
 
 
 # --- what a device finds out -------------------------------------------------------------------------

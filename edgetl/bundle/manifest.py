@@ -77,7 +77,8 @@ class Variant:
 class Engine:
     """A compiled TensorRT engine of a variant.
 
-    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images a call.
+    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images a call; `gpu` and
+    `driver` are those that it was compiled on, empty where it was compiled for named compute capabilities.
     """
 
     variant: str
@@ -88,6 +89,9 @@ class Engine:
     file: str
     size_bytes: int
     sha256: str
+    precision: str = ""
+    gpu: str = ""
+    driver: str = ""
 
     @property
     def member(self) -> Member:

@@ -23,6 +23,24 @@ class EngineTarget(StrEnum):
     TENSORRT_RTX = "tensorrt-rtx"
 
 
+class EnginePrecision(StrEnum):
+    """What an engine computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP8 = "fp8"
+    INT8 = "int8"
+
+
+class HardwareCompatibility(StrEnum):
+    """Other GPUs that an engine of TensorRT shall run on."""
+
+    NONE = "none"
+    AMPERE_PLUS = "ampere-plus"
+    SAME_COMPUTE_CAPABILITY = "same-compute-capability"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order of the flow."""
     data = typer.Typer(help="Look at an image set.", no_args_is_help=True)
@@ -38,7 +56,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "build",
         rich_help_panel=PANEL,
-        epilog="Example: edgetl build model.edgetl --target tensorrt-rtx --sm 89",
+        epilog="Example: edgetl build model.edgetl --target tensorrt-rtx --sm 86,89,120 --precision fp16",
     )(build)
 
 
@@ -167,33 +185,86 @@ def build(
     bundle: BundleArg,
     target: Annotated[EngineTarget, typer.Option("--target", help="The engine.", show_default=False)],
     sm: Annotated[
-        list[str] | None, typer.Option("--sm", help="Compute capability to compile for, e.g. 89. Repeatable.")
+        list[str] | None,
+        typer.Option("--sm", help="Compute capabilities to compile for, e.g. 86,89,120. TensorRT-RTX only."),
+    ] = None,
+    precision: Annotated[
+        EnginePrecision | None,
+        typer.Option("--precision", help="What it shall compute in.", show_default="the variant's"),
     ] = None,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="The variant to compile.", show_default="fp32")
+        str | None,
+        typer.Option(
+            "--variant", help="The variant to compile.", show_default="made for the target, or fp32"
+        ),
     ] = None,
-    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Largest batch of the engine.")] = 8,
+    batch: Annotated[
+        str,
+        typer.Option("--batch", metavar="LEAST,TUNED,LARGEST", help="Images a call; one number fixes it."),
+    ] = "1,1,8",
+    workspace_mib: Annotated[
+        int, typer.Option("--workspace-mib", min=1, help="Scratch memory that a layer may use.")
+    ] = 1024,
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Use 2:4 sparse kernels where weights fit.")
+    ] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Later versions take it too. TensorRT only.")
+    ] = False,
+    hardware_compatible: Annotated[
+        HardwareCompatibility, typer.Option("--hardware-compatible", help="Other GPUs too. TensorRT only.")
+    ] = HardwareCompatibility.NONE,
+    dla_core: Annotated[
+        int | None,
+        typer.Option("--dla-core", min=0, help="Compile for a Jetson's DLA; lists what falls back."),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Compile again, though a kept engine would fit.")
+    ] = False,
     output_path: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="beside the bundle")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compile a TensorRT engine from a bundle's ONNX. TensorRT-RTX needs no GPU for this."""
-    from edgetl.bundle.engine import build_from_bundle
+    """Compile a TensorRT engine from a bundle's ONNX and prove its precision. TensorRT-RTX needs no GPU for this."""
+    from edgetl.build import build_from_bundle
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+    from edgetl.export import tensorrt
 
+    options = tensorrt.BuildOptions(
+        target=tensorrt.EngineTarget(target),
+        compute_capabilities=tuple(part for text in sm or () for part in text.split(",") if part),
+        batch=_batch(batch),
+        workspace_bytes=workspace_mib << 20,
+        sparse_weights=sparse,
+        version_compatible=version_compatible,
+        hardware_compatibility=tensorrt.HardwareCompatibility(hardware_compatible),
+        precision=tensorrt.EnginePrecision(precision or EnginePrecision.FP32),
+        dla_core=dla_core,
+    )
     with open_progress() as progress:
         record = build_from_bundle(
             bundle,
-            target=target.value,
-            compute_capabilities=tuple(sm or ()),
+            options,
+            precision=tensorrt.EnginePrecision(precision) if precision else None,
             variant=variant,
-            max_batch=max_batch,
             output=output_path,
+            reuse=not rebuild,
             progress=progress,
         )
     output.emit(record, json, "engine")
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(
+            f"--batch: got {text!r}, expected one number, or LEAST,TUNED,LARGEST as in 1,1,8"
+        )
+    numbers = [int(part) for part in parts]
+    least, tuned, largest = numbers if len(numbers) == 3 else numbers * 3
+    return least, tuned, largest
 
 
 def _stage(recipe: Path, settings: list[str] | None, out: Path | None, json: bool, stage: str) -> None:

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
+from edgetl.export.graphs import copy_of, set_nodes
 from edgetl.preprocess import PreprocessSpec
 
 PREFIX = "preprocess"
@@ -42,7 +43,7 @@ def bake_preprocess(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelP
     Raises:
         ModelError: the model does not take (batch, 3, H, W) float32.
     """
-    copy = _copy(model)
+    copy = copy_of(model)
     graph = copy.graph
     images = graph.input[0]
     kind = images.type.tensor_type
@@ -68,7 +69,7 @@ def bake_preprocess(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelP
         helper.make_node("Mul", [names["planes"], names["scale"]], [names["scaled"]], f"{PREFIX}/Scale"),
         helper.make_node("Add", [names["scaled"], names["shift"]], [inner], f"{PREFIX}/Shift"),
     ]
-    _replace_nodes(graph, [*steps, *graph.node])
+    set_nodes(graph, [*steps, *graph.node])
     graph.initializer.extend(
         numpy_helper.from_array(value.astype(np.float32).reshape(1, 3, 1, 1), names[name])
         for name, value in constants.items()
@@ -88,7 +89,7 @@ def bake_head(model: onnx.ModelProto, head: Head, *, top: int = 5) -> onnx.Model
     Raises:
         ModelError: there are not so many classes.
     """
-    copy = _copy(model)
+    copy = copy_of(model)
     graph = copy.graph
     logits = graph.output[0]
     batch, classes = (d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim)
@@ -119,17 +120,6 @@ def bake_head(model: onnx.ModelProto, head: Head, *, top: int = 5) -> onnx.Model
 
 def _softmax(source: str, result: str) -> onnx.NodeProto:
     return helper.make_node("Softmax", [source], [result], "head/Softmax", axis=-1)
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 def _checked(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -29,6 +29,7 @@ from torch import nn
 
 from edgetl import __version__
 from edgetl.errors import ModelError
+from edgetl.export.graphs import drop_unread, set_nodes
 from edgetl.export.origin import layer_of, operator_in
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import to_json
@@ -62,7 +63,7 @@ def to_onnx(
     free = {0: "batch"} | ({2: "height", 3: "width"} if dynamic_size else {})
     exported = _simplified(_exported(model, images, opset, free))
     _pool_instead_of_mean(exported.graph, _ranks(exported))
-    _drop_unread(exported.graph)
+    drop_unread(exported.graph)
     _strip(exported)
     exported.producer_name, exported.producer_version = "edgetl", __version__
     metadata = {
@@ -208,16 +209,7 @@ def _pool_instead_of_mean(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> N
         if attributes.get("keepdims", 1) == 0:
             result, node.output[0] = node.output[0], f"{node.output[0]}_pooled"
             nodes.append(onnx.helper.make_node("Flatten", [node.output[0]], [result], f"{node.name}_flatten"))
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove constants that nothing reads."""
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_nodes(graph, nodes)
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
