@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set
+from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
@@ -58,6 +58,13 @@ def register(app: typer.Typer) -> None:
         rich_help_panel=PANEL,
         epilog="Example: edgetl build model.edgetl --target tensorrt-rtx --sm 86,89,120 --precision fp16",
     )(build)
+    app.command("parity", rich_help_panel=PANEL, epilog="Example: edgetl parity model.edgetl photos/")(parity)
+    app.command(
+        "onnx", rich_help_panel=PANEL, epilog="Example: edgetl onnx model.edgetl -o model.onnx --uint8"
+    )(onnx)
+    app.command("triton", rich_help_panel=PANEL, epilog="Example: edgetl triton model.edgetl -o models/")(
+        triton
+    )
 
 
 def _require_train() -> None:
@@ -254,6 +261,77 @@ def build(
             progress=progress,
         )
     output.emit(record, json, "engine")
+
+
+def parity(
+    bundle: BundleArg,
+    data: DataArg,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="The exported network.", show_default="the run folder's, if there"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use so many images.", show_default="all")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.ladder import run
+
+    with open_progress() as progress:
+        record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
+    output.emit(record, json, "parity")
+    if record.first_outside:
+        raise typer.Exit(1)
+
+
+Uint8 = Annotated[
+    bool, typer.Option("--uint8", help="Take (N, S, S, 3) uint8 pictures and normalise inside.")
+]
+Softmax = Annotated[bool, typer.Option("--softmax", help="Give probabilities in place of logits.")]
+Top = Annotated[int, typer.Option("--top", min=0, help="Give the so many best classes; 0 gives all logits.")]
+
+
+def onnx(
+    bundle: BundleArg,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("model.onnx"),
+    variant: Variant = None,
+    uint8: Uint8 = False,
+    softmax: Softmax = False,
+    top: Top = 0,
+    json: Json = False,
+) -> None:
+    """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
+    from edgetl.cli import output
+    from edgetl.serve import ServeOptions, write_onnx
+
+    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
+    output.emit(write_onnx(bundle, options, output_path), json, "serve")
+
+
+def triton(
+    bundle: BundleArg,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="The model repository.")] = Path(
+        "models"
+    ),
+    variant: Variant = None,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", min=1, help="Largest batch that Triton makes.")
+    ] = 8,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Run on GPUs instead of the CPU.")] = False,
+    uint8: Uint8 = False,
+    softmax: Softmax = False,
+    top: Top = 0,
+    json: Json = False,
+) -> None:
+    """Write a model repository for NVIDIA Triton, or add the model to one."""
+    from edgetl.cli import output
+    from edgetl.serve import ServeOptions, write_triton
+
+    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
+    output.emit(write_triton(bundle, options, output_path, max_batch=max_batch, gpu=gpu), json, "serve")
 
 
 def _batch(text: str) -> tuple[int, int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from edgetl.config import Target
 
 
@@ -14,10 +12,4 @@ def opset_for(target: Target) -> int:
     engine then sees one layer where opset 18 has five, and TensorRT 10 and 11 parse it. Both are within reach of
     torch's fast exporter, which ends at 20.
     """
-    match target:
-        case Target.CPU_X86 | Target.CPU_ARM:
-            return 18
-        case Target.TENSORRT | Target.TENSORRT_RTX:
-            return 20
-        case _:
-            assert_never(target)
+    return 20 if target in (Target.TENSORRT, Target.TENSORRT_RTX) else 18
