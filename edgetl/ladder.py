@@ -252,14 +252,20 @@ class _Ladder:
 
     def _engine(self, file: str, variant: _Stage) -> None:
         engine = next(e for e in self.bundle.manifest.engines if e.file == file)
-        name = Path(file).name
+        name, content = Path(file).name, self.bundle.read(engine.member)
         try:
-            backend = _engine_backend(self.bundle.read(engine.member), engine.target)
+            backend = _engine_backend(content, engine.target)
         except EdgetlError as error:
             self.rungs.append(Rung(name=name, kind=engine.target, against=variant.name, skipped=str(error)))
             return
+        least, _, largest = engine.batch
         with backend:
-            logits = _run(lambda part: run_pixels(backend, part, self.spec), self.pixels)
+            logits = _run(
+                lambda part: run_pixels(backend, part, self.spec),
+                self.pixels,
+                batch=min(BATCH, largest),
+                least=least,
+            )
         precision = Precision(engine.precision or Precision.FP32)
         self._judge(name, engine.target, precision, _Stage(name, logits), variant)
 
@@ -345,8 +351,20 @@ class _Ladder:
         )
 
 
-def _run(call: Callable[[NDArray[np.uint8]], Logits], pixels: NDArray[np.uint8]) -> Logits:
-    return np.concatenate([call(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+def _run(
+    call: Callable[[NDArray[np.uint8]], Logits],
+    pixels: NDArray[np.uint8],
+    *,
+    batch: int = BATCH,
+    least: int = 1,
+) -> Logits:
+    """Logits of all pixels, at most `batch` a call; a last call of fewer than `least` is filled up."""
+    rows = []
+    for start in range(0, len(pixels), batch):
+        part = pixels[start : start + batch]
+        filled = np.concatenate([part, np.repeat(part[:1], max(0, least - len(part)), axis=0)])
+        rows.append(call(filled)[: len(part)])
+    return np.concatenate(rows)
 
 
 def _rounded(

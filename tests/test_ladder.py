@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -12,9 +13,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgetl import ladder
+from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import InputForm, Provenance
-from edgetl.bundle.pack import Contents, VariantSource, pack
+from edgetl.bundle.pack import Contents, VariantSource, add_engine, pack
 from edgetl.config import DataConfig, QuantizeConfig, Target
 from edgetl.data.index import build_index
 from edgetl.errors import BundleError, DataError
@@ -23,9 +25,10 @@ from edgetl.export.bake import bake_preprocess
 from edgetl.export.divergence import INPUT
 from edgetl.export.half_precision import to_half
 from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.files import sha256_bytes
 from edgetl.preprocess import PreprocessSpec, load_batch, load_pixels
 from edgetl.quantize import stage as quantize
-from edgetl.records import LadderRecord
+from edgetl.records import EngineRecord, LadderRecord
 from edgetl.runtime.backend import run_pixels
 from edgetl.runtime.onnx_backend import OnnxBackend
 from tests.export.networks import SPEC, tiny
@@ -231,35 +234,57 @@ def test_labels_in_another_order_are_told(
     assert "the manifest's labels differ from the export's" in record.sentence
 
 
-def test_engines_that_cannot_run_here_are_said_not_to(parts: Parts, tmp_path: Path) -> None:
-    from edgetl.bundle.archive import open_bundle
-    from edgetl.bundle.pack import add_engine
-    from edgetl.export.tensorrt.gpu import find_gpu
-    from edgetl.files import sha256_bytes
-    from edgetl.records import EngineRecord
-
-    if find_gpu() is not None:
-        pytest.skip("there is a GPU here")
-    climb(parts, tmp_path)
+def with_engine(parts: Parts, folder: Path, batch: tuple[int, int, int]) -> Path:
+    """The sound models, and bytes that stand for an engine of the half-precision one."""
+    climb(parts, folder)
     engine = EngineRecord(
         target="tensorrt-rtx",
         compute_capabilities=("89",),
         tensorrt_version="1.7",
-        batch=(1, 1, 8),
+        batch=batch,
         size_bytes=3,
         sha256=sha256_bytes(b"eng"),
         seconds=1.0,
         precision="fp16",
     )
-    path = tmp_path / "faults.edgetl"
+    path = folder / "faults.edgetl"
     add_engine(open_bundle(path), variant="fp16", content=b"eng", record=engine)
-    record = ladder.run(path, parts.images, limit=5)
+    return path
+
+
+def test_engines_that_cannot_run_here_are_said_not_to(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.export.tensorrt.gpu.find_gpu", lambda: None)
+    record = ladder.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
     assert record.images == 5
     assert record.rungs[-1].name == "fp16-tensorrt-rtx-sm89.engine"
     assert record.rungs[-1].skipped == (
         "A GPU to run the engine on is not available. Run edgetl parity on the machine that tensorrt-rtx was built for."
     )
     assert record.sentence.startswith("All 5 rungs agree")
+
+
+class Engine(OnnxBackend):
+    """Stands for an engine on its GPU: a model that is wrong, and takes the batches of its profile alone."""
+
+    calls: ClassVar[list[int]] = []
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.calls.append(len(images))
+        return super().run(images * np.float32(0.5))
+
+
+def test_an_engine_runs_in_the_batches_of_its_profile_and_is_named_where_it_is_wrong(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = to_bytes(parts.models["fp32"])
+    monkeypatch.setattr(ladder, "_engine_backend", lambda content, target: Engine(model))
+    record = ladder.run(with_engine(parts, tmp_path, (4, 4, 4)), parts.images)
+    assert Engine.calls == [4] * 5
+    assert record.first_outside == "fp16-tensorrt-rtx-sm89.engine"
+    assert record.rungs[-1].against == "fp16"
+    assert record.divergence is None
 
 
 def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:

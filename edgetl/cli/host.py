@@ -335,11 +335,11 @@ def triton(
 
 
 def _batch(text: str) -> tuple[int, int, int]:
+    from edgetl.errors import ConfigError
+
     parts = text.split(",")
     if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
-        raise typer.BadParameter(
-            f"--batch: got {text!r}, expected one number, or LEAST,TUNED,LARGEST as in 1,1,8"
-        )
+        raise ConfigError(f"--batch: got {text!r}, expected one number, or LEAST,TUNED,LARGEST as in 1,1,8.")
     numbers = [int(part) for part in parts]
     least, tuned, largest = numbers if len(numbers) == 3 else numbers * 3
     return least, tuned, largest
