@@ -31,6 +31,7 @@ from edgetl.runtime.onnx_backend import OnnxBackend
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 Logits = NDArray[np.float32]
 BATCH = 16
@@ -69,6 +70,7 @@ class _Stage:
     logits: Logits
     onnx: Callable[[], bytes] | None = None
     feed: Callable[[NDArray[np.uint8]], NDArray[Any]] | None = None
+    network: nn.Module | None = None
 
 
 def run(
@@ -213,7 +215,7 @@ class _Ladder:
         def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
             return normalise(part, spec)
 
-        return _Stage("torch", _run(call, pixels), fresh, feed)
+        return _Stage("torch", _run(call, pixels), fresh, feed, model)
 
     def _bundled(self, base: Variant, exported: _Stage) -> _Stage:
         """The same graph as the runtime runs it, with the preprocessing and the labels of the bundle's manifest."""
@@ -349,6 +351,14 @@ class _Ladder:
             stage.feed(pixels),
             limit=bound.layer,
         )
+        if below.network is not None and not (self.divergence and self.divergence.abrupt):
+            # The export made anew shows the same, so the exporter is to blame.
+            from edgetl.export.network_divergence import first_diverging_module
+
+            graph = onnx.load_from_string(stage.onnx())
+            self.divergence = first_diverging_module(
+                below.network, graph, stage.feed(pixels), limit=bound.layer
+            )
 
 
 def _run(

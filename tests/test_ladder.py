@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from torch import Tensor, nn
 
 from edgetl import ladder
 from edgetl.bundle.archive import open_bundle
@@ -193,6 +194,26 @@ def test_a_swapped_channel_order_in_the_export(parts: Parts, tmp_path: Path, che
     assert record.divergence is not None
     assert record.divergence.layer == "/stem/stem.2/Clip"
     assert record.divergence.error_before == 0.0
+
+
+def test_a_branch_that_the_exporter_froze(
+    parts: Parts, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Branch(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values * 2 if float(values.abs().mean()) > 1e-3 else values
+
+    def network() -> nn.Module:
+        made = tiny()
+        made.stem = nn.Sequential(Branch(), *made.stem).eval()
+        return made
+
+    monkeypatch.setattr("edgetl.models.checkpoint.load", lambda path: (network(), None))
+    frozen = to_onnx(network(), labels=LABELS, spec=SPEC, opset=18)
+    record = climb(parts, tmp_path, checkpoint=checkpoint, fp32=lambda model: model.CopyFrom(frozen))
+    assert record.first_outside == "onnx"
+    assert record.divergence is not None
+    assert (record.divergence.layer, record.divergence.operator) == ("stem.3", "ReLU6")
 
 
 def test_a_layer_that_overflows_in_half_precision(

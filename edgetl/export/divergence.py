@@ -63,7 +63,7 @@ def first_divergence(
     for name, other in pairs:
         if expected[name].shape != got[other].shape:
             continue
-        errors[name] = _error(expected[name], got[other])
+        errors[name] = relative_error(expected[name], got[other])
         before = max((_error_before(name, makers, errors)), default=0.0)
         node = makers.get(name)
         found = Divergence(
@@ -120,7 +120,8 @@ def _values(
     return {source: images, **dict(zip(inner, probe.run(images), strict=True))}
 
 
-def _error(expected: NDArray[Any], got: NDArray[Any]) -> float:
+def relative_error(expected: NDArray[Any], got: NDArray[Any]) -> float:
+    """The norm of the difference over the norm of what was expected; very large where `got` is not finite."""
     if not np.isfinite(got).all():
         return float(np.finfo(np.float32).max)
     wanted = expected.astype(np.float64)
