@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.export.tensorrt.options import (
+    BuildOptions,
+    EnginePrecision,
+    EngineTarget,
+    HardwareCompatibility,
+)
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
 
 PANEL = "Make a model (needs the train extra)"
-
-
-class EngineTarget(StrEnum):
-    """What `edgetl build` compiles for."""
-
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
-
-
-class EnginePrecision(StrEnum):
-    """What an engine computes in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    FP8 = "fp8"
-    INT8 = "int8"
-
-
-class HardwareCompatibility(StrEnum):
-    """Other GPUs that an engine of TensorRT shall run on."""
-
-    NONE = "none"
-    AMPERE_PLUS = "ampere-plus"
-    SAME_COMPUTE_CAPABILITY = "same-compute-capability"
 
 
 def register(app: typer.Typer) -> None:
@@ -237,24 +217,23 @@ def build(
     from edgetl.build import build_from_bundle
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.export import tensorrt
 
-    options = tensorrt.BuildOptions(
-        target=tensorrt.EngineTarget(target),
+    options = BuildOptions(
+        target=target,
         compute_capabilities=tuple(part for text in sm or () for part in text.split(",") if part),
         batch=_batch(batch),
         workspace_bytes=workspace_mib << 20,
         sparse_weights=sparse,
         version_compatible=version_compatible,
-        hardware_compatibility=tensorrt.HardwareCompatibility(hardware_compatible),
-        precision=tensorrt.EnginePrecision(precision or EnginePrecision.FP32),
+        hardware_compatibility=hardware_compatible,
+        precision=precision or EnginePrecision.FP32,
         dla_core=dla_core,
     )
     with open_progress() as progress:
         record = build_from_bundle(
             bundle,
             options,
-            precision=tensorrt.EnginePrecision(precision) if precision else None,
+            precision=precision,
             variant=variant,
             output=output_path,
             reuse=not rebuild,

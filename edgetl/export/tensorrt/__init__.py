@@ -20,9 +20,16 @@ looks into the `cache`, else lets the `builder` compile; `precision` proves what
 That an engine compiles says neither that it runs nor that it is faster: measure it on its GPU.
 """
 
-from edgetl.export.tensorrt.builder import BuiltEngine, compile_engine, load_module
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from edgetl.export.tensorrt.options import BuildOptions, EnginePrecision, EngineTarget, HardwareCompatibility
-from edgetl.export.tensorrt.process import build_engine
+
+if TYPE_CHECKING:
+    from edgetl.export.tensorrt.builder import BuiltEngine, compile_engine, load_module
+    from edgetl.export.tensorrt.process import build_engine
 
 __all__ = [
     "BuildOptions",
@@ -34,3 +41,16 @@ __all__ = [
     "compile_engine",
     "load_module",
 ]
+_HOMES = {
+    "BuiltEngine": "builder",
+    "compile_engine": "builder",
+    "load_module": "builder",
+    "build_engine": "process",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve what builds on first use (PEP 562): the command line needs the options alone."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgetl.export.tensorrt' has no attribute {name!r}")
+    return getattr(import_module(f"edgetl.export.tensorrt.{_HOMES[name]}"), name)

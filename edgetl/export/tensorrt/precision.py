@@ -50,7 +50,11 @@ class LayerPrecision:
 
 
 def of_network(network: Any) -> tuple[LayerPrecision, ...]:
-    """The precision of each convolution and matrix product, from the types in a parsed network."""
+    """The precision of each convolution and matrix product, from the types in a parsed network.
+
+    Raises:
+        ModelError: one computes in a type that is not known here.
+    """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     makers = {layer.get_output(index).name: layer for layer in layers for index in range(layer.num_outputs)}
     return tuple(
@@ -171,7 +175,7 @@ def _precision(layer: Any, makers: Mapping[str, Any]) -> EnginePrecision:
     types = [_source_type(tensor, makers) for tensor in operands if tensor is not None]
     if types and types[0] in _QUANTIZED and len(set(types)) == 1:
         return types[0]
-    return _TYPES[_type_name(operands[0])]
+    return _known(operands[0])
 
 
 def _source_type(tensor: Any, makers: Mapping[str, Any]) -> EnginePrecision:
@@ -181,8 +185,14 @@ def _source_type(tensor: Any, makers: Mapping[str, Any]) -> EnginePrecision:
         maker = makers.get(tensor.name)
     if maker is not None and _kind(maker) == "DEQUANTIZE":
         tensor = maker.get_input(0)
-    return _TYPES[_type_name(tensor)]
+    return _known(tensor)
 
 
-def _type_name(tensor: Any) -> str:
-    return str(tensor.dtype).rpartition(".")[2]
+def _known(tensor: Any) -> EnginePrecision:
+    name = str(tensor.dtype).rpartition(".")[2]
+    if name not in _TYPES:
+        raise ModelError(
+            f"The network computes with {tensor.name} in {name.lower()}, which cannot be proved against what was "
+            f"asked; known are {', '.join(EnginePrecision)}."
+        )
+    return _TYPES[name]
