@@ -48,7 +48,7 @@ CLASSES = 10
 LABELS = tuple("0123456789")
 IMAGES = Path("calibration/digits")
 SMALL, FULL = 64, 224
-BOUND = {"fp32": 1e-3, "fp16": 1e-1}
+BOUND = {"fp32": 1e-3, "fp16": 2e-1}
 """Largest logit error relative to the largest logit: against torch, and against float32."""
 MODELS: dict[str, int] = {
     "torchvision/resnet18": SMALL,
