@@ -302,8 +302,12 @@ class DistillConfig(_Section):
 class ExportConfig(_Section):
     """Export to ONNX."""
 
-    opset: Annotated[int, Field(ge=18, le=23)] = 18
-    """ONNX operator set."""
+    opset: Annotated[int, Field(ge=18, le=23)] | None = None
+    """ONNX operator set; the one for `quantize.target` where unset (18 for CPUs, 20 for TensorRT)."""
+    dynamic_size: bool = False
+    """Leave height and width of the images open, for networks whose code allows it."""
+    uint8_input: bool = False
+    """Measure each variant also with the preprocessing baked in: (N, S, S, 3) uint8 pictures in, normalised inside."""
     max_difference: Positive = 1e-2
     """Largest logit difference from torch, relative to the largest logit, on real images; above it the export fails."""
 

@@ -6,7 +6,8 @@ on a machine whose speed drifts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgetl.data.index import DataIndex
     from edgetl.preprocess import PreprocessSpec
+    from edgetl.runtime.onnx_backend import OnnxBackend
 
 _PAUSE_S = 0.01
 """Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
@@ -34,6 +36,7 @@ class Candidate:
     precision: str
     target: str
     onnx: Path
+    input: str = "float32-nchw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +70,11 @@ def run(
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as task:
         for name, backend in backends.items():
-            val = _score(backend.run, sets.val.pixels, sets.val.labels, inputs)
-            test = _score(backend.run, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            val = _score(backend, sets.val.pixels, sets.val.labels, inputs)
+            test = _score(backend, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
             scores[name] = (val, test)
             task.advance(note=f"{name} {val.top1:.1%}")
-    latencies = _time(inputs, bench, {name: backend.run for name, backend in backends.items()}, progress)
+    latencies = _time(inputs, bench, backends, progress)
     variants = tuple(
         VariantScore(
             name=c.name,
@@ -83,6 +86,7 @@ def run(
             val=scores[c.name][0],
             test=scores[c.name][1],
             latency=latencies[c.name],
+            input=c.input,
         )
         for c in inputs.candidates
     )
@@ -161,7 +165,7 @@ def _value(evaluation: Evaluation, metric: Metric) -> float:
 
 
 def _score(
-    run_batch: Callable[[np.ndarray], np.ndarray],
+    backend: OnnxBackend,
     pixels: np.ndarray,
     labels: np.ndarray,
     inputs: MeasureInputs,
@@ -169,16 +173,16 @@ def _score(
     import numpy as np
 
     from edgetl.metrics import evaluate
-    from edgetl.preprocess import normalise
+    from edgetl.runtime.backend import run_pixels
 
-    logits = [run_batch(normalise(pixels[i : i + 32], inputs.spec)) for i in range(0, len(pixels), 32)]
+    logits = [run_pixels(backend, pixels[i : i + 32], inputs.spec) for i in range(0, len(pixels), 32)]
     return evaluate(labels, np.concatenate(logits), inputs.index.labels)
 
 
 def _time(
     inputs: MeasureInputs,
     bench: BenchConfig,
-    calls: dict[str, Callable[[np.ndarray], np.ndarray]],
+    backends: Mapping[str, OnnxBackend],
     progress: Progress,
 ) -> dict[str, Latency]:
     import numpy as np
@@ -187,10 +191,11 @@ def _time(
     from edgetl.bench.statistics import summarise
     from edgetl.bench.timer import time_interleaved
     from edgetl.models import checkpoint
-    from edgetl.preprocess import load_batch
+    from edgetl.preprocess import load_pixels, normalise
+    from edgetl.runtime.backend import run_pixels
 
-    samples = inputs.index.split("val")[:1]
-    batch = np.ascontiguousarray(load_batch([samples[0].path], inputs.spec))
+    pixels = load_pixels(inputs.index.split("val")[0].path, inputs.spec)[None]
+    batch = np.ascontiguousarray(normalise(pixels, inputs.spec))
     teacher, _ = checkpoint.load(inputs.teacher)
     teacher = teacher.eval().to(memory_format=torch.channels_last)
     tensor = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
@@ -200,7 +205,14 @@ def _time(
             return teacher(tensor)
 
     bound: dict[str, Callable[[], object]] = {"teacher": run_teacher}
-    bound |= {name: (lambda call=call: call(batch)) for name, call in calls.items()}  # type: ignore[misc]
+    # Beside a variant that normalises inside, all are timed from pixels, so that the comparison is fair.
+    inside = any(backend.input.dtype == "uint8" for backend in backends.values())
+    for name, backend in backends.items():
+        bound[name] = (
+            functools.partial(run_pixels, backend, pixels, inputs.spec)
+            if inside
+            else functools.partial(backend.run, batch)
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(bench.threads)
     try:

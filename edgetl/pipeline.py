@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from edgetl import config as recipes
 from edgetl.config import Imbalance, Recipe
 from edgetl.errors import Interrupted
-from edgetl.files import StageCache, sha256_bytes, sha256_file, sha256_json, storage_errors, write_text
+from edgetl.files import (
+    StageCache,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    storage_errors,
+    write_bytes,
+    write_text,
+)
 from edgetl.measure import Candidate, MeasureInputs
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records import (
@@ -321,11 +329,12 @@ class _Run:
 
         config = self.recipe.export
         student = self.dir / self.records[Stage.DISTILL].checkpoint
-        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=self.spec)
+        target = self.recipe.quantize.target
+        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=self.spec, target=target)
         return self.cache.run(
             "export",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_file(student)],
+            inputs=[*self._base_inputs(), sha256_file(student), target],
             kind=ExportRecord,
             outputs=lambda r: [r.onnx, r.half_weights],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -394,11 +403,30 @@ class _Run:
                 sha256_file(self._teacher),
                 [sha256_file(c.onnx) for c in candidates],
                 describe().fingerprint,
+                self.recipe.export.uint8_input,
             ],
             kind=MeasureRecord,
             outputs=lambda r: [v.file for v in r.variants],
-            work=lambda out: measure.run(bench, bundle, inputs, progress=self.progress),
+            work=lambda out: measure.run(
+                bench, bundle, self._with_baked(inputs, out), progress=self.progress
+            ),
         )
+
+    def _with_baked(self, inputs: MeasureInputs, out: Path) -> MeasureInputs:
+        """Where the recipe asks for it, each candidate also with the preprocessing inside its graph."""
+        import onnx
+
+        from edgetl.export.bake import bake_preprocess
+        from edgetl.export.onnx import to_bytes
+
+        if not self.recipe.export.uint8_input:
+            return inputs
+        baked = []
+        for plain in inputs.candidates:
+            path = out / f"{plain.onnx.stem}-uint8.onnx"
+            write_bytes(path, to_bytes(bake_preprocess(onnx.load(plain.onnx), inputs.spec)))
+            baked.append(replace(plain, name=f"{plain.name}-uint8", onnx=path, input="uint8-nhwc"))
+        return replace(inputs, candidates=(*inputs.candidates, *baked))
 
     def _bundle(self) -> tuple[BundleRecord, bool]:
         from edgetl import ship

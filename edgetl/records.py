@@ -10,7 +10,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -75,11 +75,11 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, Mapping), where, "an object", value)
     hints = typing.get_type_hints(kind)
     values = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            values[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}.{field.name} is missing")
+    for item in dataclasses.fields(kind):
+        if item.name in value:
+            values[item.name] = _decode(hints[item.name], value[item.name], f"{where}.{item.name}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}.{item.name} is missing")
     return kind(**values)
 
 
@@ -303,7 +303,7 @@ class QuantizeRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantScore:
-    """One model variant as measured through the runtime on `machine`."""
+    """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`."""
 
     name: str
     precision: str
@@ -314,6 +314,7 @@ class VariantScore:
     val: Evaluation
     test: Evaluation | None
     latency: Latency
+    input: str = "float32-nchw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +354,10 @@ class EngineRecord:
     """A compiled TensorRT engine. `compute_capabilities` as in `("89",)`, empty for the GPU it was compiled on.
 
     `batch` is the (least, tuned, largest) number of images a call; `variant` and `path` are set where it was
-    compiled from a bundle and written.
+    compiled from a bundle and written. `precision` was asked for; `layers` counts the convolutions and matrix products
+    by what they compute in, `exceptions` names those that differ, `evidence` says who vouches for it. `dla_fallback`
+    lists layers that a DLA leaves to the GPU. `gpu` and `driver` are those it was compiled on, where it is for them;
+    `cached` says that it was built earlier (in `seconds`) and still fits.
     """
 
     target: str
@@ -365,6 +369,101 @@ class EngineRecord:
     seconds: float
     variant: str = ""
     path: str = ""
+    precision: str = ""
+    layers: dict[str, int] = field(default_factory=dict)
+    exceptions: tuple[str, ...] = ()
+    evidence: str = ""
+    dla_fallback: tuple[str, ...] = ()
+    gpu: str = ""
+    driver: str = ""
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRecord:
+    """A bundle's model written for another runtime: `files` below `path`, or `path` itself."""
+
+    variant: str
+    path: str
+    files: tuple[str, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The first layer that computes something else. Errors are norms of differences relative to the right values.
+
+    `layer` and `operator` are the node's in the graph that is right, `tensor` is its result in the other graph;
+    `error_before` is that of the layer's inputs. `finite` is False where NaN or infinity came out; `abrupt` is
+    False where no layer alone is to blame, and this one adds most.
+    """
+
+    layer: str
+    operator: str
+    tensor: str
+    error: float
+    error_before: float
+    abrupt: bool
+    finite: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One step of the parity ladder, compared with the rung `against` that it stands on.
+
+    Errors of logits are relative to the largest logit there, None where they are not finite; `change` is the
+    difference in top-1 with its 95% interval. `holds` is None for the first rung and for one that was `skipped`.
+    """
+
+    name: str
+    kind: str
+    against: str = ""
+    max_error: float | None = None
+    mean_error: float | None = None
+    top1_agreement: float | None = None
+    top1: float | None = None
+    top1_interval: tuple[float, float] | None = None
+    change: float | None = None
+    change_interval: tuple[float, float] | None = None
+    holds: bool | None = None
+    reason: str = ""
+    skipped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderRecord:
+    """The parity ladder. `first_outside` names the first rung outside its bound, empty where there is none."""
+
+    bundle: str
+    images: int
+    checkpoint: str
+    rungs: tuple[Rung, ...]
+    first_outside: str = ""
+    divergence: Divergence | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        ran = [rung for rung in self.rungs if not rung.skipped]
+        if not self.first_outside:
+            return f"All {len(ran)} rungs agree on {self.images} images, each within its bound."
+        rung = next(rung for rung in self.rungs if rung.name == self.first_outside)
+        text = f"The first rung outside its bound is {rung.name} ({rung.kind}): {rung.reason}"
+        if self.divergence is None:
+            return f"{text}."
+        found = self.divergence
+        layer = f"{found.layer} ({found.operator})" if found.operator else found.layer
+        if not found.finite:
+            return f"{text}. The first diverging layer is {layer}: NaN or infinity comes out of it."
+        if not found.abrupt:
+            return (
+                f"{text}. No layer alone is to blame; {layer} adds most, from a relative error of "
+                f"{found.error_before:.2g} to {found.error:.2g}."
+            )
+        return (
+            f"{text}. The first diverging layer is {layer}: its relative error is {found.error:.2g}, that of its "
+            f"inputs {found.error_before:.2g}."
+        )
 
 
 # --- what a device finds out -------------------------------------------------------------------------

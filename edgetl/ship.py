@@ -49,7 +49,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
         StorageError: it cannot be written.
     """
     from edgetl.bundle import pack
-    from edgetl.bundle.manifest import Provenance
+    from edgetl.bundle.manifest import InputForm, Provenance
 
     measured = inputs.measured
     contents = pack.Contents(
@@ -62,6 +62,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 precision=v.precision,
                 target=v.target,
                 model=inputs.run_dir / v.file,
+                input=InputForm(v.input),
                 val=v.val,
                 test=v.test,
                 latency=v.latency,
@@ -120,7 +121,8 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     import numpy as np
 
     from edgetl.bundle.golden import GoldenSet, encode_image
-    from edgetl.preprocess import load_pixels, normalise
+    from edgetl.preprocess import load_pixels
+    from edgetl.runtime.backend import run_pixels
     from edgetl.runtime.onnx_backend import OnnxBackend
 
     chosen = _spread(inputs.index.split("val"), config.golden_images)
@@ -130,7 +132,7 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     for variant in inputs.measured.variants:
         with OnnxBackend(inputs.run_dir / variant.file, threads=1) as backend:
             # One image a call, as the device's check runs them.
-            rows = [backend.run(normalise(pixels[i : i + 1], inputs.spec)) for i in range(len(pixels))]
+            rows = [run_pixels(backend, pixels[i : i + 1], inputs.spec) for i in range(len(pixels))]
         logits[variant.name] = np.concatenate(rows)
     return GoldenSet(images=images, pixels=pixels, logits=logits)
 

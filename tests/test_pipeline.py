@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 import edgetl
 from edgetl import config, pipeline
+from edgetl.bench.stage import model_call
+from edgetl.bundle.archive import open_bundle
 from edgetl.config import Recipe
 from edgetl.pipeline import Stage
 from tests.images import write_set
@@ -91,6 +94,33 @@ def test_only_stale_stages_are_redone(finished: pipeline.Outcome, images: Path) 
     assert changed.cached == (Stage.DATA, Stage.TRAIN, Stage.PRUNE, Stage.DISTILL, Stage.EXPORT)
 
 
+def test_variants_that_normalise_inside_are_measured_and_packed_too(
+    finished: pipeline.Outcome, images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.run_dir, tmp_path / "tiny")
+    outcome = pipeline.run(tiny_recipe(images, export={"uint8_input": True}), tmp_path / "tiny")
+    assert outcome.cached[:4] == (Stage.DATA, Stage.TRAIN, Stage.PRUNE, Stage.DISTILL)
+    assert outcome.bundle is not None
+    names = [
+        f"{name}{ending}"
+        for ending in ("", "-uint8")
+        for name in ("fp32", "fp32-half-weights", "int8-cpu-x86")
+    ]
+    manifest = open_bundle(outcome.bundle).manifest
+    assert [v.name for v in manifest.variants] == names
+    scores = {v.name: v.val.top1 for v in manifest.variants if v.val}
+    assert scores["fp32-uint8"] == scores["fp32"]
+    picture = images / "test" / "red" / "000.png"
+    with (
+        edgetl.load(outcome.bundle, variant="fp32-uint8") as inside,
+        edgetl.load(finished.bundle or "") as outside,
+    ):
+        assert inside.verify().passed
+        assert inside.predict(picture).label == outside.predict(picture).label
+        timed = model_call(inside, [picture.read_bytes()], 2)()
+        assert timed.shape == (2, 3)
+
+
 def test_an_altered_output_is_made_again(finished: pipeline.Outcome, images: Path) -> None:
     before = pipeline.run(tiny_recipe(images), finished.run_dir)
     exported = finished.run_dir / before.records[Stage.EXPORT].onnx
@@ -119,6 +149,8 @@ RUN = """
 import sys
 from pathlib import Path
 from edgetl import config, pipeline
+from edgetl.bench.stage import model_call
+from edgetl.bundle.archive import open_bundle
 recipe = config.load(Path(sys.argv[1]))
 pipeline.run(recipe, Path(sys.argv[2]))
 """

@@ -22,7 +22,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records import BenchRecord, Latency
 
 if TYPE_CHECKING:
-    from edgetl.bundle.manifest import Manifest
+    from edgetl.bundle.manifest import Manifest, Variant
 
 RECORD_NAME = "bench.json"
 # Decoding takes the longer part of these; fewer samples keep the time in hand.
@@ -37,8 +37,13 @@ class Model(Protocol):
         """What the bundle holds."""
         ...
 
+    @property
+    def variant(self) -> Variant:
+        """Which of the bundle's models runs."""
+        ...
+
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """(N, 3, S, S) float32 images to (N, C) float32 logits."""
+        """(N, 3, S, S) float32 images, or (N, S, S, 3) uint8 pictures, to (N, C) float32 logits."""
         ...
 
     def predict(self, image: Any) -> object:
@@ -112,10 +117,15 @@ def variant_name(manifest: Manifest, wanted: str | None) -> str:
 
 
 def model_call(session: Model, images: Sequence[bytes], batch: int) -> Callable[[], object]:
-    """A call of the model alone on `batch` real images, preprocessed beforehand."""
-    from edgetl.preprocess import load_batch
+    """A call of the model alone on `batch` real images, as far preprocessed beforehand as the model wants them."""
+    from edgetl.bundle.manifest import InputForm
+    from edgetl.preprocess import load_pixels, normalise
 
-    tensor = load_batch(list(itertools.islice(itertools.cycle(images), batch)), session.manifest.preprocess)
+    spec = session.manifest.preprocess
+    pixels = np.stack(
+        [load_pixels(image, spec) for image in itertools.islice(itertools.cycle(images), batch)]
+    )
+    tensor = pixels if session.variant.input is InputForm.UINT8 else normalise(pixels, spec)
     return lambda: session.run(tensor)
 
 

@@ -32,6 +32,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class InputForm(StrEnum):
+    """What a model takes: normalised images (N, 3, S, S) float32, or pictures (N, S, S, 3) uint8 RGB."""
+
+    FLOAT32 = "float32-nchw"
+    UINT8 = "uint8-nhwc"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Member:
     """One file of the bundle: its name in the archive, its size and its SHA-256 as 64 hex digits."""
@@ -43,7 +50,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One model. `target` is what it was made for (`cpu-x86`, ...).
+    """One model. `target` is what it was made for (`cpu-x86`, ...), `input` says who normalises: the caller, or it.
 
     `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
     """
@@ -54,6 +61,7 @@ class Variant:
     file: str
     size_bytes: int
     sha256: str
+    input: InputForm = InputForm.FLOAT32
     val: Evaluation | None = None
     test: Evaluation | None = None
     latency: Latency | None = None
@@ -69,7 +77,8 @@ class Variant:
 class Engine:
     """A compiled TensorRT engine of a variant.
 
-    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images a call.
+    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images a call; `gpu` and
+    `driver` are those that it was compiled on, empty where it was compiled for named compute capabilities.
     """
 
     variant: str
@@ -80,6 +89,9 @@ class Engine:
     file: str
     size_bytes: int
     sha256: str
+    precision: str = ""
+    gpu: str = ""
+    driver: str = ""
 
     @property
     def member(self) -> Member:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgetl.bundle import golden
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.golden import GoldenSet
@@ -14,6 +17,7 @@ from edgetl.bundle.manifest import (
     TASK,
     Engine,
     Golden,
+    InputForm,
     Manifest,
     Member,
     Precision,
@@ -29,12 +33,13 @@ from edgetl.records import EngineRecord, Evaluation, Latency, Machine
 
 @dataclass(frozen=True, kw_only=True)
 class VariantSource:
-    """A model to pack: the ONNX file and what was measured with it."""
+    """A model to pack: the ONNX file (or its content) and what was measured with it."""
 
     name: str
     precision: str
     target: str
-    model: Path
+    model: Path | bytes
+    input: InputForm = InputForm.FLOAT32
     val: Evaluation | None = None
     test: Evaluation | None = None
     latency: Latency | None = None
@@ -101,6 +106,9 @@ def add_engine(
         compute_capabilities=record.compute_capabilities,
         tensorrt_version=record.tensorrt_version,
         batch=record.batch,
+        precision=record.precision,
+        gpu=record.gpu,
+        driver=record.driver,
         file=member.file,
         size_bytes=member.size_bytes,
         sha256=member.sha256,
@@ -112,6 +120,44 @@ def add_engine(
     }
     target = bundle.path if out is None else out
     write_archive(described, files, target)
+    return open_bundle(target)
+
+
+def add_variant(
+    bundle: Bundle, source: VariantSource, *, logits: NDArray[np.float32], out: Path | None = None
+) -> Bundle:
+    """Write the bundle with one more model, atomically; by default in place of the old one.
+
+    A variant of the same name is replaced.
+
+    Args:
+        bundle: the bundle.
+        source: the model.
+        logits: what it gives for the golden images, (images, classes).
+        out: where to write.
+
+    Raises:
+        BundleError: the parts do not fit together, or a member was altered.
+        StorageError: it cannot be written.
+    """
+    files: dict[str, bytes | Path] = {}
+    variant = _variant(source, files)
+    recorded = _member(f"golden/{source.name}.npy", golden.encode_logits(logits))
+    files[recorded.file] = golden.encode_logits(logits)
+    known = bundle.manifest
+    kept = [other for other in known.variants if other.name != source.name]
+    described = replace(
+        known,
+        variants=(*kept, variant),
+        golden=replace(known.golden, logits={**known.golden.logits, source.name: recorded}),
+    )
+    shape = (len(known.golden.images), len(known.labels))
+    golden.decode_logits(golden.encode_logits(logits), shape, f"The golden logits of variant {source.name}")
+    if found := problems(described):
+        raise BundleError(f"Cannot add {source.name} to {bundle.path}: {'; '.join(found)}.")
+    contents = {m.file: files[m.file] if m.file in files else bundle.read(m) for m in described.members()}
+    target = bundle.path if out is None else out
+    write_archive(described, contents, target)
     return open_bundle(target)
 
 
@@ -131,16 +177,18 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         raise BundleError(
             f"Variant {source.name} has the precision {source.precision!r}, expected {', '.join(Precision)}."
         )
-    if not source.model.is_file():
+    if isinstance(source.model, Path) and not source.model.is_file():
         raise BundleError(f"Variant {source.name}: there is no model at {source.model}.")
     files[name] = source.model
+    content = source.model
     return Variant(
         name=source.name,
         precision=Precision(source.precision),
         target=source.target,
         file=name,
-        size_bytes=source.model.stat().st_size,
-        sha256=sha256_file(source.model),
+        size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
+        sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
+        input=source.input,
         val=source.val,
         test=source.test,
         latency=source.latency,

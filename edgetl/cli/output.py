@@ -21,6 +21,8 @@ View = Literal[
     "bench",
     "gate",
     "engine",
+    "parity",
+    "serve",
     "doctor",
 ]
 """How a record is shown as tables."""
@@ -56,6 +58,8 @@ def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
     value = to_json(record)
     if view == "verify":
         value |= {"passed": record.passed, "reason": record.reason}
+    elif view == "parity":
+        value |= {"sentence": record.sentence}
     elif view == "audit":
         value |= {"problems": list(record.problems())}
     return json.dumps(value, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
@@ -101,6 +105,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             terminal_device.gate(console, record)
         case "engine":
             terminal_device.engine(console, record)
+        case "parity":
+            terminal_stages.parity(console, record)
+        case "serve":
+            terminal_stages.serve(console, record)
         case "doctor":
             terminal_device.doctor(console, record)
         case _:

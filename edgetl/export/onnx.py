@@ -1,8 +1,9 @@
 """A torch network as one clean ONNX model.
 
 The graph has one input, `images` (batch, 3, S, S) float32, and one output, `logits` (batch, C) float32, with
-a free batch. Batch norms are folded into their convolutions, and nothing of the machine that wrote the file
-is left in it, so that the same network gives the same bytes.
+a free batch; by option height and width are free too. Batch norms are folded into their convolutions, no constant
+is left that nothing reads, and nothing of the machine that wrote the file, so that the same network gives the same
+bytes.
 
 Two exporters of torch are used. The tracing one is ten times faster (0.3 to 1.2 s against 4 to 14 s for
 common backbones); torch has deprecated it, and it ends at opset 20. So the one on `torch.export` takes over
@@ -21,12 +22,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 
 from edgetl import __version__
 from edgetl.errors import ModelError
+from edgetl.export.graphs import drop_unread, set_nodes
+from edgetl.export.origin import layer_of, operator_in
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import to_json
 
@@ -37,7 +41,9 @@ PREPROCESS_KEY = "edgetl.preprocess"
 _LAST_TRACED_OPSET = 20
 
 
-def to_onnx(model: nn.Module, *, labels: Sequence[str], spec: PreprocessSpec, opset: int) -> onnx.ModelProto:
+def to_onnx(
+    model: nn.Module, *, labels: Sequence[str], spec: PreprocessSpec, opset: int, dynamic_size: bool = False
+) -> onnx.ModelProto:
     """Export a classifier.
 
     Args:
@@ -45,15 +51,19 @@ def to_onnx(model: nn.Module, *, labels: Sequence[str], spec: PreprocessSpec, op
         labels: the C class names; kept in the metadata as a JSON list under `edgetl.labels`.
         spec: kept in the metadata as JSON under `edgetl.preprocess`.
         opset: ONNX operator set.
+        dynamic_size: leave height and width open too.
 
     Raises:
-        ModelError: the network cannot be exported, or its output does not fit the labels.
+        ModelError: the network cannot be exported (the operator and its layer are named), its output does not fit
+            the labels, or its code depends on a size that shall be open.
     """
     model = copy.deepcopy(model).cpu().float().eval()
     images = torch.zeros(2, 3, spec.size, spec.size)
     _check_output(model, images, classes=len(labels))
-    exported = _simplified(_exported(model, images, opset))
+    free = {0: "batch"} | ({2: "height", 3: "width"} if dynamic_size else {})
+    exported = _simplified(_exported(model, images, opset, free))
     _pool_instead_of_mean(exported.graph, _ranks(exported))
+    drop_unread(exported.graph)
     _strip(exported)
     exported.producer_name, exported.producer_version = "edgetl", __version__
     metadata = {
@@ -61,7 +71,9 @@ def to_onnx(model: nn.Module, *, labels: Sequence[str], spec: PreprocessSpec, op
         PREPROCESS_KEY: json.dumps(to_json(spec), sort_keys=True),
     }
     onnx.helper.set_model_props(exported, metadata)
-    _check(exported, classes=len(labels))
+    _check(exported, classes=len(labels), free=free)
+    if dynamic_size:
+        _check_other_size(model, exported, spec.size)
     return exported
 
 
@@ -85,22 +97,22 @@ def _check_output(model: nn.Module, images: torch.Tensor, *, classes: int) -> No
         raise ModelError(f"{name} gives {came} for two images, expected logits {expected}: one a label.")
 
 
-def _exported(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelProto:
+def _exported(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]) -> onnx.ModelProto:
     if opset <= _LAST_TRACED_OPSET:
         try:
-            return _traced(model, images, opset)
+            return _traced(model, images, opset, free)
         except Exception as error:
             try:
-                return _from_torch_export(model, images, opset)
+                return _from_torch_export(model, images, opset, free)
             except Exception:
-                raise _refusal(model, error) from error
+                raise _refusal(model, images, error) from error
     try:
-        return _from_torch_export(model, images, opset)
+        return _from_torch_export(model, images, opset, free)
     except Exception as error:
-        raise _refusal(model, error) from error
+        raise _refusal(model, images, error) from error
 
 
-def _traced(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelProto:
+def _traced(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -111,12 +123,14 @@ def _traced(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelPro
             output_names=[OUTPUT],
             opset_version=opset,
             dynamo=False,
-            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            dynamic_axes={INPUT: dict(free), OUTPUT: {0: "batch"}},
         )
         return onnx.load(file)
 
 
-def _from_torch_export(model: nn.Module, images: torch.Tensor, opset: int) -> onnx.ModelProto:
+def _from_torch_export(
+    model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]
+) -> onnx.ModelProto:
     with _quiet():
         program = torch.onnx.export(
             model,
@@ -126,7 +140,7 @@ def _from_torch_export(model: nn.Module, images: torch.Tensor, opset: int) -> on
             output_names=[OUTPUT],
             opset_version=opset,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in free.items()},),
             verbose=False,
         )
     if program is None:
@@ -155,9 +169,16 @@ def _quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def _refusal(model: nn.Module, error: Exception) -> ModelError:
+def _refusal(model: nn.Module, images: torch.Tensor, error: Exception) -> ModelError:
+    name, reason = type(model).__name__, _first_line(error)
+    operator = operator_in(str(error))
+    if operator and (layer := layer_of(model, images, operator)):
+        return ModelError(
+            f"{name} cannot be exported to ONNX: the operator {operator} in layer {layer} has no ONNX form here."
+            f" {reason} Replace that operation, or choose another backbone."
+        )
     return ModelError(
-        f"{type(model).__name__} cannot be exported to ONNX: {_first_line(error)} "
+        f"{name} cannot be exported to ONNX: {reason} "
         "Replace the operation that is named, or choose another backbone."
     )
 
@@ -188,11 +209,7 @@ def _pool_instead_of_mean(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> N
         if attributes.get("keepdims", 1) == 0:
             result, node.output[0] = node.output[0], f"{node.output[0]}_pooled"
             nodes.append(onnx.helper.make_node("Flatten", [node.output[0]], [result], f"{node.name}_flatten"))
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+    set_nodes(graph, nodes)
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
@@ -212,7 +229,7 @@ def _strip(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _check(model: onnx.ModelProto, *, classes: int) -> None:
+def _check(model: onnx.ModelProto, *, classes: int, free: Mapping[int, str]) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -226,10 +243,29 @@ def _check(model: onnx.ModelProto, *, classes: int) -> None:
         raise ModelError(
             f"The exported graph has {shapes}, expected {INPUT} and {OUTPUT} (batch, {classes})."
         )
-    if not isinstance(shapes[INPUT][0], str) or not isinstance(shapes[OUTPUT][0], str):
+    fixed = [name for axis, name in free.items() if not isinstance(shapes[INPUT][axis], str)]
+    if not isinstance(shapes[OUTPUT][0], str) and "batch" not in fixed:
+        fixed.insert(0, "batch")
+    if fixed:
+        listed = " and ".join(fixed)
         raise ModelError(
-            "The exported graph has a fixed batch: the network's code depends on the batch size."
+            f"The exported graph has a fixed {listed}: the network's code depends on the {listed}."
         )
+
+
+def _check_other_size(model: nn.Module, exported: onnx.ModelProto, size: int) -> None:
+    """A size can be open in the graph's input and yet be baked in further on; another size shows it."""
+    from edgetl.export.parity import check
+
+    side = size + 32
+    images = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
+    try:
+        check(model, to_bytes(exported), [images], max_difference=1e-2)
+    except (ModelError, RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be exported with an open image size: at {side} px instead of {size},"
+            f" {_first_line(error)} Set export.dynamic_size = false."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -64,8 +64,9 @@ def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_differ
         MissingDependencyError: onnxruntime is absent.
     """
     run = _runner(onnx)
-    expected, got = [], []
+    expected, got, seen = [], [], []
     for images in batches:
+        seen.append(images)
         with torch.inference_mode():
             expected.append(np.asarray(model(torch.from_numpy(images)).float().numpy(), np.float32))
         try:
@@ -79,9 +80,18 @@ def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_differ
         raise ModelError(
             f"The exported graph differs from the network: {parity.max_difference:.3g} of the largest logit"
             f" on {parity.images} images, allowed {max_difference:.3g} (export.max_difference); the best"
-            f" class agrees on {parity.top1_agreement:.1%}."
+            f" class agrees on {parity.top1_agreement:.1%}{_first_layer(model, onnx, seen, max_difference)}."
         )
     return parity
+
+
+def _first_layer(model: nn.Module, content: bytes, batches: list[Array], limit: float) -> str:
+    import onnx
+
+    from edgetl.export.network_divergence import first_diverging_module
+
+    found = first_diverging_module(model, onnx.load_from_string(content), batches[-1][:4], limit=limit)
+    return f"; they part first in the layer {found.layer} ({found.operator})" if found else ""
 
 
 class _Runner:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.config import ExportConfig
+from edgetl.config import ExportConfig, Target
 from edgetl.data.index import DataIndex, Sample
 from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.export.opsets import opset_for
 from edgetl.export.parity import check
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.models import checkpoint
@@ -29,11 +30,12 @@ _BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInputs:
-    """What the stage reads: the network's checkpoint, the images to compare on, and their preprocessing."""
+    """What the stage reads: the network's checkpoint, the images to compare on, their preprocessing, the target."""
 
     checkpoint: Path
     index: DataIndex
     spec: PreprocessSpec
+    target: Target = Target.CPU_X86
 
 
 def run(
@@ -52,7 +54,13 @@ def run(
         model, _ = checkpoint.load(inputs.checkpoint)
         model = model.eval()
         task.advance()
-        exported = to_onnx(model, labels=inputs.index.labels, spec=inputs.spec, opset=config.opset)
+        exported = to_onnx(
+            model,
+            labels=inputs.index.labels,
+            spec=inputs.spec,
+            opset=config.opset or opset_for(inputs.target),
+            dynamic_size=config.dynamic_size,
+        )
         content = to_bytes(exported)
         task.advance()
         parity = check(model, content, _batches(samples, inputs.spec), max_difference=config.max_difference)

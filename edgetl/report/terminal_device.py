@@ -193,11 +193,25 @@ def engine(console: Console, record: EngineRecord) -> None:
         [
             ("target", f"{record.target} {record.tensorrt_version}"),
             ("compute capability", ", ".join(record.compute_capabilities)),
+            ("compiled on", " ".join(filter(None, (record.gpu, record.driver)))),
+            ("variant", record.variant),
+            ("precision", _engine_precision(record)),
+            ("other precision", "; ".join(record.exceptions)),
+            ("proved by", record.evidence),
+            ("left to the GPU", ", ".join(record.dla_fallback)),
             ("batch", f"{record.batch[0]} to {record.batch[2]}, tuned for {record.batch[1]}"),
             ("size", units.bytes_(record.size_bytes)),
             ("SHA-256", record.sha256),
-            ("built in", units.duration(record.seconds)),
+            ("built in", units.duration(record.seconds) + (", earlier" if record.cached else "")),
+            ("file", record.path),
         ],
+    )
+
+
+def _engine_precision(record: EngineRecord) -> str:
+    counted = ", ".join(f"{number} in {name}" for name, number in record.layers.items())
+    return (
+        f"{record.precision}: {counted} (convolutions and matrix products)" if counted else record.precision
     )
 
 

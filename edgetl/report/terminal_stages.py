@@ -11,14 +11,17 @@ from edgetl.records import (
     Evaluation,
     ExportRecord,
     FoldsRecord,
+    LadderRecord,
     MeasureRecord,
     PruneRecord,
     QuantizeRecord,
+    Rung,
+    ServeRecord,
     TrainRecord,
 )
 from edgetl.report import units
 from edgetl.report.document import ratio
-from edgetl.report.tables import Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.tables import Head, Line, Tone, numbers, pairs, say, table, text
 from edgetl.report.terminal import floor_word, metric_name, variants
 
 if TYPE_CHECKING:
@@ -220,4 +223,57 @@ def _told(scores: Evaluation) -> str:
     return (
         f"top-1 {units.percent(scores.top1)} ({units.interval(scores.top1_interval)}), "
         f"macro-F1 {units.percent(scores.macro_f1)}{bounds}, {units.counted(scores.images, 'image')}"
+    )
+
+
+def parity(console: Console, record: LadderRecord) -> None:
+    """The parity ladder: a line a rung, then the outcome, then what was not run and why."""
+    heads = (
+        Head(text="rung", keep=True),
+        *text("against"),
+        *numbers("largest\nerror", "mean\nerror", "same\nclass", "top-1", "95% interval", "change"),
+        *text("bound"),
+    )
+    ran = [rung for rung in record.rungs if not rung.skipped]
+    table(console, heads, [_rung(rung) for rung in ran])
+    say(console, record.sentence, "bad" if record.first_outside else "good")
+    for rung in record.rungs:
+        if rung.skipped:
+            say(console, f"{rung.name} was not run: {rung.skipped}", "faint")
+
+
+def _rung(rung: Rung) -> Line:
+    word = {True: "holds", False: "broken", None: ""}[rung.holds]
+    tone: Tone = "bad" if rung.holds is False else "plain"
+    first = not rung.against
+    return Line(
+        cells=(
+            rung.name,
+            rung.against,
+            "" if first else _error(rung.max_error),
+            "" if first else _error(rung.mean_error),
+            "" if rung.top1_agreement is None else units.percent(rung.top1_agreement),
+            "" if rung.top1 is None else units.percent(rung.top1),
+            "" if rung.top1_interval is None else units.interval(rung.top1_interval),
+            "" if rung.change is None else units.points(100 * rung.change),
+            word,
+        ),
+        tone=tone,
+    )
+
+
+def _error(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1e}"
+
+
+def serve(console: Console, record: ServeRecord) -> None:
+    """A model that was written for another runtime."""
+    pairs(
+        console,
+        [
+            ("variant", record.variant),
+            ("written to", record.path),
+            ("files", ", ".join(record.files)),
+            ("model", units.bytes_(record.size_bytes)),
+        ],
     )

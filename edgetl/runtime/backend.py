@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
+from edgetl.preprocess import PreprocessSpec, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class TensorSpec:
 
 
 class Backend(Protocol):
-    """One loaded model: images (N, 3, S, S) float32 in, logits (N, C) float32 out.
+    """One loaded model: images (N, 3, S, S) float32 or pictures (N, S, S, 3) uint8 in, logits (N, C) float32 out.
 
     `run` may be called from many threads.
     """
@@ -47,8 +48,8 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads inside one call."""
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, C) of images (N, 3, S, S).
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits (N, C) of images of `input`'s shape and dtype.
 
         Raises:
             TensorError: images have another shape or dtype.
@@ -62,6 +63,11 @@ class Backend(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def run_pixels(backend: Backend, pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Logits (N, C) of pixels (N, S, S, 3) uint8, normalised here unless the model does it itself."""
+    return backend.run(pixels if backend.input.dtype == "uint8" else normalise(pixels, spec))
 
 
 def describe(value: Any) -> str:

@@ -80,16 +80,16 @@ class OnnxBackend:
         if wanted[0] not in self.providers:
             raise _device_missing(device)
         self.input, self.output = _signature(self._session, name)
-        self._names = [self.output.name]
+        self._names, self._dtype = [self.output.name], np.dtype(self.input.dtype)
         self._fixed, self._tail = self.input.shape[0], self.input.shape[1:]
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, C) float32 of images (N, 3, S, S) float32.
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits (N, C) float32 of images (N, 3, S, S) float32, or (N, S, S, 3) uint8 where the model takes those.
 
         Raises:
             TensorError: images have another shape or dtype, or a batch that the model was not made for.
         """
-        if not isinstance(images, np.ndarray) or images.dtype != np.float32 or not self._fits(images.shape):
+        if not isinstance(images, np.ndarray) or images.dtype != self._dtype or not self._fits(images.shape):
             raise mismatch(self.input, images)
         if not images.shape[0]:
             return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
@@ -162,9 +162,9 @@ def _signature(session: Any, name: str) -> tuple[TensorSpec, TensorSpec]:
     )
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each.")
-    for tensor, rank in ((inputs[0], 4), (outputs[0], 2)):
-        if len(tensor.shape) != rank or tensor.dtype != "float32":
-            kind = "(N, 3, S, S) float32" if rank == 4 else "(N, C) float32"
+    for tensor, rank, dtypes in ((inputs[0], 4, ("float32", "uint8")), (outputs[0], 2, ("float32",))):
+        if len(tensor.shape) != rank or tensor.dtype not in dtypes:
+            kind = "(N, 3, S, S) float32 or (N, S, S, 3) uint8" if rank == 4 else "(N, C) float32"
             raise ModelError(f"{name}: tensor {tensor.name} is {tensor}, expected {kind}.")
     return inputs[0], outputs[0]
 

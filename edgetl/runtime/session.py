@@ -15,11 +15,11 @@ from PIL import Image
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.golden import GoldenCheck, compare, pixels_sha256
-from edgetl.bundle.manifest import Manifest, Variant
+from edgetl.bundle.manifest import InputForm, Manifest, Variant
 from edgetl.errors import ImageError, ModelError, TensorError
 from edgetl.metrics import softmax, topk
-from edgetl.preprocess import load_pixels, normalise, to_pixels
-from edgetl.runtime.backend import Backend, TensorSpec, describe
+from edgetl.preprocess import load_pixels, to_pixels
+from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 """A file, an encoded image, a Pillow image, or an array (H, W, 3) RGB uint8."""
@@ -64,11 +64,17 @@ class Session:
         size, classes = self._spec.size, len(bundle.manifest.labels)
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
         self._bytes = TensorSpec(name=backend.input.name, dtype="uint8", shape=(None, size, size, 3))
-        for tensor, shape in ((backend.input, (3, size, size)), (backend.output, (classes,))):
-            if any(have not in (None, want) for have, want in zip(tensor.shape[1:], shape, strict=True)):
+        self._bakes = variant.input is InputForm.UINT8
+        takes = self._bytes if self._bakes else self._floats
+        for tensor, dtype, shape in (
+            (backend.input, takes.dtype, takes.shape[1:]),
+            (backend.output, "float32", (classes,)),
+        ):
+            fits = all(have in (None, want) for have, want in zip(tensor.shape[1:], shape, strict=True))
+            if not fits or tensor.dtype != dtype:
                 raise ModelError(
                     f"{bundle.path}: tensor {tensor.name} of variant {variant.name} is {tensor}, "
-                    f"the manifest says (N, {', '.join(map(str, shape))})."
+                    f"the manifest says (N, {', '.join(map(str, shape))}) {dtype}."
                 )
 
     @property
@@ -85,7 +91,8 @@ class Session:
         """Logits of a batch.
 
         Args:
-            batch: (N, 3, S, S) float32, normalised; or (N, S, S, 3) uint8 RGB, which is normalised here.
+            batch: (N, S, S, 3) uint8 RGB, which is normalised here or in the model; or, for a variant that leaves
+                that to its caller, (N, 3, S, S) float32, normalised.
 
         Returns:
             (N, C) float32.
@@ -94,13 +101,12 @@ class Session:
             TensorError: another shape or dtype came; the message says which was expected.
         """
         if isinstance(batch, np.ndarray) and batch.ndim == 4:
-            if batch.dtype == np.float32 and batch.shape[1:] == self._floats.shape[1:]:
+            if batch.dtype == np.float32 and batch.shape[1:] == self._floats.shape[1:] and not self._bakes:
                 return self.backend.run(batch)
             if batch.dtype == np.uint8 and batch.shape[1:] == self._bytes.shape[1:]:
-                return self.backend.run(normalise(batch, self._spec))
-        raise TensorError(
-            f"{self._floats.name}: got {describe(batch)}, expected {self._floats} or {self._bytes}."
-        )
+                return run_pixels(self.backend, batch, self._spec)
+        takes = f"{self._bytes}" if self._bakes else f"{self._floats} or {self._bytes}"
+        raise TensorError(f"{self._floats.name}: got {describe(batch)}, expected {takes}.")
 
     @overload  # A str is a sequence of str, yet it is one path.
     def predict(self, image: Picture, *, top_k: int = 1) -> Prediction: ...  # type: ignore[overload-overlap]

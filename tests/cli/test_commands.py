@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import typer
 
-from edgetl import config
+from edgetl import config, ladder
+from edgetl.bundle.manifest import Precision
 from edgetl.cli import app, main
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
@@ -74,7 +75,7 @@ def _commands() -> dict[str, str]:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 17
+    assert len(commands) == 20
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
@@ -201,6 +202,22 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     assert "Traceback" not in told
 
 
+def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
+    run_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = run_dir / "tiny.edgetl"
+    done = edgetl("parity", bundle, images, "--limit", "6", "--json")
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["images"]) == (0, 6), done.stderr
+    assert record["checkpoint"] == str(run_dir / "distill" / "student.safetensors")
+    assert [rung["name"] for rung in record["rungs"][:3]] == ["torch", "onnx", "fp32"]
+    strict = replace(ladder.BOUNDS[Precision.INT8], maximum=0.0)
+    monkeypatch.setitem(ladder.BOUNDS, Precision.INT8, strict)
+    failed = edgetl("parity", bundle, images, "--limit", "6")
+    assert failed.returncode == 1
+    assert "The first rung outside its bound is int8-cpu-x86 (int8, cpu-x86): its largest" in failed.stdout
+
+
 @pytest.mark.trt
 def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'edgetl[rtx]'")
@@ -212,6 +229,23 @@ def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, t
     record = json.loads(built.stdout)
     assert (record["target"], record["compute_capabilities"]) == ("tensorrt-rtx", ["89"])
     assert engine.stat().st_size == record["size_bytes"] > 10_000
+    half = edgetl(
+        "build",
+        run_dir / "tiny.edgetl",
+        "--target",
+        "tensorrt-rtx",
+        "--sm",
+        "86,89",
+        "--precision",
+        "fp16",
+        "-o",
+        engine,
+    )
+    assert half.returncode == 0, half.stderr
+    assert "in fp16 (convolutions and matrix products)" in half.stdout
+    odd = edgetl("build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "89", "--batch", "1,2")
+    assert odd.returncode == 2
+    assert "expected one number, or LEAST,TUNED,LARGEST" in odd.stderr
     unknown = edgetl("build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "12", "-o", engine)
     assert unknown.returncode == 2
     assert "89" in unknown.stderr

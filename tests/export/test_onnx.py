@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 from torch import nn
 
 import edgetl
+from edgetl.config import Target
 from edgetl.errors import ModelError
 from edgetl.export.onnx import LABELS_KEY, PREPROCESS_KEY, to_bytes, to_onnx
+from edgetl.export.opsets import opset_for
+from edgetl.models.backbones import create
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import from_json
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
@@ -126,6 +130,71 @@ def test_what_onnx_does_not_have_is_named_and_nothing_is_printed(capfd: pytest.C
     assert capfd.readouterr().out == ""
 
 
+class _Deep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Conv2d(3, 3, 1), _Odd())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.blocks(images)
+
+
+def test_the_layer_that_calls_what_onnx_does_not_have_is_named() -> None:
+    with pytest.raises(ModelError) as caught:
+        to_onnx(_Deep(), labels=LABELS, spec=SPEC, opset=18)
+    told = str(caught.value)
+    assert told.startswith("_Deep cannot be exported to ONNX: the operator aten::linalg_matrix_exp in layer")
+    assert "layer blocks.1 (_Odd) has no ONNX form" in told
+
+
+def test_the_opset_is_the_target_s() -> None:
+    assert [opset_for(target) for target in Target] == [18, 18, 20, 20]
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    operators = {
+        opset: [n.op_type for n in to_onnx(model, labels=LABELS, spec=SPEC, opset=opset).graph.node]
+        for opset in (18, 20)
+    }
+    assert operators[20] == ["Conv", "Gelu", "GlobalAveragePool", "Flatten"]
+    assert operators[18].count("Erf") == 1
+
+
+def test_an_open_image_size() -> None:
+    exported = to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18, dynamic_size=True)
+    dims = exported.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in dims] == ["batch", 3, "height", "width"]
+    images = np.random.default_rng(1).normal(size=(2, 3, 48, 80)).astype(np.float32)
+    with torch.inference_mode():
+        expected = tiny()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-4)
+
+
+def test_a_network_whose_code_needs_its_size_says_so() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1, 8, 8), nn.Flatten(), nn.Linear(16, 3)).eval()
+    with pytest.raises(ModelError, match=r"open image size: at 64 px instead of 32, .*dynamic_size = false"):
+        to_onnx(model, labels=LABELS, spec=SPEC, opset=18, dynamic_size=True)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnetv2_18", "torchvision/googlenet"])
+def test_no_foldable_batch_norm_and_nothing_unread_is_left(name: str) -> None:
+    model = create(name, 3, "none").eval()
+    graph = to_onnx(model, labels=LABELS, spec=PreprocessSpec(size=64), opset=18).graph
+    readers = Counter(i for node in graph.node for i in node.input)
+    makers = {o: node for node in graph.node for o in node.output}
+    foldable = [
+        n.name
+        for n in graph.node
+        if n.op_type == "BatchNormalization"
+        and (maker := makers.get(n.input[0])) is not None
+        and maker.op_type in ("Conv", "Gemm")
+        and readers[n.input[0]] == 1
+    ]
+    assert foldable == []
+    assert [t.name for t in graph.initializer if not readers[t.name]] == []
+    results = {value.name for value in graph.output}
+    unread = [n.name for n in graph.node if not any(readers[o] or o in results for o in n.output)]
+    assert unread == []
+
+
 class _Uneven(nn.Module):
     """What the tracing exporter does not know and the newer one does: pooling that does not divide its input."""
 
@@ -147,7 +216,6 @@ def test_the_newer_exporter_helps_out_and_nothing_is_printed(capfd: pytest.Captu
 )
 def test_backbones_agree_with_torch(name: str) -> None:
     from edgetl.export import parity
-    from edgetl.models.backbones import create
 
     model = create(name, 3, "none").eval()
     spec = PreprocessSpec(size=64)

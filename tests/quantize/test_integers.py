@@ -104,7 +104,7 @@ def test_logits_stay_close_to_float(target: Target, calibrator: Calibrator) -> N
 @pytest.mark.trt
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
 def test_tensorrt_rtx_compiles_its_form() -> None:
-    from edgetl.export.tensorrt import build_engine
+    from edgetl.export.tensorrt import BuildOptions, EnginePrecision, EngineTarget, build_engine
 
     quantized = _quantized(networks.exported(), Target.TENSORRT_RTX)
     pairs = [n for n in quantized.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -112,7 +112,11 @@ def test_tensorrt_rtx_compiles_its_form() -> None:
     assert pairs
     assert all(not tensors[n.input[2]].any() for n in pairs)
     assert all(tensors[n.input[0]].dtype == np.int8 for n in pairs if n.input[0] in tensors)
-    engine = build_engine(
-        quantized.SerializeToString(), target="tensorrt-rtx", compute_capabilities=["89"], batch=(1, 1, 4)
+    options = BuildOptions(
+        target=EngineTarget.TENSORRT_RTX,
+        precision=EnginePrecision.INT8,
+        compute_capabilities=("89",),
+        batch=(1, 1, 4),
     )
+    engine = build_engine(quantized.SerializeToString(), options)
     assert engine.record.size_bytes == len(engine.content) > 0

@@ -296,16 +296,26 @@ def test_engine():
         size_bytes=3_141_000,
         sha256="ab" * 32,
         seconds=2.31,
+        variant="fp16",
+        precision="fp16",
+        layers={"fp16": 20, "fp32": 1},
+        exceptions=("stem/conv: fp32, it would overflow in fp16",),
+        evidence="the types of the network",
+        cached=True,
     )
     assert (
         shown(terminal_device.engine, record)
         == f"""\
 target              tensorrt-rtx 1.7.1
 compute capability  86, 89
+variant             fp16
+precision           fp16: 20 in fp16, 1 in fp32 (convolutions and matrix products)
+other precision     stem/conv: fp32, it would overflow in fp16
+proved by           the types of the network
 batch               1 to 8, tuned for 4
 size                3.1 MB
 SHA-256             {"ab" * 32}
-built in            2.3 s
+built in            2.3 s, earlier
 
 """
     )

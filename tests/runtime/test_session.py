@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 import edgetl
 from edgetl.bundle.golden import GoldenSet
-from edgetl.bundle.pack import pack
+from edgetl.bundle.manifest import InputForm
+from edgetl.bundle.pack import VariantSource, pack
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, ModelError, TensorError
+from edgetl.export.bake import bake_preprocess
 from edgetl.preprocess import load_batch, load_pixels, normalise
 from edgetl.runtime import Prediction, Session, load
 from tests.bundles import LABELS, SPEC, contents, picture
@@ -54,6 +57,34 @@ def test_run_takes_floats_and_bytes_alike(session: Session) -> None:
     assert logits.shape == (5, 3)
     assert logits.dtype == np.float32
     assert np.array_equal(session.run(pixels), logits)
+
+
+def test_a_variant_that_normalises_inside_takes_bytes_alone(bundle: Path, tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    path = tmp_path / "model-fp32-uint8.onnx"
+    path.write_bytes(bake_preprocess(onnx.load(parts.variants[0].model), SPEC).SerializeToString())
+    baked = VariantSource(
+        name="fp32-uint8", precision="fp32", target="any", model=path, input=InputForm.UINT8
+    )
+    logits = parts.golden.logits
+    golden = replace(parts.golden, logits={**logits, "fp32-uint8": logits["fp32"]})
+    pack(replace(parts, variants=[*parts.variants, baked], golden=golden), tmp_path / "baked.edgetl")
+    pixels = np.stack([load_pixels(picture(i), SPEC) for i in range(3)])
+    with load(tmp_path / "baked.edgetl", variant="fp32-uint8", threads=1) as inside, load(bundle) as outside:
+        assert inside.verify().passed
+        np.testing.assert_allclose(inside.run(pixels), outside.run(pixels), rtol=1e-4, atol=1e-5)
+        with pytest.raises(
+            TensorError, match=r"got \(3, 3, 32, 32\) float32, expected \(N, 32, 32, 3\) uint8"
+        ):
+            inside.run(normalise(pixels, SPEC))
+
+
+def test_a_model_that_takes_another_form_than_the_manifest_says_is_refused(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    wrong = replace(parts.variants[0], input=InputForm.UINT8)
+    pack(replace(parts, variants=[wrong, parts.variants[1]]), tmp_path / "wrong.edgetl")
+    with pytest.raises(ModelError, match=r"float32, the manifest says \(N, 32, 32, 3\) uint8\."):
+        load(tmp_path / "wrong.edgetl")
 
 
 def test_variants_are_chosen_by_name(bundle: Path) -> None:
