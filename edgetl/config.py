@@ -118,9 +118,13 @@ class DistillLoss(StrEnum):
 
 
 class Target(StrEnum):
-    """What the quantized model will run on; it decides the form of quantization."""
+    """What the quantized model will run on; it decides the form of quantization.
+
+    `cpu-x86` is right on every x86 CPU; `cpu-x86-vnni` is finer, and right on those with AVX-512 VNNI or AVX-VNNI only.
+    """
 
     CPU_X86 = "cpu-x86"
+    CPU_X86_VNNI = "cpu-x86-vnni"
     CPU_ARM = "cpu-arm"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
