@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.01
 """Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
 
+FLOAT = "fp32"
+"""The precision that others are held against."""
+
 _EQUAL = 1.02
 """Up to here a ratio of medians counts as equal: less than a machine differs from itself."""
 
@@ -110,7 +113,8 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     """Choose the fastest measured variant that keeps the floor; the most accurate one where none does.
 
     Variants as fast as the fastest within the measurement (the 95% interval of the ratio of medians, paired
-    bootstrap, reaches 1.02 or less) count as equally fast; of those the smallest file ships.
+    bootstrap, reaches 1.02 or less) count as equally fast; of those the smallest file ships. But a variant that is
+    slower than float32 beyond the measurement's uncertainty (the interval lies above 1) never ships, however little.
 
     Args:
         variants: at least one measured variant, with raw samples of interleaved calls.
@@ -129,7 +133,10 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
         )
         return best.name, False, reason
     fastest = min(kept, key=lambda v: v.latency.p50_ms)
-    level = [v for v in kept if v is fastest or _as_fast(v, fastest)]
+    level = [v for v in kept if v is fastest or _as_fast(v, fastest, _EQUAL)]
+    floats = [v for v in kept if v.precision == FLOAT]
+    reference = min(floats, key=lambda v: v.latency.p50_ms, default=fastest)
+    level = [v for v in level if v.precision == FLOAT or _as_fast(v, reference, 1.0)] or [reference]
     chosen = min(level, key=lambda v: (v.size_bytes, v.latency.p50_ms))
     why = "the fastest variant" if len(level) == 1 else "the smallest of the equally fast variants"
     reason = (
@@ -140,13 +147,14 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     return chosen.name, True, "; ".join([reason, *others])
 
 
-def _as_fast(variant: VariantScore, fastest: VariantScore) -> bool:
+def _as_fast(variant: VariantScore, fastest: VariantScore, limit: float) -> bool:
+    """Whether the 95% interval of the ratio of medians reaches down to `limit`."""
     from edgetl.bench.statistics import median_ratio
 
     mine, best = variant.latency.samples_ms, fastest.latency.samples_ms
     if len(mine) < 2 or len(mine) != len(best):
         return variant.latency.p50_ms <= fastest.latency.p50_ms
-    return median_ratio(best, mine, paired=True).low <= _EQUAL
+    return median_ratio(best, mine, paired=True).low <= limit
 
 
 def _why_not(

@@ -298,15 +298,32 @@ class _Run:
         if not config.enabled:
             return None, False
         exported: ExportRecord = self.records[Stage.EXPORT]
-        inputs = stage.QuantizeInputs(
-            onnx=self.dir / exported.onnx, index=self.index, spec=self.spec, seed=self.recipe.seed
+        distill, metric = self.recipe.distill, self.recipe.bundle.metric
+        guide = stage.Guide(
+            teacher=self._teacher,
+            batch_size=self.recipe.train.batch_size,
+            temperature=distill.temperature,
+            soft_weight=distill.soft_weight,
+            loss=distill.loss,
+            augment=distill.augment,
         )
+        inputs = stage.QuantizeInputs(
+            onnx=self.dir / exported.onnx,
+            index=self.index,
+            spec=self.spec,
+            seed=self.recipe.seed,
+            pixels_dir=self.pixels_dir,
+            cache_dir=self.dir / "calibration",
+            metric=metric,
+            guide=guide,
+        )
+        learning = [sha256_file(self._teacher), guide.batch_size, distill.temperature, distill.soft_weight]
         return self.cache.run(
             "quantize",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), exported.sha256],
+            inputs=[*self._base_inputs(), exported.sha256, metric, *learning, distill.loss, distill.augment],
             kind=QuantizeRecord,
-            outputs=lambda r: [r.onnx, r.calibration],
+            outputs=lambda r: [*(v.onnx for v in r.variants), r.calibration],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -326,14 +343,9 @@ class _Run:
                 onnx=self.dir / exported.half_weights,
             ),
         ]
-        if quantized:
+        for v in quantized.variants if quantized else ():
             candidates.append(
-                Candidate(
-                    name=f"int8-{quantized.target}",
-                    precision="int8",
-                    target=quantized.target,
-                    onnx=self.dir / quantized.onnx,
-                )
+                Candidate(name=v.name, precision=v.precision, target=v.target, onnx=self.dir / v.onnx)
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),

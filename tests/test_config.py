@@ -85,7 +85,7 @@ def test_a_hopeless_section_gets_the_list() -> None:
         ({"train": {"epochs": 1.5}}, "train.epochs: input should be a valid integer"),
         (
             {"quantize": {"target": "gpu"}},
-            "quantize.target: input should be 'cpu-x86', 'cpu-arm', 'tensorrt'",
+            "quantize.target.0: input should be 'cpu-x86', 'cpu-x86-vnni', 'cpu-arm'",
         ),
         ({"prune": {"target_macs": 0.0}}, "prune.target_macs: input should be greater than 0"),
         ({"prune": {"target_macs": 1.0}}, "prune.target_macs: input should be less than 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -40,6 +41,8 @@ class TargetRules:
     fused_operators: frozenset[str]
 
 
+GPU_TARGETS = frozenset({Target.TENSORRT, Target.TENSORRT_RTX})
+X86_TARGETS = frozenset({Target.CPU_X86, Target.CPU_X86_VNNI, Target.OPENVINO})
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 ACTIVATIONS = frozenset({"Relu", "Clip"})
 GATES = frozenset({"HardSigmoid", "HardSwish"})
@@ -79,8 +82,8 @@ def rules_for(target: Target) -> TargetRules:
     summed in 32 bits.
 
     `cpu-arm`, ONNX Runtime on Arm64. Activations int8 asymmetric, weights int8 (S8S8): SDOT and SMMLA multiply
-    signed by signed bytes, and the fast kernels for symmetric weights want their zero point to be 0. Weights leave out -128, so that two
-    products fit in 16 bits also where SDOT is missing. A ReLU's
+    signed by signed bytes, and the fast kernels for symmetric weights want their zero point to be 0. Weights leave out
+    -128, so that two products fit in 16 bits also where SDOT is missing. A ReLU's
     output still uses all 256 levels, with zero point -128. The rest as on x86.
 
     `tensorrt` and `tensorrt-rtx`. int8 symmetric throughout: the parser refuses zero points other than 0, and
@@ -88,6 +91,9 @@ def rules_for(target: Target) -> TargetRules:
     alone, and on the shortcut of a residual addition but not on the convolution's side, so that convolution,
     addition and ReLU become one kernel (TensorRT documentation, "Q/DQ placement recommendations"). Pooling
     and pointwise operators stay in float; the builder moves Q/DQ over them where that is exact.
+
+    `openvino`: the grids of `cpu-x86`, since its kernels use the same instructions. Biases stay float, which its
+    import wants, and hard gates stay whole, which it fuses itself.
     """
     match target:
         case Target.CPU_X86:
@@ -112,6 +118,10 @@ def rules_for(target: Target) -> TargetRules:
                 | MOVES
                 | MOVES_OF_FLOATS
                 | {"Concat", "AveragePool", "GlobalAveragePool"},
+            )
+        case Target.OPENVINO:
+            return dataclasses.replace(
+                _onnxruntime(target, UINT8, INT7_WEIGHTS), int32_bias=False, gates=frozenset()
             )
         case _:
             assert_never(target)

@@ -22,7 +22,10 @@ from edgetl.records import (
     NetworkSize,
     PruneRecord,
     PruneStep,
+    LayerSensitivity,
+    QuantizedVariant,
     QuantizeRecord,
+    RecoveryAttempt,
     TrainRecord,
     VariantScore,
 )
@@ -213,15 +216,55 @@ def make_report(labels: Sequence[str] = FLOWERS, *, per_class: int = 40, metric:
             top1_agreement=1.0,
         ),
         quantize=QuantizeRecord(
-            onnx="quantize/model-int8.onnx",
-            sha256="ef" * 32,
-            size_bytes=1_317_220,
-            target="cpu-x86",
+            variants=(
+                QuantizedVariant(
+                    name="int8-cpu-x86",
+                    precision="int8",
+                    target="cpu-x86",
+                    onnx="quantize/model-int8-cpu-x86.onnx",
+                    sha256="ef" * 32,
+                    size_bytes=1_317_220,
+                    recovery="bias",
+                    score=0.966,
+                    quantized_nodes=103,
+                    left_in_float=(
+                        "/classifier/Gemm (Gemm): last layer",
+                        "/Softmax (Softmax): no INT8 kernel",
+                    ),
+                ),
+                QuantizedVariant(
+                    name="fp16-gpu",
+                    precision="fp16",
+                    target="gpu",
+                    onnx="quantize/model-fp16-gpu.onnx",
+                    sha256="ee" * 32,
+                    size_bytes=2_317_220,
+                    recovery="none",
+                    score=0.967,
+                    quantized_nodes=0,
+                    left_in_float=(),
+                ),
+            ),
+            metric=metric,
+            float_score=0.967,
+            floor=0.962,
             method="percentile 99.99",
             calibration="quantize/calibration.json",
+            calibration_key="aa" * 32,
             calibration_images=256,
-            quantized_nodes=103,
-            left_in_float=("/classifier/Gemm (Gemm): last layer", "/Softmax (Softmax): no INT8 kernel"),
+            attempts=(
+                RecoveryAttempt(target="cpu-x86", name="none", score=0.951),
+                RecoveryAttempt(target="cpu-x86", name="bias", score=0.966),
+            ),
+            sensitivity=(
+                LayerSensitivity(
+                    name="/blocks.0/conv_dw/Conv", operator="Conv", sqnr_db=21.0, divergence=3e-3
+                ),
+                LayerSensitivity(name="/classifier/Gemm", operator="Gemm", sqnr_db=38.5, divergence=1e-5),
+            ),
+            notes=(
+                "Dynamic INT8 was not made: 2% of the multiply-accumulates are products with weight matrices.",
+            ),
             seconds=21.0,
         ),
         measure=MeasureRecord(
