@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
 
 from edgetl.errors import ConfigError
 from edgetl.preprocess import Interpolation, Resize
@@ -354,6 +354,11 @@ class QuantizeConfig(_Section):
     """For `qat`: epochs."""
     qat_lr: Positive = 1e-4
     """For `qat`: peak learning rate (AdamW, warm-up, cosine)."""
+
+    @field_serializer("target")
+    def _plain(self, target: tuple[Target, ...]) -> str | list[str]:
+        """One target is written as it is typed."""
+        return str(target[0]) if len(target) == 1 else [str(t) for t in target]
 
 
 class BenchConfig(_Section):

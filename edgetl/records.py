@@ -304,7 +304,9 @@ class RecoveryAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedVariant:
-    """A quantized ONNX model. `precision` is `int8`, `mixed` or `fp16`; `left_in_float` lists `node (operator): reason`.
+    """A quantized ONNX model. `precision` is `int8`, `mixed` or `fp16`.
+
+    `left_in_float` lists `node (operator): reason`.
 
     `recovery` names what was done about lost accuracy, `score` is the validation score as the target computes it:
     by integer kernels where this machine has the target's, else with the quantization simulated in float32.

@@ -126,7 +126,13 @@ def test_all_errors_come_at_once() -> None:
         ("data.source=photos/my set", "data", "source", "photos/my set"),
         ("data.source='photos'", "data", "source", "photos"),
         ("data.source=a=b", "data", "source", "a=b"),
-        ("quantize.target=tensorrt", "quantize", "target", config.Target.TENSORRT),
+        ("quantize.target=tensorrt", "quantize", "target", (config.Target.TENSORRT,)),
+        (
+            "quantize.target=['cpu-x86', 'tensorrt', 'cpu-x86']",
+            "quantize",
+            "target",
+            (config.Target.CPU_X86, config.Target.TENSORRT),
+        ),
         ("preprocess.mean=[0.1, 0.2, 0.3]", "preprocess", "mean", (0.1, 0.2, 0.3)),
     ],
 )

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgetl.config import Augment, DistillLoss, Metric, Precision
@@ -107,7 +108,7 @@ def train(
     return _with_values(graph, network.learned())
 
 
-def _with_values(graph: Graph, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:  # type: ignore[type-arg]
+def _with_values(graph: Graph, values: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.model)
     for tensor in copy.graph.initializer:

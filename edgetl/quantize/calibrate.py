@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from edgetl.errors import DataError, ModelError
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize.observers import Histogram
-from edgetl.quantize.score import open_session
+from edgetl.quantize.score import check_shape, open_session
 
 Array = NDArray[np.float32]
 
@@ -46,7 +47,7 @@ def observe(
     histograms = {name: Histogram() for name in tensors}
     with progress.task("calibrate", images) as task:
         for batch in batches:
-            _check_shape(batch, shape)
+            check_shape(batch, shape)
             if source in histograms:
                 histograms[source].observe(batch)
             for name, values in zip(inner, session.run(inner, {source: batch}), strict=True):
@@ -81,18 +82,6 @@ def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelP
         if name not in present
     )
     return extended
-
-
-def _check_shape(batch: Array, shape: tuple[object, ...]) -> None:
-    fits = batch.ndim == len(shape) and all(
-        not isinstance(wanted, int) or wanted == came
-        for wanted, came in zip(shape[1:], batch.shape[1:], strict=True)
-    )
-    if not fits or batch.dtype != np.float32:
-        raise DataError(
-            f"Calibration images have the shape {batch.shape} and type {batch.dtype}; the model's input is"
-            f" {shape} float32. Calibrate with the preprocessing that the model was exported with."
-        )
 
 
 def _check(histograms: dict[str, Histogram]) -> None:

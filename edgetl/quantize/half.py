@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from edgetl.errors import ModelError
-from edgetl.quantize.graph import Graph
+from edgetl.quantize.graph import Graph, attributes
 
 LARGEST = float(np.finfo(np.float16).max)
 _ROOM = 0.5
@@ -42,6 +42,7 @@ def to_half(graph: Graph, extents: Mapping[str, float]) -> tuple[onnx.ModelProto
         ModelError: it cannot be converted.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     kept: dict[str, str] = {}
     named = onnx.ModelProto()
@@ -55,10 +56,33 @@ def to_half(graph: Graph, extents: Mapping[str, float]) -> tuple[onnx.ModelProto
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tiny weights that become 0, listed one by one
             half = convert_float_to_float16(named, keep_io_types=True, node_block_list=list(kept))
+        _join(half.graph)
+        OnnxModel.graph_topological_sort(half.graph, is_deterministic=True)  # its casts stand at the end
         onnx.checker.check_model(half, full_check=True)
     except Exception as error:
         raise ModelError(f"The model cannot be converted to FP16: {_first_line(error)}") from error
     return half, tuple(kept.values())
+
+
+def _join(graph: onnx.GraphProto) -> None:
+    """Between two nodes in float32 the converter narrows and widens again; read what was before the narrowing."""
+    to = {n.output[0]: (attributes(n)["to"], n.input[0]) for n in graph.node if n.op_type == "Cast"}
+    narrowed = {name: source for name, (kind, source) in to.items() if kind == onnx.TensorProto.FLOAT16}
+    widened = {
+        name: narrowed[source]
+        for name, (kind, source) in to.items()
+        if kind == onnx.TensorProto.FLOAT and source in narrowed
+    }
+    for node in graph.node:
+        for number, name in enumerate(node.input):
+            node.input[number] = widened.get(name, name)
+    while True:
+        read = {name for node in graph.node for name in node.input} | {v.name for v in graph.output}
+        dead = [node for node in graph.node if node.op_type == "Cast" and node.output[0] not in read]
+        if not dead:
+            return
+        for node in dead:
+            graph.node.remove(node)
 
 
 def _extent(graph: Graph, name: str, extents: Mapping[str, float]) -> float:

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from edgetl.progress import SILENT, Progress
-from edgetl.quantize.affine import Affine, for_weights
+from edgetl.quantize.affine import Affine, Integers, for_weights
 from edgetl.quantize.graph import Graph, attributes
 from edgetl.quantize.plan import Plan, Weighted
 from edgetl.quantize.replay import Stream, apply, constants_of
@@ -194,7 +194,7 @@ def _rounded(
     bias: Array | None,
     affine: Affine,
     generator: torch.Generator,
-) -> NDArray[np.int8]:
+) -> Integers:
     """AdaRound's integers for a convolution, or the nearest where they serve better on places it has not seen."""
     options = attributes(pairs[0][0].graph.nodes[layer.node])
     groups = options.get("group", 1)
@@ -220,7 +220,8 @@ def _rounded(
         nearest, x[..., :held], y[..., :held], scale
     )
     best = torch.where(worse[..., None], nearest, chosen)
-    return best.reshape(weights.shape).to(torch.int8).numpy()
+    integers: Integers = best.reshape(weights.shape).to(torch.int8).numpy()
+    return integers
 
 
 def _error(integers: Tensor, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:

@@ -249,9 +249,9 @@ def _conv(values: Values, options: Options) -> Tensor:
 def _gemm(values: Values, options: Options) -> Tensor:
     a, b = _of(values, 0), _of(values, 1)
     product = (a.T if options.get("transA") else a) @ (b.T if options.get("transB") else b)
-    product = product * options.get("alpha", 1.0)
+    product = product * float(options.get("alpha", 1.0))
     bias = _optional(values, 2)
-    return product if bias is None else product + options.get("beta", 1.0) * bias
+    return product if bias is None else product + float(options.get("beta", 1.0)) * bias
 
 
 def _pool(x: Tensor, options: Options, *, largest: bool) -> Tensor:
@@ -297,9 +297,9 @@ def _slice(values: Values, options: Options) -> Tensor:
 def _split(values: Values, options: Options) -> list[Tensor]:
     x, axis = _of(values, 0), options.get("axis", 0)
     if _optional(values, 1) is not None:
-        return list(x.split(_ints(values, 1), axis))
+        return list(torch.split(x, _ints(values, 1), axis))
     sizes = options.get("split") or -(-x.shape[axis] // options["num_outputs"])
-    return list(x.split(list(sizes) if isinstance(sizes, list | tuple) else sizes, axis))
+    return list(torch.split(x, list(sizes) if isinstance(sizes, list | tuple) else sizes, axis))
 
 
 def _gather(values: Values, options: Options) -> Tensor:
@@ -337,7 +337,8 @@ def _unsqueeze(values: Values, options: Options) -> Tensor:
 
 def _expand(values: Values, options: Options) -> Tensor:
     x = _of(values, 0)
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(_ints(values, 1))))
+    shape = _ints(values, 1)
+    return x * torch.ones(shape, dtype=x.dtype, device=x.device)  # both ways, as ONNX broadcasts
 
 
 def _pad(values: Values, options: Options) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.errors import DataError, MissingDependencyError, ModelError
 
 Array = NDArray[np.float32]
 _X86 = ("x86_64", "AMD64", "i386", "i686")
@@ -93,7 +93,29 @@ def logits(
     target: str = "any",
     threads: int | None = None,
 ) -> Array:
-    """(N, C) logits of batches (n, 3, S, S) float32, as the target would give them."""
+    """(N, C) logits of batches (n, 3, S, S) float32, as the target would give them.
+
+    Raises:
+        DataError: the images do not fit the model.
+        ModelError: the model does not load.
+    """
     session = open_session(model, integers=integers_run_here(target), threads=threads)
     source = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {source: batch})[0] for batch in batches])
+    shape, parts = tuple(session.get_inputs()[0].shape), []
+    for batch in batches:
+        check_shape(batch, shape)
+        parts.append(session.run(None, {source: batch})[0])
+    return np.concatenate(parts)
+
+
+def check_shape(batch: Array, shape: tuple[object, ...]) -> None:
+    """Raise DataError where a batch does not fit the model's input."""
+    fits = batch.ndim == len(shape) and all(
+        not isinstance(wanted, int) or wanted == came
+        for wanted, came in zip(shape[1:], batch.shape[1:], strict=True)
+    )
+    if not fits or batch.dtype != np.float32:
+        raise DataError(
+            f"Images have the shape {batch.shape} and type {batch.dtype}; the model's input is"
+            f" {shape} float32. Use the preprocessing that the model was exported with."
+        )

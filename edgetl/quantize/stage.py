@@ -30,7 +30,7 @@ from edgetl.quantize.plan import make_plan
 from edgetl.quantize.recover import Climb, Recovered
 from edgetl.quantize.score import integers_run_here, logits
 from edgetl.quantize.targets import GPU_TARGETS, X86_TARGETS, rules_for
-from edgetl.records import LayerSensitivity, QuantizedVariant, QuantizeRecord
+from edgetl.records import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -143,7 +143,7 @@ class _Stage:
 
     def finish(self, record: QuantizeRecord, start: float) -> QuantizeRecord:
         """The record, with all that was made."""
-        attempts = []
+        attempts: list[RecoveryAttempt] = []
         for number, target in enumerate(self.config.target):
             recovered = self.climb.recover(self.model, rules_for(target))
             attempts += recovered.attempts

@@ -10,9 +10,11 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgetl.data.calibration import CalibrationSet
 from edgetl.files import sha256_bytes, sha256_json, write_bytes
@@ -60,7 +62,8 @@ def save(histograms: Mapping[str, Histogram], folder: Path, key: str) -> Path:
 def load(folder: Path, key: str, tensors: Sequence[str]) -> dict[str, Histogram] | None:
     """The histograms of `tensors`; None where the file is missing, broken or lacks one."""
     try:
-        with np.load(folder / f"{key}.npz", allow_pickle=False) as saved:
+        content = (folder / f"{key}.npz").read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
             parts = {name: saved[name] for name in ("names", "counts", "exponents", "images", "extremes")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -73,7 +76,7 @@ def load(folder: Path, key: str, tensors: Sequence[str]) -> dict[str, Histogram]
     return {name: _histogram(parts, rows[name]) for name in tensors}
 
 
-def _histogram(parts: Mapping[str, np.ndarray], row: int) -> Histogram:  # type: ignore[type-arg]
+def _histogram(parts: Mapping[str, NDArray[Any]], row: int) -> Histogram:
     histogram = Histogram()
     histogram.counts = parts["counts"][row].copy()
     histogram.exponent, histogram.images = int(parts["exponents"][row]), int(parts["images"][row])

@@ -68,13 +68,10 @@ def uneven(*, relu6: bool = False, seed: int = 0) -> onnx.ModelProto:
     """A dense, a depthwise and a dense convolution, whose channels differ in size by far."""
     rng = np.random.default_rng(seed)
     scale = np.geomspace(0.05, 20.0, 8).astype(np.float32).reshape(8, 1, 1, 1)
-    act = (
-        [node("Clip", ["{}", "low", "high"], ["{}"], "{}")] if relu6 else [node("Relu", ["{}"], ["{}"], "{}")]
-    )
 
     def activation(source: str, name: str) -> onnx.NodeProto:
         inputs = [source, "low", "high"] if relu6 else [source]
-        return node(act[0].op_type, inputs, [name], name)
+        return node("Clip" if relu6 else "Relu", inputs, [name], name)
 
     return networks.graph(
         [
@@ -223,8 +220,7 @@ def test_sensitivity_is_what_one_layer_alone_does() -> None:
     names = [form.graph.label(w.node) for w in form.plan.weighted]
     rules = replace(RULES, integer_outputs=False, integer_operators=frozenset(), gates=frozenset())
     for layer in found:
-        plan = make_plan(form.graph, rules, keep=frozenset(names) - {layer.name})
-        alone = replace(form, plan=plan, rules=rules).model()
+        alone = form_of(model, rules, frozenset(names) - {layer.name}).model()
         truth = float(((run(alone, images) - wanted) ** 2).sum() / (wanted**2).sum())
         assert layer.divergence == pytest.approx(truth, rel=0.6, abs=1e-6), layer.name
         assert 5.0 < layer.sqnr_db < 80.0
