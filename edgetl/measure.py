@@ -61,20 +61,26 @@ def run(
 ) -> MeasureRecord:
     """Measure the candidates and the teacher and choose the default.
 
+    A variant whose target is not this machine is scored with its quantization simulated in float32, as the target
+    computes it, and timed like all.
+
     Returns:
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
     from edgetl.bench.machine import describe
+    from edgetl.quantize.score import integers_run_here, simulated
     from edgetl.runtime.onnx_backend import OnnxBackend
     from edgetl.train.sets import open_sets
 
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
+    elsewhere = {c.name: c.onnx for c in inputs.candidates if not integers_run_here(c.target)}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as task:
         for name, backend in backends.items():
-            val = _score(backend.run, sets.val.pixels, sets.val.labels, inputs)
-            test = _score(backend.run, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            run_batch = backend.run if name not in elsewhere else simulated(elsewhere[name])
+            val = _score(run_batch, sets.val.pixels, sets.val.labels, inputs)
+            test = _score(run_batch, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
             scores[name] = (val, test)
             task.advance(note=f"{name} {val.top1:.1%}")
     latencies = _time(inputs, bench, {name: backend.run for name, backend in backends.items()}, progress)
@@ -114,7 +120,8 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
 
     Variants as fast as the fastest within the measurement (the 95% interval of the ratio of medians, paired
     bootstrap, reaches 1.02 or less) count as equally fast; of those the smallest file ships. But a variant that is
-    slower than float32 beyond the measurement's uncertainty (the interval lies above 1) never ships, however little.
+    slower than float32 beyond the measurement's uncertainty (the interval lies above 1) never ships, however little,
+    and one that is made for another machine is not judged here.
 
     Args:
         variants: at least one measured variant, with raw samples of interleaved calls.
@@ -124,9 +131,12 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     Returns:
         (name, whether the floor is met, the reason in one sentence).
     """
-    kept = [v for v in variants if _value(v.val, metric) >= floor]
+    from edgetl.quantize.score import integers_run_here
+
+    here = [v for v in variants if integers_run_here(v.target)] or list(variants)
+    kept = [v for v in here if _value(v.val, metric) >= floor]
     if not kept:
-        best = max(variants, key=lambda v: (_value(v.val, metric), -v.latency.p50_ms))
+        best = max(here, key=lambda v: (_value(v.val, metric), -v.latency.p50_ms))
         reason = (
             f"no variant keeps {metric} {floor:.1%} on the validation split; "
             f"{best.name} comes nearest with {_value(best.val, metric):.1%}"
@@ -143,7 +153,8 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
         f"{chosen.name} is {why} that keeps {metric} {floor:.1%} on the validation split: "
         f"{chosen.latency.p50_ms:.2f} ms at {_value(chosen.val, metric):.1%}"
     )
-    others = [_why_not(v, kept, level, metric) for v in variants if v is not chosen]
+    others = [_why_not(v, kept, level, metric) for v in here if v is not chosen]
+    others += [f"{v.name} is made for {v.target}, not for this machine" for v in variants if v not in here]
     return chosen.name, True, "; ".join([reason, *others])
 
 

@@ -376,6 +376,7 @@ class _Run:
         from edgetl import ship
 
         config = self.recipe.bundle
+        quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
         inputs = ship.ShipInputs(
             name=self.recipe.name,
             measured=self.records[Stage.MEASURE],
@@ -384,11 +385,17 @@ class _Run:
             run_dir=self.dir,
             recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
             seed=self.recipe.seed,
+            calibration_sha256=quantized.calibration_key if quantized else "",
         )
         return self.cache.run(
             "bundle",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_json(inputs.measured), inputs.recipe_sha256],
+            inputs=[
+                *self._base_inputs(),
+                sha256_json(inputs.measured),
+                inputs.recipe_sha256,
+                inputs.calibration_sha256,
+            ],
             kind=BundleRecord,
             outputs=lambda r: [r.path],
             work=lambda out: ship.run(config, inputs, out=out, progress=self.progress),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,13 @@ def test_a_variant_a_little_slower_than_float_beyond_doubt_never_ships() -> None
     name, met, reason = choose([fp32, int8], Metric.TOP1, 0.95)
     assert (name, met) == ("fp32", True)
     assert reason.endswith("int8 is slower (2.02 ms)")
+
+
+def test_a_variant_for_another_machine_is_not_judged_here() -> None:
+    engine = replace(_variant("int8", 97, 0.5), name="int8-tensorrt", target="tensorrt")
+    name, met, reason = choose([_variant("fp32", 97, 2.0), engine], Metric.TOP1, 0.95)
+    assert (name, met) == ("fp32", True)
+    assert reason.endswith("int8-tensorrt is made for tensorrt, not for this machine")
 
 
 def test_a_fast_variant_below_the_floor_does_not_ship() -> None:

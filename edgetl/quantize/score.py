@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def integers_run_here(target: str) -> bool:
             return machine in _X86
         case "cpu-arm":
             return machine in _ARM
-        case "tensorrt" | "tensorrt-rtx" | "openvino":
+        case "tensorrt" | "tensorrt-rtx" | "openvino" | "gpu":
             return False
         case _:
             return True
@@ -84,6 +84,18 @@ def open_session(
         )
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+
+
+def simulated(path: Path) -> Callable[[Array], Array]:
+    """A model as a function from a batch to logits, its quantization carried out in float32."""
+    session = open_session(path, integers=False)
+    source = session.get_inputs()[0].name
+
+    def run(batch: Array) -> Array:
+        found: Array = session.run(None, {source: batch})[0]
+        return found
+
+    return run
 
 
 def logits(
