@@ -328,8 +328,9 @@ class QuantizedVariant:
 class QuantizeRecord:
     """The quantized models of a run.
 
-    `metric` names the scores; `floor` is `float_score` less the allowed drop. `calibration_key` is the hash over the
-    float model, the images and their preprocessing from which the ranges come. `notes` say what was not done and why.
+    `metric` names the scores; `floor` is `float_score` less the allowed drop, one image at least. `calibration_key` is
+    the hash over the float model, the images and their preprocessing from which the ranges come. `notes` say what was
+    not done and why.
     """
 
     variants: tuple[QuantizedVariant, ...]

@@ -31,7 +31,7 @@ class Recovered:
     """The best that was found for a target: how, its score, all tries, and what could not be tried."""
 
     form: Form
-    how: Recovery
+    how: str
     score: float
     attempts: tuple[RecoveryAttempt, ...]
     notes: tuple[str, ...]
@@ -80,21 +80,24 @@ class Climb:
         automatic = self.config.recovery is Recovery.AUTO
         rungs = _LADDER if automatic else (self.config.recovery,)
         base = self.calibration.form(model, rules)
-        best: tuple[float, Recovery, Form] | None = None
+        best: tuple[float, str, Form] | None = None
         attempts: list[RecoveryAttempt] = []
+        start = ""
         for rung in rungs:
             if automatic and not self._possible(rung, base):
                 continue
             form = self._tried(rung, base, model)
-            score = self.score(form.model(), rules.target)
-            attempts.append(RecoveryAttempt(target=rules.target, name=rung, score=score))
+            if best is not None and form is best[2]:
+                continue  # there was nothing to equalise
+            name, score = f"{start}{rung}", self.score(form.model(), rules.target)
+            attempts.append(RecoveryAttempt(target=rules.target, name=name, score=score))
             self.progress.message(
                 f"{rules.target}: {_NAMES[rung]} scores {score:.2%}, floor {self.floor:.2%}"
             )
             if best is None or score > best[0]:
-                best = (score, rung, form)
+                best = (score, name, form)
                 if rung is Recovery.EQUALISE:
-                    base = form
+                    base, start = form, "equalise + "
             if score >= self.floor:
                 break
         assert best is not None

@@ -109,7 +109,7 @@ def run(
         calibration=shared,
         score=scorer,
         train=_trainer(config, inputs, out, progress),
-        floor=float_score - config.max_drop,
+        floor=float_score - max(config.max_drop, 1.0 / len(scorer.labels)),
         seed=inputs.seed,
         progress=progress,
     )
@@ -235,7 +235,7 @@ class _Stage:
         target: str,
         model: onnx.ModelProto,
         score: float,
-        how: Recovery,
+        how: str,
         form: Form | None,
         left: tuple[str, ...] = (),
     ) -> None:
@@ -251,7 +251,7 @@ class _Stage:
                 onnx=f"{self.out.name}/{file}",
                 sha256=sha256_bytes(content),
                 size_bytes=len(content),
-                recovery=str(how),
+                recovery=how,
                 score=score,
                 quantized_nodes=len(plan.weighted) + len(plan.integer) if plan else 0,
                 left_in_float=plan.left_in_float if plan else left,

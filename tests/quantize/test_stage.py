@@ -68,7 +68,9 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     assert (variant.name, variant.precision, variant.target) == ("int8-cpu-x86", "int8", "cpu-x86")
     assert (record.method, record.metric, variant.recovery) == ("percentile 99.99", "top1", "none")
     assert record.calibration_images == 20
-    assert record.floor == record.float_score - 0.005
+    assert (
+        record.floor == record.float_score - 1 / 9
+    )  # one of the validation images, more than quantize.max_drop
     assert [(a.target, a.name, a.score) for a in record.attempts] == [("cpu-x86", "none", variant.score)]
     assert variant.quantized_nodes >= 9
     assert variant.left_in_float == ()
