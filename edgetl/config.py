@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
 
 from edgetl.errors import ConfigError
 from edgetl.preprocess import Interpolation, Resize
@@ -118,12 +118,33 @@ class DistillLoss(StrEnum):
 
 
 class Target(StrEnum):
-    """What the quantized model will run on; it decides the form of quantization."""
+    """What the quantized model will run on; it decides the form of quantization.
+
+    `cpu-x86` is right on every x86 CPU; `cpu-x86-vnni` is finer, and right on those with AVX-512 VNNI or AVX-VNNI only.
+    """
 
     CPU_X86 = "cpu-x86"
+    CPU_X86_VNNI = "cpu-x86-vnni"
     CPU_ARM = "cpu-arm"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+    OPENVINO = "openvino"
+
+
+class Recovery(StrEnum):
+    """What is done about accuracy that quantization cost.
+
+    `equalise`: cross-layer equalisation; `bias`: bias correction; `adaround`: learned rounding of weights, with bias
+    correction; `qat`: quantization-aware training, guided by the teacher; `auto`: these in this order, each only where
+    those before fall below the floor.
+    """
+
+    NONE = "none"
+    EQUALISE = "equalise"
+    BIAS = "bias"
+    ADAROUND = "adaround"
+    QAT = "qat"
+    AUTO = "auto"
 
 
 class Calibrator(StrEnum):
@@ -142,6 +163,13 @@ class Metric(StrEnum):
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
+
+
+def _listed(value: object) -> object:
+    """One value as a list; a list without repetitions."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
 
 
 class _Section(BaseModel):
@@ -313,18 +341,32 @@ class ExportConfig(_Section):
 
 
 class QuantizeConfig(_Section):
-    """INT8 by static calibration, made for a target."""
+    """INT8 by static calibration, made for its targets."""
 
     enabled: bool = True
     """Off: the bundle holds float32 alone."""
-    target: Target = Target.CPU_X86
-    """What the model will run on."""
+    target: Annotated[tuple[Target, ...], BeforeValidator(_listed), Field(min_length=1)] = (Target.CPU_X86,)
+    """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant."""
     calibrator: Calibrator = Calibrator.PERCENTILE
     """Estimator of activation ranges."""
     percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.99
     """For `percentile`: the share of values, in per cent, that the range covers."""
     images: Count = 256
     """Calibration images, drawn evenly from the classes of the training split."""
+    recovery: Recovery = Recovery.AUTO
+    """What is done about accuracy that quantization cost: `none`, `equalise`, `bias`, `adaround`, `qat` or `auto`."""
+    max_drop: Fraction = 0.005
+    """INT8 may score so much less than the float export on the validation split (or one image less, where that is
+    more): until then `auto` climbs, and where it cannot, the most sensitive layers stay in float."""
+    qat_epochs: Count = 2
+    """For `qat`: epochs."""
+    qat_lr: Positive = 1e-4
+    """For `qat`: peak learning rate (AdamW, warm-up, cosine)."""
+
+    @field_serializer("target")
+    def _plain(self, target: tuple[Target, ...]) -> str | list[str]:
+        """One target is written as it is typed."""
+        return str(target[0]) if len(target) == 1 else [str(t) for t in target]
 
 
 class BenchConfig(_Section):

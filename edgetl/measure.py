@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.01
 """Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
 
+FLOAT = "fp32"
+"""The precision that others are held against."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -58,6 +61,9 @@ def run(
 ) -> MeasureRecord:
     """Measure the candidates and the teacher and choose the default.
 
+    A variant whose target is not this machine is scored with its quantization simulated in float32, as the target
+    computes it, and timed like all.
+
     Returns:
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
@@ -69,11 +75,12 @@ def run(
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as task:
-        for name, backend in backends.items():
-            val = _score(backend, sets.val.pixels, sets.val.labels, inputs)
-            test = _score(backend, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
-            scores[name] = (val, test)
-            task.advance(note=f"{name} {val.top1:.1%}")
+        for c in inputs.candidates:
+            logits_of = runner(backends[c.name], c.onnx, c.target, inputs.spec)
+            val = _score(logits_of, sets.val.pixels, sets.val.labels, inputs)
+            test = _score(logits_of, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            scores[c.name] = (val, test)
+            task.advance(note=f"{c.name} {val.top1:.1%}")
     latencies = _time(inputs, bench, backends, progress)
     variants = tuple(
         VariantScore(
@@ -111,7 +118,9 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     """Choose the fastest measured variant that keeps the floor; the most accurate one where none does.
 
     Variants as fast as the fastest within the measurement (the 95% interval of the ratio of medians, paired
-    bootstrap, reaches 1.02 or less) count as equally fast; of those the smallest file ships.
+    bootstrap, reaches 1.02 or less) count as equally fast; of those the smallest file ships. But a variant that is
+    slower than float32 beyond the measurement's uncertainty (the interval lies above 1) never ships, however little,
+    and one that is made for another machine is not judged here.
 
     Args:
         variants: at least one measured variant, with raw samples of interleaved calls.
@@ -121,33 +130,42 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     Returns:
         (name, whether the floor is met, the reason in one sentence).
     """
-    kept = [v for v in variants if _value(v.val, metric) >= floor]
+    from edgetl.bench.statistics import EQUAL
+    from edgetl.quantize.score import integers_run_here
+
+    here = [v for v in variants if integers_run_here(v.target)] or list(variants)
+    kept = [v for v in here if _value(v.val, metric) >= floor]
     if not kept:
-        best = max(variants, key=lambda v: (_value(v.val, metric), -v.latency.p50_ms))
+        best = max(here, key=lambda v: (_value(v.val, metric), -v.latency.p50_ms))
         reason = (
             f"no variant keeps {metric} {floor:.1%} on the validation split; "
             f"{best.name} comes nearest with {_value(best.val, metric):.1%}"
         )
         return best.name, False, reason
     fastest = min(kept, key=lambda v: v.latency.p50_ms)
-    level = [v for v in kept if v is fastest or _as_fast(v, fastest)]
+    level = [v for v in kept if v is fastest or _as_fast(v, fastest, EQUAL)]
+    floats = [v for v in kept if v.precision == FLOAT]
+    reference = min(floats, key=lambda v: v.latency.p50_ms, default=fastest)
+    level = [v for v in level if v.precision == FLOAT or _as_fast(v, reference, 1.0)] or [reference]
     chosen = min(level, key=lambda v: (v.size_bytes, v.latency.p50_ms))
     why = "the fastest variant" if len(level) == 1 else "the smallest of the equally fast variants"
     reason = (
         f"{chosen.name} is {why} that keeps {metric} {floor:.1%} on the validation split: "
         f"{chosen.latency.p50_ms:.2f} ms at {_value(chosen.val, metric):.1%}"
     )
-    others = [_why_not(v, kept, level, metric) for v in variants if v is not chosen]
+    others = [_why_not(v, kept, level, metric) for v in here if v is not chosen]
+    others += [f"{v.name} is made for {v.target}, not for this machine" for v in variants if v not in here]
     return chosen.name, True, "; ".join([reason, *others])
 
 
-def _as_fast(variant: VariantScore, fastest: VariantScore) -> bool:
-    from edgetl.bench.statistics import EQUAL, median_ratio
+def _as_fast(variant: VariantScore, fastest: VariantScore, limit: float) -> bool:
+    """Whether the 95% interval of the ratio of medians reaches down to `limit`."""
+    from edgetl.bench.statistics import median_ratio
 
     mine, best = variant.latency.samples_ms, fastest.latency.samples_ms
     if len(mine) < 2 or len(mine) != len(best):
         return variant.latency.p50_ms <= fastest.latency.p50_ms
-    return median_ratio(best, mine, paired=True).low <= EQUAL
+    return median_ratio(best, mine, paired=True).low <= limit
 
 
 def _why_not(
@@ -164,8 +182,22 @@ def _value(evaluation: Evaluation, metric: Metric) -> float:
     return float(getattr(evaluation, metric.value))
 
 
+def runner(
+    backend: OnnxBackend, file: Path, target: str, spec: PreprocessSpec
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A variant as a function from pixels (N, S, S, 3) uint8 to logits (N, C), computed as its target would."""
+    from edgetl.preprocess import normalise
+    from edgetl.quantize.score import integers_run_here, simulated
+    from edgetl.runtime.backend import run_pixels
+
+    if integers_run_here(target):
+        return lambda pixels: run_pixels(backend, pixels, spec)
+    run, inside = simulated(file), backend.input.dtype == "uint8"
+    return lambda pixels: run(pixels if inside else normalise(pixels, spec))
+
+
 def _score(
-    backend: OnnxBackend,
+    logits_of: Callable[[np.ndarray], np.ndarray],
     pixels: np.ndarray,
     labels: np.ndarray,
     inputs: MeasureInputs,
@@ -173,9 +205,8 @@ def _score(
     import numpy as np
 
     from edgetl.metrics import evaluate
-    from edgetl.runtime.backend import run_pixels
 
-    logits = [run_pixels(backend, pixels[i : i + 32], inputs.spec) for i in range(0, len(pixels), 32)]
+    logits = [logits_of(pixels[i : i + 32]) for i in range(0, len(pixels), 32)]
     return evaluate(labels, np.concatenate(logits), inputs.index.labels)
 
 

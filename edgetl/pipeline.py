@@ -329,12 +329,12 @@ class _Run:
 
         config = self.recipe.export
         student = self.dir / self.records[Stage.DISTILL].checkpoint
-        target = self.recipe.quantize.target
-        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=self.spec, target=target)
+        targets = self.recipe.quantize.target
+        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=self.spec, targets=targets)
         return self.cache.run(
             "export",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_file(student), target],
+            inputs=[*self._base_inputs(), sha256_file(student), targets],
             kind=ExportRecord,
             outputs=lambda r: [r.onnx, r.half_weights],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -347,15 +347,32 @@ class _Run:
         if not config.enabled:
             return None, False
         exported: ExportRecord = self.records[Stage.EXPORT]
-        inputs = stage.QuantizeInputs(
-            onnx=self.dir / exported.onnx, index=self.index, spec=self.spec, seed=self.recipe.seed
+        distill, metric = self.recipe.distill, self.recipe.bundle.metric
+        guide = stage.Guide(
+            teacher=self._teacher,
+            batch_size=self.recipe.train.batch_size,
+            temperature=distill.temperature,
+            soft_weight=distill.soft_weight,
+            loss=distill.loss,
+            augment=distill.augment,
         )
+        inputs = stage.QuantizeInputs(
+            onnx=self.dir / exported.onnx,
+            index=self.index,
+            spec=self.spec,
+            seed=self.recipe.seed,
+            pixels_dir=self.pixels_dir,
+            cache_dir=self.dir / "calibration",
+            metric=metric,
+            guide=guide,
+        )
+        learning = [sha256_file(self._teacher), guide.batch_size, distill.temperature, distill.soft_weight]
         return self.cache.run(
             "quantize",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), exported.sha256],
+            inputs=[*self._base_inputs(), exported.sha256, metric, *learning, distill.loss, distill.augment],
             kind=QuantizeRecord,
-            outputs=lambda r: [r.onnx, r.calibration],
+            outputs=lambda r: [*(v.onnx for v in r.variants), r.calibration],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -375,14 +392,9 @@ class _Run:
                 onnx=self.dir / exported.half_weights,
             ),
         ]
-        if quantized:
+        for v in quantized.variants if quantized else ():
             candidates.append(
-                Candidate(
-                    name=f"int8-{quantized.target}",
-                    precision="int8",
-                    target=quantized.target,
-                    onnx=self.dir / quantized.onnx,
-                )
+                Candidate(name=v.name, precision=v.precision, target=v.target, onnx=self.dir / v.onnx)
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),
@@ -432,6 +444,7 @@ class _Run:
         from edgetl import ship
 
         config = self.recipe.bundle
+        quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
         inputs = ship.ShipInputs(
             name=self.recipe.name,
             measured=self.records[Stage.MEASURE],
@@ -440,11 +453,17 @@ class _Run:
             run_dir=self.dir,
             recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
             seed=self.recipe.seed,
+            calibration_sha256=quantized.calibration_key if quantized else "",
         )
         return self.cache.run(
             "bundle",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_json(inputs.measured), inputs.recipe_sha256],
+            inputs=[
+                *self._base_inputs(),
+                sha256_json(inputs.measured),
+                inputs.recipe_sha256,
+                inputs.calibration_sha256,
+            ],
             kind=BundleRecord,
             outputs=lambda r: [r.path],
             work=lambda out: ship.run(config, inputs, out=out, progress=self.progress),

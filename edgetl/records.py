@@ -286,18 +286,70 @@ class ExportRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeRecord:
-    """An INT8 ONNX model. `left_in_float` lists `node (operator): reason`."""
+class LayerSensitivity:
+    """What quantizing one layer alone costs.
 
+    `sqnr_db` is the power of its output over that of its quantization noise, in decibels; `divergence` the power that
+    the noise has at the logits over that of the logits, to first order.
+    """
+
+    name: str
+    operator: str
+    sqnr_db: float
+    divergence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryAttempt:
+    """One try for a target and the validation score that it gave, in 0..1."""
+
+    target: str
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedVariant:
+    """A quantized ONNX model. `precision` is `int8`, `mixed` or `fp16`.
+
+    `left_in_float` lists `node (operator): reason`.
+
+    `recovery` names what was done about lost accuracy, `score` is the validation score as the target computes it:
+    by integer kernels where this machine has the target's, else with the quantization simulated in float32.
+    """
+
+    name: str
+    precision: str
+    target: str
     onnx: str
     sha256: str
     size_bytes: int
-    target: str
-    method: str
-    calibration: str
-    calibration_images: int
+    recovery: str
+    score: float
     quantized_nodes: int
     left_in_float: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRecord:
+    """The quantized models of a run.
+
+    `metric` names the scores; `floor` is `float_score` less the allowed drop, one image at least. `calibration_key` is
+    the hash over the float model, the images and their preprocessing from which the ranges come. `notes` say what was
+    not done and why.
+    """
+
+    variants: tuple[QuantizedVariant, ...]
+    metric: str
+    float_score: float
+    floor: float
+    method: str
+    calibration: str
+    calibration_key: str
+    calibration_images: int
+    attempts: tuple[RecoveryAttempt, ...]
+    sensitivity: tuple[LayerSensitivity, ...]
+    notes: tuple[str, ...]
     seconds: float
 
 

@@ -39,6 +39,7 @@ class ShipInputs:
     run_dir: Path
     recipe_sha256: str
     seed: int
+    calibration_sha256: str = ""
 
 
 def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progress = SILENT) -> BundleRecord:
@@ -75,6 +76,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
         provenance=Provenance(
             recipe_sha256=inputs.recipe_sha256,
             data_sha256=inputs.index.sha256,
+            calibration_sha256=inputs.calibration_sha256,
             git_commit=git_commit(),
             seed=inputs.seed,
             packages=packages(),
@@ -121,8 +123,8 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     import numpy as np
 
     from edgetl.bundle.golden import GoldenSet, encode_image
+    from edgetl.measure import runner
     from edgetl.preprocess import load_pixels
-    from edgetl.runtime.backend import run_pixels
     from edgetl.runtime.onnx_backend import OnnxBackend
 
     chosen = _spread(inputs.index.split("val"), config.golden_images)
@@ -130,9 +132,11 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     pixels = np.stack([load_pixels(content, inputs.spec) for content in images])
     logits = {}
     for variant in inputs.measured.variants:
-        with OnnxBackend(inputs.run_dir / variant.file, threads=1) as backend:
+        file = inputs.run_dir / variant.file
+        with OnnxBackend(file, threads=1) as backend:
+            logits_of = runner(backend, file, variant.target, inputs.spec)
             # One image a call, as the device's check runs them.
-            rows = [run_pixels(backend, pixels[i : i + 1], inputs.spec) for i in range(len(pixels))]
+            rows = [logits_of(pixels[i : i + 1]) for i in range(len(pixels))]
         logits[variant.name] = np.concatenate(rows)
     return GoldenSet(images=images, pixels=pixels, logits=logits)
 

@@ -85,7 +85,7 @@ def test_a_hopeless_section_gets_the_list() -> None:
         ({"train": {"epochs": 1.5}}, "train.epochs: input should be a valid integer"),
         (
             {"quantize": {"target": "gpu"}},
-            "quantize.target: input should be 'cpu-x86', 'cpu-arm', 'tensorrt'",
+            "quantize.target.0: input should be 'cpu-x86', 'cpu-x86-vnni', 'cpu-arm'",
         ),
         ({"prune": {"target_macs": 0.0}}, "prune.target_macs: input should be greater than 0"),
         ({"prune": {"target_macs": 1.0}}, "prune.target_macs: input should be less than 1"),
@@ -126,7 +126,13 @@ def test_all_errors_come_at_once() -> None:
         ("data.source=photos/my set", "data", "source", "photos/my set"),
         ("data.source='photos'", "data", "source", "photos"),
         ("data.source=a=b", "data", "source", "a=b"),
-        ("quantize.target=tensorrt", "quantize", "target", config.Target.TENSORRT),
+        ("quantize.target=tensorrt", "quantize", "target", (config.Target.TENSORRT,)),
+        (
+            "quantize.target=['cpu-x86', 'tensorrt', 'cpu-x86']",
+            "quantize",
+            "target",
+            (config.Target.CPU_X86, config.Target.TENSORRT),
+        ),
         ("preprocess.mean=[0.1, 0.2, 0.3]", "preprocess", "mean", (0.1, 0.2, 0.3)),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,22 @@ def test_a_variant_slower_than_float_never_ships() -> None:
     name, met, reason = choose([_variant("fp32", 97, 1.0), _variant("int8", 99, 1.1)], Metric.TOP1, 0.95)
     assert (name, met) == ("fp32", True)
     assert "int8 is slower (1.10 ms)" in reason
+
+
+def test_a_variant_a_little_slower_than_float_beyond_doubt_never_ships() -> None:
+    """1% slower in every pair of calls: within what counts as equally fast, but not within the uncertainty."""
+    fp32 = _variant("fp32", 97, 2.0, size_bytes=400, noise_ms=0.3)
+    int8 = _variant("int8", 97, 2.02, size_bytes=100, noise_ms=0.303)
+    name, met, reason = choose([fp32, int8], Metric.TOP1, 0.95)
+    assert (name, met) == ("fp32", True)
+    assert reason.endswith("int8 is slower (2.02 ms)")
+
+
+def test_a_variant_for_another_machine_is_not_judged_here() -> None:
+    engine = replace(_variant("int8", 97, 0.5), name="int8-tensorrt", target="tensorrt")
+    name, met, reason = choose([_variant("fp32", 97, 2.0), engine], Metric.TOP1, 0.95)
+    assert (name, met) == ("fp32", True)
+    assert reason.endswith("int8-tensorrt is made for tensorrt, not for this machine")
 
 
 def test_a_fast_variant_below_the_floor_does_not_ship() -> None:

@@ -38,7 +38,7 @@ def tiny_recipe(source: Path, **changes: dict[str, object]) -> Recipe:
         },
         "prune": {"target_macs": 0.8, "steps": 1, "recovery_epochs": 1, "max_drop": 0.9},
         "distill": {"epochs": 2},
-        "quantize": {"images": 12},
+        "quantize": {"images": 12, "max_drop": 0.9},
         "bench": {"threads": 1, "warmup": 2, "runs": 10},
         "bundle": {"max_drop": 0.9, "golden_images": 2},
     }

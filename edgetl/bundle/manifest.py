@@ -116,10 +116,15 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a bundle came from. `created` is empty by default, so that equal contents give an equal file."""
+    """Where a bundle came from. `created` is empty by default, so that equal contents give an equal file.
+
+    `calibration_sha256` covers the float model, the calibration images and their preprocessing; empty where nothing
+    was quantized.
+    """
 
     recipe_sha256: str = ""
     data_sha256: str = ""
+    calibration_sha256: str = ""
     git_commit: str = ""
     seed: int = 0
     packages: dict[str, str] = field(default_factory=dict)

@@ -30,12 +30,12 @@ _BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInputs:
-    """What the stage reads: the network's checkpoint, the images to compare on, their preprocessing, the target."""
+    """What the stage reads: the network's checkpoint, the images to compare on, their preprocessing, the targets."""
 
     checkpoint: Path
     index: DataIndex
     spec: PreprocessSpec
-    target: Target = Target.CPU_X86
+    targets: tuple[Target, ...] = (Target.CPU_X86,)
 
 
 def run(
@@ -58,7 +58,7 @@ def run(
             model,
             labels=inputs.index.labels,
             spec=inputs.spec,
-            opset=config.opset or opset_for(inputs.target),
+            opset=config.opset or opset_for(inputs.targets),
             dynamic_size=config.dynamic_size,
         )
         content = to_bytes(exported)

@@ -26,12 +26,12 @@ class Grid:
     Attributes:
         signed: int8, else uint8.
         symmetric: the zero point is the grid's middle (0 for int8) and the range is [-a, a].
-        narrow: int8 without -128, so that the grid itself is symmetric, as for weights.
+        limit: for weights: int8 within -limit..limit, so that the grid itself is symmetric; else all of the type.
     """
 
     signed: bool
     symmetric: bool
-    narrow: bool = False
+    limit: int | None = None
 
     @property
     def dtype(self) -> np.dtype[np.int8] | np.dtype[np.uint8]:
@@ -41,20 +41,24 @@ class Grid:
     @property
     def lowest(self) -> int:
         """The smallest integer."""
-        if not self.signed:
-            return 0
-        return -127 if self.narrow else -128
+        if self.limit is not None:
+            return -self.limit
+        return -128 if self.signed else 0
 
     @property
     def highest(self) -> int:
         """The largest integer."""
+        if self.limit is not None:
+            return self.limit
         return 127 if self.signed else 255
 
 
 UINT8 = Grid(signed=False, symmetric=False)
 INT8 = Grid(signed=True, symmetric=False)
 INT8_SYMMETRIC = Grid(signed=True, symmetric=True)
-INT8_WEIGHTS = Grid(signed=True, symmetric=True, narrow=True)
+INT8_WEIGHTS = Grid(signed=True, symmetric=True, limit=127)
+INT7_WEIGHTS = Grid(signed=True, symmetric=True, limit=64)
+"""Two products with an unsigned byte stay within 16 bits: 2 * 255 * 64 = 32640, below 32767."""
 
 
 @dataclass(frozen=True, kw_only=True)

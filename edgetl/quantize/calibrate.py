@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.errors import DataError, MissingDependencyError, ModelError
+from edgetl.errors import DataError, ModelError
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize.observers import Histogram
+from edgetl.quantize.score import check_shape, open_session
 
 Array = NDArray[np.float32]
 
@@ -42,19 +42,36 @@ def observe(
     """
     source = model.graph.input[0].name
     inner = [name for name in tensors if name != source]
-    session = _session(_with_outputs(model, inner), threads)
+    session = open_session(_with_outputs(model, inner), threads=threads)
     shape = tuple(session.get_inputs()[0].shape)
     histograms = {name: Histogram() for name in tensors}
     with progress.task("calibrate", images) as task:
         for batch in batches:
-            _check_shape(batch, shape)
+            check_shape(batch, shape)
             if source in histograms:
                 histograms[source].observe(batch)
-            for name, values in zip(inner, session.run(inner, {source: batch}), strict=True):
+            # Asked for no outputs, the engine would give all.
+            outputs = session.run(inner, {source: batch}) if inner else []
+            for name, values in zip(inner, outputs, strict=True):
                 histograms[name].observe(values)
             task.advance(len(batch))
     _check(histograms)
     return histograms
+
+
+def extents(model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Array]) -> dict[str, float]:
+    """The largest absolute value of each named tensor over all images.
+
+    Raises:
+        ModelError: the model does not load.
+        MissingDependencyError: onnxruntime is absent.
+    """
+    session, source = open_session(_with_outputs(model, tensors)), model.graph.input[0].name
+    found = dict.fromkeys(tensors, 0.0)
+    for batch in batches:
+        for name, values in zip(tensors, session.run(list(tensors), {source: batch}), strict=True):
+            found[name] = max(found[name], float(np.abs(values).max(initial=0.0)))
+    return found
 
 
 def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -67,34 +84,6 @@ def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelP
         if name not in present
     )
     return extended
-
-
-def _session(model: onnx.ModelProto, threads: int | None) -> Any:
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "Install it with: pip install 'edgetl[cpu]'") from error
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    # Between batches the cores belong to the histograms, not to waiting engine threads.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load the float model: {error}") from error
-
-
-def _check_shape(batch: Array, shape: tuple[object, ...]) -> None:
-    fits = batch.ndim == len(shape) and all(
-        not isinstance(wanted, int) or wanted == came
-        for wanted, came in zip(shape[1:], batch.shape[1:], strict=True)
-    )
-    if not fits or batch.dtype != np.float32:
-        raise DataError(
-            f"Calibration images have the shape {batch.shape} and type {batch.dtype}; the model's input is"
-            f" {shape} float32. Calibrate with the preprocessing that the model was exported with."
-        )
 
 
 def _check(histograms: dict[str, Histogram]) -> None:

@@ -22,7 +22,12 @@ _INT32_ROOM = 2.0**30
 
 
 def insert(
-    graph: Graph, plan: Plan, rules: TargetRules, activations: Mapping[str, Affine]
+    graph: Graph,
+    plan: Plan,
+    rules: TargetRules,
+    activations: Mapping[str, Affine],
+    *,
+    grids: Mapping[int, Affine] | None = None,
 ) -> onnx.ModelProto:
     """The quantized model; weights are stored as int8, so the file is about a quarter of the float one.
 
@@ -31,11 +36,13 @@ def insert(
         plan: what is quantized.
         rules: the target's.
         activations: parameters of every tensor in `plan.observed` and `plan.known`.
+        grids: node position -> parameters of its weights, for weights that stand on their grid already; the others'
+            cover their weights.
 
     Raises:
         ModelError: a weight is not finite.
     """
-    return _Writer(graph, plan, rules, activations).write()
+    return _Writer(graph, plan, rules, activations, grids or {}).write()
 
 
 @dataclass
@@ -44,6 +51,7 @@ class _Writer:
     plan: Plan
     rules: TargetRules
     activations: Mapping[str, Affine]
+    grids: Mapping[int, Affine]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
@@ -108,7 +116,7 @@ class _Writer:
         bias = self._value(weighted.bias) if weighted.bias else None
         integer_bias = bias is not None and self.rules.int32_bias
         try:
-            affine = for_weights(weights, self.rules.weights, weighted.axis)
+            affine = self.grids.get(weighted.node) or for_weights(weights, self.rules.weights, weighted.axis)
             if integer_bias and bias is not None:
                 affine = _with_room_for(bias, affine, float(source.scale))
         except ValueError as error:

@@ -1,52 +1,90 @@
-"""The quantize stage: `model-fp32.onnx` becomes `model-int8.onnx`, in the target's form."""
+"""The quantize stage: `model-fp32.onnx` becomes one quantized model for each target, in its form."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from edgetl.config import Calibrator, QuantizeConfig
-from edgetl.data import calibration
-from edgetl.data.calibration import CalibrationSet
-from edgetl.data.index import DataIndex
-from edgetl.errors import ModelError
-from edgetl.files import sha256_bytes, write_bytes
-from edgetl.preprocess import PreprocessSpec
-from edgetl.progress import SILENT, Progress
-from edgetl.quantize.affine import Affine, from_range
-from edgetl.quantize.calibrate import observe
-from edgetl.quantize.graph import Graph, load
-from edgetl.quantize.plan import Plan, make_plan
-from edgetl.quantize.qdq import insert
-from edgetl.quantize.ranges import estimate
-from edgetl.quantize.targets import TargetRules, rules_for
-from edgetl.records import QuantizeRecord
+import numpy as np
+import onnx
+from numpy.typing import NDArray
 
-FILE = "model-int8.onnx"
+from edgetl import metrics
+from edgetl.config import Augment, Calibrator, DistillLoss, Metric, QuantizeConfig, Recovery, Target
+from edgetl.data import calibration
+from edgetl.data.index import DataIndex
+from edgetl.data.pixels import open_pixels
+from edgetl.errors import DataError, ModelError
+from edgetl.files import sha256_bytes, write_bytes
+from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.progress import SILENT, Progress
+from edgetl.quantize import dynamic, half
+from edgetl.quantize.calibrate import extents
+from edgetl.quantize.form import Calibration, Form
+from edgetl.quantize.graph import Graph, load
+from edgetl.quantize.plan import make_plan
+from edgetl.quantize.recover import Climb, Recovered
+from edgetl.quantize.score import integers_run_here, logits
+from edgetl.quantize.targets import GPU_TARGETS, X86_TARGETS, rules_for
+from edgetl.records import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
+
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
-_BATCH = 8
+SENSITIVITY_IMAGES = 32
+FP16 = "fp16-gpu"
+DYNAMIC = "int8-dynamic"
+_SCORED = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """Whom quantization-aware training follows, and how: as in distillation."""
+
+    teacher: Path
+    batch_size: int
+    temperature: float
+    soft_weight: float
+    loss: DistillLoss
+    augment: Augment
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeInputs:
-    """What the stage reads: the float model, the images, their preprocessing, and the seed of the draw."""
+    """What the stage reads.
+
+    Attributes:
+        onnx: the float model.
+        index: the images and their splits.
+        spec: their preprocessing.
+        seed: of everything random.
+        pixels_dir: folder of decoded pixels, shared by the stages.
+        cache_dir: folder of kept calibrations.
+        metric: the score that is held to the floor.
+        guide: None rules quantization-aware training out.
+    """
 
     onnx: Path
     index: DataIndex
     spec: PreprocessSpec
     seed: int
+    pixels_dir: Path
+    cache_dir: Path
+    metric: Metric = Metric.TOP1
+    guide: Guide | None = None
 
 
 def run(
     config: QuantizeConfig, inputs: QuantizeInputs, *, out: Path, progress: Progress = SILENT
 ) -> QuantizeRecord:
-    """Draw a calibration set, observe the activations on it, and write the quantized model.
+    """Draw a calibration set, observe the activations on it once, and write a quantized model for each target.
 
     Raises:
-        DataError: there are no images to calibrate on, or they do not fit the model.
+        ConfigError: training is asked for and there is no teacher.
+        DataError: there are no images to calibrate or score on, or they do not fit the model.
         ModelError: the model cannot be quantized.
         StorageError: a file cannot be written.
     """
@@ -58,52 +96,257 @@ def run(
             f" Use {FEW_IMAGES} or more (quantize.images)."
         )
     calibration.save(chosen, out / MANIFEST, root=inputs.index.root)
-    graph, rules = Graph(load(inputs.onnx)), rules_for(config.target)
-    plan = make_plan(graph, rules)
-    if not plan.weighted:
-        reasons = "; ".join(plan.left_in_float[:3]) or "it has no convolution and no matrix product"
-        raise ModelError(f"Nothing in {inputs.onnx.name} can run in INT8 on {config.target}: {reasons}.")
-    activations = calibrated(graph, plan, rules, config, chosen, inputs.spec, progress=progress)
-    content = insert(graph, plan, rules, activations).SerializeToString(deterministic=True)
-    write_bytes(out / FILE, content)
-    return QuantizeRecord(
-        onnx=f"{out.name}/{FILE}",
-        sha256=sha256_bytes(content),
-        size_bytes=len(content),
-        target=str(config.target),
-        method=_method(config),
-        calibration=f"{out.name}/{MANIFEST}",
-        calibration_images=len(chosen.samples),
-        quantized_nodes=len(plan.weighted) + len(plan.integer),
-        left_in_float=plan.left_in_float,
-        seconds=time.monotonic() - start,
+    model = load(inputs.onnx)
+    for target in config.target:
+        _check_plan(Graph(model), target, inputs.onnx.name)
+    shared = Calibration(
+        config=config, images=chosen, spec=inputs.spec, folder=inputs.cache_dir, progress=progress
     )
-
-
-def calibrated(
-    graph: Graph,
-    plan: Plan,
-    rules: TargetRules,
-    config: QuantizeConfig,
-    images: CalibrationSet,
-    spec: PreprocessSpec,
-    *,
-    progress: Progress = SILENT,
-) -> dict[str, Affine]:
-    """Quantization parameters of every planned activation, from one pass over the images."""
-    histograms = observe(
-        graph.model,
-        plan.observed,
-        calibration.batches(images, spec, _BATCH, threads=os.cpu_count() or 1),
-        images=len(images.samples),
+    scorer = _Scorer(inputs, progress)
+    float_score = scorer(model, "any")
+    climb = Climb(
+        config=config,
+        calibration=shared,
+        score=scorer,
+        train=_trainer(config, inputs, out, progress),
+        floor=float_score - max(config.max_drop, 1.0 / len(scorer.labels)),
+        seed=inputs.seed,
         progress=progress,
     )
-    grid = rules.activations
-    ranges = {
-        name: estimate(histogram, config.calibrator, grid, percentile=config.percentile)
-        for name, histogram in histograms.items()
-    }
-    return {name: from_range(*span, grid) for name, span in (ranges | plan.known).items()}
+    return _Stage(config, climb, model, out).finish(
+        QuantizeRecord(
+            variants=(),
+            metric=inputs.metric,
+            float_score=float_score,
+            floor=climb.floor,
+            method=_method(config),
+            calibration=f"{out.name}/{MANIFEST}",
+            calibration_key=shared.key(model),
+            calibration_images=len(chosen.samples),
+            attempts=(),
+            sensitivity=(),
+            notes=(),
+            seconds=0.0,
+        ),
+        start,
+    )
+
+
+class _Stage:
+    """Makes the variants, one after the other."""
+
+    def __init__(self, config: QuantizeConfig, climb: Climb, model: onnx.ModelProto, out: Path) -> None:
+        self.config, self.climb, self.model, self.out = config, climb, model, out
+        self.notes: list[str] = []
+        self.variants: list[QuantizedVariant] = []
+        self.ranking: tuple[LayerSensitivity, ...] = ()
+
+    def finish(self, record: QuantizeRecord, start: float) -> QuantizeRecord:
+        """The record, with all that was made."""
+        attempts: list[RecoveryAttempt] = []
+        for number, target in enumerate(self.config.target):
+            recovered = self.climb.recover(self.model, rules_for(target))
+            attempts += recovered.attempts
+            self.notes += [note for note in recovered.notes if note not in self.notes]
+            self._keep_int8(target, recovered)
+            ranking = (
+                self._ranking(recovered.form) if number == 0 or recovered.score < self.climb.floor else ()
+            )
+            self.ranking = self.ranking or ranking
+            if recovered.score < self.climb.floor:
+                self._keep_mixed(target, recovered, ranking)
+        self._keep_half()
+        self._keep_dynamic()
+        return dataclasses.replace(
+            record,
+            variants=tuple(self.variants),
+            attempts=tuple(attempts),
+            sensitivity=self.ranking,
+            notes=tuple(self.notes),
+            seconds=time.monotonic() - start,
+        )
+
+    def _keep_int8(self, target: Target, recovered: Recovered) -> None:
+        form = recovered.form
+        model = form.model()
+        if target is Target.OPENVINO:
+            self.notes.append(_compiled_by_openvino(model))
+        if target is Target.CPU_X86_VNNI and not integers_run_here(target):
+            self.notes.append(
+                "This CPU is not known to have VNNI: int8-cpu-x86-vnni is scored with quantization simulated in"
+                " float32, and its latency here says nothing."
+            )
+        self._keep(f"int8-{target}", "int8", str(target), model, recovered.score, recovered.how, form)
+
+    def _keep_mixed(
+        self, target: Target, recovered: Recovered, ranking: tuple[LayerSensitivity, ...]
+    ) -> None:
+        mixed = self.climb.mix(recovered.form, ranking)
+        if mixed is None:
+            self.notes.append(
+                f"No mixed-precision model for {target}: leaving layers in float did not reach the floor of"
+                f" {self.climb.floor:.2%}."
+            )
+            return
+        self._keep(
+            f"mixed-{target}",
+            "mixed",
+            str(target),
+            mixed.form.model(),
+            mixed.score,
+            recovered.how,
+            mixed.form,
+        )
+        cost = {layer.name: layer.divergence for layer in ranking}
+        listed = ", ".join(f"{name} ({cost[name]:.2g})" for name in mixed.kept)
+        self.notes.append(
+            f"mixed-{target} keeps {len(mixed.kept)} of {len(ranking)} layers in float, those whose noise moves the"
+            f" logits most (share of the logits' power): {listed}."
+        )
+
+    def _keep_half(self) -> None:
+        if not set(self.config.target) & GPU_TARGETS:
+            return
+        graph = Graph(self.model)
+        seen = extents(
+            self.model, half.float_tensors(graph), self.climb.calibration.batches(SENSITIVITY_IMAGES)
+        )
+        model, kept = half.to_half(graph, seen)
+        self._keep(FP16, "fp16", "gpu", model, self.climb.score(model, "gpu"), Recovery.NONE, None, kept)
+
+    def _keep_dynamic(self) -> None:
+        if not set(self.config.target) & X86_TARGETS:
+            return
+        graph = Graph(self.model)
+        share = dynamic.linear_share(graph)
+        if share < dynamic.ENOUGH:
+            self.notes.append(
+                f"Dynamic INT8 was not made: {share:.0%} of the multiply-accumulates are products with weight"
+                f" matrices, and it suits from {dynamic.ENOUGH:.0%} on."
+            )
+            return
+        model = dynamic.to_dynamic(graph)
+        self._keep(DYNAMIC, "int8", "cpu-x86", model, self.climb.score(model, "cpu-x86"), Recovery.NONE, None)
+
+    def _keep(
+        self,
+        name: str,
+        precision: str,
+        target: str,
+        model: onnx.ModelProto,
+        score: float,
+        how: str,
+        form: Form | None,
+        left: tuple[str, ...] = (),
+    ) -> None:
+        content = model.SerializeToString(deterministic=True)
+        file = f"model-{name}.onnx"
+        write_bytes(self.out / file, content)
+        plan = form.plan if form else None
+        self.variants.append(
+            QuantizedVariant(
+                name=name,
+                precision=precision,
+                target=target,
+                onnx=f"{self.out.name}/{file}",
+                sha256=sha256_bytes(content),
+                size_bytes=len(content),
+                recovery=how,
+                score=score,
+                quantized_nodes=len(plan.weighted) + len(plan.integer) if plan else 0,
+                left_in_float=plan.left_in_float if plan else left,
+            )
+        )
+
+    def _ranking(self, form: Form) -> tuple[LayerSensitivity, ...]:
+        from edgetl.quantize.replay import unsupported
+        from edgetl.quantize.sensitivity import sensitivity
+
+        if unknown := unsupported(form.graph):
+            self.notes.append(f"Sensitivity was not measured: torch cannot run {', '.join(unknown)} here.")
+            return ()
+        images = self.climb.calibration.batches(SENSITIVITY_IMAGES)
+        return sensitivity(form.graph, form.plan, form.rules, form.activations, images, seed=self.climb.seed)
+
+
+class _Scorer:
+    """A model to its validation score, as its target computes it."""
+
+    def __init__(self, inputs: QuantizeInputs, progress: Progress) -> None:
+        samples = inputs.index.split("val")
+        if not samples:
+            raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
+        self.inputs, self.labels = inputs, np.array([s.label for s in samples], np.int64)
+        self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
+
+    def __call__(self, model: onnx.ModelProto, target: str) -> float:
+        scored = metrics.evaluate(
+            self.labels, logits(model, self._batches(), target=target), self.inputs.index.labels, resamples=0
+        )
+        return scored.macro_f1 if self.inputs.metric is Metric.MACRO_F1 else scored.top1
+
+    def _batches(self) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(self.pixels), _SCORED):
+            yield normalise(self.pixels[start : start + _SCORED], self.inputs.spec)
+
+
+def _trainer(
+    config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress: Progress
+) -> Callable[[Form], onnx.ModelProto] | None:
+    guide = inputs.guide
+    if guide is None:
+        return None
+
+    def train(form: Form) -> onnx.ModelProto:
+        from edgetl.quantize import aware
+
+        lessons = aware.Lessons(
+            teacher=guide.teacher,
+            index=inputs.index,
+            spec=inputs.spec,
+            pixels_dir=inputs.pixels_dir,
+            epochs=config.qat_epochs,
+            lr=config.qat_lr,
+            batch_size=guide.batch_size,
+            temperature=guide.temperature,
+            soft_weight=guide.soft_weight,
+            loss=guide.loss,
+            augment=guide.augment,
+            metric=inputs.metric,
+            seed=inputs.seed,
+            state=out / f"qat-{form.rules.target}.state",
+        )
+        return aware.train(form.graph, form.plan, form.rules, form.activations, lessons, progress=progress)
+
+    return train
+
+
+def _check_plan(graph: Graph, target: Target, name: str) -> None:
+    plan = make_plan(graph, rules_for(target))
+    if not plan.weighted:
+        reasons = "; ".join(plan.left_in_float[:3]) or "it has no convolution and no matrix product"
+        raise ModelError(f"Nothing in {name} can run in INT8 on {target}: {reasons}.")
+
+
+def _compiled_by_openvino(model: onnx.ModelProto) -> str:
+    """Compile the model where OpenVINO is installed; what came of it, in a sentence.
+
+    Raises:
+        ModelError: OpenVINO refuses the model.
+    """
+    if find_spec("openvino") is None:
+        return (
+            "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it:"
+            " pip install openvino"
+        )
+    import openvino
+
+    try:
+        core = openvino.Core()
+        core.compile_model(core.read_model(model.SerializeToString()), "CPU")
+    except Exception as error:
+        raise ModelError(f"OpenVINO refuses the quantized model: {str(error).strip()[:300]}") from error
+    return f"int8-openvino was compiled by OpenVINO {openvino.__version__.partition('-')[0]}."
 
 
 def _method(config: QuantizeConfig) -> str:

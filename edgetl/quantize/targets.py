@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import assert_never
 
 from edgetl.config import Target
-from edgetl.quantize.affine import INT8, INT8_SYMMETRIC, INT8_WEIGHTS, UINT8, Grid
+from edgetl.quantize.affine import INT7_WEIGHTS, INT8, INT8_SYMMETRIC, INT8_WEIGHTS, UINT8, Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class TargetRules:
     fused_operators: frozenset[str]
 
 
+GPU_TARGETS = frozenset({Target.TENSORRT, Target.TENSORRT_RTX})
+X86_TARGETS = frozenset({Target.CPU_X86, Target.CPU_X86_VNNI, Target.OPENVINO})
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 ACTIVATIONS = frozenset({"Relu", "Clip"})
 GATES = frozenset({"HardSigmoid", "HardSwish"})
@@ -63,17 +66,24 @@ MOVES = frozenset(
 def rules_for(target: Target) -> TargetRules:
     """The rules of a target.
 
-    `cpu-x86`, ONNX Runtime on AVX2, AVX-512 or VNNI. Activations uint8, weights int8 (U8S8): the dot-product
-    instruction (vpdpbusd) multiplies unsigned by signed bytes; signed activations take a detour that is 2 to
-    5 times slower than float32. Asymmetric, since after a ReLU all 256 levels are then used. Without VNNI
-    (AVX2, AVX-512BW) the kernel adds two products in 16 bits, which can saturate when both are near their
-    limits: on such a machine accuracy must be measured there. Bias int32, because only then ONNX Runtime
-    fuses DQ-Conv-Q into QLinearConv. Additions, products, concatenations, average pooling, Sigmoid and the
-    hard gates run on integers, so that a residual or squeeze-excite network is quantized once, at its input:
-    a float operator in between costs two conversions of its tensors and a change of layout.
+    `cpu-x86`, ONNX Runtime on any x86 CPU. Activations uint8, weights int8 (U8S8): the dot-product instruction
+    (vpdpbusd) multiplies unsigned by signed bytes; signed activations take a detour that is 2 to 5 times slower
+    than float32. Asymmetric, since after a ReLU all 256 levels are then used. Weights within -64..64: without
+    VNNI (AVX2, AVX-512BW) the kernel adds two products in 16 bits (vpmaddubsw), which saturate without a word
+    where both weights are large; within 64 they cannot. On EfficientNet-Lite0 on an AVX2 CPU the full 8 bits cost
+    2 points of top-1 through saturation, the seventh bit none; ONNX Runtime's own way out
+    (`session.x64quantprecision`) is as slow as float32 there. A bundle is run elsewhere than it was made, so this
+    is the default. Bias int32, because only then ONNX Runtime fuses DQ-Conv-Q into QLinearConv. Additions,
+    products, concatenations, average pooling, Sigmoid and the hard gates run on integers, so that a residual or
+    squeeze-excite network is quantized once, at its input: a float operator in between costs two conversions of
+    its tensors and a change of layout.
+
+    `cpu-x86-vnni`: the same with weights within -127..127, for CPUs that are known to have VNNI, where products are
+    summed in 32 bits.
 
     `cpu-arm`, ONNX Runtime on Arm64. Activations int8 asymmetric, weights int8 (S8S8): SDOT and SMMLA multiply
-    signed by signed bytes, and the fast kernels for symmetric weights want their zero point to be 0. A ReLU's
+    signed by signed bytes, and the fast kernels for symmetric weights want their zero point to be 0. Weights leave out
+    -128, so that two products fit in 16 bits also where SDOT is missing. A ReLU's
     output still uses all 256 levels, with zero point -128. The rest as on x86.
 
     `tensorrt` and `tensorrt-rtx`. int8 symmetric throughout: the parser refuses zero points other than 0, and
@@ -81,12 +91,17 @@ def rules_for(target: Target) -> TargetRules:
     alone, and on the shortcut of a residual addition but not on the convolution's side, so that convolution,
     addition and ReLU become one kernel (TensorRT documentation, "Q/DQ placement recommendations"). Pooling
     and pointwise operators stay in float; the builder moves Q/DQ over them where that is exact.
+
+    `openvino`: the grids of `cpu-x86`, since its kernels use the same instructions. Biases stay float, which its
+    import wants, and hard gates stay whole, which it fuses itself.
     """
     match target:
         case Target.CPU_X86:
-            return _onnxruntime(target, UINT8)
+            return _onnxruntime(target, UINT8, INT7_WEIGHTS)
+        case Target.CPU_X86_VNNI:
+            return _onnxruntime(target, UINT8, INT8_WEIGHTS)
         case Target.CPU_ARM:
-            return _onnxruntime(target, INT8)
+            return _onnxruntime(target, INT8, INT8_WEIGHTS)
         case Target.TENSORRT | Target.TENSORRT_RTX:
             return TargetRules(
                 target=target,
@@ -104,15 +119,19 @@ def rules_for(target: Target) -> TargetRules:
                 | MOVES_OF_FLOATS
                 | {"Concat", "AveragePool", "GlobalAveragePool"},
             )
+        case Target.OPENVINO:
+            return dataclasses.replace(
+                _onnxruntime(target, UINT8, INT7_WEIGHTS), int32_bias=False, gates=frozenset()
+            )
         case _:
             assert_never(target)
 
 
-def _onnxruntime(target: Target, activations: Grid) -> TargetRules:
+def _onnxruntime(target: Target, activations: Grid, weights: Grid) -> TargetRules:
     return TargetRules(
         target=target,
         activations=activations,
-        weights=INT8_WEIGHTS,
+        weights=weights,
         int32_bias=True,
         integer_outputs=True,
         absorb_activations=True,

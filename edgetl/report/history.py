@@ -19,6 +19,7 @@ from edgetl.report.markup import (
     table,
     tag,
 )
+from edgetl.report.quantization import quantized
 
 _SKIPPED_SHOWN = 50
 _CLASSES_OPEN = 30
@@ -154,29 +155,8 @@ def deployment(report: RunReport) -> Markup:
             ("SHA-256", tag("code", export.sha256)),
         ]
     )
-    parts = [tag("div", tag("h3", "ONNX export, float32"), exported)]
-    if quantize is not None:
-        listed = definitions(
-            [
-                ("File", quantize.onnx),
-                ("Size", units.bytes_(quantize.size_bytes)),
-                ("Made for", quantize.target),
-                ("Range estimator", quantize.method),
-                ("Calibration images", f"{quantize.calibration_images} of the training split"),
-                ("Calibration set", quantize.calibration),
-                (
-                    "Quantized nodes",
-                    f"{quantize.quantized_nodes}, left in float {len(quantize.left_in_float)}",
-                ),
-                ("SHA-256", tag("code", quantize.sha256)),
-            ]
-        )
-        kept = Markup("")
-        if quantize.left_in_float:
-            items = tag("ul", *(tag("li", tag("code", node)) for node in quantize.left_in_float))
-            kept = disclosure(f"{units.counted(len(quantize.left_in_float), 'node')} left in float", items)
-        parts.append(tag("div", tag("h3", "INT8 by static calibration"), listed, kept))
-    return columns(*parts)
+    parts = tag("div", tag("h3", "ONNX export, float32"), exported)
+    return Markup(parts + (quantized(quantize) if quantize is not None else ""))
 
 
 def data(report: RunReport) -> Markup:

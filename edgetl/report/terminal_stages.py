@@ -189,18 +189,32 @@ def _export(console: Console, record: ExportRecord) -> None:
 
 
 def _quantize(console: Console, record: QuantizeRecord) -> None:
+    lines = [
+        Line(
+            cells=(
+                v.name,
+                units.bytes_(v.size_bytes),
+                v.recovery,
+                units.percent(v.score),
+                str(v.quantized_nodes),
+                str(len(v.left_in_float)),
+            )
+        )
+        for v in record.variants
+    ]
+    heads = numbers("variant", "size", "recovery", f"val {record.metric}", "in INT8", "in float")
+    table(console, heads, lines)
     pairs(
         console,
         [
-            ("file", record.onnx),
-            ("size", units.bytes_(record.size_bytes)),
-            ("made for", record.target),
             ("range estimator", f"{record.method} on {units.counted(record.calibration_images, 'image')}"),
-            ("quantized nodes", str(record.quantized_nodes)),
+            ("in float", f"{units.percent(record.float_score)}, floor {units.percent(record.floor)}"),
             ("time", units.duration(record.seconds)),
         ],
     )
-    _listing(console, "Left in float", record.left_in_float)
+    for v in record.variants:
+        _listing(console, f"{v.name}: left in float", v.left_in_float)
+    _listing(console, "Notes", record.notes)
 
 
 def _counts_line(name: str, counts: Sequence[int], tone: Tone = "plain") -> Line:

@@ -64,6 +64,36 @@ def test_onnx_runtime_stays_on_integers_from_input_to_logits(tmp_path: Path) -> 
     }
 
 
+def test_two_products_fit_in_sixteen_bits_on_any_x86() -> None:
+    rules = rules_for(Target.CPU_X86)
+    assert 2 * rules.activations.highest * rules.weights.highest < 2**15
+    assert 2 * rules_for(Target.CPU_X86_VNNI).activations.highest * 127 >= 2**15
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the integer kernels of an x86 CPU")
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_largest_sums_do_not_saturate(kernel: int) -> None:
+    """Equal large weights and inputs: without VNNI, 8-bit weights would lose half of the sum without a word."""
+    large = np.full((8, 16, kernel, kernel), 0.5, np.float32)
+    model = networks.graph(
+        [
+            helper.make_node("Conv", ["images", "w"], ["a"], "first", pads=[kernel // 2] * 4),
+            helper.make_node("Conv", ["a", "v"], ["logits"], "last"),
+        ],
+        {"w": large, "v": np.full((4, 8, 1, 1), 0.25, np.float32)},
+        channels=16,
+    )
+    graph, rules = Graph(model), rules_for(Target.CPU_X86)
+    plan = make_plan(graph, rules)
+    top = 8.0 * kernel**2
+    activations = {
+        name: from_range(0.0, high, rules.activations) for name, high in (("images", 1.0), ("a", top))
+    }
+    images = np.ones((1, 16, 8, 8), np.float32)
+    got = _run(insert(graph, plan, rules, activations), images)
+    np.testing.assert_allclose(got, _run(model, images), rtol=0.01)
+
+
 @pytest.mark.parametrize("operator", ["HardSwish", "HardSigmoid", "Sigmoid"])
 @pytest.mark.parametrize("target", [Target.CPU_X86, Target.CPU_ARM])
 def test_gates_on_integers_are_right_to_a_step(operator: str, target: Target) -> None:

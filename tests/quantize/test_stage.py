@@ -2,16 +2,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import helper
+from PIL import Image
 
-from edgetl.config import Calibrator, DataConfig, QuantizeConfig, Target
+from edgetl.config import Calibrator, DataConfig, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex, build_index
-from edgetl.errors import DataError, ModelError
+from edgetl.errors import ConfigError, DataError, ModelError
 from edgetl.export.onnx import to_bytes
 from edgetl.files import sha256_file
 from edgetl.progress import SilentProgress
@@ -25,10 +27,12 @@ class _Listener(SilentProgress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.totals: list[int] = []
+        self.tasks: list[str] = []
 
     @contextmanager
     def task(self, description: str, total: int):
         self.totals.append(total)
+        self.tasks.append(description)
         with super().task(description, total) as task:
             yield task
 
@@ -41,24 +45,39 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> QuantizeInputs:
     root = tmp_path_factory.mktemp("quantize")
     (root / "model-fp32.onnx").write_bytes(to_bytes(networks.exported()))
     index = build_index(DataConfig(source=str(write_set(root / "set", {"train": 8, "val": 3}))), seed=0)
-    return QuantizeInputs(onnx=root / "model-fp32.onnx", index=index, spec=SPEC, seed=0)
+    return QuantizeInputs(
+        onnx=root / "model-fp32.onnx",
+        index=index,
+        spec=SPEC,
+        seed=0,
+        pixels_dir=root / "pixels",
+        cache_dir=root / "calibration",
+    )
 
 
 def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Path) -> None:
     out = tmp_path / "quantize"
     out.mkdir()
     listener = _Listener()
-    record = run(QuantizeConfig(images=20), inputs, out=out, progress=listener)
-    path = tmp_path / record.onnx
-    assert record.onnx == "quantize/model-int8.onnx"
+    record = run(QuantizeConfig(recovery=Recovery.NONE, images=20), inputs, out=out, progress=listener)
+    [variant] = record.variants
+    path = tmp_path / variant.onnx
+    assert variant.onnx == "quantize/model-int8-cpu-x86.onnx"
     assert record.calibration == "quantize/calibration.json"
-    assert (record.sha256, record.size_bytes) == (sha256_file(path), path.stat().st_size)
-    assert (record.target, record.method) == ("cpu-x86", "percentile 99.99")
+    assert (variant.sha256, variant.size_bytes) == (sha256_file(path), path.stat().st_size)
+    assert (variant.name, variant.precision, variant.target) == ("int8-cpu-x86", "int8", "cpu-x86")
+    assert (record.method, record.metric, variant.recovery) == ("percentile 99.99", "top1", "none")
     assert record.calibration_images == 20
-    assert record.quantized_nodes >= 9
-    assert record.left_in_float == ()
+    assert (
+        record.floor == record.float_score - 1 / 9
+    )  # one of the validation images, more than quantize.max_drop
+    assert [(a.target, a.name, a.score) for a in record.attempts] == [("cpu-x86", "none", variant.score)]
+    assert variant.quantized_nodes >= 9
+    assert variant.left_in_float == ()
+    assert len(record.sensitivity) == 7
+    assert record.notes[-1].startswith("Dynamic INT8 was not made: ")
     onnx.checker.check_model(path, full_check=True)
-    assert listener.totals == [20]
+    assert 20 in listener.totals
     assert listener.warnings == [
         "20 calibration images are few: ranges may miss what the device will see."
         " Use 100 or more (quantize.images)."
@@ -69,19 +88,92 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
 
 
 def test_the_same_seed_gives_the_same_file(inputs: QuantizeInputs, tmp_path: Path) -> None:
-    config = QuantizeConfig(images=9, calibrator=Calibrator.ENTROPY)
+    config = QuantizeConfig(recovery=Recovery.NONE, images=9, calibrator=Calibrator.ENTROPY)
     records = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         records.append(run(config, inputs, out=tmp_path / name))
-    assert records[0].sha256 == records[1].sha256
+    assert records[0].variants == tuple(
+        replace(v, onnx=f"one/{Path(v.onnx).name}") for v in records[1].variants
+    )
 
 
-@pytest.mark.parametrize("target", list(Target))
-def test_every_target_has_a_form(inputs: QuantizeInputs, tmp_path: Path, target: Target) -> None:
-    record = run(QuantizeConfig(images=6, target=target), inputs, out=tmp_path)
-    assert record.target == target.value
-    assert record.quantized_nodes >= 7
+def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    listener = _Listener()
+    own = replace(inputs, cache_dir=tmp_path / "calibration")
+    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=tuple(Target))
+    record = run(config, own, out=tmp_path, progress=listener)
+    int8 = [v for v in record.variants if v.precision == "int8"]
+    assert [v.target for v in int8] == [str(target) for target in Target]
+    assert all(v.quantized_nodes >= 7 for v in int8)
+    assert len({v.sha256 for v in int8}) == len(Target) - 1  # both TensorRTs have one form
+    assert [v.name for v in record.variants if v.precision == "fp16"] == ["fp16-gpu"]
+    assert listener.tasks.count("calibrate") == 1
+    again = run(config, own, out=tmp_path, progress=listener)
+    assert listener.tasks.count("calibrate") == 1
+    assert [v.sha256 for v in again.variants] == [v.sha256 for v in record.variants]
+    assert (tmp_path / "calibration" / f"{record.calibration_key}.npz").is_file()
+    run(config.model_copy(update={"images": 7}), own, out=tmp_path, progress=listener)
+    assert listener.tasks.count("calibrate") == 2
+
+
+@pytest.mark.parametrize(
+    ("installed", "told"), [(True, "was compiled by OpenVINO"), (False, "is not installed here")]
+)
+def test_openvino_compiles_its_form_where_it_is(
+    inputs: QuantizeInputs, tmp_path: Path, installed: bool, told: str
+) -> None:
+    if (find_spec("openvino") is not None) != installed:
+        pytest.skip("OpenVINO is not installed" if installed else "OpenVINO is installed")
+    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=(Target.OPENVINO,))
+    assert any(told in note for note in run(config, inputs, out=tmp_path).notes)
+
+
+def test_what_falls_below_the_floor_gets_a_mixed_variant(
+    inputs: QuantizeInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scorer that wants two convolutions in float."""
+
+    def convolutions(model: onnx.ModelProto) -> int:
+        integers = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+        return sum(n.op_type in ("Conv", "Gemm") and n.input[1] in integers for n in model.graph.node)
+
+    monkeypatch.setattr(
+        "edgetl.quantize.stage._Scorer.__call__", lambda self, model, target: float(convolutions(model) <= 5)
+    )
+    record = run(QuantizeConfig(recovery=Recovery.NONE, images=6), inputs, out=tmp_path)
+    int8, mixed = record.variants
+    assert (int8.score, mixed.score) == (0.0, 1.0)
+    assert (mixed.name, mixed.precision) == ("mixed-cpu-x86", "mixed")
+    kept = [line.partition(" (")[0] for line in mixed.left_in_float if "kept in float by name" in line]
+    assert set(kept) == {layer.name for layer in record.sensitivity[:2]}
+    [note] = [note for note in record.notes if note.startswith("mixed-cpu-x86 keeps 2 of 7 layers in float")]
+    assert kept[0] in note
+
+
+def test_images_that_show_nothing_are_refused(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    grey = Image.new("RGB", (32, 32), (128, 128, 128))
+    for number in range(9):
+        split = "train" if number < 6 else "val"
+        folder = tmp_path / "set" / split / str(number % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        grey.save(folder / f"{number}.png")
+    index = build_index(DataConfig(source=str(tmp_path / "set")), seed=0)
+    spec = replace(SPEC, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    with pytest.raises(DataError, match="Every pixel of the 1 calibration images is the same"):
+        run(QuantizeConfig(images=6), replace(inputs, index=index, spec=spec), out=tmp_path)
+
+
+def test_no_validation_images_is_an_error(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    train = tuple(sample for sample in inputs.index.samples if sample.split == "train")
+    index = DataIndex(inputs.index.root, inputs.index.labels, train, ())
+    with pytest.raises(DataError, match="has no validation images to score quantized models on"):
+        run(QuantizeConfig(images=6), replace(inputs, index=index), out=tmp_path)
+
+
+def test_training_wants_a_teacher(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quantize\.recovery = 'qat' needs a teacher to learn from"):
+        run(QuantizeConfig(images=6, recovery=Recovery.QAT), inputs, out=tmp_path)
 
 
 def test_no_training_images_is_an_error(inputs: QuantizeInputs, tmp_path: Path) -> None:
@@ -92,16 +184,22 @@ def test_no_training_images_is_an_error(inputs: QuantizeInputs, tmp_path: Path) 
 
 
 def test_another_preprocessing_is_refused(inputs: QuantizeInputs, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"\(6, 3, 24, 24\)"):
-        run(QuantizeConfig(images=6), replace(inputs, spec=replace(SPEC, size=24)), out=tmp_path)
-    assert not (tmp_path / "model-int8.onnx").exists()
+    with pytest.raises(
+        DataError, match=r"\(9, 3, 24, 24\) and type float32; the model's input is \('batch', 3, 32"
+    ):
+        run(
+            QuantizeConfig(recovery=Recovery.NONE, images=6),
+            replace(inputs, spec=replace(SPEC, size=24)),
+            out=tmp_path,
+        )
+    assert not list(tmp_path.glob("model-*.onnx"))
 
 
 def test_a_quantized_model_is_refused(inputs: QuantizeInputs, tmp_path: Path) -> None:
-    record = run(QuantizeConfig(images=6), inputs, out=tmp_path)
-    again = replace(inputs, onnx=tmp_path / Path(record.onnx).name)
-    with pytest.raises(ModelError, match=r"model-int8\.onnx is quantized already"):
-        run(QuantizeConfig(images=6), again, out=tmp_path)
+    record = run(QuantizeConfig(recovery=Recovery.NONE, images=6), inputs, out=tmp_path)
+    again = replace(inputs, onnx=tmp_path / Path(record.variants[0].onnx).name)
+    with pytest.raises(ModelError, match=r"model-int8-cpu-x86\.onnx is quantized already"):
+        run(QuantizeConfig(recovery=Recovery.NONE, images=6), again, out=tmp_path)
 
 
 def test_a_model_with_nothing_to_quantize_is_refused(inputs: QuantizeInputs, tmp_path: Path) -> None:

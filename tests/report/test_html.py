@@ -94,7 +94,7 @@ def test_slower_than_float_is_said(page):
 
 def test_pictures_are_told_to_screen_readers(page):
     pictures = page.all("svg")
-    assert len(pictures) == 12
+    assert len(pictures) == 16
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
     scatter = pictures[0]["aria-label"]
     assert scatter.startswith(

@@ -159,7 +159,7 @@ def cover(name: str, size: int, trt: Any) -> Row:
     """Take one classifier the whole way."""
     pictures = images(size, 8)
     network = lively(create(name, CLASSES, "none"), pictures)
-    opset = opset_for(Target.TENSORRT_RTX)
+    opset = opset_for((Target.TENSORRT_RTX,))
     started = time.monotonic()
     model = to_onnx(network, labels=LABELS, spec=PreprocessSpec(size=size), opset=opset)
     seconds = time.monotonic() - started

@@ -1,0 +1,117 @@
+"""Quantization-aware training: the exported graph's weights learn under simulated quantization.
+
+Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+section 3, on the graph that runs (batch norms folded), with activation ranges as calibrated and weight scales that
+follow the weights. The teacher guides it as in distillation. What comes out is the float graph with other weights,
+so it gets the same Q/DQ form as any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgetl.config import Augment, DistillLoss, Metric, Precision
+from edgetl.data.index import DataIndex
+from edgetl.distill.losses import soft_targets
+from edgetl.distill.teacher import load_for
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SILENT, Progress
+from edgetl.quantize.affine import Affine
+from edgetl.quantize.graph import Graph
+from edgetl.quantize.plan import Plan
+from edgetl.quantize.replay import Network
+from edgetl.quantize.targets import TargetRules
+from edgetl.train.loop import Fitting, fit
+from edgetl.train.sets import open_sets
+
+_WEIGHT_DECAY = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What the graph learns from, and how.
+
+    Attributes:
+        teacher: checkpoint of the guide.
+        index, spec, pixels_dir: the images.
+        epochs: passes.
+        lr: peak learning rate.
+        batch_size: images a step.
+        temperature, soft_weight, loss, augment: as in distillation.
+        metric: the epoch that is best by it on the validation split is kept.
+        seed: of everything random.
+        state: the file in which finished epochs are kept.
+    """
+
+    teacher: Path
+    index: DataIndex
+    spec: PreprocessSpec
+    pixels_dir: Path
+    epochs: int
+    lr: float
+    batch_size: int
+    temperature: float
+    soft_weight: float
+    loss: DistillLoss
+    augment: Augment
+    metric: Metric
+    seed: int
+    state: Path
+
+
+def train(
+    graph: Graph,
+    plan: Plan,
+    rules: TargetRules,
+    activations: Mapping[str, Affine],
+    lessons: Lessons,
+    *,
+    progress: Progress = SILENT,
+) -> onnx.ModelProto:
+    """The float model with weights that bear quantization. The given graph is not changed.
+
+    Raises:
+        ModelError: an operator is not known to the replay.
+        WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
+    """
+    teacher, _ = load_for(lessons.index.labels, lessons.teacher, "teacher")
+    network = Network(graph, plan, rules, activations)
+    sets = open_sets(lessons.index, lessons.spec, lessons.pixels_dir, progress)
+    fitting = Fitting(
+        phase=f"quantization-aware, {rules.target}",
+        epochs=lessons.epochs,
+        batch_size=lessons.batch_size,
+        lr=lessons.lr,
+        weight_decay=_WEIGHT_DECAY,
+        augment=lessons.augment,
+        seed=lessons.seed,
+        precision=Precision.FP32,
+        select=lessons.metric,
+    )
+    fit(
+        network,
+        fitting,
+        train=sets.train,
+        val=sets.val,
+        loss=soft_targets(teacher, lessons.temperature, lessons.soft_weight, loss=lessons.loss),
+        state=lessons.state,
+        progress=progress,
+    )
+    lessons.state.unlink(missing_ok=True)
+    return _with_values(graph, network.learned())
+
+
+def _with_values(graph: Graph, values: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph.model)
+    for tensor in copy.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+    return copy

@@ -1,0 +1,121 @@
+"""One quantization of a float model for a target, before it is written; and the calibration that all of them share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgetl.config import QuantizeConfig
+from edgetl.data import calibration
+from edgetl.data.calibration import CalibrationSet
+from edgetl.errors import DataError
+from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SILENT, Progress
+from edgetl.quantize import store
+from edgetl.quantize.affine import Affine, from_range
+from edgetl.quantize.calibrate import observe
+from edgetl.quantize.graph import Graph
+from edgetl.quantize.observers import Histogram
+from edgetl.quantize.plan import Plan, make_plan
+from edgetl.quantize.qdq import insert
+from edgetl.quantize.ranges import estimate
+from edgetl.quantize.targets import TargetRules, rules_for
+
+_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A float graph and how it is quantized; `grids` as in `qdq.insert`."""
+
+    graph: Graph
+    rules: TargetRules
+    plan: Plan
+    activations: Mapping[str, Affine]
+    grids: Mapping[int, Affine] = field(default_factory=dict)
+
+    def model(self) -> onnx.ModelProto:
+        """The model with its Q/DQ pairs."""
+        return insert(self.graph, self.plan, self.rules, self.activations, grids=self.grids)
+
+
+@dataclass
+class Calibration:
+    """Ranges of any float model's activations on one set of images.
+
+    Attributes:
+        config: estimator, percentile, targets.
+        images, spec: what is looked at.
+        folder: of the cache.
+        progress: where to report.
+    """
+
+    config: QuantizeConfig
+    images: CalibrationSet
+    spec: PreprocessSpec
+    folder: Path
+    progress: Progress = SILENT
+
+    def form(self, model: onnx.ModelProto, rules: TargetRules, *, keep: frozenset[str] = frozenset()) -> Form:
+        """Plan and calibrate; one pass over the images serves all targets of the recipe.
+
+        Raises:
+            DataError: there are no images, they do not fit the model, or show nothing.
+            ModelError: an activation is not finite.
+        """
+        graph = Graph(model)
+        plan = make_plan(graph, rules, keep=keep)
+        histograms = self._histograms(graph, plan)
+        grid, config = rules.activations, self.config
+        ranges = {
+            name: estimate(histograms[name], config.calibrator, grid, percentile=config.percentile)
+            for name in plan.observed
+        }
+        activations = {name: from_range(*span, grid) for name, span in (ranges | plan.known).items()}
+        return Form(graph=graph, rules=rules, plan=plan, activations=activations)
+
+    def key(self, model: onnx.ModelProto) -> str:
+        """The cache's key."""
+        return store.calibration_key(model, self.images, self.spec)
+
+    def batches(self, images: int) -> list[NDArray[np.float32]]:
+        """At most so many of the images, spread over the classes, in batches (n, 3, S, S) float32."""
+        samples = self.images.samples
+        count = min(images, len(samples))
+        chosen = tuple(samples[i * len(samples) // count] for i in range(count))
+        some = CalibrationSet(
+            samples=chosen,
+            seed=self.images.seed,
+            requested=count,
+            index_sha256=self.images.index_sha256,
+        )
+        return list(calibration.batches(some, self.spec, _BATCH, threads=os.cpu_count() or 1))
+
+    def _histograms(self, graph: Graph, plan: Plan) -> dict[str, Histogram]:
+        key = self.key(graph.model)
+        if (kept := store.load(self.folder, key, plan.observed)) is not None:
+            self.progress.message("calibration: taken from the cache")
+            return kept
+        every = [make_plan(graph, rules_for(target)).observed for target in self.config.target]
+        tensors = dict.fromkeys(name for names in (*every, plan.observed) for name in names)
+        found = observe(
+            graph.model,
+            tuple(tensors),
+            calibration.batches(self.images, self.spec, _BATCH, threads=os.cpu_count() or 1),
+            images=len(self.images.samples),
+            progress=self.progress,
+        )
+        source = found.get(graph.inputs[0])
+        if source is not None and source.low == source.high:
+            raise DataError(
+                f"Every pixel of the {source.images} calibration images is the same, so they show no range."
+                " Calibrate with real images."
+            )
+        store.save(found, self.folder, key)
+        return found

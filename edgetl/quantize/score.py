@@ -1,0 +1,133 @@
+"""Run a quantized model in ONNX Runtime, as this machine does it or as its target would.
+
+Integer kernels differ: on x86 without VNNI sums of products can saturate in 16 bits, which a model made for another
+CPU does not allow for. So a model that is not made for this machine is run with its Q/DQ pairs carried out in
+float32, which is what the pairs mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgetl.errors import DataError, MissingDependencyError, ModelError
+
+Array = NDArray[np.float32]
+_X86 = ("x86_64", "AMD64", "i386", "i686")
+_ARM = ("aarch64", "arm64")
+
+
+def integers_run_here(target: str) -> bool:
+    """Whether this machine's integer kernels do what `target` names; True for what is not tied to a CPU."""
+    machine = platform.machine()
+    match target:
+        case "cpu-x86-vnni":
+            return machine in _X86 and has_vnni()
+        case "cpu-x86":
+            return machine in _X86
+        case "cpu-arm":
+            return machine in _ARM
+        case "tensorrt" | "tensorrt-rtx" | "openvino" | "gpu":
+            return False
+        case _:
+            return True
+
+
+@functools.cache
+def has_vnni() -> bool:
+    """Whether the CPU is known to have AVX-512 VNNI or AVX-VNNI; False where the system does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def open_session(
+    model: onnx.ModelProto | bytes | Path, *, integers: bool = True, threads: int | None = None
+) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        model: the model, its bytes or its file.
+        integers: fuse Q/DQ pairs into integer kernels; else carry them out in float32.
+        threads: of the engine; all cores where None.
+
+    Raises:
+        ModelError: the model does not load.
+        MissingDependencyError: onnxruntime is absent.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependencyError("onnxruntime", "Install it with: pip install 'edgetl[cpu]'") from error
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Between batches the cores belong to the histograms, not to waiting engine threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+    try:
+        return ort.InferenceSession(
+            str(content) if isinstance(content, Path) else content,
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+
+
+def simulated(path: Path) -> Callable[[Array], Array]:
+    """A model as a function from a batch to logits, its quantization carried out in float32."""
+    session = open_session(path, integers=False)
+    source = session.get_inputs()[0].name
+
+    def run(batch: Array) -> Array:
+        found: Array = session.run(None, {source: batch})[0]
+        return found
+
+    return run
+
+
+def logits(
+    model: onnx.ModelProto | bytes | Path,
+    batches: Iterable[Array],
+    *,
+    target: str = "any",
+    threads: int | None = None,
+) -> Array:
+    """(N, C) logits of batches (n, 3, S, S) float32, as the target would give them.
+
+    Raises:
+        DataError: the images do not fit the model.
+        ModelError: the model does not load.
+    """
+    session = open_session(model, integers=integers_run_here(target), threads=threads)
+    source = session.get_inputs()[0].name
+    shape, parts = tuple(session.get_inputs()[0].shape), []
+    for batch in batches:
+        check_shape(batch, shape)
+        parts.append(session.run(None, {source: batch})[0])
+    return np.concatenate(parts)
+
+
+def check_shape(batch: Array, shape: tuple[object, ...]) -> None:
+    """Raise DataError where a batch does not fit the model's input."""
+    fits = batch.ndim == len(shape) and all(
+        not isinstance(wanted, int) or wanted == came
+        for wanted, came in zip(shape[1:], batch.shape[1:], strict=True)
+    )
+    if not fits or batch.dtype != np.float32:
+        raise DataError(
+            f"Images have the shape {batch.shape} and type {batch.dtype}; the model's input is"
+            f" {shape} float32. Use the preprocessing that the model was exported with."
+        )
