@@ -143,7 +143,7 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
         spec: what to do.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8, read-only: Pillow's own bytes, not a copy.
 
     Raises:
         ImageError: the image is too small.
@@ -162,18 +162,21 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
             resized = _pad(rgb, spec)
         case _:
             assert_never(spec.resize)
-    return np.array(resized, dtype=np.uint8)
+    return np.asarray(resized, dtype=np.uint8)
 
 
-def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
+def normalise(
+    pixels: NDArray[np.uint8], spec: PreprocessSpec, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Turn pixels into a network's input: (value / 255 - mean) / std.
 
     Args:
         pixels: (N, H, W, 3) uint8.
         spec: gives mean and std.
+        out: (N, 3, H, W) float32 to write to; a new array where unset.
 
     Returns:
-        (N, 3, H, W) float32, C-contiguous.
+        (N, 3, H, W) float32, C-contiguous, or `out`.
 
     Raises:
         TensorError: pixels have another shape or dtype.
@@ -183,7 +186,7 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     scale, shift = _affine(spec.mean, spec.std)
     # Planes first, while a value is one byte: strided reads of floats would cost more than the arithmetic.
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    out = np.multiply(planes, scale, dtype=np.float32)
+    out = np.multiply(planes, scale, out=out, dtype=np.float32)
     out += shift
     return out
 

@@ -38,6 +38,10 @@ ENGINE_HOMES = {
     "onnxruntime": ("runtime.onnx_backend", "quantize.", "export.parity"),
     "tensorrt": ("export.tensorrt", "runtime.tensorrt_backend"),
     "tensorrt_rtx": ("export.tensorrt", "runtime.tensorrt_backend"),
+    "cuda": ("runtime.tensorrt_backend",),
+    "openvino": ("runtime.openvino_backend",),
+    "cv2": ("runtime.video",),
+    "cryptography": ("bundle.signature",),
 }
 
 
@@ -158,7 +162,7 @@ def test_device_modules_load_no_torch() -> None:
     device = [f"edgetl.{m}" for m in MODULES if _is_device(m)]
     assert len(device) > 10
     loaded = _loaded_after("import " + ", ".join(device))
-    assert not loaded & {*HOST_ONLY, "onnxruntime", "tensorrt", "tensorrt_rtx"}
+    assert not loaded & {*HOST_ONLY, *ENGINE_HOMES}
 
 
 def test_the_command_line_loads_lazily() -> None:

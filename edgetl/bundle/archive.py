@@ -1,11 +1,12 @@
 """The bundle's file format: writing, opening, and refusing what is not whole.
 
 A bundle is a zip whose members are stored, not compressed. It holds `manifest.json`, `models/VARIANT.onnx`,
-`golden/NN.jpg` and `golden/VARIANT.npy`, and, where they were built, `engines/*.engine`. The archive's
-comment is the seal: `edgetl-sha256:` and the SHA-256 in hex of every byte before the digest, except the
-contents of the members other than `manifest.json`. Those contents are covered by the hashes in the
-manifest. So a change of any one byte is found: in the manifest or in the zip's own structures when the
-bundle is opened, elsewhere before the bytes are used.
+`golden/NN.jpg` and `golden/VARIANT.npy`, and, where they were built, `engines/*.engine`; a signed one holds
+`signature.json` (see `edgetl.bundle.signature`). The archive's comment is the seal: `edgetl-sha256:` and the
+SHA-256 in hex of every byte before the digest, except the contents of the members other than `manifest.json` and
+`signature.json`. Those contents are covered by the hashes in the manifest. So a change of any one byte is
+found: in the manifest, the signature or the zip's own structures when the bundle is opened, elsewhere before
+the bytes are used.
 
 Equal contents give an equal file: members stand in sorted order with one fixed date.
 """
@@ -31,11 +32,13 @@ from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.files import atomic_path, sha256_bytes, storage_errors
 
+SIGNATURE = "signature.json"
 _SEAL = b"edgetl-sha256:"
 _DIGITS = 64
 _ZIP_START = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAX_MANIFEST_BYTES = 64 << 20
+_SEALED = (MANIFEST, SIGNATURE)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
 # zipfile lets all of these through on broken input.
 _ZIP_ERRORS = (
@@ -66,11 +69,16 @@ class _Span:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them."""
+    """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them.
+
+    `manifest_bytes` are what was sealed and signed; `signature` is `signature.json`, None where there is none.
+    """
 
     path: Path
     manifest: Manifest
     _spans: Mapping[str, _Span]
+    manifest_bytes: bytes
+    signature: bytes | None = None
 
     def read(self, member: Member) -> bytes:
         """One member's content.
@@ -144,7 +152,8 @@ class Bundle:
             BundleIntegrityError: a member was altered.
             StorageError: the folder cannot be written.
         """
-        contents = [(MANIFEST, manifest.encode(self.manifest))]
+        contents = [(MANIFEST, self.manifest_bytes)]
+        contents += [(SIGNATURE, self.signature)] if self.signature is not None else []
         for name, content in [*contents, *((m.file, self.read(m)) for m in self.manifest.members())]:
             with atomic_path(folder / name) as temporary:
                 temporary.write_bytes(content)
@@ -163,15 +172,23 @@ def open_bundle(path: Path) -> Bundle:
         if not _ZIP_START.startswith(head):
             raise BundleError(f"{path} is not an edgetl bundle (it is not a zip file).")
         spans = _checked_members(file, path)
-        file.seek(spans[MANIFEST].start)
-        content = file.read(spans[MANIFEST].size)
+        content, signature = (_sealed_content(file, spans.get(name)) for name in _SEALED)
+    assert content is not None  # A bundle without a manifest was refused.
     described = manifest.decode(content, str(path))
     _check_listing(described, spans, path)
-    return Bundle(path, described, spans)
+    return Bundle(path, described, spans, content, signature)
 
 
-def write_archive(described: Manifest, contents: Mapping[str, bytes | Path], out: Path) -> None:
+def write_archive(
+    described: Manifest,
+    contents: Mapping[str, bytes | Path],
+    out: Path,
+    *,
+    signature: bytes | None = None,
+) -> None:
     """Write a sealed bundle atomically; `contents` maps each member's name to its bytes or to a file of them.
+
+    A `signature` is that of the manifest's bytes, as `edgetl.bundle.signature` makes it.
 
     Raises:
         StorageError: it cannot be written.
@@ -187,6 +204,8 @@ def write_archive(described: Manifest, contents: Mapping[str, bytes | Path], out
     with atomic_path(out) as temporary, storage_errors(out):
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_info(MANIFEST), manifest.encode(described))
+            if signature is not None:
+                archive.writestr(_info(SIGNATURE), signature)
             for name in sorted(contents):
                 _store(archive, listed[name], contents[name])
             archive.comment = _SEAL + b"0" * _DIGITS
@@ -237,8 +256,9 @@ def _checked_members(file: IO[bytes], path: Path) -> Mapping[str, _Span]:
     spans = _spans(file, str(path))
     if MANIFEST not in spans:
         raise BundleError(f"{path} is not an edgetl bundle (it has no {MANIFEST}).")
-    if spans[MANIFEST].size > _MAX_MANIFEST_BYTES:
-        raise BundleIntegrityError(f"{path}: {MANIFEST} is too large to be true.")
+    for name in _SEALED:
+        if name in spans and spans[name].size > _MAX_MANIFEST_BYTES:
+            raise BundleIntegrityError(f"{path}: {name} is too large to be true.")
     file.seek(0, 2)
     file.seek(max(0, file.tell() - len(_SEAL) - _DIGITS))
     if file.read() != _SEAL + _seal(file, spans).encode():
@@ -246,6 +266,13 @@ def _checked_members(file: IO[bytes], path: Path) -> Mapping[str, _Span]:
             f"{path} was altered or is truncated: its seal does not match. Get a fresh copy."
         )
     return spans
+
+
+def _sealed_content(file: IO[bytes], span: _Span | None) -> bytes | None:
+    if span is None:
+        return None
+    file.seek(span.start)
+    return file.read(span.size)
 
 
 def _spans(file: IO[bytes], where: str) -> dict[str, _Span]:
@@ -298,11 +325,11 @@ def _header_size(file: IO[bytes], offset: int) -> int:
 
 
 def _seal(file: IO[bytes], spans: Mapping[str, _Span]) -> str:
-    """SHA-256 over all bytes before the digest, the contents of the members but the manifest left out."""
+    """SHA-256 over all bytes before the digest, the contents of the members but manifest and signature left out."""
     digest = hashlib.sha256()
     file.seek(0, 2)
     end, position = file.tell() - _DIGITS, 0
-    skipped = sorted((s.start, s.size) for name, s in spans.items() if name != MANIFEST)
+    skipped = sorted((s.start, s.size) for name, s in spans.items() if name not in _SEALED)
     for start, size in [*skipped, (end, 0)]:
         file.seek(position)
         digest.update(file.read(start - position))
@@ -312,7 +339,7 @@ def _seal(file: IO[bytes], spans: Mapping[str, _Span]) -> str:
 
 def _check_listing(described: Manifest, spans: Mapping[str, _Span], path: Path) -> None:
     listed = {member.file: member for member in described.members()}
-    if extra := sorted(spans.keys() - {*listed, MANIFEST}):
+    if extra := sorted(spans.keys() - {*listed, *_SEALED}):
         raise BundleIntegrityError(f"{path} holds {extra[0]!r}, which its manifest does not list.")
     if missing := sorted(listed.keys() - spans.keys()):
         raise BundleIntegrityError(f"{path} lacks {missing[0]!r}, which its manifest lists.")

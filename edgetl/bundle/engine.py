@@ -1,4 +1,8 @@
-"""Compile an engine from a bundle's model."""
+"""Compile an engine from a bundle's model, and remember which engines were compiled on this machine.
+
+An engine is native code. The runtime loads one only where it was built here or stands in a bundle whose signature
+the user requires; "here" is the user's cache folder, which holds the SHA-256 of every engine built.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from edgetl.bundle.manifest import Precision, Variant
 from edgetl.bundle.pack import add_engine, engine_name
 from edgetl.errors import BundleError
 from edgetl.export.tensorrt import build_engine
-from edgetl.files import write_bytes
+from edgetl.files import cache_dir, write_bytes, write_json
 from edgetl.progress import SILENT, Progress
 from edgetl.records import EngineRecord
 
@@ -44,7 +48,7 @@ def build_from_bundle(
         ConfigError: the target, a GPU or the batch is wrong.
         MissingDependencyError: TensorRT is not installed, or needs a GPU that is not here.
         ModelError: TensorRT refuses the model.
-        StorageError: the output cannot be written.
+        StorageError: the output or the cache folder cannot be written.
     """
     opened = open_bundle(bundle)
     chosen = opened.variant(variant) if variant else _suited(opened, target)
@@ -57,11 +61,32 @@ def build_from_bundle(
     )
     record = replace(built.record, variant=chosen.name)
     path = output or bundle.with_name(f"{bundle.stem}-{engine_name(chosen.name, record)}")
+    remember(record)
     if path.suffix == BUNDLE_SUFFIX:
+        if opened.signature is not None:
+            progress.warning(f"{path}: with another engine the signature no longer holds; sign it again.")
         add_engine(opened, variant=chosen.name, content=built.content, record=record, out=path)
     else:
         write_bytes(path, built.content)
     return replace(record, path=str(path))
+
+
+def remember(record: EngineRecord) -> None:
+    """Note that an engine was built on this machine.
+
+    Raises:
+        StorageError: the cache folder cannot be written.
+    """
+    write_json(_note(record.sha256), record)
+
+
+def built_here(sha256: str) -> bool:
+    """Whether the engine of this SHA-256 was built on this machine."""
+    return _note(sha256).is_file()
+
+
+def _note(sha256: str) -> Path:
+    return cache_dir() / "engines" / f"{sha256}.json"
 
 
 def _suited(bundle: Bundle, target: str) -> Variant:

@@ -74,7 +74,7 @@ def _commands() -> dict[str, str]:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 17
+    assert len(commands) == 19
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
