@@ -17,7 +17,6 @@ import functools
 import io
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from edgetl.errors import ImageError, TensorError
 
@@ -217,9 +216,16 @@ def load_batch(
         for index in range(len(sources)):
             load(index)
     else:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(load, range(len(sources))))
     return normalise(pixels, spec)
+
+
+def warm_up() -> None:
+    """Load Pillow's decoders, which it puts off until the first image."""
+    Image.preinit()
 
 
 # --- decoding ---------------------------------------------------------------------------------------------
@@ -258,6 +264,8 @@ def _reason(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     if image.getexif().get(_ORIENTATION, 1) == 1:
         return image
+    from PIL import ImageOps
+
     return ImageOps.exif_transpose(image)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgetl"
-BASE = ("errors", "records", "files", "preprocess", "metrics", "progress")
+BASE = ("errors", "figures", "records", "files", "preprocess", "metrics", "progress")
 # In the order of the flow. A module may import from its own row and the rows above it.
 ROWS: list[tuple[str, ...]] = [
-    ("errors", "records", "files", "preprocess", "metrics", "progress"),
+    ("errors", "figures", "records", "files", "preprocess", "metrics", "progress"),
     ("config",),
     ("data",),
     ("models",),

@@ -60,7 +60,7 @@ class OnnxBackend:
         device: Device = Device.CPU,
         spin: bool | None = None,
     ) -> None:
-        ort = _onnxruntime()
+        ort = import_engine()
         cores = usable_cores()
         self.threads = cores if threads is None else threads
         self._copies = device is not Device.CPU
@@ -158,7 +158,12 @@ def usable_cores() -> int:
         return cores
 
 
-def _onnxruntime() -> Any:
+def import_engine() -> Any:
+    """Import ONNX Runtime, which takes longer than reading a model.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, assert_never, cast, overload
+from typing import Any, Generic, Literal, Self, TypeVar, assert_never, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from edgetl.bundle.golden import GoldenCheck, compare, pixels_sha256
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, TensorError
 from edgetl.metrics import softmax, topk
-from edgetl.preprocess import load_pixels, normalise, to_pixels
+from edgetl.preprocess import load_pixels, normalise, to_pixels, warm_up
 from edgetl.runtime.backend import Backend, TensorSpec, describe
 from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
@@ -328,12 +328,16 @@ def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None,
     target, count = choice.target, usable_cores() if threads is None else threads
     match target:
         case Target.AUTO | Target.CPU:
-            from edgetl.runtime.onnx_backend import OnnxBackend
+            from edgetl.runtime.onnx_backend import OnnxBackend, import_engine
 
             def single() -> Backend:
                 return OnnxBackend(bundle.read(variant.member), threads=1)
 
-            backend: Backend = OnnxBackend(bundle.read(variant.member), threads=count)
+            content = _Meanwhile(lambda: bundle.read(variant.member))
+            import_engine()
+            model = content.result()
+            _Meanwhile(warm_up)
+            backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.CUDA | Target.ORT_TENSORRT:
             from edgetl.runtime.onnx_backend import Device, OnnxBackend
@@ -355,9 +359,9 @@ def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None,
             from edgetl.runtime.tensorrt_backend import TensorRtBackend
 
             kind = EngineTarget(target.value)
-            content, origin = engine_for(bundle, variant, kind, signed=signed)
+            engine, origin = engine_for(bundle, variant, kind, signed=signed)
             choice = replace(choice, reason=f"{choice.reason}; {origin}")
-            return _session(bundle, variant, TensorRtBackend(content, target=kind), choice)
+            return _session(bundle, variant, TensorRtBackend(engine, target=kind), choice)
         case _:
             assert_never(target)
 
@@ -374,6 +378,29 @@ def _session(
     except EdgetlError:
         backend.close()
         raise
+
+
+class _Meanwhile(Generic[T]):
+    """Work that a thread does meanwhile; its error is raised where the result is asked for."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> T:
+        """Wait for it."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 def _member(kind: type[E], name: str, value: str) -> E:

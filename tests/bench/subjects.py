@@ -5,21 +5,44 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
-from edgetl.preprocess import PreprocessSpec, load_pixels, normalise
+from edgetl.preprocess import PreprocessSpec, Resize, load_pixels, normalise
 from edgetl.runtime.onnx_backend import OnnxBackend
 
 BACKBONE = "efficientnet_lite0"
 CLASSES = tuple(f"class {i}" for i in range(12))
 SPEC = PreprocessSpec(size=224, crop_fraction=0.875)
 LARGE, SMALL = (4000, 3000), (640, 480)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle, the ONNX file of the variant that ships, and its preprocessing."""
+
+    bundle: Path
+    model: Path
+    spec: PreprocessSpec
+    name: str
+
+
+def subject(folder: Path) -> Subject:
+    """The bundle that `EDGETL_BENCH_BUNDLE` names, else one of the pretrained backbone."""
+    named = os.environ.get("EDGETL_BENCH_BUNDLE", "")
+    opened = open_bundle(Path(named) if named else write_bundle(folder))
+    assert opened.manifest.preprocess.resize is Resize.CROP, "the peers crop"
+    model = folder / "subject.onnx"
+    model.write_bytes(opened.model())
+    name = f"{opened.manifest.name}, {opened.variant().name}" if named else f"{BACKBONE}, 224 px, fp32"
+    return Subject(opened.path, model, opened.manifest.preprocess, name)
 
 
 def write_bundle(folder: Path) -> Path:
