@@ -16,9 +16,11 @@ from __future__ import annotations
 import functools
 import io
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -35,6 +37,7 @@ MAX_PIXELS = 89_478_485
 
 # The commonest first: later ones load further plugins. A closed list keeps out formats that start programs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+_JPEG_START = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
 
 
@@ -121,7 +124,7 @@ def decode(source: Path | bytes, hint: int | None = None, *, name: str | None = 
     if not content:
         raise ImageError(f"{name}: the file is empty.")
     try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        image = _open(content)
         _check_size(image.size, name)
         if hint is not None:
             image.draft(None, (hint, hint))
@@ -224,8 +227,8 @@ def load_batch(
 
 
 def warm_up() -> None:
-    """Load Pillow's decoders, which it puts off until the first image."""
-    Image.preinit()
+    """Load Pillow's decoder of JPEGs, which it puts off until the first image."""
+    import_module("PIL.JpegImagePlugin")
 
 
 # --- decoding ---------------------------------------------------------------------------------------------
@@ -240,6 +243,18 @@ def _read(source: Path | bytes, name: str) -> bytes:
         raise ImageError(f"{name}: there is no such file.") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read ({error.strerror}).") from error
+
+
+def _open(content: bytes) -> Image.Image:
+    """Read the header. A JPEG's decoder is asked directly: `Image.open` would load those of other formats first."""
+    if not content.startswith(_JPEG_START):
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    from PIL import JpegImagePlugin
+
+    try:
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(content))
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # As `Image.open` takes them.
+        raise UnidentifiedImageError("cannot identify image file") from error
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

@@ -72,8 +72,6 @@ class OnnxBackend:
         options.log_severity_level = _ERROR_SEVERITY
         spins = 1 < self.threads <= cores if spin is None else spin
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
-        # Weights outside the arena, whose blocks double in size: less memory for the same speed.
-        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         wanted = _providers(device, ort)
         try:
             self._session = ort.InferenceSession(
