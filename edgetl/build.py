@@ -11,6 +11,7 @@ from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.bundle.pack import VariantSource, add_engine, add_variant, engine_name
 from edgetl.errors import BundleError, ConfigError, MissingDependencyError
 from edgetl.export.tensorrt import BuildOptions, EnginePrecision, EngineTarget, build_engine
+from edgetl.export.tensorrt.precision import float32_layers
 from edgetl.files import write_bytes
 from edgetl.progress import SILENT, Progress
 from edgetl.records import EngineRecord
@@ -78,6 +79,8 @@ def build_from_bundle(
     record = replace(built.record, variant=source.variant)
     path = output or bundle.with_name(f"{bundle.stem}-{engine_name(source.variant, record)}")
     if path.suffix == BUNDLE_SUFFIX:
+        if opened.signature is not None:
+            progress.warning(f"{path}: with another engine the signature no longer holds; sign it again.")
         if source.made:
             opened = _with_variant(opened, source, path)
         add_engine(opened, variant=source.variant, content=built.content, record=record, out=path)
@@ -104,7 +107,7 @@ def _source(
     own = EnginePrecision(chosen.precision.value)
     if precision in (None, own):
         content = bundle.read(chosen.member)
-        kept = _float32_layers(content) if own is EnginePrecision.FP16 else ()
+        kept = float32_layers(content) if own is EnginePrecision.FP16 else ()
         return _Source(chosen.name, content, own, chosen.input, kept)
     if precision is EnginePrecision.FP16 and own is EnginePrecision.FP32:
         return _in_half_precision(bundle, chosen)
@@ -164,21 +167,6 @@ def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
     plain = Precision.FP32.value
     name = variant.name.replace(plain, HALF, 1) if plain in variant.name else f"{variant.name}-{HALF}"
     return _Source(name, content, EnginePrecision.FP16, variant.input, half.float32_layers, made=True)
-
-
-def _float32_layers(content: bytes) -> tuple[str, ...]:
-    """What a model in half precision keeps in float32 on purpose; nothing where onnx is not there to read it."""
-    import json
-    from importlib.util import find_spec
-
-    if find_spec("onnx") is None:
-        return ()
-    import onnx
-
-    from edgetl.export.half_precision import FLOAT32_LAYERS_KEY
-
-    metadata = {p.key: p.value for p in onnx.load_from_string(content).metadata_props}
-    return tuple(json.loads(metadata.get(FLOAT32_LAYERS_KEY, "[]")))
 
 
 def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:

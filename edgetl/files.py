@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import IO, Any, TypeVar
 
 from edgetl import __version__
 from edgetl.errors import ConfigError, StorageError
-from edgetl.records import from_json, to_json
+from edgetl.figures import from_json, to_json
 
 R = TypeVar("R")
 
@@ -56,6 +55,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder or file cannot be written.
     """
+    import tempfile
+
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
-from edgetl.records import ClassScore, Evaluation
+from edgetl.figures import ClassScore, Evaluation
 
 Z95 = 1.959963984540054
 """97.5% quantile of the standard normal distribution."""

@@ -16,16 +16,17 @@ from __future__ import annotations
 import functools
 import io
 import math
+import struct
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from edgetl.errors import ImageError, TensorError
 
@@ -36,6 +37,7 @@ MAX_PIXELS = 89_478_485
 
 # The commonest first: later ones load further plugins. A closed list keeps out formats that start programs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+_JPEG_START = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
 
 
@@ -122,7 +124,7 @@ def decode(source: Path | bytes, hint: int | None = None, *, name: str | None = 
     if not content:
         raise ImageError(f"{name}: the file is empty.")
     try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        image = _open(content)
         _check_size(image.size, name)
         if hint is not None:
             image.draft(None, (hint, hint))
@@ -143,7 +145,7 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
         spec: what to do.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8, read-only: Pillow's own bytes, not a copy.
 
     Raises:
         ImageError: the image is too small.
@@ -162,18 +164,21 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
             resized = _pad(rgb, spec)
         case _:
             assert_never(spec.resize)
-    return np.array(resized, dtype=np.uint8)
+    return np.asarray(resized, dtype=np.uint8)
 
 
-def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
+def normalise(
+    pixels: NDArray[np.uint8], spec: PreprocessSpec, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Turn pixels into a network's input: (value / 255 - mean) / std.
 
     Args:
         pixels: (N, H, W, 3) uint8.
         spec: gives mean and std.
+        out: (N, 3, H, W) float32 to write to; a new array where unset.
 
     Returns:
-        (N, 3, H, W) float32, C-contiguous.
+        (N, 3, H, W) float32, C-contiguous, or `out`.
 
     Raises:
         TensorError: pixels have another shape or dtype.
@@ -183,7 +188,7 @@ def normalise(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     scale, shift = _affine(spec.mean, spec.std)
     # Planes first, while a value is one byte: strided reads of floats would cost more than the arithmetic.
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    out = np.multiply(planes, scale, dtype=np.float32)
+    out = np.multiply(planes, scale, out=out, dtype=np.float32)
     out += shift
     return out
 
@@ -214,9 +219,16 @@ def load_batch(
         for index in range(len(sources)):
             load(index)
     else:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(load, range(len(sources))))
     return normalise(pixels, spec)
+
+
+def warm_up() -> None:
+    """Load Pillow's decoder of JPEGs, which it puts off until the first image."""
+    import_module("PIL.JpegImagePlugin")
 
 
 # --- decoding ---------------------------------------------------------------------------------------------
@@ -231,6 +243,18 @@ def _read(source: Path | bytes, name: str) -> bytes:
         raise ImageError(f"{name}: there is no such file.") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read ({error.strerror}).") from error
+
+
+def _open(content: bytes) -> Image.Image:
+    """Read the header. A JPEG's decoder is asked directly: `Image.open` would load those of other formats first."""
+    if not content.startswith(_JPEG_START):
+        return Image.open(io.BytesIO(content), formats=_FORMATS)
+    from PIL import JpegImagePlugin
+
+    try:
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(content))
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # As `Image.open` takes them.
+        raise UnidentifiedImageError("cannot identify image file") from error
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -255,6 +279,8 @@ def _reason(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     if image.getexif().get(_ORIENTATION, 1) == 1:
         return image
+    from PIL import ImageOps
+
     return ImageOps.exif_transpose(image)
 
 

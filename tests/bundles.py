@@ -34,12 +34,15 @@ def contents(folder: Path, *, images: int = 3, default: str = "fp32") -> Content
     encoded = tuple(picture(i, kind=("PNG", "JPEG")[i % 2]) for i in range(images))
     pixels = np.stack([load_pixels(content, SPEC) for content in encoded])
     sources, logits = [], {}
-    for name, precision, zero_point in (("fp32", "fp32", None), ("int8-cpu-x86", "int8", 0)):
+    for name, precision, target, zero_point in (
+        ("fp32", "fp32", "any", None),
+        ("int8-cpu-x86", "int8", "cpu-x86", 0),
+    ):
         path = folder / f"model-{name}.onnx"
         path.write_bytes(classifier(zero_point=zero_point))
         with OnnxBackend(path, threads=1) as backend:
             logits[name] = backend.run(normalise(pixels, SPEC))
-        sources.append(VariantSource(name=name, precision=precision, target="cpu-x86", model=path))
+        sources.append(VariantSource(name=name, precision=precision, target=target, model=path))
     return Contents(
         name="flowers",
         labels=LABELS,

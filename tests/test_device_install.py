@@ -63,6 +63,11 @@ def test_the_wheel_is_typed_and_holds_no_tests(device: Path) -> None:
     assert not any((package.parent / name).exists() for name in ("torch", "torchvision", "timm", "onnx"))
 
 
+def test_the_wheel_is_small(device: Path) -> None:
+    wheel = next(device.parent.parent.glob("edgetl-*.whl"))
+    assert wheel.stat().st_size < 1_000_000
+
+
 def test_from_bundle_to_prediction_without_torch(device: Path, bundle: Path) -> None:
     photos = bundle.parent / "photos" / "test"
     assert json.loads(_edgetl(device, "info", str(bundle), "--json"))["labels"] == ["blue", "green", "red"]

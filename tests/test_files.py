@@ -143,7 +143,7 @@ def test_a_place_that_may_not_be_written(
     def refuse(**_: object) -> tuple[int, str]:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("edgetl.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(StorageError, match=rf"Cannot write .*model\.bin: {cause}"):
         files.write_bytes(tmp_path / "model.bin", b"x")
 

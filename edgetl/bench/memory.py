@@ -19,6 +19,7 @@ def measure_fresh(
     bundle: Path,
     *,
     variant: str | None = None,
+    target: str = "auto",
     threads: int | None = None,
     batch: int = 1,
     repeats: int = 3,
@@ -29,6 +30,7 @@ def measure_fresh(
     Args:
         bundle: the bundle.
         variant: its variant, the default one where unset.
+        target: the engine.
         threads: threads of the engine.
         batch: images in the first inference.
         repeats: number of processes.
@@ -38,6 +40,7 @@ def measure_fresh(
         EdgetlError: the process failed; carries its message.
     """
     command = [sys.executable, "-m", "edgetl.bench.probe", str(bundle), "--batch", str(batch)]
+    command += ["--target", target]
     command += ["--variant", variant] if variant else []
     command += ["--threads", str(threads)] if threads else []
     found = []

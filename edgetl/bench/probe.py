@@ -20,21 +20,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="edgetl.bench.probe")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--variant")
+    parser.add_argument("--target", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args(arguments)
-    found = probe(options.bundle, options.variant, options.threads, options.batch)
+    found = probe(options.bundle, options.variant, options.threads, options.batch, options.target)
     sys.stdout.write(json.dumps(to_json(found)) + "\n")
     return 0
 
 
-def probe(bundle: Path, variant: str | None, threads: int | None, batch: int) -> Footprint:
+def probe(
+    bundle: Path, variant: str | None, threads: int | None, batch: int, target: str = "auto"
+) -> Footprint:
     """Load `bundle` and run it once on `batch` grey images; meant for a process that did nothing else."""
     base = peak_memory_bytes()
     start = time.perf_counter_ns()
     from edgetl.runtime.session import load
 
-    with load(bundle, variant=variant, threads=threads) as session:
+    with load(bundle, target=target, variant=variant, threads=threads) as session:
         loaded = time.perf_counter_ns()
         size = session.manifest.preprocess.size
         images = np.zeros((batch, 3, size, size), dtype=np.float32)

@@ -53,10 +53,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchInputs:
-    """What is measured: a bundle, and its variant (the default one where unset)."""
+    """What is measured: a bundle, its variant and engine (chosen as `edgetl.load` does where unset).
+
+    `require_signature` is a public key that must have signed the bundle.
+    """
 
     bundle: Path
     variant: str | None = None
+    target: str = "auto"
+    require_signature: Path | None = None
 
 
 def run(
@@ -77,13 +82,21 @@ def run(
     from edgetl.runtime.session import load
 
     images = open_bundle(inputs.bundle).golden_images()
-    with load(inputs.bundle, variant=inputs.variant, threads=config.engine_threads) as session:
-        variant = variant_name(session.manifest, inputs.variant)
+    with load(
+        inputs.bundle,
+        target=inputs.target,
+        variant=inputs.variant,
+        threads=config.engine_threads,
+        require_signature=inputs.require_signature,
+    ) as session:
+        variant = session.variant.name
+        progress.message(f"Measures {variant} on {session.choice.target}: {session.choice.reason}.")
         result = measure(model_call(session, images, config.images_per_call), config, progress=progress)
         end_to_end = measure_end_to_end(session, images, config, progress) if config.end_to_end else None
     footprint = measure_fresh(
         inputs.bundle,
-        variant=inputs.variant,
+        variant=variant,
+        target=inputs.target,
         threads=config.engine_threads,
         batch=config.images_per_call,
         progress=progress,

@@ -1,11 +1,12 @@
 """The bundle's file format: writing, opening, and refusing what is not whole.
 
 A bundle is a zip whose members are stored, not compressed. It holds `manifest.json`, `models/VARIANT.onnx`,
-`golden/NN.jpg` and `golden/VARIANT.npy`, and, where they were built, `engines/*.engine`. The archive's
-comment is the seal: `edgetl-sha256:` and the SHA-256 in hex of every byte before the digest, except the
-contents of the members other than `manifest.json`. Those contents are covered by the hashes in the
-manifest. So a change of any one byte is found: in the manifest or in the zip's own structures when the
-bundle is opened, elsewhere before the bytes are used.
+`golden/NN.jpg` and `golden/VARIANT.npy`, and, where they were built, `engines/*.engine`; a signed one holds
+`signature.json` (see `edgetl.bundle.signature`). The archive's comment is the seal: `edgetl-sha256:` and the
+SHA-256 in hex of every byte before the digest, except the contents of the members other than `manifest.json` and
+`signature.json`. Those contents are covered by the hashes in the manifest. So a change of any one byte is
+found: in the manifest, the signature or the zip's own structures when the bundle is opened, elsewhere before
+the bytes are used.
 
 Equal contents give an equal file: members stand in sorted order with one fixed date.
 """
@@ -16,12 +17,11 @@ import hashlib
 import re
 import stat
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,29 +31,38 @@ from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.files import atomic_path, sha256_bytes, storage_errors
 
+if TYPE_CHECKING:
+    import zipfile
+
+SIGNATURE = "signature.json"
 _SEAL = b"edgetl-sha256:"
 _DIGITS = 64
 _ZIP_START = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAX_MANIFEST_BYTES = 64 << 20
+_SEALED = (MANIFEST, SIGNATURE)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
-# zipfile lets all of these through on broken input.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    struct.error,
-    ValueError,
-    EOFError,
-    OverflowError,
-    IndexError,
-    OSError,
-)
+# A zip's central directory is read here: importing `zipfile` would cost a device more than reading a bundle does.
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_ENTRY_START, _END_START = b"PK\x01\x02", b"PK\x05\x06"
+_MAX_COMMENT = 0xFFFF
 
 
 def is_safe_name(name: str) -> bool:
     """Whether a member may have this name: relative, ASCII, without `..`, backslash or drive letter."""
     return _SAFE_NAME.fullmatch(name) is not None and len(name) <= 255
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One entry of the zip's directory; `mode` is the file's Unix mode."""
+
+    name: str
+    offset: int
+    size: int
+    plain: bool
+    mode: int
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,16 @@ class _Span:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them."""
+    """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them.
+
+    `manifest_bytes` are what was sealed and signed; `signature` is `signature.json`, None where there is none.
+    """
 
     path: Path
     manifest: Manifest
     _spans: Mapping[str, _Span]
+    manifest_bytes: bytes
+    signature: bytes | None = None
 
     def read(self, member: Member) -> bytes:
         """One member's content.
@@ -144,7 +158,8 @@ class Bundle:
             BundleIntegrityError: a member was altered.
             StorageError: the folder cannot be written.
         """
-        contents = [(MANIFEST, manifest.encode(self.manifest))]
+        contents = [(MANIFEST, self.manifest_bytes)]
+        contents += [(SIGNATURE, self.signature)] if self.signature is not None else []
         for name, content in [*contents, *((m.file, self.read(m)) for m in self.manifest.members())]:
             with atomic_path(folder / name) as temporary:
                 temporary.write_bytes(content)
@@ -163,15 +178,23 @@ def open_bundle(path: Path) -> Bundle:
         if not _ZIP_START.startswith(head):
             raise BundleError(f"{path} is not an edgetl bundle (it is not a zip file).")
         spans = _checked_members(file, path)
-        file.seek(spans[MANIFEST].start)
-        content = file.read(spans[MANIFEST].size)
+        content, signature = (_sealed_content(file, spans.get(name)) for name in _SEALED)
+    assert content is not None  # A bundle without a manifest was refused.
     described = manifest.decode(content, str(path))
     _check_listing(described, spans, path)
-    return Bundle(path, described, spans)
+    return Bundle(path, described, spans, content, signature)
 
 
-def write_archive(described: Manifest, contents: Mapping[str, bytes | Path], out: Path) -> None:
+def write_archive(
+    described: Manifest,
+    contents: Mapping[str, bytes | Path],
+    out: Path,
+    *,
+    signature: bytes | None = None,
+) -> None:
     """Write a sealed bundle atomically; `contents` maps each member's name to its bytes or to a file of them.
+
+    A `signature` is that of the manifest's bytes, as `edgetl.bundle.signature` makes it.
 
     Raises:
         StorageError: it cannot be written.
@@ -185,8 +208,12 @@ def write_archive(described: Manifest, contents: Mapping[str, bytes | Path], out
     if found := manifest.problems(described):
         raise ValueError("; ".join(found))
     with atomic_path(out) as temporary, storage_errors(out):
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        import zipfile
+
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
             archive.writestr(_info(MANIFEST), manifest.encode(described))
+            if signature is not None:
+                archive.writestr(_info(SIGNATURE), signature)
             for name in sorted(contents):
                 _store(archive, listed[name], contents[name])
             archive.comment = _SEAL + b"0" * _DIGITS
@@ -197,6 +224,8 @@ def write_archive(described: Manifest, contents: Mapping[str, bytes | Path], out
 
 
 def _info(name: str) -> zipfile.ZipInfo:
+    import zipfile
+
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system, info.external_attr = 3, 0o100644 << 16
     return info
@@ -237,8 +266,9 @@ def _checked_members(file: IO[bytes], path: Path) -> Mapping[str, _Span]:
     spans = _spans(file, str(path))
     if MANIFEST not in spans:
         raise BundleError(f"{path} is not an edgetl bundle (it has no {MANIFEST}).")
-    if spans[MANIFEST].size > _MAX_MANIFEST_BYTES:
-        raise BundleIntegrityError(f"{path}: {MANIFEST} is too large to be true.")
+    for name in _SEALED:
+        if name in spans and spans[name].size > _MAX_MANIFEST_BYTES:
+            raise BundleIntegrityError(f"{path}: {name} is too large to be true.")
     file.seek(0, 2)
     file.seek(max(0, file.tell() - len(_SEAL) - _DIGITS))
     if file.read() != _SEAL + _seal(file, spans).encode():
@@ -248,44 +278,89 @@ def _checked_members(file: IO[bytes], path: Path) -> Mapping[str, _Span]:
     return spans
 
 
+def _sealed_content(file: IO[bytes], span: _Span | None) -> bytes | None:
+    if span is None:
+        return None
+    file.seek(span.start)
+    return file.read(span.size)
+
+
 def _spans(file: IO[bytes], where: str) -> dict[str, _Span]:
     """Find the members; refuse unsafe ones and any byte between them that belongs to none."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-            for info in infos:
-                _check_member(info, where)
-            names = [info.orig_filename.casefold() for info in infos]
-            if len(set(names)) != len(names):
-                raise BundleIntegrityError(
-                    f"{where} holds two members of one name; it was not written by edgetl."
-                )
-            spans, position = {}, 0
-            for info in infos:
-                start = info.header_offset + _header_size(file, info.header_offset)
-                if info.header_offset != position:
-                    raise zipfile.BadZipFile("members do not follow each other")
-                spans[info.orig_filename] = _Span(start, info.file_size)
-                position = start + info.file_size
-            if position != archive.start_dir:
-                raise zipfile.BadZipFile("the directory does not follow the members")
-            return spans
-    except _ZIP_ERRORS as error:
+        entries, end = _entries(file)
+        for entry in entries:
+            _check_entry(entry, where)
+        names = [entry.name.casefold() for entry in entries]
+        if len(set(names)) != len(names):
+            raise BundleIntegrityError(
+                f"{where} holds two members of one name; it was not written by edgetl."
+            )
+        spans, position = {}, 0
+        for entry in entries:
+            start = entry.offset + _header_size(file, entry.offset)
+            if entry.offset != position:
+                raise ValueError("members do not follow each other")
+            spans[entry.name] = _Span(start, entry.size)
+            position = start + entry.size
+        if position != end:
+            raise ValueError("the directory does not follow the members")
+        return spans
+    except (ValueError, struct.error, OSError) as error:
         raise BundleIntegrityError(f"{where} is truncated or altered ({error}). Get a fresh copy.") from error
 
 
-def _check_member(info: zipfile.ZipInfo, where: str) -> None:
-    if not is_safe_name(info.orig_filename):
-        raise BundleIntegrityError(
-            f"{where} holds the unsafe path {info.orig_filename!r}; nothing was read from it."
+def _entries(file: IO[bytes]) -> tuple[list[_Entry], int]:
+    """The directory's entries in the order of their contents, and where the directory begins.
+
+    The layout is that of PKWARE's APPNOTE.TXT 6.3, sections 4.3.12 and 4.3.16, without ZIP64.
+    """
+    file.seek(0, 2)
+    length = file.tell()
+    file.seek(max(0, length - _END.size - _MAX_COMMENT))
+    tail = file.read()
+    if (at := tail.rfind(_END_START)) < 0:
+        raise ValueError("it has no end of directory")
+    _, disk, first_disk, here, count, size, offset, comment = _END.unpack_from(tail, at)
+    end = length - len(tail) + at
+    if disk or first_disk or here != count or offset + size != end or end + _END.size + comment != length:
+        raise ValueError("its end of directory contradicts the file")
+    file.seek(offset)
+    directory, entries, position = file.read(size), [], 0
+    for _ in range(count):
+        fields = _ENTRY.unpack_from(directory, position)
+        flags, method, packed, plain = fields[3], fields[4], fields[8], fields[9]
+        name_length, extra, note = fields[10:13]
+        start = position + _ENTRY.size
+        name = directory[start : start + name_length]
+        position = start + name_length + extra + note
+        if fields[0] != _ENTRY_START or len(name) != name_length or position > size:
+            raise ValueError("its directory is broken")
+        entries.append(
+            _Entry(
+                # Names that are not ASCII are refused, whatever they mean.
+                name=name.decode("latin-1"),
+                offset=fields[16],
+                size=plain,
+                plain=not method and not flags and packed == plain,
+                mode=fields[15] >> 16,
+            )
         )
-    if stat.S_ISLNK(info.external_attr >> 16):
+    if position != size:
+        raise ValueError("its directory is longer than its entries")
+    return sorted(entries, key=lambda entry: entry.offset), offset
+
+
+def _check_entry(entry: _Entry, where: str) -> None:
+    if not is_safe_name(entry.name):
+        raise BundleIntegrityError(f"{where} holds the unsafe path {entry.name!r}; nothing was read from it.")
+    if stat.S_ISLNK(entry.mode):
         raise BundleIntegrityError(
-            f"{where} holds the symbolic link {info.orig_filename!r}; nothing was read from it."
+            f"{where} holds the symbolic link {entry.name!r}; nothing was read from it."
         )
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits or info.file_size != info.compress_size:
+    if not entry.plain:
         raise BundleIntegrityError(
-            f"{where}: {info.orig_filename} is not stored plainly; it was not written by edgetl."
+            f"{where}: {entry.name} is not stored plainly; it was not written by edgetl."
         )
 
 
@@ -293,16 +368,16 @@ def _header_size(file: IO[bytes], offset: int) -> int:
     file.seek(offset)
     fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     if fields[0] != _ZIP_START:
-        raise zipfile.BadZipFile("a member's header is broken")
+        raise ValueError("a member's header is broken")
     return _LOCAL_HEADER.size + int(fields[9]) + int(fields[10])
 
 
 def _seal(file: IO[bytes], spans: Mapping[str, _Span]) -> str:
-    """SHA-256 over all bytes before the digest, the contents of the members but the manifest left out."""
+    """SHA-256 over all bytes before the digest, the contents of the members but manifest and signature left out."""
     digest = hashlib.sha256()
     file.seek(0, 2)
     end, position = file.tell() - _DIGITS, 0
-    skipped = sorted((s.start, s.size) for name, s in spans.items() if name != MANIFEST)
+    skipped = sorted((s.start, s.size) for name, s in spans.items() if name not in _SEALED)
     for start, size in [*skipped, (end, 0)]:
         file.seek(position)
         digest.update(file.read(start - position))
@@ -312,7 +387,7 @@ def _seal(file: IO[bytes], spans: Mapping[str, _Span]) -> str:
 
 def _check_listing(described: Manifest, spans: Mapping[str, _Span], path: Path) -> None:
     listed = {member.file: member for member in described.members()}
-    if extra := sorted(spans.keys() - {*listed, MANIFEST}):
+    if extra := sorted(spans.keys() - {*listed, *_SEALED}):
         raise BundleIntegrityError(f"{path} holds {extra[0]!r}, which its manifest does not list.")
     if missing := sorted(listed.keys() - spans.keys()):
         raise BundleIntegrityError(f"{path} lacks {missing[0]!r}, which its manifest lists.")

@@ -14,8 +14,8 @@ from typing import Any
 
 from edgetl import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
+from edgetl.figures import Evaluation, Latency, Machine, from_json, to_json
 from edgetl.preprocess import PreprocessSpec
-from edgetl.records import Evaluation, Latency, Machine, from_json, to_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

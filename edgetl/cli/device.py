@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, Json, Threads, Variant
+from edgetl.cli.options import (
+    BundleArg,
+    EngineTarget,
+    Json,
+    Precision,
+    RequireSignature,
+    Threads,
+    Variant,
+)
+
+if TYPE_CHECKING:
+    from edgetl.runtime.targets import Choice
 
 PANEL = "Use a model (no torch needed)"
 
@@ -38,6 +49,8 @@ def register(app: typer.Typer) -> None:
         bench: "edgetl bench model.edgetl --scenario offline",
         baseline: "edgetl baseline model.edgetl -o baseline.json",
         gate: "edgetl gate new.edgetl --against old.edgetl",
+        keygen: "edgetl keygen signing.pem",
+        sign: "edgetl sign model.edgetl --key signing.pem",
         doctor: "edgetl doctor",
     }
     for function, example in examples.items():
@@ -46,19 +59,42 @@ def register(app: typer.Typer) -> None:
 
 
 def info(bundle: BundleArg, json: Json = False) -> None:
-    """Show what a bundle holds: labels, preprocessing, variants, figures, provenance."""
+    """Show what a bundle holds: labels, preprocessing, variants, figures, provenance; and what would run here."""
     from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
+    from edgetl.errors import BundleError
+    from edgetl.runtime.targets import choose
 
-    output.emit(open_bundle(bundle).manifest, json, "bundle")
+    manifest = open_bundle(bundle).manifest
+    output.emit(manifest, json, "bundle")
+    try:
+        _tell(choose(manifest))
+    except BundleError as error:
+        typer.echo(f"Here: {error}", err=True)
 
 
-def verify(bundle: BundleArg, variant: Variant = None, threads: Threads = None, json: Json = False) -> None:
+def verify(
+    bundle: BundleArg,
+    target: EngineTarget = "auto",
+    variant: Variant = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    require_signature: RequireSignature = None,
+    json: Json = False,
+) -> None:
     """Check every hash, and that this machine gives the golden images' logits. Exit code 1 where it does not."""
     from edgetl.cli import output
     from edgetl.runtime import load
 
-    with load(bundle, variant=variant, threads=threads) as session:
+    with load(
+        bundle,
+        target=target,
+        variant=variant,
+        precision=precision,
+        threads=threads,
+        require_signature=require_signature,
+    ) as session:
+        _tell(session.choice)
         report = session.verify()
     output.emit(report, json, "verify")
     if not report.passed:
@@ -67,27 +103,72 @@ def verify(bundle: BundleArg, variant: Variant = None, threads: Threads = None, 
 
 def predict(
     bundle: BundleArg,
-    images: Annotated[list[str], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders, globs, videos, cameras (camera:0), streams (rtsp://...), or - for standard input.",
+            show_default=False,
+        ),
+    ],
     top: Annotated[int, typer.Option("--top", min=1, help="Labels an image.")] = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many images.")] = None,
+    frame_size: Annotated[
+        str | None,
+        typer.Option("--frame-size", metavar="WxH", help="Standard input holds raw frames of this size."),
+    ] = None,
+    pixel_format: Annotated[
+        str, typer.Option("--pixel-format", help="Of raw frames, one byte a channel: rgb or bgr.")
+    ] = "rgb",
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
+    ] = False,
+    target: EngineTarget = "auto",
     variant: Variant = None,
+    precision: Precision = None,
     threads: Threads = None,
+    require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Label images."""
+    """Label images, frames of videos and cameras, or raw frames on standard input."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+    from edgetl.errors import ConfigError
     from edgetl.runtime import load
-    from edgetl.runtime.inputs import find_images, predict_all
+    from edgetl.runtime.inputs import has_end, open_source, parse_frame_format, predict_all
 
-    found = find_images(images, limit)
-    with load(bundle, variant=variant, threads=threads) as session, open_progress() as progress:
-        results = predict_all(session, found, top_k=top, progress=progress)
-    output.emit(results, json, "predictions")
+    form = parse_frame_format(frame_size, pixel_format) if frame_size else None
+    if not (json_lines or limit or has_end(images, form)):
+        raise ConfigError("A camera or stream may have no end: give --json-lines, or --limit.")
+    source = open_source(images, limit=limit, frame_format=form)
+    with (
+        load(
+            bundle,
+            target=target,
+            variant=variant,
+            precision=precision,
+            threads=threads,
+            require_signature=require_signature,
+        ) as session,
+        open_progress() as progress,
+    ):
+        _tell(session.choice)
+        results = predict_all(session, source, top_k=top, progress=progress)
+        if json_lines:
+            output.emit_lines(results)
+            return
+        found = tuple(results)
+    output.emit(found, json, "predictions")
 
 
 def evaluate(
-    bundle: BundleArg, data: DataDir, variant: Variant = None, threads: Threads = None, json: Json = False
+    bundle: BundleArg,
+    data: DataDir,
+    target: EngineTarget = "auto",
+    variant: Variant = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    require_signature: RequireSignature = None,
+    json: Json = False,
 ) -> None:
     """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion."""
     from edgetl.cli import output
@@ -95,7 +176,18 @@ def evaluate(
     from edgetl.runtime import load
     from edgetl.runtime.evaluate import evaluate_folder
 
-    with load(bundle, variant=variant, threads=threads) as session, open_progress() as progress:
+    with (
+        load(
+            bundle,
+            target=target,
+            variant=variant,
+            precision=precision,
+            threads=threads,
+            require_signature=require_signature,
+        ) as session,
+        open_progress() as progress,
+    ):
+        _tell(session.choice)
         output.emit(evaluate_folder(session, data, progress=progress), json, "evaluation")
 
 
@@ -114,8 +206,10 @@ def bench(
         typer.Option("--rate", help="Arrivals a second, server only.", show_default="half of capacity"),
     ] = None,
     bound_ms: Annotated[float, typer.Option("--bound-ms", help="Bound on p99 in ms, server only.")] = 15.0,
+    target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
+    require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, load time and peak memory on this machine."""
@@ -133,8 +227,9 @@ def bench(
         rate=rate,
         bound_ms=bound_ms,
     )
+    inputs = BenchInputs(bundle=bundle, variant=variant, target=target, require_signature=require_signature)
     with open_progress() as progress:
-        record = run(options, BenchInputs(bundle=bundle, variant=variant), progress=progress)
+        record = run(options, inputs, progress=progress)
     output.emit(record, json, "bench")
 
 
@@ -148,11 +243,13 @@ def baseline(
     ] = None,
     variant: Variant = None,
     threads: Threads = None,
+    require_signature: RequireSignature = None,
 ) -> None:
     """Measure accuracy, latency and size here and keep them for `edgetl gate`."""
     from edgetl.cli.progress import open_progress
     from edgetl.gate.stage import make_baseline
 
+    _require(require_signature, bundle)
     with open_progress() as progress:
         made = make_baseline(bundle, data=data, variant=variant, threads=threads, progress=progress)
     made.save(output_path)
@@ -181,6 +278,7 @@ def gate(
     ] = False,
     variant: Variant = None,
     threads: Threads = None,
+    require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
     """Fail (exit code 1) where accuracy, latency or size got worse."""
@@ -191,6 +289,7 @@ def gate(
 
     if (baseline_path is None) == (against is None):
         raise typer.BadParameter("give either --baseline FILE or --against OTHER_BUNDLE")
+    _require(require_signature, bundle)
     limits = Limits(
         max_accuracy_drop=max_accuracy_drop,
         max_latency_increase=max_latency_increase,
@@ -218,9 +317,51 @@ def gate(
         raise typer.Exit(1)
 
 
+def keygen(
+    private: Annotated[Path, typer.Argument(help="Where to write the private key.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Make a key pair for `edgetl sign`: the private key, and the public one beside it as FILE.pub."""
+    from edgetl.bundle.signature import make_keys
+    from edgetl.cli import output
+
+    output.emit(make_keys(private), json, "keys")
+
+
+def sign(
+    bundle: BundleArg,
+    key: Annotated[
+        Path,
+        typer.Option("--key", help="The private key, of `edgetl keygen` or OpenSSL.", show_default=False),
+    ],
+    output_path: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="in place")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign a bundle with Ed25519, so that `--require-signature` accepts it on a device."""
+    from edgetl.bundle.signature import sign as sign_bundle
+    from edgetl.cli import output
+
+    output.emit(sign_bundle(bundle, key, output_path), json, "signed")
+
+
 def doctor(json: Json = False) -> None:
     """Say what this machine can run, and what to install for more."""
     from edgetl.cli import output
     from edgetl.runtime.doctor import examine
 
     output.emit(examine(), json, "doctor")
+
+
+def _tell(choice: Choice) -> None:
+    """Say on standard error what runs, and why."""
+    typer.echo(f"Runs {choice.variant} on {choice.target}: {choice.reason}.", err=True)
+
+
+def _require(key: Path | None, bundle: Path) -> None:
+    if key is not None:
+        from edgetl.bundle.archive import open_bundle
+        from edgetl.bundle.signature import require_signature
+
+        require_signature(open_bundle(bundle), key)

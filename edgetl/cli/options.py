@@ -21,6 +21,23 @@ DataArg = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
 Variant = Annotated[str | None, typer.Option("--variant", help="A model variant instead of the default one.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the inference engine.")]
+EngineTarget = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        help="The engine: auto, cpu, cuda, ort-tensorrt, openvino, tensorrt or tensorrt-rtx. Nothing else takes its "
+        "place.",
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="Only variants of this arithmetic: fp32, fp16, int8, ...")
+]
+RequireSignature = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature", metavar="KEY", help="Refuse a bundle that this public key did not sign."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=4. Repeatable."),

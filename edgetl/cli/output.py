@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TextIO, assert_never
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ View = Literal[
     "parity",
     "serve",
     "doctor",
+    "keys",
+    "signed",
 ]
 """How a record is shown as tables."""
 
@@ -45,6 +48,17 @@ def emit(record: Any, as_json: bool, view: View, *, stream: TextIO | None = None
         stream.flush()
     else:
         _show(record, view, _console(stream))
+
+
+def emit_lines(records: Iterable[Any], *, stream: TextIO | None = None) -> None:
+    """Write each record as one line of JSON as soon as it is there."""
+    from edgetl.records import to_json
+
+    stream = stream or sys.stdout
+    for record in records:
+        line = json.dumps(to_json(record), ensure_ascii=not _is_unicode(stream), allow_nan=False)
+        stream.write(line + "\n")
+        stream.flush()
 
 
 def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
@@ -111,5 +125,9 @@ def _show(record: Any, view: View, console: Console) -> None:
             terminal_stages.serve(console, record)
         case "doctor":
             terminal_device.doctor(console, record)
+        case "keys":
+            terminal_device.keys(console, record)
+        case "signed":
+            terminal_device.signed(console, record)
         case _:
             assert_never(view)

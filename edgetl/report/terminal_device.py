@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.bundle.manifest import Manifest
+    from edgetl.bundle.signature import KeyPair, Signed
     from edgetl.runtime.doctor import Checkup
     from edgetl.runtime.inputs import ImageResult
 
@@ -184,6 +185,31 @@ def doctor(console: Console, checkup: Checkup) -> None:
         for part in checkup.parts
     ]
     table(console, (Head(text="", keep=True), *text("part", "found", "to get it")), lines)
+    if checkup.install:
+        sizes = [
+            Line(cells=(package.name, package.version, units.bytes_(package.size_bytes)))
+            for package in checkup.install
+        ]
+        total = units.bytes_(sum(package.size_bytes for package in checkup.install))
+        sizes.append(Line(cells=("the device's install", "", total), tone="strong"))
+        table(console, (*text("package", "version"), *numbers("size")), sizes)
+
+
+def keys(console: Console, pair: KeyPair) -> None:
+    """A new key pair."""
+    pairs(
+        console,
+        [
+            ("private key, keep it secret", pair.private),
+            ("public key, for --require-signature", pair.public),
+            ("Ed25519", pair.public_hex),
+        ],
+    )
+
+
+def signed(console: Console, record: Signed) -> None:
+    """A signed bundle."""
+    say(console, f"{record.path} is signed with the key {record.public_hex}.", "good")
 
 
 def engine(console: Console, record: EngineRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
 from edgetl.preprocess import PreprocessSpec, normalise
+
+Bound = Callable[[], NDArray[np.float32]]
+"""Runs a model on fixed buffers; for one thread at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,16 @@ class Backend(Protocol):
 
         Raises:
             TensorError: images have another shape or dtype.
+        """
+
+    def bind(self, images: NDArray[np.float32]) -> Bound:
+        """A call that runs the model on what then stands in `images`, a contiguous (N, 3, S, S) float32 buffer.
+
+        Its result (N, C) is a buffer too: the next call overwrites it. Nothing is checked or allocated a call.
+        Each thread needs its own.
+
+        Raises:
+            TensorError: images have another shape, dtype or layout.
         """
 
     def close(self) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
+from pathlib import Path
+
+_BASE = ("edgetl", "numpy", "pillow", "typer", "rich")
+_ENGINES = ("onnxruntime", "onnxruntime-gpu")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +25,21 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Package:
+    """An installed package and the size of its files."""
+
+    name: str
+    version: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkup:
-    """The machine in words and its capabilities."""
+    """The machine in words, its capabilities, and what the device side needs of what is installed, by size."""
 
     machine: str
     parts: tuple[Part, ...]
+    install: tuple[Package, ...] = ()
 
 
 def examine() -> Checkup:
@@ -37,6 +53,9 @@ def examine() -> Checkup:
             _check(
                 "ONNX Runtime", _onnxruntime, "pip install 'edgetl[cpu]', or 'edgetl[gpu]' for NVIDIA GPUs"
             ),
+            _check("OpenVINO", _version_of("openvino", "openvino"), "pip install 'edgetl[openvino]'"),
+            _check("videos and cameras (OpenCV)", _opencv, "pip install 'edgetl[video]'"),
+            _check("signatures", _version_of("cryptography", "cryptography"), "pip install 'edgetl[sign]'"),
             _check("training (torch)", _torch, "pip install 'edgetl[train,cpu]'"),
             _check(
                 "CUDA GPU",
@@ -50,6 +69,7 @@ def examine() -> Checkup:
             ),
             _check("TensorRT builder", _version_of("tensorrt", "tensorrt"), "pip install 'edgetl[tensorrt]'"),
         ),
+        install=_device_install(),
     )
 
 
@@ -69,6 +89,44 @@ def _torch() -> str:
     if find_spec("torch") is None:
         raise ModuleNotFoundError("torch is not installed")
     return ", ".join(f"{p} {metadata.version(p)}" for p in ("torch", "torchvision", "timm"))
+
+
+def _opencv() -> str:
+    if find_spec("cv2") is None:
+        raise ModuleNotFoundError("cv2 is not installed")
+    return str(import_module("cv2").__version__)
+
+
+def _device_install() -> tuple[Package, ...]:
+    """The packages of `edgetl[cpu]` or `edgetl[gpu]` as they are installed here, the largest first."""
+    found: dict[str, Package] = {}
+    wanted = [*_BASE, *(name for name in _ENGINES if _installed(name))]
+    while wanted:
+        name = _canonical(wanted.pop())
+        distribution = _installed(name)
+        if name in found or distribution is None:
+            continue
+        files = distribution.files or []
+        size = sum(path.stat().st_size for path in map(_located, files) if path.is_file())
+        found[name] = Package(name=name, version=distribution.version, size_bytes=size)
+        # What an extra brings is not part of it.
+        wanted += [_NAME.match(text)[0] for text in distribution.requires or [] if "extra ==" not in text]  # type: ignore[index]
+    return tuple(sorted(found.values(), key=lambda package: (-package.size_bytes, package.name)))
+
+
+def _located(file: metadata.PackagePath) -> Path:
+    return Path(str(file.locate()))
+
+
+def _installed(name: str) -> metadata.Distribution | None:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _version_of(module: str, package: str) -> Callable[[], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.data.sources import closest, find
-from edgetl.errors import DataError
+from edgetl.errors import DataError, ImageError
+from edgetl.figures import Evaluation
 from edgetl.metrics import evaluate as score
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Evaluation
-from edgetl.runtime.session import BATCH, Session
+from edgetl.runtime.session import Session
 
 
 class Labelled(Protocol):
@@ -39,24 +38,22 @@ class LabelledImage:
     label: int
 
 
-def evaluate(
-    session: Session, samples: Sequence[Labelled], *, batch_size: int = BATCH, progress: Progress = SILENT
-) -> Evaluation:
+def evaluate(session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT) -> Evaluation:
     """Accuracy, macro-F1, per-class scores and confusion of a session.
 
     Raises:
         DataError: there are no samples.
         ImageError: an image cannot be used; the message names it.
     """
-    logits = predict_logits(session, samples, batch_size=batch_size, progress=progress)
+    logits = predict_logits(session, samples, progress=progress)
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return score(labels, logits, session.labels)
 
 
 def predict_logits(
-    session: Session, samples: Sequence[Labelled], *, batch_size: int = BATCH, progress: Progress = SILENT
+    session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT
 ) -> NDArray[np.float32]:
-    """Logits (N, C) float32 of images in their order; decodes in the engine's number of threads.
+    """Logits (N, C) float32 of images in their order; decodes and runs in the engine's number of threads.
 
     Raises:
         DataError: there are no samples.
@@ -64,17 +61,15 @@ def predict_logits(
     """
     if not samples:
         raise DataError("There are no images to score.")
-    logits = []
-    with (
-        progress.task("Scoring", total=len(samples)) as task,
-        ThreadPoolExecutor(max(1, session.backend.threads)) as pool,
-    ):
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            pixels = list(pool.map(session.pixels, [sample.path for sample in part]))
-            logits.append(session.run(np.stack(pixels)))
-            task.advance(len(part))
-    return np.concatenate(logits)
+    logits = np.empty((len(samples), len(session.labels)), dtype=np.float32)
+    with progress.task("Scoring", total=len(samples)) as task:
+        found = session.logits_of([sample.path for sample in samples])
+        for index, (_, row) in enumerate(found):
+            if isinstance(row, ImageError):
+                raise row
+            logits[index] = row
+            task.advance()
+    return logits
 
 
 def evaluate_folder(session: Session, data: Path, *, progress: Progress = SILENT) -> Evaluation:

@@ -1,19 +1,28 @@
-"""From what a user names on the command line to predictions: files and folders, of which some may be broken."""
+"""From what a user names on the command line to predictions: files, folders, globs, videos, cameras, raw frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import glob
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.data.sources import SUFFIXES
-from edgetl.errors import DataError, ImageError
+from edgetl.errors import ConfigError, DataError, ImageError
+from edgetl.preprocess import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
-from edgetl.runtime.session import BATCH, Prediction, Session
+from edgetl.runtime.session import Channels, Picture, Prediction, Session
+from edgetl.runtime.video import frames, is_live, is_video
+
+STANDARD_INPUT = "-"
+_MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,77 +34,201 @@ class ImageResult:
     error: str = ""
 
 
-def find_images(names: Sequence[str], limit: int | None = None) -> tuple[Path, ...]:
-    """Image files for the names given: a file as it is, a folder with all images below it in sorted order.
+@dataclass(frozen=True, kw_only=True)
+class FrameFormat:
+    """Raw frames on standard input: `height` rows of `width` pixels of three bytes, one frame after the other."""
+
+    width: int
+    height: int
+    channels: Channels = "rgb"
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of one frame."""
+        return self.width * self.height * 3
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture, or why there is none, and what results call it."""
+
+    name: str
+    picture: Picture | ImageError
+    channels: Channels = "rgb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Pictures to label. `count` is their number, None where it is not known before the end."""
+
+    items: Iterator[Item]
+    count: int | None
+
+
+def parse_frame_format(size: str, channels: str) -> FrameFormat:
+    """Read `640x480` and `rgb` or `bgr`.
+
+    Raises:
+        ConfigError: one of them is neither, or a frame would be too small or too large.
+    """
+    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)
+    if found is None:
+        raise ConfigError(f"frame size: got {size!r}, expected WIDTHxHEIGHT, e.g. 640x480.")
+    width, height = int(found[1]), int(found[2])
+    if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
+        raise ConfigError(
+            f"frame size: got {size}, expected sides of at least {MIN_SIDE} and at most {MAX_PIXELS} pixels."
+        )
+    if channels not in ("rgb", "bgr"):
+        raise ConfigError(f"pixel format: got {channels!r}, expected rgb or bgr.")
+    return FrameFormat(width=width, height=height, channels=cast(Channels, channels))
+
+
+def open_source(
+    names: Sequence[str],
+    *,
+    limit: int | None = None,
+    frame_format: FrameFormat | None = None,
+    stdin: BinaryIO | None = None,
+) -> Source:
+    """The pictures behind the names, in their order.
 
     Args:
-        names: files and folders.
+        names: files, folders (all images below, sorted), globs, videos, cameras (`camera:0`), network streams
+            (`rtsp://...`), or `-`: standard input, raw frames where a format is given, else one encoded image.
+        limit: at most so many.
+        frame_format: of the frames on standard input.
+        stdin: another stream than standard input.
+
+    Raises:
+        ConfigError: a frame format is given without `-`.
+        DataError: a name does not exist, or a folder holds no images.
+    """
+    if frame_format is not None and STANDARD_INPUT not in names:
+        raise ConfigError("A frame size is for raw frames on standard input: name - as the image.")
+    if any(name == STANDARD_INPUT or is_video(name) for name in names):
+        items = _mixed(names, frame_format, sys.stdin.buffer if stdin is None else stdin)
+        return Source(items=islice(items, limit), count=None)
+    found = find_images(names, limit)
+    return Source(items=(Item(str(path), path) for path in found), count=len(found))
+
+
+def has_end(names: Sequence[str], frame_format: FrameFormat | None) -> bool:
+    """Whether the pictures behind the names end by themselves."""
+    return frame_format is None and not any(map(is_live, names))
+
+
+def find_images(names: Sequence[str], limit: int | None = None) -> tuple[Path, ...]:
+    """Image files for the names given: a file as it is, a folder with all images below it, a glob's matches.
+
+    Args:
+        names: files, folders and globs (`*`, `?`, `[`, and `**` for any folders).
         limit: return at most so many.
 
     Raises:
-        DataError: a name does not exist, or a folder holds no images.
+        DataError: a name does not exist, or a folder or glob holds no images.
     """
     found: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if _is_image(p))
             if not inside:
                 raise DataError(f"The folder {path} holds no images.")
             found += inside
         elif path.exists():
             found.append(path)
+        elif _MAGIC.search(name):
+            # Path.glob takes no absolute pattern.
+            found_here = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+            matches = sorted(p for p in found_here if _is_image(p))
+            if not matches:
+                raise DataError(f"No image matches {name}.")
+            found += matches
         else:
             raise DataError(f"There is no image or folder at {path}.")
     return tuple(found[:limit])
 
 
 def predict_all(
-    session: Session, images: Sequence[Path], *, top_k: int = 1, progress: Progress = SILENT
-) -> tuple[ImageResult, ...]:
-    """Label image files; one that cannot be used is reported and does not stop the others.
+    session: Session, source: Source, *, top_k: int = 1, progress: Progress = SILENT
+) -> Iterator[ImageResult]:
+    """Label pictures as they come, in order; one that cannot be used is reported and does not stop the others.
 
     Raises:
-        ImageError: no image at all can be used.
+        ImageError: no picture at all can be used; raised at the end.
+        MissingDependencyError: a video is named and OpenCV is not installed.
     """
-    results: list[ImageResult] = []
-    with (
-        progress.task("Predicting", total=len(images)) as task,
-        ThreadPoolExecutor(max(1, session.backend.threads)) as pool,
-    ):
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH]
-            results += _predict_batch(session, part, list(pool.map(_Loader(session), part)), top_k)
-            task.advance(len(part))
-    broken = [result.error for result in results if result.prediction is None]
-    if broken and len(broken) == len(results):
-        raise ImageError("\n".join(broken[:10]))
-    for error in broken:
-        progress.warning(error)
-    return tuple(results)
+    broken: list[str] = []
+    good = 0
+    known = progress if source.count is not None else SILENT
+    with known.task("Predicting", total=source.count or 0) as task:
+        for item, row in session.logits_of(source.items, lambda item: _pixels(session, item)):
+            if isinstance(row, ImageError):
+                broken = [*broken, str(row)][:10]
+                progress.warning(str(row))
+                yield ImageResult(path=item.name, prediction=None, error=str(row))
+            else:
+                good += 1
+                yield ImageResult(path=item.name, prediction=session.rank(row[None], top_k)[0])
+            task.advance()
+    if broken and not good:
+        raise ImageError("\n".join(broken))
 
 
-class _Loader:
-    """Gives an image's pixels, or the sentence that says why there are none."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def __call__(self, path: Path) -> NDArray[np.uint8] | str:
-        try:
-            return self.session.pixels(path)
-        except ImageError as error:
-            return str(error)
+def _pixels(session: Session, item: Item) -> NDArray[np.uint8]:
+    if isinstance(item.picture, ImageError):
+        raise item.picture
+    return session.pixels(item.picture, channels=item.channels)
 
 
-def _predict_batch(
-    session: Session, paths: Sequence[Path], loaded: Sequence[NDArray[np.uint8] | str], top_k: int
-) -> list[ImageResult]:
-    pixels = [item for item in loaded if not isinstance(item, str)]
-    predictions = iter(session.rank(session.run(np.stack(pixels)), top_k) if pixels else ())
-    return [
-        ImageResult(path=str(path), prediction=None, error=item)
-        if isinstance(item, str)
-        else ImageResult(path=str(path), prediction=next(predictions))
-        for path, item in zip(paths, loaded, strict=True)
-    ]
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _mixed(names: Sequence[str], frame_format: FrameFormat | None, stdin: BinaryIO) -> Iterator[Item]:
+    for name in names:
+        if name == STANDARD_INPUT and frame_format is not None:
+            yield from _raw_frames(stdin, frame_format)
+        elif name == STANDARD_INPUT:
+            yield Item("standard input", stdin.read())
+        elif is_video(name):
+            try:
+                for number, frame in enumerate(frames(name)):
+                    yield Item(f"{name}#{number}", frame, "bgr")
+            except ImageError as error:
+                yield Item(name, error)
+        else:
+            yield from (Item(str(path), path) for path in find_images([name]))
+
+
+def _raw_frames(stdin: BinaryIO, form: FrameFormat) -> Iterator[Item]:
+    for number in count():
+        # One buffer a frame: the frames before it may still be in the workers' hands.
+        content = bytearray(form.size_bytes)
+        if not (got := _fill(stdin, content)):
+            return
+        name = f"frame#{number}"
+        if got < form.size_bytes:
+            yield Item(
+                name,
+                ImageError(
+                    f"{name}: standard input ended after {got} of {form.size_bytes} bytes; "
+                    f"is a frame {form.width}x{form.height} pixels of three bytes?"
+                ),
+            )
+            return
+        pixels = np.frombuffer(content, dtype=np.uint8).reshape(form.height, form.width, 3)
+        yield Item(name, pixels, form.channels)
+
+
+def _fill(stdin: BinaryIO, content: bytearray) -> int:
+    """Read until the buffer is full or the stream ends; bytes read."""
+    view, got = memoryview(content), 0
+    while got < len(content):
+        # A pipe gives what it has; `readinto` exists on every binary stream.
+        piece = stdin.readinto(view[got:])  # type: ignore[attr-defined]
+        if not piece:
+            break
+        got += piece
+    return got

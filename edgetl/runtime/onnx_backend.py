@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
-from edgetl.runtime.backend import TensorSpec, mismatch
+from edgetl.files import cache_dir
+from edgetl.runtime.backend import Bound, TensorSpec, mismatch
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -25,10 +26,11 @@ _ERROR_SEVERITY = 3
 
 
 class Device(StrEnum):
-    """Where the model runs."""
+    """Where the model runs: the CPU, or an NVIDIA GPU through ONNX Runtime's CUDA or TensorRT provider."""
 
     CPU = "cpu"
     CUDA = "cuda"
+    TENSORRT = "tensorrt"
 
 
 class OnnxBackend:
@@ -58,9 +60,10 @@ class OnnxBackend:
         device: Device = Device.CPU,
         spin: bool | None = None,
     ) -> None:
-        ort = _onnxruntime()
+        ort = import_engine()
         cores = usable_cores()
         self.threads = cores if threads is None else threads
+        self._copies = device is not Device.CPU
         name = str(model) if isinstance(model, Path) else "the model"
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -72,13 +75,19 @@ class OnnxBackend:
         wanted = _providers(device, ort)
         try:
             self._session = ort.InferenceSession(
-                str(model) if isinstance(model, Path) else model, options, providers=wanted
+                str(model) if isinstance(model, Path) else model,
+                options,
+                providers=[name for name, _ in wanted],
+                provider_options=[settings for _, settings in wanted],
+                enable_fallback=0,
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base.
             raise ModelError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+        self._session._model_bytes = None  # It keeps a second copy of the model for a fallback that is off.
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        if wanted[0] not in self.providers:
-            raise _device_missing(device)
+        if self.providers[:1] != (wanted[0][0],):
+            got = ", ".join(self.providers)
+            raise _device_missing(device, f"asked for {wanted[0][0]}, the session got {got}")
         self.input, self.output = _signature(self._session, name)
         self._names, self._dtype = [self.output.name], np.dtype(self.input.dtype)
         self._fixed, self._tail = self.input.shape[0], self.input.shape[1:]
@@ -95,6 +104,26 @@ class OnnxBackend:
             return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
         logits: NDArray[np.float32] = self._session.run(self._names, {self.input.name: images})[0]
         return logits
+
+    def bind(self, images: NDArray[np.float32]) -> Bound:
+        """A call that runs the model on what then stands in `images`; see `Backend.bind`."""
+        if images.dtype != np.float32 or not images.flags.c_contiguous or not self._fits(images.shape):
+            raise mismatch(self.input, images)
+        logits = np.empty((len(images), self.output.shape[1] or 0), dtype=np.float32)
+        if not logits.size:
+            return lambda: self.run(images)
+        session, binding = self._session, self._session.io_binding()
+        binding.bind_cpu_input(self.input.name, images)
+        binding.bind_output(self.output.name, "cpu", 0, np.float32, list(logits.shape), logits.ctypes.data)
+        copies = self._copies
+
+        def call() -> NDArray[np.float32]:
+            if copies:  # What a GPU reads was copied when it was bound.
+                binding.bind_cpu_input(self.input.name, images)
+            session.run_with_iobinding(binding)
+            return logits
+
+        return call
 
     def close(self) -> None:
         """Free the model."""
@@ -127,7 +156,12 @@ def usable_cores() -> int:
         return cores
 
 
-def _onnxruntime() -> Any:
+def import_engine() -> Any:
+    """Import ONNX Runtime, which takes longer than reading a model.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -137,21 +171,33 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _providers(device: Device, ort: Any) -> list[str]:
+def _providers(device: Device, ort: Any) -> list[tuple[str, dict[str, str]]]:
+    """Providers with their settings, the wanted one first; the others take the operators that it lacks."""
+    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    cuda: tuple[str, dict[str, str]] = ("CUDAExecutionProvider", {"use_tf32": "0"})
     match device:
         case Device.CPU:
-            return ["CPUExecutionProvider"]
+            return [cpu]
         case Device.CUDA:
-            if "CUDAExecutionProvider" not in ort.get_available_providers():
-                raise _device_missing(device)
-            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            wanted = [cuda, cpu]
+        case Device.TENSORRT:
+            # Its engines are built here and kept in the user's own cache.
+            kept = {
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": str(cache_dir() / "ort-tensorrt"),
+            }
+            wanted = [("TensorrtExecutionProvider", kept), cuda, cpu]
         case _:
             assert_never(device)
+    offered = ort.get_available_providers()
+    if wanted[0][0] not in offered:
+        raise _device_missing(device, f"this ONNX Runtime offers {', '.join(offered)}")
+    return wanted
 
 
-def _device_missing(device: Device) -> MissingDependencyError:
+def _device_missing(device: Device, found: str) -> MissingDependencyError:
     return MissingDependencyError(
-        f"ONNX Runtime on {device}",
+        f"ONNX Runtime on {device} ({found})",
         "Check the driver with nvidia-smi, then: pip uninstall -y onnxruntime && pip install 'edgetl[gpu]'",
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import Any, Generic, Literal, Self, TypeVar, assert_never, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,22 @@ from PIL import Image
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.golden import GoldenCheck, compare, pixels_sha256
-from edgetl.bundle.manifest import InputForm, Manifest, Variant
-from edgetl.errors import ImageError, ModelError, TensorError
+from edgetl.bundle.manifest import InputForm, Manifest, Precision, Variant
+from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, TensorError
 from edgetl.metrics import softmax, topk
-from edgetl.preprocess import load_pixels, to_pixels
+from edgetl.preprocess import load_pixels, to_pixels, warm_up
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
+from edgetl.runtime.onnx_backend import usable_cores
+from edgetl.runtime.stream import GPU_BATCH, Slot, stream
+from edgetl.runtime.targets import Choice, Target, choose
+from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
-"""A file, an encoded image, a Pillow image, or an array (H, W, 3) RGB uint8."""
-
-BATCH = 32
-"""Images that `predict` gives to the engine at once."""
-_VIDEO = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"}
+"""A file, an encoded image, a Pillow image, or an array (H, W, 3) uint8."""
+Channels = Literal["rgb", "bgr"]
+"""The order of an array's channels: `bgr` for what OpenCV gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,28 @@ class Session:
         bundle: the opened bundle.
         variant: which model runs.
         backend: the inference engine.
+        choice: which variant and engine were chosen, and why.
     """
 
-    def __init__(self, bundle: Bundle, variant: Variant, backend: Backend) -> None:
-        """Raises ModelError where the model does not fit the manifest; use `load` instead."""
-        self.bundle, self.variant, self.backend = bundle, variant, backend
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        backend: Backend,
+        *,
+        choice: Choice,
+        single: Callable[[], Backend] | None = None,
+    ) -> None:
+        """Raises ModelError where the model does not fit the manifest; use `load` instead.
+
+        `single` opens the same model on one thread, for workers that each run their own image; where there is
+        none, workers share `backend`.
+        """
+        self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
         self._spec = bundle.manifest.preprocess
+        self._swapped = replace(self._spec, mean=self._spec.mean[::-1])  # Padding is filled with the mean.
+        self._single, self._shared = single, backend if single is None else None
+        self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
         size, classes = self._spec.size, len(bundle.manifest.labels)
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
         self._bytes = TensorSpec(name=backend.input.name, dtype="uint8", shape=(None, size, size, 3))
@@ -100,6 +121,7 @@ class Session:
         Raises:
             TensorError: another shape or dtype came; the message says which was expected.
         """
+        self._check_open()
         if isinstance(batch, np.ndarray) and batch.ndim == 4:
             if batch.dtype == np.float32 and batch.shape[1:] == self._floats.shape[1:] and not self._bakes:
                 return self.backend.run(batch)
@@ -109,41 +131,78 @@ class Session:
         raise TensorError(f"{self._floats.name}: got {describe(batch)}, expected {takes}.")
 
     @overload  # A str is a sequence of str, yet it is one path.
-    def predict(self, image: Picture, *, top_k: int = 1) -> Prediction: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, image: Picture, *, top_k: int = 1, channels: Channels = "rgb"
+    ) -> Prediction: ...
     @overload
-    def predict(self, image: Sequence[Picture], *, top_k: int = 1) -> list[Prediction]: ...
-    def predict(self, image: Picture | Sequence[Picture], *, top_k: int = 1) -> Prediction | list[Prediction]:
-        """Label one image, or a list of them in batches.
+    def predict(
+        self, image: Sequence[Picture], *, top_k: int = 1, channels: Channels = "rgb"
+    ) -> list[Prediction]: ...
+    def predict(
+        self, image: Picture | Sequence[Picture], *, top_k: int = 1, channels: Channels = "rgb"
+    ) -> Prediction | list[Prediction]:
+        """Label one image, or a list of them.
 
         Args:
-            image: one picture or a sequence of them; see `Picture`. A 4-dimensional array is a sequence.
+            image: one picture or a sequence of them; see `Picture`. A 4-dimensional array (N, H, W, 3) is a
+                sequence.
             top_k: how many classes `Prediction.top` lists.
+            channels: the order of an array's channels.
 
         Raises:
             ImageError: a picture cannot be used; the message names it.
             TensorError: an array has another shape or dtype.
-            ValueError: top_k is below 1.
+            ValueError: top_k is below 1, channels is unknown, or the session is closed.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}, expected at least 1")
+        if channels not in ("rgb", "bgr"):
+            raise ValueError(f"channels is {channels!r}, expected 'rgb' or 'bgr'")
         many = _sequence(image)
         if many is None:
-            return self.rank(self.run(self.pixels(cast(Picture, image))[None]), top_k)[0]
-        found: list[Prediction] = []
-        with ThreadPoolExecutor(max(1, self.backend.threads)) as pool:
-            for start in range(0, len(many), BATCH):
-                # Decoding takes longer than a small model does, and Pillow lets go of the interpreter's lock.
-                pixels = list(pool.map(self.pixels, many[start : start + BATCH]))
-                found += self.rank(self.run(np.stack(pixels)), top_k)
-        return found
+            pixels = self.pixels(cast(Picture, image), channels=channels)
+            return self.rank(self._slot().logits([pixels]), top_k)[0]
+        return [self.rank(row[None], top_k)[0] for row in self._rows(many, channels)]
 
-    def pixels(self, image: Picture) -> NDArray[np.uint8]:
-        """Decode, resize and crop one picture to (size, size, 3) uint8.
+    def logits_of(
+        self, items: Iterable[T], pixels: Callable[[T], NDArray[np.uint8]] | None = None
+    ) -> Iterator[tuple[T, NDArray[np.float32] | ImageError]]:
+        """Yield each item, in order, with its logits (C,), or with the reason why its image cannot be used.
+
+        Decoding and the model run side by side in `backend.threads` workers.
+
+        Args:
+            items: pictures, or what stands for them; a few are taken ahead, so there may be no end to them.
+            pixels: gives an item's pixels, in a worker; `self.pixels` where unset.
+
+        Raises:
+            TensorError: an array has another shape or dtype.
+        """
+        self._check_open()
+        backend = self._workers_backend()
+        local = threading.local()
+        on_cpu = self.choice.target in (Target.CPU, Target.OPENVINO)
+        batch = backend.input.shape[0] or (1 if on_cpu else GPU_BATCH)
+
+        def slot() -> Slot:
+            if not hasattr(local, "slot"):
+                local.slot = Slot(backend, self._spec, batch)
+            return cast(Slot, local.slot)
+
+        load = cast(Callable[[T], NDArray[np.uint8]], self.pixels) if pixels is None else pixels
+        workers = max(1, self.backend.threads) if on_cpu else usable_cores()
+        return stream(items, load, slot=slot, workers=workers, batch=batch)
+
+    def pixels(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
+        """Decode, resize and crop one picture to (size, size, 3) uint8 RGB.
 
         Raises:
             ImageError: it cannot be used; the message names it.
             TensorError: it is an array of another shape or dtype, or no picture at all.
         """
+        if isinstance(image, np.ndarray) and channels == "bgr":
+            # Resampling treats channels alike: turned after it, there is less to turn.
+            return to_pixels(image, self._swapped)[..., ::-1]
         if isinstance(image, np.ndarray | Image.Image):
             return to_pixels(image, self._spec)
         if isinstance(image, bytes):
@@ -152,13 +211,9 @@ class Session:
             raise TensorError(
                 f"image: got {describe(image)}, expected a path, bytes, a Pillow image or (H, W, 3) uint8."
             )
-        path = Path(image)
-        if path.suffix.lower() in _VIDEO:
-            raise ImageError(
-                f"{path} is a video, which this version does not read. Extract its frames first: "
-                f"mkdir frames && ffmpeg -i {path.name} frames/%06d.png"
-            )
-        return load_pixels(path, self._spec)
+        if Path(image).suffix.lower() in VIDEO_SUFFIXES:
+            raise ImageError(f"{image} is a video; label its frames with: edgetl predict BUNDLE {image}")
+        return load_pixels(Path(image), self._spec)
 
     def rank(self, logits: NDArray[np.float32], top_k: int = 1) -> list[Prediction]:
         """One prediction for each row of logits (N, C)."""
@@ -190,8 +245,13 @@ class Session:
         )
 
     def close(self) -> None:
-        """Free the model."""
-        self.backend.close()
+        """Free the model and the buffers; a second call does nothing."""
+        with self._lock:
+            self._closed, self._local = True, threading.local()
+            if self._shared is not None and self._shared is not self.backend:
+                self._shared.close()
+            self._shared = None
+            self.backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -201,28 +261,159 @@ class Session:
     ) -> None:
         self.close()
 
+    def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[NDArray[np.float32]]:
+        for _, row in self.logits_of(pictures, lambda picture: self.pixels(picture, channels=channels)):
+            if isinstance(row, ImageError):
+                raise row
+            yield row
 
-def load(path: str | Path, *, variant: str | None = None, threads: int | None = None) -> Session:
-    """Open a bundle and load one of its models.
+    def _slot(self) -> Slot:
+        """The calling thread's buffers for one image."""
+        self._check_open()
+        if not hasattr(self._local, "slot"):
+            self._local.slot = Slot(self.backend, self._spec, self.backend.input.shape[0] or 1)
+        return cast(Slot, self._local.slot)
+
+    def _workers_backend(self) -> Backend:
+        """The engine that workers share: on one thread, as each of them is one."""
+        with self._lock:
+            if self._shared is None:
+                assert self._single is not None
+                self._shared = self._single()
+            return self._shared
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the session is closed")
+
+
+def load(
+    path: str | Path,
+    *,
+    target: str = "auto",
+    variant: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    require_signature: str | Path | None = None,
+) -> Session:
+    """Open a bundle and load the model that suits this machine; `Session.choice` says which and why.
 
     Args:
         path: the bundle, `NAME.edgetl`.
-        variant: a variant's name; the bundle's default one where unset.
-        threads: threads of the inference engine; every usable core where unset.
+        target: the engine, one of `Target`. `auto` is the CPU; nothing else is ever taken in its place.
+        variant: a variant's name; chosen by its measured figures where unset.
+        precision: only variants of this arithmetic, e.g. `int8`.
+        threads: threads of the engine on the CPU; every usable core where unset.
+        require_signature: a public key; the bundle must be signed with its private half.
 
     Raises:
-        BundleError: the bundle is missing, broken, of a newer schema, or has no such variant.
-        MissingDependencyError: ONNX Runtime is not installed.
+        BundleError: the bundle is missing, broken, altered, unsigned, or has no such variant.
+        ConfigError: the target or precision is unknown, or the key cannot be read.
+        MissingDependencyError: the engine is not installed, or cannot use the device.
         ModelError: the model cannot be loaded, or does not fit the manifest.
         ValueError: threads is below 1.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
-    from edgetl.runtime.onnx_backend import OnnxBackend
-
     bundle = open_bundle(Path(path))
-    chosen = bundle.variant(variant)
-    return Session(bundle, chosen, OnnxBackend(bundle.read(chosen.member), threads=threads))
+    if require_signature is not None:
+        from edgetl.bundle.signature import require_signature as check
+
+        check(bundle, Path(require_signature))
+    choice = choose(
+        bundle.manifest,
+        target=_member(Target, "target", target),
+        variant=variant,
+        precision=None if precision is None else _member(Precision, "precision", precision),
+    )
+    chosen = bundle.variant(choice.variant)
+    return _open(bundle, chosen, choice, threads, signed=require_signature is not None)
+
+
+def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, signed: bool) -> Session:
+    target, count = choice.target, usable_cores() if threads is None else threads
+    match target:
+        case Target.AUTO | Target.CPU:
+            from edgetl.runtime.onnx_backend import OnnxBackend, import_engine
+
+            def single() -> Backend:
+                return OnnxBackend(bundle.read(variant.member), threads=1)
+
+            content = _Meanwhile(lambda: bundle.read(variant.member))
+            import_engine()
+            model = content.result()
+            _Meanwhile(warm_up)
+            backend: Backend = OnnxBackend(model, threads=count)
+            return _session(bundle, variant, backend, choice, single if count > 1 else None)
+        case Target.CUDA | Target.ORT_TENSORRT:
+            from edgetl.runtime.onnx_backend import Device, OnnxBackend
+
+            device = Device.CUDA if target is Target.CUDA else Device.TENSORRT
+            backend = OnnxBackend(bundle.read(variant.member), threads=count, device=device)
+            return _session(bundle, variant, backend, choice)
+        case Target.OPENVINO:
+            from edgetl.runtime.openvino_backend import OpenVinoBackend
+
+            def single() -> Backend:
+                return OpenVinoBackend(bundle.read(variant.member), threads=1)
+
+            backend = OpenVinoBackend(bundle.read(variant.member), threads=count)
+            return _session(bundle, variant, backend, choice, single if count > 1 else None)
+        case Target.TENSORRT | Target.TENSORRT_RTX:
+            from edgetl.export.tensorrt import EngineTarget
+            from edgetl.runtime.engines import engine_for
+            from edgetl.runtime.tensorrt_backend import TensorRtBackend
+
+            kind = EngineTarget(target.value)
+            engine, origin = engine_for(bundle, variant, kind, signed=signed)
+            choice = replace(choice, reason=f"{choice.reason}; {origin}")
+            return _session(bundle, variant, TensorRtBackend(engine, target=kind), choice)
+        case _:
+            assert_never(target)
+
+
+def _session(
+    bundle: Bundle,
+    variant: Variant,
+    backend: Backend,
+    choice: Choice,
+    single: Callable[[], Backend] | None = None,
+) -> Session:
+    try:
+        return Session(bundle, variant, backend, choice=choice, single=single)
+    except EdgetlError:
+        backend.close()
+        raise
+
+
+class _Meanwhile(Generic[T]):
+    """Work that a thread does meanwhile; its error is raised where the result is asked for."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> T:
+        """Wait for it."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def _member(kind: type[E], name: str, value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(f"{name}: got {value!r}, expected one of {', '.join(kind)}.") from None
 
 
 def _sequence(images: Any) -> Sequence[Picture] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgetl.tuning import tune
 from tests.bench.claims import keep
 
-OTHER = {"__init__", "__main__", "claims"}
+OTHER = {"__init__", "__main__", "claims", "peers", "subjects"}
 
 
 def families() -> list[str]:

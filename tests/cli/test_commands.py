@@ -75,7 +75,7 @@ def _commands() -> dict[str, str]:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 20
+    assert len(commands) == 22
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
@@ -143,6 +143,77 @@ def test_the_device_s_commands_from_one_bundle(run_dir: Path, images: Path) -> N
     assert [len(r["prediction"]["top"]) for r in results] == [2, 2]
     assert json.loads(edgetl("eval", bundle, images, "--json").stdout)["images"] == 12
     assert "TensorRT-RTX" in edgetl("doctor").stdout
+
+
+def test_what_runs_is_said_on_standard_error(run_dir: Path, images: Path) -> None:
+    bundle = run_dir / "tiny.edgetl"
+    for command in (("predict", bundle, images / "test", "--limit", "1"), ("info", bundle)):
+        told = edgetl(*command).stderr
+        assert " on cpu: " in told
+        assert "is the bundle's default: " in told
+    assert json.loads(edgetl("bench", bundle, "--runs", "10", "--json").stdout)["variant"]
+    lacking = edgetl("predict", bundle, images / "test", "--precision", "fp8")
+    assert lacking.returncode == 2
+    assert "has no variant in fp8 made for any or cpu-" in lacking.stderr
+    wrong = edgetl("verify", bundle, "--target", "gpu")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "target: got 'gpu', expected one of auto, cpu, cuda" in wrong.stderr
+
+
+def test_predictions_come_line_by_line(run_dir: Path, images: Path) -> None:
+    bundle = run_dir / "tiny.edgetl"
+    done = edgetl("predict", bundle, images / "test" / "*" / "*.png", "--json-lines")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 12
+    assert all(line["prediction"]["label"] for line in lines)
+    endless = edgetl("predict", bundle, "camera:0")
+    assert endless.returncode == 2
+    assert "give --json-lines, or --limit" in endless.stderr
+
+
+def test_raw_frames_on_standard_input(run_dir: Path) -> None:
+    command = [sys.executable, "-m", "edgetl.cli", "predict", str(run_dir / "tiny.edgetl"), "-"]
+    command += ["--frame-size", "40x30", "--json-lines"]
+    done = subprocess.run(command, input=bytes(range(200)) * 54, capture_output=True, check=True)
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [
+        "frame#0",
+        "frame#1",
+        "frame#2",
+    ]
+
+
+def test_a_required_signature_is_held_by_every_command(run_dir: Path, images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="signatures need: pip install 'edgetl[sign]'")
+    key, signed, unsigned = tmp_path / "k.pem", tmp_path / "s.edgetl", run_dir / "tiny.edgetl"
+    made = json.loads(edgetl("keygen", key, "--json").stdout)
+    assert made["public"] == f"{key}.pub"
+    assert edgetl("keygen", key).returncode == 2
+    done = edgetl("sign", unsigned, "--key", key, "-o", signed)
+    assert (done.returncode, done.stdout.split()[0]) == (0, str(signed))
+    baseline = tmp_path / "baseline.json"
+    commands = {
+        "verify": (),
+        "predict": (images / "test",),
+        "eval": (images,),
+        "bench": ("--runs", "10"),
+        "baseline": ("-o", baseline),
+        "gate": ("--baseline", baseline, "--max-latency-increase", "99"),
+    }
+    for name, more in commands.items():
+        good = edgetl(name, signed, *more, "--require-signature", f"{key}.pub")
+        assert good.returncode == 0, (name, good.stderr)
+        bad = edgetl(name, unsigned, *more, "--require-signature", f"{key}.pub")
+        assert bad.returncode == 2, name
+        assert "is not signed" in bad.stderr
+
+
+def test_doctor_lists_what_the_device_s_install_brings() -> None:
+    checkup = json.loads(edgetl("doctor", "--json").stdout)
+    found = {package["name"]: package["size_bytes"] for package in checkup["install"]}
+    assert {"numpy", "pillow", "typer", "rich", "onnxruntime"} <= found.keys()
+    assert not found.keys() & {"torch", "torchvision", "timm", "onnx", "scikit-learn"}
+    assert found["numpy"] > 1_000_000
+    assert "the device's install" in edgetl("doctor").stdout
 
 
 def test_a_gate_passes_against_itself_and_fails_with_a_table(run_dir: Path, tmp_path: Path) -> None:

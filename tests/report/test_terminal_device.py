@@ -2,10 +2,11 @@ import dataclasses
 
 from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
+from edgetl.bundle.signature import KeyPair, Signed
 from edgetl.preprocess import Interpolation, PreprocessSpec, Resize
 from edgetl.records import BenchRecord, EngineRecord, Footprint, GateCheck, GateReport
 from edgetl.report import terminal_device
-from edgetl.runtime.doctor import Checkup, Part
+from edgetl.runtime.doctor import Checkup, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.session import Prediction, Score
 from tests.report.conftest import latency
@@ -285,6 +286,25 @@ no   CUDA GPU      nvidia-smi finds no GPU here  use a GPU machine
 
 """
     )
+
+
+def test_doctor_lists_sizes_with_their_sum():
+    install = (
+        Package(name="onnxruntime", version="1.32.0", size_bytes=75_000_000),
+        Package(name="numpy", version="2.4.6", size_bytes=57_000_000),
+    )
+    told = shown(terminal_device.doctor, Checkup(machine="x86_64", parts=(), install=install))
+    assert "onnxruntime           1.32.0   75.0 MB\n" in told
+    assert "the device's install            132 MB\n" in told
+
+
+def test_keys_and_signatures():
+    pair = KeyPair(private="k.pem", public="k.pem.pub", public_hex="ab" * 32)
+    told = shown(terminal_device.keys, pair)
+    assert "private key, keep it secret          k.pem\n" in told
+    assert "public key, for --require-signature  k.pem.pub\n" in told
+    signed = shown(terminal_device.signed, Signed(path="b.edgetl", public_hex="ab" * 32))
+    assert signed == f"b.edgetl is signed with the key {'ab' * 32}.\n"
 
 
 def test_engine():

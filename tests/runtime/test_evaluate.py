@@ -9,7 +9,7 @@ from edgetl.bundle.pack import pack
 from edgetl.errors import DataError, ImageError
 from edgetl.runtime import Session, load
 from edgetl.runtime.evaluate import LabelledImage, evaluate, evaluate_folder, find_samples
-from edgetl.runtime.inputs import find_images, predict_all
+from edgetl.runtime.inputs import find_images, open_source, predict_all
 from tests.bundles import LABELS, contents, picture
 
 
@@ -123,7 +123,7 @@ def test_one_broken_image_does_not_stop_the_others(session: Session, tmp_path: P
     root = write(tmp_path / "set", {"a": 40})
     (root / "a" / "10.png").write_bytes(picture()[:150])
     paths, progress = find_images([str(root)]), Recorder()
-    results = predict_all(session, paths, top_k=2, progress=progress)
+    results = list(predict_all(session, open_source([str(root)]), top_k=2, progress=progress))
     assert [r.path for r in results] == [str(p) for p in paths]
     [broken] = [r for r in results if r.prediction is None]
     assert broken.path.endswith("10.png")
@@ -138,4 +138,4 @@ def test_no_usable_image_is_an_error(session: Session, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ImageError, match=r"a\.png: the file is empty\.\n.*b\.png: the file is empty"):
-        predict_all(session, find_images([str(tmp_path)]))
+        list(predict_all(session, open_source([str(tmp_path)])))

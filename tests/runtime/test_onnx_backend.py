@@ -121,26 +121,54 @@ def test_a_model_that_is_no_classifier_is_refused() -> None:
         OnnxBackend(model.SerializeToString())
 
 
-def test_a_gpu_that_is_not_here_has_a_remedy() -> None:
+@pytest.mark.parametrize("device", [Device.CUDA, Device.TENSORRT])
+def test_a_gpu_that_is_not_here_has_a_remedy(device: Device) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime offers CUDA")
     with pytest.raises(
-        MissingDependencyError, match=r"ONNX Runtime on cuda is not available\. .*edgetl\[gpu\]"
+        MissingDependencyError,
+        match=rf"ONNX Runtime on {device} \(this ONNX Runtime offers .*\) is not available\. .*edgetl\[gpu\]",
     ):
-        OnnxBackend(classifier(), device=Device.CUDA)
+        OnnxBackend(classifier(), device=device)
 
 
-def test_a_provider_that_does_not_load_is_not_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("device", "provider"),
+    [(Device.CUDA, "CUDAExecutionProvider"), (Device.TENSORRT, "TensorrtExecutionProvider")],
+)
+def test_a_provider_that_does_not_load_is_not_taken_for_granted(
+    monkeypatch: pytest.MonkeyPatch, device: Device, provider: str
+) -> None:
     class Fallen(onnxruntime.InferenceSession):
         """As ONNX Runtime does: it warns and falls back to the CPU."""
 
-        def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
+        def __init__(self, model: bytes, options: object, providers: list[str], **_: object) -> None:
             super().__init__(model, options, providers=providers[-1:])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Fallen)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    with pytest.raises(MissingDependencyError, match="nvidia-smi"):
-        OnnxBackend(classifier(), device=Device.CUDA)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider])
+    with pytest.raises(
+        MissingDependencyError, match=rf"asked for {provider}, the session got CPUExecutionProvider\)"
+    ):
+        OnnxBackend(classifier(), device=device)
+
+
+def test_a_bound_call_runs_on_what_stands_in_its_buffer() -> None:
+    with OnnxBackend(classifier(), threads=1) as backend:
+        images = IMAGES.copy()
+        call = backend.bind(images)
+        first = call()
+        assert np.array_equal(first, raw(classifier(), IMAGES))
+        images *= 2
+        assert call() is first
+        assert np.array_equal(first, raw(classifier(), 2 * IMAGES))
+        with pytest.raises(TensorError, match="images: got"):
+            backend.bind(IMAGES[::2])
+
+
+def test_the_model_s_bytes_are_kept_once() -> None:
+    with OnnxBackend(classifier(), threads=1) as backend:
+        assert backend._session._model_bytes is None
 
 
 def test_without_onnxruntime_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

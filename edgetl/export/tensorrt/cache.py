@@ -78,6 +78,25 @@ def store(key: EngineKey, built: BuiltEngine) -> None:
     path = folder() / f"{key.digest}.engine"
     write_bytes(path, built.content)
     write_json(path.with_suffix(".json"), built.record)
+    remember(built.record)
+
+
+def remember(record: EngineRecord) -> None:
+    """Note that an engine was built on this machine: native code from elsewhere is not loaded unsigned.
+
+    Raises:
+        StorageError: the cache folder cannot be written.
+    """
+    write_json(_note(record.sha256), record)
+
+
+def built_here(sha256: str) -> bool:
+    """Whether the engine of this SHA-256 was built on this machine."""
+    return _note(sha256).is_file()
+
+
+def _note(sha256: str) -> Path:
+    return folder() / "built" / f"{sha256}.json"
 
 
 def timing_cache(options: BuildOptions, version: str, gpu: Gpu | None) -> Path | None:

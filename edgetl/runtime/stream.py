@@ -1,0 +1,95 @@
+"""Many images through a session: each worker decodes an image and runs the model on it while the others do the same.
+
+On a CPU, engines give as many images a second one by one as in batches, so a worker takes one image at a time, on one
+thread, and as many workers as threads keep all cores busy. On a GPU a worker takes `GPU_BATCH` of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import ImageError
+from edgetl.preprocess import PreprocessSpec, normalise
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from edgetl.runtime.backend import Backend
+
+T = TypeVar("T")
+
+GPU_BATCH = 8
+"""Images a call where the engine is not on the CPU."""
+_WAITING = 2
+"""Tasks a worker that may wait or be finished: enough that no worker idles, few enough that frames do not age."""
+
+
+class Slot:
+    """One thread's buffers, reused for every image: the engine reads its input where preprocessing writes it."""
+
+    def __init__(self, backend: Backend, spec: PreprocessSpec, count: int) -> None:
+        self._backend, self._spec = backend, spec
+        self._bakes = backend.input.dtype == "uint8"  # the model normalises itself
+        shape = (count, spec.size, spec.size, 3) if self._bakes else (count, 3, spec.size, spec.size)
+        self._images = np.empty(shape, dtype=np.uint8 if self._bakes else np.float32)
+        self._call = backend.bind(self._images)
+
+    def logits(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Logits of up to `count` images (S, S, 3) uint8; where all are given, the next call overwrites them."""
+        for row, image in enumerate(pixels):
+            if self._bakes:
+                self._images[row] = image
+            else:
+                normalise(image[None], self._spec, out=self._images[row : row + 1])
+        if len(pixels) == len(self._images):
+            return self._call()
+        return self._backend.run(self._images[: len(pixels)])
+
+
+def stream(
+    items: Iterable[T],
+    pixels: Callable[[T], NDArray[np.uint8]],
+    *,
+    slot: Callable[[], Slot],
+    workers: int,
+    batch: int,
+) -> Iterator[tuple[T, NDArray[np.float32] | ImageError]]:
+    """Yield each item, in order, with its logits (C,), or with the reason why its image cannot be used.
+
+    Args:
+        items: what stands for images; taken a few ahead of what is yielded, so it may be endless.
+        pixels: gives an item's pixels (S, S, 3); called in the workers.
+        slot: the calling worker's buffers.
+        workers: threads.
+        batch: images a task.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(part: Sequence[T]) -> list[tuple[T, NDArray[np.float32] | ImageError]]:
+        found: list[NDArray[np.uint8] | ImageError] = []
+        for item in part:
+            try:
+                found.append(pixels(item))
+            except ImageError as error:
+                found.append(error)
+        usable = [image for image in found if not isinstance(image, ImageError)]
+        rows = iter(np.array(slot().logits(usable)) if usable else ())
+        return [(i, f if isinstance(f, ImageError) else next(rows)) for i, f in zip(part, found, strict=True)]
+
+    remaining, waiting = iter(items), deque["Future[list[tuple[T, NDArray[np.float32] | ImageError]]]"]()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="edgetl")
+    try:
+        while True:
+            while len(waiting) < _WAITING * workers and (part := list(islice(remaining, batch))):
+                waiting.append(pool.submit(work, part))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,163 @@
+"""Which engine runs a bundle here, and which of its variants, with the reason. Nothing is chosen silently.
+
+The default variant was chosen with the accuracy floor in hand, so it runs wherever it was made to run. Elsewhere,
+or where a precision is asked for, the fastest measured variant that was made for this machine and is as accurate
+as the default one takes its place.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from edgetl.bundle.manifest import Manifest, Precision, Variant
+from edgetl.errors import BundleError
+
+
+class Target(StrEnum):
+    """What runs the model.
+
+    `auto` is the CPU, on which bundles are measured. `cuda` and `ort-tensorrt` are ONNX Runtime's providers;
+    `tensorrt` and `tensorrt-rtx` run compiled engines.
+    """
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    ORT_TENSORRT = "ort-tensorrt"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a session runs: the variant's name, the engine, and why in one sentence."""
+
+    variant: str
+    target: Target
+    reason: str
+
+
+def architecture() -> str:
+    """This machine's processor family: `x86`, `arm`, or what the system calls it."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64", "i386", "i686"):
+        return "x86"
+    return "arm" if machine.startswith(("arm", "aarch")) else machine
+
+
+def choose(
+    manifest: Manifest,
+    *,
+    target: Target = Target.AUTO,
+    variant: str | None = None,
+    precision: Precision | None = None,
+    arch: str | None = None,
+) -> Choice:
+    """Choose the engine and the variant.
+
+    Args:
+        manifest: the bundle's.
+        target: the engine; for `auto`, the CPU.
+        variant: take this one, whatever its figures.
+        precision: only variants of this arithmetic.
+        arch: the processor family; this machine's where unset.
+
+    Raises:
+        BundleError: there is no such variant, or none that was made for the target.
+    """
+    here = arch or architecture()
+    engine = Target.CPU if target is Target.AUTO else target
+    known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
+    if variant is not None:
+        named = manifest.variant(variant)
+        if named is None or precision not in (None, named.precision):
+            what = f"variant {variant!r}" + (f" in {precision}" if named else "")
+            raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
+        return Choice(
+            variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here)}"
+        )
+    wanted = _made_for(engine, here)
+    fitting = [v for v in manifest.variants if v.target in wanted and precision in (None, v.precision)]
+    if not fitting:
+        asked = f" in {precision}" if precision else ""
+        raise BundleError(
+            f"{manifest.name} has no variant{asked} made for {' or '.join(wanted)}; it has {known}. "
+            "Name one to run it all the same."
+        )
+    default = manifest.variant()
+    assert default is not None  # A manifest without its default is refused when it is read.
+    if engine in (Target.TENSORRT, Target.TENSORRT_RTX):
+        return _for_engines(engine, fitting, manifest, default, here)
+    if default in fitting:
+        return Choice(
+            variant=default.name,
+            target=engine,
+            reason=f"{default.name} is the bundle's default{_figures(default, here)}",
+        )
+    chosen = _fastest(fitting, default)
+    why = (
+        f"the default {default.name} was made for {default.target}"
+        if precision is None
+        else f"{precision} was asked for"
+    )
+    return Choice(
+        variant=chosen.name,
+        target=engine,
+        reason=f"{chosen.name} is {'the fastest' if len(fitting) > 1 else 'the one'} made for "
+        f"{'any machine' if chosen.target == 'any' else chosen.target}, and {why}{_figures(chosen, here)}",
+    )
+
+
+def _made_for(engine: Target, arch: str) -> tuple[str, ...]:
+    """Values of `Variant.target` that suit an engine; signed symmetric INT8 is slow outside TensorRT."""
+    match engine:
+        case Target.CPU | Target.OPENVINO:
+            return ("any", f"cpu-{arch}")
+        case Target.CUDA:
+            return ("any",)
+        case Target.ORT_TENSORRT | Target.TENSORRT | Target.TENSORRT_RTX:
+            return ("any", "tensorrt", "tensorrt-rtx")
+        case Target.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(engine)
+
+
+def _for_engines(
+    engine: Target, fitting: Sequence[Variant], manifest: Manifest, default: Variant, arch: str
+) -> Choice:
+    """For TensorRT: a variant whose engine is in the bundle comes first, else one made for it, else the default."""
+    compiled = {e.variant for e in manifest.engines if e.target == engine.value}
+    order = sorted(fitting, key=lambda v: (v.name not in compiled, v.target == "any", v is not default))
+    chosen = order[0]
+    has = "has an engine in the bundle" if chosen.name in compiled else f"was made for {chosen.target}"
+    return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {has}{_figures(chosen, arch)}")
+
+
+def _fastest(fitting: Sequence[Variant], default: Variant) -> Variant:
+    """The fastest that is no less accurate than the default; where accuracy is unknown, the first float one."""
+    floor = default.val.top1 if default.val else 0.0
+    kept = [v for v in fitting if v.val and v.latency and v.val.top1 >= floor]
+    if kept:
+        return min(kept, key=lambda v: v.latency.p50_ms if v.latency else 0.0)
+    scored = [v for v in fitting if v.val]
+    if scored:
+        return max(scored, key=lambda v: v.val.top1 if v.val else 0.0)
+    return min(fitting, key=lambda v: v.precision is not Precision.FP32)
+
+
+def _figures(variant: Variant, arch: str) -> str:
+    """`: 1.35 ms at 99.2% on ...`, and whether that was a machine like this one."""
+    if variant.latency is None or variant.machine is None:
+        return "; it carries no measured latency"
+    accuracy = f" at {variant.val.top1:.1%}" if variant.val else ""
+    measured = f": {variant.latency.p50_ms:.2f} ms{accuracy}, measured on {variant.machine.fingerprint}"
+    other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
+    if any(name in variant.machine.system.lower() for name in other):
+        return measured
+    return f"{measured}, another kind of machine: measure here with edgetl bench"

@@ -1,0 +1,113 @@
+"""A fresh process to its first prediction, and its peak memory, against bare scripts; interleaved in one run.
+
+The bare script imports numpy and onnxruntime, loads the same ONNX file and runs it on zeros: it decodes no image. The
+second one also decodes and resizes the photograph with Pillow, as edgetl does.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.claims import Claim
+from tests.bench.subjects import SMALL, Subject, photographs, subject
+
+RUNS = int(os.environ.get("EDGETL_BENCH_STARTS", "25"))
+PEAK = """
+import edgetl.bench.memory as memory
+print(memory.peak_memory_bytes())
+"""
+BARE = """
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
+session.run(None, {{"images": np.zeros((1, 3, {size}, {size}), np.float32)}})
+"""
+BARE_IMAGE = """
+import numpy as np
+import onnxruntime
+from PIL import Image
+session = onnxruntime.InferenceSession({model!r}, providers=["CPUExecutionProvider"])
+image = Image.open({photo!r}).convert("RGB").resize(({size}, {size}))
+images = (np.asarray(image, np.float32) / 255 - np.float32(0.45)) / np.float32(0.22)
+session.run(None, {{"images": np.ascontiguousarray(images.transpose(2, 0, 1)[None])}})
+"""
+OWN = """
+import edgetl
+edgetl.load({bundle!r}).predict({photo!r})
+"""
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims. `EDGETL_BENCH_STARTS` sets the starts of each script (default 25)."""
+    with tempfile.TemporaryDirectory() as folder:
+        what = subject(Path(folder))
+        photo = Path(folder) / "photo.jpg"
+        photo.write_bytes(photographs(1, SMALL)[0])
+        scripts = {
+            name: text.format(
+                model=str(what.model), bundle=str(what.bundle), photo=str(photo), size=what.spec.size
+            )
+            for name, text in {"bare": BARE, "bare with an image": BARE_IMAGE, "edgetl": OWN}.items()
+        }
+        seconds, peaks = _starts(scripts), {name: _peak(script) for name, script in scripts.items()}
+    yield from _claims(what, *seconds, peaks)
+
+
+def _claims(
+    what: Subject,
+    seconds: dict[str, list[float]],
+    processor: dict[str, list[float]],
+    peaks: dict[str, int],
+) -> Iterator[Claim]:
+    yield Claim(name="the model", measured=what.name)
+    for name in ("bare", "bare with an image"):
+        aims = (1.3, 1.2) if name == "bare" else (None, None)
+        ratio = statistics.median(b / a for a, b in zip(seconds[name], seconds["edgetl"], strict=True))
+        yield _at_most(f"start to first prediction over {name}, median of pairs", ratio, aims[0])
+        spent = statistics.median(processor["edgetl"]) / statistics.median(processor[name])
+        # Steady where other programs take the cores; it does not see what runs side by side.
+        yield _at_most(f"processor time to first prediction over {name}", spent, None)
+        yield _at_most(f"peak memory over {name}", peaks["edgetl"] / peaks[name], aims[1])
+    for name, values in seconds.items():
+        measured = f"{statistics.median(values) * 1e3:.0f} ms, {peaks[name] / 1e6:.0f} MB"
+        yield Claim(name=f"{name}: start to first prediction, peak memory", measured=measured)
+
+
+def _at_most(name: str, value: float, aim: float | None) -> Claim:
+    if aim is None:
+        return Claim(name=name, measured=f"{value:.2f}x")
+    return Claim(name=name, measured=f"{value:.2f}x", aim=f"<= {aim:g}x", holds=value <= aim)
+
+
+def _starts(scripts: dict[str, str]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Wall and processor seconds of each script's starts, in turn; the first two are not counted."""
+    wall: dict[str, list[float]] = {name: [] for name in scripts}
+    processor: dict[str, list[float]] = {name: [] for name in scripts}
+    for turn in range(RUNS + 2):
+        for name, script in scripts.items():
+            before, started = os.times(), time.perf_counter()
+            subprocess.run([sys.executable, "-c", script], check=True)
+            elapsed, after = time.perf_counter() - started, os.times()
+            if turn >= 2:
+                wall[name].append(elapsed)
+                children = after.children_user + after.children_system
+                processor[name].append(children - before.children_user - before.children_system)
+    return wall, processor
+
+
+def _peak(script: str) -> int:
+    """Median over three processes of the peak resident memory in bytes, asked for at the end."""
+    found = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", script + PEAK], check=True, capture_output=True, text=True
+        )
+        found.append(int(done.stdout.split()[-1]))
+    return sorted(found)[1]

@@ -1,0 +1,170 @@
+"""What users name: globs, raw frames, videos, cameras; files and folders are in `test_evaluate`."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl.bundle.pack import pack
+from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError
+from edgetl.runtime import Session, load
+from edgetl.runtime.inputs import (
+    FrameFormat,
+    Source,
+    find_images,
+    has_end,
+    open_source,
+    parse_frame_format,
+    predict_all,
+)
+from edgetl.runtime.video import frames, is_video
+from tests.bundles import contents, picture
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    folder = tmp_path_factory.mktemp("inputs")
+    pack(contents(folder), folder / "flowers.edgetl")
+    with load(folder / "flowers.edgetl", threads=2) as opened:
+        yield opened
+
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (5, 30, 40, 3), dtype=np.uint8)
+FORMAT = FrameFormat(width=40, height=30)
+
+
+class Pipe(io.RawIOBase):
+    """Gives a few bytes at a time, as a pipe does."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = memoryview(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = min(len(buffer), 1000, len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+
+def test_globs_match_images_alone(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jpg", "c.txt", "deep/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture())
+    assert [p.name for p in find_images([str(tmp_path / "*")])] == ["a.png", "b.jpg"]
+    assert [p.name for p in find_images([str(tmp_path / "**" / "*.png")])] == ["a.png", "d.png"]
+    with pytest.raises(DataError, match=r"No image matches .*\*\.gif"):
+        find_images([str(tmp_path / "*.gif")])
+
+
+def test_a_file_with_brackets_in_its_name_is_no_glob(tmp_path: Path) -> None:
+    (tmp_path / "a[1].png").write_bytes(picture())
+    assert find_images([str(tmp_path / "a[1].png")]) == (tmp_path / "a[1].png",)
+
+
+def test_raw_frames_come_from_a_pipe(session: Session) -> None:
+    source = open_source(["-"], frame_format=FORMAT, stdin=Pipe(FRAMES.tobytes()))
+    results = list(predict_all(session, source))
+    assert [r.path for r in results] == [f"frame#{i}" for i in range(5)]
+    assert [r.prediction for r in results] == session.predict(FRAMES)
+
+
+def test_raw_frames_may_be_bgr(session: Session) -> None:
+    form = FrameFormat(width=40, height=30, channels="bgr")
+    source = open_source(["-"], frame_format=form, stdin=io.BytesIO(FRAMES[..., ::-1].tobytes()))
+    assert [r.prediction for r in predict_all(session, source)] == session.predict(FRAMES)
+
+
+def test_a_cut_frame_is_reported_after_the_whole_ones(session: Session) -> None:
+    source = open_source(["-"], frame_format=FORMAT, stdin=Pipe(FRAMES.tobytes()[:-7]))
+    results = list(predict_all(session, source))
+    assert [r.prediction is None for r in results] == [False] * 4 + [True]
+    assert results[-1].error == (
+        "frame#4: standard input ended after 3593 of 3600 bytes; is a frame 40x30 pixels of three bytes?"
+    )
+
+
+def test_standard_input_without_a_format_is_one_image(session: Session) -> None:
+    [result] = predict_all(session, open_source(["-"], stdin=io.BytesIO(picture(3))))
+    assert (result.path, result.prediction) == ("standard input", session.predict(picture(3)))
+
+
+def test_a_stream_without_end_is_labelled_as_it_comes(session: Session) -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[object]:
+        for number in itertools.count():
+            taken.append(number)
+            yield from open_source(["-"], stdin=io.BytesIO(picture(number % 3))).items
+
+    results = predict_all(session, Source(items=endless(), count=None))  # type: ignore[arg-type]
+    first = next(results)
+    assert first.prediction is not None
+    assert len(taken) <= 6
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", ["640", "640x", "axb", "640x480x3", "2x2", "99999x99999", "-4x8"])
+def test_frame_sizes_are_checked(size: str) -> None:
+    with pytest.raises(ConfigError, match="frame size: got "):
+        parse_frame_format(size, "rgb")
+
+
+def test_pixel_formats_are_checked() -> None:
+    assert parse_frame_format("640x480", "bgr") == FrameFormat(width=640, height=480, channels="bgr")
+    with pytest.raises(ConfigError, match="pixel format: got 'yuv', expected rgb or bgr"):
+        parse_frame_format("640x480", "yuv")
+    with pytest.raises(ConfigError, match="name - as the image"):
+        open_source(["a.png"], frame_format=FORMAT)
+
+
+def test_what_has_an_end() -> None:
+    assert has_end(["a.jpg", "clip.mp4", "-"], None)
+    assert not has_end(["camera:0"], None)
+    assert not has_end(["rtsp://camera/1"], None)
+    assert not has_end(["-"], FORMAT)
+    assert [
+        n for n in ("a.MP4", "camera:1", "/dev/video0", "http://x/y", "a.png", "camera") if is_video(n)
+    ] == [
+        "a.MP4",
+        "camera:1",
+        "/dev/video0",
+        "http://x/y",
+    ]
+
+
+def test_without_opencv_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"OpenCV, which reads videos and cameras, is not available\. .*edgetl\[video\]",
+    ):
+        next(frames("camera:0"))
+
+
+def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="videos need: pip install 'edgetl[video]'")
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (40, 30))
+    for frame in FRAMES:
+        writer.write(frame)
+    writer.release()
+    (tmp_path / "a.png").write_bytes(picture())
+    results = list(predict_all(session, open_source([str(clip), str(tmp_path / "a.png")])))
+    assert [r.path for r in results] == [*(f"{clip}#{i}" for i in range(5)), str(tmp_path / "a.png")]
+    decoded = list(frames(str(clip)))
+    assert [r.prediction for r in results[:5]] == [session.predict(f, channels="bgr") for f in decoded]
+    assert list(predict_all(session, open_source([str(clip)], limit=2))) == results[:2]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(ImageError, match=r"broken\.mp4: the video cannot be opened"):
+        list(predict_all(session, open_source([str(tmp_path / "broken.mp4")])))
+    with pytest.raises(ImageError, match=r"gone\.mp4: there is no such file"):
+        next(frames(str(tmp_path / "gone.mp4")))
+    with pytest.raises(ImageError, match=r"camera:97: the camera cannot be opened"):
+        next(frames("camera:97"))
