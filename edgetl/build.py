@@ -11,7 +11,7 @@ from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.bundle.pack import VariantSource, add_engine, add_variant, engine_name
 from edgetl.errors import BundleError, ConfigError, MissingDependencyError
 from edgetl.export.tensorrt import BuildOptions, EnginePrecision, EngineTarget, build_engine
-from edgetl.export.tensorrt.precision import float32_layers
+from edgetl.export.tensorrt.builder import float32_layers
 from edgetl.files import write_bytes
 from edgetl.progress import SILENT, Progress
 from edgetl.records import EngineRecord

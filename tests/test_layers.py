@@ -45,7 +45,7 @@ ENGINE_HOMES = {
     "tensorrt": ("export.tensorrt.builder", "runtime.tensorrt_backend"),
     "tensorrt_rtx": ("export.tensorrt.builder", "runtime.tensorrt_backend"),
     "cuda": ("runtime.tensorrt_backend",),
-    "openvino": ("runtime.openvino_backend",),
+    "openvino": ("runtime.openvino_backend", "quantize.stage"),
     "cv2": ("runtime.video",),
     "cryptography": ("bundle.signature",),
 }

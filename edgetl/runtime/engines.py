@@ -12,8 +12,8 @@ from edgetl.bundle.archive import Bundle
 from edgetl.bundle.manifest import Precision, Variant
 from edgetl.errors import BundleIntegrityError
 from edgetl.export.tensorrt import BuildOptions, BuiltEngine, EnginePrecision, EngineTarget, build_engine
+from edgetl.export.tensorrt.builder import float32_layers
 from edgetl.export.tensorrt.cache import built_here
-from edgetl.export.tensorrt.precision import float32_layers
 from edgetl.runtime.tensorrt_backend import gpu_name
 
 MAX_BATCH = 8

@@ -220,7 +220,7 @@ def test_threads_spin_only_where_there_are_cores_for_them(monkeypatch: pytest.Mo
 
 def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
     code = (
-        "import sys, edgetl.runtime.session, edgetl.runtime.evaluate, edgetl.runtime.inputs, edgetl.bundle.engine;"
+        "import sys, edgetl.runtime.session, edgetl.runtime.evaluate, edgetl.runtime.inputs, edgetl.runtime.engines;"
         "print([m for m in ('onnxruntime', 'torch', 'onnx', 'pydantic', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

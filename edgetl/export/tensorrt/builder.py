@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -373,3 +374,17 @@ def _evidence(
     information = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     shown, all_ = precision.check_engine(layers, precision.of_engine(information))
     return f"the engine's own layers ({shown} of {all_} shown by the inspector) and the types of the network"
+
+
+def float32_layers(content: bytes) -> tuple[str, ...]:
+    """What a model in half precision keeps in float32 on purpose; nothing where onnx is not there to read it."""
+    from importlib.util import find_spec
+
+    if find_spec("onnx") is None:
+        return ()
+    from onnx import load_from_string
+
+    from edgetl.export.half_precision import FLOAT32_LAYERS_KEY
+
+    metadata = {p.key: p.value for p in load_from_string(content).metadata_props}
+    return tuple(json.loads(metadata.get(FLOAT32_LAYERS_KEY, "[]")))

@@ -49,20 +49,6 @@ class LayerPrecision:
     precision: EnginePrecision
 
 
-def float32_layers(content: bytes) -> tuple[str, ...]:
-    """What a model in half precision keeps in float32 on purpose; nothing where onnx is not there to read it."""
-    from importlib.util import find_spec
-
-    if find_spec("onnx") is None:
-        return ()
-    import onnx
-
-    from edgetl.export.half_precision import FLOAT32_LAYERS_KEY
-
-    metadata = {p.key: p.value for p in onnx.load_from_string(content).metadata_props}
-    return tuple(json.loads(metadata.get(FLOAT32_LAYERS_KEY, "[]")))
-
-
 def of_network(network: Any) -> tuple[LayerPrecision, ...]:
     """The precision of each convolution and matrix product, from the types in a parsed network.
 
