@@ -393,8 +393,10 @@ class _Run:
             ),
         ]
         for v in quantized.variants if quantized else ():
+            # To a device a model with some layers in float is an INT8 model.
+            precision = "int8" if v.precision == "mixed" else v.precision
             candidates.append(
-                Candidate(name=v.name, precision=v.precision, target=v.target, onnx=self.dir / v.onnx)
+                Candidate(name=v.name, precision=precision, target=v.target, onnx=self.dir / v.onnx)
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),

@@ -207,12 +207,14 @@ class _Stage:
     def _keep_half(self) -> None:
         if not set(self.config.target) & GPU_TARGETS:
             return
-        graph = Graph(self.model)
-        seen = extents(
-            self.model, half.float_tensors(graph), self.climb.calibration.batches(SENSITIVITY_IMAGES)
-        )
-        model, kept = half.to_half(graph, seen)
-        self._keep(FP16, "fp16", "gpu", model, self.climb.score(model, "gpu"), Recovery.NONE, None, kept)
+        graph, batches = Graph(self.model), self.climb.calibration.batches(SENSITIVITY_IMAGES)
+        try:
+            model, kept = half.to_half(graph, extents(self.model, half.float_tensors(graph), batches))
+            score = self.climb.score(model, "gpu")
+        except ModelError as error:
+            self.notes.append(f"FP16 was not made: {error}")
+            return
+        self._keep(FP16, "fp16", "gpu", model, score, Recovery.NONE, None, kept)
 
     def _keep_dynamic(self) -> None:
         if not set(self.config.target) & X86_TARGETS:
@@ -225,8 +227,13 @@ class _Stage:
                 f" matrices, and it suits from {dynamic.ENOUGH:.0%} on."
             )
             return
-        model = dynamic.to_dynamic(graph)
-        self._keep(DYNAMIC, "int8", "cpu-x86", model, self.climb.score(model, "cpu-x86"), Recovery.NONE, None)
+        try:
+            model = dynamic.to_dynamic(graph)
+            score = self.climb.score(model, Target.CPU_X86)
+        except ModelError as error:
+            self.notes.append(f"Dynamic INT8 was not made: {error}")
+            return
+        self._keep(DYNAMIC, "int8", Target.CPU_X86, model, score, Recovery.NONE, None)
 
     def _keep(
         self,
