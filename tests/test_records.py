@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgetl import records
+from edgetl import figures, records
 from edgetl.records import ClassScore, Evaluation, Latency, Machine, from_json, to_json
 
 RECORDS = sorted(
     (
         kind
         for _, kind in inspect.getmembers(records, dataclasses.is_dataclass)
-        if kind.__module__ == records.__name__
+        if kind.__module__ in (records.__name__, figures.__name__)
     ),
     key=lambda kind: kind.__name__,
 )

@@ -9,6 +9,7 @@ import itertools
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from edgetl.bench.statistics import Ratio, median_ratio
 from edgetl.bench.timer import time_interleaved
 from edgetl.runtime.onnx_backend import usable_cores
 from tests.bench.claims import Claim, at_most
-from tests.bench.peers import FLOORS, PEERS, SAME_PIXELS, open_all
-from tests.bench.subjects import LARGE, SMALL, origin, photographs, subject
+from tests.bench.peers import FLOORS, PEERS, SAME_PIXELS, floor_pillow, open_all
+from tests.bench.subjects import LARGE, SMALL, Subject, origin, photographs, subject
 from tests.bench_stage.bundles import write_bundle
 
 _PAUSE_S = 0.01
@@ -47,6 +48,22 @@ def run() -> Iterator[Claim]:
                 calls = {"edgetl": lambda content: session.predict(content).index, **floors, **peers}
                 timed = _time(calls, images, turns)
                 yield from _claims(kind, timed, list(floors), list(peers), aim)
+                yield _processor_time(kind, what, images, turns)
+
+
+def _processor_time(kind: str, what: Subject, images: list[bytes], rounds: int) -> Claim:
+    """The same against the floor in the calling thread's processor time, on one thread: steady on shared machines."""
+    with edgetl.load(what.bundle, threads=1) as session:
+        by_hand = floor_pillow(what, 1)
+        own, other = itertools.cycle(images), itertools.cycle(images)
+        timed = time_interleaved(
+            {"own": lambda: session.predict(next(own)), "floor": lambda: by_hand(next(other))},
+            warmup=max(3, rounds // 10),
+            runs=rounds,
+            clock=time.thread_time_ns,
+        )
+    ratio = median_ratio(timed["floor"], timed["own"], paired=True)
+    return _ratio(f"{kind}: predict over {SAME_PIXELS}, processor time on one thread, p50", ratio, 1.05)
 
 
 def _time(calls, images, rounds) -> dict[str, list[float]]:

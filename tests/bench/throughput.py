@@ -20,7 +20,7 @@ from tests.bench.claims import Claim, at_least
 from tests.bench.peers import PEERS, onnx_session, open_all
 from tests.bench.subjects import SMALL, Subject, origin, photographs, subject
 
-PARTS = 4
+PARTS = 8
 _THREADS = 2
 
 Work = Callable[[Sequence[Path]], int]
@@ -52,13 +52,13 @@ def run() -> Iterator[Claim]:
     others = [name for name in median if not name.startswith("edgetl")]
     if others:
         best = max(others, key=lambda name: median[name])
-        yield at_least(
-            f"images a second over the fastest peer's ({best})", median["edgetl"] / median[best], 1.0, "x"
-        )
+        # Part by part: neighbours in time see the same machine.
+        ratio = statistics.median(a / b for a, b in zip(rates["edgetl"], rates[best], strict=True))
+        yield at_least(f"images a second over the fastest peer's ({best}), median of parts", ratio, 1.0, "x")
     scaling = statistics.median(
         b / a for a, b in zip(rates["edgetl, one thread"], rates["edgetl"], strict=True)
     )
-    yield at_least("images a second, two threads over one", scaling, 1.5, "x")
+    yield at_least("images a second, two threads over one, median of parts", scaling, 1.5, "x")
     for name, value in median.items():
         yield Claim(name=f"{name}, images a second", measured=f"{value:.1f}")
 
