@@ -57,14 +57,16 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     path.write_bytes(to_bytes(exported))
     index = build_index(DataConfig(source=str(images)), seed=0)
     config = QuantizeConfig(target=Target.TENSORRT_RTX, images=24)
-    inputs = quantize.QuantizeInputs(onnx=path, index=index, spec=SPEC, seed=0)
+    inputs = quantize.QuantizeInputs(
+        onnx=path, index=index, spec=SPEC, seed=0, pixels_dir=root / "pixels", cache_dir=root / "kept"
+    )
     quantize.run(config, inputs, out=root)
     probes = load_batch(sorted((images / "train").rglob("*.png"))[:6], SPEC)
     models = {
         "fp32": exported,
         "fp32-uint8": bake_preprocess(exported, SPEC),
         "fp16": to_half(exported, probes).model,
-        "int8-tensorrt-rtx": onnx.load(root / quantize.FILE),
+        "int8-tensorrt-rtx": onnx.load(root / "model-int8-tensorrt-rtx.onnx"),
     }
     return Parts(root, images, models)
 

@@ -59,8 +59,8 @@ class Backend(Protocol):
             TensorError: images have another shape or dtype.
         """
 
-    def bind(self, images: NDArray[np.float32]) -> Bound:
-        """A call that runs the model on what then stands in `images`, a contiguous (N, 3, S, S) float32 buffer.
+    def bind(self, images: NDArray[Any]) -> Bound:
+        """A call that runs the model on what then stands in `images`, a contiguous buffer as `run` takes.
 
         Its result (N, C) is a buffer too: the next call overwrites it. Nothing is checked or allocated a call.
         Each thread needs its own.

@@ -105,9 +105,9 @@ class OnnxBackend:
         logits: NDArray[np.float32] = self._session.run(self._names, {self.input.name: images})[0]
         return logits
 
-    def bind(self, images: NDArray[np.float32]) -> Bound:
+    def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the model on what then stands in `images`; see `Backend.bind`."""
-        if images.dtype != np.float32 or not images.flags.c_contiguous or not self._fits(images.shape):
+        if images.dtype != self._dtype or not images.flags.c_contiguous or not self._fits(images.shape):
             raise mismatch(self.input, images)
         logits = np.empty((len(images), self.output.shape[1] or 0), dtype=np.float32)
         if not logits.size:

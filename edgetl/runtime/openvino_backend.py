@@ -64,7 +64,7 @@ class OpenVinoBackend:
         logits: NDArray[np.float32] = request.infer([shared], share_inputs=True, share_outputs=False)[0]
         return logits
 
-    def bind(self, images: NDArray[np.float32]) -> Bound:
+    def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the model on what then stands in `images`; see `Backend.bind`."""
         if images.dtype != np.float32 or not images.flags.c_contiguous or not self._fits(images.shape):
             raise mismatch(self.input, images)

@@ -82,7 +82,7 @@ class TensorRtBackend:
                 logits[start : start + len(part)] = self._run(part)
         return logits
 
-    def bind(self, images: NDArray[np.float32]) -> Bound:
+    def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the engine on what then stands in `images`; see `Backend.bind`."""
         if images.dtype != np.float32 or images.shape[1:] != self.input.shape[1:]:
             raise mismatch(self.input, images)

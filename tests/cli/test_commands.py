@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import signal
@@ -261,7 +262,9 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "edgetl.cli", "finetune", str(recipe), "--out", str(folder)]
     command += ["--set", "train.epochs=500"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # a shell's background jobs ignore the signal, and so would this child of one
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 600
     while not (folder / "train" / "full.state").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
