@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from edgetl.preprocess import PreprocessSpec
     from edgetl.runtime.onnx_backend import OnnxBackend
 
-_PAUSE_S = 0.01
-"""Before every timed call: threads that still spin after one engine's call would slow the next engine's."""
+_PAUSE_S = 0.05
+"""Before every block of calls: ONNX Runtime's threads still spin for tens of milliseconds after a call and would slow
+down the next engine's, eager torch's most."""
+_SETTLE, _BLOCK = 3, 5
+"""A block: calls that wake the engine's threads, then calls that are timed, one after the other."""
+
 
 FLOAT = "fp32"
 """The precision that others are held against."""
@@ -248,7 +252,13 @@ def _time(
     torch.set_num_threads(bench.threads)
     try:
         timed = time_interleaved(
-            bound, warmup=bench.warmup, runs=bench.runs, pause_s=_PAUSE_S, progress=progress
+            bound,
+            warmup=bench.warmup,
+            runs=bench.runs,
+            pause_s=_PAUSE_S,
+            settle=_SETTLE,
+            block=_BLOCK,
+            progress=progress,
         )
     finally:
         torch.set_num_threads(threads)

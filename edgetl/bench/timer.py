@@ -42,10 +42,12 @@ def time_interleaved(
     runs: int,
     seed: int = 0,
     pause_s: float = 0.0,
+    settle: int = 0,
+    block: int = 1,
     clock: Clock = time.perf_counter_ns,
     progress: Progress = SILENT,
 ) -> dict[str, list[float]]:
-    """Time several calls in turn, each once a round, in an order shuffled anew every round.
+    """Time several calls in turn, each `block` times a round, in an order shuffled anew every round.
 
     Sample i of every name comes from round i, so samples can be compared in pairs. All samples are kept.
 
@@ -54,13 +56,15 @@ def time_interleaved(
         warmup: rounds that are run first and not counted.
         runs: rounds that are counted.
         seed: of the order.
-        pause_s: sleep before every call, in seconds. Engines whose threads spin for a while after a call
-            (ONNX Runtime does) would else slow down the next call of another engine.
+        pause_s: sleep before every block, in seconds. Engines whose threads spin for a while after a call
+            (ONNX Runtime does) would else slow down the calls of another engine.
+        settle: uncounted calls after the pause, which wake the engine's threads and fill the caches.
+        block: calls that are timed one after the other.
         clock: the clock, in nanoseconds.
         progress: told of the rounds, seldom.
 
     Returns:
-        `runs` samples in milliseconds for each name.
+        `runs` samples in milliseconds for each name, rounded up to whole blocks.
 
     Raises:
         ConfigError: nothing to time, or fewer than one run.
@@ -71,14 +75,20 @@ def time_interleaved(
         )
     names, order = list(calls), random.Random(seed)
     samples: dict[str, list[float]] = {name: [] for name in names}
-    stride = max(1, (warmup + runs) // _REPORTS)
-    with progress.task("Timing " + ", ".join(names), warmup + runs) as bar, quiet_gc():
-        for turn in range(warmup + runs):
+    unmeasured = -(-warmup // block)
+    rounds = unmeasured - (-runs // block)
+    stride = max(1, rounds // _REPORTS)
+    with progress.task("Timing " + ", ".join(names), rounds) as bar, quiet_gc():
+        for turn in range(rounds):
             order.shuffle(names)
             for name in names:
-                elapsed = _time_once(calls[name], pause_s, clock)
-                if turn >= warmup:
-                    samples[name].append(elapsed)
+                if pause_s:
+                    time.sleep(pause_s)
+                for _ in range(settle):
+                    calls[name]()
+                elapsed = [_time_once(calls[name], clock) for _ in range(block)]
+                if turn >= unmeasured:
+                    samples[name] += elapsed
             if (turn + 1) % stride == 0:
                 bar.advance(stride)
     return samples
@@ -98,9 +108,7 @@ def time_calls(
     ]
 
 
-def _time_once(call: Callable[[], object], pause_s: float, clock: Clock) -> float:
-    if pause_s:
-        time.sleep(pause_s)
+def _time_once(call: Callable[[], object], clock: Clock) -> float:
     start = clock()
     call()
     return (clock() - start) / 1e6

@@ -85,7 +85,7 @@ def baked_over_unbaked(
             "unbaked": lambda: run_pixels(plain, pixels, spec),
             "baked": lambda: run_pixels(baked, pixels, spec),
         }
-        timed = time_interleaved(calls, warmup=20, runs=200, pause_s=0.005)
+        timed = time_interleaved(calls, warmup=20, runs=200, pause_s=0.05, settle=3, block=5)
     ratio = median_ratio(timed["unbaked"], timed["baked"], paired=True)
     unbaked = statistics.median(timed["unbaked"])
     yield Claim(

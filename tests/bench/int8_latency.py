@@ -58,7 +58,7 @@ def _claim(network: str, size: int, threads: int, files: dict[str, Path], runs: 
     image = next(peers.noise(8, size))[:1]
     backends = {name: OnnxBackend(path, threads=threads) for name, path in files.items()}
     calls = {name: (lambda b=backend: b.run(image)) for name, backend in backends.items()}
-    timed = time_interleaved(calls, warmup=10, runs=runs, pause_s=0.01)
+    timed = time_interleaved(calls, warmup=10, runs=runs, pause_s=0.05, settle=3, block=5)
     variants = [
         VariantScore(
             name=name,

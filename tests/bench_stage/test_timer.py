@@ -125,3 +125,16 @@ def test_nothing_to_time_is_refused(calls: dict, runs: int, warmup: int) -> None
     message = f"got {len(calls)} calls, {runs} runs, {warmup} warm-ups"
     with pytest.raises(ConfigError, match=message):
         time_interleaved(calls, warmup=warmup, runs=runs)
+
+
+def test_blocks_are_timed_after_settling_and_stay_paired() -> None:
+    made: list[str] = []
+    calls = {name: (lambda name=name: made.append(name)) for name in "ab"}
+    samples = time_interleaved(calls, warmup=2, runs=7, settle=1, block=3)
+    assert {name: len(values) for name, values in samples.items()} == {"a": 9, "b": 9}
+    blocks = ["".join(made[at : at + 4]) for at in range(0, len(made), 4)]
+    assert len(blocks) == 2 * 4
+    assert set(blocks) == {"aaaa", "bbbb"}
+    assert all(
+        {first, second} == {"aaaa", "bbbb"} for first, second in zip(blocks[::2], blocks[1::2], strict=True)
+    )
