@@ -126,7 +126,8 @@ def test_the_entropy_threshold_is_the_plain_algorithms(seed: int, relu: bool) ->
     top = int(np.abs(values).max() / histogram.width) + 1
     tried = np.unique(np.linspace(levels, top, 12).round().astype(int))
     ours, *others = _plain_divergence(values, histogram.width, levels, np.array([bins, *tried]))
-    assert np.isfinite([ours, *others]).sum() > 3
+    assert np.isfinite(ours)
+    assert np.isfinite(others).any()
     assert ours <= min(others) + 1e-9
 
 
