@@ -23,6 +23,8 @@ OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Epochs = Annotated[int, Field(ge=0)]
+BUILT_IN = ("digits", "cifar10")
+"""Names of image sets that are no paths, whatever folders there are."""
 Triple = tuple[float, float, float]
 
 
@@ -562,7 +564,8 @@ def _suggestion(name: str) -> str:
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def anchored(text: str) -> str:
         here = folder / text
-        return str(here) if not Path(text).is_absolute() and here.exists() else text
+        own = text not in BUILT_IN and not Path(text).is_absolute() and here.exists()
+        return str(here) if own else text
 
     data = recipe.data.model_copy(update={"source": anchored(recipe.data.source)})
     train = recipe.train.model_copy(update={"weights": anchored(recipe.train.weights)})

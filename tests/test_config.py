@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgetl import config
 from edgetl.config import Recipe, dump, parse
+from edgetl.data.builtin import NAMES
 from edgetl.errors import ConfigError
 
 
@@ -278,3 +279,13 @@ def test_a_commented_recipe_parses_to_the_same(recipe: Recipe) -> None:
     )
     assert parse(tomllib.loads(text)) == recipe
     assert "# Chosen: the photos are few" in text
+
+
+def test_a_built_in_set_is_no_folder_beside_the_recipe(tmp_path: Path) -> None:
+    assert set(config.BUILT_IN) == set(NAMES)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "photos").mkdir()
+    recipe = tmp_path / "recipe.toml"
+    for source, expected in (("digits", "digits"), ("photos", str(tmp_path / "photos"))):
+        recipe.write_text(f'[data]\nsource = "{source}"\n')
+        assert config.load(recipe).data.source == expected
