@@ -92,4 +92,6 @@ def stream(
                 return
             yield from waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # Not waited for: a stream that was left is cleaned up by the garbage collector, in whatever thread that runs,
+        # and a thread that is just starting must not join another.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -372,7 +372,9 @@ def test_a_broken_image_in_a_list_is_named_and_the_threads_end(bundle: Path) -> 
     with load(bundle, threads=2) as opened:
         with pytest.raises(ImageError, match="the file is empty"):
             opened.predict([picture(0), b"", picture(1)])
-        assert not [t for t in threading.enumerate() if t.name.startswith("edgetl")]
+        for thread in [t for t in threading.enumerate() if t.name.startswith("edgetl")]:
+            thread.join(timeout=10)
+            assert not thread.is_alive()
 
 
 def test_closing_twice_is_fine_and_use_after_it_is_refused(bundle: Path) -> None:
