@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
-from edgetl.errors import BundleError, EdgetlError, MissingDependencyError
+from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, MissingDependencyError
+from edgetl.files import sha256_bytes
 from edgetl.metrics import compare_paired, evaluate
 from edgetl.preprocess import PreprocessSpec, load_pixels, normalise
 from edgetl.progress import SILENT, Progress
@@ -437,20 +438,20 @@ def _engine_backend(content: bytes, target: str) -> Any:
     """The engine, loaded on its GPU.
 
     Raises:
-        MissingDependencyError: there is no GPU here, or this installation cannot run engines.
-        BundleError: it was built for another version or GPU.
+        MissingDependencyError: there is no GPU here, or TensorRT is not installed.
+        BundleError: it was not built on this machine, or for another version or GPU.
     """
-    from importlib import import_module
-
     from edgetl.export.tensorrt import EngineTarget
+    from edgetl.export.tensorrt.cache import built_here
     from edgetl.export.tensorrt.gpu import find_gpu
+    from edgetl.runtime.tensorrt_backend import TensorRtBackend
 
     if find_gpu() is None:
         raise MissingDependencyError(
             "A GPU to run the engine on", f"Run edgetl parity on the machine that {target} was built for."
         )
-    if not _has("edgetl.runtime.tensorrt_backend"):
-        raise MissingDependencyError("A runtime for engines", "Update with: pip install --upgrade edgetl")
-    return import_module("edgetl.runtime.tensorrt_backend").TensorRtBackend(
-        content, target=EngineTarget(target)
-    )
+    if not built_here(sha256_bytes(content)):
+        raise BundleIntegrityError(
+            "It was not built on this machine, and engines are native code: build it here with edgetl build."
+        )
+    return TensorRtBackend(content, target=EngineTarget(target))

@@ -26,6 +26,7 @@ from edgetl.export.bake import bake_preprocess
 from edgetl.export.divergence import INPUT
 from edgetl.export.half_precision import to_half
 from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.files import sha256_bytes
 from edgetl.preprocess import PreprocessSpec, load_batch, load_pixels
 from edgetl.quantize import stage as quantize
@@ -286,6 +287,16 @@ def test_engines_that_cannot_run_here_are_said_not_to(
         "A GPU to run the engine on is not available. Run edgetl parity on the machine that tensorrt-rtx was built for."
     )
     assert record.sentence.startswith("All 5 rungs agree")
+
+
+def test_an_engine_from_elsewhere_is_not_loaded(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "edgetl.export.tensorrt.gpu.find_gpu", lambda: Gpu(name="x", compute_capability="89", driver="1")
+    )
+    record = ladder.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
+    assert "It was not built on this machine, and engines are native code" in record.rungs[-1].skipped
 
 
 class Engine(OnnxBackend):

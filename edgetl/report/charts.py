@@ -61,7 +61,7 @@ def accuracy_latency(measure: MeasureRecord, width: float) -> str:
         figures = f"{units.percent(score)}, {units.milliseconds(latency.p50_ms)}"
         labels.place(drawing, at, center, [(short, "name"), *([] if small else [(figures, "note")])])
     _gain_bracket(drawing, x.scale, measure)
-    label = f"{_capital(units.metric(measure.metric))} on validation against median latency"
+    label = f"{units.metric_title(measure.metric)} on validation against median latency"
     described = "; ".join(
         f"{name} {units.percent(s)} at {units.milliseconds(latency.p50_ms)}"
         for (name, _, _, latency), s in zip(entries, scores, strict=True)
@@ -85,12 +85,8 @@ def _score_axis(values: Sequence[float], top: float, bottom: float, metric: str)
     scale = Scale(low=low, high=high, start=bottom, end=top)
     ticks = linear_ticks(low, high, 5)
     digits = 0 if all(abs(100 * t - round(100 * t)) < 1e-6 for t in ticks) else 1
-    title = f"{_capital(units.metric(metric))}, validation"
+    title = f"{units.metric_title(metric)}, validation"
     return Axis(scale=scale, ticks=ticks, write=lambda v: units.percent(v, digits), title=title)
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def _floor_line(drawing: Drawing, labels: Labels, x: Scale, y: Scale, floor: float) -> None:

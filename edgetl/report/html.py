@@ -152,7 +152,7 @@ def _pair(first: tuple[str, float, str], second: tuple[str, float, str], whole: 
 
 def _verdict(report: RunReport) -> Markup:
     measure = report.measure
-    metric = units.metric(measure.metric).capitalize() if measure.metric != "macro_f1" else "Macro-F1"
+    metric = units.metric_title(measure.metric)
     met = "met" if measure.floor_met else "not met"
     word = f"{metric} floor {units.percent(measure.floor)} on validation is {met}: "
     text = tag("p", tag("strong", word), sentence(measure.reason))

@@ -23,6 +23,12 @@ def metric(name: str) -> str:
     return METRICS[name]
 
 
+def metric_title(name: str) -> str:
+    """A score's name at the head of a chart or card: `top1` as `Top-1`; raises as `metric`."""
+    words = metric(name)
+    return words[:1].upper() + words[1:]
+
+
 def points(value: float) -> str:
     """A difference in percentage points with its sign: `-0.6 points`; exactly nothing is `0.0 points`."""
     rounded = round(value, 1) or 0.0
