@@ -52,4 +52,5 @@ def in_threads(
                 task.advance(len(results))
                 yield results
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # Not waited for: a generator that was left may be collected in a thread that is just starting.
+        pool.shutdown(wait=False, cancel_futures=True)

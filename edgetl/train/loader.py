@@ -103,17 +103,17 @@ class Loader:
                 yield _features(self._data, epoch, rows[self._group.share(len(rows))], self._device)
             return
         pending: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader") as pool:
-            try:
-                for number, rows in enumerate(batches):
-                    pending.append(pool.submit(self._prepare, self._data, epoch, number, rows))
-                    if len(pending) > self._prefetch:
-                        yield self._take(pending)
-                while pending:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader")
+        try:
+            for number, rows in enumerate(batches):
+                pending.append(pool.submit(self._prepare, self._data, epoch, number, rows))
+                if len(pending) > self._prefetch:
                     yield self._take(pending)
-            finally:
-                for future in pending:
-                    future.cancel()
+            while pending:
+                yield self._take(pending)
+        finally:
+            # Not waited for: a generator that was left may be collected in a thread that is just starting.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, pending: deque[Future[Batch]]) -> Batch:
         start = time.perf_counter()

@@ -76,7 +76,9 @@ def test_leaving_an_epoch_early_stops_the_thread() -> None:
     batches = loader(80).epoch(0)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name.startswith("edgetl-loader")]
+    for thread in [t for t in threading.enumerate() if t.name.startswith("edgetl-loader")]:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 def test_an_error_in_the_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
