@@ -28,7 +28,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'edgetl' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from edgetl.tuning import collector_off
+
+    with collector_off():
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,7 @@ the names: `_ms` milliseconds, `_bytes` bytes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         _expect(isinstance(value, list | tuple), where, "a list", value)
         if len(args) == 2 and args[1] is Ellipsis:
+            if args[0] in (float, int, str) and all(type(v) is args[0] for v in value):
+                return tuple(value)
             return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         _expect(len(value) == len(args), where, f"{len(args)} values", value)
         return tuple(_decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
@@ -73,14 +76,23 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     _expect(isinstance(value, Mapping), where, "an object", value)
-    hints = typing.get_type_hints(kind)
     values = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            values[field.name] = _decode(hints[field.name], value[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}.{field.name} is missing")
+    for name, hint, required in _fields(kind):
+        if name in value:
+            values[name] = _decode(hint, value[name], f"{where}.{name}")
+        elif required:
+            raise ValueError(f"{where}.{name} is missing")
     return kind(**values)
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
+    """Name, type and whether it must be there, of each field: asked once a type, since hints are slow to resolve."""
+    hints = typing.get_type_hints(kind)
+    return tuple(
+        (f.name, hints[f.name], f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+        for f in dataclasses.fields(kind)
+    )
 
 
 def _expect(holds: bool, where: str, expected: str, value: Any) -> None:

@@ -9,26 +9,42 @@ everywhere. It needs numpy and Pillow alone. What is done to an image, in this o
    floats by 255 where no value is above 1 (else they count as 0..255), CMYK and palettes are converted.
 3. resize and crop in one antialiased resampling (see `Resize`).
 4. normalise: (value / 255 - mean) / std, channels first, float32.
+
+The spec and the last step stand in `edgetl.spec`, which a device loads without Pillow.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgetl.errors import ImageError, TensorError
+from edgetl.spec import Interpolation, PreprocessSpec, Resize, normalise
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+__all__ = [
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "Interpolation",
+    "PreprocessSpec",
+    "Resize",
+    "decode",
+    "load_batch",
+    "load_pixels",
+    "normalise",
+    "to_pixels",
+    "warm_up",
+]
 
 MIN_SIDE = 4
 """Pixels; an image with a shorter side is refused, since nothing can be seen in it."""
@@ -39,72 +55,6 @@ MAX_PIXELS = 89_478_485
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
 _JPEG_START = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
-
-
-class Resize(StrEnum):
-    """How an image of any shape fills the square input.
-
-    `crop`: the shorter side becomes floor(size / crop_fraction), then the centre is cut out, as timm and
-    torchvision evaluate. `squash`: both sides become size; shapes are distorted. `pad`: the longer side
-    becomes size, the rest is filled with the mean colour, which normalises to about zero.
-    """
-
-    CROP = "crop"
-    SQUASH = "squash"
-    PAD = "pad"
-
-
-class Interpolation(StrEnum):
-    """Resampling filter; all but `nearest` are antialiased."""
-
-    NEAREST = "nearest"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    LANCZOS = "lanczos"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessSpec:
-    """What is done to an image; it travels in the bundle's manifest.
-
-    Attributes:
-        size: side of the square input in pixels.
-        resize: how the image fills the square.
-        crop_fraction: for `crop`, the share of the resized shorter side that is kept, in (0, 1].
-        interpolation: resampling filter.
-        mean: a value a channel (R, G, B) on the 0..1 scale.
-        std: a value a channel on the 0..1 scale, above 0.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    size: int
-    resize: Resize = Resize.CROP
-    crop_fraction: float = 0.9
-    interpolation: Interpolation = Interpolation.BICUBIC
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"PreprocessSpec.size is {self.size}, expected at least 1")
-        if not 0.0 < self.crop_fraction <= 1.0:
-            raise ValueError(
-                f"PreprocessSpec.crop_fraction is {self.crop_fraction}, expected above 0 and at most 1"
-            )
-        if not all(map(math.isfinite, self.mean)):
-            raise ValueError(f"PreprocessSpec.mean is {self.mean}, expected finite numbers")
-        if not all(math.isfinite(value) and value > 0.0 for value in self.std):
-            raise ValueError(f"PreprocessSpec.std is {self.std}, expected numbers above 0")
-
-    @property
-    def resized_side(self) -> int:
-        """Pixels that the resize gives the shorter side (`crop`), the longer (`pad`) or both (`squash`)."""
-        if self.resize is Resize.CROP:
-            # The tiny term keeps an exact quotient (144 / 0.9) from falling below its integer.
-            return max(self.size, math.floor(self.size / self.crop_fraction + 1e-6))
-        return self.size
 
 
 def decode(source: Path | bytes, hint: int | None = None, *, name: str | None = None) -> Image.Image:
@@ -128,6 +78,8 @@ def decode(source: Path | bytes, hint: int | None = None, *, name: str | None = 
         _check_size(image.size, name)
         if hint is not None:
             image.draft(None, (hint, hint))
+        # All in one block: Pillow's pieces of 64 kB make its JPEG decoder stop and start again at each seam.
+        image.decodermaxblock = len(content)
         image.load()
         return _to_rgb(_upright(image))
     except ImageError:
@@ -165,32 +117,6 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
         case _:
             assert_never(spec.resize)
     return np.asarray(resized, dtype=np.uint8)
-
-
-def normalise(
-    pixels: NDArray[np.uint8], spec: PreprocessSpec, *, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Turn pixels into a network's input: (value / 255 - mean) / std.
-
-    Args:
-        pixels: (N, H, W, 3) uint8.
-        spec: gives mean and std.
-        out: (N, 3, H, W) float32 to write to; a new array where unset.
-
-    Returns:
-        (N, 3, H, W) float32, C-contiguous, or `out`.
-
-    Raises:
-        TensorError: pixels have another shape or dtype.
-    """
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
-        raise TensorError(f"pixels is {pixels.shape} {pixels.dtype}, expected (N, H, W, 3) uint8.")
-    scale, shift = _affine(spec.mean, spec.std)
-    # Planes first, while a value is one byte: strided reads of floats would cost more than the arithmetic.
-    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    out = np.multiply(planes, scale, out=out, dtype=np.float32)
-    out += shift
-    return out
 
 
 def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, name: str | None = None) -> NDArray[np.uint8]:
@@ -245,7 +171,7 @@ def _read(source: Path | bytes, name: str) -> bytes:
         raise ImageError(f"{name}: cannot be read ({error.strerror}).") from error
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes) -> ImageFile:
     """Read the header. A JPEG's decoder is asked directly: `Image.open` would load those of other formats first."""
     if not content.startswith(_JPEG_START):
         return Image.open(io.BytesIO(content), formats=_FORMATS)
@@ -366,13 +292,3 @@ def _pad(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     canvas = Image.new("RGB", (spec.size, spec.size), fill)
     canvas.paste(resized, ((spec.size - width) // 2, (spec.size - height) // 2))
     return canvas
-
-
-@functools.lru_cache(maxsize=16)
-def _affine(
-    mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale and shift, each (3, 1, 1) float32, that turn 8-bit values into normalised ones."""
-    means, stds = np.array(mean, dtype=np.float64), np.array(std, dtype=np.float64)
-    scale, shift = 1.0 / (255.0 * stds), -means / stds
-    return scale.astype(np.float32).reshape(3, 1, 1), shift.astype(np.float32).reshape(3, 1, 1)

@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.bundle import golden, manifest
+from edgetl.bundle import manifest
 from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.files import atomic_path, sha256_bytes, storage_errors
@@ -136,6 +136,8 @@ class Bundle:
         Raises:
             BundleError: there is no such variant, or the file was altered or does not fit the manifest.
         """
+        from edgetl.bundle import golden
+
         member = self.manifest.golden.logits[self.variant(name).name]
         shape = (len(self.manifest.golden.images), len(self.manifest.labels))
         return golden.decode_logits(self.read(member), shape, f"{self.path}: {member.file}")

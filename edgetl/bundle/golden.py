@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, TensorError
 from edgetl.files import sha256_bytes
-from edgetl.preprocess import PreprocessSpec, decode
+from edgetl.preprocess import decode
+from edgetl.spec import PreprocessSpec
 
 TOLERANCE: Mapping[Precision, float] = {
     Precision.FP32: 1e-3,

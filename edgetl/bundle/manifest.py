@@ -15,7 +15,7 @@ from typing import Any
 from edgetl import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
 from edgetl.figures import Evaluation, Latency, Machine, from_json, to_json
-from edgetl.preprocess import PreprocessSpec
+from edgetl.spec import PreprocessSpec
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
-from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.spec import PreprocessSpec, normalise
 
 Bound = Callable[[], NDArray[np.float32]]
 """Runs a model on fixed buffers; for one thread at a time."""

@@ -8,27 +8,41 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, assert_never, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Self,
+    TypeAlias,
+    TypeVar,
+    assert_never,
+    cast,
+    overload,
+)
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgetl.bundle.archive import Bundle, open_bundle
-from edgetl.bundle.golden import GoldenCheck, compare, pixels_sha256
 from edgetl.bundle.manifest import InputForm, Manifest, Precision, Variant
 from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, TensorError
 from edgetl.metrics import softmax, topk
-from edgetl.preprocess import load_pixels, to_pixels, warm_up
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
 from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target, choose
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
+from edgetl.tuning import collector_off
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from edgetl.bundle.golden import GoldenCheck
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
+Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.uint8]"
 """A file, an encoded image, a Pillow image, or an array (H, W, 3) uint8."""
 Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
@@ -160,7 +174,7 @@ class Session:
             raise ValueError(f"channels is {channels!r}, expected 'rgb' or 'bgr'")
         many = _sequence(image)
         if many is None:
-            pixels = self.pixels(cast(Picture, image), channels=channels)
+            pixels = self.pixels(cast("Picture", image), channels=channels)
             return self.rank(self._slot().logits([pixels]), top_k)[0]
         return [self.rank(row[None], top_k)[0] for row in self._rows(many, channels)]
 
@@ -200,6 +214,11 @@ class Session:
             ImageError: it cannot be used; the message names it.
             TensorError: it is an array of another shape or dtype, or no picture at all.
         """
+        # Not at the top: Pillow is imported while the engine loads the model (see `_warm_up`).
+        from PIL import Image
+
+        from edgetl.preprocess import load_pixels, to_pixels
+
         if isinstance(image, np.ndarray) and channels == "bgr":
             # Resampling treats channels alike: turned after it, there is less to turn.
             return to_pixels(image, self._swapped)[..., ::-1]
@@ -233,6 +252,9 @@ class Session:
         Raises:
             BundleIntegrityError: a file of the bundle was altered.
         """
+        from edgetl.bundle.golden import compare, pixels_sha256
+        from edgetl.preprocess import load_pixels
+
         self.bundle.verify()
         pixels = np.stack([load_pixels(content, self._spec) for content in self.bundle.golden_images()])
         logits = np.concatenate([self.run(pixels[i : i + 1]) for i in range(len(pixels))])
@@ -327,7 +349,8 @@ def load(
         precision=None if precision is None else _member(Precision, "precision", precision),
     )
     chosen = bundle.variant(choice.variant)
-    return _open(bundle, chosen, choice, threads, signed=require_signature is not None)
+    with collector_off():
+        return _open(bundle, chosen, choice, threads, signed=require_signature is not None)
 
 
 def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, signed: bool) -> Session:
@@ -342,7 +365,7 @@ def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None,
             content = _Meanwhile(lambda: bundle.read(variant.member))
             import_engine()
             model = content.result()
-            _Meanwhile(warm_up)
+            _Meanwhile(_warm_up)
             backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.CUDA | Target.ORT_TENSORRT:
@@ -384,6 +407,12 @@ def _session(
     except EdgetlError:
         backend.close()
         raise
+
+
+def _warm_up() -> None:
+    from edgetl.preprocess import warm_up
+
+    warm_up()
 
 
 class _Meanwhile(Generic[T]):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ImageError
-from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.spec import PreprocessSpec, normalise
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
