@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from edgetl.tuning import tune
-
-REAL_SETS = ("flowers12", "cifar10", "magnetic_tile")
+from tests.real_sets import unpacked
 
 
 def pytest_configure() -> None:
@@ -26,23 +24,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="session")
-def real_set(tmp_path_factory: pytest.TempPathFactory):
+def real_set():
     """Return a function from a real set's name to its unpacked folder; skips where the set is missing."""
 
-    def unpacked(name: str) -> Path:
-        assert name in REAL_SETS
-        home = os.environ.get("EDGETL_DATA", "")
-        if home and (Path(home) / name).is_dir():
-            return Path(home) / name
-        archive = Path(home) / f"{name}.zip"
-        if not home or not archive.is_file():
+    def find(name: str) -> Path:
+        folder = unpacked(name)
+        if folder is None:
             pytest.skip(f"the image set {name} is not here: set EDGETL_DATA to the folder with {name}.zip")
-        target = Path(".cache/data").absolute()
-        if not (target / name).is_dir():
-            scratch = target / f".{name}.tmp"
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(scratch)
-            (scratch / name).rename(target / name)
-        return target / name
+        return folder
 
-    return unpacked
+    return find

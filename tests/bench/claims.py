@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgetl.bench.machine import describe
+from edgetl.bench.statistics import Ratio
 
 HISTORY = Path("bench.json")
 
@@ -36,6 +39,17 @@ def at_most(name: str, value: float, aim: float, unit: str) -> Claim:
 def at_least(name: str, value: float, aim: float, unit: str) -> Claim:
     """A claim that holds where `value` reaches `aim`."""
     return Claim(name=name, measured=f"{value:.3g}{unit}", aim=f">= {aim:g}{unit}", holds=value >= aim)
+
+
+def paired_ratio(baseline_ms: Sequence[float], current_ms: Sequence[float]) -> Ratio:
+    """Current over baseline, the median of the pairs' ratios, with its 95% interval (bootstrap).
+
+    For pairs that each had another image: such a median does not compare one image with another.
+    """
+    ratios = np.asarray(current_ms) / np.asarray(baseline_ms)
+    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return Ratio(value=float(np.median(ratios)), low=float(low), high=float(high), confidence=0.95)
 
 
 def keep(family: str, claims: Iterable[Claim]) -> None:

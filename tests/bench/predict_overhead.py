@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 import edgetl
-from edgetl.bench.statistics import Ratio, median_ratio
+from edgetl.bench.statistics import Ratio
 from edgetl.bench.timer import time_interleaved
 from edgetl.runtime.onnx_backend import usable_cores
-from tests.bench.claims import Claim, at_most
+from tests.bench.claims import Claim, at_most, paired_ratio
 from tests.bench.peers import FLOORS, PEERS, SAME_PIXELS, floor_pillow, open_all
 from tests.bench.subjects import LARGE, SMALL, Subject, origin, photographs, subject
 from tests.bench_stage.bundles import write_bundle
@@ -62,8 +62,10 @@ def _processor_time(kind: str, what: Subject, images: list[bytes], rounds: int) 
             runs=rounds,
             clock=time.thread_time_ns,
         )
-    ratio = median_ratio(timed["floor"], timed["own"], paired=True)
-    return _ratio(f"{kind}: predict over {SAME_PIXELS}, processor time on one thread, p50", ratio, 1.05)
+    ratio = paired_ratio(timed["floor"], timed["own"])
+    return _ratio(
+        f"{kind}: predict over {SAME_PIXELS}, processor time on one thread, median of pairs", ratio, 1.05
+    )
 
 
 def _time(calls, images, rounds) -> dict[str, list[float]]:
@@ -80,14 +82,16 @@ def _claims(
     for name in floors:
         # OpenCV's pixels are not those of training, so that floor is told and not aimed at.
         same_pixels = name == SAME_PIXELS
-        ratio = median_ratio(timed[name], own, paired=True)
+        ratio = paired_ratio(timed[name], own)
         note = "" if same_pixels else ", other pixels"
-        yield _ratio(f"{kind}: predict over {name}{note}, p50", ratio, 1.05 if same_pixels else None)
+        yield _ratio(
+            f"{kind}: predict over {name}{note}, median of pairs", ratio, 1.05 if same_pixels else None
+        )
     if peers:
         fastest = min(peers, key=lambda name: statistics.median(timed[name]))
-        ratio = median_ratio(own, timed[fastest], paired=True)
+        ratio = paired_ratio(own, timed[fastest])
         yield Claim(
-            name=f"{kind}: the fastest peer ({fastest}) over predict, p50",
+            name=f"{kind}: the fastest peer ({fastest}) over predict, median of pairs",
             measured=f"{ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
             aim=f">= {aim:g}x",
             holds=ratio.value >= aim,

@@ -17,6 +17,7 @@ from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.preprocess import PreprocessSpec, Resize, load_pixels, normalise
 from edgetl.runtime.onnx_backend import OnnxBackend
+from tests.real_sets import unpacked
 
 BACKBONE = "efficientnet_lite0"
 CLASSES = tuple(f"class {i}" for i in range(12))
@@ -76,8 +77,8 @@ def write_bundle(folder: Path) -> Path:
 def photographs(count: int, size: tuple[int, int], seed: int = 0) -> list[bytes]:
     """JPEGs of width x height `size` as a camera writes them: detail, sensor noise, quality 85 to 92.
 
-    Scaled from photographs of flowers12 where `EDGETL_DATA` names a folder that holds the set unpacked, else from
-    smooth random pictures.
+    Scaled from photographs of flowers12 where `EDGETL_DATA` names a folder that holds the set, else from smooth
+    random pictures.
     """
     generator = np.random.default_rng(seed)
     made = []
@@ -104,5 +105,5 @@ def _picture(number: int, generator: np.random.Generator) -> Image.Image:
 
 
 def _files() -> Sequence[Path]:
-    home = os.environ.get("EDGETL_DATA", "")
-    return sorted((Path(home) / "flowers12" / "test").rglob("*.jpg")) if home else ()
+    home = unpacked("flowers12")
+    return sorted((home / "test").rglob("*.jpg")) if home else ()
