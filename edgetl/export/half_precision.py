@@ -61,7 +61,7 @@ def to_half(model: onnx.ModelProto, images: NDArray[Any]) -> HalfModel:
             )
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(f"The model cannot be converted to half precision: {error}") from error
-    _join_casts(half.graph)
+    _join_casts(half)
     drop_unread(half.graph)
     sort_nodes(half.graph)
     metadata = {p.key: p.value for p in named.metadata_props} | {FLOAT32_LAYERS_KEY: json.dumps(kept)}
@@ -129,9 +129,15 @@ def _would_overflow(model: onnx.ModelProto, images: NDArray[Any]) -> list[str]:
     ]
 
 
-def _join_casts(graph: onnx.GraphProto) -> None:
+def _join_casts(model: onnx.ModelProto) -> None:
     """Let a reader of float32 take a float32 tensor itself, not its copy that went through float16."""
+    graph, inferred = model.graph, onnx.shape_inference.infer_shapes(model).graph
     makers = {name: node for node in graph.node for name in node.output}
+    singles = {
+        value.name
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    } | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
 
     def cast_to(name: str, kind: int) -> str | None:
         node = makers.get(name)
@@ -141,7 +147,8 @@ def _join_casts(graph: onnx.GraphProto) -> None:
 
     def unrounded(name: str) -> str | None:
         half = cast_to(name, TensorProto.FLOAT)
-        return cast_to(half, TensorProto.FLOAT16) if half else None
+        source = cast_to(half, TensorProto.FLOAT16) if half else None
+        return source if source in singles else None
 
     for node in graph.node:
         for position, name in enumerate(node.input):

@@ -1,9 +1,9 @@
 """Twenty-seven classifiers of torchvision and timm: exported, checked, compared, compiled by the real TensorRT-RTX.
 
 `pytest -m slow -s tests/slow/test_export_coverage.py` prints the table. Weights are random, since none are fetched, so
-the table is about the way through and not about accuracy: a deep network of random weights enlarges every rounding,
-and what INT8 costs it says nothing about a trained one. Hence the bounds: float32 and half precision are held to
-theirs, half precision to a wider one than trained networks keep, and INT8's error is shown alone.
+the table is about the way through and not about accuracy. A deep network of random weights enlarges every rounding
+beyond what a trained one does; batch norms that keep most values above zero prevent it (see `lively`), so that an error
+within its bound means that the graph computes what it should.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ CLASSES = 10
 LABELS = tuple("0123456789")
 IMAGES = Path("calibration/digits")
 SMALL, FULL = 64, 224
-BOUND = {"fp32": 1e-3, "fp16": 2e-1}
-"""Largest logit error relative to the largest logit: against torch, and against float32."""
+BOUND = {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-1}
+"""Largest logit error relative to the largest logit: of float32 against torch, of the others against float32."""
+_BIAS = 2.0
+"""Of batch norms, in standard deviations: so far above zero, few values meet an activation's bend."""
 MODELS: dict[str, int] = {
     "torchvision/resnet18": SMALL,
     "torchvision/mobilenet_v2": SMALL,
@@ -92,7 +94,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier. `error` is the largest logit error against torch."""
+    """One classifier. `error` is the largest logit error of float32 against torch."""
 
     name: str
     opset: int
@@ -103,15 +105,23 @@ class Row:
     engines: dict[str, Engine]
     failure: str = ""
 
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Precisions whose error is outside its bound."""
+        errors = {"fp32": self.error} | {p: e.error for p, e in self.engines.items() if p != "fp32"}
+        return tuple(precision for precision, value in errors.items() if not value <= BOUND[precision])
+
     def line(self) -> str:
         cells = [f"{self.name:30}"]
         if not self.failure:
+            marks = {p: "!" if p in self.outside else " " for p in BOUND}
             cells += [
-                f"{self.seconds:5.1f} s {self.size_bytes / 1e6:6.1f} MB {self.nodes:4} {self.error:.0e}"
+                f"{self.seconds:5.1f} s {self.size_bytes / 1e6:6.1f} MB {self.nodes:4} "
+                f"{self.error:.0e}{marks['fp32']}"
             ]
             cells += [
-                f"{e.error:.0e} {e.seconds:5.1f} s {e.size_bytes / 1e6:6.1f} MB"
-                for e in self.engines.values()
+                f"{e.error:.0e}{marks[p] if p != 'fp32' else ' '} {e.seconds:5.1f} s {e.size_bytes / 1e6:6.1f} MB"
+                for p, e in self.engines.items()
             ]
         return " | ".join([*cells, *([self.failure] if self.failure else [])])
 
@@ -126,11 +136,12 @@ HEAD = " | ".join(
 
 
 def lively(network: nn.Module, pictures: np.ndarray) -> nn.Module:
-    """Give the batch norms the statistics of real activations: in a fresh deep network these fade to nothing."""
+    """Give batch norms the statistics of real activations, which else fade to nothing, and lift them above zero."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
+            nn.init.constant_(module.bias, _BIAS)
     with torch.no_grad():
         network.train()(torch.from_numpy(pictures))
     return network.eval()
@@ -227,6 +238,5 @@ def test_the_coverage_table() -> None:
     print(
         f"{len(through)} of {len(found)} classifiers went the whole way; ! marks an error outside its bound."
     )
-    assert [r.name for r in through if r.error > 1e-3] == []
-    assert [r.name for r in through if not r.engines["fp16"].holds] == []
+    assert [(r.name, r.outside) for r in through if r.outside] == []
     assert len(through) >= 25
