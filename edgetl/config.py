@@ -39,8 +39,9 @@ class Augment(StrEnum):
     """Training augmentation.
 
     `crop`: random crop and shape, for marks whose mirror image means something else (digits, text); `basic`: crop
-    and horizontal flip; `photometric`: also vertical flip, small rotation, brightness, contrast, gamma and noise,
-    for parts under varying light; `trivial` and `randaugment`: basic, then the policy of that name.
+    and horizontal flip; `photometric`: nearly the whole picture, flipped both ways, turned a little, with brightness,
+    contrast, gamma and noise, for parts under varying light, whose marks may lie at the edge; `trivial`
+    and `randaugment`: basic, then the policy of that name.
     """
 
     NONE = "none"

@@ -17,6 +17,8 @@ from edgetl.config import Augment
 from edgetl.train.policies import randaugment, trivial_augment
 
 _AREA = (0.6, 1.0)
+_NEARLY_WHOLE = (0.9, 1.0)
+"""Share of the picture that is seen where a mark at its edge may decide the class."""
 _LOG_RATIO = math.log(4 / 3)
 _ROTATION = math.radians(10.0)
 
@@ -65,7 +67,7 @@ def training_view(
         case Augment.BASIC:
             return _resample(images, size, _random_crop(n, generator, mirror=True)[own])
         case Augment.PHOTOMETRIC:
-            theta = _random_crop(n, generator, mirror=True, flip=True, rotation=_ROTATION)
+            theta = _random_crop(n, generator, area=_NEARLY_WHOLE, mirror=True, flip=True, rotation=_ROTATION)
             return _photometric(_resample(images, size, theta[own]), generator, n, own)
         case Augment.TRIVIAL:
             theta = _random_crop(n, generator, mirror=True)
@@ -101,14 +103,15 @@ def _random_crop(
     n: int,
     generator: torch.Generator,
     *,
+    area: tuple[float, float] = _AREA,
     mirror: bool = False,
     flip: bool = False,
     rotation: float = 0.0,
 ) -> Tensor:
     """Affine maps (N, 2, 3) of a random resized crop (Szegedy et al. 2015), mirrored, flipped, turned."""
-    area = _uniform((n,), *_AREA, generator)
+    share = _uniform((n,), *area, generator)
     ratio = _uniform((n,), -_LOG_RATIO, _LOG_RATIO, generator).exp_()
-    extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp_(max=1.0)
+    extent = torch.stack([(share * ratio).sqrt(), (share / ratio).sqrt()], dim=1).clamp_(max=1.0)
     centre = _uniform((n, 2), -1.0, 1.0, generator) * (1.0 - extent)
     angle = _uniform((n,), -rotation, rotation, generator) if rotation else torch.zeros(n)
     if mirror:
