@@ -60,7 +60,7 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     out.mkdir()
     listener = _Listener()
     record = run(QuantizeConfig(recovery=Recovery.NONE, images=20), inputs, out=out, progress=listener)
-    [variant] = record.variants
+    variant, weight_only = record.variants
     path = tmp_path / variant.onnx
     assert variant.onnx == "quantize/model-int8-cpu-x86.onnx"
     assert record.calibration == "quantize/calibration.json"
@@ -76,6 +76,16 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     assert variant.left_in_float == ()
     assert len(record.sensitivity) == 7
     assert record.notes[-1].startswith("Dynamic INT8 was not made: ")
+    assert (weight_only.name, weight_only.precision, weight_only.target) == (
+        "fp32-int8-weights",
+        "fp32",
+        "cpu",
+    )
+    assert (weight_only.onnx, weight_only.recovery) == ("quantize/model-fp32-int8-weights.onnx", "none")
+    assert (
+        weight_only.size_bytes < 0.75 * inputs.onnx.stat().st_size
+    )  # most of the tiny network is no weights
+    assert weight_only.score >= record.floor
     onnx.checker.check_model(path, full_check=True)
     assert 20 in listener.totals
     assert listener.warnings == [
@@ -107,7 +117,10 @@ def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Pa
     assert [v.target for v in int8] == [str(target) for target in Target]
     assert all(v.quantized_nodes >= 7 for v in int8)
     assert len({v.sha256 for v in int8}) == len(Target) - 1  # both TensorRTs have one form
-    assert [v.name for v in record.variants if v.precision == "fp16"] == ["fp16-gpu"]
+    assert [v.name for v in record.variants if v.precision in ("fp16", "fp32")] == [
+        "fp16-gpu",
+        "fp32-int8-weights",
+    ]
     assert listener.tasks.count("calibrate") == 1
     again = run(config, own, out=tmp_path, progress=listener)
     assert listener.tasks.count("calibrate") == 1
@@ -115,6 +128,12 @@ def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Pa
     assert (tmp_path / "calibration" / f"{record.calibration_key}.npz").is_file()
     run(config.model_copy(update={"images": 7}), own, out=tmp_path, progress=listener)
     assert listener.tasks.count("calibrate") == 2
+
+
+def test_weights_alone_are_not_quantized_for_gpus(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=(Target.TENSORRT,))
+    record = run(config, inputs, out=tmp_path)
+    assert [v.name for v in record.variants] == ["int8-tensorrt", "fp16-gpu"]
 
 
 @pytest.mark.parametrize(
@@ -139,10 +158,12 @@ def test_what_falls_below_the_floor_gets_a_mixed_variant(
         return sum(n.op_type in ("Conv", "Gemm") and n.input[1] in integers for n in model.graph.node)
 
     monkeypatch.setattr(
-        "edgetl.quantize.stage._Scorer.__call__", lambda self, model, target: float(convolutions(model) <= 5)
+        "edgetl.quantize.stage._Scorer.__call__",
+        lambda self, model, target: float(convolutions(model) <= 5 and target != "cpu"),
     )
     record = run(QuantizeConfig(recovery=Recovery.NONE, images=6), inputs, out=tmp_path)
-    int8, mixed = record.variants
+    int8, mixed = record.variants  # the float model with INT8 weights falls below this floor too
+    assert record.notes[-1] == "fp32-int8-weights was dropped: it scores 0.00%, below the floor of 88.89%."
     assert (int8.score, mixed.score) == (0.0, 1.0)
     assert (mixed.name, mixed.precision) == ("mixed-cpu-x86", "mixed")
     kept = [line.partition(" (")[0] for line in mixed.left_in_float if "kept in float by name" in line]
