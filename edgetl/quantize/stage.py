@@ -106,6 +106,8 @@ def run(
     shared = Calibration(
         config=config, images=chosen, spec=inputs.spec, folder=inputs.cache_dir, progress=progress
     )
+    # First, so that an activation that is not finite is named before its logits are scored.
+    shared.form(model, rules_for(config.target[0]))
     scorer = _Scorer(inputs, progress)
     float_score = scorer(model, "any")
     climb = Climb(

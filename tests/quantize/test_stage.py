@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -17,6 +18,7 @@ from edgetl.errors import ConfigError, DataError, ModelError
 from edgetl.export.onnx import to_bytes
 from edgetl.files import sha256_file
 from edgetl.progress import SilentProgress
+from edgetl.quantize.score import logits
 from edgetl.quantize.stage import QuantizeInputs, run
 from tests.export.networks import SPEC
 from tests.images import write_set
@@ -206,13 +208,66 @@ def test_no_training_images_is_an_error(inputs: QuantizeInputs, tmp_path: Path) 
 
 def test_another_preprocessing_is_refused(inputs: QuantizeInputs, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"\(9, 3, 24, 24\) and type float32; the model's input is \('batch', 3, 32"
+        DataError, match=r"\(6, 3, 24, 24\) and type float32; the model's input is \('batch', 3, 32"
     ):
         run(
             QuantizeConfig(recovery=Recovery.NONE, images=6),
             replace(inputs, spec=replace(SPEC, size=24)),
             out=tmp_path,
         )
+    assert not list(tmp_path.glob("model-*.onnx"))
+
+
+def _with_inside(inputs: QuantizeInputs, folder: Path, operator: str, bias: float = 0.0) -> QuantizeInputs:
+    """A classifier of 8 px images with `operator` between its convolution and its head."""
+    node = helper.make_node
+    model = networks.graph(
+        [
+            node("Conv", ["images", "w", "b"], ["a"], "first", pads=[1, 1, 1, 1]),
+            node(operator, ["a"], ["inside"], "inside"),
+            node("Conv", ["inside", "v"], ["c"], "second"),
+            node("GlobalAveragePool", ["c"], ["pooled"], "pool"),
+            node("Flatten", ["pooled"], ["logits"], "flatten"),
+        ],
+        {
+            "w": networks.weights(4, 3, 3, 3),
+            "b": np.full(4, bias, np.float32),
+            "v": networks.weights(3, 4, 1, 1),
+        },
+        output=("batch", 3),
+    )
+    (folder / "hand.onnx").write_bytes(model.SerializeToString())
+    return replace(inputs, onnx=folder / "hand.onnx", spec=replace(SPEC, size=8))
+
+
+def test_an_operator_without_an_integer_form_stays_in_float_and_is_listed(
+    inputs: QuantizeInputs, tmp_path: Path
+) -> None:
+    config = QuantizeConfig(recovery=Recovery.NONE, images=6, max_drop=0.9)
+    record = run(config, _with_inside(inputs, tmp_path, "Softplus"), out=tmp_path)
+    [variant] = [v for v in record.variants if v.precision == "int8"]
+    assert variant.left_in_float == ("inside (Softplus): no INT8 form on cpu-x86",)
+    assert "Softplus" in {n.op_type for n in onnx.load(tmp_path / Path(variant.onnx).name).graph.node}
+    assert "Sensitivity was not measured: torch cannot run Softplus here." in record.notes
+
+
+@pytest.mark.parametrize("target", [Target.CPU_X86, Target.TENSORRT])
+def test_an_activation_that_is_always_zero_is_quantized(
+    inputs: QuantizeInputs, tmp_path: Path, target: Target
+) -> None:
+    config = QuantizeConfig(recovery=Recovery.NONE, images=6, max_drop=0.9, target=(target,))
+    dead = _with_inside(inputs, tmp_path, "Relu", bias=-1e3)
+    variant = run(config, dead, out=tmp_path).variants[0]
+    images = [networks.images(4, size=8)]
+    wanted, got = logits(dead.onnx, images), logits(tmp_path / Path(variant.onnx).name, images)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_an_activation_that_is_not_finite_is_named(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match="The activation 'inside' holds NaN or infinity on calibration images"
+    ):
+        run(QuantizeConfig(images=6), _with_inside(inputs, tmp_path, "Log"), out=tmp_path)
     assert not list(tmp_path.glob("model-*.onnx"))
 
 
