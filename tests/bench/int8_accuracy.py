@@ -114,7 +114,7 @@ class Bench:
         """Score a model as `target` computes it."""
         found = compare_paired(self.right, rights(model, self.test, target))
         low, high = (-100 * found.interval[1], -100 * found.interval[0])
-        return Score(points=-100 * found.difference, low=low, high=high, how=how)
+        return Score(points=0.0 - 100 * found.difference, low=low, high=high, how=how)
 
 
 def cases() -> tuple[Case, ...]:
