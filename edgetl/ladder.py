@@ -236,8 +236,10 @@ class _Ladder:
     def _variant(self, variant: Variant, plain: _Stage) -> _Stage:
         stage = self._run_variant(variant)
         kind = f"{variant.precision}, {variant.target}"
-        rounds = variant.precision is Precision.FP32 and _stores_half(self.bundle.read(variant.member))
-        self._judge(variant.name, kind, Precision.FP16 if rounds else variant.precision, stage, plain)
+        precision = variant.precision
+        if precision is Precision.FP32:
+            precision = _stored(self.bundle.read(variant.member))
+        self._judge(variant.name, kind, precision, stage, plain)
         return stage
 
     def _run_variant(self, variant: Variant) -> _Stage:
@@ -399,15 +401,16 @@ def _has(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def _stores_half(content: bytes) -> bool:
-    """Whether weights are stored in half precision; so it is taken where onnx is not there to look."""
+def _stored(content: bytes) -> Precision:
+    """The narrowest type that a float model's weights are stored in; INT8 where onnx is not there to look."""
     if not _has("onnx"):
-        return True
+        return Precision.INT8
     import onnx
 
-    return any(
-        t.data_type == onnx.TensorProto.FLOAT16 for t in onnx.load_from_string(content).graph.initializer
-    )
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(content).graph.initializer}
+    if onnx.TensorProto.INT8 in kinds:
+        return Precision.INT8
+    return Precision.FP16 if onnx.TensorProto.FLOAT16 in kinds else Precision.FP32
 
 
 def _metadata(content: bytes) -> dict[str, str]:

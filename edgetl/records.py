@@ -187,7 +187,8 @@ class RecoveryAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedVariant:
-    """A quantized ONNX model. `precision` is `int8`, `mixed` or `fp16`.
+    """A quantized ONNX model. `precision` is that of the arithmetic: `int8`, `mixed`, `fp16`, or `fp32` where the
+    stored weights alone are INT8.
 
     `left_in_float` lists `node (operator): reason`.
 

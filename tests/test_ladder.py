@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgetl import ladder
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
-from edgetl.bundle.manifest import InputForm, Provenance
+from edgetl.bundle.manifest import InputForm, Precision, Provenance
 from edgetl.bundle.pack import Contents, VariantSource, add_engine, pack
 from edgetl.config import DataConfig, QuantizeConfig, Target
 from edgetl.data.index import build_index
@@ -30,6 +30,10 @@ from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.files import sha256_bytes
 from edgetl.preprocess import PreprocessSpec, load_batch, load_pixels
 from edgetl.quantize import stage as quantize
+from edgetl.quantize.graph import Graph
+from edgetl.quantize.plan import make_plan
+from edgetl.quantize.targets import rules_for
+from edgetl.quantize.weight_only import store_int8
 from edgetl.records import EngineRecord, LadderRecord
 from edgetl.runtime.backend import run_pixels
 from edgetl.runtime.onnx_backend import OnnxBackend
@@ -297,6 +301,17 @@ def test_an_engine_from_elsewhere_is_not_loaded(
     )
     record = ladder.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
     assert "It was not built on this machine, and engines are native code" in record.rungs[-1].skipped
+
+
+def test_a_float_model_with_weights_in_int8_may_differ_as_int8_may(parts: Parts, tmp_path: Path) -> None:
+    exported = parts.models["fp32"]
+    weighted = make_plan(Graph(exported), rules_for(Target.CPU_X86)).weighted
+    models = {"fp32": exported, "fp32-int8-weights": store_int8(Graph(exported), weighted)}
+    record = climb(replace(parts, models=models), tmp_path)
+    assert broken(record) == []
+    error = record.rungs[-1].max_error
+    assert error is not None
+    assert error > ladder.BOUNDS[Precision.FP32].maximum
 
 
 class Engine(OnnxBackend):

@@ -104,7 +104,7 @@ def test_variants_that_normalise_inside_are_measured_and_packed_too(
     names = [
         f"{name}{ending}"
         for ending in ("", "-uint8")
-        for name in ("fp32", "fp32-half-weights", "int8-cpu-x86")
+        for name in ("fp32", "fp32-half-weights", "int8-cpu-x86", "fp32-int8-weights")
     ]
     manifest = open_bundle(outcome.bundle).manifest
     assert [v.name for v in manifest.variants] == names

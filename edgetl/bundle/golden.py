@@ -3,8 +3,13 @@
 The rule: on the golden images, decoded and preprocessed on the device, no logit may differ from the
 recorded one by more than `TOLERANCE[precision] * max(1, largest recorded |logit|)`. A picture whose two
 best logits lie further apart than twice that keeps its class by this rule. Float arithmetic differs between
-machines by the order of summation alone. INT8 is wider, because x86 CPUs without VNNI saturate 16-bit
-intermediate sums, and a value at a rounding edge moves by a whole quantization step.
+machines by the order of summation alone. Sums of integers do not differ at all: ONNX Runtime gives the same
+bits for one thread and two, for one image and eight. INT8 is wider all the same: another memory layout
+averages in another order, and some logits are recorded with the Q/DQ pairs carried out in float32 (those of
+targets that the recording machine is not); then a value at a rounding edge moves by a whole quantization
+step. That came to 0.013 to 0.027 of the largest logit (48 images each, three EfficientNet-Lite0 students),
+and about twice that is allowed. What must be caught is further off: sums that saturate in 16 bits, where a model
+with 8-bit weights meets an x86 CPU without VNNI, gave 0.37.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ TOLERANCE: Mapping[Precision, float] = {
     Precision.FP16: 2e-2,
     Precision.BF16: 5e-2,
     Precision.FP8: 1e-1,
-    Precision.INT8: 1e-1,
+    Precision.INT8: 5e-2,
 }
 """Largest allowed logit difference, relative to the largest recorded logit."""
 

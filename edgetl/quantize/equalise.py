@@ -2,8 +2,12 @@
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1: a positive
 factor moves through ReLU, so channel i of the first convolution is divided by s_i and the second's input channel
-multiplied by it, with s_i = sqrt(r1_i / r2_i). As there, a ReLU6 between the two becomes a ReLU, which changes the
-network where activations went above 6; whoever calls judges by accuracy.
+multiplied by it, with s_i = sqrt(r1_i / r2_i). The function stays the same.
+
+Unlike there, a ReLU6 between the two does not become a ReLU but keeps its pair apart. Networks that were trained with
+it use the limit (values up to 180 came before it in pruned EfficientNet-Lite0s), and without it the float network
+itself fell from 76% to 65% on CIFAR-10 and from 70% to 18% on tile defects, before anything was quantized. Little is
+lost: the limit keeps activations in one range, and weights have a scale per output channel here.
 """
 
 from __future__ import annotations
@@ -28,7 +32,6 @@ class _Pair:
     """Two convolutions; `axis` is that of the second's weights which the first's output channels feed."""
 
     first: int
-    activation: int | None
     second: int
     axis: int
 
@@ -48,24 +51,16 @@ def equalise(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     for tensor in copy.graph.initializer:
         if tensor.name in touched:
             tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
-    for pair in pairs:
-        if pair.activation is not None:
-            node = copy.graph.node[pair.activation]
-            node.op_type = "Relu"
-            del node.input[1:]
-            del node.attribute[:]
     return copy, len(pairs)
 
 
 def _pair(graph: Graph, at: int) -> _Pair | None:
     if not _own_weights(graph, at):
         return None
-    name, activation = graph.nodes[at].output[0], None
-    reader = graph.only_consumer(name)
+    reader = graph.only_consumer(graph.nodes[at].output[0])
     if reader is not None and graph.nodes[reader].op_type in ACTIVATIONS:
-        if not _positive(graph, reader):
+        if not _lets_factors_through(graph, reader):
             return None
-        activation = reader
         reader = graph.only_consumer(graph.nodes[reader].output[0])
     if reader is None or not _own_weights(graph, reader):
         return None
@@ -74,7 +69,7 @@ def _pair(graph: Graph, at: int) -> _Pair | None:
     groups = attributes(graph.nodes[reader]).get("group", 1)
     if second is None or (groups != 1 and not (groups == channels == len(second))):
         return None
-    return _Pair(first=at, activation=activation, second=reader, axis=1 if groups == 1 else 0)
+    return _Pair(first=at, second=reader, axis=1 if groups == 1 else 0)
 
 
 def _own_weights(graph: Graph, at: int) -> bool:
@@ -86,13 +81,14 @@ def _own_weights(graph: Graph, at: int) -> bool:
     )
 
 
-def _positive(graph: Graph, at: int) -> bool:
-    """Whether a positive factor moves through, once the upper limit is gone."""
+def _lets_factors_through(graph: Graph, at: int) -> bool:
+    """Whether the activation of a positive multiple is that multiple of the activation: max(x, 0) alone."""
     node = graph.nodes[at]
     if node.op_type == "Relu":
         return True
     low = graph.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
-    return low is not None and float(low) == 0.0
+    limited = len(node.input) > 2 and bool(node.input[2])
+    return low is not None and float(low) == 0.0 and not limited
 
 
 def _rescale(graph: Graph, pair: _Pair, values: dict[str, NDArray[np.float32]]) -> float:

@@ -29,14 +29,18 @@ from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.recover import Climb, Recovered
 from edgetl.quantize.score import integers_run_here, logits
-from edgetl.quantize.targets import GPU_TARGETS, X86_TARGETS, rules_for
+from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
+from edgetl.quantize.weight_only import store_int8
 from edgetl.records import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
 SENSITIVITY_IMAGES = 32
+CPU = "cpu"
+"""Target of what suits every CPU, and no engine that compiles the graph for a GPU."""
 FP16 = "fp16-gpu"
 DYNAMIC = "int8-dynamic"
+WEIGHT_ONLY = "fp32-int8-weights"
 _SCORED = 32
 
 
@@ -102,6 +106,8 @@ def run(
     shared = Calibration(
         config=config, images=chosen, spec=inputs.spec, folder=inputs.cache_dir, progress=progress
     )
+    # First, so that an activation that is not finite is named before its logits are scored.
+    shared.form(model, rules_for(config.target[0]))
     scorer = _Scorer(inputs, progress)
     float_score = scorer(model, "any")
     climb = Climb(
@@ -157,6 +163,7 @@ class _Stage:
                 self._keep_mixed(target, recovered, ranking)
         self._keep_half()
         self._keep_dynamic()
+        self._keep_weight_only()
         return dataclasses.replace(
             record,
             variants=tuple(self.variants),
@@ -234,6 +241,23 @@ class _Stage:
             self.notes.append(f"Dynamic INT8 was not made: {error}")
             return
         self._keep(DYNAMIC, "int8", Target.CPU_X86, model, score, Recovery.NONE, None)
+
+    def _keep_weight_only(self) -> None:
+        if not set(self.config.target) & CPU_TARGETS:
+            return  # TensorRT takes int8 constants in front of a DequantizeLinear alone
+        graph = Graph(self.model)
+        plan = make_plan(graph, rules_for(self.config.target[0]))
+        model = store_int8(graph, plan.weighted)
+        if model.ByteSize() >= self.model.ByteSize():
+            self.notes.append("Weight-only INT8 was not made: the weights are too small to save anything.")
+            return
+        score = self.climb.score(model, CPU)
+        if score < self.climb.floor:
+            self.notes.append(
+                f"{WEIGHT_ONLY} was dropped: it scores {score:.2%}, below the floor of {self.climb.floor:.2%}."
+            )
+            return
+        self._keep(WEIGHT_ONLY, "fp32", CPU, model, score, Recovery.NONE, None)
 
     def _keep(
         self,

@@ -42,6 +42,7 @@ class TargetRules:
 
 
 GPU_TARGETS = frozenset({Target.TENSORRT, Target.TENSORRT_RTX})
+CPU_TARGETS = frozenset(Target) - GPU_TARGETS
 X86_TARGETS = frozenset({Target.CPU_X86, Target.CPU_X86_VNNI, Target.OPENVINO})
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 ACTIVATIONS = frozenset({"Relu", "Clip"})

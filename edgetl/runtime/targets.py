@@ -109,15 +109,18 @@ def choose(
         variant=chosen.name,
         target=engine,
         reason=f"{chosen.name} is {'the fastest' if len(fitting) > 1 else 'the one'} made for "
-        f"{'any machine' if chosen.target == 'any' else chosen.target}, and {why}{_figures(chosen, here)}",
+        f"{_KINDS.get(chosen.target, chosen.target)}, and {why}{_figures(chosen, here)}",
     )
+
+
+_KINDS = {"any": "any machine", "cpu": "any CPU"}
 
 
 def _made_for(engine: Target, arch: str) -> tuple[str, ...]:
     """Values of `Variant.target` that suit an engine; signed symmetric INT8 is slow outside TensorRT."""
     match engine:
         case Target.CPU | Target.OPENVINO:
-            return ("any", f"cpu-{arch}")
+            return ("any", "cpu", f"cpu-{arch}")
         case Target.CUDA:
             return ("any",)
         case Target.ORT_TENSORRT | Target.TENSORRT | Target.TENSORRT_RTX:

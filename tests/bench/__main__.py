@@ -9,7 +9,7 @@ from pathlib import Path
 from edgetl.tuning import tune
 from tests.bench.claims import keep
 
-OTHER = {"__init__", "__main__", "claims", "peers", "subjects"}
+OTHER = {"__init__", "__main__", "claims", "peers", "steps", "subjects"}
 
 
 def families() -> list[str]:
@@ -25,9 +25,10 @@ def main(only: str | None) -> int:
     tune()
     print("claim | measured | aim | holds or falls short")
     for family in [only] if only else families():
-        claims = list(import_module(f"tests.bench.{family.replace('-', '_')}").run())
-        for claim in claims:
+        claims = []
+        for claim in import_module(f"tests.bench.{family.replace('-', '_')}").run():
             print(f"{family}: {claim.line()}", flush=True)
+            claims.append(claim)
         keep(family, claims)
     return 0
 

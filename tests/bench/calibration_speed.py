@@ -6,14 +6,15 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.calibration_memory import NETWORK, SIZE, calibrate
 from tests.bench.claims import Claim, at_least
+from tests.bench.steps import say
 from tests.quantize import peers
 
-TURNS = 2
+TURNS, TRIED = 2, 32
 
 
 def run() -> Iterator[Claim]:
@@ -24,14 +25,13 @@ def run() -> Iterator[Claim]:
         path.write_bytes(peers.untrained(NETWORK, SIZE).SerializeToString())
         calibrate(path, 16)  # imports, and the files' first reading
         seconds: dict[str, list[float]] = {"edgetl": [], "Entropy": [], "Percentile": []}
-        for _ in range(TURNS):
+        tried = sum(_seconds(lambda m=method: _calibrate(m, path, TRIED)) for method in seconds)
+        # Half of a small run is there whatever the number of images.
+        say(f"about {TURNS * tried * (0.5 + 0.5 * count / TRIED) / 60:.0f} minutes, judged by {TRIED} images")
+        for turn in range(TURNS):
             for method, kept in seconds.items():
-                started = time.perf_counter()
-                if method == "edgetl":
-                    calibrate(path, count)
-                else:
-                    peers.quantize_static(path, path.with_name("out.onnx"), peers.noise(count, SIZE), method)
-                kept.append(time.perf_counter() - started)
+                kept.append(_seconds(lambda m=method: _calibrate(m, path, count)))
+                say(f"turn {turn + 1} of {TURNS}: {method} took {kept[-1]:.1f} s")
     rate = {method: count / statistics.median(kept) for method, kept in seconds.items()}
     told = f"{NETWORK}, {SIZE} px, {count} images"
     yield Claim(name=f"images a second, entropy ({told})", measured=f"{rate['edgetl']:.0f}")
@@ -39,3 +39,16 @@ def run() -> Iterator[Claim]:
     yield Claim(
         name="over quantize_static with percentiles", measured=f"{rate['edgetl'] / rate['Percentile']:.1f}x"
     )
+
+
+def _calibrate(method: str, path: Path, count: int) -> None:
+    if method == "edgetl":
+        calibrate(path, count)
+    else:
+        peers.quantize_static(path, path.with_name("out.onnx"), peers.noise(count, SIZE), method)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -24,6 +24,7 @@ from edgetl.quantize.targets import rules_for
 from edgetl.records import VariantScore
 from edgetl.runtime.onnx_backend import OnnxBackend
 from tests.bench.claims import Claim
+from tests.bench.steps import say
 from tests.quantize import peers
 
 SAME = evaluate(np.array([0, 1]), np.eye(2), ["a", "b"], resamples=0)
@@ -35,7 +36,8 @@ def run() -> Iterator[Claim]:
     size = int(os.environ.get("EDGETL_BENCH_SIZE", "160"))
     runs = int(os.environ.get("EDGETL_BENCH_RUNS", "60"))
     with tempfile.TemporaryDirectory() as name:
-        for network in peers.NETWORKS:
+        for number, network in enumerate(peers.NETWORKS, start=1):
+            say(f"{network}, {number} of {len(peers.NETWORKS)}; half a minute or so each")
             fp32, int8 = _models(network, size, Path(name))
             for threads in (1, 2):
                 yield _claim(network, size, threads, {"fp32": fp32, "int8-cpu-x86": int8}, runs)

@@ -52,3 +52,14 @@ def graph(
 def weights(*shape: int, seed: int = 0) -> Array:
     """Random weights."""
     return np.random.default_rng(seed).normal(0, 0.3, shape).astype(np.float32)
+
+
+def ending_at(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """The model with one of its inner tensors, float32 (batch, C, H, W), as its output."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.append(
+        helper.make_tensor_value_info(tensor, TensorProto.FLOAT, ["batch", "c", "h", "w"])
+    )
+    return copy

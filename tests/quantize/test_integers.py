@@ -13,6 +13,8 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
+from edgetl.bundle.golden import TOLERANCE
+from edgetl.bundle.manifest import Precision
 from edgetl.config import Calibrator, Target
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
@@ -20,6 +22,7 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
+from edgetl.quantize.score import logits
 from edgetl.quantize.targets import rules_for
 from tests.quantize import networks
 
@@ -92,6 +95,27 @@ def test_the_largest_sums_do_not_saturate(kernel: int) -> None:
     images = np.ones((1, 16, 8, 8), np.float32)
     got = _run(insert(graph, plan, rules, activations), images)
     np.testing.assert_allclose(got, _run(model, images), rtol=0.01)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the integer kernels of an x86 CPU")
+def test_threads_and_batches_do_not_change_a_bit_and_other_kernels_little() -> None:
+    """What the golden tolerance of INT8 rests on."""
+    model, images = _quantized(networks.exported(), Target.CPU_X86), networks.images(32, seed=3)
+
+    def run(*, threads: int = 1, batch: int = 1, level: str = "ALL") -> np.ndarray:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        parts = [images[start : start + batch] for start in range(0, len(images), batch)]
+        return np.concatenate([session.run(None, {"images": part})[0] for part in parts])
+
+    recorded = run()
+    np.testing.assert_array_equal(run(threads=2), recorded)
+    np.testing.assert_array_equal(run(batch=8), recorded)
+    allowed = TOLERANCE[Precision.INT8] * np.abs(recorded).max()
+    for other in (run(level="EXTENDED"), run(level="BASIC"), logits(model, [images], target="tensorrt")):
+        assert np.abs(other - recorded).max() <= allowed
 
 
 @pytest.mark.parametrize("operator", ["HardSwish", "HardSigmoid", "Sigmoid"])

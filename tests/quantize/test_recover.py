@@ -150,10 +150,25 @@ def test_equalisation_makes_the_noise_smaller() -> None:
     )
 
 
-def test_equalisation_turns_relu6_into_relu() -> None:
-    equalised, pairs = equalise(uneven(relu6=True))
+def test_equalisation_does_not_lift_the_limit_of_a_relu6() -> None:
+    model = uneven(relu6=True)
+    equalised, pairs = equalise(model)
+    assert pairs == 0
+    assert equalised == model
+    [clip, _] = [n for n in model.graph.node if n.op_type == "Clip"]
+    limited = run(networks.ending_at(model, clip.output[0]), networks.images(3, size=8))
+    assert limited.max() == 6.0  # without its limit it would have been another network
+
+
+def test_equalisation_goes_through_a_clip_without_an_upper_limit() -> None:
+    model = uneven(relu6=True)
+    for clip in (n for n in model.graph.node if n.op_type == "Clip"):
+        del clip.input[2]
+    images = networks.images(3, size=8)
+    equalised, pairs = equalise(model)
     assert pairs == 2
-    assert [n.op_type for n in equalised.graph.node] == ["Conv", "Relu", "Conv", "Relu", "Conv"]
+    before = run(model, images)
+    np.testing.assert_allclose(run(equalised, images), before, rtol=1e-3, atol=1e-3 * np.abs(before).max())
 
 
 def test_equalisation_leaves_shared_tensors_alone() -> None:
@@ -284,6 +299,13 @@ def test_auto_climbs_until_the_floor_holds(scores: list[float], how: str, tries:
 
 
 @pytest.mark.usefixtures("_hasty")
+def test_auto_leaves_equalisation_out_where_there_is_nothing_to_equalise() -> None:
+    climb, _ = _climb([0.5, 0.95])
+    found = climb.recover(uneven(relu6=True), RULES)
+    assert [a.name for a in found.attempts] == ["none", "bias"]
+
+
+@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("recovery", [Recovery.NONE, Recovery.EQUALISE, Recovery.BIAS, Recovery.ADAROUND])
 def test_one_recovery_alone(recovery: Recovery) -> None:
     climb, asked = _climb([0.5], recovery)
@@ -301,7 +323,7 @@ def test_auto_says_what_it_cannot_try() -> None:
 
 @pytest.mark.usefixtures("_hasty")
 def test_equalised_and_rounded_models_load() -> None:
-    model = uneven(relu6=True)
+    model = uneven()
     climb, _ = _climb([0.5, 0.6, 0.7, 0.95])
     found = climb.recover(model, RULES)
     assert found.how == "equalise + adaround"

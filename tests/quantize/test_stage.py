@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -17,6 +18,7 @@ from edgetl.errors import ConfigError, DataError, ModelError
 from edgetl.export.onnx import to_bytes
 from edgetl.files import sha256_file
 from edgetl.progress import SilentProgress
+from edgetl.quantize.score import logits
 from edgetl.quantize.stage import QuantizeInputs, run
 from tests.export.networks import SPEC
 from tests.images import write_set
@@ -60,7 +62,7 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     out.mkdir()
     listener = _Listener()
     record = run(QuantizeConfig(recovery=Recovery.NONE, images=20), inputs, out=out, progress=listener)
-    [variant] = record.variants
+    variant, weight_only = record.variants
     path = tmp_path / variant.onnx
     assert variant.onnx == "quantize/model-int8-cpu-x86.onnx"
     assert record.calibration == "quantize/calibration.json"
@@ -76,6 +78,16 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     assert variant.left_in_float == ()
     assert len(record.sensitivity) == 7
     assert record.notes[-1].startswith("Dynamic INT8 was not made: ")
+    assert (weight_only.name, weight_only.precision, weight_only.target) == (
+        "fp32-int8-weights",
+        "fp32",
+        "cpu",
+    )
+    assert (weight_only.onnx, weight_only.recovery) == ("quantize/model-fp32-int8-weights.onnx", "none")
+    assert (
+        weight_only.size_bytes < 0.75 * inputs.onnx.stat().st_size
+    )  # most of the tiny network is no weights
+    assert weight_only.score >= record.floor
     onnx.checker.check_model(path, full_check=True)
     assert 20 in listener.totals
     assert listener.warnings == [
@@ -107,7 +119,10 @@ def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Pa
     assert [v.target for v in int8] == [str(target) for target in Target]
     assert all(v.quantized_nodes >= 7 for v in int8)
     assert len({v.sha256 for v in int8}) == len(Target) - 1  # both TensorRTs have one form
-    assert [v.name for v in record.variants if v.precision == "fp16"] == ["fp16-gpu"]
+    assert [v.name for v in record.variants if v.precision in ("fp16", "fp32")] == [
+        "fp16-gpu",
+        "fp32-int8-weights",
+    ]
     assert listener.tasks.count("calibrate") == 1
     again = run(config, own, out=tmp_path, progress=listener)
     assert listener.tasks.count("calibrate") == 1
@@ -115,6 +130,12 @@ def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Pa
     assert (tmp_path / "calibration" / f"{record.calibration_key}.npz").is_file()
     run(config.model_copy(update={"images": 7}), own, out=tmp_path, progress=listener)
     assert listener.tasks.count("calibrate") == 2
+
+
+def test_weights_alone_are_not_quantized_for_gpus(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=(Target.TENSORRT,))
+    record = run(config, inputs, out=tmp_path)
+    assert [v.name for v in record.variants] == ["int8-tensorrt", "fp16-gpu"]
 
 
 @pytest.mark.parametrize(
@@ -139,10 +160,12 @@ def test_what_falls_below_the_floor_gets_a_mixed_variant(
         return sum(n.op_type in ("Conv", "Gemm") and n.input[1] in integers for n in model.graph.node)
 
     monkeypatch.setattr(
-        "edgetl.quantize.stage._Scorer.__call__", lambda self, model, target: float(convolutions(model) <= 5)
+        "edgetl.quantize.stage._Scorer.__call__",
+        lambda self, model, target: float(convolutions(model) <= 5 and target != "cpu"),
     )
     record = run(QuantizeConfig(recovery=Recovery.NONE, images=6), inputs, out=tmp_path)
-    int8, mixed = record.variants
+    int8, mixed = record.variants  # the float model with INT8 weights falls below this floor too
+    assert record.notes[-1] == "fp32-int8-weights was dropped: it scores 0.00%, below the floor of 88.89%."
     assert (int8.score, mixed.score) == (0.0, 1.0)
     assert (mixed.name, mixed.precision) == ("mixed-cpu-x86", "mixed")
     kept = [line.partition(" (")[0] for line in mixed.left_in_float if "kept in float by name" in line]
@@ -185,13 +208,66 @@ def test_no_training_images_is_an_error(inputs: QuantizeInputs, tmp_path: Path) 
 
 def test_another_preprocessing_is_refused(inputs: QuantizeInputs, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"\(9, 3, 24, 24\) and type float32; the model's input is \('batch', 3, 32"
+        DataError, match=r"\(6, 3, 24, 24\) and type float32; the model's input is \('batch', 3, 32"
     ):
         run(
             QuantizeConfig(recovery=Recovery.NONE, images=6),
             replace(inputs, spec=replace(SPEC, size=24)),
             out=tmp_path,
         )
+    assert not list(tmp_path.glob("model-*.onnx"))
+
+
+def _with_inside(inputs: QuantizeInputs, folder: Path, operator: str, bias: float = 0.0) -> QuantizeInputs:
+    """A classifier of 8 px images with `operator` between its convolution and its head."""
+    node = helper.make_node
+    model = networks.graph(
+        [
+            node("Conv", ["images", "w", "b"], ["a"], "first", pads=[1, 1, 1, 1]),
+            node(operator, ["a"], ["inside"], "inside"),
+            node("Conv", ["inside", "v"], ["c"], "second"),
+            node("GlobalAveragePool", ["c"], ["pooled"], "pool"),
+            node("Flatten", ["pooled"], ["logits"], "flatten"),
+        ],
+        {
+            "w": networks.weights(4, 3, 3, 3),
+            "b": np.full(4, bias, np.float32),
+            "v": networks.weights(3, 4, 1, 1),
+        },
+        output=("batch", 3),
+    )
+    (folder / "hand.onnx").write_bytes(model.SerializeToString())
+    return replace(inputs, onnx=folder / "hand.onnx", spec=replace(SPEC, size=8))
+
+
+def test_an_operator_without_an_integer_form_stays_in_float_and_is_listed(
+    inputs: QuantizeInputs, tmp_path: Path
+) -> None:
+    config = QuantizeConfig(recovery=Recovery.NONE, images=6, max_drop=0.9)
+    record = run(config, _with_inside(inputs, tmp_path, "Softplus"), out=tmp_path)
+    [variant] = [v for v in record.variants if v.precision == "int8"]
+    assert variant.left_in_float == ("inside (Softplus): no INT8 form on cpu-x86",)
+    assert "Softplus" in {n.op_type for n in onnx.load(tmp_path / Path(variant.onnx).name).graph.node}
+    assert "Sensitivity was not measured: torch cannot run Softplus here." in record.notes
+
+
+@pytest.mark.parametrize("target", [Target.CPU_X86, Target.TENSORRT])
+def test_an_activation_that_is_always_zero_is_quantized(
+    inputs: QuantizeInputs, tmp_path: Path, target: Target
+) -> None:
+    config = QuantizeConfig(recovery=Recovery.NONE, images=6, max_drop=0.9, target=(target,))
+    dead = _with_inside(inputs, tmp_path, "Relu", bias=-1e3)
+    variant = run(config, dead, out=tmp_path).variants[0]
+    images = [networks.images(4, size=8)]
+    wanted, got = logits(dead.onnx, images), logits(tmp_path / Path(variant.onnx).name, images)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_an_activation_that_is_not_finite_is_named(inputs: QuantizeInputs, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match="The activation 'inside' holds NaN or infinity on calibration images"
+    ):
+        run(QuantizeConfig(images=6), _with_inside(inputs, tmp_path, "Log"), out=tmp_path)
     assert not list(tmp_path.glob("model-*.onnx"))
 
 

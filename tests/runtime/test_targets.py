@@ -76,6 +76,18 @@ def test_elsewhere_the_fastest_made_for_the_machine_takes_its_place_and_says_so(
     )
 
 
+def test_weights_in_int8_are_for_cpus_of_every_kind_and_for_no_gpu() -> None:
+    light = variant("fp32-int8-weights", "cpu", top1=0.97, p50=2.8)
+    bundle = manifest(FP32, light, INT8, default="int8-cpu-x86")
+    found = choose(bundle, arch="arm")
+    assert found.variant == "fp32-int8-weights"
+    assert found.reason.startswith(
+        "fp32-int8-weights is the fastest made for any CPU, and the default int8-cpu-x86"
+    )
+    assert choose(bundle, target=Target.CUDA).variant == "fp32"
+    assert choose(bundle, target=Target.TENSORRT).variant == "fp32"
+
+
 def test_a_faster_variant_that_is_less_accurate_than_the_default_is_not_taken() -> None:
     worse = variant("fp32-worse", "any", top1=0.90, p50=0.5)
     assert choose(manifest(worse, FP32, INT8, default="int8-cpu-x86"), arch="arm").variant == "fp32"
@@ -86,7 +98,9 @@ def test_a_precision_is_held() -> None:
     found = choose(bundle, precision=Precision.FP32, arch="x86")
     assert found.variant == "fp32"
     assert "and fp32 was asked for" in found.reason
-    with pytest.raises(BundleError, match=r"no variant in int8 made for any or cpu-arm; it has fp32 \(made"):
+    with pytest.raises(
+        BundleError, match=r"no variant in int8 made for any or cpu or cpu-arm; it has fp32 \(made"
+    ):
         choose(bundle, precision=Precision.INT8, arch="arm")
     with pytest.raises(BundleError, match="no variant 'fp32' in int8"):
         choose(bundle, variant="fp32", precision=Precision.INT8)
@@ -99,7 +113,9 @@ def test_a_variant_that_is_named_runs_whatever_its_figures() -> None:
 
 
 def test_a_bundle_made_for_another_target_is_refused_with_what_it_has() -> None:
-    with pytest.raises(BundleError, match=r"made for any or cpu-x86; it has int8-tensorrt \(made for tens"):
+    with pytest.raises(
+        BundleError, match=r"made for any or cpu or cpu-x86; it has int8-tensorrt \(made for tens"
+    ):
         choose(manifest(SYMMETRIC, default="int8-tensorrt"), arch="x86")
 
 
