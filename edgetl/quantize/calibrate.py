@@ -59,21 +59,6 @@ def observe(
     return histograms
 
 
-def extents(model: onnx.ModelProto, tensors: Sequence[str], batches: Iterable[Array]) -> dict[str, float]:
-    """The largest absolute value of each named tensor over all images.
-
-    Raises:
-        ModelError: the model does not load.
-        MissingDependencyError: onnxruntime is absent.
-    """
-    session, source = open_session(_with_outputs(model, tensors)), model.graph.input[0].name
-    found = dict.fromkeys(tensors, 0.0)
-    for batch in batches:
-        for name, values in zip(tensors, session.run(list(tensors), {source: batch}), strict=True):
-            found[name] = max(found[name], float(np.abs(values).max(initial=0.0)))
-    return found
-
-
 def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     extended = onnx.ModelProto()
     extended.CopyFrom(model)

@@ -19,11 +19,11 @@ from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
 from edgetl.errors import DataError, ModelError
+from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.progress import SILENT, Progress
-from edgetl.quantize import dynamic, half
-from edgetl.quantize.calibrate import extents
+from edgetl.quantize import dynamic
 from edgetl.quantize.form import Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
@@ -214,14 +214,14 @@ class _Stage:
     def _keep_half(self) -> None:
         if not set(self.config.target) & GPU_TARGETS:
             return
-        graph, batches = Graph(self.model), self.climb.calibration.batches(SENSITIVITY_IMAGES)
+        images = np.concatenate(list(self.climb.calibration.batches(SENSITIVITY_IMAGES)))
         try:
-            model, kept = half.to_half(graph, extents(self.model, half.float_tensors(graph), batches))
-            score = self.climb.score(model, "gpu")
+            half = to_half(self.model, images)
+            score = self.climb.score(half.model, "gpu")
         except ModelError as error:
             self.notes.append(f"FP16 was not made: {error}")
             return
-        self._keep(FP16, "fp16", "gpu", model, score, Recovery.NONE, None, kept)
+        self._keep(FP16, "fp16", "gpu", half.model, score, Recovery.NONE, None, half.float32_layers)
 
     def _keep_dynamic(self) -> None:
         if not set(self.config.target) & X86_TARGETS:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
 from edgetl.export.graphs import Probe
@@ -79,3 +79,32 @@ def test_a_cpu_hides_overflow_and_the_rounding_copy_shows_it(monkeypatch: pytest
 def test_a_model_that_is_broken_in_float32_is_refused() -> None:
     with pytest.raises(ModelError, match="'c' is NaN or infinite in float32 already"):
         to_half(scaled(1e3), IMAGES * np.float32(5e37))
+
+
+def test_truth_values_are_not_taken_for_floats() -> None:
+    """An operator that keeps float32 reads a cast of truth values: that cast stays."""
+    model = scaled(1)
+    at = next(i for i, n in enumerate(model.graph.node) if n.op_type == "Relu")
+    read = model.graph.node[at].output[0]
+    nodes = list(model.graph.node)
+    for node in nodes[at + 1 :]:
+        for position, name in enumerate(node.input):
+            if name == read:
+                node.input[position] = "counted"
+    nodes[at + 1 : at + 1] = [
+        helper.make_node("Greater", [read, "half"], ["is_bright"], "greater"),
+        helper.make_node("Cast", ["is_bright"], ["bright"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("CumSum", ["bright", "axis"], ["counted"], "cumsum"),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+            numpy_helper.from_array(np.array(3, np.int64), "axis"),
+        ]
+    )
+    onnx.checker.check_model(model, full_check=True)
+    half = to_half(model, IMAGES).model
+    expected = logits(model, gpu=False)
+    np.testing.assert_allclose(logits(half, gpu=True), expected, atol=2e-2 * np.abs(expected).max())

@@ -1,4 +1,4 @@
-"""FP16, dynamic INT8, and the calibration cache."""
+"""Dynamic INT8, and the calibration cache."""
 
 from __future__ import annotations
 
@@ -8,56 +8,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from edgetl.data.calibration import CalibrationImage, CalibrationSet
 from edgetl.preprocess import PreprocessSpec
 from edgetl.quantize import store
-from edgetl.quantize.calibrate import extents, observe
+from edgetl.quantize.calibrate import observe
 from edgetl.quantize.dynamic import linear_share, to_dynamic
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.half import float_tensors, to_half
 from edgetl.quantize.score import logits
 from tests.export.networks import SPEC
 from tests.quantize import networks
 
 node = helper.make_node
-
-
-def test_fp16_keeps_the_overflowing_layer_in_float() -> None:
-    model = networks.graph(
-        [
-            node("Conv", ["images", "w"], ["a"], "first"),
-            node("Mul", ["a", "large"], ["b"], "blow_up"),
-            node("Mul", ["b", "small"], ["c"], "back"),
-            node("Conv", ["c", "v"], ["logits"], "last"),
-        ],
-        {
-            "w": networks.weights(4, 3, 1, 1),
-            "v": networks.weights(4, 4, 1, 1),
-            "large": np.float32(1e5),
-            "small": np.float32(1e-5),
-        },
-    )
-    graph, images = Graph(model), networks.images(8, size=8)
-    seen = extents(model, float_tensors(graph), [images])
-    half, kept = to_half(graph, seen)
-    assert [line.partition(" (")[0] for line in kept] == ["blow_up", "back"]
-    assert "values up to 1e+05" in kept[0] or "values up to" in kept[0]
-    wanted, got = logits(model, [images]), logits(half, [images])
-    assert np.isfinite(got).all()
-    np.testing.assert_allclose(got, wanted, rtol=0.02, atol=0.02)
-    types = {t.name: t.data_type for t in half.graph.initializer}
-    assert TensorProto.FLOAT16 in types.values()
-
-
-def test_fp16_of_a_plain_network_is_half_the_size_with_float_input_and_output() -> None:
-    model, images = networks.exported(), networks.images(6)
-    half, kept = to_half(Graph(model), extents(model, float_tensors(Graph(model)), [images]))
-    assert kept == ()
-    floats = (half.graph.input[0], half.graph.output[0])
-    assert [v.type.tensor_type.elem_type for v in floats] == [TensorProto.FLOAT] * 2
-    np.testing.assert_allclose(logits(half, [images]), logits(model, [images]), atol=0.05)
 
 
 def _perceptron() -> onnx.ModelProto:

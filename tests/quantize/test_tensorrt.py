@@ -9,10 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 from edgetl.config import Calibrator, Target
+from edgetl.export.half_precision import to_half
 from edgetl.quantize.affine import from_range
-from edgetl.quantize.calibrate import extents, observe
+from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.half import float_tensors, to_half
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
@@ -48,7 +48,7 @@ def test_tensorrt_rtx_compiles_the_int8_and_the_fp16_form(network: str) -> None:
         assert not zero.any(), node.name
         if node.input[0] in constants:
             assert constants[node.input[0]].dtype == np.int8, node.name
-    half, _ = to_half(graph, extents(model, float_tensors(graph), peers.noise(8, SIZE)))
+    half = to_half(model, np.concatenate(list(peers.noise(8, SIZE)))).model
     for content in (quantized, half):
         engine = build_engine(
             content.SerializeToString(), target="tensorrt-rtx", compute_capabilities=["89"], batch=(1, 1, 4)
