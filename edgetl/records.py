@@ -7,6 +7,7 @@ Paths in records are relative to the run folder, so that a run can be moved.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from edgetl.figures import ClassScore, Evaluation, Latency, Machine, from_json, to_json
 
@@ -33,6 +34,7 @@ __all__ = [
     "Spread",
     "TrainRecord",
     "VariantScore",
+    "Verdict",
     "from_json",
     "to_json",
 ]
@@ -436,6 +438,19 @@ class BenchRecord:
     holds: bool | None = None
 
 
+class Verdict(StrEnum):
+    """What a gate says. `unsure` is neither of the others: what was measured does not decide it."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNSURE = "unsure"
+
+    @property
+    def text(self) -> str:
+        """How tables show it."""
+        return {"pass": "passed", "fail": "FAILED", "unsure": "cannot tell"}[self.value]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateCheck:
     """One comparison with the baseline.
@@ -453,21 +468,37 @@ class GateCheck:
     interval: tuple[float, float] | None
     limit: float
     judged: bool
-    passed: bool
+    verdict: Verdict
     sentence: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether it surely holds, or is not judged."""
+        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateReport:
-    """What the gate found; `passed` when every judged check passed."""
+    """What the gate found, check by check."""
 
     baseline: str
     current: str
     variant: str
-    passed: bool
     checks: tuple[GateCheck, ...]
     machine: Machine
 
+    @property
+    def verdict(self) -> Verdict:
+        """Fail where a judged check fails; else unsure where one is; else pass."""
+        found = {check.verdict for check in self.checks if check.judged}
+        return next((v for v in (Verdict.FAIL, Verdict.UNSURE) if v in found), Verdict.PASS)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every judged check passed."""
+        return self.verdict is Verdict.PASS
+
     def sentences(self) -> tuple[str, ...]:
-        """One sentence a check, the failed ones first."""
-        return tuple(c.sentence for c in sorted(self.checks, key=lambda c: c.passed))
+        """One sentence a check: the failed ones first, then the unsure ones."""
+        order = (Verdict.FAIL, Verdict.UNSURE, Verdict.PASS)
+        return tuple(c.sentence for c in sorted(self.checks, key=lambda c: order.index(c.verdict)))

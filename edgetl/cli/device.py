@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
@@ -281,11 +281,12 @@ def gate(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Fail (exit code 1) where accuracy, latency or size got worse."""
+    """Fail (exit code 1) where accuracy, latency or size got worse; exit code 3 where that cannot be told."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.gate.compare import Limits
     from edgetl.gate.stage import gate_against, gate_baseline
+    from edgetl.records import Verdict
 
     if (baseline_path is None) == (against is None):
         raise typer.BadParameter("give either --baseline FILE or --against OTHER_BUNDLE")
@@ -313,8 +314,15 @@ def gate(
                 progress=progress,
             )
     output.emit(report, json, "gate")
-    if not report.passed:
-        raise typer.Exit(1)
+    match report.verdict:
+        case Verdict.PASS:
+            return
+        case Verdict.FAIL:
+            raise typer.Exit(1)
+        case Verdict.UNSURE:
+            raise typer.Exit(3)
+        case _:
+            assert_never(report.verdict)
 
 
 def keygen(

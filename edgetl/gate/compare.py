@@ -11,7 +11,7 @@ from edgetl.bench.statistics import Ratio, median_ratio
 from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.baseline import Baseline
 from edgetl.metrics import compare_paired, difference_interval
-from edgetl.records import GateCheck, GateReport
+from edgetl.records import GateCheck, GateReport, Verdict
 
 # A drop of 0.95 to 0.94 is 0.010000000000000009 in floating point and must not exceed a limit of 0.01.
 _ROUNDING = 1e-9
@@ -91,7 +91,6 @@ def compare(
         baseline=baseline.bundle,
         current=current.bundle,
         variant=current.variant,
-        passed=all(check.passed for check in checks if check.judged),
         checks=checks,
         machine=current.machine,
     )
@@ -158,7 +157,7 @@ def _accuracy(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
         interval=interval,
         limit=limit,
         judged=True,
-        passed=passed,
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
         sentence=sentence,
     )
 
@@ -184,7 +183,7 @@ def _latency(
         interval=(ratio.low - 1, ratio.high - 1),
         limit=limit,
         judged=judged,
-        passed=passed,
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
         sentence=sentence,
     )
 
@@ -211,7 +210,7 @@ def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
         interval=None,
         limit=limit,
         judged=True,
-        passed=passed,
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
         sentence=sentence,
     )
 

@@ -10,7 +10,7 @@ from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.gate.compare import Limits, compare
 from edgetl.metrics import evaluate_predictions
-from edgetl.records import GateReport, Machine, from_json, to_json
+from edgetl.records import GateReport, Machine, Verdict, from_json, to_json
 
 LABELS = ("ant", "bee")
 MACHINE = Machine(cpu="Test CPU", cores=2, memory_bytes=2**30, system="Linux x86_64", python="3.11.0")
@@ -198,3 +198,22 @@ def test_another_machine_is_shown_but_not_judged_when_allowed() -> None:
 def test_what_cannot_be_compared_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(BaselineError, match=message):
         compare(figures(), figures(**changes))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "judged", "expected"),
+    [
+        ("pass pass pass", (True, True, True), Verdict.PASS),
+        ("pass unsure pass", (True, True, True), Verdict.UNSURE),
+        ("unsure unsure fail", (True, True, True), Verdict.FAIL),
+        ("pass fail unsure", (True, False, False), Verdict.PASS),
+    ],
+)
+def test_a_report_fails_before_it_is_unsure(
+    verdicts: str, judged: tuple[bool, ...], expected: Verdict
+) -> None:
+    report = compare(figures(), figures(seed=1))
+    parts = zip(report.checks, verdicts.split(), judged, strict=True)
+    report = replace(report, checks=tuple(replace(c, verdict=Verdict(v), judged=j) for c, v, j in parts))
+    assert report.verdict is expected
+    assert report.passed is (expected is Verdict.PASS)
