@@ -270,8 +270,11 @@ def gate(
     max_accuracy_drop: Annotated[float, typer.Option(help="Allowed loss of top-1, in 0..1.")] = 0.01,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
-    ] = 0.10,
+    ] = 0.025,
     max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
+    seconds: Annotated[
+        float, typer.Option(help="With --against: longest time for the timing; it stops when it can tell.")
+    ] = 60.0,
     allow_other_machine: Annotated[
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
@@ -299,7 +302,14 @@ def gate(
     with open_progress() as progress:
         if against is not None:
             report = gate_against(
-                bundle, against, limits=limits, data=data, variant=variant, threads=threads, progress=progress
+                bundle,
+                against,
+                limits=limits,
+                data=data,
+                variant=variant,
+                threads=threads,
+                seconds=seconds,
+                progress=progress,
             )
         else:
             assert baseline_path is not None
