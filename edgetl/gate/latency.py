@@ -194,7 +194,7 @@ def _trial(
         p99_interval=None if p99 is None else p99[1:],
         rounds=len(test),
         seconds=seconds,
-        seconds_needed=_needed(test, change, limit, seconds) if verdict is Verdict.UNSURE else None,
+        seconds_needed=_needed(test, change, limit, seconds) if verdict is Verdict.UNSURE and p99 else None,
         warmup=pair.warmup,
         baseline_ms=tuple(pair.samples[0]),
         current_ms=tuple(pair.samples[1]),
@@ -203,9 +203,7 @@ def _trial(
 
 
 def _needed(test: RatioTest, change: Change, limit: float, seconds: float) -> float | None:
-    """Seconds that would have told; None where it would take more than an hour, or nothing was timed."""
-    if not len(test):
-        return None
+    """Seconds that would have told; None where it would take more than an hour."""
     if len(test) < LEAST_ROUNDS:
         return 2 * LEAST_ROUNDS * seconds / len(test)
     needed = seconds * times_longer(change, limit)

@@ -58,10 +58,10 @@ def test_without_a_verdict_it_ends_in_time_and_says_what_it_would_take() -> None
     assert found.verdict is Verdict.UNSURE
     assert 7 < found.seconds <= 8
     assert found.seconds_needed is None or found.seconds_needed > 8
-    enough = trial(FakeMachine(noise=0.15), 0.0, seconds=4.0)
-    assert enough.verdict is Verdict.UNSURE
-    assert enough.seconds_needed is not None
-    assert trial(FakeMachine(noise=0.15), 0.0, seconds=5 * enough.seconds_needed).verdict is Verdict.PASS
+    short = trial(FakeMachine(noise=0.08), 0.0, seconds=4.0)
+    assert short.verdict is Verdict.UNSURE
+    assert short.seconds_needed is not None
+    assert trial(FakeMachine(noise=0.08), 0.0, seconds=3 * short.seconds_needed).verdict is Verdict.PASS
 
 
 def test_a_slow_model_ends_in_time_with_too_few_rounds() -> None:
@@ -78,10 +78,8 @@ def test_a_machine_that_slows_down_in_the_middle_is_told_and_harms_no_verdict() 
     found = trial(machine, 0.06, seconds=40)
     assert found.verdict is Verdict.FAIL
     [note] = found.notes
-    assert re.fullmatch(
-        r"After \d s both ran (4|5)\d% slower: it may throttle, or share its processor\. The ratio holds, since both were "
-        r"timed in turn; the milliseconds do not\.",
-        note,
+    assert re.match(
+        r"After \d s both ran (4|5)\d% slower: it may throttle, or share its processor\. The ratio", note
     )
 
 
@@ -96,7 +94,7 @@ def test_a_clock_that_goes_backwards_tells_nothing() -> None:
 
     found = race(fast, broken, limit=LIMIT, clocks=machine.clocks())
     assert found.verdict is Verdict.UNSURE
-    assert found.p99_change is None
+    assert found.p99_change is found.seconds_needed is None
     [note] = [n for n in found.notes if "cannot be trusted" in n]
     assert note.startswith("The clock read -99")
 
