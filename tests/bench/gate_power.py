@@ -45,11 +45,12 @@ from tests.onnx_models import deep_classifier
 HOME = Path(".cache/gate-power")
 SLOWER = (0.0, 0.02, 0.05, 0.10)
 LIMIT = Limits().max_latency_increase
-BLOCK = 6
+BLOCK = 10
 SEGMENT_S = 60.0
 _WARMUP_ROUNDS = 8
 _NAIVE_CALLS = 100
 _AIM_MS = 3.0
+_EXTRA = 150
 _IMAGE = np.random.default_rng(0).normal(size=(1, 3, 112, 112)).astype(np.float32)
 
 
@@ -80,8 +81,8 @@ def make_models() -> list[Path]:
     if made_for.exists() and json.loads(made_for.read_text())["machine"] == machine:
         return paths
     depth = max(1, round(12 * _AIM_MS / _milliseconds(deep_classifier(12))))
-    # Some hundred extra layers cost enough to be timed; each candidate gets its share of them.
-    cost = (_ratio(deep_classifier(depth), deep_classifier(depth, extra=100)) - 1) / 100
+    # So many extra layers cost enough to be timed; each candidate gets its share of them.
+    cost = (_ratio(deep_classifier(depth), deep_classifier(depth, extra=_EXTRA)) - 1) / _EXTRA
     extras = [round(share / cost) for share in SLOWER]
     for path, extra in zip(paths, [0, *extras], strict=True):
         write_bytes(path, deep_classifier(depth, extra=extra))
@@ -93,13 +94,13 @@ def make_models() -> list[Path]:
 def _milliseconds(model: bytes) -> float:
     with OnnxBackend(model) as backend:
         timed = time_interleaved({"m": lambda: backend.run(_IMAGE)}, warmup=50, runs=100)
-    return float(np.median(timed["m"]))
+    return float(np.percentile(timed["m"], 10))
 
 
 def _ratio(base: bytes, more: bytes) -> float:
     with OnnxBackend(base) as first, OnnxBackend(more) as second:
         calls = {"base": lambda: first.run(_IMAGE), "more": lambda: second.run(_IMAGE)}
-        timed = time_interleaved(calls, warmup=20, runs=300, pause_s=0.05, settle=2, block=BLOCK)
+        timed = time_interleaved(calls, warmup=20, runs=1000, pause_s=0.05, settle=2, block=BLOCK)
     return median_ratio(timed["base"], timed["more"], paired=True).value
 
 
@@ -141,14 +142,16 @@ def _segment(
     with ExitStack() as stack, quiet_gc():
         backends = [stack.enter_context(OnnxBackend(path)) for path in models]
         calls = [lambda backend=backend: backend.run(_IMAGE) for backend in backends]
-        start, rounds = time.perf_counter(), -_WARMUP_ROUNDS
+        start, rounds, last = time.perf_counter(), -_WARMUP_ROUNDS, -1
         while time.perf_counter() - start < seconds:
             order = generator.permutation(len(calls))
             times: list[list[float]] = [[] for _ in calls]
             spent = np.zeros(len(calls), dtype=np.float32)
             for which in [*order, *order[::-1]]:
                 begun = time.perf_counter()
-                rest(clocks)
+                if which != last:
+                    rest(clocks)
+                    last = which
                 times[which] += time_block(calls[which], BLOCK, clocks)
                 spent[which] += time.perf_counter() - begun
             if rounds >= 0:

@@ -65,7 +65,7 @@ def test_the_fixture_gates_a_users_tests(project: Path) -> None:
 
 
 def test_the_failure_is_a_table() -> None:
-    text = failure_text(compare(figures(), figures(right=900, size=1_200_000)))
+    text = failure_text(compare(figures(), figures(right=900, size=1_200_000), spread=0.001))
     lines = text.splitlines()
     assert lines[0] == "model.edgetl (int8) is worse than model.edgetl allows:"
     assert lines[1].split() == ["check", "baseline", "current", "change", "limit"]
