@@ -273,11 +273,12 @@ def _claims(name: str, share: float, found: list[tuple[Verdict, float]], busy: i
     else:
         yield Claim(name=f"{name}: fails it", measured=_share(fails, gates))
     yield Claim(name=f"{name}: cannot tell", measured=_share(told.count(Verdict.UNSURE), gates))
-    seconds = float(np.median([spent for _, spent in found]))
+    # A gate that could not tell has no time to a verdict: it counts as an endless one.
+    seconds = float(np.median([math.inf if told is Verdict.UNSURE else spent for told, spent in found]))
     if share in (0.0, 0.05, 0.10) and not busy:
         yield at_most(f"{name}: median time to the verdict, warm-up included", seconds, 20.0, " s")
     else:
-        yield Claim(name=f"{name}: median time, warm-up included", measured=f"{seconds:.1f} s")
+        yield Claim(name=f"{name}: median time to the verdict, warm-up included", measured=f"{seconds:.1f} s")
 
 
 def _share(count: int, number: int) -> str:
