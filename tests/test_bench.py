@@ -57,7 +57,7 @@ def _trace(slower: float, rounds: int = 400) -> gate_power.Trace:
 def test_a_trace_is_replayed_as_the_gate_meets_it() -> None:
     equal = [claim.line() for claim in gate_power.replay(_trace(0.0), 20, busy=0)]
     assert equal[0] == "trace, 0 busy processes | 600 s, 400 rounds, base 3.01 ms, limit 2.5% | - | -"
-    named = "replayed, 0 busy, slower by 0% (true +0.11%): "
+    named = "replayed, 0 busy, slower by 0% (+0.11% over the trace): "
     assert f"{named}fails it, 0 of 20 (95% interval 0.0% to 16.1%) | 0% | <= 1% | holds" in equal
     assert f"{named}cannot tell | 0 of 20 (95% interval 0.0% to 16.1%) | - | -" in equal
     [naive] = [line for line in equal if line.startswith(f"{named}naive gate fails it | ")]
