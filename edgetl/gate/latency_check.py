@@ -15,6 +15,9 @@ Two runs of one binary differ by 26% between CI jobs (public figures); a differe
 of two times one run's.
 """
 
+_STUDENT = 4.6041
+"""Student's t at 99.5% with 4 degrees of freedom: a spread that was itself estimated, from five runs at least."""
+
 
 def check_trial(baseline: Latency, current: Latency, trial: LatencyTrial) -> GateCheck:
     """Two models timed in turn."""
@@ -50,19 +53,19 @@ def check_stored(
     """A run of now against a run of another time.
 
     Between two runs a machine differs from itself by far more than the samples of one run show, so the interval is
-    that of the spread between runs: normal in the log of the median, of a difference of two runs.
+    that of the spread between runs: of a difference of two runs, in the log of the median.
 
     Args:
         baseline: the stored run.
         current: the run of now.
         limit: the largest increase of the median that passes.
-        spread: relative standard deviation of the median between runs of one bundle on this machine, best from ten
-            runs or more; `UNKNOWN_SPREAD` where unset.
+        spread: relative standard deviation of the median between runs of one bundle on this machine, from five runs
+            or more; `UNKNOWN_SPREAD` where unset.
         judged: False shows the figures only.
     """
     used = UNKNOWN_SPREAD if spread is None else spread
     log_ratio = math.log(current.p50_ms / baseline.p50_ms)
-    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * used * math.sqrt(2)
+    half = (NormalDist().inv_cdf((1 + CONFIDENCE) / 2) if spread is None else _STUDENT) * used * math.sqrt(2)
     low, change, high = (math.expm1(log_ratio + side * half) for side in (-1, 0, 1))
     source = (
         "as other machines do; this one's history is not known" if spread is None else "as its history says"

@@ -71,18 +71,21 @@ def test_a_stored_figure_is_held_to_the_spread_between_runs() -> None:
     check = check_stored(latency(3.0), latency(3.6), 0.025, spread=0.02, judged=True)
     assert check.verdict is Verdict.FAIL
     assert check.sentence == (
-        "Median latency went from 3 ms to 3.6 ms: +20.0% (99% interval +11.6% to +29.1%: the machine differs from "
+        "Median latency went from 3 ms to 3.6 ms: +20.0% (99% interval +5.3% to +36.7%: the machine differs from "
         "itself by 2.0% between runs, as its history says); an increase of 2.5% is allowed: FAILS."
     )
     assert check.interval is not None
-    low, high = stats.norm.interval(0.99, loc=math.log(1.2), scale=0.02 * math.sqrt(2))
-    assert check.interval == pytest.approx((math.expm1(low), math.expm1(high)), rel=1e-9)
+    # An estimated spread of two runs' difference, from five runs.
+    low, high = stats.t.interval(0.99, df=4, loc=math.log(1.2), scale=0.02 * math.sqrt(2))
+    assert check.interval == pytest.approx((math.expm1(low), math.expm1(high)), rel=1e-4)
 
 
 def test_a_stored_figure_of_an_unknown_machine_rarely_tells() -> None:
     assert pytest.approx(0.26) == UNKNOWN_SPREAD * math.sqrt(2)
     check = check_stored(latency(3.0), latency(3.3), 0.025, spread=None, judged=True)
     assert check.verdict is Verdict.UNSURE
+    low, high = stats.norm.interval(0.99, loc=math.log(1.1), scale=0.26)
+    assert check.interval == pytest.approx((math.expm1(low), math.expm1(high)), rel=1e-9)
     assert "between runs, as other machines do; this one's history is not known)" in check.sentence
     assert check.sentence.endswith("CANNOT TELL. Time both bundles in one run: --against OTHER_BUNDLE.")
     assert check_stored(latency(3.0), latency(9.0), 0.025, spread=None, judged=True).verdict is Verdict.FAIL
