@@ -98,9 +98,9 @@ def test_scores_from_the_bundle_are_compared_unpaired() -> None:
     ("ms", "verdict"), [(3.0, "pass"), (2.0, "pass"), (3.15, "unsure"), (3.6, "fail"), (9.0, "fail")]
 )
 def test_latency_of_another_run_is_judged_by_the_spread_between_runs(ms: float, verdict: str) -> None:
-    # Half a per cent between runs is 3.3% about a difference of two; the limit is 5%.
-    limits = Limits(max_latency_increase=0.05)
-    report = compare(figures(noise=0), figures(noise=0, ms=ms), limits, spread=0.005)
+    # 1% between runs is 6.7% about a difference of two.
+    limits = Limits(max_latency_increase=0.08)
+    report = compare(figures(noise=0), figures(noise=0, ms=ms), limits, spread=0.01)
     assert report.checks[1].verdict == verdict
     assert report.verdict == verdict
 
