@@ -7,6 +7,7 @@ Paths in records are relative to the run folder, so that a run can be moved.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from edgetl.figures import ClassScore, Evaluation, Latency, Machine, from_json, to_json
 
@@ -24,6 +25,7 @@ __all__ = [
     "GateCheck",
     "GateReport",
     "Latency",
+    "LatencyTrial",
     "Machine",
     "MeasureRecord",
     "NetworkSize",
@@ -33,6 +35,7 @@ __all__ = [
     "Spread",
     "TrainRecord",
     "VariantScore",
+    "Verdict",
     "from_json",
     "to_json",
 ]
@@ -437,13 +440,26 @@ class BenchRecord:
     holds: bool | None = None
 
 
+class Verdict(StrEnum):
+    """What a gate says. `unsure` is neither of the others: what was measured does not decide it."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNSURE = "unsure"
+
+    @property
+    def text(self) -> str:
+        """How tables show it."""
+        return {"pass": "passed", "fail": "FAILED", "unsure": "cannot tell"}[self.value]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateCheck:
     """One comparison with the baseline.
 
     `change` is current less baseline for accuracy (a ratio in 0..1) and current over baseline less 1 for the rest;
-    `interval` is its 95% interval. `limit` is the largest change for the worse that passes. `judged` is False where
-    the figure is shown but cannot fail.
+    `interval` is its 95% interval, for latency its 99% interval. `limit` is the largest change for the worse that
+    passes. `judged` is False where the figure is shown but cannot fail.
     """
 
     name: str
@@ -454,21 +470,66 @@ class GateCheck:
     interval: tuple[float, float] | None
     limit: float
     judged: bool
-    passed: bool
+    verdict: Verdict
     sentence: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether it surely holds, or is not judged."""
+        return self.verdict is Verdict.PASS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTrial:
+    """Two models timed in turn, until it was decided whether the candidate is slower than `limit` allows.
+
+    `change` is the candidate's median over the baseline's less 1, estimated from the rounds; `interval` covers the
+    true one with a chance of `confidence` at all moments of the trial at once, None where it has no end yet.
+    `p99_change` and its 95% bootstrap interval are told, not judged; None where the clock cannot be trusted.
+    `baseline_ms` and `current_ms` are all counted calls in order, the same number a round. `seconds` is the time of
+    the rounds, before which each ran `warmup` calls; `seconds_needed` estimates what would have decided it, None
+    where it was decided or no time would do. `notes` say what was odd: one sentence each.
+    """
+
+    verdict: Verdict
+    limit: float
+    change: float
+    interval: tuple[float, float] | None
+    confidence: float
+    p99_change: float | None
+    p99_interval: tuple[float, float] | None
+    rounds: int
+    seconds: float
+    seconds_needed: float | None
+    warmup: int
+    baseline_ms: tuple[float, ...]
+    current_ms: tuple[float, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateReport:
-    """What the gate found; `passed` when every judged check passed."""
+    """What the gate found, check by check; `trial` where two bundles were timed in turn."""
 
     baseline: str
     current: str
     variant: str
-    passed: bool
     checks: tuple[GateCheck, ...]
     machine: Machine
+    trial: LatencyTrial | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Fail where a judged check fails; else unsure where one is; else pass."""
+        found = {check.verdict for check in self.checks if check.judged}
+        return next((v for v in (Verdict.FAIL, Verdict.UNSURE) if v in found), Verdict.PASS)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every judged check passed."""
+        return self.verdict is Verdict.PASS
 
     def sentences(self) -> tuple[str, ...]:
-        """One sentence a check, the failed ones first."""
-        return tuple(c.sentence for c in sorted(self.checks, key=lambda c: c.passed))
+        """One sentence a check: the failed ones first, then the unsure ones."""
+        order = (Verdict.FAIL, Verdict.UNSURE, Verdict.PASS)
+        return tuple(c.sentence for c in sorted(self.checks, key=lambda c: order.index(c.verdict)))

@@ -42,6 +42,8 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
         return st.dictionaries(st.text(max_size=4), _values(args[1]), max_size=2)
     if origin is Literal:
         return st.sampled_from(args)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return st.sampled_from(kind)
     if dataclasses.is_dataclass(kind):
         return _instances(kind)
     plain = {

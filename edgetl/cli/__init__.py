@@ -1,6 +1,7 @@
 """The command line: thin. A command builds the config, calls, and emits; only here do exceptions become exit codes.
 
-Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 130 stopped by Ctrl-C. A bug keeps its traceback.
+Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 3 a gate cannot tell; 130 stopped by
+Ctrl-C. A bug keeps its traceback.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
@@ -270,8 +270,11 @@ def gate(
     max_accuracy_drop: Annotated[float, typer.Option(help="Allowed loss of top-1, in 0..1.")] = 0.01,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
-    ] = 0.10,
+    ] = 0.025,
     max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
+    seconds: Annotated[
+        float, typer.Option(help="With --against: longest time for the timing; it stops when it can tell.")
+    ] = 60.0,
     allow_other_machine: Annotated[
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
@@ -281,11 +284,12 @@ def gate(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Fail (exit code 1) where accuracy, latency or size got worse."""
+    """Fail (exit code 1) where accuracy, latency or size got worse; exit code 3 where that cannot be told."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.gate.compare import Limits
     from edgetl.gate.stage import gate_against, gate_baseline
+    from edgetl.records import Verdict
 
     if (baseline_path is None) == (against is None):
         raise typer.BadParameter("give either --baseline FILE or --against OTHER_BUNDLE")
@@ -298,7 +302,14 @@ def gate(
     with open_progress() as progress:
         if against is not None:
             report = gate_against(
-                bundle, against, limits=limits, data=data, variant=variant, threads=threads, progress=progress
+                bundle,
+                against,
+                limits=limits,
+                data=data,
+                variant=variant,
+                threads=threads,
+                seconds=seconds,
+                progress=progress,
             )
         else:
             assert baseline_path is not None
@@ -313,8 +324,15 @@ def gate(
                 progress=progress,
             )
     output.emit(report, json, "gate")
-    if not report.passed:
-        raise typer.Exit(1)
+    match report.verdict:
+        case Verdict.PASS:
+            return
+        case Verdict.FAIL:
+            raise typer.Exit(1)
+        case Verdict.UNSURE:
+            raise typer.Exit(3)
+        case _:
+            assert_never(report.verdict)
 
 
 def keygen(

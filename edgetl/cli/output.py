@@ -72,6 +72,8 @@ def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
     value = to_json(record)
     if view == "verify":
         value |= {"passed": record.passed, "reason": record.reason}
+    elif view == "gate":
+        value |= {"verdict": record.verdict.value, "passed": record.passed}
     elif view == "parity":
         value |= {"sentence": record.sentence}
     elif view == "audit":

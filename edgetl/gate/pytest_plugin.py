@@ -34,7 +34,8 @@ class Gate(Protocol):
         """Hold a bundle to a baseline file, or to another bundle measured beside it; see `edgetl.gate.stage`.
 
         Raises:
-            AssertionError: something got worse than the limits allow; the message is the table.
+            AssertionError: something got worse than the limits allow, or the gate cannot tell; the message is
+                the table.
             BaselineError: there is nothing to compare with; an error, never a pass.
         """
         ...
@@ -84,11 +85,13 @@ def _gate(
 
 
 def failure_text(report: GateReport) -> str:
-    """The failed gate as text: a table of all checks, then a sentence for each."""
+    """The gate that did not pass, as text: a table of all checks, then a sentence for each."""
+    from edgetl.records import Verdict
+
     rows = [("check", "baseline", "current", "change", "limit", "")]
     for check in report.checks:
         sign = -1 if check.name == "accuracy" else 1
-        verdict = ("passes" if check.passed else "FAILS") if check.judged else "not judged"
+        verdict = check.verdict.text if check.judged else "not judged"
         rows.append(
             (
                 f"{check.name} ({check.unit})",
@@ -101,5 +104,7 @@ def failure_text(report: GateReport) -> str:
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    head = f"{report.current} ({report.variant}) is worse than {report.baseline} allows:"
+    worse = report.verdict is Verdict.FAIL
+    says = "is worse than {} allows:" if worse else "cannot be told to be as good as {}:"
+    head = f"{report.current} ({report.variant}) {says.format(report.baseline)}"
     return "\n".join([head, *(line.rstrip() for line in lines), "", *report.sentences()])

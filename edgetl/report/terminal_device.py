@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from edgetl.records import BenchRecord, EngineRecord, GateCheck, GateReport, Latency
+from edgetl.records import BenchRecord, EngineRecord, GateCheck, GateReport, Latency, Verdict
 from edgetl.report import units
 from edgetl.report.tables import Head, Line, Tone, numbers, pairs, say, table, text
 
@@ -158,8 +158,8 @@ def gate(console: Console, report: GateReport) -> None:
     heads = (Head(text="check", keep=True), *numbers("baseline", "now", "change", "allowed"), *text("result"))
     lines = []
     for check in report.checks:
-        result = ("passed" if check.passed else "FAILED") if check.judged else "not judged"
-        tone: Tone = "plain" if check.passed else "bad"
+        result = check.verdict.text if check.judged else "not judged"
+        tone: Tone = "bad" if check.judged and check.verdict is Verdict.FAIL else "plain"
         before, now = _figure(check, check.baseline), _figure(check, check.current)
         cells = (check.name, before, now, _signed(check, check.change), _limit(check), result)
         lines.append(Line(cells=cells, tone=tone))
@@ -168,9 +168,16 @@ def gate(console: Console, report: GateReport) -> None:
     )
     for sentence in report.sentences():
         say(console, f"- {sentence}")
-    failed = [c.name for c in report.checks if c.judged and not c.passed]
-    verdict = "Gate passed." if report.passed else f"Gate FAILED: {', '.join(failed)}."
-    say(console, verdict, "good" if report.passed else "bad")
+    names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is report.verdict)
+    match report.verdict:
+        case Verdict.PASS:
+            say(console, "Gate passed.", "good")
+        case Verdict.FAIL:
+            say(console, f"Gate FAILED: {names}.", "bad")
+        case Verdict.UNSURE:
+            say(console, f"Gate cannot tell: {names}.", "strong")
+        case _:
+            assert_never(report.verdict)
 
 
 def doctor(console: Console, checkup: Checkup) -> None:

@@ -4,7 +4,7 @@ from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
 from edgetl.bundle.signature import KeyPair, Signed
 from edgetl.preprocess import Interpolation, PreprocessSpec, Resize
-from edgetl.records import BenchRecord, EngineRecord, Footprint, GateCheck, GateReport
+from edgetl.records import BenchRecord, EngineRecord, Footprint, GateCheck, GateReport, Verdict
 from edgetl.report import terminal_device
 from edgetl.runtime.doctor import Checkup, Package, Part
 from edgetl.runtime.inputs import ImageResult
@@ -198,7 +198,7 @@ def gate_report(report, *, passed: bool) -> GateReport:
             interval=None,
             limit=0.01,
             judged=True,
-            passed=passed,
+            verdict=Verdict.PASS if passed else Verdict.FAIL,
             sentence="Top-1 fell.",
         ),
         GateCheck(
@@ -210,7 +210,7 @@ def gate_report(report, *, passed: bool) -> GateReport:
             interval=(0.1, 0.14),
             limit=0.1,
             judged=False,
-            passed=True,
+            verdict=Verdict.PASS,
             sentence="Latency is not judged.",
         ),
         GateCheck(
@@ -222,7 +222,7 @@ def gate_report(report, *, passed: bool) -> GateReport:
             interval=None,
             limit=0.05,
             judged=True,
-            passed=True,
+            verdict=Verdict.PASS,
             sentence="Size is the same.",
         ),
     )
@@ -230,7 +230,6 @@ def gate_report(report, *, passed: bool) -> GateReport:
         baseline="old.edgetl",
         current="new.edgetl",
         variant="int8-cpu-x86",
-        passed=passed,
         checks=checks,
         machine=report.measure.machine,
     )
@@ -259,6 +258,17 @@ def test_gate_that_passes(report):
     told = shown(terminal_device.gate, gate_report(report, passed=True), width=80)
     assert told.endswith("Gate passed.\n")
     assert "accuracy     96.8%    96.8%  0.0 points  -1.0 points  passed\n" in told
+
+
+def test_gate_that_cannot_tell(report):
+    made = gate_report(report, passed=True)
+    [accuracy, latency, size] = made.checks
+    unsure = dataclasses.replace(latency, judged=True, verdict=Verdict.UNSURE, sentence="It needs longer.")
+    told = shown(terminal_device.gate, dataclasses.replace(made, checks=(accuracy, unsure, size)), width=80)
+    assert "latency    1.17 ms  1.31 ms      +12.0%       +10.0%  cannot tell\n" in told
+    assert told.endswith(
+        "- It needs longer.\n- Top-1 fell.\n- Size is the same.\nGate cannot tell: latency.\n"
+    )
 
 
 def test_doctor():
