@@ -16,8 +16,10 @@ from edgetl.bench.scenarios import Scenario
 from edgetl.bench.stage import model_call, variant_name
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_interleaved
-from edgetl.errors import BaselineError
-from edgetl.gate.baseline import Accuracy, Baseline
+from edgetl.errors import BaselineError, DataError
+from edgetl.gate.baseline import Accuracy, Baseline, Loads
+from edgetl.gate.layers import layer_bits
+from edgetl.gate.loads import measure_loads
 from edgetl.metrics import evaluate_predictions
 from edgetl.progress import SILENT, Progress
 from edgetl.records import Evaluation, Latency
@@ -49,7 +51,7 @@ def capture(
     timing: Timing | None = None,
     progress: Progress = SILENT,
 ) -> Baseline:
-    """Measure a bundle: accuracy, latency (the model alone, batch 1) and size.
+    """Measure a bundle: accuracy, latency (the model alone, batch 1), size, load time, peak memory and precision.
 
     Args:
         bundle: the bundle.
@@ -103,24 +105,36 @@ def _capture(
             calls[str(number)] = model_call(session, open_bundle(path).golden_images(), 1)
         timed = time_interleaved(calls, warmup=timing.warmup, runs=timing.runs, progress=progress)
         accuracies = [_accuracy(session, variant, data, progress) for session in sessions]
+        layers = [layer_bits(session.bundle.read(session.variant.member)) for session in sessions]
+    loads = measure_loads(bundles, variant=variant, threads=timing.engine_threads, progress=progress)
     return [
-        _figures(path, session.manifest, variant, accuracy, _latency(timed[str(number)], timing))
-        for number, (path, session, accuracy) in enumerate(zip(bundles, sessions, accuracies, strict=True))
+        _figures(
+            path,
+            session,
+            accuracies[number],
+            _latency(timed[str(number)], timing),
+            loads[number],
+            layers[number],
+        )
+        for number, (path, session) in enumerate(zip(bundles, sessions, strict=True))
     ]
 
 
 def _figures(
-    path: Path, manifest: Manifest, variant: str | None, accuracy: Accuracy, latency: Latency
+    path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads, layers: dict[str, int]
 ) -> Baseline:
-    found = _variant(manifest, variant)
     return Baseline(
         bundle=path.name,
         bundle_sha256=files.sha256_file(path),
-        variant=found.name,
-        labels=manifest.labels,
-        size_bytes=found.size_bytes,
+        task=session.manifest.task,
+        variant=session.variant.name,
+        model_sha256=session.variant.sha256,
+        labels=session.labels,
+        size_bytes=session.variant.size_bytes,
         accuracy=accuracy,
         latency=latency,
+        loads=loads,
+        layers=layers,
         machine=describe(),
     )
 
@@ -152,24 +166,35 @@ def _accuracy(session: Session, variant: str | None, data: Path | None, progress
 
 
 def measure_accuracy(session: Session, data: Path, *, progress: Progress = SILENT) -> Accuracy:
-    """Score a session on labelled images, and keep which ones were right.
+    """Score a session on labelled images, and keep what it said of each.
 
     Raises:
-        DataError: there are no images, or of a class that the bundle does not know.
+        DataError: there are no images, of a class that the bundle does not know, or none of one that it does.
         ImageError: an image cannot be read.
     """
+    from edgetl.data.sources import find
     from edgetl.runtime.evaluate import find_samples, predict_logits
 
     samples = find_samples(data, session.labels, progress=progress)
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    truth = np.array([sample.label for sample in samples], dtype=np.int64)
+    missing = [name for at, name in enumerate(session.labels) if at not in set(truth.tolist())]
+    if missing:
+        raise DataError(
+            f"{data} has no images of {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if missing[3:] else ''}, "
+            "which the bundle knows: a class without images could be lost unseen. Add images of it."
+        )
     predicted = predict_logits(session, samples, progress=progress).argmax(axis=1)
+    root = find(str(data)).root
     return Accuracy(
         source="measured",
-        evaluation=evaluate_predictions(labels, predicted, session.labels),
+        evaluation=evaluate_predictions(truth, predicted, session.labels),
         images_sha256=files.sha256_json(
             [[files.sha256_file(s.path), session.labels[s.label]] for s in samples]
         ),
-        hits="".join("1" if right else "0" for right in labels == predicted),
+        paths=tuple(s.path.relative_to(root).as_posix() for s in samples),
+        truth=tuple(truth.tolist()),
+        predictions=tuple(predicted.tolist()),
     )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetl.bench.statistics import Ratio, median_ratio
 from edgetl.errors import BaselineError, ConfigError
-from edgetl.gate.baseline import Baseline
-from edgetl.metrics import compare_paired, difference_interval
-from edgetl.records import GateCheck, GateReport, Verdict
+from edgetl.gate.accuracy import judge, judge_unpaired
+from edgetl.gate.baseline import Accuracy, Baseline
+from edgetl.gate.loads import judge_load_time, judge_memory
+from edgetl.records import Flip, Flips, GateCheck, GateReport, Verdict
 
-# A drop of 0.95 to 0.94 is 0.010000000000000009 in floating point and must not exceed a limit of 0.01.
+# 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
+# Flipped images that a report names, of each kind.
+_FLIPS_KEPT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +24,36 @@ class Limits:
     """How much worse than the baseline passes.
 
     Attributes:
-        max_accuracy_drop: top-1 on the 0..1 scale; 0.01 is one point.
+        max_accuracy_drop: of top-1 and macro-F1 on the 0..1 scale; 0.01 is one point. Unset: one point, or the least
+            that the images can settle (`edgetl.gate.accuracy.settled_margin`).
+        max_recall_drop: of any class's recall, on the 0..1 scale.
         max_latency_increase: of the median, relative; 0.10 is ten per cent.
         max_size_increase: of the model file, relative.
+        max_memory_increase: of the peak memory of a fresh process, relative.
+        max_load_increase: of the time to load in a fresh process, relative.
+        max_bits_increase: of the mean bits that convolutions and matrix products compute in, relative.
 
     Raises:
         ConfigError: with all problems at once.
     """
 
-    max_accuracy_drop: float = 0.01
+    max_accuracy_drop: float | None = None
+    max_recall_drop: float = 0.10
     max_latency_increase: float = 0.10
     max_size_increase: float = 0.05
+    max_memory_increase: float = 0.10
+    max_load_increase: float = 0.25
+    max_bits_increase: float = 0.0
 
     def __post_init__(self) -> None:
         values = {
-            "max_accuracy_drop": (self.max_accuracy_drop, 1.0),
+            "max_accuracy_drop": (self.max_accuracy_drop or 0.0, 1.0),
+            "max_recall_drop": (self.max_recall_drop, 1.0),
             "max_latency_increase": (self.max_latency_increase, float("inf")),
             "max_size_increase": (self.max_size_increase, float("inf")),
+            "max_memory_increase": (self.max_memory_increase, float("inf")),
+            "max_load_increase": (self.max_load_increase, float("inf")),
+            "max_bits_increase": (self.max_bits_increase, float("inf")),
         }
         problems = [
             f"{name} is {value}, expected a share from 0" + (f" to {top:g}." if top == 1.0 else " up.")
@@ -59,7 +74,8 @@ def compare(
 ) -> GateReport:
     """Hold a bundle's figures to a baseline.
 
-    Accuracy fails when top-1 drops by more than the limit, size when it grows by more. Latency fails when the
+    Accuracy is judged by `edgetl.gate.accuracy`, memory and load time by `edgetl.gate.loads`. Size and precision fail
+    when they grow by more than the limit. Latency fails when the
     increase of the median surely exceeds the limit: when the lower end of its 95% bootstrap interval does.
 
     Args:
@@ -83,9 +99,18 @@ def compare(
             "with a bundle (--against), or show latency without judging it (--allow-other-machine)."
         )
     checks = (
-        _accuracy(baseline, current, limits.max_accuracy_drop),
+        *_accuracy(baseline, current, limits),
         _latency(baseline, current, limits.max_latency_increase, interleaved, same_machine),
         _size(baseline, current, limits.max_size_increase),
+        judge_memory(baseline.loads, current.loads, limits.max_memory_increase, same_machine=same_machine),
+        judge_load_time(
+            baseline.loads,
+            current.loads,
+            limits.max_load_increase,
+            same_machine=same_machine,
+            interleaved=interleaved,
+        ),
+        _precision(baseline, current, limits.max_bits_increase),
     )
     return GateReport(
         baseline=baseline.bundle,
@@ -93,6 +118,7 @@ def compare(
         variant=current.variant,
         checks=checks,
         machine=current.machine,
+        flips=_flips(baseline.accuracy, current.accuracy, current.labels),
     )
 
 
@@ -102,6 +128,10 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
     Raises:
         BaselineError: naming the first difference.
     """
+    if baseline.task != current.task:
+        raise BaselineError(
+            f"The baseline is of the task {baseline.task}, the bundle of {current.task}: they cannot be compared."
+        )
     if baseline.labels != current.labels:
         gone = sorted(set(baseline.labels) - set(current.labels))
         new = sorted(set(current.labels) - set(baseline.labels))
@@ -116,8 +146,8 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
         )
     if before.images_sha256 != now.images_sha256:
         raise BaselineError(
-            f"The baseline's accuracy was measured on other images ({before.evaluation.images}; now "
-            f"{now.evaluation.images}). Give the same image set, or write the baseline anew."
+            f"The baseline's accuracy was measured on other images: {_other_images(before, now)}. "
+            "Give the same image set, or write the baseline anew."
         )
     for name in ("scenario", "batch", "threads"):
         was, is_now = getattr(baseline.latency, name), getattr(current.latency, name)
@@ -127,39 +157,44 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
             )
 
 
-def _accuracy(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
+def _other_images(before: Accuracy, now: Accuracy) -> str:
+    gone, new = sorted(set(before.paths) - set(now.paths)), sorted(set(now.paths) - set(before.paths))
+    if gone or new:
+        return f"missing {_some(gone)}, new {_some(new)}"
+    if before.paths:
+        return "the same names with another content or class"
+    return f"{before.evaluation.images} by another data hash; now {now.evaluation.images}"
+
+
+def _accuracy(baseline: Baseline, current: Baseline, limits: Limits) -> tuple[GateCheck, ...]:
     before, now = baseline.accuracy, current.accuracy
-    change, p_value = now.evaluation.top1 - before.evaluation.top1, None
-    if before.hits and now.hits:
-        paired = compare_paired(_hits(before.hits), _hits(now.hits))
-        interval, p_value = paired.interval, paired.p_value
-    else:
-        interval = difference_interval(
-            (before.evaluation.top1, before.evaluation.top1_interval),
-            (now.evaluation.top1, now.evaluation.top1_interval),
+    same_model = baseline.model_sha256 == current.model_sha256
+    if not now.predictions:
+        margin = limits.max_accuracy_drop
+        return (judge_unpaired(before.evaluation, now.evaluation, margin=margin, same_model=same_model),)
+    return judge(
+        np.array(now.truth),
+        np.array(before.predictions),
+        np.array(now.predictions),
+        current.labels,
+        margin=limits.max_accuracy_drop,
+        max_recall_drop=limits.max_recall_drop,
+        same_model=same_model,
+    )
+
+
+def _flips(before: Accuracy, now: Accuracy, labels: tuple[str, ...]) -> Flips | None:
+    if not now.predictions:
+        return None
+    found = [
+        Flip(path=path, label=labels[truth], before=labels[was], after=labels[is_now])
+        for path, truth, was, is_now in zip(
+            now.paths, now.truth, before.predictions, now.predictions, strict=True
         )
-    passed = -change <= limit + _ROUNDING
-    sure = f"95% interval {_points(interval[0])} to {_points(interval[1])}"
-    if p_value is not None:
-        sure += f", McNemar p = {p_value:.2g}"
-    sentence = (
-        f"Top-1 went from {before.evaluation.top1:.1%} to {now.evaluation.top1:.1%} on "
-        f"{now.evaluation.images} images: "
-        f"{_points(change)} points ({sure}); "
-        + _verdict(passed, f"a drop of {100 * limit:.3g} point" + ("" if limit == 0.01 else "s"))
-    )
-    return GateCheck(
-        name="accuracy",
-        unit="top-1",
-        baseline=before.evaluation.top1,
-        current=now.evaluation.top1,
-        change=change,
-        interval=interval,
-        limit=limit,
-        judged=True,
-        verdict=Verdict.PASS if passed else Verdict.FAIL,
-        sentence=sentence,
-    )
+        if (was == truth) != (is_now == truth)
+    ]
+    lost, won = [flip for flip in found if flip.lost], [flip for flip in found if not flip.lost]
+    return Flips(lost=len(lost), won=len(won), images=(*lost[:_FLIPS_KEPT], *won[:_FLIPS_KEPT]))
 
 
 def _latency(
@@ -215,16 +250,41 @@ def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
     )
 
 
+def _precision(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
+    """A layer that fell back to wider arithmetic (INT8 to float) is seen here, whatever it costs on this machine."""
+    before, now = (_mean_bits(figures.layers) for figures in (baseline, current))
+    change = now / before - 1
+    passed = change <= limit + _ROUNDING
+    sentence = (
+        f"Convolutions and matrix products compute in {_widths(current.layers)}, before in "
+        f"{_widths(baseline.layers)} (by the model's graph); "
+        + _verdict(passed, f"an increase of the mean by {100 * limit:.3g}%")
+    )
+    return GateCheck(
+        name="precision",
+        unit="bits",
+        baseline=before,
+        current=now,
+        change=change,
+        interval=None,
+        limit=limit,
+        judged=True,
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
+        sentence=sentence,
+    )
+
+
+def _mean_bits(layers: dict[str, int]) -> float:
+    counted = sum(layers.values())
+    return sum(int(bits) * number for bits, number in layers.items()) / counted if counted else 32.0
+
+
+def _widths(layers: dict[str, int]) -> str:
+    return ", ".join(f"{bits} bits ({number})" for bits, number in layers.items()) or "unknown arithmetic"
+
+
 def _verdict(passed: bool, allowed: str) -> str:
     return f"{allowed} is allowed: {'passes' if passed else 'FAILS'}."
-
-
-def _hits(text: str) -> NDArray[np.bool_]:
-    return np.array([letter == "1" for letter in text], dtype=np.bool_)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
 
 
 def _percent(share: float) -> str:
