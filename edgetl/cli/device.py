@@ -245,7 +245,7 @@ def baseline(
     threads: Threads = None,
     require_signature: RequireSignature = None,
 ) -> None:
-    """Measure accuracy, latency and size here and keep them for `edgetl gate`."""
+    """Measure accuracy, latency, size, memory and load time here and keep them for `edgetl gate`."""
     from edgetl.cli.progress import open_progress
     from edgetl.gate.stage import make_baseline
 
@@ -267,11 +267,33 @@ def gate(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
-    max_accuracy_drop: Annotated[float, typer.Option(help="Allowed loss of top-1, in 0..1.")] = 0.01,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Allowed loss of top-1 and macro-F1, in 0..1.",
+            show_default="0.01, or the least that the images can settle",
+        ),
+    ] = None,
+    max_recall_drop: Annotated[
+        float, typer.Option(help="Allowed loss of any class's recall, in 0..1.")
+    ] = 0.10,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
     ] = 0.10,
     max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
+    max_memory_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the peak memory, as a share.")
+    ] = 0.10,
+    max_load_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the load time, as a share.")
+    ] = 0.25,
+    max_bits_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the mean bits that layers compute in, as a share.")
+    ] = 0.0,
+    report_path: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write an HTML page with the images that flipped."),
+    ] = None,
     allow_other_machine: Annotated[
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
@@ -281,7 +303,10 @@ def gate(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Fail (exit code 1) where accuracy, latency or size got worse; exit code 3 where that cannot be told."""
+    """Fail (exit code 1) where accuracy, latency, size, memory, load time or precision got worse.
+
+    Exit code 3 where that cannot be told.
+    """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.gate.compare import Limits
@@ -293,8 +318,12 @@ def gate(
     _require(require_signature, bundle)
     limits = Limits(
         max_accuracy_drop=max_accuracy_drop,
+        max_recall_drop=max_recall_drop,
         max_latency_increase=max_latency_increase,
         max_size_increase=max_size_increase,
+        max_memory_increase=max_memory_increase,
+        max_load_increase=max_load_increase,
+        max_bits_increase=max_bits_increase,
     )
     with open_progress() as progress:
         if against is not None:
@@ -313,6 +342,11 @@ def gate(
                 allow_other_machine=allow_other_machine,
                 progress=progress,
             )
+    if report_path is not None:
+        from edgetl.report.gate_page import write_page
+
+        write_page(report, report_path, data)
+        typer.echo(f"Wrote {report_path}.", err=True)
     output.emit(report, json, "gate")
     match report.verdict:
         case Verdict.PASS:

@@ -153,7 +153,10 @@ def images_needed(images: int, lost: int, won: int, margin: float) -> int | None
         return None
     if drop > margin:
         scale = 1.0
-        while binomial_tail(math.floor(scale * lost), math.floor(scale * lost) + math.ceil(scale * won)) > _LEVEL:
+        while (
+            binomial_tail(math.floor(scale * lost), math.floor(scale * lost) + math.ceil(scale * won))
+            > _LEVEL
+        ):
             scale *= 1.05
         return _two_digits(scale * images)
     low = high = 1.0
