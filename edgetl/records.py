@@ -27,6 +27,7 @@ __all__ = [
     "GateCheck",
     "GateReport",
     "Latency",
+    "LatencyTrial",
     "Machine",
     "MeasureRecord",
     "NetworkSize",
@@ -458,8 +459,9 @@ class GateCheck:
     """One comparison with the baseline.
 
     `change` is current less baseline for scores (ratios in 0..1) and current over baseline less 1 for the rest;
-    `interval` is its 95% interval, of scores the 90% one, whose lower end is the bound that decides. `limit` is the
-    largest change for the worse that passes. `judged` is False where the figure is shown but cannot fail.
+    `interval` is its 95% interval, for latency its 99% interval, for scores the 90% one, whose lower end is the bound
+    that decides. `limit` is the largest change for the worse that passes. `judged` is False where the figure is shown
+    but cannot fail.
     """
 
     name: str
@@ -504,14 +506,46 @@ class Flips:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatencyTrial:
+    """Two models timed in turn, until it was decided whether the candidate is slower than `limit` allows.
+
+    `change` is the candidate's median over the baseline's less 1, estimated from the rounds; `interval` covers the
+    true one with a chance of `confidence` at all moments of the trial at once, None where it has no end yet.
+    `p99_change` and its 95% bootstrap interval are told, not judged; None where the clock cannot be trusted.
+    `baseline_ms` and `current_ms` are all counted calls in order, the same number a round. `seconds` is the time of
+    the rounds, before which each ran `warmup` calls; `seconds_needed` estimates what would have decided it, None
+    where it was decided or no time would do. `notes` say what was odd: one sentence each.
+    """
+
+    verdict: Verdict
+    limit: float
+    change: float
+    interval: tuple[float, float] | None
+    confidence: float
+    p99_change: float | None
+    p99_interval: tuple[float, float] | None
+    rounds: int
+    seconds: float
+    seconds_needed: float | None
+    warmup: int
+    baseline_ms: tuple[float, ...]
+    current_ms: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateReport:
-    """What the gate found, check by check. `flips` is None where there are no predictions image by image."""
+    """What the gate found, check by check.
+
+    `trial` stands where two bundles were timed in turn, `flips` where there are predictions image by image.
+    """
 
     baseline: str
     current: str
     variant: str
     checks: tuple[GateCheck, ...]
     machine: Machine
+    trial: LatencyTrial | None = None
     flips: Flips | None = None
 
     @property

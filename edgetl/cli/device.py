@@ -279,7 +279,7 @@ def gate(
     ] = 0.10,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
-    ] = 0.10,
+    ] = 0.025,
     max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
     max_memory_increase: Annotated[
         float, typer.Option(help="Allowed growth of the peak memory, as a share.")
@@ -294,6 +294,9 @@ def gate(
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write an HTML page with the images that flipped."),
     ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="With --against: longest time for the timing; it stops when it can tell.")
+    ] = 60.0,
     allow_other_machine: Annotated[
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
@@ -328,7 +331,14 @@ def gate(
     with open_progress() as progress:
         if against is not None:
             report = gate_against(
-                bundle, against, limits=limits, data=data, variant=variant, threads=threads, progress=progress
+                bundle,
+                against,
+                limits=limits,
+                data=data,
+                variant=variant,
+                threads=threads,
+                seconds=seconds,
+                progress=progress,
             )
         else:
             assert baseline_path is not None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,15 @@ from edgetl.bench.machine import describe, usable_cores
 from edgetl.bench.scenarios import Scenario
 from edgetl.bench.stage import model_call, variant_name
 from edgetl.bench.statistics import summarise
-from edgetl.bench.timer import time_interleaved
+from edgetl.bench.timer import time_calls
 from edgetl.errors import BaselineError, DataError
 from edgetl.gate.baseline import Accuracy, Baseline, Loads
+from edgetl.gate.latency import race
 from edgetl.gate.layers import layer_bits
 from edgetl.gate.loads import measure_loads
 from edgetl.metrics import evaluate_predictions
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Evaluation, Latency
+from edgetl.records import Evaluation, Latency, LatencyTrial
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest, Variant
@@ -65,64 +66,64 @@ def capture(
         BaselineError: no images were given and the bundle has no score of its own.
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
-    [figures] = _capture((bundle,), variant, data, timing or Timing(), progress)
-    return figures
+    timing = timing or Timing()
+    with _open(bundle, variant, timing.engine_threads) as (session, call):
+        samples = time_calls(call, warmup=timing.warmup, runs=timing.runs, progress=progress)
+        accuracy = _accuracy(session, variant, data, progress)
+    latency = _latency(samples, timing.engine_threads, timing.warmup)
+    [loads] = measure_loads([bundle], variant=variant, threads=timing.engine_threads, progress=progress)
+    return _figures(bundle, session, accuracy, latency, loads)
 
 
 def capture_pair(
     reference: Path,
     candidate: Path,
     *,
+    limit: float,
+    seconds: float,
     variant: str | None = None,
     data: Path | None = None,
-    timing: Timing | None = None,
+    threads: int | None = None,
     progress: Progress = SILENT,
-) -> tuple[Baseline, Baseline]:
-    """Measure two bundles as `capture` does, with their calls timed in turn in this process.
+) -> tuple[Baseline, Baseline, LatencyTrial]:
+    """Measure two bundles, their calls timed in turn in this process until it is decided which verdict holds.
 
-    Sample i of both latencies comes from the same round: compare them with `interleaved=True`.
+    Args:
+        reference: the bundle to hold to.
+        candidate: the bundle that is judged.
+        limit: the largest increase of the median latency that passes.
+        seconds: longest time for the timing.
+        variant: the variant of both, the default ones where unset.
+        data: as in `capture`, whose errors it raises.
+        threads: threads of the engines; every usable core where unset.
+        progress: told of images and of the timing.
     """
-    first, second = _capture((reference, candidate), variant, data, timing or Timing(), progress)
-    return first, second
+    count = threads or usable_cores()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_open(path, variant, count)) for path in (reference, candidate)]
+        accuracies = [_accuracy(session, variant, data, progress) for session, _ in opened]
+        (_, first), (_, second) = opened
+        trial = race(first, second, limit=limit, seconds=seconds, progress=progress)
+    loads = measure_loads([reference, candidate], variant=variant, threads=count, progress=progress)
+    latencies = [_latency(list(ms), count, trial.warmup) for ms in (trial.baseline_ms, trial.current_ms)]
+    before, now = (
+        _figures(path, opened[at][0], accuracies[at], latencies[at], loads[at])
+        for at, path in enumerate((reference, candidate))
+    )
+    return before, now, trial
 
 
-def _capture(
-    bundles: Sequence[Path],
-    variant: str | None,
-    data: Path | None,
-    timing: Timing,
-    progress: Progress,
-) -> list[Baseline]:
+@contextmanager
+def _open(bundle: Path, variant: str | None, threads: int) -> Iterator[tuple[Session, Callable[[], object]]]:
+    """A session, and a call of its model on one image."""
     from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
-    with ExitStack() as stack:
-        sessions: list[Session] = []
-        calls: dict[str, Callable[[], object]] = {}
-        for number, path in enumerate(bundles):
-            session = stack.enter_context(load(path, variant=variant, threads=timing.engine_threads))
-            sessions.append(session)
-            calls[str(number)] = model_call(session, open_bundle(path).golden_images(), 1)
-        timed = time_interleaved(calls, warmup=timing.warmup, runs=timing.runs, progress=progress)
-        accuracies = [_accuracy(session, variant, data, progress) for session in sessions]
-        layers = [layer_bits(session.bundle.read(session.variant.member)) for session in sessions]
-    loads = measure_loads(bundles, variant=variant, threads=timing.engine_threads, progress=progress)
-    return [
-        _figures(
-            path,
-            session,
-            accuracies[number],
-            _latency(timed[str(number)], timing),
-            loads[number],
-            layers[number],
-        )
-        for number, (path, session) in enumerate(zip(bundles, sessions, strict=True))
-    ]
+    with load(bundle, variant=variant, threads=threads) as session:
+        yield session, model_call(session, open_bundle(bundle).golden_images(), 1)
 
 
-def _figures(
-    path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads, layers: dict[str, int]
-) -> Baseline:
+def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads) -> Baseline:
     return Baseline(
         bundle=path.name,
         bundle_sha256=files.sha256_file(path),
@@ -134,18 +135,14 @@ def _figures(
         accuracy=accuracy,
         latency=latency,
         loads=loads,
-        layers=layers,
+        layers=layer_bits(session.bundle.read(session.variant.member)),
         machine=describe(),
     )
 
 
-def _latency(samples_ms: list[float], timing: Timing) -> Latency:
+def _latency(samples_ms: list[float], threads: int, warmup: int) -> Latency:
     return summarise(
-        samples_ms,
-        scenario=Scenario.SINGLE_STREAM.value,
-        batch=1,
-        threads=timing.engine_threads,
-        warmup=timing.warmup,
+        samples_ms, scenario=Scenario.SINGLE_STREAM.value, batch=1, threads=threads, warmup=warmup
     )
 
 

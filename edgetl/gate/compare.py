@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetl.bench.statistics import Ratio, median_ratio
 from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.accuracy import judge, judge_unpaired
 from edgetl.gate.baseline import Accuracy, Baseline
+from edgetl.gate.latency_check import check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
-from edgetl.records import Flip, Flips, GateCheck, GateReport, Verdict
+from edgetl.records import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
 
 # 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
@@ -27,7 +27,8 @@ class Limits:
         max_accuracy_drop: of top-1 and macro-F1 on the 0..1 scale; 0.01 is one point. Unset: one point, or the least
             that the images can settle (`edgetl.gate.accuracy.settled_margin`).
         max_recall_drop: of any class's recall, on the 0..1 scale.
-        max_latency_increase: of the median, relative; 0.10 is ten per cent.
+        max_latency_increase: of the median, relative; 0.025 is 2.5%. That is half of five per cent: a bundle as fast
+            as its baseline and one that is 5% slower are both as far from it as can be, so both are told soon.
         max_size_increase: of the model file, relative.
         max_memory_increase: of the peak memory of a fresh process, relative.
         max_load_increase: of the time to load in a fresh process, relative.
@@ -39,7 +40,7 @@ class Limits:
 
     max_accuracy_drop: float | None = None
     max_recall_drop: float = 0.10
-    max_latency_increase: float = 0.10
+    max_latency_increase: float = 0.025
     max_size_increase: float = 0.05
     max_memory_increase: float = 0.10
     max_load_increase: float = 0.25
@@ -69,20 +70,23 @@ def compare(
     current: Baseline,
     limits: Limits | None = None,
     *,
-    interleaved: bool = False,
+    trial: LatencyTrial | None = None,
+    spread: float | None = None,
     allow_other_machine: bool = False,
 ) -> GateReport:
     """Hold a bundle's figures to a baseline.
 
     Accuracy is judged by `edgetl.gate.accuracy`, memory and load time by `edgetl.gate.loads`. Size and precision fail
-    when they grow by more than the limit. Latency fails when the
-    increase of the median surely exceeds the limit: when the lower end of its 95% bootstrap interval does.
+    when they grow by more than the limit. Latency passes when the increase of the median is surely within the limit,
+    fails when it surely exceeds it (all of its 99% interval does), and is else unsure.
 
     Args:
         baseline: the figures to hold to.
         current: the bundle's figures.
         limits: what passes; the defaults where unset.
-        interleaved: both latencies were sampled in turn in one process, so samples are compared in pairs.
+        trial: both were timed in turn in one process, and this is the outcome; its limit holds.
+        spread: relative standard deviation of the median latency between runs of one bundle on this machine, where no
+            trial was held; see `check_stored`.
         allow_other_machine: show latency without judging it where the machines differ, instead of refusing.
 
     Raises:
@@ -100,7 +104,15 @@ def compare(
         )
     checks = (
         *_accuracy(baseline, current, limits),
-        _latency(baseline, current, limits.max_latency_increase, interleaved, same_machine),
+        check_trial(baseline.latency, current.latency, trial)
+        if trial is not None
+        else check_stored(
+            baseline.latency,
+            current.latency,
+            limits.max_latency_increase,
+            spread=spread,
+            judged=same_machine,
+        ),
         _size(baseline, current, limits.max_size_increase),
         judge_memory(baseline.loads, current.loads, limits.max_memory_increase, same_machine=same_machine),
         judge_load_time(
@@ -108,7 +120,7 @@ def compare(
             current.loads,
             limits.max_load_increase,
             same_machine=same_machine,
-            interleaved=interleaved,
+            interleaved=trial is not None,
         ),
         _precision(baseline, current, limits.max_bits_increase),
     )
@@ -118,6 +130,7 @@ def compare(
         variant=current.variant,
         checks=checks,
         machine=current.machine,
+        trial=trial,
         flips=_flips(baseline.accuracy, current.accuracy, current.labels),
     )
 
@@ -195,38 +208,6 @@ def _flips(before: Accuracy, now: Accuracy, labels: tuple[str, ...]) -> Flips | 
     ]
     lost, won = [flip for flip in found if flip.lost], [flip for flip in found if not flip.lost]
     return Flips(lost=len(lost), won=len(won), images=(*lost[:_FLIPS_KEPT], *won[:_FLIPS_KEPT]))
-
-
-def _latency(
-    baseline: Baseline, current: Baseline, limit: float, interleaved: bool, judged: bool
-) -> GateCheck:
-    ratio = median_ratio(baseline.latency.samples_ms, current.latency.samples_ms, paired=interleaved)
-    passed = not judged or ratio.low - 1 <= limit + _ROUNDING
-    how = "timed in turn" if interleaved else "timed in different runs"
-    sentence = (
-        f"Median latency went from {baseline.latency.p50_ms:.3g} ms to {current.latency.p50_ms:.3g} ms: "
-        f"{_percent(ratio.value - 1)} "
-        f"(95% interval {_percent(ratio.low - 1)} to {_percent(ratio.high - 1)}, {how}); "
-        + (_latency_verdict(passed, ratio, limit) if judged else "not judged, since the machines differ.")
-    )
-    return GateCheck(
-        name="latency",
-        unit="ms",
-        baseline=baseline.latency.p50_ms,
-        current=current.latency.p50_ms,
-        change=ratio.value - 1,
-        interval=(ratio.low - 1, ratio.high - 1),
-        limit=limit,
-        judged=judged,
-        verdict=Verdict.PASS if passed else Verdict.FAIL,
-        sentence=sentence,
-    )
-
-
-def _latency_verdict(passed: bool, ratio: Ratio, limit: float) -> str:
-    if passed and ratio.value - 1 > limit:
-        return f"above the limit of {_percent(limit)}, but within what chance does, so it passes."
-    return _verdict(passed, f"an increase of {100 * limit:.3g}%")
 
 
 def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:

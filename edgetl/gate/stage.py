@@ -8,6 +8,7 @@ from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
 from edgetl.gate.capture import Timing, capture, capture_pair
 from edgetl.gate.compare import Limits, compare
+from edgetl.gate.latency import SECONDS
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
 
@@ -50,13 +51,15 @@ def gate_baseline(
     data: Path | None = None,
     variant: str | None = None,
     threads: int | None = None,
+    spread: float | None = None,
     allow_other_machine: bool = False,
     progress: Progress = SILENT,
 ) -> GateReport:
     """Measure a bundle and hold it to a stored baseline.
 
-    Latency is sampled as the baseline's was; `threads` overrides its thread count. The other arguments are as
-    in `make_baseline`.
+    Latency is sampled as the baseline's was; `threads` overrides its thread count. `spread` is the relative standard
+    deviation of the median latency between runs on this machine (see `compare`). The other arguments are as in
+    `make_baseline`.
 
     Returns:
         The report; `passed` is False where something got worse than the limits allow.
@@ -70,7 +73,7 @@ def gate_baseline(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
     current = capture(bundle, variant=variant, data=data, timing=timing, progress=progress)
-    return compare(stored, current, limits, allow_other_machine=allow_other_machine)
+    return compare(stored, current, limits, spread=spread, allow_other_machine=allow_other_machine)
 
 
 def gate_against(
@@ -81,20 +84,32 @@ def gate_against(
     data: Path | None = None,
     variant: str | None = None,
     threads: int | None = None,
-    warmup: int = 20,
-    runs: int = 200,
+    seconds: float = SECONDS,
     progress: Progress = SILENT,
 ) -> GateReport:
-    """Measure a bundle and a reference bundle in this process, their calls in turn, and compare.
+    """Measure a bundle and a reference bundle in this process, their calls timed in turn, and compare.
 
-    Arguments, result and errors are as in `make_baseline` and `gate_baseline`.
+    Arguments, result and errors are as in `make_baseline` and `gate_baseline`, and:
+
+    Args:
+        bundle: the bundle that is judged.
+        reference: the bundle to hold to.
+        limits: what passes; the defaults where unset.
+        data: labelled images to measure accuracy on.
+        variant: the variant of both.
+        threads: threads of the engines.
+        seconds: longest time for the timing, which stops as soon as it is decided; then latency is unsure.
+        progress: told of images and of the timing.
     """
-    before, now = capture_pair(
+    limits = limits or Limits()
+    before, now, trial = capture_pair(
         reference,
         bundle,
+        limit=limits.max_latency_increase,
+        seconds=seconds,
         variant=variant,
         data=data,
-        timing=Timing(threads=threads, warmup=warmup, runs=runs),
+        threads=threads,
         progress=progress,
     )
-    return compare(before, now, limits, interleaved=True)
+    return compare(before, now, limits, trial=trial)

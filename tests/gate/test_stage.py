@@ -10,7 +10,7 @@ import pytest
 
 from edgetl.errors import BaselineError, BundleError, ConfigError, DataError
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
-from edgetl.records import Footprint
+from edgetl.records import Footprint, GateReport, from_json, to_json
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
 
 CONFUSED = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
@@ -83,22 +83,26 @@ def test_the_same_bundle_passes(home: Path) -> None:
 
 
 def test_a_slow_bundle_fails_on_latency_and_size_beside_the_good_one(home: Path) -> None:
-    report = gate_against(home / "slow.edgetl", home / "good.edgetl", threads=1, runs=60)
+    report = gate_against(home / "slow.edgetl", home / "good.edgetl", threads=1, seconds=30)
     assert {name for name, passed in _passed(report).items() if not passed} == {"latency", "size"}
-    assert "timed in turn" in report.checks[1].sentence
+    assert "rounds in turn" in report.checks[1].sentence
     assert report.checks[1].change > 0.5
+    assert report.trial is not None
+    assert report.trial.seconds < 30
+    assert len(report.trial.baseline_ms) == len(report.trial.current_ms) >= 2 * report.trial.rounds
+    assert from_json(GateReport, to_json(report)) == report
 
 
 def test_a_bundle_beside_itself_passes_at_a_tight_limit(home: Path) -> None:
     from edgetl.gate.compare import Limits
 
     limits = Limits(max_latency_increase=0.25)
-    report = gate_against(home / "good.edgetl", home / "good.edgetl", threads=1, runs=200, limits=limits)
+    report = gate_against(home / "good.edgetl", home / "good.edgetl", threads=1, limits=limits)
     assert report.passed, report.sentences()
 
 
 def test_lost_accuracy_fails_on_the_bundles_own_scores(home: Path) -> None:
-    report = gate_against(home / "wrong.edgetl", home / "good.edgetl", threads=1, runs=20)
+    report = gate_against(home / "wrong.edgetl", home / "good.edgetl", threads=1, seconds=0.1)
     assert not _passed(report)["accuracy"]
 
 
@@ -139,7 +143,7 @@ def test_measured_is_not_compared_with_written(home: Path) -> None:
 )
 def test_bundles_of_other_data_are_refused(home: Path, bundle: str, message: str) -> None:
     with pytest.raises(BaselineError, match=message):
-        gate_against(home / f"{bundle}.edgetl", home / "good.edgetl", threads=1, runs=3, warmup=0)
+        gate_against(home / f"{bundle}.edgetl", home / "good.edgetl", threads=1, seconds=0.1)
 
 
 def test_a_bundle_without_scores_needs_images(home: Path) -> None:
