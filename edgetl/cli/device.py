@@ -243,6 +243,7 @@ def baseline(
     ] = None,
     variant: Variant = None,
     threads: Threads = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Latency samples.")] = 200,
     require_signature: RequireSignature = None,
 ) -> None:
     """Measure accuracy, latency, size, memory and load time here and keep them for `edgetl gate`."""
@@ -251,7 +252,9 @@ def baseline(
 
     _require(require_signature, bundle)
     with open_progress() as progress:
-        made = make_baseline(bundle, data=data, variant=variant, threads=threads, progress=progress)
+        made = make_baseline(
+            bundle, data=data, variant=variant, threads=threads, runs=runs, progress=progress
+        )
     made.save(output_path)
     typer.echo(f"Wrote {output_path}. Later: edgetl gate NEW_BUNDLE --baseline {output_path}", err=True)
 

@@ -132,14 +132,21 @@ def test_what_got_worse_fails_and_what_is_missing_is_one_sentence(project: Path,
     assert any(line.startswith("- Recall went down in 2 of 3 classes: ") for line in written)
 
 
-def test_options_stand_in_for_the_marker(project: Path) -> None:
+def test_options_stand_in_for_the_marker_and_two_bundles_are_measured_side_by_side(project: Path) -> None:
+    (project / "test_beside.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.edge(max_latency_increase=9)\n"
+        "def test_beside(assert_accuracy, assert_latency):\n"
+        "    assert_accuracy()\n"
+        "    assert_latency()\n"
+    )
     options = (
         "--edge-bundle=model.edgetl",
         "--edge-against=model.edgetl",
         "--edge-data=photos",
         "--edge-threads=1",
     )
-    done = run(project, "test_bare.py", *options)
+    done = run(project, "test_beside.py", *options)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
