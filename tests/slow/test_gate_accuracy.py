@@ -15,7 +15,7 @@ from edgetl.runtime.session import load
 from tests.gate.digits import LABELS, write_digits_bundle, write_images
 
 pytestmark = pytest.mark.slow
-GATES = 2000
+GATES = 1000
 CLASSES = tuple(f"class-{i}" for i in range(12))
 
 
@@ -35,33 +35,32 @@ def simulate(
     return truth, before, after
 
 
-@pytest.mark.parametrize("unlike", [False, True], ids=["even classes", "one large class"])
-@pytest.mark.parametrize("images", [240, 1000, 4000])
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("images", "unlike"), [(240, False), (1000, False), (1000, True)])
 def test_both_errors_stay_at_their_levels(images: int, unlike: bool) -> None:
     generator, flips, margin = np.random.default_rng(images), 0.015, settled_margin(images)
-    told: dict[str, dict[Verdict, float]] = {}
+    told: dict[str, dict[str, float]] = {}
     for name, lost in (
         ("no worse", flips),
         ("worse by the margin", flips + margin),
-        ("by twice", flips + 2 * margin),
+        ("worse by twice the margin", flips + 2 * margin),
     ):
-        found = dict.fromkeys(Verdict, 0)
-        alarms = 0
+        counts = dict.fromkeys((*Verdict, "any"), 0)
         for _ in range(GATES):
             checks = judge(*simulate(generator, images, lost=lost, won=flips, unlike=unlike), CLASSES)
-            found[checks[0].verdict] += 1
-            alarms += any(check.verdict is Verdict.FAIL for check in checks)
-        told[name] = {verdict: count / GATES for verdict, count in found.items()}
-        told[name]["any"] = alarms / GATES
+            counts[checks[0].verdict] += 1
+            counts["any"] += any(check.verdict is Verdict.FAIL for check in checks)
+        told[name] = {key: count / GATES for key, count in counts.items()}
         print(
-            f"{images} images, margin {100 * margin:.1f} points, {name}: top-1 passes "
-            f"{told[name][Verdict.PASS]:.1%}, fails {told[name][Verdict.FAIL]:.1%}, cannot tell "
-            f"{told[name][Verdict.UNSURE]:.1%}; any check fails {alarms / GATES:.1%}"
+            f"{images} images, {'one large class' if unlike else 'even classes'}, {100 * margin:.1f} points allowed, "
+            f"{name}: top-1 passes {told[name]['pass']:.1%}, fails {told[name]['fail']:.1%}, cannot tell "
+            f"{told[name]['unsure']:.1%}; any check fails {told[name]['any']:.1%}",
+            flush=True,
         )
     # What chance allows beyond the level in so many gates, once in a thousand.
     assert told["no worse"]["any"] <= binom.isf(0.001, GATES, FALSE_ALARM) / GATES
-    assert told["worse by the margin"][Verdict.PASS] <= binom.isf(0.001, GATES, MISS) / GATES
-    assert told["by twice"]["any"] >= 0.7
+    assert told["worse by the margin"]["pass"] <= binom.isf(0.001, GATES, MISS) / GATES
+    assert told["worse by twice the margin"]["any"] >= 0.7
 
 
 def test_a_collapsed_class_is_caught_though_the_total_holds() -> None:
