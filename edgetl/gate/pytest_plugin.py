@@ -118,6 +118,8 @@ def _settings(request: pytest.FixtureRequest) -> EdgeSettings:
             given[name] = config.invocation_params.dir / value if name in _PATHS else value
     if "bundle" not in given:
         _give_up("No bundle is named: give @pytest.mark.edge(bundle=...) or --edge-bundle.")
+    if (threads := given.get("threads")) is not None and threads < 1:
+        _give_up(f"threads is {threads}, expected at least 1.")
     chosen = {name: given[name] for name in names & given.keys()}
     return EdgeSettings(**chosen, limits={name: given[name] for name in limits & given.keys()})
 
@@ -169,7 +171,7 @@ def edge_report(
     shared = folder.parent if hasattr(request.config, "workerinput") else folder
     try:
         report = _measured(settings, shared)
-    except (EdgetlError, ValueError) as error:
+    except EdgetlError as error:
         _give_up(str(error))
     for check in report.checks:
         name = f"edge.{check.name.replace(' ', '_')}"
@@ -208,7 +210,13 @@ def _measured(settings: EdgeSettings, shared: Path) -> GateReport:
     if (settings.baseline is None) == (settings.against is None):
         raise BaselineError("Name one thing to compare with: a baseline or another bundle (against).")
     limits = Limits(**settings.limits)
-    kept = shared / f"edge-{files.sha256_json(repr(settings))[:16]}.json"
+    # What was measured of a file holds as long as the file is the same.
+    contents = [
+        files.sha256_file(p)
+        for p in (settings.bundle, settings.baseline, settings.against)
+        if p and p.is_file()
+    ]
+    kept = shared / f"edge-{files.sha256_json([repr(settings), contents])[:16]}.json"
     with alone():
         if not kept.exists():
             files.write_json(kept, _measure(settings, limits))
