@@ -23,9 +23,7 @@ _COLUMNS = (
     Column(header="Baseline", number=True),
     Column(header="Now", number=True),
     Column(header="Change", number=True),
-    Column(
-        header="Interval", number=True, wide_only=True, hint="95%; of scores 90%, whose lower end decides"
-    ),
+    Column(header="Interval", number=True, wide_only=True, hint="of scores the lower end decides"),
     Column(header="Allowed", number=True),
     Column(header="Result"),
 )

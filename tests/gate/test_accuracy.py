@@ -45,7 +45,7 @@ def judged(*arrays: np.ndarray, margin: float | None = None, **options: bool) ->
         (300, 5, 0, 0.01, UNSURE),
         (300, 6, 0, 0.01, FAIL),
         (250, 0, 0, 0.01, UNSURE),
-        (300, 0, 0, 0.01, PASS),
+        (310, 0, 0, 0.01, PASS),
         (50, 0, 0, 0.0, PASS),
         (50, 1, 1, 0.0, PASS),
         (50, 1, 0, 0.0, FAIL),
@@ -70,7 +70,7 @@ def test_sentences_say_what_flipped_how_sure_it_is_and_what_it_would_take() -> N
         (
             predictions(300, lost=2, won=1),
             "Top-1 went from 86.7% to 86.3% on 300 images (2 right to wrong, 1 wrong to right): -0.3 points, with 95% "
-            "certainty not more than 1.7 worse; a drop of 1 point is allowed: cannot tell. About 880 images that flip "
+            "certainty not more than 1.8 worse; a drop of 1 point is allowed: cannot tell. About 1,000 images that flip "
             "alike would settle it; these settle 2.5 points.",
         ),
         (
@@ -118,7 +118,7 @@ def test_so_many_images_do_decide(images: int, lost: int, won: int, margin: floa
     assert needed is not None
     for share, decides in ((1.0, True), (0.9, False)):
         scale = share * needed / images
-        low = accuracy.paired_interval(scale * lost, scale * won, scale * images, 1.6448536)[0]
+        low = accuracy.paired_interval(scale * lost, scale * won, scale * images, 1.7506861)[0]
         assert (low > -margin) is decides
 
 
@@ -130,7 +130,7 @@ def test_so_many_images_do_fail() -> None:
 
 
 def test_images_needed_are_two_digits_and_none_where_none_would_do() -> None:
-    assert accuracy.images_needed(100, 0, 0, 0.01) == 270
+    assert accuracy.images_needed(100, 0, 0, 0.01) == 310
     assert accuracy.images_needed(100, 1, 0, 0.01) is None
     assert accuracy.images_needed(100, 1, 0, 0.0) is None
     assert accuracy.images_needed(200, 5, 2, 0.01) == 1100
@@ -275,7 +275,7 @@ def _flip_chances(images: int, lost: float, won: float) -> dict[tuple[int, int],
 def _verdict_chances(images: int, lost: float, won: float, margin: float) -> dict[Verdict, float]:
     found = dict.fromkeys(Verdict, 0.0)
     for (here, there), p in _flip_chances(images, lost, won).items():
-        low = accuracy.paired_interval(here, there, images, 1.6448536)[0]
+        low = accuracy.paired_interval(here, there, images, 1.7506861)[0]
         beyond = (here - there) / images > margin + 1e-9
         if low > -margin:
             found[PASS] += p
@@ -293,16 +293,14 @@ def test_both_errors_of_top1_by_summing_over_all_outcomes(images: int, flips: fl
     equal = _verdict_chances(images, flips, flips, margin)
     assert equal[FAIL] <= accuracy.FALSE_ALARM / 3
     worse = _verdict_chances(images, flips + margin, flips, margin)
-    assert (
-        worse[PASS] <= accuracy.MISS * 1.15
-    )  # The interval holds its level on the average, not at every point.
+    assert worse[PASS] <= accuracy.MISS
     assert equal[PASS] >= 0.78  # Four times in five, but for the grain of small sets.
 
 
 def test_the_rule_that_is_summed_is_the_rule_that_judges() -> None:
     for lost, won in ((0, 0), (3, 1), (9, 1), (20, 2), (30, 25)):
         check = judged(*predictions(1000, lost=lost, won=won), margin=0.01)["accuracy"]
-        low = accuracy.paired_interval(lost, won, 1000, 1.6448536)[0]
+        low = accuracy.paired_interval(lost, won, 1000, 1.7506861)[0]
         assert check.interval is not None
         assert check.interval[0] == pytest.approx(low, abs=1e-6)
 
