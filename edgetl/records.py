@@ -458,10 +458,10 @@ class Verdict(StrEnum):
 class GateCheck:
     """One comparison with the baseline.
 
-    `change` is current less baseline for scores (ratios in 0..1) and current over baseline less 1 for the rest;
-    `interval` is its 95% interval, for latency its 99% interval, for scores the 90% one or little wider, whose lower end
-    is the bound that decides. `limit` is the largest change for the worse that passes. `judged` is False where the figure is shown
-    but cannot fail.
+    `change` is current less baseline for scores and shares (in 0..1) and current over baseline less 1 for the rest.
+    `interval` is its 95% interval, for latency its 99% interval, for scores the 90% one or little wider, whose lower
+    end is the bound that decides. `limit` is the largest change for the worse that passes. `judged` is False where the
+    figure is shown but cannot fail.
     """
 
     name: str

@@ -241,6 +241,7 @@ def baseline(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
+    target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Latency samples.")] = 200,
@@ -253,7 +254,13 @@ def baseline(
     _require(require_signature, bundle)
     with open_progress() as progress:
         made = make_baseline(
-            bundle, data=data, variant=variant, threads=threads, runs=runs, progress=progress
+            bundle,
+            data=data,
+            variant=variant,
+            target=target,
+            threads=threads,
+            runs=runs,
+            progress=progress,
         )
     made.save(output_path)
     typer.echo(f"Wrote {output_path}. Later: edgetl gate NEW_BUNDLE --baseline {output_path}", err=True)
@@ -304,6 +311,7 @@ def gate(
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
     ] = False,
+    target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
     require_signature: RequireSignature = None,
@@ -339,6 +347,7 @@ def gate(
                 limits=limits,
                 data=data,
                 variant=variant,
+                target=target,
                 threads=threads,
                 seconds=seconds,
                 progress=progress,
@@ -351,6 +360,7 @@ def gate(
                 limits=limits,
                 data=data,
                 variant=variant,
+                target=target,
                 threads=threads,
                 allow_other_machine=allow_other_machine,
                 progress=progress,

@@ -48,7 +48,8 @@ class Baseline:
     """A bundle's figures at one time on one machine; `size_bytes` and `model_sha256` are of the variant's model file.
 
     `latency` is the model alone, batch 1, with its raw samples. `layers` counts the convolutions and matrix products by
-    the bits that they compute in, as text: `{"8": 48, "32": 1}`.
+    the bits that they compute in, as text: `{"8": 48, "32": 1}`. `target` is the engine; `placement` counts nodes by
+    the ONNX Runtime provider that ran them, empty where the model runs as a whole in one place.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -64,6 +65,8 @@ class Baseline:
     latency: Latency
     loads: Loads
     layers: dict[str, int]
+    target: str
+    placement: dict[str, int]
     machine: Machine
 
     def save(self, path: Path) -> None:

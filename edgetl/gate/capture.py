@@ -13,7 +13,7 @@ import numpy as np
 from edgetl import files
 from edgetl.bench.machine import describe, usable_cores
 from edgetl.bench.scenarios import Scenario
-from edgetl.bench.stage import model_call, variant_name
+from edgetl.bench.stage import model_call
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
 from edgetl.errors import BaselineError, DataError
@@ -26,7 +26,6 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records import Evaluation, Latency, LatencyTrial
 
 if TYPE_CHECKING:
-    from edgetl.bundle.manifest import Manifest, Variant
     from edgetl.runtime.session import Session
 
 
@@ -48,6 +47,7 @@ def capture(
     bundle: Path,
     *,
     variant: str | None = None,
+    target: str = "auto",
     data: Path | None = None,
     timing: Timing | None = None,
     progress: Progress = SILENT,
@@ -57,6 +57,7 @@ def capture(
     Args:
         bundle: the bundle.
         variant: its variant, the default one where unset.
+        target: the engine, as in `edgetl.load`.
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
         timing: how latency is sampled.
         progress: told of images and samples.
@@ -67,11 +68,13 @@ def capture(
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
     timing = timing or Timing()
-    with _open(bundle, variant, timing.engine_threads) as (session, call):
+    with _open(bundle, variant, target, timing.engine_threads) as (session, call):
         samples = time_calls(call, warmup=timing.warmup, runs=timing.runs, progress=progress)
-        accuracy = _accuracy(session, variant, data, progress)
+        accuracy = _accuracy(session, data, progress)
     latency = _latency(samples, timing.engine_threads, timing.warmup)
-    [loads] = measure_loads([bundle], variant=variant, threads=timing.engine_threads, progress=progress)
+    [loads] = measure_loads(
+        [bundle], variant=variant, target=target, threads=timing.engine_threads, progress=progress
+    )
     return _figures(bundle, session, accuracy, latency, loads)
 
 
@@ -82,6 +85,7 @@ def capture_pair(
     limit: float,
     seconds: float,
     variant: str | None = None,
+    target: str = "auto",
     data: Path | None = None,
     threads: int | None = None,
     progress: Progress = SILENT,
@@ -94,17 +98,20 @@ def capture_pair(
         limit: the largest increase of the median latency that passes.
         seconds: longest time for the timing.
         variant: the variant of both, the default ones where unset.
+        target: the engine of both.
         data: as in `capture`, whose errors it raises.
         threads: threads of the engines; every usable core where unset.
         progress: told of images and of the timing.
     """
     count = threads or usable_cores()
     with ExitStack() as stack:
-        opened = [stack.enter_context(_open(path, variant, count)) for path in (reference, candidate)]
-        accuracies = [_accuracy(session, variant, data, progress) for session, _ in opened]
+        opened = [stack.enter_context(_open(path, variant, target, count)) for path in (reference, candidate)]
+        accuracies = [_accuracy(session, data, progress) for session, _ in opened]
         (_, first), (_, second) = opened
         trial = race(first, second, limit=limit, seconds=seconds, progress=progress)
-    loads = measure_loads([reference, candidate], variant=variant, threads=count, progress=progress)
+    loads = measure_loads(
+        [reference, candidate], variant=variant, target=target, threads=count, progress=progress
+    )
     latencies = [_latency(list(ms), count, trial.warmup) for ms in (trial.baseline_ms, trial.current_ms)]
     before, now = (
         _figures(path, opened[at][0], accuracies[at], latencies[at], loads[at])
@@ -114,12 +121,14 @@ def capture_pair(
 
 
 @contextmanager
-def _open(bundle: Path, variant: str | None, threads: int) -> Iterator[tuple[Session, Callable[[], object]]]:
+def _open(
+    bundle: Path, variant: str | None, target: str, threads: int
+) -> Iterator[tuple[Session, Callable[[], object]]]:
     """A session, and a call of its model on one image."""
     from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
-    with load(bundle, variant=variant, threads=threads) as session:
+    with load(bundle, target=target, variant=variant, threads=threads) as session:
         yield session, model_call(session, open_bundle(bundle).golden_images(), 1)
 
 
@@ -136,8 +145,24 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
         latency=latency,
         loads=loads,
         layers=layer_bits(session.bundle.read(session.variant.member)),
+        target=session.choice.target.value,
+        placement=_placement(session),
         machine=describe(),
     )
+
+
+def _placement(session: Session) -> dict[str, int]:
+    """Where the nodes run, for the engines that leave to the CPU what they lack; the others run a model as a whole."""
+    from edgetl.runtime.onnx_backend import Device, placement
+    from edgetl.runtime.targets import Target
+
+    match session.choice.target:
+        case Target.CUDA:
+            return placement(session.bundle.read(session.variant.member), Device.CUDA)
+        case Target.ORT_TENSORRT:
+            return placement(session.bundle.read(session.variant.member), Device.TENSORRT)
+        case _:
+            return {}
 
 
 def _latency(samples_ms: list[float], threads: int, warmup: int) -> Latency:
@@ -146,10 +171,10 @@ def _latency(samples_ms: list[float], threads: int, warmup: int) -> Latency:
     )
 
 
-def _accuracy(session: Session, variant: str | None, data: Path | None, progress: Progress) -> Accuracy:
+def _accuracy(session: Session, data: Path | None, progress: Progress) -> Accuracy:
     if data is not None:
         return measure_accuracy(session, data, progress=progress)
-    found = _variant(session.manifest, variant)
+    found = session.variant
     known = session.manifest.provenance.data_sha256
     for split, evaluation in (("test", found.test), ("val", found.val)):
         if evaluation is not None:
@@ -199,8 +224,3 @@ def _identity(split: str, data_sha256: str, evaluation: Evaluation) -> str:
     """Which images a bundle's own score belongs to, as far as the bundle tells."""
     counts = [[score.label, score.support] for score in evaluation.classes]
     return files.sha256_json([split, data_sha256, counts])
-
-
-def _variant(manifest: Manifest, wanted: str | None) -> Variant:
-    name = variant_name(manifest, wanted)
-    return next(v for v in manifest.variants if v.name == name)

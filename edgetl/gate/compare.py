@@ -15,6 +15,7 @@ from edgetl.records import Flip, Flips, GateCheck, GateReport, LatencyTrial, Ver
 
 # 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
+_CPU = "CPUExecutionProvider"
 # Flipped images that a report names, of each kind.
 _FLIPS_KEPT = 200
 
@@ -123,6 +124,7 @@ def compare(
             interleaved=trial is not None,
         ),
         _precision(baseline, current, limits.max_bits_increase),
+        *_placement(baseline, current),
     )
     return GateReport(
         baseline=baseline.bundle,
@@ -161,6 +163,11 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
         raise BaselineError(
             f"The baseline's accuracy was measured on other images: {_other_images(before, now)}. "
             "Give the same image set, or write the baseline anew."
+        )
+    if baseline.target != current.target:
+        raise BaselineError(
+            f"The baseline was measured on the target {baseline.target}, this on {current.target}. Name the same one "
+            "(--target), or write the baseline anew."
         )
     for name in ("scenario", "batch", "threads"):
         was, is_now = getattr(baseline.latency, name), getattr(current.latency, name)
@@ -253,6 +260,37 @@ def _precision(baseline: Baseline, current: Baseline, limit: float) -> GateCheck
         verdict=Verdict.PASS if passed else Verdict.FAIL,
         sentence=sentence,
     )
+
+
+def _placement(baseline: Baseline, current: Baseline) -> tuple[GateCheck, ...]:
+    """Nodes that an accelerator leaves to the CPU, where the engine has both."""
+    if not current.placement or not baseline.placement:
+        return ()
+    before, now = (_share_on_cpu(figures.placement) for figures in (baseline, current))
+    passed = now <= before + _ROUNDING
+    off = [figures.placement.get(_CPU, 0) for figures in (baseline, current)]
+    sentence = (
+        f"{off[1]} of {sum(current.placement.values())} nodes run off the accelerator, before {off[0]} of "
+        f"{sum(baseline.placement.values())}; " + _verdict(passed, "no larger share")
+    )
+    return (
+        GateCheck(
+            name="off accelerator",
+            unit="share",
+            baseline=before,
+            current=now,
+            change=now - before,
+            interval=None,
+            limit=0.0,
+            judged=True,
+            verdict=Verdict.PASS if passed else Verdict.FAIL,
+            sentence=sentence,
+        ),
+    )
+
+
+def _share_on_cpu(placement: dict[str, int]) -> float:
+    return placement.get(_CPU, 0) / sum(placement.values())
 
 
 def _mean_bits(layers: dict[str, int]) -> float:

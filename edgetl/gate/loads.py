@@ -21,6 +21,7 @@ def measure_loads(
     bundles: Sequence[Path],
     *,
     variant: str | None = None,
+    target: str = "auto",
     threads: int | None = None,
     repeats: int = REPEATS,
     progress: Progress = SILENT,
@@ -34,7 +35,7 @@ def measure_loads(
     with progress.task("Loading in fresh processes", repeats * len(bundles)) as bar:
         for turn in range(repeats):
             for at in range(len(bundles))[:: 1 if turn % 2 == 0 else -1]:
-                found[at].append(load_fresh(bundles[at], variant=variant, threads=threads))
+                found[at].append(load_fresh(bundles[at], variant=variant, target=target, threads=threads))
                 bar.advance()
     return [
         Loads(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ACCURACY = ("accuracy", "macro-F1", "recall")
 _LATENCY = ("latency",)
-_FOOTPRINT = ("size", "memory", "load time", "precision")
+_FOOTPRINT = ("size", "memory", "load time", "precision", "off accelerator")
 _PATHS = ("bundle", "baseline", "against", "data")
 _OPTIONS = {
     "bundle": "The bundle to judge.",
@@ -36,6 +36,7 @@ _OPTIONS = {
     "against": "Or another bundle, which is measured beside it.",
     "data": "Labelled images to score both on; else the bundles' own figures are compared.",
     "variant": "A model variant instead of the default one.",
+    "target": "The engine instead of the one that suits this machine.",
 }
 _HEADERS = ("bundle", "check", "baseline", "now", "change", "allowed", "result")
 
@@ -54,6 +55,7 @@ class EdgeSettings:
     against: Path | None = None
     data: Path | None = None
     variant: str | None = None
+    target: str = "auto"
     threads: int | None = None
     allow_other_machine: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -87,8 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
         "markers",
-        "edge(bundle, baseline, against, data, variant, threads, allow_other_machine, max_accuracy_drop, ...): what to "
-        "measure and hold to what, for the fixtures edge_session, edge_baseline, edge_report, assert_accuracy, "
+        "edge(bundle, baseline, against, data, variant, target, threads, allow_other_machine, max_accuracy_drop, ...): "
+        "what to measure and hold to what, for the fixtures edge_session, edge_baseline, edge_report, assert_accuracy, "
         "assert_latency and assert_footprint. All by keyword; limits as in edgetl.gate.compare.Limits.",
     )
     if not hasattr(config, "workerinput"):  # A worker of pytest-xdist shows nothing.
@@ -135,7 +137,12 @@ def edge_session(request: pytest.FixtureRequest) -> Iterator[Session]:
 
     settings = _settings(request)
     try:
-        session = load(settings.bundle, variant=settings.variant, threads=settings.threads)
+        session = load(
+            settings.bundle,
+            target=settings.target,
+            variant=settings.variant,
+            threads=settings.threads,
+        )
     except EdgetlError as error:
         _give_up(str(error))
     with session:
@@ -233,6 +240,7 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
             limits=limits,
             data=settings.data,
             variant=settings.variant,
+            target=settings.target,
             threads=settings.threads,
         )
     assert settings.baseline is not None
@@ -242,6 +250,7 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
         limits=limits,
         data=settings.data,
         variant=settings.variant,
+        target=settings.target,
         threads=settings.threads,
         allow_other_machine=settings.allow_other_machine,
     )
@@ -288,7 +297,7 @@ def failure_text(report: GateReport, checks: list[GateCheck]) -> str:
 
 def _row(report: GateReport, check: GateCheck) -> _Row:
     """Cells as in `_HEADERS`, and the check's sentence."""
-    score = check.name in _ACCURACY
+    score = check.name in _ACCURACY or check.unit == "share"
     change = f"{100 * check.change:+.1f}" + (" points" if score else "%")
     limit = f"{100 * check.limit:.4g}" + (" points" if score else "%")
     return [
@@ -297,7 +306,7 @@ def _row(report: GateReport, check: GateCheck) -> _Row:
         _figure(check.unit, check.baseline),
         _figure(check.unit, check.current),
         change,
-        f"{'-' if score else '+'}{limit}" if check.judged else "-",
+        f"{'-' if check.name in _ACCURACY else '+'}{limit}" if check.judged else "-",
         check.verdict.text if check.judged else "not judged",
         check.sentence,
     ]

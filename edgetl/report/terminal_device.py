@@ -278,13 +278,13 @@ def _times(latency: Latency) -> tuple[str, str, str]:
     )
 
 
-_SCORES = ("top-1", "macro-F1", "recall")
+_SCORES = ("top-1", "macro-F1", "recall", "share")
 
 
 def check_figure(check: GateCheck, value: float) -> str:
     """One of a check's figures in its unit."""
     match check.unit:
-        case "top-1" | "macro-F1" | "recall":
+        case "top-1" | "macro-F1" | "recall" | "share":
             return units.percent(value)
         case "ms":
             return units.milliseconds(value)

@@ -65,6 +65,8 @@ def figures(
         "latency": summarise(samples, scenario="single-stream", batch=1, threads=2, warmup=20),
         "loads": loads(),
         "layers": {"8": 50},
+        "target": "cpu",
+        "placement": {},
         "machine": MACHINE,
     }
     return Baseline(**{**values, **changes})
@@ -273,6 +275,7 @@ def test_another_machine_is_shown_but_not_judged_when_allowed() -> None:
             {"accuracy": accuracy(900, 999, images_sha256="j")},
             "accuracy was measured on other images: missing bee/999.png, new none",
         ),
+        ({"target": "openvino"}, r"on the target cpu, this on openvino. Name the same one \(--target\)"),
         ({"task": "detection"}, "The baseline is of the task image-classification, the bundle of detection"),
         (
             {"latency": summarise([3.0], scenario="single-stream", batch=8, threads=2, warmup=0)},
@@ -351,3 +354,19 @@ def test_layers_that_fell_back_to_float_fail() -> None:
     assert held(figures(), figures(layers={"8": 30})).passed
     assert held(figures(layers={"32": 50}), figures()).passed
     assert held(figures(), figures(layers={"8": 49, "32": 1}), Limits(max_bits_increase=0.1)).passed
+
+
+def test_nodes_that_the_accelerator_leaves_to_the_cpu_are_judged() -> None:
+    def placed(accelerator: int, cpu: int) -> Baseline:
+        nodes = {"CUDAExecutionProvider": accelerator, "CPUExecutionProvider": cpu}
+        return figures(target="cuda", placement=nodes)
+
+    report = held(placed(50, 0), placed(47, 3))
+    assert not_passed(report) == {"off accelerator": Verdict.FAIL}
+    check = named(report, "off accelerator")
+    assert (check.baseline, check.current) == (0.0, 0.06)
+    assert check.sentence == (
+        "3 of 50 nodes run off the accelerator, before 0 of 50; no larger share is allowed: FAILS."
+    )
+    assert held(placed(47, 3), placed(30, 1)).passed
+    assert "off accelerator" not in {c.name for c in held(figures(), figures()).checks}
