@@ -76,7 +76,7 @@ def test_sentences_say_what_flipped_how_sure_it_is_and_what_it_would_take() -> N
         (
             predictions(1000, lost=12, won=2),
             "Top-1 went from 96.0% to 95.0% on 1,000 images (12 right to wrong, 2 wrong to right): -1.0 points, with "
-            "95% certainty not more than 1.7 worse; a drop of 1 point is allowed: cannot tell. The drop is just what "
+            "95% certainty not more than 1.8 worse; a drop of 1 point is allowed: cannot tell. The drop is just what "
             "is allowed, which no number of images would settle.",
         ),
     ]
