@@ -191,19 +191,19 @@ def edge_report(
 @pytest.fixture
 def assert_accuracy(edge_report: GateReport, request: pytest.FixtureRequest) -> Callable[[], None]:
     """Call it: fails where top-1, macro-F1 or a class's recall went down by more than is allowed."""
-    return lambda: _assert(edge_report, _ACCURACY, request.config)
+    return _assertion(edge_report, _ACCURACY, request.config)
 
 
 @pytest.fixture
 def assert_latency(edge_report: GateReport, request: pytest.FixtureRequest) -> Callable[[], None]:
     """Call it: fails where the median latency grew by more than is allowed."""
-    return lambda: _assert(edge_report, _LATENCY, request.config)
+    return _assertion(edge_report, _LATENCY, request.config)
 
 
 @pytest.fixture
 def assert_footprint(edge_report: GateReport, request: pytest.FixtureRequest) -> Callable[[], None]:
     """Call it: fails where size, peak memory, load time or the bits of the arithmetic grew by more than is allowed."""
-    return lambda: _assert(edge_report, _FOOTPRINT, request.config)
+    return _assertion(edge_report, _FOOTPRINT, request.config)
 
 
 def _measured(settings: EdgeSettings, shared: Path) -> GateReport:
@@ -256,21 +256,25 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
     )
 
 
-def _assert(report: GateReport, names: tuple[str, ...], config: pytest.Config) -> None:
-    __tracebackhide__ = True
+def _assertion(report: GateReport, names: tuple[str, ...], config: pytest.Config) -> Callable[[], None]:
+    """A function that fails the test where a check of these names did not pass."""
     from edgetl.records import Verdict
 
-    found = [check for check in report.checks if check.name in names]
-    judged = [check for check in found if check.judged]
-    if not judged:
-        pytest.skip(" ".join(check.sentence for check in found))
-    verdicts = {check.verdict for check in judged}
-    if verdicts == {Verdict.PASS}:
-        return
-    text = failure_text(report, found)
-    if Verdict.FAIL not in verdicts and config.getoption("edge_unsure") == "skip":
-        pytest.skip(text)
-    raise AssertionError(text)
+    def call() -> None:
+        __tracebackhide__ = True
+        found = [check for check in report.checks if check.name in names]
+        judged = [check for check in found if check.judged]
+        if not judged:
+            pytest.skip(" ".join(check.sentence for check in found))
+        verdicts = {check.verdict for check in judged}
+        if verdicts == {Verdict.PASS}:
+            return
+        text = failure_text(report, found)
+        if Verdict.FAIL not in verdicts and config.getoption("edge_unsure") == "skip":
+            pytest.skip(text)
+        raise AssertionError(text)
+
+    return call
 
 
 def _give_up(message: str) -> NoReturn:

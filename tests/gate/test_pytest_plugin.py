@@ -118,6 +118,7 @@ def test_what_got_worse_fails_and_what_is_missing_is_one_sentence(project: Path,
         assert sentence in done.stdout, done.stdout
     # Users see their own line and the table, not the inside of the plugin.
     assert "raise AssertionError" not in done.stdout
+    assert "pytest_plugin.py" not in done.stdout
     assert "Traceback" not in done.stdout
     written = summary.read_text().splitlines()
     assert written[:4] == [
