@@ -40,6 +40,36 @@ def classifier(
     return _model(nodes, weights, names, (batch, 3, size, size), (batch, classes)).SerializeToString()
 
 
+def deep_classifier(depth: int, *, extra: int = 0, size: int = 112) -> bytes:
+    """A model of `depth` 3x3 convolutions and, before its logits, `extra` small ones."""
+    generator = np.random.default_rng(0)
+    weights = {
+        "stem": generator.normal(0, 0.2, (32, 3, 3, 3)).astype(np.float32),
+        "head": generator.normal(0, 0.1, (32, 10)).astype(np.float32),
+    }
+    nodes = [helper.make_node("Conv", ["images", "stem"], ["x0"], strides=[4, 4], pads=[1, 1, 1, 1])]
+    for at in range(depth):
+        weights[f"w{at}"] = generator.normal(0, 0.08, (32, 32, 3, 3)).astype(np.float32)
+        nodes += [
+            helper.make_node("Conv", [f"x{at}", f"w{at}"], [f"c{at}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{at}"], [f"x{at + 1}"]),
+        ]
+    nodes.append(helper.make_node("AveragePool", [f"x{depth}"], ["e0"], kernel_shape=[4, 4], strides=[4, 4]))
+    for at in range(extra):
+        weights[f"v{at}"] = generator.normal(0, 0.25, (32, 32, 1, 1)).astype(np.float32)
+        nodes += [
+            helper.make_node("Conv", [f"e{at}", f"v{at}"], [f"d{at}"]),
+            helper.make_node("Relu", [f"d{at}"], [f"e{at + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", [f"e{extra}"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["v"]),
+        helper.make_node("MatMul", ["v", "head"], ["logits"]),
+    ]
+    model = _model(nodes, weights, ("images", "logits"), (1, 3, size, size), (1, 10))
+    return model.SerializeToString()
+
+
 def _qdq(name: str, scale: str, zero: str) -> list[NodeProto]:
     return [
         helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_q"], name=f"{name}_quantize"),

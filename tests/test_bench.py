@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.bench import claims
+from tests.bench import claims, gate_power
 from tests.bench.__main__ import families, main
 from tests.bench.claims import Claim, at_least, at_most
 
@@ -42,3 +43,49 @@ def test_figures_are_kept_with_machine_and_commit(tmp_path: Path, monkeypatch: p
     assert [entry["claims"][0]["holds"] for entry in kept] == [True, False]
     assert kept[0]["machine"]["cores"] >= 1
     assert "commit" in kept[0]
+
+
+def _trace(slower: float, rounds: int = 400) -> gate_power.Trace:
+    """A machine that drifts; the base, and four candidates that are all `slower`."""
+    generator = np.random.default_rng(0)
+    level = np.exp(np.cumsum(generator.normal(0, 0.01, (rounds, 1, 1)), axis=0))
+    speed = 3 * np.array([1, *4 * [1 + slower]])[:, None]
+    calls_ms = speed * level * generator.lognormal(0, 0.03, (rounds, 5, 20))
+    return gate_power.Trace(calls_ms=calls_ms, block_s=np.full((rounds, 5), 0.15), seconds=600.0)
+
+
+def test_a_trace_is_replayed_as_the_gate_meets_it() -> None:
+    equal = [claim.line() for claim in gate_power.replay(_trace(0.0), 20, busy=0)]
+    assert equal[0] == "trace, 0 busy processes | 600 s, 400 rounds, base 3.01 ms, limit 2.5% | - | -"
+    named = "replayed, 0 busy, slower by 0% (true +0.11%): "
+    assert f"{named}fails it, 0 of 20 (95% interval 0.0% to 16.1%) | 0% | <= 1% | holds" in equal
+    assert f"{named}cannot tell | 0 of 20 (95% interval 0.0% to 16.1%) | - | -" in equal
+    [naive] = [line for line in equal if line.startswith(f"{named}naive gate fails it | ")]
+    assert "| 0 of 20" not in naive
+    slow = [claim.line() for claim in gate_power.replay(_trace(0.05), 20, busy=0)]
+    assert [line.rpartition(" | ")[2] for line in slow if "fails it, 20 of 20" in line] == [
+        "falls short",
+        "holds",
+        "holds",
+    ]
+
+
+def test_a_gate_that_cannot_tell_has_no_time() -> None:
+    lines = [claim.line() for claim in gate_power.replay(_trace(0.0, rounds=15), 5, busy=0)]
+    assert any(": cannot tell | 5 of 5" in line for line in lines)
+    assert any(
+        "median time to the verdict, warm-up included | inf s | <= 20 s | falls short" in line
+        for line in lines
+    )
+
+
+def test_segments_make_one_trace(tmp_path: Path) -> None:
+    for number in (1, 0):
+        np.savez_compressed(
+            tmp_path / f"{number:04}.npz",
+            calls_ms=np.full((3, 5, 20), number + 1.0),
+            block_s=np.ones((3, 5)),
+            seconds=60.0,
+        )
+    trace = gate_power.Trace.load(tmp_path)
+    assert (trace.calls_ms[:, 0, 0].tolist(), trace.seconds) == ([1.0] * 3 + [2.0] * 3, 120.0)

@@ -27,7 +27,7 @@ LEAST_SECONDS = 2.0
 SETTLE = 2
 """Uncounted calls at a block's start: they wake the engine's threads and fill the caches."""
 
-_BLOCK_S = 0.02
+_BLOCK_S = 0.03
 _MOST_CALLS = 50
 
 _WARMUP_S = 10.0
@@ -44,7 +44,7 @@ _CHUNK = 100
 
 
 class Pair:
-    """Two models' calls, timed in rounds of four blocks: A B B A or B A A B, by the toss of a coin.
+    """Two models' calls, timed in rounds: a block of A, two of B, one of A, or the reverse, by the toss of a coin.
 
     Args:
         baseline: runs the baseline once.
@@ -57,15 +57,17 @@ class Pair:
         self._calls, self._clocks, self._coin = (baseline, candidate), clocks, random.Random(seed)
         self.block = 1
         self.samples: tuple[list[float], list[float]] = ([], [])
-        self.warmup, self.restless = 0, 0
+        self.warmup, self.restless, self._last = 0, 0, -1
 
     def round(self) -> Round:
         """Time a round and keep its samples."""
-        first = self._coin.randrange(2)
+        outer = self._coin.randrange(2)
         taken: tuple[list[float], list[float]] = ([], [])
-        for which in (first, 1 - first, 1 - first, first):
-            self.restless += not rest(self._clocks)
-            taken[which].extend(time_block(self._calls[which], self.block, self._clocks))
+        for which, calls in ((outer, self.block), (1 - outer, 2 * self.block), (outer, self.block)):
+            if which != self._last:
+                self.restless += not rest(self._clocks)
+                self._last = which
+            taken[which].extend(time_block(self._calls[which], calls, self._clocks))
         for kept, new in zip(self.samples, taken, strict=True):
             kept += new
         baseline, current = (statistics.median(times) for times in taken)
@@ -143,20 +145,20 @@ def race(
 def rest(clocks: Clocks) -> bool:
     """Wait until this process uses no processor time; False where it still does after half a second.
 
-    Threads of ONNX Runtime spin for a while after a call; on few cores they would slow down the next model's.
+    Threads of ONNX Runtime spin for a while after a call (some 60 ms); on few cores they would slow down the next
+    model's. Two steps in a row must be quiet, since kernels count processor time in ticks of up to 10 ms.
     """
-    begun = clocks.monotonic()
-    while (start := clocks.monotonic()) - begun < _REST_S * 1e9:
+    begun, quiet = clocks.monotonic(), 0
+    while quiet < 2 and (start := clocks.monotonic()) - begun < _REST_S * 1e9:
         used = clocks.cpu()
         clocks.sleep(_REST_STEP_S)
-        if clocks.cpu() - used <= _REST_SHARE * (clocks.monotonic() - start):
-            return True
-    return False
+        quiet = quiet + 1 if clocks.cpu() - used <= _REST_SHARE * (clocks.monotonic() - start) else 0
+    return quiet == 2
 
 
 def time_block(call: Call, block: int, clocks: Clocks) -> list[float]:
     """Settle, then time `block` calls one after the other, in milliseconds."""
-    for _ in range(SETTLE):
+    for _ in range(min(SETTLE, block)):
         call()
     times = []
     for _ in range(block):
@@ -194,7 +196,7 @@ def _trial(
         p99_interval=None if p99 is None else p99[1:],
         rounds=len(test),
         seconds=seconds,
-        seconds_needed=_needed(test, change, limit, seconds) if verdict is Verdict.UNSURE else None,
+        seconds_needed=_needed(test, change, limit, seconds) if verdict is Verdict.UNSURE and p99 else None,
         warmup=pair.warmup,
         baseline_ms=tuple(pair.samples[0]),
         current_ms=tuple(pair.samples[1]),
@@ -203,9 +205,7 @@ def _trial(
 
 
 def _needed(test: RatioTest, change: Change, limit: float, seconds: float) -> float | None:
-    """Seconds that would have told; None where it would take more than an hour, or nothing was timed."""
-    if not len(test):
-        return None
+    """Seconds that would have told; None where it would take more than an hour."""
     if len(test) < LEAST_ROUNDS:
         return 2 * LEAST_ROUNDS * seconds / len(test)
     needed = seconds * times_longer(change, limit)

@@ -116,6 +116,8 @@ def _p99(trial: LatencyTrial) -> str:
 
 
 def _remedy(trial: LatencyTrial) -> str:
+    if trial.p99_change is None:
+        return "Mend the clock first."
     if trial.seconds_needed is None:
         return "No time within an hour would; measure on a quieter machine, or allow another increase."
     return f"Some {_round_up(trial.seconds_needed)} s of rounds would: --seconds {_round_up(trial.seconds_needed)}."

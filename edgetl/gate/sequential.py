@@ -9,8 +9,9 @@ sum of its squares, the mixture over t of exp(t S - t^2 V / 2) exceeds 1/a at an
 (symmetry: de la Pena 1999; mixture: Robbins 1970; confidence sequences: Howard et al. 2021). The ratios for which it
 does not exceed 1/a are an interval that may be looked at after every round, and the test may stop when it likes.
 
-Something of a session's own that lasts for many rounds would break the symmetry. Therefore V is also summed over
-batches of 2, 4, 8, ... rounds and the largest sum counts: that never makes the bound less safe.
+A mood of one session that lasts for many rounds would break the symmetry: the coin does not turn it. Therefore V is
+enlarged where next rounds are alike or sums over batches of 2, 4, 8, ... rounds spread more than single ones would
+have them: that never makes the bound less safe.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _MIXTURE = 1.0
 _BATCHES = 8
 """Fewest batches whose sums are squared."""
 
+_MOST_MEMORY = 0.95
 _FINE = 1e-5
 _WIDE = 3.0
 
@@ -159,11 +161,16 @@ def _median(values: Sequence[float]) -> float:
 
 
 def _largest_variance(z: NDArray[np.float64]) -> float:
-    """The sum of squares, or of squared sums of batches about their mean where that is larger."""
-    largest, size = float(z @ z), 2
+    """The sum of squares; or what it would be for sums of neighbours that hang together, where that is larger.
+
+    Once by the correlation of next neighbours, as in a series of first order, and once by sums of batches.
+    """
+    about = z - z.mean()
+    power = float(about @ about)
+    memory = min(max(float(about[1:] @ about[:-1]) / power, 0.0), _MOST_MEMORY) if power > 0 else 0.0
+    largest, size = float(z @ z) * (1 + memory) / (1 - memory), 2
     while len(z) >= _BATCHES * size:
         number = len(z) // size
-        sums = z[: number * size].reshape(number, size).sum(axis=1)
-        about = sums - sums.mean()
-        largest, size = max(largest, float(about @ about) * number / (number - 1)), 2 * size
+        sums = about[: number * size].reshape(number, size).sum(axis=1)
+        largest, size = max(largest, float(sums @ sums) * number / (number - 1)), 2 * size
     return largest

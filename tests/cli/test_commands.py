@@ -234,6 +234,23 @@ def test_a_gate_passes_against_itself_and_fails_with_a_table(run_dir: Path, tmp_
     assert "+100" in failed.stdout
 
 
+def test_a_gate_that_cannot_tell_has_its_own_exit_code(run_dir: Path) -> None:
+    bundle = run_dir / "tiny.edgetl"
+    unsure = edgetl("gate", bundle, "--against", bundle, "--seconds", "0.05")
+    assert unsure.returncode == 3, unsure.stdout + unsure.stderr
+    assert "CANNOT TELL" in unsure.stdout
+    assert "Gate cannot tell: latency." in unsure.stdout
+    told = edgetl("gate", bundle, "--against", bundle, "--seconds", "0.05", "--json")
+    assert told.returncode == 3
+    report = json.loads(told.stdout)
+    assert (report["verdict"], report["passed"]) == ("unsure", False)
+    assert report["trial"]["rounds"] >= 1
+    assert len(report["trial"]["baseline_ms"]) == len(report["trial"]["current_ms"]) > 0
+    none = edgetl("gate", bundle, "--against", bundle, "--seconds", "0")
+    assert none.returncode == 2
+    assert "seconds is 0.0, expected more than 0." in none.stderr
+
+
 def test_a_gate_without_a_baseline_is_an_error_not_a_pass(run_dir: Path, tmp_path: Path) -> None:
     assert edgetl("gate", run_dir / "tiny.edgetl", "--baseline", tmp_path / "none.json").returncode == 2
     neither = edgetl("gate", run_dir / "tiny.edgetl")

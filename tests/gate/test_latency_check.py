@@ -55,9 +55,13 @@ def test_an_unsure_trial_says_what_it_would_take_and_what_was_odd() -> None:
     assert check_trial(latency(3.0), latency(3.16), unsure).sentence.endswith(
         "an increase of 2.5% is allowed: CANNOT TELL. Some 150 s of rounds would: --seconds 150. The clock was set."
     )
-    never = trial(verdict=Verdict.UNSURE, interval=None, p99_change=None, p99_interval=None)
+    never = trial(verdict=Verdict.UNSURE, interval=None)
     sentence = check_trial(latency(3.0), latency(3.16), never).sentence
-    assert "(too few rounds for an interval; 31 rounds in turn, 6 s); an increase" in sentence
+    assert "(too few rounds for an interval; 31 rounds in turn, 6 s), p99 +10.0%" in sentence
+    broken = trial(verdict=Verdict.UNSURE, p99_change=None, p99_interval=None)
+    assert "6 s); an increase of 2.5% is allowed: CANNOT TELL. Mend the clock first." in (
+        check_trial(latency(3.0), latency(3.16), broken).sentence
+    )
     assert sentence.endswith(
         "CANNOT TELL. No time within an hour would; measure on a quieter machine, or allow another increase."
     )
