@@ -70,8 +70,8 @@ def test_sentences_say_what_flipped_how_sure_it_is_and_what_it_would_take() -> N
         (
             predictions(300, lost=2, won=1),
             "Top-1 went from 86.7% to 86.3% on 300 images (2 right to wrong, 1 wrong to right): -0.3 points, with 95% "
-            "certainty not more than 1.8 worse; a drop of 1 point is allowed: cannot tell. About 1,000 images that flip "
-            "alike would settle it; these settle 2.5 points.",
+            "certainty not more than 1.8 worse; a drop of 1 point is allowed: cannot tell. About 1,000 images that "
+            "flip alike would settle it; these settle 2.5 points.",
         ),
         (
             predictions(1000, lost=12, won=2),
