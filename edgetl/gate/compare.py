@@ -137,21 +137,30 @@ def compare(
     )
 
 
+def refuse_other_classes(baseline: Baseline, task: str, labels: tuple[str, ...]) -> None:
+    """What a bundle's manifest alone tells, so that nothing is measured in vain.
+
+    Raises:
+        BaselineError: the task or the classes are not the baseline's.
+    """
+    if baseline.task != task:
+        raise BaselineError(
+            f"The baseline is of the task {baseline.task}, the bundle of {task}: they cannot be compared."
+        )
+    if baseline.labels != labels:
+        gone = sorted(set(baseline.labels) - set(labels))
+        new = sorted(set(labels) - set(baseline.labels))
+        what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
+        raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
+
+
 def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
     """Figures of other things than the baseline's are not comparable.
 
     Raises:
         BaselineError: naming the first difference.
     """
-    if baseline.task != current.task:
-        raise BaselineError(
-            f"The baseline is of the task {baseline.task}, the bundle of {current.task}: they cannot be compared."
-        )
-    if baseline.labels != current.labels:
-        gone = sorted(set(baseline.labels) - set(current.labels))
-        new = sorted(set(current.labels) - set(baseline.labels))
-        what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
-        raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
+    refuse_other_classes(baseline, current.task, current.labels)
     before, now = baseline.accuracy, current.accuracy
     if before.source != now.source:
         data = {"measured": "on an image set", "manifest": "as written in the bundle"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
 from edgetl.gate.capture import Timing, capture, capture_pair
-from edgetl.gate.compare import Limits, compare
+from edgetl.gate.compare import Limits, compare, refuse_other_classes
 from edgetl.gate.latency import SECONDS
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
@@ -71,7 +71,11 @@ def gate_baseline(
         BaselineError: the baseline is missing or broken, or not comparable. Never a pass.
         BundleError: the bundle cannot be used.
     """
+    from edgetl.bundle.archive import open_bundle
+
     stored = baselines.load(baseline)
+    manifest = open_bundle(bundle).manifest
+    refuse_other_classes(stored, manifest.task, manifest.labels)
     timing = Timing(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
