@@ -296,7 +296,7 @@ def gate(
     ] = 0.10,
     max_load_increase: Annotated[
         float, typer.Option(help="Allowed growth of the load time, as a share.")
-    ] = 0.25,
+    ] = 0.50,
     max_bits_increase: Annotated[
         float, typer.Option(help="Allowed growth of the mean bits that layers compute in, as a share.")
     ] = 0.0,

@@ -20,12 +20,12 @@ _SIDE = 128
 _TONES = {Verdict.PASS: "good", Verdict.FAIL: "bad", Verdict.UNSURE: "warn"}
 _COLUMNS = (
     Column(header="Check"),
+    Column(header="Result"),
     Column(header="Baseline", number=True),
     Column(header="Now", number=True),
     Column(header="Change", number=True),
     Column(header="Interval", number=True, wide_only=True, hint="of scores the lower end decides"),
     Column(header="Allowed", number=True),
-    Column(header="Result"),
 )
 
 
@@ -79,12 +79,12 @@ def _rows(report: GateReport) -> list[Row]:
         result = tag("span", check.verdict.text, css=f"tag {_TONES[check.verdict]}")
         cells = (
             check.name,
+            result if check.judged else "not judged",
             check_figure(check, check.baseline),
             check_figure(check, check.current),
             check_change(check),
             _interval(check.interval),
             check_limit(check),
-            result if check.judged else "not judged",
         )
         rows.append(Row(cells=cells))
     return rows

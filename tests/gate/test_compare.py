@@ -324,7 +324,7 @@ def test_memory_and_load_time_are_judged_by_rank() -> None:
         "Peak memory went from 90.0 MB to 120.0 MB: +33.3% (medians of 5 and 5 fresh processes, 2% and 2% apart); an "
         "increase of 10% is allowed: FAILS."
     )
-    near = held(figures(), figures(loads=loads(ms=375, spread=0.2)), trial=TRIAL)
+    near = held(figures(), figures(loads=loads(ms=450, spread=0.2)), trial=TRIAL)
     assert not_passed(near) == {"memory": Verdict.UNSURE, "load time": Verdict.UNSURE}
     assert named(near, "load time").sentence.endswith(
         "cannot tell, since the processes differ too much: repeat on a quieter machine."
