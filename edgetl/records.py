@@ -20,6 +20,8 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "ExportRecord",
+    "Flip",
+    "Flips",
     "FoldsRecord",
     "Footprint",
     "GateCheck",
@@ -457,9 +459,10 @@ class Verdict(StrEnum):
 class GateCheck:
     """One comparison with the baseline.
 
-    `change` is current less baseline for accuracy (a ratio in 0..1) and current over baseline less 1 for the rest;
-    `interval` is its 95% interval, for latency its 99% interval. `limit` is the largest change for the worse that
-    passes. `judged` is False where the figure is shown but cannot fail.
+    `change` is current less baseline for scores and shares (in 0..1) and current over baseline less 1 for the rest.
+    `interval` is its 95% interval, for latency its 99% interval, for scores the 90% one or little wider, whose lower
+    end is the bound that decides. `limit` is the largest change for the worse that passes. `judged` is False where the
+    figure is shown but cannot fail.
     """
 
     name: str
@@ -477,6 +480,30 @@ class GateCheck:
     def passed(self) -> bool:
         """Whether it surely holds, or is not judged."""
         return self.verdict is Verdict.PASS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """An image that one of the two got right: its path in the image set, its class, what was and is predicted."""
+
+    path: str
+    label: str
+    before: str
+    after: str
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was right and is wrong now."""
+        return self.before == self.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flips:
+    """`lost` images went from right to wrong, `won` from wrong to right; `images` are the first, lost before won."""
+
+    lost: int
+    won: int
+    images: tuple[Flip, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -509,7 +536,10 @@ class LatencyTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class GateReport:
-    """What the gate found, check by check; `trial` where two bundles were timed in turn."""
+    """What the gate found, check by check.
+
+    `trial` stands where two bundles were timed in turn, `flips` where there are predictions image by image.
+    """
 
     baseline: str
     current: str
@@ -517,6 +547,7 @@ class GateReport:
     checks: tuple[GateCheck, ...]
     machine: Machine
     trial: LatencyTrial | None = None
+    flips: Flips | None = None
 
     @property
     def verdict(self) -> Verdict:

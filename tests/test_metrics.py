@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -152,15 +153,48 @@ def test_exact_p_of_many_images_does_not_overflow() -> None:
     assert metrics.compare_paired(first, second).p_value == pytest.approx(0.0, abs=1e-300)
 
 
+def test_paired_interval_matches_published_values() -> None:
+    # Fagerland, Lydersen and Laake (2017), chapter 8, of Bentur et al. (2009): Tango's interval -0.517 to -0.026.
+    assert metrics.paired_interval(7, 1, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    # Without flips its ends have a closed form.
+    assert metrics.paired_interval(0, 0, 50) == pytest.approx((-3.8415 / 53.8415, 3.8415 / 53.8415), abs=1e-5)
+    assert metrics.paired_interval(5, 0, 5)[0] == -1.0
+    low, high = metrics.paired_interval(9, 2, 120)
+    assert metrics.paired_interval(2, 9, 120) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("difference", [-0.12, -0.05, 0.02])
+def test_paired_interval_is_that_of_the_score_test(difference: float) -> None:
+    """Its ends are where the score test, with the likeliest shares found numerically, is at its quantile."""
+    optimize = pytest.importorskip("scipy.optimize")
+    lost, won, images = 9, 4, 120
+
+    def unlikely(share: float) -> float:
+        rest = 1 - 2 * share - difference
+        return -(
+            lost * math.log(share)
+            + won * math.log(share + difference)
+            + (images - lost - won) * math.log(rest)
+        )
+
+    bounds = (max(0.0, -difference) + 1e-9, (1 - difference) / 2 - 1e-9)
+    share = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    deviation = math.sqrt(images * (2 * share + difference - difference**2))
+    z = (won - lost - images * difference) / deviation
+    low, high = metrics.paired_interval(lost, won, images, abs(z))
+    assert (low if z > 0 else high) == pytest.approx(difference, abs=1e-5)
+
+
 def test_paired_interval_covers_the_truth() -> None:
-    generator = np.random.default_rng(0)
-    inside = 0
-    for _ in range(300):
-        first = generator.random(200) < 0.9
-        second = np.where(generator.random(200) < 0.1, generator.random(200) < 0.5, first)
-        low, high = metrics.compare_paired(first, second).interval
-        inside += low <= -0.04 <= high
-    assert inside / 300 > 0.91
+    """Summed over all outcomes of 200 images of which 4.5% are lost and 0.5% won."""
+    multinomial = pytest.importorskip("scipy.stats").multinomial
+    covered = 0.0
+    for lost in range(26):
+        for won in range(7):
+            low, high = metrics.paired_interval(lost, won, 200)
+            if low <= -0.04 <= high:
+                covered += multinomial.pmf([lost, won, 200 - lost - won], 200, [0.045, 0.005, 0.95])
+    assert 0.94 < covered < 0.96
 
 
 def test_difference_of_independent_proportions_matches_newcombe() -> None:

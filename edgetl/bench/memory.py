@@ -39,14 +39,10 @@ def measure_fresh(
     Raises:
         EdgetlError: the process failed; carries its message.
     """
-    command = [sys.executable, "-m", "edgetl.bench.probe", str(bundle), "--batch", str(batch)]
-    command += ["--target", target]
-    command += ["--variant", variant] if variant else []
-    command += ["--threads", str(threads)] if threads else []
     found = []
     with progress.task("Loading in a fresh process", repeats) as bar:
         for _ in range(repeats):
-            found.append(_probe(command))
+            found.append(load_fresh(bundle, variant=variant, target=target, threads=threads, batch=batch))
             bar.advance()
     return Footprint(
         load_ms=statistics.median(f.load_ms for f in found),
@@ -54,6 +50,22 @@ def measure_fresh(
         peak_memory_bytes=max(f.peak_memory_bytes for f in found),
         base_memory_bytes=max(f.base_memory_bytes for f in found),
     )
+
+
+def load_fresh(
+    bundle: Path,
+    *,
+    variant: str | None = None,
+    target: str = "auto",
+    threads: int | None = None,
+    batch: int = 1,
+) -> Footprint:
+    """As `measure_fresh`, in one process."""
+    command = [sys.executable, "-m", "edgetl.bench.probe", str(bundle), "--batch", str(batch)]
+    command += ["--target", target]
+    command += ["--variant", variant] if variant else []
+    command += ["--threads", str(threads)] if threads else []
+    return _probe(command)
 
 
 def peak_memory_bytes() -> int:

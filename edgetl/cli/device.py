@@ -241,17 +241,27 @@ def baseline(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
+    target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Latency samples.")] = 200,
     require_signature: RequireSignature = None,
 ) -> None:
-    """Measure accuracy, latency and size here and keep them for `edgetl gate`."""
+    """Measure accuracy, latency, size, memory and load time here and keep them for `edgetl gate`."""
     from edgetl.cli.progress import open_progress
     from edgetl.gate.stage import make_baseline
 
     _require(require_signature, bundle)
     with open_progress() as progress:
-        made = make_baseline(bundle, data=data, variant=variant, threads=threads, progress=progress)
+        made = make_baseline(
+            bundle,
+            data=data,
+            variant=variant,
+            target=target,
+            threads=threads,
+            runs=runs,
+            progress=progress,
+        )
     made.save(output_path)
     typer.echo(f"Wrote {output_path}. Later: edgetl gate NEW_BUNDLE --baseline {output_path}", err=True)
 
@@ -267,11 +277,33 @@ def gate(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
-    max_accuracy_drop: Annotated[float, typer.Option(help="Allowed loss of top-1, in 0..1.")] = 0.01,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Allowed loss of top-1 and macro-F1, in 0..1.",
+            show_default="0.01, or the least that the images can settle",
+        ),
+    ] = None,
+    max_recall_drop: Annotated[
+        float, typer.Option(help="Allowed loss of any class's recall, in 0..1.")
+    ] = 0.10,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
     ] = 0.025,
     max_size_increase: Annotated[float, typer.Option(help="Allowed growth of the file, as a share.")] = 0.05,
+    max_memory_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the peak memory, as a share.")
+    ] = 0.10,
+    max_load_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the load time, as a share.")
+    ] = 0.50,
+    max_bits_increase: Annotated[
+        float, typer.Option(help="Allowed growth of the mean bits that layers compute in, as a share.")
+    ] = 0.0,
+    report_path: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write an HTML page with the images that flipped."),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(help="With --against: longest time for the timing; it stops when it can tell.")
     ] = 60.0,
@@ -279,12 +311,16 @@ def gate(
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
     ] = False,
+    target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Fail (exit code 1) where accuracy, latency or size got worse; exit code 3 where that cannot be told."""
+    """Fail (exit code 1) where accuracy, latency, size, memory, load time or precision got worse.
+
+    Exit code 3 where that cannot be told.
+    """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.gate.compare import Limits
@@ -296,8 +332,12 @@ def gate(
     _require(require_signature, bundle)
     limits = Limits(
         max_accuracy_drop=max_accuracy_drop,
+        max_recall_drop=max_recall_drop,
         max_latency_increase=max_latency_increase,
         max_size_increase=max_size_increase,
+        max_memory_increase=max_memory_increase,
+        max_load_increase=max_load_increase,
+        max_bits_increase=max_bits_increase,
     )
     with open_progress() as progress:
         if against is not None:
@@ -307,6 +347,7 @@ def gate(
                 limits=limits,
                 data=data,
                 variant=variant,
+                target=target,
                 threads=threads,
                 seconds=seconds,
                 progress=progress,
@@ -319,10 +360,16 @@ def gate(
                 limits=limits,
                 data=data,
                 variant=variant,
+                target=target,
                 threads=threads,
                 allow_other_machine=allow_other_machine,
                 progress=progress,
             )
+    if report_path is not None:
+        from edgetl.report.gate_page import write_page
+
+        write_page(report, report_path, data)
+        typer.echo(f"Wrote {report_path}.", err=True)
     output.emit(report, json, "gate")
     match report.verdict:
         case Verdict.PASS:

@@ -12,7 +12,7 @@ from edgetl import __version__, files
 from edgetl.errors import BaselineError
 from edgetl.records import Evaluation, Latency, Machine, from_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,31 +22,51 @@ class Accuracy:
     Attributes:
         source: `measured` here through the runtime, or taken from the bundle's `manifest` (its test split).
         images_sha256: which images; two scores are comparable only where this is equal.
-        hits: for `measured`, one character an image in order: `1` right, `0` wrong. Else empty.
+        paths: for `measured`, the images in order, relative to the image set; else empty, as the next two.
+        truth: position of each image's class in the labels.
+        predictions: position of the class that was predicted.
     """
 
     source: Literal["measured", "manifest"]
     evaluation: Evaluation
     images_sha256: str
-    hits: str = ""
+    paths: tuple[str, ...] = ()
+    truth: tuple[int, ...] = ()
+    predictions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loads:
+    """What fresh processes needed to load the bundle and run it once: a figure a process, in their order."""
+
+    load_ms: tuple[float, ...]
+    peak_memory_bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A bundle's figures at one time on one machine; `size_bytes` is the variant's model file.
+    """A bundle's figures at one time on one machine; `size_bytes` and `model_sha256` are of the variant's model file.
 
-    `latency` is the model alone, batch 1, with its raw samples.
+    `latency` is the model alone, batch 1, with its raw samples. `layers` counts the convolutions and matrix products by
+    the bits that they compute in, as text: `{"8": 48, "32": 1}`. `target` is the engine; `placement` counts nodes by
+    the ONNX Runtime provider that ran them, empty where the model runs as a whole in one place.
     """
 
     schema_version: int = SCHEMA_VERSION
     created_by: str = f"edgetl {__version__}"
     bundle: str
     bundle_sha256: str
+    task: str
     variant: str
+    model_sha256: str
     labels: tuple[str, ...]
     size_bytes: int
     accuracy: Accuracy
     latency: Latency
+    loads: Loads
+    layers: dict[str, int]
+    target: str
+    placement: dict[str, int]
     machine: Machine
 
     def save(self, path: Path) -> None:
@@ -62,7 +82,7 @@ def load(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        BaselineError: there is none, it is broken, or a newer edgetl wrote it.
+        BaselineError: there is none, it is broken, or another version of edgetl wrote it.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -79,8 +99,13 @@ def load(path: Path) -> Baseline:
         raise BaselineError(f"{path} is not a baseline: it has no schema_version.")
     if version > SCHEMA_VERSION:
         raise BaselineError(
-            f"{path} was written by a newer edgetl with schema {version}; edgetl {__version__} reads up to "
-            f"{SCHEMA_VERSION}. Upgrade edgetl, or write the baseline anew."
+            f"{path} was written by a newer edgetl with schema {version}; edgetl {__version__} reads "
+            f"schema {SCHEMA_VERSION}. Upgrade edgetl, or write the baseline anew."
+        )
+    if version < SCHEMA_VERSION:
+        raise BaselineError(
+            f"{path} was written by an older edgetl with schema {version}, which kept no predictions; this one reads "
+            f"schema {SCHEMA_VERSION}. Write it anew: edgetl baseline BUNDLE --data DATA -o {path}"
         )
     try:
         baseline = from_json(Baseline, values)
@@ -101,7 +126,14 @@ def _check(baseline: Baseline) -> None:
         raise ValueError("its latency has no samples, or one that is not above 0")
     if accuracy.evaluation.images < 1 or not 0.0 <= accuracy.evaluation.top1 <= 1.0:
         raise ValueError("its accuracy is of no images, or outside 0..1")
-    if set(accuracy.hits) - set("01") or len(accuracy.hits) not in (0, accuracy.evaluation.images):
-        raise ValueError("its hits are not one 0 or 1 an image")
+    images = accuracy.evaluation.images if accuracy.source == "measured" else 0
+    if not len(accuracy.paths) == len(accuracy.truth) == len(accuracy.predictions) == images:
+        raise ValueError("it does not hold one path, class and prediction an image")
+    classes = range(len(baseline.labels))
+    if any(index not in classes for index in (*accuracy.truth, *accuracy.predictions)):
+        raise ValueError("it holds a class that is not among its labels")
+    loads = baseline.loads
+    if not loads.load_ms or min(loads.load_ms) <= 0 or len(loads.peak_memory_bytes) != len(loads.load_ms):
+        raise ValueError("its loads are none, or not above 0")
     if baseline.size_bytes < 1:
         raise ValueError(f"its size_bytes is {baseline.size_bytes}")

@@ -13,18 +13,19 @@ import numpy as np
 from edgetl import files
 from edgetl.bench.machine import describe, usable_cores
 from edgetl.bench.scenarios import Scenario
-from edgetl.bench.stage import model_call, variant_name
+from edgetl.bench.stage import model_call
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
-from edgetl.errors import BaselineError
-from edgetl.gate.baseline import Accuracy, Baseline
+from edgetl.errors import BaselineError, DataError
+from edgetl.gate.baseline import Accuracy, Baseline, Loads
 from edgetl.gate.latency import race
+from edgetl.gate.layers import layer_bits
+from edgetl.gate.loads import measure_loads
 from edgetl.metrics import evaluate_predictions
 from edgetl.progress import SILENT, Progress
 from edgetl.records import Evaluation, Latency, LatencyTrial
 
 if TYPE_CHECKING:
-    from edgetl.bundle.manifest import Manifest, Variant
     from edgetl.runtime.session import Session
 
 
@@ -46,15 +47,17 @@ def capture(
     bundle: Path,
     *,
     variant: str | None = None,
+    target: str = "auto",
     data: Path | None = None,
     timing: Timing | None = None,
     progress: Progress = SILENT,
 ) -> Baseline:
-    """Measure a bundle: accuracy, latency (the model alone, batch 1) and size.
+    """Measure a bundle: accuracy, latency (the model alone, batch 1), size, load time, peak memory and precision.
 
     Args:
         bundle: the bundle.
         variant: its variant, the default one where unset.
+        target: the engine, as in `edgetl.load`.
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
         timing: how latency is sampled.
         progress: told of images and samples.
@@ -65,11 +68,14 @@ def capture(
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
     timing = timing or Timing()
-    with _open(bundle, variant, timing.engine_threads) as (session, call):
+    with _open(bundle, variant, target, timing.engine_threads) as (session, call):
         samples = time_calls(call, warmup=timing.warmup, runs=timing.runs, progress=progress)
-        accuracy = _accuracy(session, variant, data, progress)
+        accuracy = _accuracy(session, data, progress)
     latency = _latency(samples, timing.engine_threads, timing.warmup)
-    return _figures(bundle, session.manifest, variant, accuracy, latency)
+    [loads] = measure_loads(
+        [bundle], variant=variant, target=target, threads=timing.engine_threads, progress=progress
+    )
+    return _figures(bundle, session, accuracy, latency, loads)
 
 
 def capture_pair(
@@ -79,6 +85,7 @@ def capture_pair(
     limit: float,
     seconds: float,
     variant: str | None = None,
+    target: str = "auto",
     data: Path | None = None,
     threads: int | None = None,
     progress: Progress = SILENT,
@@ -91,49 +98,71 @@ def capture_pair(
         limit: the largest increase of the median latency that passes.
         seconds: longest time for the timing.
         variant: the variant of both, the default ones where unset.
+        target: the engine of both.
         data: as in `capture`, whose errors it raises.
         threads: threads of the engines; every usable core where unset.
         progress: told of images and of the timing.
     """
     count = threads or usable_cores()
     with ExitStack() as stack:
-        opened = [stack.enter_context(_open(path, variant, count)) for path in (reference, candidate)]
-        accuracies = [_accuracy(session, variant, data, progress) for session, _ in opened]
+        opened = [stack.enter_context(_open(path, variant, target, count)) for path in (reference, candidate)]
+        accuracies = [_accuracy(session, data, progress) for session, _ in opened]
         (_, first), (_, second) = opened
         trial = race(first, second, limit=limit, seconds=seconds, progress=progress)
+    loads = measure_loads(
+        [reference, candidate], variant=variant, target=target, threads=count, progress=progress
+    )
+    latencies = [_latency(list(ms), count, trial.warmup) for ms in (trial.baseline_ms, trial.current_ms)]
     before, now = (
-        _figures(path, session.manifest, variant, accuracy, _latency(list(samples), count, trial.warmup))
-        for path, (session, _), accuracy, samples in zip(
-            (reference, candidate), opened, accuracies, (trial.baseline_ms, trial.current_ms), strict=True
-        )
+        _figures(path, opened[at][0], accuracies[at], latencies[at], loads[at])
+        for at, path in enumerate((reference, candidate))
     )
     return before, now, trial
 
 
 @contextmanager
-def _open(bundle: Path, variant: str | None, threads: int) -> Iterator[tuple[Session, Callable[[], object]]]:
+def _open(
+    bundle: Path, variant: str | None, target: str, threads: int
+) -> Iterator[tuple[Session, Callable[[], object]]]:
     """A session, and a call of its model on one image."""
     from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
-    with load(bundle, variant=variant, threads=threads) as session:
+    with load(bundle, target=target, variant=variant, threads=threads) as session:
         yield session, model_call(session, open_bundle(bundle).golden_images(), 1)
 
 
-def _figures(
-    path: Path, manifest: Manifest, variant: str | None, accuracy: Accuracy, latency: Latency
-) -> Baseline:
-    found = _variant(manifest, variant)
+def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads) -> Baseline:
     return Baseline(
         bundle=path.name,
         bundle_sha256=files.sha256_file(path),
-        variant=found.name,
-        labels=manifest.labels,
-        size_bytes=found.size_bytes,
+        task=session.manifest.task,
+        variant=session.variant.name,
+        model_sha256=session.variant.sha256,
+        labels=session.labels,
+        size_bytes=session.variant.size_bytes,
         accuracy=accuracy,
         latency=latency,
+        loads=loads,
+        layers=layer_bits(session.bundle.read(session.variant.member)),
+        target=session.choice.target.value,
+        placement=_placement(session),
         machine=describe(),
     )
+
+
+def _placement(session: Session) -> dict[str, int]:
+    """Where the nodes run, for the engines that leave to the CPU what they lack; the others run a model as a whole."""
+    from edgetl.runtime.onnx_backend import Device, placement
+    from edgetl.runtime.targets import Target
+
+    match session.choice.target:
+        case Target.CUDA:
+            return placement(session.bundle.read(session.variant.member), Device.CUDA)
+        case Target.ORT_TENSORRT:
+            return placement(session.bundle.read(session.variant.member), Device.TENSORRT)
+        case _:
+            return {}
 
 
 def _latency(samples_ms: list[float], threads: int, warmup: int) -> Latency:
@@ -142,10 +171,10 @@ def _latency(samples_ms: list[float], threads: int, warmup: int) -> Latency:
     )
 
 
-def _accuracy(session: Session, variant: str | None, data: Path | None, progress: Progress) -> Accuracy:
+def _accuracy(session: Session, data: Path | None, progress: Progress) -> Accuracy:
     if data is not None:
         return measure_accuracy(session, data, progress=progress)
-    found = _variant(session.manifest, variant)
+    found = session.variant
     known = session.manifest.provenance.data_sha256
     for split, evaluation in (("test", found.test), ("val", found.val)):
         if evaluation is not None:
@@ -159,24 +188,35 @@ def _accuracy(session: Session, variant: str | None, data: Path | None, progress
 
 
 def measure_accuracy(session: Session, data: Path, *, progress: Progress = SILENT) -> Accuracy:
-    """Score a session on labelled images, and keep which ones were right.
+    """Score a session on labelled images, and keep what it said of each.
 
     Raises:
-        DataError: there are no images, or of a class that the bundle does not know.
+        DataError: there are no images, of a class that the bundle does not know, or none of one that it does.
         ImageError: an image cannot be read.
     """
+    from edgetl.data.sources import find
     from edgetl.runtime.evaluate import find_samples, predict_logits
 
     samples = find_samples(data, session.labels, progress=progress)
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    truth = np.array([sample.label for sample in samples], dtype=np.int64)
+    missing = [name for at, name in enumerate(session.labels) if at not in set(truth.tolist())]
+    if missing:
+        raise DataError(
+            f"{data} has no images of {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if missing[3:] else ''}, "
+            "which the bundle knows: a class without images could be lost unseen. Add images of it."
+        )
     predicted = predict_logits(session, samples, progress=progress).argmax(axis=1)
+    root = find(str(data)).root
     return Accuracy(
         source="measured",
-        evaluation=evaluate_predictions(labels, predicted, session.labels),
+        evaluation=evaluate_predictions(truth, predicted, session.labels),
         images_sha256=files.sha256_json(
             [[files.sha256_file(s.path), session.labels[s.label]] for s in samples]
         ),
-        hits="".join("1" if right else "0" for right in labels == predicted),
+        paths=tuple(s.path.relative_to(root).as_posix() for s in samples),
+        truth=tuple(truth.tolist()),
+        predictions=tuple(predicted.tolist()),
     )
 
 
@@ -184,8 +224,3 @@ def _identity(split: str, data_sha256: str, evaluation: Evaluation) -> str:
     """Which images a bundle's own score belongs to, as far as the bundle tells."""
     counts = [[score.label, score.support] for score in evaluation.classes]
     return files.sha256_json([split, data_sha256, counts])
-
-
-def _variant(manifest: Manifest, wanted: str | None) -> Variant:
-    name = variant_name(manifest, wanted)
-    return next(v for v in manifest.variants if v.name == name)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetl.errors import BaselineError, ConfigError
-from edgetl.gate.baseline import Baseline
+from edgetl.gate.accuracy import judge, judge_unpaired
+from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.gate.latency_check import check_stored, check_trial
-from edgetl.metrics import compare_paired, difference_interval
-from edgetl.records import GateCheck, GateReport, LatencyTrial, Verdict
+from edgetl.gate.loads import judge_load_time, judge_memory
+from edgetl.records import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
 
-# A drop of 0.95 to 0.94 is 0.010000000000000009 in floating point and must not exceed a limit of 0.01.
+# 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
+_CPU = "CPUExecutionProvider"
+# Flipped images that a report names, of each kind.
+_FLIPS_KEPT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,24 +25,37 @@ class Limits:
     """How much worse than the baseline passes.
 
     Attributes:
-        max_accuracy_drop: top-1 on the 0..1 scale; 0.01 is one point.
+        max_accuracy_drop: of top-1 and macro-F1 on the 0..1 scale; 0.01 is one point. Unset: one point, or the least
+            that the images can settle (`edgetl.gate.accuracy.settled_margin`).
+        max_recall_drop: of any class's recall, on the 0..1 scale.
         max_latency_increase: of the median, relative; 0.025 is 2.5%. That is half of five per cent: a bundle as fast
             as its baseline and one that is 5% slower are both as far from it as can be, so both are told soon.
         max_size_increase: of the model file, relative.
+        max_memory_increase: of the peak memory of a fresh process, relative.
+        max_load_increase: of the time to load in a fresh process, relative; wide, since few processes tell it roughly.
+        max_bits_increase: of the mean bits that convolutions and matrix products compute in, relative.
 
     Raises:
         ConfigError: with all problems at once.
     """
 
-    max_accuracy_drop: float = 0.01
+    max_accuracy_drop: float | None = None
+    max_recall_drop: float = 0.10
     max_latency_increase: float = 0.025
     max_size_increase: float = 0.05
+    max_memory_increase: float = 0.10
+    max_load_increase: float = 0.50
+    max_bits_increase: float = 0.0
 
     def __post_init__(self) -> None:
         values = {
-            "max_accuracy_drop": (self.max_accuracy_drop, 1.0),
+            "max_accuracy_drop": (self.max_accuracy_drop or 0.0, 1.0),
+            "max_recall_drop": (self.max_recall_drop, 1.0),
             "max_latency_increase": (self.max_latency_increase, float("inf")),
             "max_size_increase": (self.max_size_increase, float("inf")),
+            "max_memory_increase": (self.max_memory_increase, float("inf")),
+            "max_load_increase": (self.max_load_increase, float("inf")),
+            "max_bits_increase": (self.max_bits_increase, float("inf")),
         }
         problems = [
             f"{name} is {value}, expected a share from 0" + (f" to {top:g}." if top == 1.0 else " up.")
@@ -61,9 +77,9 @@ def compare(
 ) -> GateReport:
     """Hold a bundle's figures to a baseline.
 
-    Accuracy fails when top-1 drops by more than the limit, size when it grows by more. Latency passes when the
-    increase of the median is surely within the limit, fails when it surely exceeds it (all of its 99% interval does),
-    and is else unsure.
+    Accuracy is judged by `edgetl.gate.accuracy`, memory and load time by `edgetl.gate.loads`. Size and precision fail
+    when they grow by more than the limit. Latency passes when the increase of the median is surely within the limit,
+    fails when it surely exceeds it (all of its 99% interval does), and is else unsure.
 
     Args:
         baseline: the figures to hold to.
@@ -88,7 +104,7 @@ def compare(
             "with a bundle (--against), or show latency without judging it (--allow-other-machine)."
         )
     checks = (
-        _accuracy(baseline, current, limits.max_accuracy_drop),
+        *_accuracy(baseline, current, limits),
         check_trial(baseline.latency, current.latency, trial)
         if trial is not None
         else check_stored(
@@ -99,6 +115,16 @@ def compare(
             judged=same_machine,
         ),
         _size(baseline, current, limits.max_size_increase),
+        judge_memory(baseline.loads, current.loads, limits.max_memory_increase, same_machine=same_machine),
+        judge_load_time(
+            baseline.loads,
+            current.loads,
+            limits.max_load_increase,
+            same_machine=same_machine,
+            interleaved=trial is not None,
+        ),
+        _precision(baseline, current, limits.max_bits_increase),
+        *_placement(baseline, current),
     )
     return GateReport(
         baseline=baseline.bundle,
@@ -107,7 +133,25 @@ def compare(
         checks=checks,
         machine=current.machine,
         trial=trial,
+        flips=_flips(baseline.accuracy, current.accuracy, current.labels),
     )
+
+
+def refuse_other_classes(baseline: Baseline, task: str, labels: tuple[str, ...]) -> None:
+    """What a bundle's manifest alone tells, so that nothing is measured in vain.
+
+    Raises:
+        BaselineError: the task or the classes are not the baseline's.
+    """
+    if baseline.task != task:
+        raise BaselineError(
+            f"The baseline is of the task {baseline.task}, the bundle of {task}: they cannot be compared."
+        )
+    if baseline.labels != labels:
+        gone = sorted(set(baseline.labels) - set(labels))
+        new = sorted(set(labels) - set(baseline.labels))
+        what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
+        raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
 
 
 def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
@@ -116,11 +160,7 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
     Raises:
         BaselineError: naming the first difference.
     """
-    if baseline.labels != current.labels:
-        gone = sorted(set(baseline.labels) - set(current.labels))
-        new = sorted(set(current.labels) - set(baseline.labels))
-        what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
-        raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
+    refuse_other_classes(baseline, current.task, current.labels)
     before, now = baseline.accuracy, current.accuracy
     if before.source != now.source:
         data = {"measured": "on an image set", "manifest": "as written in the bundle"}
@@ -130,8 +170,13 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
         )
     if before.images_sha256 != now.images_sha256:
         raise BaselineError(
-            f"The baseline's accuracy was measured on other images ({before.evaluation.images}; now "
-            f"{now.evaluation.images}). Give the same image set, or write the baseline anew."
+            f"The baseline's accuracy was measured on other images: {_other_images(before, now)}. "
+            "Give the same image set, or write the baseline anew."
+        )
+    if baseline.target != current.target:
+        raise BaselineError(
+            f"The baseline was measured on the target {baseline.target}, this on {current.target}. Name the same one "
+            "(--target), or write the baseline anew."
         )
     for name in ("scenario", "batch", "threads"):
         was, is_now = getattr(baseline.latency, name), getattr(current.latency, name)
@@ -141,39 +186,44 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
             )
 
 
-def _accuracy(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
+def _other_images(before: Accuracy, now: Accuracy) -> str:
+    gone, new = sorted(set(before.paths) - set(now.paths)), sorted(set(now.paths) - set(before.paths))
+    if gone or new:
+        return f"missing {_some(gone)}, new {_some(new)}"
+    if before.paths:
+        return "the same names with another content or class"
+    return f"{before.evaluation.images} by another data hash; now {now.evaluation.images}"
+
+
+def _accuracy(baseline: Baseline, current: Baseline, limits: Limits) -> tuple[GateCheck, ...]:
     before, now = baseline.accuracy, current.accuracy
-    change, p_value = now.evaluation.top1 - before.evaluation.top1, None
-    if before.hits and now.hits:
-        paired = compare_paired(_hits(before.hits), _hits(now.hits))
-        interval, p_value = paired.interval, paired.p_value
-    else:
-        interval = difference_interval(
-            (before.evaluation.top1, before.evaluation.top1_interval),
-            (now.evaluation.top1, now.evaluation.top1_interval),
+    same_model = baseline.model_sha256 == current.model_sha256
+    if not now.predictions:
+        margin = limits.max_accuracy_drop
+        return (judge_unpaired(before.evaluation, now.evaluation, margin=margin, same_model=same_model),)
+    return judge(
+        np.array(now.truth),
+        np.array(before.predictions),
+        np.array(now.predictions),
+        current.labels,
+        margin=limits.max_accuracy_drop,
+        max_recall_drop=limits.max_recall_drop,
+        same_model=same_model,
+    )
+
+
+def _flips(before: Accuracy, now: Accuracy, labels: tuple[str, ...]) -> Flips | None:
+    if not now.predictions:
+        return None
+    found = [
+        Flip(path=path, label=labels[truth], before=labels[was], after=labels[is_now])
+        for path, truth, was, is_now in zip(
+            now.paths, now.truth, before.predictions, now.predictions, strict=True
         )
-    passed = -change <= limit + _ROUNDING
-    sure = f"95% interval {_points(interval[0])} to {_points(interval[1])}"
-    if p_value is not None:
-        sure += f", McNemar p = {p_value:.2g}"
-    sentence = (
-        f"Top-1 went from {before.evaluation.top1:.1%} to {now.evaluation.top1:.1%} on "
-        f"{now.evaluation.images} images: "
-        f"{_points(change)} points ({sure}); "
-        + _verdict(passed, f"a drop of {100 * limit:.3g} point" + ("" if limit == 0.01 else "s"))
-    )
-    return GateCheck(
-        name="accuracy",
-        unit="top-1",
-        baseline=before.evaluation.top1,
-        current=now.evaluation.top1,
-        change=change,
-        interval=interval,
-        limit=limit,
-        judged=True,
-        verdict=Verdict.PASS if passed else Verdict.FAIL,
-        sentence=sentence,
-    )
+        if (was == truth) != (is_now == truth)
+    ]
+    lost, won = [flip for flip in found if flip.lost], [flip for flip in found if not flip.lost]
+    return Flips(lost=len(lost), won=len(won), images=(*lost[:_FLIPS_KEPT], *won[:_FLIPS_KEPT]))
 
 
 def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
@@ -197,16 +247,72 @@ def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
     )
 
 
+def _precision(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
+    """A layer that fell back to wider arithmetic (INT8 to float) is seen here, whatever it costs on this machine."""
+    before, now = (_mean_bits(figures.layers) for figures in (baseline, current))
+    change = now / before - 1
+    passed = change <= limit + _ROUNDING
+    sentence = (
+        f"Convolutions and matrix products compute in {_widths(current.layers)}, before in "
+        f"{_widths(baseline.layers)} (by the model's graph); "
+        + _verdict(passed, f"an increase of the mean by {100 * limit:.3g}%")
+    )
+    return GateCheck(
+        name="precision",
+        unit="bits",
+        baseline=before,
+        current=now,
+        change=change,
+        interval=None,
+        limit=limit,
+        judged=True,
+        verdict=Verdict.PASS if passed else Verdict.FAIL,
+        sentence=sentence,
+    )
+
+
+def _placement(baseline: Baseline, current: Baseline) -> tuple[GateCheck, ...]:
+    """Nodes that an accelerator leaves to the CPU, where the engine has both."""
+    if not current.placement or not baseline.placement:
+        return ()
+    before, now = (_share_on_cpu(figures.placement) for figures in (baseline, current))
+    passed = now <= before + _ROUNDING
+    off = [figures.placement.get(_CPU, 0) for figures in (baseline, current)]
+    sentence = (
+        f"{off[1]} of {sum(current.placement.values())} nodes run off the accelerator, before {off[0]} of "
+        f"{sum(baseline.placement.values())}; " + _verdict(passed, "no larger share")
+    )
+    return (
+        GateCheck(
+            name="off accelerator",
+            unit="share",
+            baseline=before,
+            current=now,
+            change=now - before,
+            interval=None,
+            limit=0.0,
+            judged=True,
+            verdict=Verdict.PASS if passed else Verdict.FAIL,
+            sentence=sentence,
+        ),
+    )
+
+
+def _share_on_cpu(placement: dict[str, int]) -> float:
+    return placement.get(_CPU, 0) / sum(placement.values())
+
+
+def _mean_bits(layers: dict[str, int]) -> float:
+    counted = sum(layers.values())
+    return sum(int(bits) * number for bits, number in layers.items()) / counted if counted else 32.0
+
+
+def _widths(layers: dict[str, int]) -> str:
+    return ", ".join(f"{bits} bits ({number})" for bits, number in layers.items()) or "unknown arithmetic"
+
+
 def _verdict(passed: bool, allowed: str) -> str:
     return f"{allowed} is allowed: {'passes' if passed else 'FAILS'}."
-
-
-def _hits(text: str) -> NDArray[np.bool_]:
-    return np.array([letter == "1" for letter in text], dtype=np.bool_)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
 
 
 def _percent(share: float) -> str:

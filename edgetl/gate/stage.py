@@ -7,7 +7,7 @@ from pathlib import Path
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
 from edgetl.gate.capture import Timing, capture, capture_pair
-from edgetl.gate.compare import Limits, compare
+from edgetl.gate.compare import Limits, compare, refuse_other_classes
 from edgetl.gate.latency import SECONDS
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
@@ -18,6 +18,7 @@ def make_baseline(
     *,
     data: Path | None = None,
     variant: str | None = None,
+    target: str = "auto",
     threads: int | None = None,
     warmup: int = 20,
     runs: int = 200,
@@ -29,6 +30,7 @@ def make_baseline(
         bundle: the bundle.
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
         variant: its variant, the default one where unset.
+        target: the engine, as in `edgetl.load`.
         threads: threads of the engine; every usable core where unset.
         warmup: calls before the first latency sample.
         runs: latency samples.
@@ -40,7 +42,7 @@ def make_baseline(
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
     timing = Timing(threads=threads, warmup=warmup, runs=runs)
-    return capture(bundle, variant=variant, data=data, timing=timing, progress=progress)
+    return capture(bundle, variant=variant, target=target, data=data, timing=timing, progress=progress)
 
 
 def gate_baseline(
@@ -50,6 +52,7 @@ def gate_baseline(
     limits: Limits | None = None,
     data: Path | None = None,
     variant: str | None = None,
+    target: str = "auto",
     threads: int | None = None,
     spread: float | None = None,
     allow_other_machine: bool = False,
@@ -68,11 +71,15 @@ def gate_baseline(
         BaselineError: the baseline is missing or broken, or not comparable. Never a pass.
         BundleError: the bundle cannot be used.
     """
+    from edgetl.bundle.archive import open_bundle
+
     stored = baselines.load(baseline)
+    manifest = open_bundle(bundle).manifest
+    refuse_other_classes(stored, manifest.task, manifest.labels)
     timing = Timing(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
-    current = capture(bundle, variant=variant, data=data, timing=timing, progress=progress)
+    current = capture(bundle, variant=variant, target=target, data=data, timing=timing, progress=progress)
     return compare(stored, current, limits, spread=spread, allow_other_machine=allow_other_machine)
 
 
@@ -83,6 +90,7 @@ def gate_against(
     limits: Limits | None = None,
     data: Path | None = None,
     variant: str | None = None,
+    target: str = "auto",
     threads: int | None = None,
     seconds: float = SECONDS,
     progress: Progress = SILENT,
@@ -97,6 +105,7 @@ def gate_against(
         limits: what passes; the defaults where unset.
         data: labelled images to measure accuracy on.
         variant: the variant of both.
+        target: the engine of both.
         threads: threads of the engines.
         seconds: longest time for the timing, which stops as soon as it is decided; then latency is unsure.
         progress: told of images and of the timing.
@@ -108,6 +117,7 @@ def gate_against(
         limit=limits.max_latency_increase,
         seconds=seconds,
         variant=variant,
+        target=target,
         data=data,
         threads=threads,
         progress=progress,

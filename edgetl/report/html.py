@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from edgetl.report import units
@@ -25,12 +26,16 @@ def render(report: RunReport) -> str:
         tag("main", _cards(report, head), _verdict(report), _warnings(report), *(_part(p) for p in parts)),
         _footer(report),
     ]
-    title = escape(f"{report.name}: edgetl report")
+    return document(f"{report.name}: edgetl report", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of the parts of `body`, under its title and style sheet."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )

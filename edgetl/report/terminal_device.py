@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgetl.runtime.inputs import ImageResult
 
 _LABELS_SHOWN = 12
+_FLIPS_SHOWN = 8
 
 
 def bundle(console: Console, manifest: Manifest) -> None:
@@ -160,14 +161,15 @@ def gate(console: Console, report: GateReport) -> None:
     for check in report.checks:
         result = check.verdict.text if check.judged else "not judged"
         tone: Tone = "bad" if check.judged and check.verdict is Verdict.FAIL else "plain"
-        before, now = _figure(check, check.baseline), _figure(check, check.current)
-        cells = (check.name, before, now, _signed(check, check.change), _limit(check), result)
+        before, now = check_figure(check, check.baseline), check_figure(check, check.current)
+        cells = (check.name, before, now, check_change(check), check_limit(check), result)
         lines.append(Line(cells=cells, tone=tone))
     table(
         console, heads, lines, title=f"{report.current} (variant {report.variant}) against {report.baseline}"
     )
     for sentence in report.sentences():
         say(console, f"- {sentence}")
+    _flips(console, report)
     names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is report.verdict)
     match report.verdict:
         case Verdict.PASS:
@@ -178,6 +180,26 @@ def gate(console: Console, report: GateReport) -> None:
             say(console, f"Gate cannot tell: {names}.", "strong")
         case _:
             assert_never(report.verdict)
+
+
+def _flips(console: Console, report: GateReport) -> None:
+    """The first images that flipped; the page of `--report` shows more of them."""
+    if report.flips is None or not report.flips.images:
+        return
+    flips = report.flips
+    lost = [flip for flip in flips.images if flip.lost]
+    won = [flip for flip in flips.images if not flip.lost]
+    shown = [*lost[:_FLIPS_SHOWN], *won[: max(0, _FLIPS_SHOWN - len(lost))]]
+    console.print()
+    table(
+        console,
+        text("flipped image", "class", "before", "now"),
+        [
+            Line(cells=(flip.path, flip.label, flip.before, flip.after), tone="bad" if flip.lost else "plain")
+            for flip in shown
+        ],
+        title=f"{flips.lost} right to wrong, {flips.won} wrong to right; {len(shown)} of them:",
+    )
 
 
 def doctor(console: Console, checkup: Checkup) -> None:
@@ -256,9 +278,13 @@ def _times(latency: Latency) -> tuple[str, str, str]:
     )
 
 
-def _figure(check: GateCheck, value: float) -> str:
+_SCORES = ("top-1", "macro-F1", "recall", "share")
+
+
+def check_figure(check: GateCheck, value: float) -> str:
+    """One of a check's figures in its unit."""
     match check.unit:
-        case "top-1":
+        case "top-1" | "macro-F1" | "recall" | "share":
             return units.percent(value)
         case "ms":
             return units.milliseconds(value)
@@ -268,11 +294,13 @@ def _figure(check: GateCheck, value: float) -> str:
             return f"{units.significant(value)} {unit}"
 
 
-def _signed(check: GateCheck, value: float) -> str:
-    return units.points(100 * value) if check.unit == "top-1" else f"{100 * value:+.1f}%"
+def check_change(check: GateCheck) -> str:
+    """A check's change with its sign: points of a score, per cent of what else."""
+    return units.points(100 * check.change) if check.unit in _SCORES else f"{100 * check.change:+.1f}%"
 
 
-def _limit(check: GateCheck) -> str:
+def check_limit(check: GateCheck) -> str:
+    """The change for the worse that a check allows; a dash where it is not judged."""
     if not check.judged:
         return "-"
-    return f"{-100 * check.limit:.1f} points" if check.unit == "top-1" else f"+{100 * check.limit:.1f}%"
+    return units.points(-100 * check.limit) if check.unit in _SCORES else f"+{100 * check.limit:.1f}%"

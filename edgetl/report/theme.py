@@ -93,6 +93,21 @@ summary{cursor:pointer;font-size:14px;color:var(--accent);padding:4px 0}
 footer{color:var(--faint);font-size:12.5px;padding-bottom:36px}
 """
 
+_FLIPS = """
+.flips{list-style:none;display:grid;grid-template-columns:repeat(auto-fill,minmax(128px,1fr));gap:14px;margin:10px 0 0;padding:0}
+.flips li{font-size:12.5px;min-width:0;break-inside:avoid}
+.flips img,.flips .none{display:block;width:100%;aspect-ratio:1;object-fit:contain;background:var(--grid);border-radius:8px;border:1px solid var(--rule)}
+.flips .none{display:grid;place-items:center;color:var(--faint)}
+.flips .path{display:block;color:var(--faint);font-size:11px;overflow-wrap:anywhere}
+.flips .right{color:var(--good);font-weight:600}
+.flips .wrong{color:var(--bad);font-weight:600}
+.says{padding-left:20px;margin:12px 0 0;font-size:14px}
+.says li{margin:0 0 6px}
+main>.verdict:first-child{margin-top:20px}
+.verdict.warn{border-left-color:var(--warn)}
+.pill.warn{color:var(--warn);background:var(--warn-bg)}
+"""
+
 _CHARTS = """
 figure{margin:10px 0 0}
 figcaption{font-size:12.5px;color:var(--soft);margin-top:6px;max-width:108ch}
@@ -183,6 +198,7 @@ STYLE = (
     f":root{{{_LIGHT}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{_DARK}}}}}\n"
     + _PAGE
     + _TABLES
+    + _FLIPS
     + _CHARTS
     + _SMALL
     + _PRINT

@@ -226,8 +226,10 @@ def test_a_gate_passes_against_itself_and_fails_with_a_table(run_dir: Path, tmp_
     stored = json.loads(kept.read_text())
     stored["size_bytes"] //= 2
     kept.write_text(json.dumps(stored))
-    failed = edgetl("gate", bundle, "--baseline", kept, *wide)
+    page = tmp_path / "gate.html"
+    failed = edgetl("gate", bundle, "--baseline", kept, *wide, "--report", page)
     assert failed.returncode == 1
+    assert "Worse than allowed: size." in page.read_text(encoding="utf-8")
     assert "size" in failed.stdout
     assert "+100" in failed.stdout
 
@@ -237,7 +239,7 @@ def test_a_gate_that_cannot_tell_has_its_own_exit_code(run_dir: Path) -> None:
     unsure = edgetl("gate", bundle, "--against", bundle, "--seconds", "0.05")
     assert unsure.returncode == 3, unsure.stdout + unsure.stderr
     assert "CANNOT TELL" in unsure.stdout
-    assert "Gate cannot tell: latency." in unsure.stdout
+    assert "Gate cannot tell: latency" in unsure.stdout
     told = edgetl("gate", bundle, "--against", bundle, "--seconds", "0.05", "--json")
     assert told.returncode == 3
     report = json.loads(told.stdout)
@@ -254,6 +256,13 @@ def test_a_gate_without_a_baseline_is_an_error_not_a_pass(run_dir: Path, tmp_pat
     neither = edgetl("gate", run_dir / "tiny.edgetl")
     assert neither.returncode == 2
     assert "--against" in neither.stderr
+
+
+def test_a_baseline_of_no_runs_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    none = edgetl("baseline", run_dir / "tiny.edgetl", "--runs", "0", "-o", tmp_path / "none.json")
+    assert none.returncode == 2
+    assert "greater than or equal to 1" in none.stderr
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_run_fails_the_gate_where_the_floor_is_not_met(

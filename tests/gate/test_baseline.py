@@ -40,13 +40,21 @@ def _altered(path: Path, **changes: object) -> Path:
     ("content", "message"),
     [
         (b"", "is not a baseline: it is not JSON"),
-        (b'{"schema_version": 1, "bun', "is not a baseline: it is not JSON"),
+        (b'{"schema_version": 2, "bun', "is not a baseline: it is not JSON"),
         (b"\xff\xfe\x00", "is not a baseline: it is not JSON"),
         (b"[1, 2]", "is not a baseline: it has no schema_version"),
         (b"{}", "is not a baseline: it has no schema_version"),
         (b'{"schema_version": true}', "is not a baseline: it has no schema_version"),
-        (b'{"schema_version": 1}', "is a broken baseline: Baseline.bundle is missing"),
-        (b'{"schema_version": 99}', r"was written by a newer edgetl with schema 99; edgetl .* reads up to 1"),
+        (b'{"schema_version": 2}', "is a broken baseline: Baseline.bundle is missing"),
+        (
+            b'{"schema_version": 99}',
+            r"was written by a newer edgetl with schema 99; edgetl .* reads schema 2",
+        ),
+        (
+            b'{"schema_version": 1}',
+            r"was written by an older edgetl with schema 1, which kept no predictions; this one reads schema 2. Write "
+            r"it anew: edgetl baseline BUNDLE --data DATA -o .*baseline.json$",
+        ),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -64,7 +72,14 @@ def test_values_that_cannot_be_are_refused(tmp_path: Path) -> None:
         "Baseline.size_bytes is 'big', expected int": {"size_bytes": "big"},
         "its latency has no samples": {"latency": {**whole["latency"], "samples_ms": []}},
         "one that is not above 0": {"latency": {**whole["latency"], "samples_ms": [0.0, -1.0]}},
-        "hits are not one 0 or 1 an image": {"accuracy": {**whole["accuracy"], "hits": "101"}},
+        "one path, class and prediction an image": {"accuracy": {**whole["accuracy"], "truth": [0, 1]}},
+        "a class that is not among its labels": {
+            "accuracy": {**whole["accuracy"], "predictions": [2] * len(whole["accuracy"]["truth"])}
+        },
+        "its accuracy is of no images": {
+            "accuracy": {**whole["accuracy"], "evaluation": {**whole["accuracy"]["evaluation"], "images": 0}}
+        },
+        "its loads are none": {"loads": {"load_ms": [], "peak_memory_bytes": []}},
     }
     for message, change in cases.items():
         with pytest.raises(BaselineError, match=message):

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgetl.errors import BaselineError, BundleError, DataError
+from edgetl.errors import BaselineError, BundleError, ConfigError, DataError
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
-from edgetl.records import GateReport, from_json, to_json
+from edgetl.records import Footprint, GateReport, from_json, to_json
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
 
 CONFUSED = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_loads() -> Iterator[None]:
+    """Fresh processes take a while; `test_loads.py` starts real ones."""
+    footprint = Footprint(
+        load_ms=300.0, first_ms=5.0, peak_memory_bytes=90_000_000, base_memory_bytes=60_000_000
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgetl.gate.loads.load_fresh", lambda *_, **__: footprint)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +66,9 @@ def test_accuracy_is_measured_on_the_test_split_of_a_folder(home: Path) -> None:
     assert made.accuracy.source == "measured"
     assert made.accuracy.evaluation.images == 12
     # Classes are read in the order of their paths: blue, green, red.
-    assert made.accuracy.hits == "000000001111"
+    assert made.accuracy.truth == (2,) * 4 + (1,) * 4 + (0,) * 4
+    assert made.accuracy.predictions == (1,) * 4 + (2,) * 4 + (0,) * 4
+    assert made.accuracy.paths[:2] == ("test/blue/0.png", "test/blue/1.png")
     assert made.accuracy.evaluation.confusion == ((4, 0, 0), (0, 0, 4), (0, 4, 0))
 
 
@@ -70,7 +84,7 @@ def test_the_same_bundle_passes(home: Path) -> None:
 
 def test_a_slow_bundle_fails_on_latency_and_size_beside_the_good_one(home: Path) -> None:
     report = gate_against(home / "slow.edgetl", home / "good.edgetl", threads=1, seconds=30)
-    assert _passed(report) == {"accuracy": True, "latency": False, "size": False}
+    assert {name for name, passed in _passed(report).items() if not passed} == {"latency", "size"}
     assert "rounds in turn" in report.checks[1].sentence
     assert report.checks[1].change > 0.5
     assert report.trial is not None
@@ -98,8 +112,19 @@ def test_lost_accuracy_fails_on_measured_images(home: Path) -> None:
     )
     assert not report.passed
     [accuracy, *_] = report.checks
-    assert accuracy.sentence.startswith("Top-1 went from 100.0% to 33.3% on 12 images: -66.7 points")
-    assert "McNemar p = 0.0078" in accuracy.sentence
+    assert accuracy.sentence == (
+        "Top-1 went from 100.0% to 33.3% on 12 images (8 right to wrong, 0 wrong to right): -66.7 points, exact "
+        "McNemar p = 0.0039; a drop of 21.5 points is allowed, the least that so many images can settle: FAILS."
+    )
+    assert report.flips is not None
+    assert (report.flips.lost, report.flips.won) == (8, 0)
+    first = report.flips.images[0]
+    assert (first.path, first.label, first.before, first.after) == (
+        "test/blue/0.png",
+        "blue",
+        "blue",
+        "green",
+    )
 
 
 def test_no_baseline_is_never_a_pass(home: Path) -> None:
@@ -147,3 +172,36 @@ def test_images_of_a_flat_folder_are_all_taken(home: Path) -> None:
 def test_a_missing_bundle_is_an_error(home: Path) -> None:
     with pytest.raises(BundleError):
         gate_baseline(home / "missing.edgetl", home / "baseline.json")
+
+
+def test_images_without_a_class_of_the_bundle_are_refused(home: Path, tmp_path: Path) -> None:
+    for label in ("red", "green"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "0.png").write_bytes(colour_png(LABELS.index(label)))
+    with pytest.raises(DataError) as caught:
+        make_baseline(home / "good.edgetl", threads=1, runs=3, data=tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} has no images of blue, which the bundle knows: a class without images could be lost unseen. Add "
+        "images of it."
+    )
+
+
+def test_an_image_that_was_altered_is_not_the_same_set(home: Path, tmp_path: Path) -> None:
+    for at, label in enumerate(LABELS):
+        for number in range(4):
+            path = tmp_path / "photos" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(colour_png(at, noise=10 * number + at))
+    kept = tmp_path / "kept.json"
+    make_baseline(home / "good.edgetl", threads=1, runs=3, data=tmp_path / "photos").save(kept)
+    (tmp_path / "photos" / "red" / "2.png").write_bytes(colour_png(0, noise=99))
+    with pytest.raises(BaselineError, match="on other images: the same names with another content or class"):
+        gate_baseline(home / "good.edgetl", kept, data=tmp_path / "photos")
+    (tmp_path / "photos" / "red" / "2.png").unlink()
+    with pytest.raises(BaselineError, match=r"on other images: missing red/2.png, new none"):
+        gate_baseline(home / "good.edgetl", kept, data=tmp_path / "photos")
+
+
+def test_no_runs_are_refused(home: Path) -> None:
+    with pytest.raises(ConfigError, match="Timing needs a call and a run: got 1 calls, 0 runs"):
+        make_baseline(home / "good.edgetl", threads=1, runs=0)

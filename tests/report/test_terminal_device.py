@@ -4,7 +4,7 @@ from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
 from edgetl.bundle.signature import KeyPair, Signed
 from edgetl.preprocess import Interpolation, PreprocessSpec, Resize
-from edgetl.records import BenchRecord, EngineRecord, Footprint, GateCheck, GateReport, Verdict
+from edgetl.records import BenchRecord, EngineRecord, Flip, Flips, Footprint, GateCheck, GateReport, Verdict
 from edgetl.report import terminal_device
 from edgetl.runtime.doctor import Checkup, Package, Part
 from edgetl.runtime.inputs import ImageResult
@@ -269,6 +269,17 @@ def test_gate_that_cannot_tell(report):
     assert told.endswith(
         "- It needs longer.\n- Top-1 fell.\n- Size is the same.\nGate cannot tell: latency.\n"
     )
+
+
+def test_gate_lists_the_first_images_that_flipped_lost_ones_first(report):
+    lost = tuple(Flip(path=f"test/a/{i}.jpg", label="a", before="a", after="b") for i in range(7))
+    won = tuple(Flip(path=f"test/b/{i}.jpg", label="b", before="a", after="b") for i in range(3))
+    flips = Flips(lost=7, won=3, images=(*lost, *won))
+    told = shown(
+        terminal_device.gate, dataclasses.replace(gate_report(report, passed=True), flips=flips), width=80
+    )
+    assert "7 right to wrong, 3 wrong to right; 8 of them:\n" in told
+    assert "test/a/6.jpg   a      a       b\ntest/b/0.jpg   b      a       b\n\nGate passed.\n" in told
 
 
 def test_doctor():

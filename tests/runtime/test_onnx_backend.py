@@ -14,7 +14,7 @@ import pytest
 from edgetl.errors import MissingDependencyError, ModelError, TensorError
 from edgetl.runtime import onnx_backend
 from edgetl.runtime.backend import Backend, TensorSpec
-from edgetl.runtime.onnx_backend import Device, OnnxBackend, usable_cores
+from edgetl.runtime.onnx_backend import Device, OnnxBackend, placement, usable_cores
 from tests.onnx_models import classifier
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
@@ -225,3 +225,23 @@ def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_placement_counts_the_nodes_that_ran_by_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [(provider, nodes)] = placement(classifier(), Device.CPU).items()
+    # Five in the graph; ONNX Runtime fuses some and adds others that change the layout.
+    assert provider == "CPUExecutionProvider"
+    assert 3 <= nodes <= 7
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load the model"):
+        placement(b"no model", Device.CPU)
+
+
+def test_placement_on_a_device_that_is_not_there_says_what_to_do() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime offers CUDA")
+    with pytest.raises(MissingDependencyError, match="ONNX Runtime on cuda"):
+        placement(classifier(), Device.CUDA)
