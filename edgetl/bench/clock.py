@@ -16,7 +16,7 @@ def overhead_ns(clock: Clock) -> float:
 
 
 def less_overhead(samples_ms: Sequence[float], overhead: float) -> list[float]:
-    """Samples without the timer's own nanoseconds, 0 at least. A negative sample stays, for the statistics to refuse."""
+    """Samples without the timer's own nanoseconds, 0 at least; a negative one stays, for the statistics to refuse."""
     return [s if s < 0 else max(s - overhead / 1e6, 0.0) for s in samples_ms]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgetl.bench.changes import level_shifts
 from edgetl.bench.sensors import Reading, text
 from edgetl.records import Conditions
+from edgetl.runtime.targets import Target
 
 _BUSY_SHARE = 0.25
 _BUSY_SHOWN = 3
@@ -20,7 +21,16 @@ _SWAP_SHARE = 0.05
 _STEAL_SHARE = 0.01
 # NTP slews by half a millisecond a second at most; what is beyond was set by a jump, or is a sleeping machine.
 _JUMP_S, _SLEW_SHARE = 0.05, 1e-3
-_ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+_PACKAGES = {
+    # Either package of ONNX Runtime runs on the CPU; only one of them is there.
+    Target.AUTO: ("onnxruntime", "onnxruntime-gpu"),
+    Target.CPU: ("onnxruntime", "onnxruntime-gpu"),
+    Target.CUDA: ("onnxruntime-gpu",),
+    Target.ORT_TENSORRT: ("onnxruntime-gpu",),
+    Target.OPENVINO: ("openvino",),
+    Target.TENSORRT: ("tensorrt",),
+    Target.TENSORRT_RTX: ("tensorrt-rtx",),
+}
 
 
 def unfit(root: Path = Path("/"), *, sleep: Callable[[float], None] = time.sleep) -> tuple[str, ...]:
@@ -39,7 +49,9 @@ def unfit(root: Path = Path("/"), *, sleep: Callable[[float], None] = time.sleep
     )
 
 
-def between(before: Reading, after: Reading) -> tuple[Conditions, tuple[str, ...]]:
+def between(
+    before: Reading, after: Reading, target: Target = Target.CPU
+) -> tuple[Conditions, tuple[str, ...]]:
     """What the machine did between two readings, and warnings where figures of that time are in doubt."""
     seconds = after.monotonic_s - before.monotonic_s
     joules = {
@@ -62,7 +74,7 @@ def between(before: Reading, after: Reading) -> tuple[Conditions, tuple[str, ...
     )
     conditions = Conditions(
         seconds=seconds,
-        versions=versions(after.driver),
+        versions=versions(target, after.driver),
         clock_mhz=clocks,
         throttle_events=events,
         temperature_c=after.temperature_c,
@@ -89,10 +101,10 @@ def shifted(samples_ms: Sequence[float]) -> tuple[str, ...]:
     )
 
 
-def versions(driver: str = "") -> dict[str, str]:
-    """Versions of what computes: the engines that are installed, numpy, and the GPU's driver where there is one."""
+def versions(target: Target, driver: str = "") -> dict[str, str]:
+    """Versions of what computes: numpy, the engine's package, and the GPU's driver where there is one."""
     found = {}
-    for name in ("numpy", *_ENGINES):
+    for name in ("numpy", *_PACKAGES[target]):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

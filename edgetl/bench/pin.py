@@ -6,15 +6,21 @@ this works for any engine that keeps its threads, and what holds is read back fr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgetl.errors import ConfigError
+from edgetl.errors import ConfigError, MissingDependencyError
+from edgetl.runtime.onnx_backend import import_engine
 
 _TASKS = Path("/proc/self/task")
+# Python's own threads are not the engine's, and those that end just now are still listed for a moment.
+_END_S = 0.05
 
 
 class Pin:
@@ -24,14 +30,16 @@ class Pin:
         self._cores, self._before = tuple(cores), _threads()
 
     def spread(self) -> tuple[int, ...]:
-        """Give the caller the first core and each thread that started since the next one, round and round.
+        """Give the caller the first core and each thread of the engine that started since the next, round and round.
 
         Returns:
             The core of the caller, then that of each thread, as the system tells; empty without cores.
         """
         if not self._cores:
             return ()
-        started = sorted(_threads() - self._before)
+        time.sleep(_END_S)
+        ours = {thread.native_id for thread in threading.enumerate()}
+        started = sorted(_threads() - self._before - ours)
         for place, thread in enumerate([0, *started]):
             _move(thread, {self._cores[place % len(self._cores)]})
         held = [os.sched_getaffinity(thread) for thread in [0, *started] if thread in {0, *_threads()}]
@@ -56,6 +64,8 @@ def pinned(cores: Sequence[int]) -> Iterator[Pin]:
             f"--pin: core {', '.join(map(str, missing))} is not among those that this process may use "
             f"({', '.join(map(str, sorted(allowed)))})."
         )
+    with contextlib.suppress(MissingDependencyError):
+        import_engine()  # It keeps an idle thread of its own from then on, which is none of the model's.
     os.sched_setaffinity(0, set(cores))
     try:
         yield Pin(cores)

@@ -51,11 +51,13 @@ def profile(model: bytes, images: NDArray[Any], *, device: Device, threads: int)
         device: where it runs.
         threads: threads of the engine.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        with OnnxBackend(model, threads=threads, device=device, profile=Path(folder)) as backend:
-            for _ in range(_SETTLE + _CALLS):
-                backend.run(images)
-            events = json.loads(backend.end_profile().read_text(encoding="utf-8"))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        OnnxBackend(model, threads=threads, device=device, profile=Path(folder)) as backend,
+    ):
+        for _ in range(_SETTLE + _CALLS):
+            backend.run(images)
+        events = json.loads(backend.end_profile().read_text(encoding="utf-8"))
     return summarise_events(events, settle=_SETTLE)
 
 

@@ -87,7 +87,7 @@ def run(
         profiled: also ask the engine's profiler for the time of each layer.
         with_loadgen: also run the scenario under MLCommons' load generator.
         out: a folder for `bench.json`, not written where unset.
-        progress: told of the samples, seldom, and of warnings.
+        progress: told of the samples, seldom.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -102,8 +102,6 @@ def run(
     opened = open_bundle(inputs.bundle)
     images = opened.golden_images()
     warnings = list(conditions.unfit())
-    for warning in warnings:
-        progress.warning(warning)
     by_loadgen: LoadgenRecord | None = None
     layers: Profile | None = None
     with (
@@ -123,7 +121,7 @@ def run(
         call = model_call(session, images, config.images_per_call)
         before = sensors.read()
         result = measure(call, config, progress=progress)
-        seen, doubts = conditions.between(before, sensors.read())
+        seen, doubts = conditions.between(before, sensors.read(), target)
         end_to_end = (
             measure_end_to_end(session, images, config, result.overhead_ns, progress)
             if config.end_to_end
@@ -139,8 +137,6 @@ def run(
     found = [*_unsteady(result), *doubts]
     if config.scenario is not Scenario.SERVER:  # Its queue makes levels of its own.
         found += conditions.shifted(result.latency.samples_ms)
-    for warning in found:
-        progress.warning(warning)
     record = BenchRecord(
         bundle=inputs.bundle.name,
         bundle_sha256=files.sha256_file(inputs.bundle),

@@ -51,7 +51,7 @@ def until_steady(
             ready = full and seconds >= _LEAST_SECONDS
             if ready and not change_points(samples[-WINDOW:], level=_LEVEL, least=_LEAST):
                 return WarmUp(calls=len(samples), steady=True, seconds=seconds)
-            if len(samples) >= MOST_CALLS and seconds >= _LEAST_SECONDS or seconds >= most_seconds:
+            if (len(samples) >= MOST_CALLS and seconds >= _LEAST_SECONDS) or seconds >= most_seconds:
                 return WarmUp(calls=len(samples), steady=False, seconds=seconds)
             last = clock()
 
