@@ -49,6 +49,7 @@ ENGINE_HOMES = {
     "openvino": ("runtime.openvino_backend", "quantize.stage"),
     "cv2": ("runtime.video",),
     "cryptography": ("bundle.signature",),
+    "mlperf_loadgen": ("bench.loadgen",),
 }
 
 

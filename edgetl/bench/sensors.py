@@ -97,12 +97,16 @@ def _clock(root: Path) -> float | None:
 
 
 def _throttled(root: Path) -> int | None:
-    counts = [
-        count
-        for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_count")
-        if (count := number(path)) is not None
-    ]
-    return sum(counts) if counts else None
+    """Events of all cores and, once, of their package, which every core tells again."""
+    cores, packages = (
+        [
+            count
+            for path in root.glob(f"sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/{kind}_throttle_count")
+            if (count := number(path)) is not None
+        ]
+        for kind in ("core", "package")
+    )
+    return sum(cores) + max(packages, default=0) if cores or packages else None
 
 
 def _zones(root: Path) -> dict[str, float]:

@@ -227,8 +227,7 @@ def bench(
         bool, typer.Option("--profile", help="Also the time of each layer, from the engine's profiler.")
     ] = False,
     loadgen: Annotated[
-        bool,
-        typer.Option("--loadgen", help="Also run MLCommons' load generator: pip install 'edgetl[loadgen]'."),
+        bool, typer.Option("--loadgen", help="Also run MLPerf's load generator (the extra `loadgen`).")
     ] = False,
     history_path: Annotated[
         Path | None,
@@ -246,6 +245,7 @@ def bench(
     from edgetl.bench.stage import BenchInputs, run
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+    from edgetl.history import append, read
 
     options = BenchOptions(
         scenario=Scenario(scenario.value),
@@ -258,6 +258,8 @@ def bench(
         pin=parse_cores(pin) if pin else (),
     )
     inputs = BenchInputs(bundle=bundle, variant=variant, target=target, require_signature=require_signature)
+    if history_path is not None and history_path.exists():
+        read(history_path)  # What cannot be added to is told before the measurement.
     with open_progress() as progress:
         record = run(options, inputs, profiled=profile, with_loadgen=loadgen, progress=progress)
     if json:  # The tables show them.
@@ -265,8 +267,6 @@ def bench(
             typer.echo(f"Warning: {warning}", err=True)
     output.emit(record, json, "bench")
     if history_path is not None:
-        from edgetl.history import append
-
         append(history_path, record)
         typer.echo(f"Added to {history_path}. Show it with: edgetl history {history_path}", err=True)
 
