@@ -35,9 +35,9 @@ class WarmUp:
 def until_steady(
     call: Callable[[], object], *, clock: Clock = time.perf_counter_ns, most_seconds: float = MOST_SECONDS
 ) -> WarmUp:
-    """Call until the last 30 calls hold no change of level of 5% or more: a tenth of a second at least.
+    """Call until the last 30 calls hold no change of level by 5%; at least a tenth of a second or 1000 calls.
 
-    Calls of microseconds may need more than 1000 for that; others end there, or after `most_seconds`, unsteady.
+    After 1000 calls or `most_seconds` it ends, steady or not.
     """
     samples: list[float] = []
     with quiet_gc():
@@ -48,10 +48,11 @@ def until_steady(
             samples.append(max(now - last, 1))
             last, seconds = now, (now - start) / 1e9
             full = len(samples) >= WINDOW and len(samples) % (WINDOW // 3) == 0
-            ready = full and seconds >= _LEAST_SECONDS
+            spent = len(samples) >= MOST_CALLS
+            ready = full and (spent or seconds >= _LEAST_SECONDS)
             if ready and not change_points(samples[-WINDOW:], level=_LEVEL, least=_LEAST):
                 return WarmUp(calls=len(samples), steady=True, seconds=seconds)
-            if (len(samples) >= MOST_CALLS and seconds >= _LEAST_SECONDS) or seconds >= most_seconds:
+            if spent or seconds >= most_seconds:
                 return WarmUp(calls=len(samples), steady=False, seconds=seconds)
             last = clock()
 

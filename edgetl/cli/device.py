@@ -245,7 +245,6 @@ def bench(
     from edgetl.bench.stage import BenchInputs, run
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.history import append, read
 
     options = BenchOptions(
         scenario=Scenario(scenario.value),
@@ -259,6 +258,8 @@ def bench(
     )
     inputs = BenchInputs(bundle=bundle, variant=variant, target=target, require_signature=require_signature)
     if history_path is not None and history_path.exists():
+        from edgetl.history import read
+
         read(history_path)  # What cannot be added to is told before the measurement.
     with open_progress() as progress:
         record = run(options, inputs, profiled=profile, with_loadgen=loadgen, progress=progress)
@@ -267,6 +268,8 @@ def bench(
             typer.echo(f"Warning: {warning}", err=True)
     output.emit(record, json, "bench")
     if history_path is not None:
+        from edgetl.history import append
+
         append(history_path, record)
         typer.echo(f"Added to {history_path}. Show it with: edgetl history {history_path}", err=True)
 

@@ -28,6 +28,10 @@ def test_steady_calls_need_one_window_and_a_tenth_of_a_second() -> None:
     assert (warm.calls, warm.steady) == (30, True)
     assert warm.seconds == pytest.approx(0.15, rel=0.02)
     assert _warm(_noise(1.0)).calls == 100
+    tiny = _warm(_noise(0.001))
+    assert (tiny.calls, tiny.steady) == (MOST_CALLS, True)
+    stuck = _warm(itertools.repeat(0.0))
+    assert (stuck.calls, stuck.steady) == (MOST_CALLS, True)
 
 
 @pytest.mark.parametrize("slow", [6, 12, 20])
