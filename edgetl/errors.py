@@ -12,6 +12,7 @@ EdgetlError                    the user's input or machine is at fault; the comm
 │   └── BundleSchemaError      written by a newer edgetl
 ├── TensorError                an array of the wrong shape or dtype came in
 ├── BaselineError              no baseline, or one that cannot be compared
+├── HistoryError               a history of benchmarks is missing, broken, another program's, or locked
 ├── StorageError               a file cannot be written (no space, no permission)
 ├── MissingDependencyError     an optional package or part is absent; the message names the remedy
 └── Interrupted                the user stopped a run; the message says how to go on (exit code 130)
@@ -78,6 +79,10 @@ class TensorError(EdgetlError):
 
 class BaselineError(EdgetlError):
     """A baseline is missing, broken, or not comparable."""
+
+
+class HistoryError(EdgetlError):
+    """A history of benchmarks is missing, broken, another program's, or locked."""
 
 
 class StorageError(EdgetlError):

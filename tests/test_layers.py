@@ -26,13 +26,14 @@ ROWS: list[tuple[str, ...]] = [
     ("bundle",),
     ("runtime",),
     ("bench",),
+    ("history",),
     ("measure", "ship", "build", "ladder", "serve"),
     ("gate",),
     ("report",),
     ("pipeline",),
     ("cli",),
 ]
-DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "gate", "report", *BASE)
+DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "report", *BASE)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")
 ENGINE_HOMES = {
     "onnxruntime": (
@@ -48,6 +49,7 @@ ENGINE_HOMES = {
     "openvino": ("runtime.openvino_backend", "quantize.stage"),
     "cv2": ("runtime.video",),
     "cryptography": ("bundle.signature",),
+    "mlperf_loadgen": ("bench.loadgen",),
 }
 
 

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
+from edgetl.bench.clock import less_overhead, overhead_ns
 from edgetl.bench.machine import usable_cores
 from edgetl.bench.statistics import percentile, summarise
 from edgetl.bench.timer import Clock, quiet_gc, time_calls
+from edgetl.bench.warmup import WarmUp, warm_up
 from edgetl.errors import ConfigError
 from edgetl.progress import SILENT, Progress
 from edgetl.records import Latency
@@ -29,6 +31,7 @@ _REPORTS = 20
 # Sleeping is coarse: the last stretch before an arrival is waited out awake.
 _AWAKE_NS = 1_000_000
 _SHARE_OF_CAPACITY = 0.5
+_SERVICE_RUNS = 20
 
 
 class Scenario(StrEnum):
@@ -48,10 +51,11 @@ class BenchOptions:
         scenario: the load pattern.
         batch: images a call, only for offline; its default is 32. The other scenarios fix theirs.
         threads: threads of the engine; every usable core where unset.
-        warmup: calls before the first sample.
+        warmup: calls before the first sample; until they are steady where unset.
         runs: samples.
         rate: server: mean arrivals a second; half of what the model can serve where unset.
         bound_ms: server: the bound on the 99th percentile (MLPerf's for ResNet-50 is 15 ms).
+        pin: cores, the first for the calling thread and the others for the engine's; no pinning where empty.
         end_to_end: also measure from image bytes to prediction.
         seed: of the arrivals and of made-up inputs.
 
@@ -62,10 +66,11 @@ class BenchOptions:
     scenario: Scenario = Scenario.SINGLE_STREAM
     batch: int | None = None
     threads: int | None = None
-    warmup: int = 20
+    warmup: int | None = None
     runs: int = 200
     rate: float | None = None
     bound_ms: float = 15.0
+    pin: tuple[int, ...] = ()
     end_to_end: bool = True
     seed: int = 0
 
@@ -75,7 +80,7 @@ class BenchOptions:
             (self.batch is None or self.batch >= 1, f"batch is {self.batch}, expected 1 or more."),
             (self.batch is None or offline, f"batch is set by {self.scenario}; only offline takes one."),
             (self.threads is None or self.threads >= 1, f"threads is {self.threads}, expected 1 or more."),
-            (self.warmup >= 0, f"warmup is {self.warmup}, expected 0 or more."),
+            (self.warmup is None or self.warmup >= 0, f"warmup is {self.warmup}, expected 0 or more."),
             (self.runs >= 1, f"runs is {self.runs}, expected 1 or more."),
             (self.rate is None or self.rate > 0, f"rate is {self.rate}, expected more than 0."),
             (self.rate is None or server, f"rate is of no use to {self.scenario}; only server takes one."),
@@ -87,7 +92,7 @@ class BenchOptions:
     @property
     def engine_threads(self) -> int:
         """Threads of the engine, as a number."""
-        return self.threads or usable_cores()
+        return self.threads or len(self.pin) or usable_cores()
 
     @property
     def images_per_call(self) -> int:
@@ -107,12 +112,15 @@ class BenchOptions:
 class ScenarioResult:
     """Latency with raw samples, and the scenario's figure: `metric` is its name, `value` it.
 
-    `rate`, `bound_ms` and `holds` belong to the server scenario.
+    `warm` is the warm-up, `overhead_ns` what the timer costs a sample, which is subtracted. `rate`, `bound_ms` and
+    `holds` belong to the server scenario.
     """
 
     latency: Latency
     metric: str
     value: float
+    warm: WarmUp
+    overhead_ns: float
     rate: float | None = None
     bound_ms: float | None = None
     holds: bool | None = None
@@ -135,20 +143,23 @@ def measure(
         sleep: waits seconds; a fake one in tests.
         progress: told of the samples, seldom.
     """
+    overhead = overhead_ns(clock)
+    warm = warm_up(call, options.warmup, clock=clock)
     match options.scenario:
         case Scenario.SINGLE_STREAM:
-            latency = _closed_loop(call, options, clock, progress)
-            return ScenarioResult(latency=latency, metric="p90_ms", value=latency.p90_ms)
+            latency = _closed_loop(call, options, warm, overhead, clock, progress)
+            figure = ("p90_ms", latency.p90_ms)
         case Scenario.MULTI_STREAM:
-            latency = _closed_loop(call, options, clock, progress)
-            return ScenarioResult(latency=latency, metric="p99_ms", value=latency.p99_ms)
+            latency = _closed_loop(call, options, warm, overhead, clock, progress)
+            figure = ("p99_ms", latency.p99_ms)
         case Scenario.OFFLINE:
-            latency = _offline(call, options, clock, progress)
-            return ScenarioResult(latency=latency, metric="throughput", value=latency.throughput)
+            latency = _offline(call, options, warm, overhead, clock, progress)
+            figure = ("throughput", latency.throughput)
         case Scenario.SERVER:
-            return _server(call, options, clock, sleep, progress)
+            return _server(call, options, warm, overhead, clock, sleep, progress)
         case _:
             assert_never(options.scenario)
+    return ScenarioResult(latency=latency, metric=figure[0], value=figure[1], warm=warm, overhead_ns=overhead)
 
 
 def arrivals_ns(rate: float, count: int, seed: int) -> list[int]:
@@ -161,19 +172,28 @@ def arrivals_ns(rate: float, count: int, seed: int) -> list[int]:
 
 
 def _closed_loop(
-    call: Callable[[], object], options: BenchOptions, clock: Clock, progress: Progress
+    call: Callable[[], object],
+    options: BenchOptions,
+    warm: WarmUp,
+    overhead: float,
+    clock: Clock,
+    progress: Progress,
 ) -> Latency:
-    samples = time_calls(call, warmup=options.warmup, runs=options.runs, clock=clock, progress=progress)
-    return _summary(samples, options)
+    samples = time_calls(call, warmup=0, runs=options.runs, clock=clock, progress=progress)
+    return _summary(samples, options, warm, overhead)
 
 
-def _offline(call: Callable[[], object], options: BenchOptions, clock: Clock, progress: Progress) -> Latency:
+def _offline(
+    call: Callable[[], object],
+    options: BenchOptions,
+    warm: WarmUp,
+    overhead: float,
+    clock: Clock,
+    progress: Progress,
+) -> Latency:
     """Throughput over the whole stretch, so that what happens between calls counts too."""
     samples, images = [], options.runs * options.images_per_call
-    with progress.task("Timing offline", options.warmup + options.runs) as bar, quiet_gc():
-        for _ in range(options.warmup):
-            call()
-        bar.advance(options.warmup)
+    with progress.task("Timing offline", options.runs) as bar, quiet_gc():
         first = last = clock()
         for _ in range(options.runs):
             call()
@@ -182,18 +202,22 @@ def _offline(call: Callable[[], object], options: BenchOptions, clock: Clock, pr
             last = now
         bar.advance(options.runs)
     throughput = images * 1e9 / (last - first) if last > first else 0.0
-    return _summary(samples, options, throughput)
+    return _summary(samples, options, warm, overhead, throughput)
 
 
 def _server(
     call: Callable[[], object],
     options: BenchOptions,
+    warm: WarmUp,
+    overhead: float,
     clock: Clock,
     sleep: Callable[[float], None],
     progress: Progress,
 ) -> ScenarioResult:
-    service = time_calls(call, warmup=options.warmup, runs=max(10, options.warmup), clock=clock)
-    rate = options.rate or _SHARE_OF_CAPACITY * 1000.0 / max(percentile(service, 50), 1e-3)
+    rate = options.rate
+    if rate is None:
+        service = time_calls(call, warmup=0, runs=_SERVICE_RUNS, clock=clock)
+        rate = _SHARE_OF_CAPACITY * 1000.0 / max(percentile(service, 50), 1e-3)
     plan = arrivals_ns(rate, options.runs, options.seed)
     samples, stride = [], max(1, options.runs // _REPORTS)
     with progress.task(f"Serving {rate:.1f} queries a second", options.runs) as bar, quiet_gc():
@@ -206,7 +230,8 @@ def _server(
             if number % stride == 0:
                 bar.advance(stride)
         elapsed = clock() - origin
-    latency = _summary(samples, options, options.runs * 1e9 / elapsed if elapsed else 0.0)
+    served = options.runs * 1e9 / elapsed if elapsed else 0.0
+    latency = _summary(samples, options, warm, overhead, served)
     return ScenarioResult(
         latency=latency,
         metric="p99_ms",
@@ -214,6 +239,8 @@ def _server(
         rate=rate,
         bound_ms=options.bound_ms,
         holds=latency.p99_ms <= options.bound_ms,
+        warm=warm,
+        overhead_ns=overhead,
     )
 
 
@@ -222,12 +249,18 @@ def _wait_until(moment: int, clock: Clock, sleep: Callable[[float], None]) -> No
         sleep(max(0, left - _AWAKE_NS) / 1e9)
 
 
-def _summary(samples: list[float], options: BenchOptions, throughput: float | None = None) -> Latency:
+def _summary(
+    samples: list[float],
+    options: BenchOptions,
+    warm: WarmUp,
+    overhead: float,
+    throughput: float | None = None,
+) -> Latency:
     return summarise(
-        samples,
+        less_overhead(samples, overhead),
         scenario=options.scenario.value,
         batch=options.images_per_call,
         threads=options.engine_threads,
-        warmup=options.warmup,
+        warmup=warm.calls,
         throughput=throughput,
     )

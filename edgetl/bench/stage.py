@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl import files
+from edgetl.bench import conditions, loadgen, sensors
+from edgetl.bench.clock import less_overhead
 from edgetl.bench.machine import describe
 from edgetl.bench.memory import measure_fresh
-from edgetl.bench.scenarios import BenchOptions, ScenarioResult, measure
+from edgetl.bench.pin import pinned
+from edgetl.bench.profile import device_of, profile
+from edgetl.bench.scenarios import BenchOptions, Scenario, ScenarioResult, measure
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
+from edgetl.bench.warmup import warm_up
 from edgetl.errors import BundleError
 from edgetl.progress import SILENT, Progress
-from edgetl.records import BenchRecord, Latency
+from edgetl.records import BenchRecord, Footprint, Latency, LoadgenRecord, Profile
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest, Variant
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 RECORD_NAME = "bench.json"
 # Decoding takes the longer part of these; fewer samples keep the time in hand.
 _END_TO_END_RUNS = 100
+_END_TO_END_WARMUP = 10
 
 
 class Model(Protocol):
@@ -65,56 +71,116 @@ class BenchInputs:
 
 
 def run(
-    config: BenchOptions, inputs: BenchInputs, *, out: Path | None = None, progress: Progress = SILENT
+    config: BenchOptions,
+    inputs: BenchInputs,
+    *,
+    profiled: bool = False,
+    with_loadgen: bool = False,
+    out: Path | None = None,
+    progress: Progress = SILENT,
 ) -> BenchRecord:
     """Measure latency in a scenario, then load time and peak memory in fresh processes.
 
     Args:
         config: scenario and lengths.
         inputs: the bundle and variant.
+        profiled: also ask the engine's profiler for the time of each layer.
+        with_loadgen: also run the scenario under MLCommons' load generator.
         out: a folder for `bench.json`, not written where unset.
         progress: told of the samples, seldom.
 
     Raises:
         BundleError: the bundle cannot be used.
+        ConfigError: the engine has no profiler that is read here, or the cores to pin to cannot be had.
+        MissingDependencyError: the load generator is not installed.
     """
     from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
-    images = open_bundle(inputs.bundle).golden_images()
-    with load(
-        inputs.bundle,
-        target=inputs.target,
-        variant=inputs.variant,
-        threads=config.engine_threads,
-        require_signature=inputs.require_signature,
-    ) as session:
-        variant = session.variant.name
-        progress.message(f"Measures {variant} on {session.choice.target}: {session.choice.reason}.")
-        result = measure(model_call(session, images, config.images_per_call), config, progress=progress)
-        end_to_end = measure_end_to_end(session, images, config, progress) if config.end_to_end else None
-    footprint = measure_fresh(
-        inputs.bundle,
-        variant=variant,
-        target=inputs.target,
-        threads=config.engine_threads,
-        batch=config.images_per_call,
-        progress=progress,
-    )
+    if with_loadgen:
+        loadgen.import_loadgen()
+    opened = open_bundle(inputs.bundle)
+    images = opened.golden_images()
+    warnings = list(conditions.unfit())
+    by_loadgen: LoadgenRecord | None = None
+    layers: Profile | None = None
+    with (
+        pinned(config.pin) as pin,
+        load(
+            inputs.bundle,
+            target=inputs.target,
+            variant=inputs.variant,
+            threads=config.engine_threads,
+            require_signature=inputs.require_signature,
+        ) as session,
+    ):
+        variant, target = session.variant, session.choice.target
+        device = device_of(target) if profiled else None
+        cores = pin.spread()
+        progress.message(f"Measures {variant.name} on {target}: {session.choice.reason}.")
+        call = model_call(session, images, config.images_per_call)
+        before = sensors.read()
+        result = measure(call, config, progress=progress)
+        seen, doubts = conditions.between(before, sensors.read(), target)
+        end_to_end = (
+            measure_end_to_end(session, images, config, result.overhead_ns, progress)
+            if config.end_to_end
+            else None
+        )
+        if with_loadgen:
+            by_loadgen = loadgen.run(call, config, result)
+        if device is not None:
+            tensor = model_input(session, images, config.images_per_call)
+            layers = profile(
+                opened.read(variant.member), tensor, device=device, threads=config.engine_threads
+            )
+    found = [*_unsteady(result), *doubts]
+    if config.scenario is not Scenario.SERVER:  # Its queue makes levels of its own.
+        found += conditions.shifted(result.latency.samples_ms)
     record = BenchRecord(
         bundle=inputs.bundle.name,
         bundle_sha256=files.sha256_file(inputs.bundle),
-        variant=variant,
+        variant=variant.name,
         scenario=config.scenario.value,
         latency=result.latency,
         end_to_end=end_to_end,
-        footprint=footprint,
+        footprint=_footprint(config, inputs, variant.name, progress),
         machine=describe(),
+        name=opened.manifest.name,
+        target=target.value,
+        steady=result.warm.steady,
+        timer_overhead_ns=result.overhead_ns,
+        pinned=cores,
+        conditions=seen,
+        warnings=(*warnings, *found),
+        profile=layers,
+        loadgen=by_loadgen,
         **_figure(result),
     )
     if out is not None:
         files.write_json(out / RECORD_NAME, record)
     return record
+
+
+def _footprint(config: BenchOptions, inputs: BenchInputs, variant: str, progress: Progress) -> Footprint:
+    with pinned(config.pin):
+        return measure_fresh(
+            inputs.bundle,
+            variant=variant,
+            target=inputs.target,
+            threads=config.engine_threads,
+            batch=config.images_per_call,
+            progress=progress,
+        )
+
+
+def _unsteady(result: ScenarioResult) -> tuple[str, ...]:
+    if result.warm.steady is not False:
+        return ()
+    return (
+        f"The calls were not steady after {result.warm.calls} of warm-up ({result.warm.seconds:.1f} s): their level "
+        "kept moving, so take these figures for a range.",
+    )
 
 
 def variant_name(manifest: Manifest, wanted: str | None) -> str:
@@ -129,8 +195,8 @@ def variant_name(manifest: Manifest, wanted: str | None) -> str:
     return found.name
 
 
-def model_call(session: Model, images: Sequence[bytes], batch: int) -> Callable[[], object]:
-    """A call of the model alone on `batch` real images, as far preprocessed beforehand as the model wants them."""
+def model_input(session: Model, images: Sequence[bytes], batch: int) -> NDArray[Any]:
+    """A batch of real images, as far preprocessed beforehand as the model wants them."""
     from edgetl.bundle.manifest import InputForm
     from edgetl.preprocess import load_pixels, normalise
 
@@ -138,14 +204,23 @@ def model_call(session: Model, images: Sequence[bytes], batch: int) -> Callable[
     pixels = np.stack(
         [load_pixels(image, spec) for image in itertools.islice(itertools.cycle(images), batch)]
     )
-    tensor = pixels if session.variant.input is InputForm.UINT8 else normalise(pixels, spec)
+    return pixels if session.variant.input is InputForm.UINT8 else normalise(pixels, spec)
+
+
+def model_call(session: Model, images: Sequence[bytes], batch: int) -> Callable[[], object]:
+    """A call of the model alone on `batch` real images."""
+    tensor = model_input(session, images, batch)
     return lambda: session.run(tensor)
 
 
 def measure_end_to_end(
-    session: Model, images: Sequence[bytes], options: BenchOptions, progress: Progress = SILENT
+    session: Model,
+    images: Sequence[bytes],
+    options: BenchOptions,
+    overhead_ns: float = 0.0,
+    progress: Progress = SILENT,
 ) -> Latency:
-    """Latency from the bytes of image files to predictions, one call after the other."""
+    """Latency from the bytes of image files to predictions, one call after the other, less the timer's overhead."""
     supply, batch = itertools.cycle(images), options.images_per_call
 
     def call() -> object:
@@ -153,13 +228,15 @@ def measure_end_to_end(
         return session.predict(next(supply) if batch == 1 else list(itertools.islice(supply, batch)))
 
     runs = min(options.runs, _END_TO_END_RUNS)
-    samples = time_calls(call, warmup=min(options.warmup, runs), runs=runs, progress=progress)
+    # The engine is warm already; decoding needs little.
+    warm = warm_up(call, _END_TO_END_WARMUP if options.warmup is None else min(options.warmup, runs))
+    samples = time_calls(call, warmup=0, runs=runs, progress=progress)
     return summarise(
-        samples,
+        less_overhead(samples, overhead_ns),
         scenario=f"{options.scenario.value}, end to end",
         batch=batch,
         threads=options.engine_threads,
-        warmup=min(options.warmup, runs),
+        warmup=warm.calls,
     )
 
 

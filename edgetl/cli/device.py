@@ -46,7 +46,8 @@ def register(app: typer.Typer) -> None:
         verify: "edgetl verify model.edgetl",
         predict: "edgetl predict model.edgetl photo.jpg --json",
         evaluate: "edgetl eval model.edgetl photos/",
-        bench: "edgetl bench model.edgetl --scenario offline",
+        bench: "edgetl bench model.edgetl --profile --history bench.sqlite",
+        history: "edgetl history bench.sqlite --html trend.html",
         baseline: "edgetl baseline model.edgetl -o baseline.json",
         gate: "edgetl gate new.edgetl --against old.edgetl",
         keygen: "edgetl keygen signing.pem",
@@ -197,7 +198,15 @@ def bench(
         ScenarioName, typer.Option("--scenario", help="The load.")
     ] = ScenarioName.SINGLE_STREAM,
     runs: Annotated[int, typer.Option("--runs", min=10, help="Samples.")] = 200,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Calls before the first sample.")] = 20,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            "--warmup",
+            min=0,
+            help="Calls before the first sample, to repeat another tool's protocol.",
+            show_default="until steady",
+        ),
+    ] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", min=1, help="Images a call, offline only.", show_default="32")
     ] = None,
@@ -206,6 +215,24 @@ def bench(
         typer.Option("--rate", help="Arrivals a second, server only.", show_default="half of capacity"),
     ] = None,
     bound_ms: Annotated[float, typer.Option("--bound-ms", help="Bound on p99 in ms, server only.")] = 15.0,
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            "--pin",
+            metavar="CORES",
+            help="One core a thread, e.g. 0,1 or 2-3; Linux only. Sets --threads too.",
+        ),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also the time of each layer, from the engine's profiler.")
+    ] = False,
+    loadgen: Annotated[
+        bool, typer.Option("--loadgen", help="Also run MLPerf's load generator (the extra `loadgen`).")
+    ] = False,
+    history_path: Annotated[
+        Path | None,
+        typer.Option("--history", metavar="FILE", help="Add the figures to this file, for `edgetl history`."),
+    ] = None,
     target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
@@ -213,6 +240,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, load time and peak memory on this machine."""
+    from edgetl.bench.pin import parse_cores
     from edgetl.bench.scenarios import BenchOptions, Scenario
     from edgetl.bench.stage import BenchInputs, run
     from edgetl.cli import output
@@ -226,11 +254,48 @@ def bench(
         batch=batch,
         rate=rate,
         bound_ms=bound_ms,
+        pin=parse_cores(pin) if pin else (),
     )
     inputs = BenchInputs(bundle=bundle, variant=variant, target=target, require_signature=require_signature)
+    if history_path is not None and history_path.exists():
+        from edgetl.history import read
+
+        read(history_path)  # What cannot be added to is told before the measurement.
     with open_progress() as progress:
-        record = run(options, inputs, progress=progress)
+        record = run(options, inputs, profiled=profile, with_loadgen=loadgen, progress=progress)
+    if json:  # The tables show them.
+        for warning in record.warnings:
+            typer.echo(f"Warning: {warning}", err=True)
     output.emit(record, json, "bench")
+    if history_path is not None:
+        from edgetl.history import append
+
+        append(history_path, record)
+        typer.echo(f"Added to {history_path}. Show it with: edgetl history {history_path}", err=True)
+
+
+def history(
+    file: Annotated[Path, typer.Argument(help="A file of `edgetl bench --history`.", show_default=False)],
+    last: Annotated[
+        int, typer.Option("--last", min=1, max=400, help="Runs of each subject, the latest.")
+    ] = 400,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write the trends as a page.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show how latency went over many runs, and where its level moved."""
+    from edgetl.cli import output
+    from edgetl.history import read
+
+    record = read(file, last=last)
+    if html is not None:
+        from edgetl import files
+        from edgetl.report.trend import render
+
+        files.write_text(html, render(record))
+        typer.echo(f"Wrote {html}.", err=True)
+    output.emit(record, json, "history")
 
 
 def baseline(

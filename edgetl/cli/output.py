@@ -20,6 +20,7 @@ View = Literal[
     "predictions",
     "evaluation",
     "bench",
+    "history",
     "gate",
     "engine",
     "parity",
@@ -96,7 +97,7 @@ def _is_unicode(stream: TextIO) -> bool:
 
 
 def _show(record: Any, view: View, console: Console) -> None:
-    from edgetl.report import terminal, terminal_device, terminal_stages
+    from edgetl.report import terminal, terminal_bench, terminal_device, terminal_stages
 
     match view:
         case "run":
@@ -117,6 +118,8 @@ def _show(record: Any, view: View, console: Console) -> None:
             terminal_device.predictions(console, record)
         case "bench":
             terminal_device.bench(console, record)
+        case "history":
+            terminal_bench.history(console, record)
         case "gate":
             terminal_device.gate(console, record)
         case "engine":

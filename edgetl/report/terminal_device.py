@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records import BenchRecord, EngineRecord, GateCheck, GateReport, Latency, Verdict
-from edgetl.report import units
+from edgetl.report import terminal_bench, units
 from edgetl.report.tables import Head, Line, Tone, numbers, pairs, say, table, text
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def bench(console: Console, record: BenchRecord) -> None:
     ]
     heads = numbers("p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "warm-up")
     table(console, (*text("timed"), *heads), lines)
+    terminal_bench.details(console, record)
 
 
 def gate(console: Console, report: GateReport) -> None:

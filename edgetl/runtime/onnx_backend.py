@@ -46,6 +46,7 @@ class OnnxBackend:
         spin: whether waiting threads spin. It is faster where the cores are ours, since waking a thread costs
             more than a small layer; where other programs want them it starves both. Unset: spin with more
             than one thread and no more threads than cores.
+        profile: a folder for the engine's profile of every call, which slows them down; see `end_profile`.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed, or cannot use the device.
@@ -59,6 +60,7 @@ class OnnxBackend:
         threads: int | None = None,
         device: Device = Device.CPU,
         spin: bool | None = None,
+        profile: Path | None = None,
     ) -> None:
         ort = import_engine()
         cores = usable_cores()
@@ -72,6 +74,9 @@ class OnnxBackend:
         options.log_severity_level = _ERROR_SEVERITY
         spins = 1 < self.threads <= cores if spin is None else spin
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile / "profile")
         wanted = _providers(device, ort)
         try:
             self._session = ort.InferenceSession(
@@ -124,6 +129,10 @@ class OnnxBackend:
             return logits
 
         return call
+
+    def end_profile(self) -> Path:
+        """Write the profile of the calls so far and return its file, in Chrome's trace format; for `profile`."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Free the model."""

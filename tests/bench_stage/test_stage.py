@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgetl.bench import stage
 from edgetl.bench.memory import measure_fresh
-from edgetl.bench.scenarios import BenchOptions, Scenario
+from edgetl.bench.scenarios import BenchOptions, Scenario, ScenarioResult
 from edgetl.bench.stage import BenchInputs, run, variant_name
+from edgetl.bench.statistics import summarise
+from edgetl.bench.warmup import WarmUp
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.files import read_json, sha256_file
@@ -35,6 +39,11 @@ def test_a_bundle_is_measured_and_the_record_kept(bundle: Path, tmp_path: Path) 
     assert record.footprint.load_ms > 0
     assert record.footprint.peak_memory_bytes > record.footprint.base_memory_bytes > 2**22
     assert record.machine.cores >= 1
+    assert (record.name, record.target, record.steady, record.latency.warmup) == ("colours", "cpu", None, 3)
+    assert 0 < record.timer_overhead_ns < 1e6
+    assert (record.pinned, record.profile, record.loadgen) == ((), None, None)
+    assert record.conditions is not None
+    assert "onnxruntime" in record.conditions.versions
     assert read_json(tmp_path / "bench.json", BenchRecord) == record
 
 
@@ -43,6 +52,40 @@ def test_batches_reach_the_model(bundle: Path) -> None:
     record = run(options, BenchInputs(bundle=bundle, variant="fp32"))
     assert (record.latency.batch, record.metric, record.end_to_end) == (5, "throughput", None)
     assert record.value == record.latency.throughput > 0
+
+
+def test_options_add_pinning_layers_and_the_load_generator(bundle: Path) -> None:
+    pytest.importorskip("mlperf_loadgen", reason="needs: pip install 'edgetl[loadgen]'")
+    core = min(os.sched_getaffinity(0))
+    options = BenchOptions(runs=12, pin=(core,), end_to_end=False)
+    record = run(options, BenchInputs(bundle=bundle), profiled=True, with_loadgen=True)
+    assert (record.latency.threads, record.pinned) == (1, (core,))
+    assert record.steady is not None
+    assert record.latency.warmup >= 30
+    assert record.profile is not None
+    assert record.profile.operators[0].operator == "Conv"
+    assert record.loadgen is not None
+    assert (record.loadgen.metric, record.loadgen.queries) == ("p90_ms", 12)
+    assert record.loadgen.difference == pytest.approx(record.loadgen.value / record.value - 1)
+    assert len(os.sched_getaffinity(0)) >= 1
+
+
+def test_a_level_that_moves_and_an_unsteady_start_are_in_the_record(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [1.0] * 60 + [1.7] * 60
+    latency = summarise(samples, scenario="single-stream", batch=1, threads=1, warmup=1000)
+    warm = WarmUp(calls=1000, steady=False, seconds=4.2)
+    result = ScenarioResult(latency=latency, metric="p90_ms", value=1.7, warm=warm, overhead_ns=50.0)
+    monkeypatch.setattr(stage, "measure", lambda *arguments, **options: result)
+    monkeypatch.setattr(stage.conditions, "unfit", lambda: ("The machine runs on battery.",))
+    record = run(BenchOptions(runs=120, threads=1, end_to_end=False), BenchInputs(bundle=bundle))
+    assert record.steady is False
+    assert record.warnings[0] == "The machine runs on battery."
+    assert record.warnings[1].startswith("The calls were not steady after 1000 of warm-up (4.2 s)")
+    assert record.warnings[-1].startswith(
+        "The level of the 120 samples moved at sample 60 from 1 to 1.7 ms (+70%): the machine throttled"
+    )
 
 
 def test_an_unknown_variant_is_named(bundle: Path) -> None:

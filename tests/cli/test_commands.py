@@ -161,6 +161,28 @@ def test_what_runs_is_said_on_standard_error(run_dir: Path, images: Path) -> Non
     assert "target: got 'gpu', expected one of auto, cpu, cuda" in wrong.stderr
 
 
+def test_benchmarks_are_kept_and_their_trend_is_shown(run_dir: Path, tmp_path: Path) -> None:
+    bundle, kept, page = run_dir / "tiny.edgetl", tmp_path / "h.sqlite", tmp_path / "trend.html"
+    done = edgetl("bench", bundle, "--runs", "10", "--profile", "--history", kept, "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"Added to {kept}" in done.stderr
+    measured = json.loads(done.stdout)
+    assert {"Conv"} <= {each["operator"] for each in measured["profile"]["operators"]}
+    [trend] = json.loads(edgetl("history", kept, "--html", page, "--json").stdout)["trends"]
+    assert (trend["name"], trend["variant"]) == ("tiny", measured["variant"])
+    assert [run["p50_ms"] for run in trend["runs"]] == [measured["latency"]["p50_ms"]]
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "tiny, variant" in edgetl("history", kept).stdout
+    for arguments, message in (
+        (("history", tmp_path / "gone"), "There is no history at"),
+        (("bench", bundle, "--pin", "a"), "--pin: got 'a', expected cores such as 0,1 or 2-3"),
+        (("bench", bundle, "--runs", "10", "--history", bundle), "is not a history, or a damaged one"),
+    ):
+        wrong = edgetl(*arguments)
+        assert wrong.returncode == 2
+        assert message in wrong.stderr
+
+
 def test_predictions_come_line_by_line(run_dir: Path, images: Path) -> None:
     bundle = run_dir / "tiny.edgetl"
     done = edgetl("predict", bundle, images / "test" / "*" / "*.png", "--json-lines")

@@ -1,0 +1,111 @@
+"""Time by layer, from the engine's own profiler: in calls of their own, since a profiled call is slower."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import ConfigError, ModelError
+from edgetl.records import LayerTime, Profile
+from edgetl.runtime.onnx_backend import Device, OnnxBackend
+from edgetl.runtime.targets import Target
+
+_CALLS, _SETTLE = 30, 5
+_SUFFIX = "_kernel_time"
+_DEVICES = {
+    Target.AUTO: Device.CPU,
+    Target.CPU: Device.CPU,
+    Target.CUDA: Device.CUDA,
+    Target.ORT_TENSORRT: Device.TENSORRT,
+}
+
+
+def device_of(target: Target) -> Device:
+    """ONNX Runtime's device for a target.
+
+    Raises:
+        ConfigError: another engine runs it, whose profiler is not read here.
+    """
+    if target not in _DEVICES:
+        raise ConfigError(
+            f"--profile reads ONNX Runtime's profiler, and {target} is another engine: leave it out, or profile "
+            "with --target cpu or cuda."
+        )
+    return _DEVICES[target]
+
+
+def profile(model: bytes, images: NDArray[Any], *, device: Device, threads: int) -> Profile:
+    """Run a model on `images` 30 times under the profiler, after 5 calls that are not counted.
+
+    Args:
+        model: the ONNX file.
+        images: a batch as the model takes it.
+        device: where it runs.
+        threads: threads of the engine.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        OnnxBackend(model, threads=threads, device=device, profile=Path(folder)) as backend,
+    ):
+        for _ in range(_SETTLE + _CALLS):
+            backend.run(images)
+        events = json.loads(backend.end_profile().read_text(encoding="utf-8"))
+    return summarise_events(events, settle=_SETTLE)
+
+
+def summarise_events(events: Sequence[Mapping[str, Any]], *, settle: int = 0) -> Profile:
+    """Sum up a trace of ONNX Runtime: a node's events lie within the `model_run` that they belong to.
+
+    Raises:
+        ModelError: it holds no calls after the first `settle`.
+    """
+    calls = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "model_run")[settle:]
+    if not calls:
+        raise ModelError("ONNX Runtime's profile holds no calls.")
+    starts = [start for start, _ in calls]
+    times: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0] * len(calls))
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith(_SUFFIX):
+            continue
+        place = int(np.searchsorted(starts, event["ts"], side="right")) - 1
+        if place >= 0:
+            node = event["name"].removesuffix(_SUFFIX), event["args"]["op_name"], event["args"]["provider"]
+            times[node][place] += event["dur"] / 1e3
+    whole = sum(sum(each) for each in times.values()) or 1.0
+    by_operator: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for (_, operator, provider), each in times.items():
+        by_operator[operator, provider].append(each)
+    return Profile(
+        engine="ONNX Runtime",
+        calls=len(calls),
+        call_ms=statistics.median(end - start for start, end in calls) / 1e3,
+        operators=_slowest_first(
+            _time(operator, operator, provider, nodes, whole)
+            for (operator, provider), nodes in by_operator.items()
+        ),
+        layers=_slowest_first(_time(*node, [each], whole) for node, each in times.items()),
+    )
+
+
+def _time(name: str, operator: str, provider: str, nodes: list[list[float]], whole: float) -> LayerTime:
+    totals = [sum(each) for each in zip(*nodes, strict=True)]
+    return LayerTime(
+        name=name,
+        operator=operator,
+        provider=provider.removesuffix("ExecutionProvider"),
+        nodes=len(nodes),
+        median_ms=statistics.median(totals),
+        share=sum(totals) / whole,
+    )
+
+
+def _slowest_first(times: Any) -> tuple[LayerTime, ...]:
+    return tuple(sorted(times, key=lambda layer: layer.share, reverse=True))

@@ -1,0 +1,6 @@
+"""Benchmarks over time, kept in a SQLite file: what was measured when, of which commit, on which machine."""
+
+from edgetl.history.store import append
+from edgetl.history.trend import read, spread
+
+__all__ = ["append", "read", "spread"]

@@ -1,0 +1,151 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from edgetl.history import read
+from edgetl.records import Conditions, HistoryRecord, LayerTime, LoadgenRecord, Profile
+from edgetl.report import terminal_bench, trend
+from tests.history.records import record, write
+from tests.report.test_terminal import rule, shown
+
+
+def _layer(name: str, operator: str, milliseconds: float, share: float, nodes: int = 1) -> LayerTime:
+    return LayerTime(
+        name=name, operator=operator, provider="CPU", nodes=nodes, median_ms=milliseconds, share=share
+    )
+
+
+def test_what_lies_behind_a_benchmark():
+    told = dataclasses.replace(
+        record(5.0),
+        steady=True,
+        timer_overhead_ns=60.4,
+        pinned=(2, 3),
+        conditions=Conditions(
+            seconds=1.0,
+            versions={"numpy": "2.4.6", "onnxruntime": "1.32.0"},
+            clock_mhz=(3500.0, 1200.0),
+            throttle_events=7,
+            temperature_c={"x86_pkg_temp": 61.5},
+            power_w={"package-0": 14.25},
+            notes=("No counters.",),
+        ),
+        profile=Profile(
+            engine="ONNX Runtime",
+            calls=30,
+            call_ms=6.5,
+            operators=(_layer("Conv", "Conv", 4.0, 0.8, 12), _layer("Add", "Add", 1.0, 0.2)),
+            layers=tuple(_layer(f"conv {i}", "Conv", 0.4, 0.04) for i in range(13)),
+        ),
+        loadgen=LoadgenRecord(
+            version="6.0.17",
+            metric="p90_ms",
+            value=5.9,
+            queries=200,
+            p50_ms=5.0,
+            p90_ms=5.9,
+            p99_ms=6.0,
+            valid=False,
+            reason="Too few queries.",
+            difference=0.0172,
+        ),
+    )
+    shown_ = shown(terminal_bench.details, told, width=110)
+    layers = "\n".join(f"conv {i}  CPU  Conv      0.400   4.0%" for i in range(10))
+    assert (
+        shown_
+        == f"""\
+warm-up      30 calls until steady
+timer        60 ns a sample, subtracted
+pinned       caller to core 2, engine's threads to 3
+clock        3500 to 1200 MHz
+throttled    7 times
+power        package-0 14.2 W
+temperature  x86_pkg_temp 61.5 °C
+versions     numpy 2.4.6, onnxruntime 1.32.0
+
+Time by operator and by layer: ONNX Runtime's profiler, 30 calls of 6.50 ms each while profiled
+operator  on   nodes    ms  share
+{rule(33)}
+Conv      CPU     12  4.00  80.0%
+Add       CPU      1  1.00  20.0%
+
+layer   on   operator     ms  share
+{rule(35)}
+{layers}
+
+3 more layers with --json.
+MLPerf loadgen  6.0.17, queries: 200
+p90             5.90 ms; our loop 5.80 ms, +1.7%
+its verdict     INVALID (Too few queries.)
+
+Note: No counters.
+Warning: The machine runs on battery, which lowers clocks: plug it in.
+"""
+    )
+
+
+def test_a_warm_up_that_did_not_end_is_said():
+    told = shown(terminal_bench.details, dataclasses.replace(record(5.0), steady=False))
+    assert told.startswith("warm-up  not steady after 30 calls\n")
+
+
+def _history(folder: Path) -> HistoryRecord:
+    write(folder / "h", [5.0, 5.01] * 7, shas="a" * 14)
+    write(folder / "h", [7.5, 7.51] * 5, shas="b" * 10, start=14)
+    return read(folder / "h")
+
+
+def test_history(tmp_path):
+    told = shown(terminal_bench.history, _history(tmp_path), width=120)
+    head = told.split("time")[0]
+    assert (
+        head
+        == """\
+flowers, variant int8 on cpu, single-stream, batch 1, 2 threads
+machine       Cortex-A76 x4, Linux aarch64
+runs          24
+median        ▁▁▁▁▁▁▁▁▁▁▁▁▁▁██████████  5.00 to 7.51 ms
+between runs  0.1% apart
+
+"""
+    )
+    lines = told.splitlines()
+    [moved] = [line for line in lines if line.endswith("level moved")]
+    assert moved.startswith(
+        "2026-11-15T12:00:00Z  bbbbbbbbb  bbbbbbbbb    7.50    8.70       129     80.0  70.0 MB"
+    )
+    assert len([line for line in lines if line.startswith("2026-")]) == 12
+    assert lines[-1] == (
+        "Level moved: 50.0% slower from 2026-11-15T12:00:00Z on: 5 to 7.5 ms, between commits aaaaaaaaa and bbbbbbbbb."
+    )
+
+
+def test_an_empty_history():
+    empty = HistoryRecord(path="h", trends=())
+    assert shown(terminal_bench.history, empty) == "h holds no runs yet.\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"), [([1.0], "▁"), ([3.0, 3.0], "▁▁"), ([0.0, 7.0, 3.5, 1.0], "▁█▅▂")]
+)
+def test_sparkline(values, bars):
+    assert terminal_bench.sparkline(values) == bars
+
+
+def test_the_page_shows_every_run_and_where_the_level_moved(tmp_path):
+    page = trend.render(_history(tmp_path))
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert "<script" not in page
+    assert page.count('class="c-val dot small"') == 2 * 24
+    assert page.count('class="floor"') == 2
+    assert "50.0% slower from 2026-11-15T12:00:00Z on" in page
+
+
+def test_names_on_the_page_are_escaped(tmp_path):
+    write(tmp_path / "h", [5.0], name="<b>&")
+    page = trend.render(read(tmp_path / "h"))
+    assert "<b>&" not in page
+    assert "&lt;b&gt;&amp;" in page
