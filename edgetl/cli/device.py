@@ -372,6 +372,13 @@ def gate(
     seconds: Annotated[
         float, typer.Option(help="With --against: longest time for the timing; it stops when it can tell.")
     ] = 60.0,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --baseline: a file of `edgetl bench --history`, to know how this machine differs between runs.",
+        ),
+    ] = None,
     allow_other_machine: Annotated[
         bool,
         typer.Option("--allow-other-machine", help="Report latency but do not judge it on another machine."),
@@ -427,6 +434,7 @@ def gate(
                 variant=variant,
                 target=target,
                 threads=threads,
+                history=history,
                 allow_other_machine=allow_other_machine,
                 progress=progress,
             )

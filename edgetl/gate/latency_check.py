@@ -68,7 +68,9 @@ def check_stored(
     half = (NormalDist().inv_cdf((1 + CONFIDENCE) / 2) if spread is None else _STUDENT) * used * math.sqrt(2)
     low, change, high = (math.expm1(log_ratio + side * half) for side in (-1, 0, 1))
     source = (
-        "as other machines do; this one's history is not known" if spread is None else "as its history says"
+        "as others do; name a history of five runs or more (--history) to know"
+        if spread is None
+        else "as its history says"
     )
     sentence = (
         f"{_medians(baseline, current)}: {_percent(change)} ({_interval((low, high), CONFIDENCE)}: the machine "

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 _ACCURACY = ("accuracy", "macro-F1", "recall")
 _LATENCY = ("latency",)
 _FOOTPRINT = ("size", "memory", "load time", "precision", "off accelerator")
-_PATHS = ("bundle", "baseline", "against", "data")
+_PATHS = ("bundle", "baseline", "against", "data", "history")
 _OPTIONS = {
     "bundle": "The bundle to judge.",
     "baseline": "The baseline to hold it to, a file of `edgetl baseline`.",
     "against": "Or another bundle, which is measured beside it.",
+    "history": "With a baseline: a file of `edgetl bench --history`, to know how this machine differs between runs.",
     "data": "Labelled images to score both on; else the bundles' own figures are compared.",
     "variant": "A model variant instead of the default one.",
     "target": "The engine instead of the one that suits this machine.",
@@ -54,6 +55,7 @@ class EdgeSettings:
     baseline: Path | None = None
     against: Path | None = None
     data: Path | None = None
+    history: Path | None = None
     variant: str | None = None
     target: str = "auto"
     threads: int | None = None
@@ -89,9 +91,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
         "markers",
-        "edge(bundle, baseline, against, data, variant, target, threads, allow_other_machine, max_accuracy_drop, ...): "
-        "what to measure and hold to what, for the fixtures edge_session, edge_baseline, edge_report, assert_accuracy, "
-        "assert_latency and assert_footprint. All by keyword; limits as in edgetl.gate.compare.Limits.",
+        "edge(bundle, baseline, against, data, history, variant, target, threads, allow_other_machine, "
+        "max_accuracy_drop, ...): what to measure and hold to what, for the fixtures edge_session, edge_baseline, "
+        "edge_report, assert_accuracy, assert_latency and assert_footprint. All by keyword; "
+        "limits as in edgetl.gate.compare.Limits.",
     )
     if not hasattr(config, "workerinput"):  # A worker of pytest-xdist shows nothing.
         config.pluginmanager.register(_Summary(), "edgetl-summary")
@@ -252,6 +255,7 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
         variant=settings.variant,
         target=settings.target,
         threads=settings.threads,
+        history=settings.history,
         allow_other_machine=settings.allow_other_machine,
     )
 

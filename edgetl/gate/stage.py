@@ -54,14 +54,15 @@ def gate_baseline(
     variant: str | None = None,
     target: str = "auto",
     threads: int | None = None,
-    spread: float | None = None,
+    history: Path | None = None,
     allow_other_machine: bool = False,
     progress: Progress = SILENT,
 ) -> GateReport:
     """Measure a bundle and hold it to a stored baseline.
 
-    Latency is sampled as the baseline's was; `threads` overrides its thread count. `spread` is the relative standard
-    deviation of the median latency between runs on this machine (see `compare`). The other arguments are as in
+    Latency is sampled as the baseline's was; `threads` overrides its thread count. `history` is a file of
+    `edgetl bench --history` with five runs or more of this bundle's name and variant on this machine: it tells by how
+    much the median differs between runs, which is taken as large where unset. The other arguments are as in
     `make_baseline`.
 
     Returns:
@@ -70,8 +71,10 @@ def gate_baseline(
     Raises:
         BaselineError: the baseline is missing or broken, or not comparable. Never a pass.
         BundleError: the bundle cannot be used.
+        HistoryError: the history cannot be read.
     """
     from edgetl.bundle.archive import open_bundle
+    from edgetl.history.trend import spread
 
     stored = baselines.load(baseline)
     manifest = open_bundle(bundle).manifest
@@ -80,7 +83,11 @@ def gate_baseline(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
     current = capture(bundle, variant=variant, target=target, data=data, timing=timing, progress=progress)
-    return compare(stored, current, limits, spread=spread, allow_other_machine=allow_other_machine)
+    known = None
+    if history is not None:
+        subject = (current.machine.fingerprint, manifest.name, current.variant)
+        known = spread(history, *subject, threads=current.latency.threads)
+    return compare(stored, current, limits, spread=known, allow_other_machine=allow_other_machine)
 
 
 def gate_against(

@@ -76,7 +76,7 @@ def _commands() -> dict[str, str]:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 22
+    assert len(commands) == 23
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
@@ -212,7 +212,8 @@ def test_a_required_signature_is_held_by_every_command(run_dir: Path, images: Pa
     assert made["public"] == f"{key}.pub"
     assert edgetl("keygen", key).returncode == 2
     done = edgetl("sign", unsigned, "--key", key, "-o", signed)
-    assert (done.returncode, done.stdout.split()[0]) == (0, str(signed))
+    assert done.returncode == 0
+    assert signed.is_file()
     baseline = tmp_path / "baseline.json"
     commands = {
         "verify": (),

@@ -106,12 +106,12 @@ def test_a_figure_that_json_cannot_say_is_refused():
 def test_every_view_has_tables():
     from typing import get_args
 
-    from edgetl.report import terminal, terminal_device, terminal_stages
+    from edgetl.report import terminal, terminal_bench, terminal_device, terminal_stages
 
-    places = (terminal, terminal_stages, terminal_device)
+    places = (terminal, terminal_stages, terminal_device, terminal_bench)
     missing = [v for v in get_args(View) if not any(hasattr(p, v) for p in places)]
     assert missing == []
-    assert len(get_args(View)) == 16
+    assert len(get_args(View)) == 17
 
 
 def test_json_needs_no_rich():

@@ -86,7 +86,10 @@ def test_a_stored_figure_of_an_unknown_machine_rarely_tells() -> None:
     assert check.verdict is Verdict.UNSURE
     low, high = stats.norm.interval(0.99, loc=math.log(1.1), scale=0.26)
     assert check.interval == pytest.approx((math.expm1(low), math.expm1(high)), rel=1e-9)
-    assert "between runs, as other machines do; this one's history is not known)" in check.sentence
+    assert (
+        "between runs, as others do; name a history of five runs or more (--history) to know)"
+        in check.sentence
+    )
     assert check.sentence.endswith("CANNOT TELL. Time both bundles in one run: --against OTHER_BUNDLE.")
     assert check_stored(latency(3.0), latency(9.0), 0.025, spread=None, judged=True).verdict is Verdict.FAIL
     assert check_stored(latency(3.0), latency(1.0), 0.025, spread=None, judged=True).verdict is Verdict.PASS

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetl.errors import BaselineError, BundleError, ConfigError, DataError
+from edgetl.bundle.archive import open_bundle
+from edgetl.errors import BaselineError, BundleError, ConfigError, DataError, HistoryError
+from edgetl.gate.baseline import load
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
 from edgetl.records import Footprint, GateReport, from_json, to_json
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
@@ -205,3 +207,23 @@ def test_an_image_that_was_altered_is_not_the_same_set(home: Path, tmp_path: Pat
 def test_no_runs_are_refused(home: Path) -> None:
     with pytest.raises(ConfigError, match="Timing needs a call and a run: got 1 calls, 0 runs"):
         make_baseline(home / "good.edgetl", threads=1, runs=0)
+
+
+def test_the_machine_s_own_history_tells_how_runs_differ(home: Path, tmp_path: Path) -> None:
+    from edgetl.bench.machine import describe
+    from tests.history.records import write
+
+    stored = load(home / "baseline.json")
+    name = open_bundle(home / "good.edgetl").manifest.name
+    subject = {"name": name, "variant": stored.variant, "threads": 1, "machine": describe()}
+    medians = [stored.latency.p50_ms * (1 + 0.001 * step) for step in range(6)]
+    write(tmp_path / "h", medians, **subject)
+
+    def sentence(history: Path | None) -> str:
+        report = gate_baseline(home / "good.edgetl", home / "baseline.json", history=history)
+        return next(check.sentence for check in report.checks if check.name == "latency")
+
+    assert "differs from itself by 0.2% between runs, as its history says" in sentence(tmp_path / "h")
+    assert "between runs, as others do" in sentence(None)
+    with pytest.raises(HistoryError, match="nowhere"):
+        gate_baseline(home / "good.edgetl", home / "baseline.json", history=tmp_path / "nowhere")
