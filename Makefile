@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@echo "Setting up $(VENV) (torch is large: a few minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[train,$(ENGINE),rtx,openvino,video,sign,dev]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[train,$(ENGINE),rtx,openvino,video,sign,loadgen,dev]'
 	@touch $@
 
 # The device test installs the built wheel from these alone, without a network.

@@ -106,17 +106,7 @@ def to_pixels(image: Image.Image | NDArray[np.uint8], spec: PreprocessSpec) -> N
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     _check_size(image.size, "The image")
-    rgb = _to_rgb(_upright(image))
-    match spec.resize:
-        case Resize.CROP:
-            resized = _resize(rgb, (spec.size, spec.size), spec, _crop_box(rgb.size, spec))
-        case Resize.SQUASH:
-            resized = _resize(rgb, (spec.size, spec.size), spec, None)
-        case Resize.PAD:
-            resized = _pad(rgb, spec)
-        case _:
-            assert_never(spec.resize)
-    return np.asarray(resized, dtype=np.uint8)
+    return _fit(_to_rgb(_upright(image)), spec)
 
 
 def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, name: str | None = None) -> NDArray[np.uint8]:
@@ -125,7 +115,7 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, name: str | None 
     Raises:
         ImageError: the image cannot be used; the message names it and the reason.
     """
-    return to_pixels(decode(source, max(MIN_SIDE, spec.resized_side), name=name), spec)
+    return _fit(decode(source, max(MIN_SIDE, spec.resized_side), name=name), spec)
 
 
 def load_batch(
@@ -255,6 +245,20 @@ def _filter(interpolation: Interpolation) -> Image.Resampling:
             return Image.Resampling.LANCZOS
         case _:
             assert_never(interpolation)
+
+
+def _fit(rgb: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """An upright RGB image as (size, size, 3) uint8."""
+    match spec.resize:
+        case Resize.CROP:
+            resized = _resize(rgb, (spec.size, spec.size), spec, _crop_box(rgb.size, spec))
+        case Resize.SQUASH:
+            resized = _resize(rgb, (spec.size, spec.size), spec, None)
+        case Resize.PAD:
+            resized = _pad(rgb, spec)
+        case _:
+            assert_never(spec.resize)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def _resize(
