@@ -78,8 +78,6 @@ def decode(source: Path | bytes, hint: int | None = None, *, name: str | None = 
         _check_size(image.size, name)
         if hint is not None:
             image.draft(None, (hint, hint))
-        # All in one block: Pillow's pieces of 64 kB make its JPEG decoder stop and start again at each seam.
-        image.decodermaxblock = len(content)
         image.load()
         return _to_rgb(_upright(image))
     except ImageError:
@@ -168,7 +166,10 @@ def _open(content: bytes) -> ImageFile:
     from PIL import JpegImagePlugin
 
     try:
-        return JpegImagePlugin.jpeg_factory(io.BytesIO(content))
+        image = JpegImagePlugin.jpeg_factory(io.BytesIO(content))
+        # All in one block: pieces of 64 kB, as Pillow takes, make its decoder stop and start again at each seam.
+        image.decodermaxblock = len(content)
+        return image
     except (SyntaxError, IndexError, TypeError, struct.error) as error:  # As `Image.open` takes them.
         raise UnidentifiedImageError("cannot identify image file") from error
 
