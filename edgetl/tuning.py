@@ -42,7 +42,7 @@ def tune() -> None:
 def collector_off() -> Iterator[None]:
     """Keep the garbage collector off inside the block, for imports and loading: what these make lives on.
 
-    Collecting in the midst of them finds nothing, and takes a tenth of a device's start.
+    Collecting in the midst of them finds nothing, and takes time of a device's start.
     """
     was_on = gc.isenabled()
     gc.disable()
