@@ -57,7 +57,7 @@ def read(
         monotonic_s=monotonic(),
         wall_s=wall(),
         clock_mhz=_clock(root),
-        throttle_events=_throttled(root),
+        throttle_events=throttle_events(root),
         temperature_c=_zones(root) | gpu.temperature_c,
         power_w=_currents(root) | gpu.power_w,
         energy_uj=energy,
@@ -96,8 +96,11 @@ def _clock(root: Path) -> float | None:
     return sum(clocks) / len(clocks) / 1e3 if clocks else None
 
 
-def _throttled(root: Path) -> int | None:
-    """Events of all cores and, once, of their package, which every core tells again."""
+def throttle_events(root: Path) -> int | None:
+    """Times since boot that the kernel saw a core throttle for heat, or, once, their package, which every core tells.
+
+    None where the system does not tell. `root` is where `sys` is.
+    """
     cores, packages = (
         [
             count

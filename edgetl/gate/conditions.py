@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.bench.sensors import throttle_events
 from edgetl.bench.timer import Clock
 
 _JUMP_S = 0.25
@@ -51,7 +52,7 @@ class Watch:
 
     def __init__(self, clocks: Clocks, root: Path = Path("/")) -> None:
         self._clocks, self._root = clocks, root
-        self._throttled = _throttle_events(root)
+        self._throttled = throttle_events(root) or 0
         self._start = clocks.monotonic()
         self._apart = clocks.wall() - self._start
         self._levels: list[float] = []
@@ -94,7 +95,7 @@ class Watch:
                     f"After {self._times[at - 1]:.0f} s both ran {abs(share):.0%} {way}. The ratio holds, since both "
                     "were timed in turn; the milliseconds do not."
                 )
-        if (events := _throttle_events(self._root) - self._throttled) > 0:
+        if (events := (throttle_events(self._root) or 0) - self._throttled) > 0:
             notes.append(f"The processor throttled {events} times for heat.")
         return tuple(notes)
 
@@ -112,14 +113,3 @@ def level_change(values: Sequence[float]) -> int:
     at = int(np.abs(sums).argmax())
     chance = 2 * math.exp(-6 * float(sums[at]) ** 2 / (n**3 + n**2))
     return at + 1 if chance <= _CHANCE else 0
-
-
-def _throttle_events(root: Path) -> int:
-    """Times that the kernel saw a core throttle for heat since it started; 0 where it does not say."""
-    total = 0
-    for path in (root / "sys/devices/system/cpu").glob("cpu*/thermal_throttle/core_throttle_count"):
-        try:
-            total += int(path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-    return total
