@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import onnx
@@ -46,17 +48,35 @@ def observe(
     shape = tuple(session.get_inputs()[0].shape)
     histograms = {name: Histogram() for name in tensors}
     with progress.task("calibrate", images) as task:
-        for batch in batches:
-            check_shape(batch, shape)
+        for batch, outputs in _runs(session, inner, source, shape, batches):
             if source in histograms:
                 histograms[source].observe(batch)
-            # Asked for no outputs, the engine would give all.
-            outputs = session.run(inner, {source: batch}) if inner else []
             for name, values in zip(inner, outputs, strict=True):
                 histograms[name].observe(values)
             task.advance(len(batch))
     _check(histograms)
     return histograms
+
+
+def _runs(
+    session: Any, inner: Sequence[str], source: str, shape: tuple[Any, ...], batches: Iterable[Array]
+) -> Iterator[tuple[Array, list[Array]]]:
+    """Each batch with the tensors asked for; the engine runs the next one while the caller counts."""
+
+    def run(batch: Array) -> tuple[Array, list[Array]]:
+        check_shape(batch, shape)
+        # Asked for no outputs, the engine would give all.
+        return batch, session.run(inner, {source: batch}) if inner else []
+
+    with ThreadPoolExecutor(1) as engine:
+        running = None
+        for batch in batches:
+            following = engine.submit(run, batch)
+            if running is not None:
+                yield running.result()
+            running = following
+        if running is not None:
+            yield running.result()
 
 
 def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

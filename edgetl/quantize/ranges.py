@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,7 @@ def least_divergence(histogram: Histogram, grid: Grid) -> Range:
         return histogram.low, histogram.high
     top = int(filled[-1]) + 1
     candidates = np.unique(np.linspace(levels, top, _ENTROPY_CANDIDATES).round().astype(int))
-    divergences = [_divergence(counts, int(bins), levels) for bins in candidates]
-    best = float(candidates[int(np.argmin(divergences))]) * histogram.width
+    best = float(candidates[int(np.argmin(_divergences(counts, candidates, levels)))]) * histogram.width
     return max(histogram.low, -best), min(histogram.high, best)
 
 
@@ -135,19 +134,37 @@ def _quantile(counts: NDArray[np.int64], share: float) -> float:
     return at + min(max(inside, 0.0), 1.0)
 
 
-def _divergence(counts: NDArray[np.float64], bins: int, levels: int) -> float:
-    """KL(P || Q) for the threshold after `bins` bins; infinite where Q has nothing and P something."""
-    inside = counts[:bins]
-    reference = inside.copy()
-    reference[-1] += counts[bins:].sum()
-    starts = np.arange(levels) * bins // levels
-    sizes = np.diff(starts, append=bins)
-    # The bin that took the outliers counts as filled even where it was empty before.
-    held = reference > 0.0
-    sums, filled = np.add.reduceat(inside, starts), np.add.reduceat(held.astype(np.float64), starts)
-    means = np.divide(sums, filled, out=np.zeros_like(sums), where=filled > 0.0)
-    spread = np.where(held, np.repeat(means, sizes), 0.0)
-    if not spread[held].all() or not held.any():
-        return float("inf")
-    p, q = reference[held] / reference.sum(), spread[held] / spread.sum()
-    return float((p * np.log(p / q)).sum())
+def _divergences(
+    counts: NDArray[np.float64], candidates: NDArray[np.int64], levels: int
+) -> NDArray[np.float64]:
+    """KL(P || Q) for the threshold after each of `candidates` bins; infinite where Q has nothing and P something.
+
+    With T the sum of P's counts and S that of Q's, KL = (sum p log p - sum over levels of P's counts there times
+    the log of Q's mean there) / T + log(S / T): running sums give all of it without a pass for each threshold.
+    """
+    sums, filled = _running(counts), _running(counts > 0.0)
+    informed = _running(counts * np.log(counts, out=np.zeros_like(counts), where=counts > 0.0))
+    total, inside, last = sums[-1], sums[candidates], counts[candidates - 1]
+    outliers = total - inside
+    # The last bin takes the outliers, and then counts as filled even where it was empty before.
+    informed_p = informed[candidates - 1] + _times_log(last + outliers, last + outliers)
+    edges = np.arange(levels + 1) * candidates[:, None] // levels
+    poured, bins = np.diff(sums[edges], axis=1), np.diff(filled[edges], axis=1)
+    bins[:, -1] += (last == 0.0) & (outliers > 0.0)
+    p = poured.copy()
+    p[:, -1] += outliers
+    means = np.divide(poured, bins, out=np.zeros_like(poured), where=bins > 0.0)
+    share = np.log(inside / total, out=np.full_like(inside, -np.inf), where=inside > 0.0)
+    found: NDArray[np.float64] = (informed_p - _times_log(p, means).sum(axis=1)) / total + share
+    found[((p > 0.0) & (means == 0.0)).any(axis=1)] = np.inf
+    return found
+
+
+def _running(values: NDArray[Any]) -> NDArray[np.float64]:
+    """(K + 1,) sums of the first 0, 1, ... K values."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _times_log(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """weights * log(values), 0 where a value is 0."""
+    return weights * np.log(values, out=np.zeros_like(values), where=values > 0.0)
