@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("network", peers.NETWORKS)
 def test_tensorrt_rtx_compiles_the_int8_and_the_fp16_form(network: str) -> None:
-    from edgetl.export.tensorrt import build_engine
+    from edgetl.export.tensorrt import BuildOptions, EnginePrecision, EngineTarget, build_engine
 
     model = peers.untrained(network, SIZE)
     graph, rules = Graph(model), rules_for(Target.TENSORRT)
@@ -48,9 +48,14 @@ def test_tensorrt_rtx_compiles_the_int8_and_the_fp16_form(network: str) -> None:
         assert not zero.any(), node.name
         if node.input[0] in constants:
             assert constants[node.input[0]].dtype == np.int8, node.name
-    half = to_half(model, np.concatenate(list(peers.noise(8, SIZE)))).model
-    for content in (quantized, half):
-        engine = build_engine(
-            content.SerializeToString(), target="tensorrt-rtx", compute_capabilities=["89"], batch=(1, 1, 4)
+    half = to_half(model, np.concatenate(list(peers.noise(8, SIZE))))
+    for content, precision in ((quantized, EnginePrecision.INT8), (half.model, EnginePrecision.FP16)):
+        options = BuildOptions(
+            target=EngineTarget.TENSORRT_RTX,
+            precision=precision,
+            float32_layers=half.float32_layers if precision is EnginePrecision.FP16 else (),
+            compute_capabilities=("89",),
+            batch=(1, 1, 4),
         )
+        engine = build_engine(content.SerializeToString(), options)
         assert engine.record.size_bytes == len(engine.content) > 0
