@@ -279,7 +279,7 @@ class PruneConfig(_Section):
     enabled: bool = True
     """Off: the student starts as the unpruned teacher, or as `distill.student`."""
     target_macs: OpenFraction = 0.3
-    """Share of the teacher's multiply-accumulates to keep."""
+    """Share of the teacher's multiply-accumulates to keep, both counted at the student's input size."""
     target_parameters: OpenFraction | None = None
     """Share of the teacher's parameters to keep at most; where unset, only `target_macs` counts."""
     steps: Count = 5
@@ -310,6 +310,9 @@ class DistillConfig(_Section):
     """`pruned`, or the name of another, smaller backbone as in `train.backbone`."""
     weights: str = "pretrained"
     """Where another backbone's first weights come from, as in `train.weights`."""
+    size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    """Side of the student's square input in pixels, from pruning on; `preprocess.size`, the teacher's, where unset.
+    Both see the same view, each at its own size."""
     epochs: Count = 20
     """Epochs."""
     lr: Positive = 1e-3

@@ -48,10 +48,15 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureInputs:
-    """What is measured. `teacher_val` and `teacher_test` are the teacher's scores from training."""
+    """What is measured.
+
+    `teacher_val` and `teacher_test` are the teacher's scores from training; `teacher_spec` is its preprocessing, of
+    which its size may differ from that of the candidates' `spec`.
+    """
 
     candidates: tuple[Candidate, ...]
     teacher: Path
+    teacher_spec: PreprocessSpec
     teacher_val: Evaluation
     teacher_test: Evaluation | None
     index: DataIndex
@@ -229,11 +234,13 @@ def _time(
     from edgetl.preprocess import load_pixels, normalise
     from edgetl.runtime.backend import run_pixels
 
-    pixels = load_pixels(inputs.index.split("val")[0].path, inputs.spec)[None]
+    picture = inputs.index.split("val")[0].path
+    pixels = load_pixels(picture, inputs.spec)[None]
     batch = np.ascontiguousarray(normalise(pixels, inputs.spec))
     teacher, _ = checkpoint.load(inputs.teacher)
     teacher = teacher.eval().to(memory_format=torch.channels_last)
-    tensor = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
+    own = normalise(load_pixels(picture, inputs.teacher_spec)[None], inputs.teacher_spec)
+    tensor = torch.from_numpy(own).contiguous(memory_format=torch.channels_last)
 
     def run_teacher() -> object:
         with torch.inference_mode():

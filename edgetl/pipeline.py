@@ -267,7 +267,8 @@ class _Run:
         inputs = stage.PruneInputs(
             teacher=self._teacher,
             index=self.index,
-            spec=self.spec,
+            spec=self.student_spec,
+            teacher_size=self.spec.size,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             batch_size=train.batch_size,
@@ -288,7 +289,7 @@ class _Run:
         return self.cache.run(
             "prune",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_file(self._teacher), *shared, distill.augment],
+            inputs=[*self._student_inputs(), sha256_file(self._teacher), *shared, distill.augment],
             kind=PruneRecord,
             outputs=lambda r: [r.checkpoint],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -304,7 +305,8 @@ class _Run:
             teacher=self._teacher,
             pruned=start if config.student == "pruned" else None,
             index=self.index,
-            spec=self.spec,
+            spec=self.student_spec,
+            teacher_size=self.spec.size,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             batch_size=train.batch_size,
@@ -317,8 +319,8 @@ class _Run:
         shared += [_file_key(config.weights)]
         return self.cache.run(
             "distill",
-            config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_file(self._teacher), sha256_file(start), *shared],
+            config=config.model_dump(mode="json", exclude_none=True),
+            inputs=[*self._student_inputs(), sha256_file(self._teacher), sha256_file(start), *shared],
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -330,11 +332,12 @@ class _Run:
         config = self.recipe.export
         student = self.dir / self.records[Stage.DISTILL].checkpoint
         targets = self.recipe.quantize.target
-        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=self.spec, targets=targets)
+        spec = self.student_spec
+        inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=spec, targets=targets)
         return self.cache.run(
             "export",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), sha256_file(student), targets],
+            inputs=[*self._student_inputs(), sha256_file(student), targets],
             kind=ExportRecord,
             outputs=lambda r: [r.onnx, r.half_weights],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -350,6 +353,7 @@ class _Run:
         distill, metric = self.recipe.distill, self.recipe.bundle.metric
         guide = stage.Guide(
             teacher=self._teacher,
+            teacher_size=self.spec.size,
             batch_size=self.recipe.train.batch_size,
             temperature=distill.temperature,
             soft_weight=distill.soft_weight,
@@ -359,7 +363,7 @@ class _Run:
         inputs = stage.QuantizeInputs(
             onnx=self.dir / exported.onnx,
             index=self.index,
-            spec=self.spec,
+            spec=self.student_spec,
             seed=self.recipe.seed,
             pixels_dir=self.pixels_dir,
             cache_dir=self.dir / "calibration",
@@ -370,7 +374,14 @@ class _Run:
         return self.cache.run(
             "quantize",
             config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), exported.sha256, metric, *learning, distill.loss, distill.augment],
+            inputs=[
+                *self._student_inputs(),
+                exported.sha256,
+                metric,
+                *learning,
+                distill.loss,
+                distill.augment,
+            ],
             kind=QuantizeRecord,
             outputs=lambda r: [*(v.onnx for v in r.variants), r.calibration],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -401,10 +412,11 @@ class _Run:
         inputs = MeasureInputs(
             candidates=tuple(candidates),
             teacher=self._teacher,
+            teacher_spec=self.spec,
             teacher_val=teacher.val,
             teacher_test=teacher.test,
             index=self.index,
-            spec=self.spec,
+            spec=self.student_spec,
             pixels_dir=self.pixels_dir,
             run_dir=self.dir,
         )
@@ -413,7 +425,7 @@ class _Run:
             "measure",
             config=[bench.model_dump(mode="json"), bundle.model_dump(mode="json")],
             inputs=[
-                *self._base_inputs(),
+                *self._student_inputs(),
                 sha256_file(self._teacher),
                 [sha256_file(c.onnx) for c in candidates],
                 describe().fingerprint,
@@ -451,7 +463,7 @@ class _Run:
             name=self.recipe.name,
             measured=self.records[Stage.MEASURE],
             index=self.index,
-            spec=self.spec,
+            spec=self.student_spec,
             run_dir=self.dir,
             recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
             seed=self.recipe.seed,
@@ -461,7 +473,7 @@ class _Run:
             "bundle",
             config=config.model_dump(mode="json"),
             inputs=[
-                *self._base_inputs(),
+                *self._student_inputs(),
                 sha256_json(inputs.measured),
                 inputs.recipe_sha256,
                 inputs.calibration_sha256,
@@ -475,7 +487,7 @@ class _Run:
 
     @property
     def spec(self) -> PreprocessSpec:
-        """The preprocessing of every stage and of the device."""
+        """The teacher's preprocessing."""
         from edgetl.preprocess import PreprocessSpec
 
         p = self.recipe.preprocess
@@ -491,6 +503,11 @@ class _Run:
         )
 
     @property
+    def student_spec(self) -> PreprocessSpec:
+        """The preprocessing from pruning on and of the device: the teacher's, at the student's size."""
+        return replace(self.spec, size=self.recipe.distill.size or self.spec.size)
+
+    @property
     def _teacher(self) -> Path:
         record: TrainRecord = self.records[Stage.TRAIN]
         return self.dir / record.checkpoint
@@ -502,6 +519,12 @@ class _Run:
 
     def _base_inputs(self) -> list[Any]:
         return [self.index.sha256, sha256_json(self.spec), self.recipe.seed]
+
+    def _student_inputs(self) -> list[Any]:
+        """Of the stages from pruning on."""
+        own, teacher = self.student_spec, self.spec
+        sizes = [teacher.size] if own != teacher else []
+        return [self.index.sha256, sha256_json(own), self.recipe.seed, *sizes]
 
     def _report(self) -> RunReport:
         from edgetl.report.document import RunReport, write_report

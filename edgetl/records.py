@@ -133,6 +133,7 @@ class FoldsRecord:
 class PruneStep:
     """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery.
 
+    Step 0, where there is one, cuts nothing: the network learned to see at the student's input size.
     `kept` is False for a cut that cost too much: pruning stopped before it.
     """
 

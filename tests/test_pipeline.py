@@ -12,13 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 import edgetl
 from edgetl import config, pipeline
 from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
-from edgetl.config import Recipe
+from edgetl.config import DataConfig, Recipe
+from edgetl.data.index import build_index
+from edgetl.models import checkpoint
+from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
+from edgetl.runtime.evaluate import evaluate
 from tests.images import write_set
 
 ALL = tuple(Stage)
@@ -143,6 +148,45 @@ def test_another_backbone_can_be_the_student(images: Path, tmp_path: Path) -> No
     outcome = pipeline.run(recipe, tmp_path, until=Stage.EXPORT)
     assert outcome.records[Stage.PRUNE] is None
     assert outcome.records[Stage.DISTILL].backbone == "test_resnet"
+
+
+def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_path: Path) -> None:
+    outcome = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    records = outcome.records
+    teacher, student = records[Stage.TRAIN], records[Stage.DISTILL]
+    assert [s.step for s in records[Stage.PRUNE].steps] == [0, 1]
+    assert records[Stage.PRUNE].before.macs < teacher.size.macs
+    assert student.size.macs == records[Stage.PRUNE].after.macs
+    assert outcome.bundle is not None
+    assert open_bundle(outcome.bundle).manifest.preprocess.size == 24
+    with edgetl.load(outcome.bundle, threads=1) as session:
+        assert session.verify().passed
+        assert session.run(np.zeros((2, 3, 24, 24), np.float32)).shape == (2, 3)
+        scored = evaluate(session, build_index(DataConfig(source=str(images))).split("test"))
+    measured = {v.name: v.test for v in records[Stage.MEASURE].variants}
+    assert scored.confusion == measured[records[Stage.MEASURE].default].confusion
+    assert "input size" in (tmp_path / "report.html").read_text()
+    again = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    assert again.cached == ALL
+
+
+def test_the_latency_baseline_stays_at_the_teachers_size(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    loaded = checkpoint.load
+
+    def spy(path: Path) -> tuple[nn.Module, Architecture]:
+        model, architecture = loaded(path)
+        if path.name == "teacher.safetensors":
+            model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+        return model, architecture
+
+    recipe = tiny_recipe(images, distill={"size": 24}, prune={"enabled": False}, quantize={"enabled": False})
+    pipeline.run(recipe, tmp_path, until=Stage.EXPORT)
+    monkeypatch.setattr(checkpoint, "load", spy)
+    pipeline.run(recipe, tmp_path, until=Stage.MEASURE)
+    assert set(seen) == {(1, 3, 32, 32)}
 
 
 RUN = """

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.config import DistillLoss
+from edgetl.distill.views import at_size
 from edgetl.errors import TensorError
 from edgetl.train.losses import LossFunction
 
@@ -117,25 +118,27 @@ def soft_targets(
     soft_weight: float,
     label_smoothing: float = 0.0,
     *,
+    student_size: int,
     loss: DistillLoss = DistillLoss.HINTON,
 ) -> LossFunction:
     """What teaches a student: soft_weight * soft loss + (1 - soft_weight) * cross-entropy with the labels.
 
     The teacher sees the same augmented images as the student (consistent teaching: Beyer et al., "Knowledge
     distillation: A good teacher is patient and consistent", CVPR 2022), in evaluation mode and without
-    gradients. It follows the images to their device.
+    gradients. It follows the images to their device. A student of another input size sees them at its own.
 
     Args:
         teacher: (N, 3, H, W) images to (N, C) logits; set to evaluation mode and frozen here.
         temperature: softmax temperature of the soft loss, above 0.
         soft_weight: share of the soft loss, 0..1; at 0 the teacher is not run.
         label_smoothing: smoothing of the labels, 0..1.
+        student_size: side of the student's input.
         loss: the soft loss.
     """
     teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def compute(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits = model(images)
+        logits = model(at_size(images, student_size))
         hard = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         if soft_weight == 0.0:
             return hard

@@ -12,6 +12,7 @@ from edgetl.config import DistillConfig, DistillLoss, Metric, Mix, Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
+from edgetl.distill.views import AtSize, check_takes
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
@@ -39,7 +40,7 @@ class DistillInputs:
         teacher: its checkpoint.
         pruned: the pruned teacher's checkpoint, for `distill.student = "pruned"`.
         index: the images and their splits.
-        spec: evaluation's preprocessing.
+        spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
         batch_size: images a step.
@@ -47,6 +48,7 @@ class DistillInputs:
         precision: arithmetic.
         class_balance: draw every class equally often.
         select: the score by which the best epoch is kept; as `selection_metric` says where None.
+        teacher_size: side of the teacher's input, where it is not the student's.
     """
 
     teacher: Path
@@ -60,6 +62,7 @@ class DistillInputs:
     precision: Precision
     class_balance: bool = False
     select: Metric | None = None
+    teacher_size: int | None = None
 
 
 def run(
@@ -72,7 +75,7 @@ def run(
     Raises:
         ConfigError: mixing with a loss that needs one label an image.
         WeightsError: a checkpoint is missing, broken, or of other classes; pretrained weights cannot be had.
-        ModelError: unknown backbone.
+        ModelError: unknown backbone, or one that does not take images of the student's size.
         ImageError: an image cannot be decoded.
         TrainingError: training cannot go on.
         Interrupted: Ctrl-C.
@@ -85,7 +88,11 @@ def run(
         )
     teacher, _ = load_for(labels, inputs.teacher, "teacher")
     student, backbone = _student(config, inputs)
-    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+    size, teacher_size = inputs.spec.size, inputs.teacher_size or inputs.spec.size
+    if size != teacher_size:
+        check_takes(student, size, backbone)
+    view = max(size, teacher_size)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
     state = out / "distill.state"
     fitting = Fitting(
         phase="distill",
@@ -107,7 +114,13 @@ def run(
         fitting,
         train=sets.train,
         val=sets.val,
-        loss=soft_targets(teacher, config.temperature, config.soft_weight, loss=config.loss),
+        loss=soft_targets(
+            AtSize(teacher, teacher_size),
+            config.temperature,
+            config.soft_weight,
+            student_size=size,
+            loss=config.loss,
+        ),
         state=state,
         progress=progress,
     )

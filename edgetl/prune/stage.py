@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -19,6 +20,7 @@ from edgetl.config import Augment, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
+from edgetl.distill.views import AtSize, at_size, check_takes
 from edgetl.errors import WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.models import checkpoint
@@ -53,7 +55,7 @@ class PruneInputs:
     Attributes:
         teacher: its checkpoint; it is pruned, and it teaches.
         index: the images and their splits.
-        spec: evaluation's preprocessing.
+        spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
         batch_size: images a step of recovery.
@@ -63,6 +65,8 @@ class PruneInputs:
         soft_weight: share of the soft targets in the loss.
         augment: the training view.
         class_balance: draw every class equally often.
+        teacher_size: side of the teacher's input, where it is not the student's. The teacher then first learns to see
+            at the student's size, as step 0, before anything is cut.
     """
 
     teacher: Path
@@ -77,6 +81,7 @@ class PruneInputs:
     soft_weight: float
     augment: Augment
     class_balance: bool = False
+    teacher_size: int | None = None
 
 
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
@@ -106,6 +111,10 @@ class _Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
         self.size = inputs.spec.size
+        self.teacher_size = inputs.teacher_size or self.size
+        self.guide = AtSize(self.teacher, self.teacher_size)
+        if self.shrunk:
+            check_takes(teacher, self.size, self.architecture.backbone)
         self.before = network_size(teacher, self.size)
         graph = trace(teacher, self.size, keep=config.keep)
         # attention's own products are in the network's count, but no cut changes them
@@ -124,19 +133,22 @@ class _Run:
                 inputs.spec,
                 [inputs.seed, inputs.batch_size, inputs.weight_decay, inputs.precision],
                 [inputs.temperature, inputs.soft_weight, inputs.augment, inputs.class_balance],
+                *([self.teacher_size] if self.shrunk else []),
             ]
         )
 
     def to_the_end(self) -> PruneRecord:
         start = time.perf_counter()
-        sets = open_sets(self.inputs.index, self.inputs.spec, self.inputs.pixels_dir, self.progress)
+        sets = self._open(self.inputs.spec)
         model, steps, epochs = self.teacher, list[PruneStep](), tuple[EpochRecord, ...]()
-        floor = score(self.teacher, sets.val, self.inputs.index.labels).top1 - self.config.max_drop
-        for number, budget in enumerate(self._budgets(), start=1):
+        floor = self._teacher_top1() - self.config.max_drop
+        first: list[tuple[int, Cost | None]] = [(0, None)] if self.shrunk else []
+        for number, budget in [*first, *enumerate(self._budgets(), start=1)]:
             smaller, step, recovered = self._step(number, budget, model, sets)
-            steps.append(dataclasses.replace(step, kept=step.top1 >= floor))
+            kept = budget is None or step.top1 >= floor
+            steps.append(dataclasses.replace(step, kept=kept))
             epochs = (*epochs, *recovered)
-            if step.top1 < floor:
+            if not kept:
                 self.progress.warning(
                     f"Pruning stops at {network_size(model, self.size).macs / self.before.macs:.1%} of the"
                     f" multiply-accumulates: the next cut recovers to top-1 {step.top1:.1%} on the validation split,"
@@ -158,6 +170,21 @@ class _Run:
             path.unlink(missing_ok=True)
         return record
 
+    @property
+    def shrunk(self) -> bool:
+        """Whether the student sees images at another size than the teacher."""
+        return self.teacher_size != self.size
+
+    def _open(self, spec: PreprocessSpec) -> Sets:
+        """The splits; training's views are as large as the larger of teacher and student needs."""
+        view = max(self.size, self.teacher_size)
+        return open_sets(self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view)
+
+    def _teacher_top1(self) -> float:
+        """The teacher's accuracy on the validation split, at its own size."""
+        sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
+        return score(self.teacher, sets.val, self.inputs.index.labels).top1
+
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
         config, before = self.config, self.before
@@ -170,8 +197,8 @@ class _Run:
             ]
         return tuple(Cost(macs=m, parameters=p) for m, p in zip(macs, parameters, strict=True))
 
-    def _step(self, number: int, budget: Cost, model: nn.Module, sets: Sets) -> Kept:
-        """One cut and its recovery, or what is kept of them."""
+    def _step(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets) -> Kept:
+        """One cut (none without a budget) and its recovery, or what is kept of them."""
         path = self.out / f"step-{number}.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
@@ -191,7 +218,9 @@ class _Run:
             ),
             train=sets.train,
             val=sets.val,
-            loss=soft_targets(self.teacher, self.inputs.temperature, self.inputs.soft_weight),
+            loss=soft_targets(
+                self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
+            ),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
         )
@@ -205,14 +234,18 @@ class _Run:
         )
         return kept
 
-    def _cut(self, number: int, budget: Cost, model: nn.Module, sets: Sets) -> Kept:
+    def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets) -> Kept:
         """The cut network of step `number` with its batch norms measured anew, before recovery."""
         path = self.out / f"step-{number}-cut.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
-        result = cut(
-            model, self.size, self._scorer(number, sets.train), budget, self.limits, keep=self.config.keep
-        ).model
+        result = (
+            copy.deepcopy(model)
+            if budget is None
+            else cut(
+                model, self.size, self._scorer(number, sets.train), budget, self.limits, keep=self.config.keep
+            ).model
+        )
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
         top1 = score(result, sets.val, self.inputs.index.labels).top1
@@ -223,13 +256,13 @@ class _Run:
         return scorer(
             self.config.importance,
             images=functools.partial(self._views, number, train),
-            teacher=self.teacher,
+            teacher=self.guide,
             temperature=self.inputs.temperature,
             seed=derive(self.inputs.seed, "importance", number),
         )
 
     def _views(self, number: int, train: PixelSet) -> Iterator[Tensor]:
-        """Batches (n, 3, S, S) of training images as evaluation sees them; other images at each step."""
+        """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step."""
         generator = numpy_generator(self.inputs.seed, "importance images", number)
         rows = np.sort(generator.permutation(len(train))[: self.config.importance_images])
         for batch in np.array_split(rows, max(1, math.ceil(len(rows) / _BATCH))):
@@ -241,7 +274,7 @@ class _Run:
                 generator=torch.Generator(),
                 view_fraction=train.view_fraction,
             )
-            yield normalise_(images, train.spec.mean, train.spec.std)
+            yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
         return describe(model, self.architecture.backbone, self.architecture.num_classes)

@@ -21,6 +21,7 @@ from edgetl.config import Augment, DistillLoss, Metric, Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
+from edgetl.distill.views import AtSize
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize.affine import Affine
@@ -40,7 +41,8 @@ class Lessons:
 
     Attributes:
         teacher: checkpoint of the guide.
-        index, spec, pixels_dir: the images.
+        index, spec, pixels_dir: the images, as the graph sees them.
+        teacher_size: side of the guide's input.
         epochs: passes.
         lr: peak learning rate.
         batch_size: images a step.
@@ -51,6 +53,7 @@ class Lessons:
     """
 
     teacher: Path
+    teacher_size: int
     index: DataIndex
     spec: PreprocessSpec
     pixels_dir: Path
@@ -83,7 +86,9 @@ def train(
     """
     teacher, _ = load_for(lessons.index.labels, lessons.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
-    sets = open_sets(lessons.index, lessons.spec, lessons.pixels_dir, progress)
+    size = lessons.spec.size
+    view = max(size, lessons.teacher_size)
+    sets = open_sets(lessons.index, lessons.spec, lessons.pixels_dir, progress, view_size=view)
     fitting = Fitting(
         phase=f"quantization-aware, {rules.target}",
         epochs=lessons.epochs,
@@ -100,7 +105,13 @@ def train(
         fitting,
         train=sets.train,
         val=sets.val,
-        loss=soft_targets(teacher, lessons.temperature, lessons.soft_weight, loss=lessons.loss),
+        loss=soft_targets(
+            AtSize(teacher, lessons.teacher_size),
+            lessons.temperature,
+            lessons.soft_weight,
+            student_size=size,
+            loss=lessons.loss,
+        ),
         state=lessons.state,
         progress=progress,
     )

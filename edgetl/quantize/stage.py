@@ -49,6 +49,7 @@ class Guide:
     """Whom quantization-aware training follows, and how: as in distillation."""
 
     teacher: Path
+    teacher_size: int
     batch_size: int
     temperature: float
     soft_weight: float
@@ -333,6 +334,7 @@ def _trainer(
 
         lessons = aware.Lessons(
             teacher=guide.teacher,
+            teacher_size=guide.teacher_size,
             index=inputs.index,
             spec=inputs.spec,
             pixels_dir=inputs.pixels_dir,

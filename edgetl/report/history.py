@@ -88,14 +88,15 @@ def pruning(report: RunReport) -> Markup:
     if prune is None:
         return Markup("")
     before, after = prune.before, prune.after
-    kept = sum(step.kept for step in prune.steps)
+    cuts = [step for step in prune.steps if step.step > 0]
+    kept = sum(step.kept for step in cuts)
     lead = (
         f"Channels were removed in {units.counted(kept, 'step')}: "
         f"{units.count(before.macs)} to {units.count(after.macs)} multiply-accumulates "
         f"({units.percent(ratio(after.macs, before.macs), 0)} left), "
         f"{units.count(before.parameters)} to {units.count(after.parameters)} parameters."
     )
-    if kept < len(prune.steps):
+    if kept < len(cuts):
         lead += " The last cut cost too much and was taken back."
     marks = [
         ("teacher", "st", "diamond"),
@@ -117,7 +118,7 @@ def pruning(report: RunReport) -> Markup:
     rows = [
         Row(
             cells=(
-                str(step.step) if step.kept else f"{step.step}, taken back",
+                units.step(step.step, step.kept),
                 units.percent(ratio(step.macs, whole)),
                 units.count(step.parameters),
                 units.percent(step.top1_cut),

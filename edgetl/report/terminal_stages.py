@@ -158,7 +158,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
     lines = [
         Line(
             cells=(
-                str(s.step) if s.kept else f"{s.step}, taken back",
+                units.step(s.step, s.kept),
                 units.count(s.macs),
                 units.percent(ratio(s.macs, whole)),
                 units.count(s.parameters),

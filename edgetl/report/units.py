@@ -87,6 +87,13 @@ def counted(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{ending}"
 
 
+def step(number: int, kept: bool) -> str:
+    """A step of pruning: `3`, `3, taken back`, or `input size` for the one before the cuts."""
+    if number == 0:
+        return "input size"
+    return str(number) if kept else f"{number}, taken back"
+
+
 def duration(seconds: float) -> str:
     """Wall time: `0.4 s`, `48 s`, `3 min 05 s`, `2 h 07 min`."""
     if seconds < 9.95:

@@ -109,16 +109,31 @@ def with_margin(spec: PreprocessSpec) -> PreprocessSpec:
     )
 
 
-def open_sets(index: DataIndex, spec: PreprocessSpec, folder: Path, progress: Progress = SILENT) -> Sets:
+def open_sets(
+    index: DataIndex,
+    spec: PreprocessSpec,
+    folder: Path,
+    progress: Progress = SILENT,
+    *,
+    view_size: int | None = None,
+) -> Sets:
     """Open the splits' pixels, decoding them into `folder` where that is not done yet.
+
+    Args:
+        index: the images and their splits.
+        spec: evaluation's preprocessing.
+        folder: of decoded pixels.
+        progress: where to report.
+        view_size: side of training's views, where it is not `spec.size`.
 
     Raises:
         ImageError: an image cannot be decoded.
         StorageError: the pixels cannot be written.
     """
     test = index.split("test")
+    seen = spec if view_size is None else dataclasses.replace(spec, size=view_size)
     return Sets(
-        train=_open(index.split("train"), with_margin(spec), spec, folder, progress),
+        train=_open(index.split("train"), with_margin(seen), seen, folder, progress),
         val=_open(index.split("val"), spec, spec, folder, progress),
         test=_open(test, spec, spec, folder, progress) if test else None,
     )

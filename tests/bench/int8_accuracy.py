@@ -196,6 +196,7 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
         cache_dir=case.home / "calibration",
         guide=Guide(
             teacher=case.teacher,
+            teacher_size=case.size,
             batch_size=32,
             temperature=2.0,
             soft_weight=0.9,

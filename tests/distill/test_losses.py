@@ -11,7 +11,8 @@ from torch import nn
 
 from edgetl.config import DistillLoss
 from edgetl.distill import losses
-from edgetl.errors import TensorError
+from edgetl.distill.views import AtSize, at_size, check_takes
+from edgetl.errors import ModelError, TensorError
 
 N, C = 6, 5
 
@@ -145,7 +146,7 @@ def test_soft_targets_mixes_soft_and_hard_on_the_same_images() -> None:
     torch.manual_seed(0)
     student, teacher = Flat().eval(), Flat().train()
     images, labels = torch.randn(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
-    compute = losses.soft_targets(teacher, 2.0, 0.75, 0.1)
+    compute = losses.soft_targets(teacher, 2.0, 0.75, 0.1, student_size=4)
     value = compute(student, images, labels)
     value.backward()
     assert not teacher.training
@@ -159,5 +160,38 @@ def test_soft_targets_mixes_soft_and_hard_on_the_same_images() -> None:
 
 def test_without_soft_weight_the_teacher_is_not_run() -> None:
     student, teacher = Flat().eval(), Flat()
-    losses.soft_targets(teacher, 2.0, 0.0)(student, torch.randn(2, 3, 4, 4), torch.tensor([0, 1]))
+    compute = losses.soft_targets(teacher, 2.0, 0.0, student_size=4)
+    compute(student, torch.randn(2, 3, 4, 4), torch.tensor([0, 1]))
     assert teacher.seen == []
+
+
+@pytest.mark.parametrize(("view", "student_side", "teacher_side"), [(8, 4, 8), (8, 8, 4)])
+def test_each_network_sees_the_view_at_its_own_size(view: int, student_side: int, teacher_side: int) -> None:
+    student, teacher = (
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * s * s, 3)) for s in (student_side, teacher_side)
+    )
+    images, labels = torch.randn(4, 3, view, view), torch.tensor([0, 1, 2, 0])
+    compute = losses.soft_targets(AtSize(teacher, teacher_side), 2.0, 1.0, student_size=student_side)
+    small = {s: at_size(images, s) for s in (student_side, teacher_side)}
+    expected = losses.hinton(student(small[student_side]), teacher(small[teacher_side]), 2.0)
+    torch.testing.assert_close(compute(student, images, labels), expected)
+
+
+def test_at_size_keeps_a_plain_picture_and_leaves_the_right_size_alone() -> None:
+    images = torch.full((2, 3, 32, 32), 0.7)
+    assert at_size(images, 32) is images
+    small = at_size(images, 24)
+    assert small.shape == (2, 3, 24, 24)
+    assert small.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(small, torch.full((2, 3, 24, 24), 0.7))
+    # fine stripes average out instead of turning into coarse ones
+    stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 3, 32, 32).contiguous()
+    assert (at_size(stripes, 8)[..., 1:-1] - 0.5).abs().max() < 0.1
+
+
+def test_a_network_of_one_size_only_is_refused_elsewhere() -> None:
+    check_takes(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 24, "pooled")
+    with pytest.raises(
+        ModelError, match=r"flat does not take images of 24 pixels a side \(.*\)\. Leave distill\.size"
+    ):
+        check_takes(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), 24, "flat")

@@ -11,6 +11,7 @@ from edgetl.distill import stage
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
+from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.records import TrainRecord, from_json, to_json
@@ -122,6 +123,28 @@ def test_an_unknown_student_is_refused(inputs: stage.DistillInputs, tmp_path: Pa
     config = CONFIG.model_copy(update={"student": "mobilenet_v9"})
     with pytest.raises(ModelError, match="mobilenet_v9"):
         stage.run(config, inputs, out=folder(tmp_path))
+
+
+@pytest.mark.parametrize("size", [24, 48])
+def test_the_student_may_have_another_input_size(
+    inputs: stage.DistillInputs, tmp_path: Path, size: int
+) -> None:
+    own = dataclasses.replace(inputs, spec=dataclasses.replace(inputs.spec, size=size), teacher_size=32)
+    record = stage.run(CONFIG, own, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert record.size == network_size(model, size)
+    sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
+    assert sets.val.pixels.shape[1] == size
+    assert score(model, sets.val, inputs.index.labels).confusion == record.val.confusion
+
+
+def test_a_student_that_takes_one_size_only_is_refused_at_another(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"student": "deit_tiny_patch16_224", "weights": "none"})
+    own = dataclasses.replace(inputs, teacher_size=48)
+    with pytest.raises(ModelError, match=r"deit_tiny_patch16_224 does not take images of 32 pixels a side"):
+        stage.run(config, own, out=folder(tmp_path))
 
 
 def test_mixing_teaches_on_blends_and_is_refused_with_dkd(

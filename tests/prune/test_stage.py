@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
 from edgetl.data.index import build_index
@@ -15,9 +17,9 @@ from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.prune import stage
-from edgetl.records import PruneRecord, from_json, to_json
+from edgetl.records import Evaluation, PruneRecord, from_json, to_json
 from edgetl.train.evaluate import score
-from edgetl.train.sets import open_sets
+from edgetl.train.sets import PixelSet, open_sets
 from tests.images import write_set
 
 BACKBONE = "mobilenetv3_small_050"
@@ -166,6 +168,39 @@ class _Warnings(SilentProgress):
 
     def warning(self, text: str) -> None:
         self.told.append(text)
+
+
+def test_a_smaller_input_is_learned_first_and_everything_is_counted_at_it(
+    inputs: stage.PruneInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"steps": 1})
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    record = stage.run(config, own, out=folder(tmp_path))
+    teacher, model = checkpoint.load(inputs.teacher)[0], checkpoint.load(tmp_path / record.checkpoint)[0]
+    assert (record.before, record.after) == (network_size(teacher, 24), network_size(model, 24))
+    assert [(s.step, s.macs) for s in record.steps] == [(0, record.before.macs), (1, record.after.macs)]
+    assert record.after.macs <= 0.6 * record.before.macs
+    assert [e.phase for e in record.epochs] == ["recover-0", "recover-1"]
+    assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
+    sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
+    assert score(model, sets.val, inputs.index.labels).top1 == record.steps[-1].top1
+
+
+def test_the_floor_is_the_teachers_score_at_its_own_size(
+    inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[tuple[int, bool]] = []
+
+    def spy(model: nn.Module, data: PixelSet, names: Sequence[str]) -> Evaluation:
+        scored.append((data.spec.size, model is run.teacher))
+        return score(model, data, names)
+
+    monkeypatch.setattr(stage, "score", spy)
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    config = CONFIG.model_copy(update={"steps": 1, "recovery_epochs": 0})
+    run = stage._Run(config, own, folder(tmp_path), SilentProgress())
+    run.to_the_end()
+    assert scored == [(32, True), (24, False), (24, False)]
 
 
 def test_an_unknown_layer_in_keep_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> QuantizeInputs:
         cache_dir=root / "calibration",
         guide=Guide(
             teacher=root / "teacher.safetensors",
+            teacher_size=32,
             batch_size=8,
             temperature=2.0,
             soft_weight=0.9,
