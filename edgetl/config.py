@@ -105,11 +105,26 @@ class Tracker(StrEnum):
 
 
 class Importance(StrEnum):
-    """How prunable channels are ranked."""
+    """How prunable channels are ranked.
+
+    `magnitude`: size of the weights; `bn_scale`: of batch norm's factors; `fpgm`: distance from the other filters;
+    `lamp`: size of the weights against those that remain in the layer; `taylor`: estimated rise of the loss;
+    `random`: what any other must beat.
+    """
 
     MAGNITUDE = "magnitude"
+    BN_SCALE = "bn_scale"
+    FPGM = "fpgm"
+    LAMP = "lamp"
     TAYLOR = "taylor"
     RANDOM = "random"
+
+
+class PruneScope(StrEnum):
+    """`global`: channels of all layers compete; `layer`: every layer loses about the same share of its channels."""
+
+    GLOBAL = "global"
+    LAYER = "layer"
 
 
 class DistillLoss(StrEnum):
@@ -290,7 +305,9 @@ class PruneConfig(_Section):
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
     wins back some of a loss, not all."""
     importance: Importance = Importance.TAYLOR
-    """Ranking of channels."""
+    """Ranking of channels: `magnitude`, `bn_scale`, `fpgm`, `lamp`, `taylor` or `random`."""
+    scope: PruneScope = PruneScope.GLOBAL
+    """`global`: channels of all layers compete; `layer`: every layer loses about the same share."""
     round_to: Count = 8
     """Channel counts are multiples of this."""
     max_cut: OpenFraction = 0.9

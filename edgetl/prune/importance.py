@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.config import Importance
+from edgetl.errors import ModelError
 from edgetl.prune.graph import ChannelGroup, Graph, is_consumer
 
 
@@ -19,8 +20,8 @@ class Scores:
     """Scores of all groups.
 
     `channels[group]` is (C,) float64 on the CPU. `additive`: they estimate the rise of the loss, so that they can
-    be summed, compared between groups and set against what a cut saves; else they only rank within comparable
-    scales (a group's mean is 1).
+    be summed, compared between groups and set against what a cut saves; else they only rank channels, on a scale
+    that is common to the groups.
     """
 
     channels: dict[str, Tensor]
@@ -28,6 +29,8 @@ class Scores:
 
 
 Scorer = Callable[[Graph], Scores]
+
+_TINY = 1e-30
 
 
 def scorer(
@@ -46,12 +49,20 @@ def scorer(
         teacher: (n, 3, H, W) images to (n, C) logits, in evaluation mode; used by `taylor`.
         temperature: softmax temperature of the teacher's probabilities; used by `taylor`.
         seed: of everything drawn.
+
+    The scorer raises ModelError where the network has nothing that the importance ranks by (`bn_scale`).
     """
 
     def compute(graph: Graph) -> Scores:
         match kind:
             case Importance.MAGNITUDE:
                 return magnitude(graph)
+            case Importance.BN_SCALE:
+                return bn_scale(graph)
+            case Importance.FPGM:
+                return fpgm(graph)
+            case Importance.LAMP:
+                return lamp(graph)
             case Importance.TAYLOR:
                 return taylor(graph, images(), teacher, temperature=temperature, seed=seed)
             case Importance.RANDOM:
@@ -73,6 +84,80 @@ def magnitude(graph: Graph) -> Scores:
     return Scores(
         channels={g.name: importance(g.members).detach().cpu().double() for g in graph.groups},
         additive=False,
+    )
+
+
+def bn_scale(graph: Graph) -> Scores:
+    """Mean factor |gamma| of a channel's batch norms, over the mean factor of all the network's channels.
+
+    One threshold for all layers, as the factors of all layers compete: Liu et al., "Learning Efficient
+    Convolutional Networks through Network Slimming" (ICCV 2017), section 3. The mean over the group's batch norms
+    stands for the one that the paper's layers have. A group without any (see `without_batch_norm`) is ranked by
+    `magnitude`, whose mean is 1 as well.
+
+    Raises:
+        ModelError: no group has a batch norm.
+    """
+    import torch_pruning as tp
+
+    importance = tp.importance.BNScaleImportance(group_reduction="mean", normalizer=None)
+    lacking = set(without_batch_norm(graph))
+    factors = {
+        g.name: importance(g.members).detach().cpu().double() for g in graph.groups if g.name not in lacking
+    }
+    if not factors:
+        raise ModelError(
+            f"{type(graph.model).__name__} has no batch norm in any channel group, so prune.importance = bn_scale"
+            " cannot rank its channels. Take magnitude or taylor."
+        )
+    mean = torch.cat(list(factors.values())).mean().clamp_min(_TINY)
+    others = magnitude(graph).channels if lacking else {}
+    return Scores(
+        channels={
+            g.name: factors[g.name] / mean if g.name in factors else others[g.name] for g in graph.groups
+        },
+        additive=False,
+    )
+
+
+def without_batch_norm(graph: Graph) -> tuple[str, ...]:
+    """Names of the groups that no batch norm with factors spans."""
+    return tuple(
+        g.name for g in graph.groups if not any(_scales(item.dep.target.module) for item in g.members)
+    )
+
+
+def fpgm(graph: Graph) -> Scores:
+    """Sum of a channel's distances to all other channels of its group, divided by the group's mean.
+
+    g(x) = sum over j of ||x - f_j||_2: the filter with the smallest sum is nearest to the geometric median, so that
+    the others can stand for it. He et al., "Filter Pruning via Geometric Median for Deep Convolutional Neural
+    Networks Acceleration" (CVPR 2019), equations 4 and 5. A channel's filter f is (K,): all the weights that make it, in
+    every layer of the group (an expansion's and its depthwise convolution's), end to end. The paper cuts all
+    layers by the same share; the division makes groups comparable.
+    """
+    channels = {}
+    for group in graph.groups:
+        filters = _filters(group)
+        distances = torch.cdist(filters, filters).sum(1)
+        channels[group.name] = distances / distances.mean().clamp_min(_TINY)
+    return Scores(channels=channels, additive=False)
+
+
+def lamp(graph: Graph) -> Scores:
+    """A channel's squared L2 norm over the sum of those of its group that are not smaller.
+
+    score(u) = W[u]^2 / sum over v >= u of W[v]^2, in ascending order: the distortion that a layer takes when u goes
+    as well, relative to what remains, so that one threshold serves all layers; each group's largest scores 1. Lee et
+    al., "Layer-adaptive Sparsity for the Magnitude-based Pruning" (ICLR 2021), equation 1, with a channel's squared
+    norm (the mean over the group's layers) in place of a weight's square.
+    """
+    import torch_pruning as tp
+
+    # its own LAMP subtracts float32 sums, and divides zero by zero where no weight is left
+    importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer=_adaptive)
+    return Scores(
+        channels={g.name: importance(g.members).detach().cpu() for g in graph.groups}, additive=False
     )
 
 
@@ -148,6 +233,31 @@ def taylor(
         channels={g.name: total / max(count, 1) for g, total in zip(graph.groups, totals, strict=True)},
         additive=True,
     )
+
+
+def _scales(module: object) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
+
+
+def _filters(group: ChannelGroup) -> Tensor:
+    """(C, K) float64 on the CPU: for each channel the weights that make it, over the layers of the group."""
+    parts = []
+    for item in group.members:
+        module = item.dep.target.module
+        if not isinstance(module, nn.Conv2d | nn.Linear) or is_consumer(item.dep):
+            continue
+        # a layer may hold several rows a channel, in any order
+        order = torch.argsort(torch.tensor(item.root_idxs), stable=True)
+        rows = module.weight.detach().cpu().double().flatten(1)[torch.tensor(item.idxs)[order]]
+        parts.append(rows.reshape(group.channels, -1))
+    return torch.cat(parts, dim=1)
+
+
+def _adaptive(squares: Tensor) -> Tensor:
+    """Each value over the sum of those that are not smaller: (C,) float64."""
+    ordered, order = squares.double().sort(stable=True)
+    remaining = ordered.flip(0).cumsum(0).flip(0)
+    return torch.empty_like(ordered).index_copy_(0, order, ordered / remaining.clamp_min(_TINY))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from edgetl.config import PruneScope
 from edgetl.errors import ModelError
 from edgetl.prune.graph import ChannelGroup, Graph
 from edgetl.prune.importance import Scores
@@ -29,11 +30,13 @@ class Limits:
         round_to: widths that are cut end as multiples of this.
         max_cut: no group loses more than this share of its channels in `widths`.
         widths: original channels, group -> number; the current ones where a group is missing.
+        scope: `global`: groups compete; `layer`: all are held to about the same share of `widths`.
     """
 
     round_to: int
     max_cut: float
     widths: Mapping[str, int]
+    scope: PruneScope = PruneScope.GLOBAL
 
     def unit(self, group: ChannelGroup) -> int:
         """So many channels go at a time."""
@@ -60,7 +63,8 @@ def choose(graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> Plan:
 
     Channels go in units of the alignment, in each group the least important first. Additive scores are set
     against the share of the overrun that a unit saves, so that costly channels of equal importance go first;
-    others are compared by their mean.
+    others are compared by their mean. With the scope `layer` the next unit is that of the group which has lost the
+    smallest share with it, whatever the scores of other groups.
 
     Args:
         graph: the traced network.
@@ -126,10 +130,10 @@ class _Search:
 
     def step(self) -> bool:
         """Remove the unit that matters least; False when none may go."""
-        ranked = [(self._rank(name), name) for name in self.groups if self._amount(name)]
+        ranked = [(self._lost(name), self._rank(name), name) for name in self.groups if self._amount(name)]
         if not ranked:
             return False
-        _, name = min(ranked)
+        *_, name = min(ranked)
         amount, saving = self._saving(name)
         group = self.groups[name]
         for layer, share in group.inputs.items():
@@ -168,6 +172,14 @@ class _Search:
         left = group.channels - self.gone[name]
         amount = left % unit or unit
         return amount if left - amount >= self.limits.floor(group) else 0
+
+    def _lost(self, name: str) -> float:
+        """Share of its channels that the group has lost after its next unit, where groups are kept level; else 0."""
+        if self.limits.scope is PruneScope.GLOBAL:
+            return 0.0
+        channels = self.groups[name].channels
+        left = channels - self.gone[name] - self._amount(name)
+        return 1 - left / self.limits.widths.get(name, channels)
 
     def _rank(self, name: str) -> float:
         amount, saving = self._saving(name)

@@ -123,6 +123,7 @@ class _Run:
             round_to=config.round_to,
             max_cut=config.max_cut,
             widths={group.name: group.channels for group in graph.groups},
+            scope=config.scope,
         )
         check_reachable(graph, self._budgets()[-1], self.limits)
         self.key = sha256_json(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from edgetl.config import Importance
+from edgetl.config import Importance, PruneScope
 from edgetl.errors import ModelError
 from edgetl.models import backbones
 from edgetl.prune.graph import trace
@@ -62,6 +64,31 @@ def test_cells_stay_whole() -> None:
     for group in grouped:
         cells = {i // 8 for i in plan.removed[group.name]}
         assert len(plan.removed[group.name]) == 8 * len(cells)
+
+
+def test_with_the_scope_layer_every_group_loses_about_the_same_share() -> None:
+    model = backbones.create("torchvision/mobilenet_v2", 5, "none")
+    graph = trace(model, SIZE)
+    score = make_scorer(Importance.MAGNITUDE, model)(graph)
+    level = dataclasses.replace(limits(round_to=1), scope=PruneScope.LAYER)
+    plan = choose(graph, score, budget(model, macs=0.4), level)
+    assert plan.cost.macs <= 0.4 * cost_of(graph).macs
+    lost = [len(plan.removed.get(g.name, ())) / g.channels for g in graph.groups]
+    assert max(lost) - min(lost) <= 1 / min(g.channels for g in graph.groups)
+    for group in graph.groups:
+        gone = list(plan.removed[group.name])
+        left = [i for i in range(group.channels) if i not in gone]
+        assert score.channels[group.name][gone].max() <= score.channels[group.name][left].min()
+
+
+def test_the_scope_layer_keeps_shares_of_the_first_widths_level() -> None:
+    """A group that was cut before waits for the others."""
+    graph = trace(seeded(Chain), SIZE)
+    stream, inner = sorted(graph.groups, key=lambda g: g.channels)
+    ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
+    level = Limits(round_to=8, max_cut=0.9, widths={stream.name: 16, inner.name: 64}, scope=PruneScope.LAYER)
+    plan = choose(graph, Scores(channels=ones, additive=True), budget(graph.model, macs=0.9), level)
+    assert list(plan.removed) == [stream.name]
 
 
 @pytest.mark.parametrize(
