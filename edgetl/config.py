@@ -11,9 +11,17 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from edgetl.errors import ConfigError
 from edgetl.preprocess import Interpolation, Resize
@@ -294,7 +302,13 @@ class PruneConfig(_Section):
     enabled: bool = True
     """Off: the student starts as the unpruned teacher, or as `distill.student`."""
     target_macs: OpenFraction = 0.3
-    """Share of the teacher's multiply-accumulates to keep, both counted at the student's input size."""
+    """Share of the teacher's multiply-accumulates to keep, both counted at the student's input size, where no other
+    target is set."""
+    target_latency_ms: Positive | None = None
+    """Milliseconds of the pruned network in float32, timed through the runtime on this machine; instead of
+    `target_macs`."""
+    target_speedup: Annotated[float, Field(gt=1.0)] | None = None
+    """So many times as fast as the teacher in the same runtime; instead of `target_macs`."""
     target_parameters: OpenFraction | None = None
     """Share of the teacher's parameters to keep at most; where unset, only `target_macs` counts."""
     steps: Count = 5
@@ -318,6 +332,22 @@ class PruneConfig(_Section):
     """Names of layers that are never cut."""
     lr: Positive = 1e-3
     """Peak learning rate of recovery."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether the target is one of the clock."""
+        return self.target_latency_ms is not None or self.target_speedup is not None
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        named = ("target_macs", "target_latency_ms", "target_speedup")
+        # a lock file spells every default out, so a value that equals the default does not count as set
+        chosen = [n for n in named if getattr(self, n) != type(self).model_fields[n].default]
+        if len(chosen) > 1:
+            raise ValueError(
+                f"{' and '.join(chosen)} are set, but only one target can hold; remove the others"
+            )
+        return self
 
 
 class DistillConfig(_Section):
@@ -563,6 +593,8 @@ def _sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key.{_suggestion(where)}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}."
     message = error["msg"]
     return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r:.80}."
 

@@ -39,6 +39,7 @@ from edgetl.tuning import tune
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.preprocess import PreprocessSpec
+    from edgetl.prune.latency import Stopwatch
     from edgetl.report.document import RunReport
 
 
@@ -278,8 +279,11 @@ class _Run:
             soft_weight=distill.soft_weight,
             augment=distill.augment,
             class_balance=self._balanced,
+            stopwatch=self._stopwatch() if config.timed else None,
         )
+        clock = self._clock_inputs() if config.timed else []
         shared = [
+            *clock,
             train.batch_size,
             train.weight_decay,
             train.precision,
@@ -511,6 +515,26 @@ class _Run:
     def _teacher(self) -> Path:
         record: TrainRecord = self.records[Stage.TRAIN]
         return self.dir / record.checkpoint
+
+    def _stopwatch(self) -> Stopwatch:
+        """Times what pruning makes, in the runtime that will run it."""
+        from edgetl.export.opsets import opset_for
+        from edgetl.stopwatch import RuntimeStopwatch
+
+        return RuntimeStopwatch(
+            teacher=self._teacher,
+            teacher_spec=self.spec,
+            spec=self.spec,
+            labels=self.index.labels,
+            opset=self.recipe.export.opset or opset_for(self.recipe.quantize.target),
+            bench=self.recipe.bench,
+        )
+
+    def _clock_inputs(self) -> list[Any]:
+        """What a time depends on beside the networks."""
+        from edgetl.bench.machine import describe
+
+        return [describe().fingerprint, self.recipe.bench.threads]
 
     @property
     def _balanced(self) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "Footprint",
     "GateCheck",
     "GateReport",
+    "GroupWidth",
     "HistoryRecord",
     "HistoryRun",
     "Latency",
@@ -38,6 +39,7 @@ __all__ = [
     "MeasureRecord",
     "NetworkSize",
     "Profile",
+    "PruneLatency",
     "PruneRecord",
     "PruneStep",
     "QuantizeRecord",
@@ -134,6 +136,10 @@ class PruneStep:
     """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery.
 
     Step 0, where there is one, cuts nothing: the network learned to see at the student's input size.
+
+    With a target of the clock, `predicted_ms` is what the latency table, corrected by the step before, said of the cut
+    network, and `measured_ms` what the runtime took.
+
     `kept` is False for a cut that cost too much: pruning stopped before it.
     """
 
@@ -143,6 +149,41 @@ class PruneStep:
     top1_cut: float
     top1: float
     kept: bool = True
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupWidth:
+    """A channel group before and after pruning; milliseconds are predicted, of the layers that make its channels."""
+
+    name: str
+    channels_before: int
+    channels_after: int
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneLatency:
+    """What pruning to a target of the clock came to: float32, batch 1, in the runtime.
+
+    Every time is a ratio to the teacher's, whose calls took turns with the network's, times `teacher_ms`, the teacher's
+    median. `predicted_*` are the table's before any correction, `rest_*` its share that no group accounts for.
+    `table_error` is the table's median relative error on each of its `networks` as predicted from the others.
+    """
+
+    target_ms: float
+    teacher_ms: float
+    predicted_before_ms: float
+    measured_before_ms: float
+    predicted_ms: float
+    measured_ms: float
+    rest_before_ms: float
+    rest_ms: float
+    networks: int
+    table_error: float
+    groups: tuple[GroupWidth, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +196,7 @@ class PruneRecord:
     steps: tuple[PruneStep, ...]
     epochs: tuple[EpochRecord, ...]
     seconds: float
+    latency: PruneLatency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ ROWS: list[tuple[str, ...]] = [
     ("runtime",),
     ("bench",),
     ("history",),
-    ("measure", "ship", "build", "ladder", "serve"),
+    ("measure", "stopwatch", "ship", "build", "ladder", "serve"),
     ("gate",),
     ("report",),
     ("pipeline",),

@@ -12,14 +12,27 @@ from edgetl.config import PruneScope
 from edgetl.errors import ModelError
 from edgetl.prune.graph import ChannelGroup, Graph
 from edgetl.prune.importance import Scores
+from edgetl.prune.latency import LatencyTable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a network costs: multiply-accumulates of one image, and parameters."""
+    """What a network costs, or may cost: multiply-accumulates of one image, parameters, predicted milliseconds.
+
+    The milliseconds count only where a latency table predicts them.
+    """
 
     macs: float
     parameters: float
+    milliseconds: float = 0.0
+
+    def minus(self, saving: Cost) -> Cost:
+        """What is left after a saving."""
+        return Cost(
+            macs=self.macs - saving.macs,
+            parameters=self.parameters - saving.parameters,
+            milliseconds=self.milliseconds - saving.milliseconds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +71,10 @@ class Plan:
     cost: Cost
 
 
-def choose(graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> Plan:
-    """Choose channels greedily until both parts of `budget` hold.
+def choose(
+    graph: Graph, scores: Scores, budget: Cost, limits: Limits, table: LatencyTable | None = None
+) -> Plan:
+    """Choose channels greedily until all parts of `budget` hold.
 
     Channels go in units of the alignment, in each group the least important first. Additive scores are set
     against the share of the overrun that a unit saves, so that costly channels of equal importance go first;
@@ -71,20 +86,21 @@ def choose(graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> Plan:
         scores: of all its groups.
         budget: what may remain; `inf` for no bound.
         limits: alignment and floors.
+        table: predicts milliseconds; where there is none, the budget's do not count.
 
     Raises:
         ModelError: the budget is out of reach under the limits; says what is reachable.
     """
-    search = _Search(graph, scores, budget, limits)
+    search = _Search(graph, scores, budget, limits, table)
     while not search.done:
         if not search.step():
             raise ModelError(search.unreachable())
     return Plan(removed=search.removed(), cost=search.cost)
 
 
-def cost_of(graph: Graph) -> Cost:
+def cost_of(graph: Graph, table: LatencyTable | None = None) -> Cost:
     """The cost of a network as it stands."""
-    return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS).cost
+    return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS, table).cost
 
 
 def check_reachable(graph: Graph, budget: Cost, limits: Limits) -> None:
@@ -100,8 +116,11 @@ def check_reachable(graph: Graph, budget: Cost, limits: Limits) -> None:
 class _Search:
     """The state of one greedy search."""
 
-    def __init__(self, graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> None:
+    def __init__(
+        self, graph: Graph, scores: Scores, budget: Cost, limits: Limits, table: LatencyTable | None
+    ) -> None:
         self.graph, self.budget, self.limits, self.additive = graph, budget, limits, scores.additive
+        self.table = table
         self.groups = {g.name: g for g in graph.groups if g.name in scores.channels}
         self.orders = {name: _order(group, scores.channels[name]) for name, group in self.groups.items()}
         self.sums = {
@@ -120,13 +139,23 @@ class _Search:
             macs=sum(layer.macs(layer.inputs, layer.outputs) for layer in graph.layers.values()),
             parameters=sum(layer.parameters(layer.inputs, layer.outputs) for layer in graph.layers.values())
             + norms,
+            milliseconds=table.milliseconds(graph.layers) if table else 0.0,
         )
         self.first = self.cost
         self._savings: dict[str, tuple[int, Cost]] = {}
 
     @property
     def done(self) -> bool:
-        return self.cost.macs <= self.budget.macs and self.cost.parameters <= self.budget.parameters
+        return (
+            self.cost.macs <= self.budget.macs
+            and self.cost.parameters <= self.budget.parameters
+            and not self.slow
+        )
+
+    @property
+    def slow(self) -> bool:
+        """Whether the milliseconds are above the budget's."""
+        return self.table is not None and self.cost.milliseconds > self.budget.milliseconds
 
     def step(self) -> bool:
         """Remove the unit that matters least; False when none may go."""
@@ -141,9 +170,7 @@ class _Search:
         for layer, share in group.outputs.items():
             self.outputs[layer] -= amount * share
         self.gone[name] += amount
-        self.cost = Cost(
-            macs=self.cost.macs - saving.macs, parameters=self.cost.parameters - saving.parameters
-        )
+        self.cost = self.cost.minus(saving)
         touched = group.inputs.keys() | group.outputs.keys()
         for other in self.groups.values():
             if touched & (other.inputs.keys() | other.outputs.keys()):
@@ -159,10 +186,16 @@ class _Search:
 
     def unreachable(self) -> str:
         macs, parameters = self.cost.macs / self.first.macs, self.cost.parameters / self.first.parameters
+        name, limits = type(self.graph.model).__name__, self.limits
+        if self.slow:
+            return (
+                f"{name} cannot be cut to {self.budget.milliseconds:.2f} ms: with round_to = {limits.round_to} and"
+                f" max_cut = {limits.max_cut} the best that is predicted is {self.cost.milliseconds:.2f} ms."
+            )
         return (
-            f"{type(self.graph.model).__name__} cannot be cut to {_share(self.budget.macs, self.first.macs)} of its"
+            f"{name} cannot be cut to {_share(self.budget.macs, self.first.macs)} of its"
             f" multiply-accumulates and {_share(self.budget.parameters, self.first.parameters)} of its parameters:"
-            f" with round_to = {self.limits.round_to} and max_cut = {self.limits.max_cut} the best reachable is"
+            f" with round_to = {limits.round_to} and max_cut = {limits.max_cut} the best reachable is"
             f" {macs:.1%} and {parameters:.1%}."
         )
 
@@ -192,12 +225,14 @@ class _Search:
             saved += saving.macs / (self.first.macs - self.budget.macs)
         if self.cost.parameters > self.budget.parameters:
             saved += saving.parameters / (self.first.parameters - self.budget.parameters)
+        if self.slow:
+            saved += saving.milliseconds / (self.first.milliseconds - self.budget.milliseconds)
         return score / max(saved, 1e-12)
 
     def _saving(self, name: str) -> tuple[int, Cost]:
         if name not in self._savings:
             group, amount = self.groups[name], self._amount(name)
-            macs, parameters = 0.0, group.norms * amount
+            macs, parameters, milliseconds = 0.0, group.norms * amount, 0.0
             for key in group.inputs.keys() | group.outputs.keys():
                 layer, inputs, outputs = self.graph.layers[key], self.inputs[key], self.outputs[key]
                 fewer = (
@@ -206,7 +241,10 @@ class _Search:
                 )
                 macs += layer.macs(inputs, outputs) - layer.macs(*fewer)
                 parameters += layer.parameters(inputs, outputs) - layer.parameters(*fewer)
-            self._savings[name] = amount, Cost(macs=macs, parameters=parameters)
+                if self.table is not None:
+                    milliseconds += self.table.layer_ms(layer, inputs, outputs)
+                    milliseconds -= self.table.layer_ms(layer, *fewer)
+            self._savings[name] = amount, Cost(macs=macs, parameters=parameters, milliseconds=milliseconds)
         return self._savings[name]
 
 
@@ -220,5 +258,5 @@ def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if math.isfinite(part) else "any share"
 
 
-_NO_BUDGET = Cost(macs=math.inf, parameters=math.inf)
+_NO_BUDGET = Cost(macs=math.inf, parameters=math.inf, milliseconds=math.inf)
 _NO_LIMITS = Limits(round_to=1, max_cut=0.0, widths={})

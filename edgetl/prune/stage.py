@@ -21,7 +21,7 @@ from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
 from edgetl.distill.views import AtSize, at_size, check_takes
-from edgetl.errors import WeightsError
+from edgetl.errors import ConfigError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture, describe
@@ -31,8 +31,10 @@ from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
 from edgetl.prune.graph import trace
 from edgetl.prune.importance import Scorer, scorer
+from edgetl.prune.latency import Stopwatch
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
+from edgetl.prune.timed import TimedTarget
 from edgetl.records import EpochRecord, PruneRecord, PruneStep, from_json, to_json
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
@@ -67,6 +69,7 @@ class PruneInputs:
         class_balance: draw every class equally often.
         teacher_size: side of the teacher's input, where it is not the student's. The teacher then first learns to see
             at the student's size, as step 0, before anything is cut.
+        stopwatch: times a network and the teacher in the runtime; only for a target of the clock.
     """
 
     teacher: Path
@@ -82,6 +85,7 @@ class PruneInputs:
     augment: Augment
     class_balance: bool = False
     teacher_size: int | None = None
+    stopwatch: Stopwatch | None = None
 
 
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
@@ -91,6 +95,7 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
     same weights (on the CPU, bit by bit).
 
     Raises:
+        ConfigError: the target is one of the clock, and the inputs have no stopwatch.
         WeightsError: the teacher is missing, broken, or of other classes than the data.
         ModelError: the network cannot be traced or cut, the target is out of reach (says what is reachable), or
             `keep` names a layer that it does not have.
@@ -125,6 +130,7 @@ class _Run:
             widths={group.name: group.channels for group in graph.groups},
             scope=config.scope,
         )
+        self.timed: TimedTarget | None = None
         check_reachable(graph, self._budgets()[-1], self.limits)
         self.key = sha256_json(
             [
@@ -140,6 +146,7 @@ class _Run:
 
     def to_the_end(self) -> PruneRecord:
         start = time.perf_counter()
+        self.timed = self._timed() if self.config.timed else None
         sets = self._open(self.inputs.spec)
         model, steps, epochs = self.teacher, list[PruneStep](), tuple[EpochRecord, ...]()
         floor = self._teacher_top1() - self.config.max_drop
@@ -151,12 +158,13 @@ class _Run:
             epochs = (*epochs, *recovered)
             if not kept:
                 self.progress.warning(
-                    f"Pruning stops at {network_size(model, self.size).macs / self.before.macs:.1%} of the"
-                    f" multiply-accumulates: the next cut recovers to top-1 {step.top1:.1%} on the validation split,"
-                    f" below {floor:.1%} (prune.max_drop)."
+                    f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.top1:.1%} on the"
+                    f" validation split, below {floor:.1%} (prune.max_drop)."
                 )
                 break
             model = smaller
+            if self.timed and step.measured_ms:
+                self.timed.now_ms = step.measured_ms
         after = network_size(model, self.size)
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
@@ -166,7 +174,9 @@ class _Run:
             steps=tuple(steps),
             epochs=epochs,
             seconds=max(time.perf_counter() - start, sum(e.seconds for e in epochs)),
+            latency=self.timed.explain(model) if self.timed else None,
         )
+        self._calibration.unlink(missing_ok=True)
         for path in [*self.out.glob("step-*.safetensors"), *self.out.glob("step-*.state")]:
             path.unlink(missing_ok=True)
         return record
@@ -190,13 +200,45 @@ class _Run:
         """What may remain after each step."""
         config, before = self.config, self.before
         macs = [share * before.macs - self.fixed_macs for share in shares(config.target_macs, config.steps)]
+        milliseconds = self.timed.goals() if self.timed else (math.inf,) * config.steps
+        if config.timed:
+            macs = [math.inf] * config.steps
         if config.target_parameters is None:
             parameters = [math.inf] * config.steps
         else:
             parameters = [
                 share * before.parameters for share in shares(config.target_parameters, config.steps)
             ]
-        return tuple(Cost(macs=m, parameters=p) for m, p in zip(macs, parameters, strict=True))
+        return tuple(
+            Cost(macs=m, parameters=p, milliseconds=ms)
+            for m, p, ms in zip(macs, parameters, milliseconds, strict=True)
+        )
+
+    @property
+    def _calibration(self) -> Path:
+        return self.out / "latency.json"
+
+    def _timed(self) -> TimedTarget:
+        if self.inputs.stopwatch is None:
+            raise ConfigError("A target of the clock needs a stopwatch: set PruneInputs.stopwatch.")
+        return TimedTarget(
+            self.teacher,
+            self.size,
+            config=self.config,
+            limits=self.limits,
+            stopwatch=self.inputs.stopwatch,
+            kept=self._calibration,
+            key=self.key,
+            seed=self.inputs.seed,
+            progress=self.progress,
+        )
+
+    def _left(self, model: nn.Module) -> str:
+        """What is left of the network, in the target's own terms."""
+        if self.timed:
+            return f"{self.timed.now_ms:.2f} ms"
+        share = network_size(model, self.size).macs / self.before.macs
+        return f"{share:.1%} of the multiply-accumulates"
 
     def _step(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets) -> Kept:
         """One cut (none without a budget) and its recovery, or what is kept of them."""
@@ -230,7 +272,8 @@ class _Run:
         kept = self._save(model, path, step, epochs)
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
-            f" {step.parameters / self.before.parameters:.1%} of the parameters; validation top-1"
+            f" {step.parameters / self.before.parameters:.1%} of the parameters"
+            f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}; validation top-1"
             f" {step.top1_cut:.1%} after the cut, {step.top1:.1%} after recovery"
         )
         return kept
@@ -240,17 +283,26 @@ class _Run:
         path = self.out / f"step-{number}-cut.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
-        result = (
-            copy.deepcopy(model)
-            if budget is None
-            else cut(
-                model, self.size, self._scorer(number, sets.train), budget, self.limits, keep=self.config.keep
-            ).model
-        )
+        ranking, took = self._scorer(number, sets.train), None
+        if budget is None:
+            result = copy.deepcopy(model)
+        elif self.timed:
+            took = self.timed.cut(model, ranking, budget)
+            result = took.model
+        else:
+            result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
         top1 = score(result, sets.val, self.inputs.index.labels).top1
-        step = PruneStep(step=number, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+        step = PruneStep(
+            step=number,
+            macs=size.macs,
+            parameters=size.parameters,
+            top1_cut=top1,
+            top1=top1,
+            predicted_ms=took.predicted_ms if took else None,
+            measured_ms=took.measured_ms if took else None,
+        )
         return self._save(result, path, step, ())
 
     def _scorer(self, number: int, train: PixelSet) -> Scorer:
