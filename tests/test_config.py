@@ -90,6 +90,15 @@ def test_a_hopeless_section_gets_the_list() -> None:
         ),
         ({"prune": {"target_macs": 0.0}}, "prune.target_macs: input should be greater than 0"),
         ({"prune": {"target_macs": 1.0}}, "prune.target_macs: input should be less than 1"),
+        ({"prune": {"target_speedup": 1.0}}, "prune.target_speedup: input should be greater than 1"),
+        (
+            {"prune": {"target_macs": 0.4, "target_speedup": 2.0}},
+            "prune: target_macs and target_speedup are set, but only one target can hold; remove the others.",
+        ),
+        (
+            {"prune": {"target_latency_ms": 3.0, "target_speedup": 2.0}},
+            "prune: target_latency_ms and target_speedup are set, but only one target can hold; remove the",
+        ),
         ({"preprocess": {"mean": [0.5, 0.5]}}, "preprocess.mean.2: field required"),
         ({"name": "../up"}, "name: string should match pattern"),
         ({"name": ""}, "name: string should match pattern"),

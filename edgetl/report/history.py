@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgetl.report import units
+from edgetl.records import PruneStep
+from edgetl.report import units, widths
 from edgetl.report.curves import LOSSES, SCORES, all_epochs, pruning_steps, training_curves
 from edgetl.report.document import RunReport, ratio
 from edgetl.report.markup import (
@@ -87,7 +88,7 @@ def pruning(report: RunReport) -> Markup:
     prune = report.prune
     if prune is None:
         return Markup("")
-    before, after = prune.before, prune.after
+    before, after, timed = prune.before, prune.after, prune.latency is not None
     cuts = [step for step in prune.steps if step.step > 0]
     kept = sum(step.kept for step in cuts)
     lead = (
@@ -113,6 +114,7 @@ def pruning(report: RunReport) -> Markup:
         Column(header="After the cut", number=True, hint="validation top-1 before any recovery"),
         Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
         Column(header="To teacher", number=True, hint="percentage points"),
+        *((Column(header="ms", number=True, hint="measured; predicted in brackets"),) if timed else ()),
     )
     whole, top1 = before.macs, report.teacher.val.top1
     rows = [
@@ -124,6 +126,7 @@ def pruning(report: RunReport) -> Markup:
                 units.percent(step.top1_cut),
                 units.percent(step.top1),
                 f"{100 * (step.top1 - top1):+.1f}",
+                *((_took(step),) if timed else ()),
             )
         )
         for step in prune.steps
@@ -137,10 +140,20 @@ def pruning(report: RunReport) -> Markup:
             "",
             units.percent(student.val.top1),
             f"{100 * (student.val.top1 - top1):+.1f}",
+            *(("",) if timed else ()),
         )
         rows.append(Row(cells=cells, css="total"))
     left = tag("div", legend(marks), chart)
-    return Markup(tag("p", lead, css="lead") + columns(left, table(heads, rows, "Pruning step by step")))
+    told = widths.chosen(prune.latency) if prune.latency else Markup("")
+    return Markup(
+        tag("p", lead, css="lead") + columns(left, table(heads, rows, "Pruning step by step")) + told
+    )
+
+
+def _took(step: PruneStep) -> str:
+    if step.measured_ms is None or step.predicted_ms is None:
+        return ""
+    return f"{units.significant(step.measured_ms)} ({units.significant(step.predicted_ms)})"
 
 
 def deployment(report: RunReport) -> Markup:

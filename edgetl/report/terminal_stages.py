@@ -19,7 +19,7 @@ from edgetl.records import (
     ServeRecord,
     TrainRecord,
 )
-from edgetl.report import units
+from edgetl.report import units, widths
 from edgetl.report.document import ratio
 from edgetl.report.tables import Head, Line, Tone, numbers, pairs, say, table, text
 from edgetl.report.terminal import floor_word, metric_name, variants
@@ -154,7 +154,7 @@ def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
 
 
 def _prune(console: Console, record: PruneRecord) -> None:
-    whole = record.before.macs
+    whole, told = record.before.macs, record.latency
     lines = [
         Line(
             cells=(
@@ -164,13 +164,32 @@ def _prune(console: Console, record: PruneRecord) -> None:
                 units.count(s.parameters),
                 units.percent(s.top1_cut),
                 units.percent(s.top1),
+                *((_ms(s.predicted_ms), _ms(s.measured_ms)) if told else ()),
             )
         )
         for s in record.steps
     ]
-    heads = numbers("step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered")
+    timed = ("predicted\nms", "measured\nms") if told else ()
+    heads = numbers(
+        "step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered", *timed
+    )
     table(console, heads, lines)
-    pairs(console, [("time", units.duration(record.seconds)), ("checkpoint", record.checkpoint)])
+    if told:
+        heads = (*text("channels of"), *numbers("before and after", "ms before", "ms after"))
+        table(console, heads, [Line(cells=tuple(row)) for row in widths.lines(told)], "Widths for the target")
+    pairs(
+        console,
+        [
+            ("latency", widths.summary(told) if told else ""),
+            ("latency table", widths.origin(told) if told else ""),
+            ("time", units.duration(record.seconds)),
+            ("checkpoint", record.checkpoint),
+        ],
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else units.significant(value)
 
 
 def _export(console: Console, record: ExportRecord) -> None:

@@ -10,13 +10,14 @@ from torch import nn
 
 from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
 from edgetl.data.index import build_index
-from edgetl.errors import Interrupted, ModelError, WeightsError
+from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.prune import stage
+from edgetl.prune.latency import Timing
 from edgetl.records import Evaluation, PruneRecord, from_json, to_json
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
@@ -207,3 +208,53 @@ def test_an_unknown_layer_in_keep_is_refused(inputs: stage.PruneInputs, tmp_path
     config = CONFIG.model_copy(update={"keep": ("conv_stern",)})
     with pytest.raises(ModelError, match=r"no layer 'conv_stern'\. The nearest is 'conv_stem'"):
         stage.run(config, inputs, out=folder(tmp_path))
+
+
+TIMED = PruneConfig(
+    target_speedup=1.25, steps=2, recovery_epochs=0, importance_images=8, max_drop=0.99, round_to=8
+)
+
+
+class FakeClock:
+    """A network's milliseconds are its millions of multiply-accumulates and a constant; `teacher` are the teacher's."""
+
+    def __init__(self, teacher: float) -> None:
+        self.teacher, self.timed = teacher, 0
+
+    def __call__(self, network: nn.Module) -> Timing:
+        self.timed += 1
+        return Timing(ms=network_size(network, 32).macs / 1e6 + 0.1, teacher_ms=self.teacher)
+
+
+def clocked(inputs: stage.PruneInputs) -> tuple[stage.PruneInputs, FakeClock]:
+    clock = FakeClock(1.0)
+    clock.teacher = clock(checkpoint.load(inputs.teacher)[0]).ms
+    clock.timed = 0
+    return dataclasses.replace(inputs, stopwatch=clock), clock
+
+
+def test_a_speedup_is_reached_by_the_clock_and_explained(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    (clocked_inputs, clock), out = clocked(inputs), folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(TIMED, clocked_inputs, out=out, progress=StopsAt("prune 1/2"))
+    assert clock.timed >= 15
+    assert {"latency.json", "step-1.safetensors"} <= {p.name for p in out.iterdir()}
+    clock.timed = 0
+    record = stage.run(TIMED, clocked_inputs, out=out)
+    assert clock.timed <= 3
+    assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
+    told = record.latency
+    assert told is not None
+    assert told.target_ms == pytest.approx(clock.teacher / 1.25)
+    assert told.measured_ms == record.steps[-1].measured_ms == clock(checkpoint.load(out / stage.CHECKPOINT)[0]).ms
+    assert told.measured_ms <= told.target_ms < record.steps[0].measured_ms
+    assert told.predicted_ms == pytest.approx(told.measured_ms, rel=0.1)
+    assert any(group.channels_after < group.channels_before for group in told.groups)
+    assert from_json(PruneRecord, to_json(record)) == record
+
+
+def test_a_target_of_the_clock_without_a_stopwatch_is_refused(
+    inputs: stage.PruneInputs, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"needs a stopwatch: set PruneInputs\.stopwatch"):
+        stage.run(TIMED, inputs, out=folder(tmp_path))

@@ -1,0 +1,105 @@
+"""How well the latency table predicts: random prunings of a network, predicted against measured in the runtime.
+
+Every time is taken in turn with the unpruned network's, so that a machine whose speed drifts does not count.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.config import BenchConfig, PruneConfig
+from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
+from edgetl.preprocess import PreprocessSpec
+from edgetl.prune.apply import cut_alone
+from edgetl.prune.graph import Graph, layer_costs, trace
+from edgetl.prune.plan import Limits
+from edgetl.prune.timed import TimedTarget
+from edgetl.stopwatch import RuntimeStopwatch
+from tests.bench.claims import Claim, at_most
+from tests.bench.steps import Spoken, say
+
+MODELS: Mapping[str, str] = {
+    "efficientnet_lite0": backbones.PRETRAINED,
+    "torchvision/resnet18": backbones.NO_WEIGHTS,
+    "torchvision/mobilenet_v2": backbones.NO_WEIGHTS,
+}
+CLASSES = tuple(f"class {i}" for i in range(12))
+PRUNINGS = 20
+LOW, HIGH = 0.2, 0.95
+AIM = 0.05
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims.
+
+    `EDGETL_BENCH_SIZE` sets the side of the images (default 160), `EDGETL_BENCH_THREADS` the engine's threads
+    (default 2; take 1 where other programs want the cores), `EDGETL_BENCH_MODELS` the networks, with commas.
+    """
+    size, threads = (int(os.environ.get(f"EDGETL_BENCH_{n}", d)) for n, d in (("SIZE", 160), ("THREADS", 2)))
+    for name in os.environ.get("EDGETL_BENCH_MODELS", ",".join(MODELS)).split(","):
+        yield from predicted(name, MODELS.get(name, backbones.NO_WEIGHTS), size, threads)
+
+
+def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Claim]:
+    """Fit a table as pruning does, then predict networks of other random widths, and time those."""
+    model, spec = backbones.create(name, len(CLASSES), weights).eval(), PreprocessSpec(size=size)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = Path(folder) / "teacher.safetensors"
+        checkpoint.save(model, describe(model, name, len(CLASSES)), teacher)
+        stopwatch = RuntimeStopwatch(
+            teacher=teacher,
+            teacher_spec=spec,
+            spec=spec,
+            labels=CLASSES,
+            opset=18,
+            bench=BenchConfig(threads=threads),
+        )
+        graph = trace(model, size)
+        target = TimedTarget(
+            model,
+            size,
+            config=PruneConfig(target_speedup=1.2),
+            limits=Limits(round_to=8, max_cut=0.9, widths={g.name: g.channels for g in graph.groups}),
+            stopwatch=stopwatch,
+            kept=Path(folder) / "latency.json",
+            key=name,
+            seed=0,
+            progress=Spoken(),
+        )
+        errors, times = [], []
+        for number in range(PRUNINGS):
+            network = cut_alone(graph, pruning(graph, number))
+            guess = target.table.milliseconds(layer_costs(network, size))
+            times.append(stopwatch(network).share * target.teacher_ms)
+            errors.append(guess / times[-1] - 1)
+            say(f"{name} {number}: {guess:.3f} ms predicted, {times[-1]:.3f} ms measured, {errors[-1]:+.1%}")
+    setting = f"{name}, {size} px, {threads} threads, {PRUNINGS} random prunings"
+    off = np.abs(errors)
+    yield at_most(
+        f"median error of predicted latency ({setting})", 100 * float(np.median(off)), 100 * AIM, "%"
+    )
+    yield Claim(
+        name=f"worst error and bias of predicted latency ({setting})",
+        measured=f"{off.max():.1%} worst, {statistics.median(errors):+.1%} median with its sign; measured"
+        f" {min(times):.2f} to {max(times):.2f} ms, unpruned {target.teacher_ms:.2f} ms; table from"
+        f" {target.networks} other networks, its own estimate {target.table.error:.1%}",
+    )
+
+
+def pruning(graph: Graph, seed: int) -> dict[str, tuple[int, ...]]:
+    """Channels that go: each group keeps a random share between 0.2 and 0.95, in whole eights."""
+    generator, removed = random.Random(seed), {}
+    for group in graph.groups:
+        unit = Limits(round_to=8, max_cut=0.9, widths={}).unit(group)
+        kept = max(round(generator.uniform(LOW, HIGH) * group.channels / unit), 1) * unit
+        if kept < group.channels:
+            removed[group.name] = tuple(range(kept, group.channels))
+    return removed
