@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.config import QuantizeConfig
+from edgetl.config import Calibrator, QuantizeConfig
 from edgetl.data import calibration
 from edgetl.data.calibration import CalibrationSet
 from edgetl.errors import DataError
@@ -25,19 +25,25 @@ from edgetl.quantize.observers import Histogram
 from edgetl.quantize.plan import Plan, make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
+from edgetl.quantize.score import divergence, logits
 from edgetl.quantize.targets import TargetRules, rules_for
 
+CHOICE = (Calibrator.PERCENTILE, Calibrator.ENTROPY, Calibrator.MSE, Calibrator.MINMAX)
+"""What `auto` chooses from."""
+CHOICE_IMAGES = 128
+"""Calibration images on which it compares models."""
 _BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A float graph and how it is quantized; `grids` as in `qdq.insert`."""
+    """A float graph and how it is quantized; `grids` as in `qdq.insert`, `calibrator` as its ranges were estimated."""
 
     graph: Graph
     rules: TargetRules
     plan: Plan
     activations: Mapping[str, Affine]
+    calibrator: Calibrator
     grids: Mapping[int, Affine] = field(default_factory=dict)
 
     def model(self) -> onnx.ModelProto:
@@ -71,14 +77,32 @@ class Calibration:
         """
         graph = Graph(model)
         plan = make_plan(graph, rules, keep=keep)
-        histograms = self._histograms(graph, plan)
-        grid, config = rules.activations, self.config
+        histograms = self.observed(graph, plan)
+        if self.config.calibrator is not Calibrator.AUTO:
+            return self._form(graph, rules, plan, histograms, self.config.calibrator)
+        forms = [self._form(graph, rules, plan, histograms, calibrator) for calibrator in CHOICE]
+        images = self.batches(CHOICE_IMAGES)
+        expected = logits(model, images)
+        found = [divergence(expected, logits(f.model(), images, target=rules.target)) for f in forms]
+        told = ", ".join(f"{f.calibrator} {value:.2g}" for f, value in zip(forms, found, strict=True))
+        self.progress.message(f"{rules.target}: divergence from float by estimator: {told}")
+        return forms[int(np.argmin(found))]
+
+    def _form(
+        self,
+        graph: Graph,
+        rules: TargetRules,
+        plan: Plan,
+        histograms: Mapping[str, Histogram],
+        calibrator: Calibrator,
+    ) -> Form:
+        grid, percentile = rules.activations, self.config.percentile
         ranges = {
-            name: estimate(histograms[name], config.calibrator, grid, percentile=config.percentile)
+            name: estimate(histograms[name], calibrator, grid, percentile=percentile)
             for name in plan.observed
         }
         activations = {name: from_range(*span, grid) for name, span in (ranges | plan.known).items()}
-        return Form(graph=graph, rules=rules, plan=plan, activations=activations)
+        return Form(graph=graph, rules=rules, plan=plan, activations=activations, calibrator=calibrator)
 
     def key(self, model: onnx.ModelProto) -> str:
         """The cache's key."""
@@ -97,7 +121,8 @@ class Calibration:
         )
         return list(calibration.batches(some, self.spec, _BATCH, threads=os.cpu_count() or 1))
 
-    def _histograms(self, graph: Graph, plan: Plan) -> dict[str, Histogram]:
+    def observed(self, graph: Graph, plan: Plan) -> dict[str, Histogram]:
+        """Histograms of the plan's activations, from the cache where they are there. Raises as `form` does."""
         key = self.key(graph.model)
         if (kept := store.load(self.folder, key, plan.observed)) is not None:
             self.progress.message("calibration: taken from the cache")

@@ -22,7 +22,7 @@ def estimate(histogram: Histogram, calibrator: Calibrator, grid: Grid, *, percen
 
     Args:
         histogram: of at least one value.
-        calibrator: the estimator.
+        calibrator: the estimator; not `auto`, which is a choice between models.
         grid: what the range will be mapped to; a symmetric grid makes estimators look at absolute values.
         percentile: for `Calibrator.PERCENTILE`, in per cent.
 
@@ -42,6 +42,8 @@ def estimate(histogram: Histogram, calibrator: Calibrator, grid: Grid, *, percen
             return least_divergence(histogram, grid)
         case Calibrator.MSE:
             return least_error(histogram, grid)
+        case Calibrator.AUTO:
+            raise AssertionError("auto is no estimator")
         case _:
             assert_never(calibrator)
 

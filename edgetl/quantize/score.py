@@ -120,6 +120,24 @@ def logits(
     return np.concatenate(parts)
 
 
+def divergence(expected: Array, found: Array) -> float:
+    """Mean KL divergence, in nats, of the class probabilities of `expected` from those of `found`.
+
+    Args:
+        expected, found: (N, C) logits; where `found` is not finite, it is infinitely far.
+    """
+    if not np.isfinite(found).all():
+        return float("inf")
+    p, q = (_log_softmax(values.astype(np.float64)) for values in (expected, found))
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = values - values.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
 def check_shape(batch: Array, shape: tuple[object, ...]) -> None:
     """Raise DataError where a batch does not fit the model's input."""
     fits = batch.ndim == len(shape) and all(

@@ -24,7 +24,7 @@ from edgetl.files import sha256_bytes, write_bytes
 from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
-from edgetl.quantize.form import Calibration, Form
+from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.recover import Climb, Recovered
@@ -108,7 +108,8 @@ def run(
         config=config, images=chosen, spec=inputs.spec, folder=inputs.cache_dir, progress=progress
     )
     # First, so that an activation that is not finite is named before its logits are scored.
-    shared.form(model, rules_for(config.target[0]))
+    graph = Graph(model)
+    shared.observed(graph, make_plan(graph, rules_for(config.target[0])))
     scorer = _Scorer(inputs, progress)
     float_score = scorer(model, "any")
     climb = Climb(
@@ -177,6 +178,8 @@ class _Stage:
     def _keep_int8(self, target: Target, recovered: Recovered) -> None:
         form = recovered.form
         model = form.model()
+        if self.config.calibrator is Calibrator.AUTO:
+            self.notes.append(f"int8-{target}: {form.calibrator} ranges came nearest to the float model.")
         if target is Target.OPENVINO:
             self.notes.append(_compiled_by_openvino(model))
         if target is Target.CPU_X86_VNNI and not integers_run_here(target):
@@ -383,6 +386,8 @@ def _compiled_by_openvino(model: onnx.ModelProto) -> str:
 
 
 def _method(config: QuantizeConfig) -> str:
+    if config.calibrator is Calibrator.AUTO:
+        return f"auto ({', '.join(CHOICE)})"
     if config.calibrator is Calibrator.PERCENTILE:
         return f"{config.calibrator} {config.percentile:g}"
     return str(config.calibrator)

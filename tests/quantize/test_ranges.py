@@ -14,6 +14,7 @@ from edgetl.quantize.observers import HALF, Histogram
 from edgetl.quantize.ranges import estimate, least_divergence, least_error, percentiles
 
 SEEDS = st.integers(0, 1000)
+ESTIMATORS = [c for c in Calibrator if c is not Calibrator.AUTO]
 
 
 def _values(seed: int, *, relu: bool = False, images: int = 8) -> np.ndarray:
@@ -29,7 +30,7 @@ def _histogram(values: np.ndarray) -> Histogram:
     return histogram
 
 
-@pytest.mark.parametrize("calibrator", list(Calibrator))
+@pytest.mark.parametrize("calibrator", ESTIMATORS)
 @pytest.mark.parametrize("grid", [UINT8, INT8_SYMMETRIC])
 def test_ranges_stay_within_what_was_observed(calibrator: Calibrator, grid: Grid) -> None:
     for seed in range(4):
@@ -38,7 +39,7 @@ def test_ranges_stay_within_what_was_observed(calibrator: Calibrator, grid: Grid
         assert values.min() <= low <= high <= values.max()
 
 
-@pytest.mark.parametrize("calibrator", list(Calibrator))
+@pytest.mark.parametrize("calibrator", ESTIMATORS)
 def test_constant_activations_have_a_range_that_holds_them(calibrator: Calibrator) -> None:
     for constant in (0.0, 3.0, -3.0):
         histogram = _histogram(np.full((4, 300), constant, np.float32))

@@ -43,7 +43,7 @@ def form_of(model: onnx.ModelProto, rules: TargetRules = RULES, keep: frozenset[
     grid = rules.activations
     spans = {n: estimate(h, Calibrator.MINMAX, grid, percentile=99.99) for n, h in histograms.items()}
     activations = {name: from_range(*span, grid) for name, span in (spans | plan.known).items()}
-    return Form(graph=graph, rules=rules, plan=plan, activations=activations)
+    return Form(graph=graph, rules=rules, plan=plan, activations=activations, calibrator=Calibrator.MSE)
 
 
 def _size(model: onnx.ModelProto) -> int:

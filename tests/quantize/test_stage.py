@@ -18,8 +18,10 @@ from edgetl.errors import ConfigError, DataError, ModelError
 from edgetl.export.onnx import to_bytes
 from edgetl.files import sha256_file
 from edgetl.progress import SilentProgress
-from edgetl.quantize.score import logits
+from edgetl.quantize.form import CHOICE, Calibration, Form
+from edgetl.quantize.score import divergence, logits
 from edgetl.quantize.stage import QuantizeInputs, run
+from edgetl.quantize.targets import rules_for
 from tests.export.networks import SPEC
 from tests.images import write_set
 from tests.quantize import networks
@@ -68,7 +70,9 @@ def test_a_float_model_becomes_an_int8_one(inputs: QuantizeInputs, tmp_path: Pat
     assert record.calibration == "quantize/calibration.json"
     assert (variant.sha256, variant.size_bytes) == (sha256_file(path), path.stat().st_size)
     assert (variant.name, variant.precision, variant.target) == ("int8-cpu-x86", "int8", "cpu-x86")
-    assert (record.method, record.metric, variant.recovery) == ("percentile 99.99", "top1", "none")
+    assert record.method == "auto (percentile, entropy, mse, minmax)"
+    assert (record.metric, variant.recovery) == ("top1", "none")
+    assert any(note.startswith("int8-cpu-x86: ") and "nearest" in note for note in record.notes)
     assert record.calibration_images == 20
     assert (
         record.floor == record.float_score - 1 / 9
@@ -108,6 +112,38 @@ def test_the_same_seed_gives_the_same_file(inputs: QuantizeInputs, tmp_path: Pat
     assert records[0].variants == tuple(
         replace(v, onnx=f"one/{Path(v.onnx).name}") for v in records[1].variants
     )
+
+
+def test_auto_takes_the_estimator_whose_model_comes_nearest_to_float(
+    inputs: QuantizeInputs, tmp_path: Path
+) -> None:
+    rules, model = rules_for(Target.CPU_X86), onnx.load(inputs.onnx)
+    chosen = calibration.draw(inputs.index, 20, seed=0)
+
+    def form(calibrator: Calibrator) -> Form:
+        config = QuantizeConfig(calibrator=calibrator)
+        made = Calibration(config=config, images=chosen, spec=inputs.spec, folder=tmp_path / "calibration")
+        return made.form(model, rules)
+
+    images = Calibration(
+        config=QuantizeConfig(), images=chosen, spec=inputs.spec, folder=tmp_path / "calibration"
+    ).batches(20)
+    expected = logits(model, images)
+    distances = {
+        c: divergence(expected, logits(form(c).model(), images, target=rules.target)) for c in CHOICE
+    }
+    assert len(set(distances.values())) > 1
+    assert form(Calibrator.AUTO).calibrator is min(CHOICE, key=lambda c: distances[c])
+
+
+def test_the_divergence_is_that_of_the_probabilities() -> None:
+    expected = np.log(np.array([[0.5, 0.5], [0.25, 0.75]], np.float32))
+    found = np.log(np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)) + 3.0
+    assert divergence(expected, found) == pytest.approx(
+        (0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(1.5)) / 2, rel=1e-5
+    )
+    assert divergence(expected, expected) == 0.0
+    assert divergence(expected, np.full_like(expected, np.nan)) == np.inf
 
 
 def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgetl.config import QuantizeConfig, Target
+from edgetl.config import Calibrator, QuantizeConfig, Target
 from edgetl.errors import EdgetlError
 from edgetl.export.graphs import Probe
 from edgetl.export.half_precision import as_on_a_gpu, to_half
@@ -159,7 +159,7 @@ def quantized(model: onnx.ModelProto, batches: list[np.ndarray]) -> onnx.ModelPr
     plan = make_plan(graph, rules)
     histograms = observe(model, plan.observed, batches, images=sum(map(len, batches)))
     ranges = {
-        name: estimate(histogram, config.calibrator, rules.activations, percentile=config.percentile)
+        name: estimate(histogram, Calibrator.PERCENTILE, rules.activations, percentile=config.percentile)
         for name, histogram in histograms.items()
     }
     known = {name: from_range(*span, rules.activations) for name, span in (ranges | plan.known).items()}
