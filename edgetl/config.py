@@ -301,6 +301,13 @@ class PruneConfig(_Section):
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
     """Epochs of distillation from the teacher after each cut."""
+    sparse_epochs: Epochs = 0
+    """Epochs of training towards sparse channels before the first cut (group lasso); 0 does without."""
+    sparse_strength: Positive = 1e-4
+    """Weight of the group lasso in the loss of `sparse_epochs`."""
+    sensitivity: bool = False
+    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: tells what to name
+    in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
     wins back some of a loss, not all."""

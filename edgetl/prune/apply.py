@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,9 +66,9 @@ def cut(
     probe = probe.to(next(work.parameters()).device)
     exact = all(g.exact for g in graph.groups if g.name in plan.removed)
     with torch.no_grad():
-        expected = _masked(graph, plan)(probe) if exact else work(probe)
+        expected = masked(graph, plan.removed)(probe) if exact else work(probe)
     before = {group.name: group.channels for group in graph.groups}
-    _remove(graph, plan)
+    _remove(graph, plan.removed)
     logits = _forward(work, probe)
     _check(work, input_size, plan, before, limits.round_to)
     if logits.shape != expected.shape:
@@ -122,13 +122,13 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
             norm.eval()
 
 
-def _masked(graph: Graph, plan: Plan) -> nn.Module:
-    """A copy of the network in which nothing reads the channels that are to go."""
+def masked(graph: Graph, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+    """A copy of the network in which nothing reads the channels (group -> indices) that are to go."""
     names = {module: name for name, module in graph.model.named_modules()}
     masked = copy.deepcopy(graph.model)
     modules = dict(masked.named_modules())
     for group in graph.groups:
-        gone = set(plan.removed.get(group.name, ()))
+        gone = set(removed.get(group.name, ()))
         for item in group.members:
             if not is_consumer(item.dep):
                 continue
@@ -137,17 +137,24 @@ def _masked(graph: Graph, plan: Plan) -> nn.Module:
     return masked
 
 
-def _remove(graph: Graph, plan: Plan) -> None:
+def cut_alone(graph: Graph, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+    """A copy of the network without the channels (group -> indices); nothing is checked."""
+    work = copy.deepcopy(graph.model)
+    _remove(trace(work, graph.input_size), removed)
+    return work
+
+
+def _remove(graph: Graph, removed: Mapping[str, Sequence[int]]) -> None:
     modules = dict(graph.model.named_modules())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for group in graph.groups:
-            if group.name not in plan.removed:
+            if group.name not in removed:
                 continue
             root = group.members[0].dep
             try:
                 graph.dependencies.get_pruning_group(
-                    modules[group.name], root.handler, list(plan.removed[group.name])
+                    modules[group.name], root.handler, list(removed[group.name])
                 ).prune()
             except Exception as error:
                 raise ModelError(

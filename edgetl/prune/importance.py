@@ -132,7 +132,7 @@ def fpgm(graph: Graph) -> Scores:
 
     g(x) = sum over j of ||x - f_j||_2: the filter with the smallest sum is nearest to the geometric median, so that
     the others can stand for it. He et al., "Filter Pruning via Geometric Median for Deep Convolutional Neural
-    Networks Acceleration" (CVPR 2019), equations 4 and 5. A channel's filter f is (K,): all the weights that make it, in
+    Networks Acceleration" (CVPR 2019), equations 4 and 5. A channel's filter is (K,): all the weights that make it, in
     every layer of the group (an expansion's and its depthwise convolution's), end to end. The paper cuts all
     layers by the same share; the division makes groups comparable.
     """

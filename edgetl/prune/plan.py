@@ -82,6 +82,11 @@ def choose(graph: Graph, scores: Scores, budget: Cost, limits: Limits) -> Plan:
     return Plan(removed=search.removed(), cost=search.cost)
 
 
+def least_important(group: ChannelGroup, scores: Scores, count: int) -> tuple[int, ...]:
+    """Indices of the group's `count` least important channels, in ascending order; cells stay together."""
+    return tuple(sorted(_order(group, scores.channels[group.name])[:count].tolist()))
+
+
 def cost_of(graph: Graph) -> Cost:
     """The cost of a network as it stands."""
     return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS).cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Precision, PruneConfig
+from edgetl.config import Augment, Importance, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
-from edgetl.errors import WeightsError
+from edgetl.errors import ModelError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture, describe
@@ -27,11 +28,21 @@ from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
-from edgetl.prune.graph import trace
-from edgetl.prune.importance import Scorer, scorer
+from edgetl.prune.graph import Graph, trace
+from edgetl.prune.importance import Scorer, scorer, without_batch_norm
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
-from edgetl.records import EpochRecord, PruneRecord, PruneStep, from_json, to_json
+from edgetl.prune.sensitivity import sensitivity
+from edgetl.prune.sparsity import coupled, group_lasso, near_zero
+from edgetl.records import (
+    EpochRecord,
+    PruneRecord,
+    PruneSensitivity,
+    PruneStep,
+    SparseTraining,
+    from_json,
+    to_json,
+)
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
@@ -39,6 +50,7 @@ from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
 
 CHECKPOINT = "pruned.safetensors"
+_SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
 
@@ -108,6 +120,7 @@ class _Run:
         self.size = inputs.spec.size
         self.before = network_size(teacher, self.size)
         graph = trace(teacher, self.size, keep=config.keep)
+        _check_groups(graph, config)
         # attention's own products are in the network's count, but no cut changes them
         self.fixed_macs = self.before.macs - cost_of(graph).macs
         self.limits = Limits(
@@ -117,6 +130,11 @@ class _Run:
             scope=config.scope,
         )
         check_reachable(graph, self._budgets()[-1], self.limits)
+        if config.importance is Importance.BN_SCALE and (lacking := without_batch_norm(graph)):
+            progress.message(
+                f"prune: {len(lacking)} of {len(graph.groups)} groups have no batch norm and are ranked by magnitude,"
+                f" e.g. {lacking[0]}"
+            )
         self.key = sha256_json(
             [
                 config.model_dump(mode="json"),
@@ -131,7 +149,11 @@ class _Run:
     def to_the_end(self) -> PruneRecord:
         start = time.perf_counter()
         sets = open_sets(self.inputs.index, self.inputs.spec, self.inputs.pixels_dir, self.progress)
-        model, steps, epochs = self.teacher, list[PruneStep](), tuple[EpochRecord, ...]()
+        steps = list[PruneStep]()
+        first, sparse, epochs = self._sparse(sets)
+        found = self._sensitivity(first, sets) if self.config.sensitivity else None
+        one_shot = self._cut(0, self._budgets()[-1], first, sets)[1] if self.config.steps > 1 else None
+        model = first
         floor = score(self.teacher, sets.val, self.inputs.index.labels).top1 - self.config.max_drop
         for number, budget in enumerate(self._budgets(), start=1):
             smaller, step, recovered = self._step(number, budget, model, sets)
@@ -143,6 +165,7 @@ class _Run:
                     f" multiply-accumulates: the next cut recovers to top-1 {step.top1:.1%} on the validation split,"
                     f" below {floor:.1%} (prune.max_drop)."
                 )
+                model = self.teacher if number == 1 else model
                 break
             model = smaller
         after = network_size(model, self.size)
@@ -154,8 +177,15 @@ class _Run:
             steps=tuple(steps),
             epochs=epochs,
             seconds=max(time.perf_counter() - start, sum(e.seconds for e in epochs)),
+            one_shot=one_shot,
+            sparse=sparse,
+            sensitivity=found,
         )
-        for path in [*self.out.glob("step-*.safetensors"), *self.out.glob("step-*.state")]:
+        for path in [
+            *self.out.glob("step-*.safetensors"),
+            *self.out.glob("step-*.state"),
+            self.out / _SENSITIVITY,
+        ]:
             path.unlink(missing_ok=True)
         return record
 
@@ -179,17 +209,7 @@ class _Run:
         model, step, _ = self._cut(number, budget, model, sets)
         epochs = fit(
             model,
-            Fitting(
-                phase=f"recover-{number}",
-                epochs=self.config.recovery_epochs,
-                batch_size=self.inputs.batch_size,
-                lr=self.config.lr,
-                weight_decay=self.inputs.weight_decay,
-                augment=self.inputs.augment,
-                seed=self.inputs.seed,
-                class_balance=self.inputs.class_balance,
-                precision=self.inputs.precision,
-            ),
+            self._fitting(f"recover-{number}", self.config.recovery_epochs),
             train=sets.train,
             val=sets.val,
             loss=soft_targets(self.teacher, self.inputs.temperature, self.inputs.soft_weight),
@@ -206,8 +226,74 @@ class _Run:
         )
         return kept
 
+    def _fitting(self, phase: str, epochs: int) -> Fitting:
+        return Fitting(
+            phase=phase,
+            epochs=epochs,
+            batch_size=self.inputs.batch_size,
+            lr=self.config.lr,
+            weight_decay=self.inputs.weight_decay,
+            augment=self.inputs.augment,
+            seed=self.inputs.seed,
+            class_balance=self.inputs.class_balance,
+            precision=self.inputs.precision,
+        )
+
+    def _sparse(self, sets: Sets) -> tuple[nn.Module, SparseTraining | None, tuple[EpochRecord, ...]]:
+        """The network that the first cut finds: the teacher, or a copy trained towards sparse channels."""
+        if self.config.sparse_epochs == 0:
+            return self.teacher, None, ()
+        groups = coupled(trace(copy.deepcopy(self.teacher), self.size, keep=self.config.keep))
+        path = self.out / "step-sparse.safetensors"
+        kept = self._load(path)
+        if kept is None:
+            model = copy.deepcopy(self.teacher).requires_grad_(True)
+            soft = soft_targets(self.teacher, self.inputs.temperature, self.inputs.soft_weight)
+            epochs = fit(
+                model,
+                self._fitting("sparse", self.config.sparse_epochs),
+                train=sets.train,
+                val=sets.val,
+                loss=group_lasso(soft, groups, self.config.sparse_strength),
+                state=self.out / "step-sparse.state",
+                progress=self.progress,
+            )
+            top1, size = epochs[-1].val_top1, self.before
+            step = PruneStep(step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+            kept = self._save(model, path, step, epochs)
+        model, step, epochs = kept
+        record = SparseTraining(
+            top1=step.top1,
+            near_zero_before=near_zero(self.teacher, groups),
+            near_zero=near_zero(model, groups),
+        )
+        self.progress.message(
+            f"prune sparse: {record.near_zero_before:.1%} of the channels near zero before,"
+            f" {record.near_zero:.1%} after; validation top-1 {record.top1:.1%}"
+        )
+        return model, record, epochs
+
+    def _sensitivity(self, model: nn.Module, sets: Sets) -> PruneSensitivity:
+        """What cutting each group alone costs the network that the first cut finds."""
+        graph = trace(copy.deepcopy(model), self.size, keep=self.config.keep)
+        views = list(self._views(0, sets.train))
+
+        def top1(network: nn.Module) -> float:
+            recalibrate(network, views)
+            return score(network, sets.val, self.inputs.index.labels).top1
+
+        return sensitivity(
+            graph,
+            self._scorer(0, sets.train)(graph),
+            self.limits,
+            top1,
+            key=self.key,
+            kept=self.out / _SENSITIVITY,
+            progress=self.progress,
+        )
+
     def _cut(self, number: int, budget: Cost, model: nn.Module, sets: Sets) -> Kept:
-        """The cut network of step `number` with its batch norms measured anew, before recovery."""
+        """The cut network of step `number` (0: in one shot), its batch norms measured anew, before recovery."""
         path = self.out / f"step-{number}-cut.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
@@ -268,3 +354,23 @@ class _Run:
         step = from_json(PruneStep, json.loads(metadata[_STEP]))
         epochs = tuple(from_json(EpochRecord, value) for value in json.loads(metadata[_EPOCHS]))
         return model.to(self.device), step, epochs
+
+
+def _check_groups(graph: Graph, config: PruneConfig) -> None:
+    """Make sure that something is left to cut.
+
+    Raises:
+        ModelError: nothing is; says whether `keep` is why.
+    """
+    if graph.groups:
+        return
+    name = type(graph.model).__name__
+    if config.keep:
+        raise ModelError(
+            f"prune.keep leaves nothing to cut: every group of channels of {name} has a layer under"
+            f" {', '.join(config.keep)}. Name fewer layers, or set prune.enabled = false."
+        )
+    raise ModelError(
+        f"{name} has no channels that can be removed: each hangs together with the network's output or with a layer"
+        " that cannot be cut cleanly. Take another backbone, or set prune.enabled = false."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgetl.report import units
-from edgetl.report.curves import LOSSES, SCORES, all_epochs, pruning_steps, training_curves
+from edgetl.report.curves import LOSSES, SCORES, all_epochs, phase_group, pruning_steps, training_curves
 from edgetl.report.document import RunReport, ratio
 from edgetl.report.markup import (
     HALF,
@@ -19,6 +19,7 @@ from edgetl.report.markup import (
     table,
     tag,
 )
+from edgetl.report.pruning import sensitivity
 from edgetl.report.quantization import quantized
 
 _SKIPPED_SHOWN = 50
@@ -30,10 +31,14 @@ def training(report: RunReport) -> Markup:
     epochs = all_epochs(report.teacher, report.prune, report.student)
     if not epochs:
         return Markup("")
-    recovery = len(report.prune.epochs) if report.prune else 0
+    pruned = report.prune.epochs if report.prune else ()
+    sparse = sum(phase_group(e.phase) == "sparse training" for e in pruned)
+    recovery = len(pruned) - sparse
+    cuts = f"{recovery} of recovery after cuts"
     lead = (
         f"{units.counted(len(epochs), 'epoch')}: {len(report.teacher.epochs)} of the teacher, "
-        f"{recovery} of recovery after cuts, {len(report.student.epochs)} of distillation. "
+        f"{f'{sparse} of sparse training, {cuts}' if sparse else cuts}, "
+        f"{len(report.student.epochs)} of distillation. "
         "Losses of different phases are of different kinds; compare them within a band."
     )
     loss = tag(
@@ -97,49 +102,69 @@ def pruning(report: RunReport) -> Markup:
     )
     if kept < len(prune.steps):
         lead += " The last cut cost too much and was taken back."
+    if (once := prune.one_shot) is not None and kept:
+        last = prune.steps[kept - 1]
+        lead += (
+            f" One cut to {units.percent(ratio(once.macs, before.macs), 0)} leaves top-1"
+            f" {units.percent(once.top1_cut)}; the steps end at {units.percent(last.top1)}."
+        )
+    if (sparse := prune.sparse) is not None:
+        lead += (
+            f" Sparse training before the first cut brought {units.percent(sparse.near_zero)} of the channels near"
+            f" zero ({units.percent(sparse.near_zero_before)} before)."
+        )
     marks = [
         ("teacher", "st", "diamond"),
         ("after recovery", "c-val", "line"),
         ("right after the cut", "c-cut", "hollow"),
     ]
+    if prune.one_shot is not None:
+        marks.append(("one cut to the target", "c-once", "diamond"))
     if report.student.epochs:
         marks.append(("after distillation", "c-f1", "dot"))
     chart = figure(lambda width: pruning_steps(prune, report.teacher, report.student, width), wide=HALF)
     heads = (
         Column(header="Step", number=True),
-        Column(header="MACs left", number=True),
+        Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
+        Column(header="left", number=True, hint="of the teacher's multiply-accumulates"),
         Column(header="Parameters", number=True),
         Column(header="After the cut", number=True, hint="validation top-1 before any recovery"),
         Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
         Column(header="To teacher", number=True, hint="percentage points"),
     )
-    whole, top1 = before.macs, report.teacher.val.top1
-    rows = [
-        Row(
-            cells=(
-                str(step.step) if step.kept else f"{step.step}, taken back",
-                units.percent(ratio(step.macs, whole)),
-                units.count(step.parameters),
-                units.percent(step.top1_cut),
-                units.percent(step.top1),
-                f"{100 * (step.top1 - top1):+.1f}",
-            )
+    top1 = report.teacher.val.top1
+
+    def row(
+        name: str, macs: int, parameters: int, cut: float | None, end: float | None, css: str = ""
+    ) -> Row:
+        cells = (
+            name,
+            units.count(macs),
+            units.percent(ratio(macs, before.macs)),
+            units.count(parameters),
+            units.percent(cut) if cut is not None else "",
+            units.percent(end) if end is not None else "",
+            f"{100 * (end if end is not None else cut or 0.0) - 100 * top1:+.1f}",
         )
-        for step in prune.steps
+        return Row(cells=cells, css=css)
+
+    rows = [row("teacher", before.macs, before.parameters, None, top1)]
+    if prune.sparse is not None:
+        rows.append(row("sparse", before.macs, before.parameters, None, prune.sparse.top1))
+    rows += [
+        row(str(s.step) if s.kept else f"{s.step}, taken back", s.macs, s.parameters, s.top1_cut, s.top1)
+        for s in prune.steps
     ]
+    if once is not None:
+        rows.append(row("one cut", once.macs, once.parameters, once.top1_cut, None))
     if report.student.epochs:
         student = report.student
-        cells = (
-            "distilled",
-            units.percent(ratio(student.size.macs, whole)),
-            units.count(student.size.parameters),
-            "",
-            units.percent(student.val.top1),
-            f"{100 * (student.val.top1 - top1):+.1f}",
+        rows.append(
+            row("distilled", student.size.macs, student.size.parameters, None, student.val.top1, "total")
         )
-        rows.append(Row(cells=cells, css="total"))
     left = tag("div", legend(marks), chart)
-    return Markup(tag("p", lead, css="lead") + columns(left, table(heads, rows, "Pruning step by step")))
+    steps = columns(left, table(heads, rows, "Pruning step by step"))
+    return Markup(tag("p", lead, css="lead") + steps + sensitivity(prune.sensitivity))
 
 
 def deployment(report: RunReport) -> Markup:

@@ -14,6 +14,7 @@ from edgetl.records import (
     LadderRecord,
     MeasureRecord,
     PruneRecord,
+    PruneSensitivity,
     QuantizeRecord,
     Rung,
     ServeRecord,
@@ -168,9 +169,44 @@ def _prune(console: Console, record: PruneRecord) -> None:
         )
         for s in record.steps
     ]
+    if (once := record.one_shot) is not None:
+        figures = (
+            units.count(once.macs),
+            units.percent(ratio(once.macs, whole)),
+            units.count(once.parameters),
+        )
+        lines.append(Line(cells=("one cut", *figures, units.percent(once.top1_cut), "–")))
     heads = numbers("step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered")
     table(console, heads, lines)
+    if (sparse := record.sparse) is not None:
+        before, after = units.percent(sparse.near_zero_before), units.percent(sparse.near_zero)
+        told = f"{after} of the channels near zero ({before} before), top-1 {units.percent(sparse.top1)}"
+        pairs(console, [("sparse training", told)])
+    if record.sensitivity is not None:
+        _sensitivity(console, record.sensitivity)
     pairs(console, [("time", units.duration(record.seconds)), ("checkpoint", record.checkpoint)])
+
+
+def _sensitivity(console: Console, record: PruneSensitivity) -> None:
+    shares = [units.percent(share, 0) for share in record.shares]
+    lines = [
+        Line(
+            cells=(
+                g.name,
+                str(g.channels),
+                *(
+                    "n/a"
+                    if cut is None
+                    else f"{units.percent(cut.top1)} ({100 * (cut.top1 - record.top1):+.1f})"
+                    for cut in g.cuts
+                ),
+            )
+        )
+        for g in record.groups
+    ]
+    heads = numbers("channels", *(f"top-1 without {share}" for share in shares))
+    table(console, (*text("group cut alone"), *heads), lines)
+    pairs(console, [("top-1 uncut", units.percent(record.top1))])
 
 
 def _export(console: Console, record: ExportRecord) -> None:
