@@ -13,13 +13,35 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+)
+from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.preprocess import Interpolation, Resize
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+def _fraction(value: float) -> float:
+    if not 0.0 <= value < 1.0:
+        raise PydanticCustomError("fraction", "input should be at least 0 and below 1")
+    return value
+
+
+def _open_fraction(value: float) -> float:
+    if not 0.0 < value < 1.0:
+        raise PydanticCustomError("fraction", "input should be above 0 and below 1")
+    return value
+
+
+Fraction = Annotated[float, AfterValidator(_fraction)]
+OpenFraction = Annotated[float, AfterValidator(_open_fraction)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Epochs = Annotated[int, Field(ge=0)]
