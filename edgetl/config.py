@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,12 +23,26 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.preprocess import Interpolation, Resize
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+def _fraction(value: float) -> float:
+    if not 0.0 <= value < 1.0:
+        raise PydanticCustomError("fraction", "input should be at least 0 and below 1")
+    return value
+
+
+def _open_fraction(value: float) -> float:
+    if not 0.0 < value < 1.0:
+        raise PydanticCustomError("fraction", "input should be above 0 and below 1")
+    return value
+
+
+Fraction = Annotated[float, AfterValidator(_fraction)]
+OpenFraction = Annotated[float, AfterValidator(_open_fraction)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Epochs = Annotated[int, Field(ge=0)]
@@ -315,6 +330,13 @@ class PruneConfig(_Section):
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
     """Epochs of distillation from the teacher after each cut."""
+    sparse_epochs: Epochs = 0
+    """Epochs of training towards sparse channels before the first cut (group lasso); 0 does without."""
+    sparse_strength: Positive = 1e-4
+    """Weight of the group lasso in the loss of `sparse_epochs`."""
+    sensitivity: bool = False
+    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: tells what to name
+    in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
     wins back some of a loss, not all."""

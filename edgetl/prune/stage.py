@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Precision, PruneConfig
+from edgetl.config import Augment, Importance, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
 from edgetl.distill.views import AtSize, at_size, check_takes
-from edgetl.errors import ConfigError, WeightsError
+from edgetl.errors import ConfigError, ModelError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture, describe
@@ -29,20 +29,32 @@ from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
-from edgetl.prune.graph import trace
-from edgetl.prune.importance import Scorer, scorer
+from edgetl.prune.graph import Graph, trace
+from edgetl.prune.importance import Scorer, scorer, without_batch_norm
 from edgetl.prune.latency import Stopwatch
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
+from edgetl.prune.sensitivity import sensitivity
+from edgetl.prune.sparsity import coupled, group_lasso, near_zero
 from edgetl.prune.timed import TimedTarget
-from edgetl.records import EpochRecord, PruneRecord, PruneStep, from_json, to_json
+from edgetl.records import (
+    EpochRecord,
+    PruneRecord,
+    PruneSensitivity,
+    PruneStep,
+    SparseTraining,
+    from_json,
+    to_json,
+)
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.losses import LossFunction
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
 
 CHECKPOINT = "pruned.safetensors"
+_SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
 
@@ -122,6 +134,7 @@ class _Run:
             check_takes(teacher, self.size, self.architecture.backbone)
         self.before = network_size(teacher, self.size)
         graph = trace(teacher, self.size, keep=config.keep)
+        _check_groups(graph, config)
         # attention's own products are in the network's count, but no cut changes them
         self.fixed_macs = self.before.macs - cost_of(graph).macs
         self.limits = Limits(
@@ -132,6 +145,11 @@ class _Run:
         )
         self.timed: TimedTarget | None = None
         check_reachable(graph, self._budgets()[-1], self.limits)
+        if config.importance is Importance.BN_SCALE and (lacking := without_batch_norm(graph)):
+            progress.message(
+                f"prune: {len(lacking)} of {len(graph.groups)} groups have no batch norm and are ranked by magnitude,"
+                f" e.g. {lacking[0]}"
+            )
         self.key = sha256_json(
             [
                 config.model_dump(mode="json"),
@@ -148,19 +166,23 @@ class _Run:
         start = time.perf_counter()
         self.timed = self._timed() if self.config.timed else None
         sets = self._open(self.inputs.spec)
-        model, steps, epochs = self.teacher, list[PruneStep](), tuple[EpochRecord, ...]()
         floor = self._teacher_top1() - self.config.max_drop
-        first: list[tuple[int, Cost | None]] = [(0, None)] if self.shrunk else []
-        for number, budget in [*first, *enumerate(self._budgets(), start=1)]:
+        seeing, steps, epochs = self._learn_size(sets)
+        first, sparse, trained = self._sparse(seeing, sets)
+        epochs = (*epochs, *trained)
+        found = self._sensitivity(first, sets) if self.config.sensitivity else None
+        one_shot = self._one_shot(first, sets) if self.config.steps > 1 else None
+        model = first
+        for number, budget in enumerate(self._budgets(), start=1):
             smaller, step, recovered = self._step(number, budget, model, sets)
-            kept = budget is None or step.top1 >= floor
-            steps.append(dataclasses.replace(step, kept=kept))
+            steps.append(dataclasses.replace(step, kept=step.top1 >= floor))
             epochs = (*epochs, *recovered)
-            if not kept:
+            if step.top1 < floor:
                 self.progress.warning(
                     f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.top1:.1%} on the"
                     f" validation split, below {floor:.1%} (prune.max_drop)."
                 )
+                model = seeing if number == 1 else model
                 break
             model = smaller
             if self.timed and step.measured_ms:
@@ -175,9 +197,16 @@ class _Run:
             epochs=epochs,
             seconds=max(time.perf_counter() - start, sum(e.seconds for e in epochs)),
             latency=self.timed.explain(model) if self.timed else None,
+            one_shot=one_shot,
+            sparse=sparse,
+            sensitivity=found,
         )
-        self._calibration.unlink(missing_ok=True)
-        for path in [*self.out.glob("step-*.safetensors"), *self.out.glob("step-*.state")]:
+        for path in [
+            *self.out.glob("step-*.safetensors"),
+            *self.out.glob("step-*.state"),
+            self.out / _SENSITIVITY,
+            self._calibration,
+        ]:
             path.unlink(missing_ok=True)
         return record
 
@@ -245,25 +274,13 @@ class _Run:
         path = self.out / f"step-{number}.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
-        model, step, _ = self._cut(number, budget, model, sets)
+        model, step, _ = self._cut(number, budget, model, sets, self.out / f"step-{number}-cut.safetensors")
         epochs = fit(
             model,
-            Fitting(
-                phase=f"recover-{number}",
-                epochs=self.config.recovery_epochs,
-                batch_size=self.inputs.batch_size,
-                lr=self.config.lr,
-                weight_decay=self.inputs.weight_decay,
-                augment=self.inputs.augment,
-                seed=self.inputs.seed,
-                class_balance=self.inputs.class_balance,
-                precision=self.inputs.precision,
-            ),
+            self._fitting(f"recover-{number}", self.config.recovery_epochs),
             train=sets.train,
             val=sets.val,
-            loss=soft_targets(
-                self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
-            ),
+            loss=self._loss(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
         )
@@ -278,9 +295,96 @@ class _Run:
         )
         return kept
 
-    def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets) -> Kept:
-        """The cut network of step `number` with its batch norms measured anew, before recovery."""
-        path = self.out / f"step-{number}-cut.safetensors"
+    def _fitting(self, phase: str, epochs: int) -> Fitting:
+        return Fitting(
+            phase=phase,
+            epochs=epochs,
+            batch_size=self.inputs.batch_size,
+            lr=self.config.lr,
+            weight_decay=self.inputs.weight_decay,
+            augment=self.inputs.augment,
+            seed=self.inputs.seed,
+            class_balance=self.inputs.class_balance,
+            precision=self.inputs.precision,
+        )
+
+    def _loss(self) -> LossFunction:
+        """The teacher's soft targets, at its own size, and the labels."""
+        return soft_targets(
+            self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
+        )
+
+    def _learn_size(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
+        """The teacher; where the student's size is another, a copy that has learned to see at it, as step 0."""
+        if not self.shrunk:
+            return self.teacher, [], ()
+        model, step, epochs = self._step(0, None, self.teacher, sets)
+        return model, [step], epochs
+
+    def _sparse(
+        self, seeing: nn.Module, sets: Sets
+    ) -> tuple[nn.Module, SparseTraining | None, tuple[EpochRecord, ...]]:
+        """The network that the first cut finds: the uncut one, or a copy trained towards sparse channels."""
+        if self.config.sparse_epochs == 0:
+            return seeing, None, ()
+        groups = coupled(trace(copy.deepcopy(seeing), self.size, keep=self.config.keep))
+        path = self.out / "step-sparse.safetensors"
+        kept = self._load(path)
+        if kept is None:
+            model = copy.deepcopy(seeing).requires_grad_(True)
+            epochs = fit(
+                model,
+                self._fitting("sparse", self.config.sparse_epochs),
+                train=sets.train,
+                val=sets.val,
+                loss=group_lasso(self._loss(), groups, self.config.sparse_strength),
+                state=self.out / "step-sparse.state",
+                progress=self.progress,
+            )
+            top1, size = epochs[-1].val_top1, self.before
+            step = PruneStep(step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+            kept = self._save(model, path, step, epochs)
+        model, step, epochs = kept
+        record = SparseTraining(
+            top1=step.top1,
+            near_zero_before=near_zero(seeing, groups),
+            near_zero=near_zero(model, groups),
+        )
+        self.progress.message(
+            f"prune sparse: {record.near_zero_before:.1%} of the channels near zero before,"
+            f" {record.near_zero:.1%} after; validation top-1 {record.top1:.1%}"
+        )
+        return model, record, epochs
+
+    def _sensitivity(self, model: nn.Module, sets: Sets) -> PruneSensitivity:
+        """What cutting each group alone costs the network that the first cut finds."""
+        graph = trace(copy.deepcopy(model), self.size, keep=self.config.keep)
+        views = list(self._views(0, sets.train))
+
+        def top1(network: nn.Module) -> float:
+            recalibrate(network, views)
+            return score(network, sets.val, self.inputs.index.labels).top1
+
+        return sensitivity(
+            graph,
+            self._scorer(0, sets.train)(graph),
+            self.limits,
+            top1,
+            key=self.key,
+            kept=self.out / _SENSITIVITY,
+            progress=self.progress,
+        )
+
+    def _one_shot(self, model: nn.Module, sets: Sets) -> PruneStep:
+        """What one cut to the last step's budget leaves, without recovery."""
+        path = self.out / "step-one-shot.safetensors"
+        return self._cut(0, self._budgets()[-1], model, sets, path)[1]
+
+    def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets, path: Path) -> Kept:
+        """The cut network (uncut without a budget), its batch norms measured anew, before recovery; kept in `path`.
+
+        `number` is the step's: each sees other images.
+        """
         if (kept := self._load(path)) is not None:
             return kept
         ranking, took = self._scorer(number, sets.train), None
@@ -353,3 +457,23 @@ class _Run:
         step = from_json(PruneStep, json.loads(metadata[_STEP]))
         epochs = tuple(from_json(EpochRecord, value) for value in json.loads(metadata[_EPOCHS]))
         return model.to(self.device), step, epochs
+
+
+def _check_groups(graph: Graph, config: PruneConfig) -> None:
+    """Make sure that something is left to cut.
+
+    Raises:
+        ModelError: nothing is; says whether `keep` is why.
+    """
+    if graph.groups:
+        return
+    name = type(graph.model).__name__
+    if config.keep:
+        raise ModelError(
+            f"prune.keep leaves nothing to cut: every group of channels of {name} has a layer under"
+            f" {', '.join(config.keep)}. Name fewer layers, or set prune.enabled = false."
+        )
+    raise ModelError(
+        f"{name} has no channels that can be removed: each hangs together with the network's output or with a layer"
+        " that cannot be cut cleanly. Take another backbone, or set prune.enabled = false."
+    )

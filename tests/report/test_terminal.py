@@ -6,7 +6,7 @@ from rich.console import Console
 
 from edgetl.report import terminal, terminal_stages
 from edgetl.report.tables import Line, numbers, pairs, printable, table, text
-from tests.report.conftest import evaluation
+from tests.report.conftest import evaluation, in_detail
 
 
 def shown(function, *values, width=100, **options) -> str:
@@ -114,6 +114,29 @@ phase  epoch   loss  val loss  val top-1  val macro-F1  images/s
 head       1  1.715     1.605      67.6%         66.8%       130
 head       2  1.294     1.184      79.7%         78.9%       130
 full       1  1.050     1.010      93.6%         92.8%       130
+
+"""
+    )
+
+
+def test_stage_prune_in_detail(report):
+    told = shown(terminal_stages.stage, in_detail(report.prune), width=90)
+    assert (
+        told.partition("93.6%\n")[2]
+        == f"""\
+one cut  51.2 M           25.0%      1.19 M                10.4%          –
+
+sparse training  31.6% of the channels near zero (2.0% before), top-1 97.5%
+
+group cut alone     channels  top-1 without 25%  top-1 without 50%  top-1 without 75%
+{rule(85)}
+conv_stem                 32       96.2% (-1.7)      41.2% (-56.7)                n/a
+blocks.0.0.conv_pw         8                n/a                n/a                n/a
+
+top-1 uncut  97.9%
+
+time        3 min 01 s
+checkpoint  prune/pruned.safetensors
 
 """
     )
