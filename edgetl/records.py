@@ -145,8 +145,23 @@ class PruneStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwoFourRecord:
+    """2:4 sparsity: two of every four weights along the input channels are zero in `layers`.
+
+    `left_out` are layers that cannot have it or had better not, with the reason. `zeros` is the share of the network's
+    parameters that it set to zero. `top1_cut` is validation accuracy right after that, `top1` after recovery.
+    """
+
+    layers: tuple[str, ...]
+    left_out: dict[str, str]
+    zeros: float
+    top1_cut: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruneRecord:
-    """The pruned network."""
+    """The pruned network. `two_four` is None where 2:4 sparsity was not asked for."""
 
     checkpoint: str
     before: NetworkSize
@@ -154,6 +169,7 @@ class PruneRecord:
     steps: tuple[PruneStep, ...]
     epochs: tuple[EpochRecord, ...]
     seconds: float
+    two_four: TwoFourRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +178,7 @@ class ExportRecord:
 
     `max_difference` is the largest logit difference from torch on `images` real images, relative to the largest
     logit. `top1_agreement` is the share of them with the same best class, in 0..1. `half_weights` is the same model
-    with its weights stored in half precision.
+    with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4 sparsity.
     """
 
     onnx: str
@@ -173,6 +189,7 @@ class ExportRecord:
     max_difference: float
     top1_agreement: float
     half_weights: str = ""
+    two_four_layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,10 @@ def cut(
             unknown name in `keep`.
     """
     graph = trace(copy.deepcopy(model), input_size, keep=keep)
-    plan = choose(graph, scorer(graph), budget, limits)
+    try:
+        plan = choose(graph, scorer(graph), budget, limits)
+    except ModelError as error:
+        raise ModelError(f"{error}{_refusals(graph)}") from error
     probe = torch.randn(2, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
     probe = probe.to(next(graph.model.parameters()).device)
     before = {group.name: group.channels for group in graph.groups}
@@ -109,6 +112,17 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+
+
+def _refusals(graph: Graph) -> str:
+    """Which groups a network is pruned around, for a refusal; nothing where there are none."""
+    if not graph.refused:
+        return ""
+    name, why = next(iter(graph.refused.items()))
+    return (
+        f" {len(graph.refused)} channel groups cannot be cut, e.g. at {name}: {why}. Take a higher target, or another"
+        " backbone."
+    )
 
 
 def _cut(graph: Graph, plan: Plan) -> nn.Module:

@@ -107,10 +107,8 @@ def _chain(path: Sequence[nn.Module]) -> Any:
             case nn.Conv2d() if module is last:
                 handler = tp.prune_conv_in_channels
             case nn.Conv2d():
-                depthwise = 1 < module.groups
-                handler = (
-                    tp.prune_depthwise_conv_out_channels if depthwise else tp.prune_conv_out_channels
-                )
+                depthwise = module.groups > 1
+                handler = tp.prune_depthwise_conv_out_channels if depthwise else tp.prune_conv_out_channels
             case _:
                 continue
         members.append((module, handler, channels))

@@ -126,8 +126,14 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Gra
     names = {module: name for name, module in model.named_modules()}
     probe = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(example.device)
     groups, refused, outputs = [], dict[str, str](), [n for n in layers if model.get_submodule(n) in kept]
-    for candidates in (_heads(model, names), _coupled(model, example, names, kept), _chained(model, example, names)):
-        new = [g for g in candidates if g.inputs and not _meets(g, kept, outputs) and g.channels % g.cell == 0]
+    for candidates in (
+        _heads(model, names),
+        _coupled(model, example, names, kept),
+        _chained(model, example, names),
+    ):
+        new = [
+            g for g in candidates if g.inputs and not _meets(g, kept, outputs) and g.channels % g.cell == 0
+        ]
         sound, failed = _proved(model, new, probe)
         groups += sound
         refused |= failed
@@ -178,9 +184,9 @@ def _coupled(
 
 def _meets(group: ChannelGroup, kept: set[nn.Module], outputs: Iterable[str]) -> bool:
     """Whether a group alters a layer that is kept, or takes outputs that another group has."""
-    return any(item.dep.target.module in kept for item in group.members) or not group.outputs.keys().isdisjoint(
-        outputs
-    )
+    return any(
+        item.dep.target.module in kept for item in group.members
+    ) or not group.outputs.keys().isdisjoint(outputs)
 
 
 def _proved(

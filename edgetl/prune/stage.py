@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -31,7 +32,8 @@ from edgetl.prune.graph import trace
 from edgetl.prune.importance import Scorer, scorer
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
-from edgetl.records import EpochRecord, PruneRecord, PruneStep, from_json, to_json
+from edgetl.prune.two_four import apply_, held
+from edgetl.records import EpochRecord, PruneRecord, PruneStep, TwoFourRecord, from_json, to_json
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
@@ -144,6 +146,10 @@ class _Run:
                 )
                 break
             model = smaller
+        two_four: TwoFourRecord | None = None
+        if self.config.sparsity_2_4:
+            model, two_four, recovered = self._two_four(model, sets)
+            epochs = (*epochs, *recovered)
         after = network_size(model, self.size)
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
@@ -153,6 +159,7 @@ class _Run:
             steps=tuple(steps),
             epochs=epochs,
             seconds=max(time.perf_counter() - start, sum(e.seconds for e in epochs)),
+            two_four=two_four,
         )
         for path in [*self.out.glob("step-*.safetensors"), *self.out.glob("step-*.state")]:
             path.unlink(missing_ok=True)
@@ -178,17 +185,7 @@ class _Run:
         model, step, _ = self._cut(number, budget, model, sets)
         epochs = fit(
             model,
-            Fitting(
-                phase=f"recover-{number}",
-                epochs=self.config.recovery_epochs,
-                batch_size=self.inputs.batch_size,
-                lr=self.config.lr,
-                weight_decay=self.inputs.weight_decay,
-                augment=self.inputs.augment,
-                seed=self.inputs.seed,
-                class_balance=self.inputs.class_balance,
-                precision=self.inputs.precision,
-            ),
+            self._fitting(f"recover-{number}", self.config.recovery_epochs),
             train=sets.train,
             val=sets.val,
             loss=soft_targets(self.teacher, self.inputs.temperature, self.inputs.soft_weight),
@@ -204,6 +201,61 @@ class _Run:
             f" {step.top1_cut:.1%} after the cut, {step.top1:.1%} after recovery"
         )
         return kept
+
+    def _fitting(self, phase: str, epochs: int) -> Fitting:
+        return Fitting(
+            phase=phase,
+            epochs=epochs,
+            batch_size=self.inputs.batch_size,
+            lr=self.config.lr,
+            weight_decay=self.inputs.weight_decay,
+            augment=self.inputs.augment,
+            seed=self.inputs.seed,
+            class_balance=self.inputs.class_balance,
+            precision=self.inputs.precision,
+        )
+
+    def _two_four(
+        self, model: nn.Module, sets: Sets
+    ) -> tuple[nn.Module, TwoFourRecord, tuple[EpochRecord, ...]]:
+        """The pruned network with 2:4 sparsity, recovered with its zeros held."""
+        path = self.out / "step-two-four.safetensors"
+        sparse = copy.deepcopy(model).requires_grad_(True)
+        found = apply_(sparse)
+        kept = self._load(path)
+        if kept is None:
+            recalibrate(sparse, list(self._views(0, sets.train)))
+            top1 = score(sparse, sets.val, self.inputs.index.labels).top1
+            with held(sparse):
+                epochs = fit(
+                    sparse,
+                    self._fitting("recover-2-4", self.config.recovery_epochs),
+                    train=sets.train,
+                    val=sets.val,
+                    loss=soft_targets(self.teacher, self.inputs.temperature, self.inputs.soft_weight),
+                    state=self.out / "step-two-four.state",
+                    progress=self.progress,
+                )
+            size, recovered = network_size(sparse, self.size), epochs[-1].val_top1 if epochs else top1
+            step = PruneStep(
+                step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=recovered
+            )
+            kept = self._save(sparse, path, step, epochs)
+        model, step, epochs = kept
+        weights = [model.get_submodule(name).weight for name in found.layers]
+        zeros = sum(int((w == 0).sum()) for w in weights if isinstance(w, Tensor))
+        record = TwoFourRecord(
+            layers=found.layers,
+            left_out=found.left_out,
+            zeros=zeros / step.parameters,
+            top1_cut=step.top1_cut,
+            top1=step.top1,
+        )
+        self.progress.message(
+            f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation top-1"
+            f" {record.top1_cut:.1%} after it, {record.top1:.1%} after recovery"
+        )
+        return model, record, epochs
 
     def _cut(self, number: int, budget: Cost, model: nn.Module, sets: Sets) -> Kept:
         """The cut network of step `number` with its batch norms measured anew, before recovery."""

@@ -8,8 +8,9 @@ The zeros are the mask: a layer whose weights have the pattern is one that keeps
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -66,8 +67,8 @@ def mask(weights: Tensor) -> Tensor:
 
 
 def is_sparse(weights: Tensor) -> bool:
-    """Whether (O, I, ...) weights have the pattern."""
-    if weights.dim() < 2 or weights.shape[1] % OF:
+    """Whether (O, I, ...) weights have the pattern; not so where they are nearly all zero, as a new layer's may be."""
+    if weights.dim() < 2 or weights.shape[1] % OF or 4 * int(weights.count_nonzero()) < weights.numel():
         return False
     return bool(((weights != 0).unflatten(1, (-1, OF)).sum(2) <= KEPT).all())
 
@@ -81,30 +82,34 @@ def sparse_layers(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-@contextmanager
-def held(model: nn.Module) -> Iterator[None]:
-    """While this lasts, weights that are zero in a 2:4 layer get no gradient, so that no optimiser moves them.
+def held(model: nn.Module) -> AbstractContextManager[None]:
+    """While this lasts, zeros in the layers that have the pattern stay zero; see `hold`."""
+    return hold(model.get_parameter(f"{name}.weight") for name in sparse_layers(model))
 
-    AdamW and SGD then leave them at zero (its moments stay zero, decay scales zero), a moving average and a resumed
-    state hold zeros too. A network without the pattern learns as ever.
+
+@contextmanager
+def hold(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """While this lasts, zeros get no gradient, so that no optimiser moves them.
+
+    AdamW and SGD then leave them at zero (their moments stay zero, decay scales zero); a moving average and a resumed
+    state hold zeros too.
     """
     hooks = []
-    for name in sparse_layers(model):
-        weight = model.get_submodule(name).weight
-        assert isinstance(weight, nn.Parameter)
-        kept = weight.detach() != 0
-        needs = weight.requires_grad
+    for weight in weights:
+        kept, needs = weight.detach() != 0, weight.requires_grad
         # a hook can only be set on a parameter that learns
         weight.requires_grad_(True)
-        hooks.append(
-            weight.register_hook(lambda gradient, kept=kept: gradient * kept.to(gradient.device))  # type: ignore[no-untyped-call]
-        )
+        hooks.append(weight.register_hook(functools.partial(_only, kept)))
         weight.requires_grad_(needs)
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _only(kept: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * kept.to(gradient.device)
 
 
 def _unfit(layer: nn.Conv2d | nn.Linear) -> str:

@@ -97,6 +97,8 @@ def pruning(report: RunReport) -> Markup:
     )
     if kept < len(prune.steps):
         lead += " The last cut cost too much and was taken back."
+    if prune.two_four:
+        lead += f" 2:4 sparsity: {units.two_four(prune.two_four)}."
     marks = [
         ("teacher", "st", "diamond"),
         ("after recovery", "c-val", "line"),

@@ -170,7 +170,8 @@ def _prune(console: Console, record: PruneRecord) -> None:
     ]
     heads = numbers("step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered")
     table(console, heads, lines)
-    pairs(console, [("time", units.duration(record.seconds)), ("checkpoint", record.checkpoint)])
+    sparse = [("2:4 sparsity", units.two_four(record.two_four))] if record.two_four else []
+    pairs(console, [*sparse, ("time", units.duration(record.seconds)), ("checkpoint", record.checkpoint)])
 
 
 def _export(console: Console, record: ExportRecord) -> None:

@@ -1,8 +1,8 @@
 """Thirty-six classifiers of torchvision and timm: pruned, trained, rebuilt in a fresh process, pruned again, exported.
 
-`pytest -m slow -s tests/slow/test_prune_coverage.py` prints the table. Weights are random, since none are fetched. A cut
-is right where the network gives the logits of the uncut one with the removed channels masked; `cut` itself checks that,
-so a row is either right or a refusal with its reason.
+`pytest -m slow -s tests/slow/test_prune_coverage.py` prints the table. Weights are random, since none are fetched. A
+cut is right where the network gives the logits of the uncut one with the removed channels masked; `cut` itself checks
+that, so a row is either right or a refusal with its reason.
 """
 
 from __future__ import annotations
@@ -213,8 +213,8 @@ def test_the_coverage_table(tmp_path: Path) -> None:
     torch.set_num_threads(threads)
     right = [row for row in rows if row.difference <= BOUND]
     print(
-        f"{len(right)} of {len(rows)} classifiers went the whole way, {sum(bool(r.failure) for r in rows)} were refused;"
-        f" {time.monotonic() - start:.0f} s"
+        f"{len(right)} of {len(rows)} classifiers went the whole way,"
+        f" {sum(bool(r.failure) for r in rows)} were refused; {time.monotonic() - start:.0f} s"
     )
     assert [row.name for row in rows if not row.failure and row.difference > BOUND] == []
     assert len(right) >= 25
