@@ -4,7 +4,7 @@ EfficientNet-Lite0 is trained on flowers12 at 128 px. Ours: the prune stage as i
 The peer: the example in its README (grouped magnitude, L2; one ratio for all layers; multiples of eight; the classifier
 left alone; one step), at the ratio at which ONNX Runtime takes as long as with ours, or at most 3% longer, found by
 bisection. Its network is then trained for as many epochs as ours had in all, at the same rate: once with the labels, as
-its examples do, and once with our distillation, so that the difference is that of the cut. Scores are on the test split.
+its examples do, and once with our distillation, so that the difference is that of the cut. Scores: the test split.
 
 Everything that took minutes is kept (`EDGETL_BENCH_CACHE`), and a run that was stopped goes on where it was. The set is
 looked for in `EDGETL_DATA`. To try it: `EDGETL_BENCH_SEEDS=0 EDGETL_BENCH_IMAGES=120 EDGETL_BENCH_EPOCHS=1
