@@ -150,7 +150,7 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Gra
         input_size=input_size,
         groups=tuple(sorted(groups, key=lambda group: order[group.name])),
         layers=layers,
-        refused=refused,
+        refused={name: why for name, why in refused.items() if name not in outputs},
     )
 
 

@@ -127,7 +127,7 @@ def test_a_vision_transformer_of_torchvision_loses_hidden_units_but_no_heads() -
         image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5
     )
     nn.init.normal_(model.heads[0].weight)
-    result = cut(model, SIZE, make_scorer(Importance.RANDOM, model), budget(model, 0.7), limits())
+    result = cut(model, SIZE, make_scorer(Importance.RANDOM, model), budget(model, 0.5), limits())
     assert {name.rpartition(".")[2] for name in result.removed} == {"0"}
     layer = result.model.encoder.layers[0]  # type: ignore[union-attr, index]
     assert layer.mlp[0].out_features == layer.mlp[3].in_features < 64  # type: ignore[union-attr, index]
@@ -137,17 +137,21 @@ def test_a_vision_transformer_of_timm_loses_heads_and_comes_back(tmp_path: Path)
     name = "test_vit"
     model = backbones.create(name, 5, "none")
     size = 160
-    heads = model.blocks[0].attn.num_heads  # type: ignore[union-attr, index]
+    depth = len(model.blocks)  # type: ignore[arg-type]
     result = cut(
         model,
         size,
         make_scorer(Importance.RANDOM, model),
-        budget(model, 0.5, size=size),
+        budget(model, 0.68, size=size),
         limits(),
-        keep=["patch_embed", *(f"blocks.{i}.mlp" for i in range(6))],
+        keep=["patch_embed", *(f"blocks.{i}.mlp" for i in range(depth))],
     )
-    assert set(result.removed) == {f"blocks.{i}.attn.qkv" for i in range(6)}
-    assert result.model.blocks[0].attn.num_heads < heads  # type: ignore[union-attr, index]
+    assert result.removed
+    for group in result.removed:
+        attention = group.removesuffix(".qkv")
+        before, after = model.get_submodule(attention), result.model.get_submodule(attention)
+        assert (before.num_heads, after.num_heads) == (2, 1)
+        assert 2 * after.proj.in_features == before.proj.in_features  # type: ignore[operator, union-attr]
     checkpoint.save(result.model, describe(result.model, name, 5), tmp_path / "a.safetensors")
     again, _ = checkpoint.load(tmp_path / "a.safetensors")
     images = torch.randn(1, 3, size, size)
