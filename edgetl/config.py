@@ -354,6 +354,9 @@ class PruneConfig(_Section):
     """Names of layers that are never cut."""
     lr: Positive = 1e-3
     """Peak learning rate of recovery."""
+    sparsity_2_4: bool = False
+    """After the last cut, set two of every four weights along the input channels to zero and recover once more. Tensor
+    cores (Ampere and later, through TensorRT) skip such zeros; a CPU, or a GPU without them, gains nothing from it."""
 
     @property
     def timed(self) -> bool:

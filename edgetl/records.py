@@ -233,11 +233,26 @@ class PruneSensitivity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwoFourRecord:
+    """2:4 sparsity: two of every four weights along the input channels are zero in `layers`.
+
+    `left_out` are layers that cannot have it or had better not, with the reason. `zeros` is the share of the network's
+    parameters that it set to zero. `top1_cut` is validation accuracy right after that, `top1` after recovery.
+    """
+
+    layers: tuple[str, ...]
+    left_out: dict[str, str]
+    zeros: float
+    top1_cut: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruneRecord:
     """The pruned network.
 
     `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
-    where pruning had one step.
+    where pruning had one step. The other parts are None where they were not asked for.
     """
 
     checkpoint: str
@@ -250,6 +265,7 @@ class PruneRecord:
     one_shot: PruneStep | None = None
     sparse: SparseTraining | None = None
     sensitivity: PruneSensitivity | None = None
+    two_four: TwoFourRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +274,7 @@ class ExportRecord:
 
     `max_difference` is the largest logit difference from torch on `images` real images, relative to the largest
     logit. `top1_agreement` is the share of them with the same best class, in 0..1. `half_weights` is the same model
-    with its weights stored in half precision.
+    with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4 sparsity.
     """
 
     onnx: str
@@ -269,6 +285,7 @@ class ExportRecord:
     max_difference: float
     top1_agreement: float
     half_weights: str = ""
+    two_four_layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

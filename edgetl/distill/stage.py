@@ -19,6 +19,7 @@ from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
+from edgetl.prune.two_four import held
 from edgetl.records import TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
@@ -70,7 +71,8 @@ def run(
 ) -> TrainRecord:
     """Teach the student and write `out/student.safetensors`.
 
-    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last epoch.
+    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last
+    epoch. A pruned network's 2:4 zeros stay zero.
 
     Raises:
         ConfigError: mixing with a loss that needs one label an image.
@@ -109,21 +111,22 @@ def run(
         select=inputs.select or selection_metric(inputs.index),
     )
     begun = time.perf_counter()
-    epochs = fit(
-        student,
-        fitting,
-        train=sets.train,
-        val=sets.val,
-        loss=soft_targets(
-            AtSize(teacher, teacher_size),
-            config.temperature,
-            config.soft_weight,
-            student_size=size,
-            loss=config.loss,
-        ),
-        state=state,
-        progress=progress,
-    )
+    with held(student):
+        epochs = fit(
+            student,
+            fitting,
+            train=sets.train,
+            val=sets.val,
+            loss=soft_targets(
+                AtSize(teacher, teacher_size),
+                config.temperature,
+                config.soft_weight,
+                student_size=size,
+                loss=config.loss,
+            ),
+            state=state,
+            progress=progress,
+        )
     around = begun - start
     begun = time.perf_counter()
     val = score(student, sets.val, labels)

@@ -70,7 +70,9 @@ def load(path: Path) -> tuple[nn.Module, Architecture]:
                 f"{path} does not fit {architecture.backbone}: {name} has the shape {tuple(tensors[name].shape)},"
                 f" expected {tuple(tensor.shape)}."
             )
-    model.load_state_dict(tensors)
+    # into the model's own dictionary, which holds the version of each layer's layout (MNASNet asks for it)
+    own.update(tensors)
+    model.load_state_dict(own)
     return model.eval(), architecture
 
 

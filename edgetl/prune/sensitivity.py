@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
-from edgetl.prune.apply import cut_alone, masked
 from edgetl.prune.graph import ChannelGroup, Graph
 from edgetl.prune.importance import Scores
 from edgetl.prune.plan import Limits, cost_of, least_important
+from edgetl.prune.surgery import without
 from edgetl.records import GroupCut, GroupSensitivity, PruneSensitivity
 
 SHARES = (0.25, 0.5, 0.75)
@@ -45,9 +45,8 @@ def sensitivity(
 ) -> PruneSensitivity:
     """Cut each group alone, by each of `SHARES`, its least important channels first.
 
-    Channels are taken out where they are read, which gives the logits of the cut network without tracing it again;
-    where a layer norm spans the channels they are really cut. Li et al., "Pruning Filters for Efficient ConvNets"
-    (ICLR 2017), section 3.2, cut layer by layer like this.
+    The channels are really cut, and the network is not traced again for it. Li et al., "Pruning Filters for Efficient
+    ConvNets" (ICLR 2017), section 3.2, cut layer by layer like this.
 
     Args:
         graph: the traced network, in evaluation mode; it stays as it is.
@@ -74,7 +73,9 @@ def sensitivity(
         for group in left:
             tops: dict[int, float] = {}
             for count in sorted({n for n in counts[group.name] if n}):
-                tops[count] = score(_without(graph, group, least_important(group, scores, count)))
+                tops[count] = score(
+                    without(graph.model, (group,), {group.name: least_important(group, scores, count)})
+                )
                 task.advance(1, f"{group.name} {tops[count]:.1%}")
             cuts_ = tuple(
                 GroupCut(removed=n, saved=_saved(graph, group, n), top1=tops[n]) if n else None
@@ -92,11 +93,6 @@ def _count(group: ChannelGroup, share: float, limits: Limits) -> int:
     count = max(round(share * group.channels / unit), 1) * unit
     near = abs(count / group.channels - share) <= _NEAR
     return count if near and group.channels - count >= limits.floor(group) else 0
-
-
-def _without(graph: Graph, group: ChannelGroup, gone: tuple[int, ...]) -> nn.Module:
-    removed: Mapping[str, tuple[int, ...]] = {group.name: gone}
-    return masked(graph, removed) if group.exact else cut_alone(graph, removed)
 
 
 def _saved(graph: Graph, group: ChannelGroup, count: int) -> float:

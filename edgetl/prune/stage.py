@@ -37,12 +37,14 @@ from edgetl.prune.schedule import shares
 from edgetl.prune.sensitivity import sensitivity
 from edgetl.prune.sparsity import coupled, group_lasso, near_zero
 from edgetl.prune.timed import TimedTarget
+from edgetl.prune.two_four import apply_, held
 from edgetl.records import (
     EpochRecord,
     PruneRecord,
     PruneSensitivity,
     PruneStep,
     SparseTraining,
+    TwoFourRecord,
     from_json,
     to_json,
 )
@@ -187,6 +189,10 @@ class _Run:
             model = smaller
             if self.timed and step.measured_ms:
                 self.timed.now_ms = step.measured_ms
+        two_four: TwoFourRecord | None = None
+        if self.config.sparsity_2_4:
+            model, two_four, recovered = self._two_four(model, sets)
+            epochs = (*epochs, *recovered)
         after = network_size(model, self.size)
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
@@ -200,6 +206,7 @@ class _Run:
             one_shot=one_shot,
             sparse=sparse,
             sensitivity=found,
+            two_four=two_four,
         )
         for path in [
             *self.out.glob("step-*.safetensors"),
@@ -380,6 +387,48 @@ class _Run:
         path = self.out / "step-one-shot.safetensors"
         return self._cut(0, self._budgets()[-1], model, sets, path)[1]
 
+    def _two_four(
+        self, model: nn.Module, sets: Sets
+    ) -> tuple[nn.Module, TwoFourRecord, tuple[EpochRecord, ...]]:
+        """The pruned network with 2:4 sparsity, recovered with its zeros held."""
+        path = self.out / "step-two-four.safetensors"
+        sparse = copy.deepcopy(model).requires_grad_(True)
+        found = apply_(sparse)
+        kept = self._load(path)
+        if kept is None:
+            recalibrate(sparse, list(self._views(0, sets.train)))
+            top1 = score(sparse, sets.val, self.inputs.index.labels).top1
+            with held(sparse):
+                epochs = fit(
+                    sparse,
+                    self._fitting("recover-2-4", self.config.recovery_epochs),
+                    train=sets.train,
+                    val=sets.val,
+                    loss=self._loss(),
+                    state=self.out / "step-two-four.state",
+                    progress=self.progress,
+                )
+            size, recovered = network_size(sparse, self.size), epochs[-1].val_top1 if epochs else top1
+            step = PruneStep(
+                step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=recovered
+            )
+            kept = self._save(sparse, path, step, epochs)
+        model, step, epochs = kept
+        weights = [model.get_submodule(name).weight for name in found.layers]
+        zeros = sum(int((w == 0).sum()) for w in weights if isinstance(w, Tensor))
+        record = TwoFourRecord(
+            layers=found.layers,
+            left_out=found.left_out,
+            zeros=zeros / step.parameters,
+            top1_cut=step.top1_cut,
+            top1=step.top1,
+        )
+        self.progress.message(
+            f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation top-1"
+            f" {record.top1_cut:.1%} after it, {record.top1:.1%} after recovery"
+        )
+        return model, record, epochs
+
     def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets, path: Path) -> Kept:
         """The cut network (uncut without a budget), its batch norms measured anew, before recovery; kept in `path`.
 
@@ -460,20 +509,14 @@ class _Run:
 
 
 def _check_groups(graph: Graph, config: PruneConfig) -> None:
-    """Make sure that something is left to cut.
+    """Make sure that `keep` leaves something to cut.
 
     Raises:
-        ModelError: nothing is; says whether `keep` is why.
+        ModelError: nothing is left.
     """
     if graph.groups:
         return
-    name = type(graph.model).__name__
-    if config.keep:
-        raise ModelError(
-            f"prune.keep leaves nothing to cut: every group of channels of {name} has a layer under"
-            f" {', '.join(config.keep)}. Name fewer layers, or set prune.enabled = false."
-        )
     raise ModelError(
-        f"{name} has no channels that can be removed: each hangs together with the network's output or with a layer"
-        " that cannot be cut cleanly. Take another backbone, or set prune.enabled = false."
+        f"prune.keep leaves nothing to cut: every group of channels of {type(graph.model).__name__} has a layer under"
+        f" {', '.join(config.keep)}. Name fewer layers, or set prune.enabled = false."
     )

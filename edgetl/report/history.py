@@ -114,6 +114,8 @@ def pruning(report: RunReport) -> Markup:
             f" Sparse training before the first cut brought {units.percent(sparse.near_zero)} of the channels near"
             f" zero ({units.percent(sparse.near_zero_before)} before)."
         )
+    if prune.two_four:
+        lead += f" 2:4 sparsity: {units.two_four(prune.two_four)}."
     marks = [
         ("teacher", "st", "diamond"),
         ("after recovery", "c-val", "line"),

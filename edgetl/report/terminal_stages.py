@@ -197,6 +197,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
         [
             ("latency", widths.summary(told) if told else ""),
             ("latency table", widths.origin(told) if told else ""),
+            ("2:4 sparsity", units.two_four(record.two_four) if record.two_four else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],

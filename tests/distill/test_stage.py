@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Mix, Precision
 from edgetl.data.index import build_index
@@ -14,6 +15,7 @@ from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
+from edgetl.prune.two_four import apply_, sparse_layers
 from edgetl.records import TrainRecord, from_json, to_json
 from edgetl.train.evaluate import score
 from edgetl.train.sets import open_sets
@@ -74,6 +76,26 @@ def test_the_student_may_be_another_backbone_and_the_loss_another(
     record = stage.run(config, alone, out=folder(tmp_path))
     assert record.backbone == "torchvision/resnet18"
     assert checkpoint.load(tmp_path / record.checkpoint)[1].backbone == "torchvision/resnet18"
+
+
+def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_and_after_a_stop(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    model, _ = checkpoint.load(inputs.teacher)
+    layers = apply_(model).layers
+    pruned = tmp_path / "sparse.safetensors"
+    checkpoint.save(model, describe(model, BACKBONE, 3), pruned)
+    sparse, out = dataclasses.replace(inputs, pruned=pruned), folder(tmp_path)
+    config = CONFIG.model_copy(update={"ema": 0.5})
+    with pytest.raises(Interrupted):
+        stage.run(config, sparse, out=out, progress=StopsAt())
+    record = stage.run(config, sparse, out=out)
+    student, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert sparse_layers(student) == layers
+    assert len(layers) > 20
+    assert not all(
+        torch.equal(student.get_parameter(f"{n}.weight"), model.get_parameter(f"{n}.weight")) for n in layers
+    )
 
 
 class StopsAt(SilentProgress):

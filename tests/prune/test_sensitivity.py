@@ -10,10 +10,10 @@ from torch import nn
 
 from edgetl.config import Importance
 from edgetl.progress import SilentProgress
-from edgetl.prune.apply import cut_alone
 from edgetl.prune.graph import trace
 from edgetl.prune.plan import Limits, cost_of, least_important
 from edgetl.prune.sensitivity import SHARES, sensitivity
+from edgetl.prune.surgery import without
 from edgetl.records import PruneSensitivity
 from tests.prune.nets import SIZE, Chain, batches, limits, make_scorer, seeded
 
@@ -63,7 +63,8 @@ def test_each_group_is_cut_alone_and_scored_as_if_it_were_gone(tmp_path: Path) -
     for row in found.groups:
         group = next(g for g in graph.groups if g.name == row.name)
         for cut in filter(None, row.cuts):
-            smaller = cut_alone(graph, {group.name: least_important(group, scores, cut.removed)})
+            gone = least_important(group, scores, cut.removed)
+            smaller = without(graph.model, graph.groups, {group.name: gone})
             assert cut.top1 == pytest.approx(energy(smaller), rel=1e-4)
             macs = cost_of(trace(smaller, SIZE)).macs
             assert cut.saved == pytest.approx(1 - macs / cost_of(graph).macs)
@@ -108,7 +109,7 @@ def test_a_stopped_measurement_goes_on_after_the_last_group(tmp_path: Path) -> N
 
 
 class Spanned(nn.Module):
-    """A layer norm spans the channels: masking them is not cutting them."""
+    """A layer norm spans the channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ class Spanned(nn.Module):
         return self.classifier(self.norm(self.first(images).flatten(2).transpose(1, 2)).mean(1))  # type: ignore[no-any-return]
 
 
-def test_where_a_layer_norm_spans_the_channels_they_are_really_cut(tmp_path: Path) -> None:
+def test_channels_that_a_layer_norm_spans_are_really_cut(tmp_path: Path) -> None:
     model = seeded(Spanned)
     widths: list[int] = []
 

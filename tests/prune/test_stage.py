@@ -20,6 +20,7 @@ from edgetl.progress import SilentProgress
 from edgetl.prune import stage
 from edgetl.prune.graph import trace
 from edgetl.prune.latency import Timing
+from edgetl.prune.two_four import sparse_layers
 from edgetl.records import Evaluation, PruneRecord, from_json, to_json
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
@@ -61,6 +62,21 @@ def finished(inputs: stage.PruneInputs, tmp_path_factory: pytest.TempPathFactory
 def folder(tmp_path: Path, name: str = "prune") -> Path:
     (tmp_path / name).mkdir(parents=True)
     return tmp_path / name
+
+
+def test_two_four_sparsity_is_recovered_and_kept(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": 1, "target_parameters": None, "sparsity_2_4": True})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert record.two_four is not None
+    assert sparse_layers(model) == record.two_four.layers
+    assert record.two_four.left_out["conv_stem"] == "3 input channels, no multiple of 4"
+    assert record.two_four.left_out["classifier"] == "classifier"
+    assert 0.2 < record.two_four.zeros < 0.5
+    assert [e.phase for e in record.epochs] == ["recover-1", "recover-2-4"]
+    assert record.two_four.top1 == record.epochs[-1].val_top1
+    assert from_json(PruneRecord, to_json(record)) == record
+    assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
 
 
 def test_the_record_tells_every_step_and_the_checkpoint(
@@ -280,8 +296,10 @@ def test_a_keep_that_leaves_nothing_is_refused(inputs: stage.PruneInputs, tmp_pa
 
 
 def test_a_network_with_nothing_to_cut_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"^Sequential has no channels that can be removed: .* Take another"):
-        stage._check_groups(trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), 2), PruneConfig())
+    with pytest.raises(
+        ModelError, match=r"^Sequential cannot be traced for pruning at every layer: .* Take another"
+    ):
+        trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), 2)
 
 
 def test_an_unknown_layer_in_keep_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import pytest
 from rich.console import Console
 
+from edgetl.records import TwoFourRecord
 from edgetl.report import terminal, terminal_stages
 from edgetl.report.tables import Line, numbers, pairs, printable, table, text
 from tests.report.conftest import evaluation, in_detail
@@ -159,6 +160,17 @@ checkpoint  prune/pruned.safetensors
 
 """
     )
+
+
+def test_stage_prune_tells_of_two_four_sparsity(report):
+    sparse = TwoFourRecord(
+        layers=("a", "b"), left_out={"stem": "3 input channels"}, zeros=0.41, top1_cut=0.902, top1=0.931
+    )
+    text = shown(terminal_stages.stage, dataclasses.replace(report.prune, two_four=sparse), width=200)
+    assert (
+        "2:4 sparsity  2 layers, 41.0% of the parameters are zero; top-1 90.2% after it, 93.1% recovered; only sparse"
+        " tensor cores (TensorRT) get faster by it"
+    ) in text
 
 
 def test_stage_export_and_quantize(report):
