@@ -158,6 +158,19 @@ class DistillLoss(StrEnum):
     DIST = "dist"
 
 
+class DistillFeatures(StrEnum):
+    """What the student follows beside the logits.
+
+    `fitnets`: feature maps, through learnt projectors (Romero et al. 2015); `attention`: where the teacher looks
+    (Zagoruyko, Komodakis 2017); `relational`: how images lie to one another (Park et al. 2019).
+    """
+
+    NONE = "none"
+    FITNETS = "fitnets"
+    ATTENTION = "attention"
+    RELATIONAL = "relational"
+
+
 class Target(StrEnum):
     """What the quantized model will run on; it decides the form of quantization.
 
@@ -395,6 +408,13 @@ class DistillConfig(_Section):
     """Softmax temperature of the soft targets (Hinton et al. 2015)."""
     soft_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     """Share of the soft targets in the loss; the rest is cross-entropy with the labels."""
+    teachers: tuple[str, ...] = ()
+    """Further teachers: `teacher.safetensors` of other runs or of folds (`edgetl finetune --folds`), of the same
+    classes, any backbone and input size. Their softened probabilities and the run's teacher's are averaged."""
+    features: DistillFeatures = DistillFeatures.NONE
+    """A loss between features, added to that of the logits: `none`, `fitnets`, `attention` or `relational`."""
+    feature_weight: Annotated[float, Field(ge=0.0)] | None = None
+    """Weight of the loss between features; where unset, 1, or 25 for `relational`."""
     augment: Augment = Augment.BASIC
     """Augmentation policy."""
     mix: Mix = Mix.NONE
@@ -647,5 +667,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
 
     data = recipe.data.model_copy(update={"source": anchored(recipe.data.source)})
     train = recipe.train.model_copy(update={"weights": anchored(recipe.train.weights)})
-    distill = recipe.distill.model_copy(update={"weights": anchored(recipe.distill.weights)})
+    further = tuple(anchored(path) for path in recipe.distill.teachers)
+    distill = recipe.distill.model_copy(
+        update={"weights": anchored(recipe.distill.weights), "teachers": further}
+    )
     return recipe.model_copy(update={"data": data, "train": train, "distill": distill})

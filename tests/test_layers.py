@@ -18,7 +18,7 @@ ROWS: list[tuple[str, ...]] = [
     ("data",),
     ("models",),
     ("train",),
-    ("distill.losses", "distill.teacher"),
+    ("distill.losses", "distill.features", "distill.teacher", "distill.views"),
     ("prune",),
     ("distill",),
     ("export",),

@@ -3,23 +3,27 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Mix, Precision
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillFeatures, DistillLoss, Mix, Precision
 from edgetl.data.index import build_index
 from edgetl.distill import stage
+from edgetl.distill.teacher import Ensemble, load_guest
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
+from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.progress import SilentProgress
 from edgetl.prune.two_four import apply_, sparse_layers
 from edgetl.records import TrainRecord, from_json, to_json
 from edgetl.train.evaluate import score
 from edgetl.train.sets import open_sets
 from tests.images import write_set
+from tests.train.tiny import same
 
 BACKBONE = "mobilenetv3_small_050"
 CONFIG = DistillConfig(epochs=2, augment=Augment.BASIC)
@@ -116,6 +120,23 @@ def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
     assert (record.val, record.test) == (expected.val, expected.test)
 
 
+def test_a_stopped_stage_with_projectors_goes_on_and_writes_the_same_bytes(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"features": DistillFeatures.FITNETS})
+    whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
+    stage.run(config, inputs, out=whole)
+    with pytest.raises(Interrupted):
+        stage.run(config, inputs, out=broken, progress=StopsAt())
+    stage.run(config, inputs, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+    plain = stage.run(CONFIG, inputs, out=folder(tmp_path, "c/distill"))
+    kept, _ = checkpoint.load(whole / stage.CHECKPOINT)
+    other, _ = checkpoint.load(tmp_path / "c" / plain.checkpoint)
+    assert kept.state_dict().keys() == other.state_dict().keys()
+    assert not same(kept, other)
+
+
 def test_a_teacher_or_pruned_network_of_other_classes_is_refused(
     inputs: stage.DistillInputs, tmp_path: Path
 ) -> None:
@@ -129,6 +150,49 @@ def test_a_teacher_or_pruned_network_of_other_classes_is_refused(
         stage.run(CONFIG, dataclasses.replace(inputs, teacher=other), out=folder(tmp_path, "a"))
     with pytest.raises(WeightsError, match=r"The pruned network .* has 2 classes"):
         stage.run(CONFIG, dataclasses.replace(inputs, pruned=other), out=folder(tmp_path, "b"))
+
+
+def test_further_teachers_of_other_backbone_and_size_take_part(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    model = backbones.create("torchvision/resnet18", 3, "none", seed=5)
+    spec = PreprocessSpec(size=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    architecture, labels = describe(model, "torchvision/resnet18", 3), inputs.index.labels
+    checkpoint.save(model, architecture, other, checkpoint.lesson(labels, spec))
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    settings = {"teachers": (str(other),), "features": DistillFeatures.ATTENTION}
+    together = stage.run(CONFIG.model_copy(update=settings), own, out=folder(tmp_path, "a"))
+    assert len(together.epochs) == 2
+    turned = tmp_path / "turned.safetensors"
+    checkpoint.save(model, architecture, turned, checkpoint.lesson(("green", "blue", "red"), spec))
+    config = CONFIG.model_copy(update={"teachers": (str(turned),)})
+    with pytest.raises(
+        WeightsError, match=r"other classes .* its output 0 is 'green', the data's is 'blue'\."
+    ):
+        stage.run(config, own, out=folder(tmp_path, "b"))
+    config = CONFIG.model_copy(update={"teachers": (str(inputs.teacher),)})
+    with pytest.raises(WeightsError, match=r"teacher\.safetensors does not say its classes and its prepro"):
+        stage.run(config, own, out=folder(tmp_path, "c"))
+
+
+def test_an_ensemble_averages_softened_probabilities(inputs: stage.DistillInputs, tmp_path: Path) -> None:
+    members = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 3)) for _ in range(3)]
+    images = torch.randn(5, 3, 4, 4)
+    expected = torch.stack([torch.softmax(m(images) / 3.0, 1) for m in members]).mean(0)
+    torch.testing.assert_close(torch.softmax(Ensemble(members, 3.0)(images) / 3.0, 1), expected)
+    # a guest sees what it was trained on, whatever the run's means and deviations
+    model = backbones.create(BACKBONE, 3, "none", seed=5).eval()
+    spec, path = (
+        PreprocessSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2)),
+        tmp_path / "g.safetensors",
+    )
+    labels = inputs.index.labels
+    checkpoint.save(model, describe(model, BACKBONE, 3), path, checkpoint.lesson(labels, spec))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    guest = load_guest(labels, path, inputs.spec)
+    given, own = (torch.from_numpy(normalise(pixels, s)) for s in (inputs.spec, spec))
+    torch.testing.assert_close(guest.network(given), model(own), atol=1e-4, rtol=1e-4)
 
 
 def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:
