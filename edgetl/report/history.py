@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgetl.records import PruneStep
 from edgetl.report import units, widths
 from edgetl.report.curves import LOSSES, SCORES, all_epochs, pruning_steps, training_curves
 from edgetl.report.document import RunReport, ratio
@@ -109,11 +108,13 @@ def pruning(report: RunReport) -> Markup:
     heads = (
         Column(header="Step", number=True),
         Column(header="MACs left", number=True),
-        Column(header="Parameters", number=True),
+        # the table has half the page
+        Column(header="ms", number=True, hint="measured in the runtime")
+        if timed
+        else Column(header="Parameters", number=True),
         Column(header="After the cut", number=True, hint="validation top-1 before any recovery"),
         Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
         Column(header="To teacher", number=True, hint="percentage points"),
-        *((Column(header="ms", number=True, hint="measured; predicted in brackets"),) if timed else ()),
     )
     whole, top1 = before.macs, report.teacher.val.top1
     rows = [
@@ -121,11 +122,10 @@ def pruning(report: RunReport) -> Markup:
             cells=(
                 str(step.step) if step.kept else f"{step.step}, taken back",
                 units.percent(ratio(step.macs, whole)),
-                units.count(step.parameters),
+                units.significant(step.measured_ms) if step.measured_ms else units.count(step.parameters),
                 units.percent(step.top1_cut),
                 units.percent(step.top1),
                 f"{100 * (step.top1 - top1):+.1f}",
-                *((_took(step),) if timed else ()),
             )
         )
         for step in prune.steps
@@ -135,11 +135,10 @@ def pruning(report: RunReport) -> Markup:
         cells = (
             "distilled",
             units.percent(ratio(student.size.macs, whole)),
-            units.count(student.size.parameters),
+            "" if timed else units.count(student.size.parameters),
             "",
             units.percent(student.val.top1),
             f"{100 * (student.val.top1 - top1):+.1f}",
-            *(("",) if timed else ()),
         )
         rows.append(Row(cells=cells, css="total"))
     left = tag("div", legend(marks), chart)
@@ -147,12 +146,6 @@ def pruning(report: RunReport) -> Markup:
     return Markup(
         tag("p", lead, css="lead") + columns(left, table(heads, rows, "Pruning step by step")) + told
     )
-
-
-def _took(step: PruneStep) -> str:
-    if step.measured_ms is None or step.predicted_ms is None:
-        return ""
-    return f"{units.significant(step.measured_ms)} ({units.significant(step.predicted_ms)})"
 
 
 def deployment(report: RunReport) -> Markup:

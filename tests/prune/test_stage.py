@@ -212,7 +212,11 @@ def test_a_speedup_is_reached_by_the_clock_and_explained(inputs: stage.PruneInpu
     told = record.latency
     assert told is not None
     assert told.target_ms == pytest.approx(clock.teacher / 1.25)
-    assert told.measured_ms == record.steps[-1].measured_ms == clock(checkpoint.load(out / stage.CHECKPOINT)[0]).ms
+    assert (
+        told.measured_ms
+        == record.steps[-1].measured_ms
+        == clock(checkpoint.load(out / stage.CHECKPOINT)[0]).ms
+    )
     assert told.measured_ms <= told.target_ms < record.steps[0].measured_ms
     assert told.predicted_ms == pytest.approx(told.measured_ms, rel=0.1)
     assert any(group.channels_after < group.channels_before for group in told.groups)
