@@ -127,10 +127,10 @@ def pruning(report: RunReport) -> Markup:
         Column(header="Step", number=True),
         Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
         Column(header="left", number=True, hint="of the teacher's multiply-accumulates"),
-        Column(header="Parameters", number=True),
-        Column(header="After the cut", number=True, hint="validation top-1 before any recovery"),
+        Column(header="Params", number=True, hint="parameters"),
+        Column(header="After cut", number=True, hint="validation top-1 before any recovery"),
         Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
-        Column(header="To teacher", number=True, hint="percentage points"),
+        Column(header="Points", number=True, hint="top-1 less the teacher's, in percentage points"),
     )
     top1 = report.teacher.val.top1
 
