@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Manifest, Precision, Variant
 from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, TensorError
+from edgetl.frozen import dataclass
 from edgetl.metrics import softmax, topk
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
 from edgetl.runtime.onnx_backend import usable_cores
@@ -48,7 +49,7 @@ Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """One class's probability (softmax of the logits), in 0..1."""
 
@@ -57,7 +58,7 @@ class Score:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The best class of an image, and the `top` best, best first."""
 
@@ -239,8 +240,9 @@ class Session:
         probabilities, best = softmax(logits), topk(logits, top_k)
         found = []
         for row, indices in zip(probabilities, best, strict=True):
-            top = tuple(Score(self.labels[i], int(i), float(row[i])) for i in indices)
-            found.append(Prediction(top[0].label, top[0].index, top[0].score, top))
+            top = tuple(Score(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
+            first = top[0]
+            found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
         return found
 
     def verify(self) -> GoldenCheck:
