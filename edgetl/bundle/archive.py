@@ -184,9 +184,7 @@ def open_bundle(path: Path) -> Bundle:
     assert content is not None  # A bundle without a manifest was refused.
     described = manifest.decode(content, str(path))
     _check_listing(described, spans, path)
-    return Bundle(
-        path=path, manifest=described, _spans=spans, manifest_bytes=content, signature=signature
-    )
+    return Bundle(path=path, manifest=described, _spans=spans, manifest_bytes=content, signature=signature)
 
 
 def write_archive(

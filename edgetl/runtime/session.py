@@ -32,7 +32,7 @@ from edgetl.metrics import softmax, topk
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
 from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
-from edgetl.runtime.targets import Choice, Target, choose
+from edgetl.runtime.targets import Choice, Target, choose, unmeasured_gpus
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.tuning import collector_off
 
@@ -324,7 +324,8 @@ def load(
 
     Args:
         path: the bundle, `NAME.edgetl`.
-        target: the engine, one of `Target`. `auto` is the CPU; nothing else is ever taken in its place.
+        target: the engine, one of `Target`. `auto` is the CPU; nothing else is ever taken in its place, and where
+            ONNX Runtime offers a GPU, `Session.choice` says that the bundle has no figures for it.
         variant: a variant's name; chosen by its measured figures where unset.
         precision: only variants of this arithmetic, e.g. `int8`.
         threads: threads of the engine on the CPU; every usable core where unset.
@@ -352,10 +353,14 @@ def load(
     )
     chosen = bundle.variant(choice.variant)
     with collector_off():
-        return _open(bundle, chosen, choice, threads, signed=require_signature is not None)
+        return _open(
+            bundle, chosen, choice, threads, auto=target == Target.AUTO, signed=require_signature is not None
+        )
 
 
-def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, signed: bool) -> Session:
+def _open(
+    bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, auto: bool, signed: bool
+) -> Session:
     target, count = choice.target, usable_cores() if threads is None else threads
     match target:
         case Target.AUTO | Target.CPU:
@@ -365,7 +370,9 @@ def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None,
                 return OnnxBackend(bundle.read(variant.member), threads=1)
 
             content = _Meanwhile(lambda: bundle.read(variant.member))
-            import_engine()
+            offered = import_engine().get_available_providers()
+            if auto:
+                choice = unmeasured_gpus(choice, offered)
             model = content.result()
             _Meanwhile(_warm_up)
             backend: Backend = OnnxBackend(model, threads=count)
