@@ -16,7 +16,8 @@ else:
 
     def dataclass(*, frozen: bool, kw_only: bool):
         """Make a frozen, keyword-only dataclass; the arguments are for the reader and the type checker."""
-        assert frozen and kw_only
+        assert frozen
+        assert kw_only
 
         def make(kind):
             kind.__init__, kind.__repr__, kind.__eq__, kind.__hash__ = _init, _repr, _eq, _hash

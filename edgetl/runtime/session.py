@@ -220,13 +220,13 @@ class Session:
 
         from edgetl.preprocess import load_pixels, to_pixels
 
+        if isinstance(image, bytes):
+            return load_pixels(image, self._spec)
         if isinstance(image, np.ndarray) and channels == "bgr":
             # Resampling treats channels alike: turned after it, there is less to turn.
             return to_pixels(image, self._swapped)[..., ::-1]
         if isinstance(image, np.ndarray | Image.Image):
             return to_pixels(image, self._spec)
-        if isinstance(image, bytes):
-            return load_pixels(image, self._spec)
         if not isinstance(image, str | Path):
             raise TensorError(
                 f"image: got {describe(image)}, expected a path, bytes, a Pillow image or (H, W, 3) uint8."
