@@ -48,14 +48,24 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.DistillInputs:
     )
 
 
+@pytest.fixture(scope="module")
+def finished(
+    inputs: stage.DistillInputs, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainRecord]:
+    """The folder and record of a stage that ran through."""
+    out = folder(tmp_path_factory.mktemp("run"))
+    return out, stage.run(CONFIG, inputs, out=out)
+
+
 def folder(tmp_path: Path, name: str = "distill") -> Path:
     (tmp_path / name).mkdir(parents=True)
     return tmp_path / name
 
 
-def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, tmp_path: Path) -> None:
-    out = folder(tmp_path)
-    record = stage.run(CONFIG, inputs, out=out)
+def test_the_pruned_student_is_taught_and_recorded(
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord]
+) -> None:
+    out, record = finished
     assert record.checkpoint == "distill/student.safetensors"
     assert [p.name for p in out.iterdir()] == ["student.safetensors"]
     assert record.backbone == BACKBONE
@@ -63,7 +73,7 @@ def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, 
     assert record.val.top1 == max(e.val_top1 for e in record.epochs)
     assert record.test is not None
     assert from_json(TrainRecord, to_json(record)) == record
-    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    model, _ = checkpoint.load(out.parent / record.checkpoint)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
     again = score(model, sets.test, inputs.index.labels)
@@ -75,11 +85,11 @@ def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, 
 def test_the_student_may_be_another_backbone_and_the_loss_another(
     inputs: stage.DistillInputs, tmp_path: Path, loss: DistillLoss
 ) -> None:
-    config = DistillConfig(student="torchvision/resnet18", weights="none", epochs=1, loss=loss)
+    config = DistillConfig(student="torchvision/mobilenet_v3_small", weights="none", epochs=1, loss=loss)
     alone = dataclasses.replace(inputs, pruned=None)
     record = stage.run(config, alone, out=folder(tmp_path))
-    assert record.backbone == "torchvision/resnet18"
-    assert checkpoint.load(tmp_path / record.checkpoint)[1].backbone == "torchvision/resnet18"
+    assert record.backbone == "torchvision/mobilenet_v3_small"
+    assert checkpoint.load(tmp_path / record.checkpoint)[1].backbone == "torchvision/mobilenet_v3_small"
 
 
 def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_and_after_a_stop(
@@ -109,10 +119,9 @@ class StopsAt(SilentProgress):
 
 
 def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
-    whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
-    expected = stage.run(CONFIG, inputs, out=whole)
+    (whole, expected), broken = finished, folder(tmp_path)
     with pytest.raises(Interrupted, match="Epoch 1 is kept; the same command goes on"):
         stage.run(CONFIG, inputs, out=broken, progress=StopsAt())
     record = stage.run(CONFIG, inputs, out=broken)
@@ -121,7 +130,7 @@ def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
 
 
 def test_a_stopped_stage_with_projectors_goes_on_and_writes_the_same_bytes(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"features": DistillFeatures.FITNETS})
     whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
@@ -130,9 +139,8 @@ def test_a_stopped_stage_with_projectors_goes_on_and_writes_the_same_bytes(
         stage.run(config, inputs, out=broken, progress=StopsAt())
     stage.run(config, inputs, out=broken)
     assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
-    plain = stage.run(CONFIG, inputs, out=folder(tmp_path, "c/distill"))
     kept, _ = checkpoint.load(whole / stage.CHECKPOINT)
-    other, _ = checkpoint.load(tmp_path / "c" / plain.checkpoint)
+    other, _ = checkpoint.load(finished[0] / stage.CHECKPOINT)
     assert kept.state_dict().keys() == other.state_dict().keys()
     assert not same(kept, other)
 
@@ -156,14 +164,14 @@ def test_further_teachers_of_other_backbone_and_size_take_part(
     inputs: stage.DistillInputs, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.safetensors"
-    model = backbones.create("torchvision/resnet18", 3, "none", seed=5)
+    model = backbones.create("torchvision/mobilenet_v3_small", 3, "none", seed=5)
     spec = PreprocessSpec(size=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    architecture, labels = describe(model, "torchvision/resnet18", 3), inputs.index.labels
+    architecture, labels = describe(model, "torchvision/mobilenet_v3_small", 3), inputs.index.labels
     checkpoint.save(model, architecture, other, checkpoint.lesson(labels, spec))
     own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
     settings = {"teachers": (str(other),), "features": DistillFeatures.ATTENTION}
-    together = stage.run(CONFIG.model_copy(update=settings), own, out=folder(tmp_path, "a"))
-    assert len(together.epochs) == 2
+    config = CONFIG.model_copy(update={"epochs": 1, **settings})
+    assert len(stage.run(config, own, out=folder(tmp_path, "a")).epochs) == 1
     turned = tmp_path / "turned.safetensors"
     checkpoint.save(model, architecture, turned, checkpoint.lesson(("green", "blue", "red"), spec))
     config = CONFIG.model_copy(update={"teachers": (str(turned),)})
@@ -216,7 +224,7 @@ def test_the_student_may_have_another_input_size(
     inputs: stage.DistillInputs, tmp_path: Path, size: int
 ) -> None:
     own = dataclasses.replace(inputs, spec=dataclasses.replace(inputs.spec, size=size), teacher_size=32)
-    record = stage.run(CONFIG, own, out=folder(tmp_path))
+    record = stage.run(CONFIG.model_copy(update={"epochs": 1}), own, out=folder(tmp_path))
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     assert record.size == network_size(model, size)
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
@@ -234,9 +242,9 @@ def test_a_student_that_takes_one_size_only_is_refused_at_another(
 
 
 def test_mixing_teaches_on_blends_and_is_refused_with_dkd(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
-    plain = stage.run(CONFIG, inputs, out=folder(tmp_path, "plain"))
+    _, plain = finished
     mixed = stage.run(CONFIG.model_copy(update={"mix": Mix.BOTH}), inputs, out=folder(tmp_path, "mixed"))
     assert [e.loss for e in mixed.epochs] != [e.loss for e in plain.epochs]
     clash = CONFIG.model_copy(update={"mix": Mix.MIXUP, "loss": DistillLoss.DKD})

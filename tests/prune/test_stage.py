@@ -133,10 +133,10 @@ def test_a_killed_stage_goes_on_at_its_step_and_writes_the_same_bytes(
 
 
 def test_steps_kept_for_other_settings_are_not_used(inputs: stage.PruneInputs, tmp_path: Path) -> None:
-    out = folder(tmp_path)
+    out, config = folder(tmp_path), CONFIG.model_copy(update={"steps": 1})
     with pytest.raises(KeyboardInterrupt):
-        stage.run(CONFIG, inputs, out=out, progress=StopsAt("prune 1/2"))
-    config = CONFIG.model_copy(update={"importance": Importance.RANDOM, "recovery_epochs": 0})
+        stage.run(config, inputs, out=out, progress=StopsAt("prune 1/1"))
+    config = config.model_copy(update={"importance": Importance.RANDOM, "recovery_epochs": 0})
     record = stage.run(config, inputs, out=out)
     assert record.epochs == ()
     assert [s.top1 for s in record.steps] == [s.top1_cut for s in record.steps]
