@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,12 +23,26 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.preprocess import Interpolation, Resize
 
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+def _fraction(value: float) -> float:
+    if not 0.0 <= value < 1.0:
+        raise PydanticCustomError("fraction", "input should be at least 0 and below 1")
+    return value
+
+
+def _open_fraction(value: float) -> float:
+    if not 0.0 < value < 1.0:
+        raise PydanticCustomError("fraction", "input should be above 0 and below 1")
+    return value
+
+
+Fraction = Annotated[float, AfterValidator(_fraction)]
+OpenFraction = Annotated[float, AfterValidator(_open_fraction)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Epochs = Annotated[int, Field(ge=0)]
@@ -141,6 +156,19 @@ class DistillLoss(StrEnum):
     HINTON = "hinton"
     DKD = "dkd"
     DIST = "dist"
+
+
+class DistillFeatures(StrEnum):
+    """What the student follows beside the logits.
+
+    `fitnets`: feature maps, through learnt projectors (Romero et al. 2015); `attention`: where the teacher looks
+    (Zagoruyko, Komodakis 2017); `relational`: how images lie to one another (Park et al. 2019).
+    """
+
+    NONE = "none"
+    FITNETS = "fitnets"
+    ATTENTION = "attention"
+    RELATIONAL = "relational"
 
 
 class Target(StrEnum):
@@ -320,6 +348,13 @@ class PruneConfig(_Section):
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
     """Epochs of distillation from the teacher after each cut."""
+    sparse_epochs: Epochs = 0
+    """Epochs of training towards sparse channels before the first cut (group lasso); 0 does without."""
+    sparse_strength: Positive = 1e-4
+    """Weight of the group lasso in the loss of `sparse_epochs`."""
+    sensitivity: bool = False
+    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: tells what to name
+    in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
     wins back some of a loss, not all."""
@@ -337,6 +372,9 @@ class PruneConfig(_Section):
     """Names of layers that are never cut."""
     lr: Positive = 1e-3
     """Peak learning rate of recovery."""
+    sparsity_2_4: bool = False
+    """After the last cut, set two of every four weights along the input channels to zero and recover once more. Tensor
+    cores (Ampere and later, through TensorRT) skip such zeros; a CPU, or a GPU without them, gains nothing from it."""
 
     @property
     def timed(self) -> bool:
@@ -375,6 +413,13 @@ class DistillConfig(_Section):
     """Softmax temperature of the soft targets (Hinton et al. 2015)."""
     soft_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
     """Share of the soft targets in the loss; the rest is cross-entropy with the labels."""
+    teachers: tuple[str, ...] = ()
+    """Further teachers: `teacher.safetensors` of other runs or of folds (`edgetl finetune --folds`), of the same
+    classes, any backbone and input size. Their softened probabilities and the run's teacher's are averaged."""
+    features: DistillFeatures = DistillFeatures.NONE
+    """A loss between features, added to that of the logits: `none`, `fitnets`, `attention` or `relational`."""
+    feature_weight: Annotated[float, Field(ge=0.0)] | None = None
+    """Weight of the loss between features; where unset, 1, or 25 for `relational`."""
     augment: Augment = Augment.BASIC
     """Augmentation policy."""
     mix: Mix = Mix.NONE
@@ -627,5 +672,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
 
     data = recipe.data.model_copy(update={"source": anchored(recipe.data.source)})
     train = recipe.train.model_copy(update={"weights": anchored(recipe.train.weights)})
-    distill = recipe.distill.model_copy(update={"weights": anchored(recipe.distill.weights)})
+    further = tuple(anchored(path) for path in recipe.distill.teachers)
+    distill = recipe.distill.model_copy(
+        update={"weights": anchored(recipe.distill.weights), "teachers": further}
+    )
     return recipe.model_copy(update={"data": data, "train": train, "distill": distill})

@@ -11,9 +11,10 @@ import functools
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
+
+from edgetl.frozen import dataclass
 
 R = TypeVar("R")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
 from edgetl.figures import ClassScore, Evaluation
+from edgetl.frozen import dataclass
 
 Z95 = 1.959963984540054
 """97.5% quantile of the standard normal distribution."""

@@ -320,10 +320,10 @@ class _Run:
             select=train.select,
         )
         shared = [train.batch_size, train.weight_decay, train.precision, self._balanced, train.select]
-        shared += [_file_key(config.weights)]
+        shared += [_file_key(config.weights), *map(_file_key, config.teachers)]
         return self.cache.run(
             "distill",
-            config=config.model_dump(mode="json", exclude_none=True),
+            config=_settings(config),
             inputs=[*self._student_inputs(), sha256_file(self._teacher), sha256_file(start), *shared],
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
@@ -599,6 +599,16 @@ class _Warnings:
     def warning(self, text: str) -> None:
         self.seen.append(text)
         self.inner.warning(text)
+
+
+def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
+    """The settings that have an effect: others do not make the stage stale."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    if not config.teachers:
+        values.pop("teachers")
+    if config.features is recipes.DistillFeatures.NONE:
+        values = {k: v for k, v in values.items() if k not in ("features", "feature_weight")}
+    return values
 
 
 def _file_key(weights: str) -> str:

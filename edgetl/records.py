@@ -27,6 +27,8 @@ __all__ = [
     "Footprint",
     "GateCheck",
     "GateReport",
+    "GroupCut",
+    "GroupSensitivity",
     "GroupWidth",
     "HistoryRecord",
     "HistoryRun",
@@ -41,8 +43,10 @@ __all__ = [
     "Profile",
     "PruneLatency",
     "PruneRecord",
+    "PruneSensitivity",
     "PruneStep",
     "QuantizeRecord",
+    "SparseTraining",
     "Spread",
     "TrainRecord",
     "Trend",
@@ -187,8 +191,69 @@ class PruneLatency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SparseTraining:
+    """Training towards sparse channels before the first cut.
+
+    `top1` is validation accuracy after it; `near_zero_before` and `near_zero` are the shares of channels whose weights
+    are below a tenth of their group's largest, in 0..1.
+    """
+
+    top1: float
+    near_zero_before: float
+    near_zero: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCut:
+    """One channel group cut alone: channels removed, share of the network's multiply-accumulates saved, and
+    validation top-1 without any recovery."""
+
+    removed: int
+    saved: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSensitivity:
+    """A channel group cut alone, once a share; None where the group is too small for that share."""
+
+    name: str
+    channels: int
+    cuts: tuple[GroupCut | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSensitivity:
+    """What cutting each channel group alone costs, in the network's order. `top1` is that of the uncut network with
+    batch norms measured as after a cut."""
+
+    shares: tuple[float, ...]
+    top1: float
+    groups: tuple[GroupSensitivity, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoFourRecord:
+    """2:4 sparsity: two of every four weights along the input channels are zero in `layers`.
+
+    `left_out` are layers that cannot have it or had better not, with the reason. `zeros` is the share of the network's
+    parameters that it set to zero. `top1_cut` is validation accuracy right after that, `top1` after recovery.
+    """
+
+    layers: tuple[str, ...]
+    left_out: dict[str, str]
+    zeros: float
+    top1_cut: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruneRecord:
-    """The pruned network."""
+    """The pruned network.
+
+    `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
+    where pruning had one step. The other parts are None where they were not asked for.
+    """
 
     checkpoint: str
     before: NetworkSize
@@ -197,6 +262,10 @@ class PruneRecord:
     epochs: tuple[EpochRecord, ...]
     seconds: float
     latency: PruneLatency | None = None
+    one_shot: PruneStep | None = None
+    sparse: SparseTraining | None = None
+    sensitivity: PruneSensitivity | None = None
+    two_four: TwoFourRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +274,7 @@ class ExportRecord:
 
     `max_difference` is the largest logit difference from torch on `images` real images, relative to the largest
     logit. `top1_agreement` is the share of them with the same best class, in 0..1. `half_weights` is the same model
-    with its weights stored in half precision.
+    with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4 sparsity.
     """
 
     onnx: str
@@ -216,6 +285,7 @@ class ExportRecord:
     max_difference: float
     top1_agreement: float
     half_weights: str = ""
+    two_four_layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

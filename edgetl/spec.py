@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
+from edgetl.frozen import dataclass
 
 
 class Resize(StrEnum):

@@ -88,8 +88,6 @@ def test_a_hopeless_section_gets_the_list() -> None:
             {"quantize": {"target": "gpu"}},
             "quantize.target.0: input should be 'cpu-x86', 'cpu-x86-vnni', 'cpu-arm'",
         ),
-        ({"prune": {"target_macs": 0.0}}, "prune.target_macs: input should be greater than 0"),
-        ({"prune": {"target_macs": 1.0}}, "prune.target_macs: input should be less than 1"),
         ({"prune": {"target_speedup": 1.0}}, "prune.target_speedup: input should be greater than 1"),
         (
             {"prune": {"target_macs": 0.4, "target_speedup": 2.0}},
@@ -99,6 +97,20 @@ def test_a_hopeless_section_gets_the_list() -> None:
             {"prune": {"target_latency_ms": 3.0, "target_speedup": 2.0}},
             "prune: target_latency_ms and target_speedup are set, but only one target can hold; remove the",
         ),
+        *(
+            (
+                {"prune": {key: share}},
+                f"prune.{key}: input should be above 0 and below 1, got {share}.",
+            )
+            for key in ("target_macs", "target_parameters", "max_cut")
+            for share in (0.0, 1.0)
+        ),
+        ({"prune": {"max_drop": 1.0}}, "prune.max_drop: input should be at least 0 and below 1, got 1.0."),
+        (
+            {"prune": {"sparse_strength": 0.0}},
+            "prune.sparse_strength: input should be greater than 0, got 0.0.",
+        ),
+        ({"prune": {"scope": "block"}}, "prune.scope: input should be 'global' or 'layer', got 'block'."),
         ({"preprocess": {"mean": [0.5, 0.5]}}, "preprocess.mean.2: field required"),
         ({"name": "../up"}, "name: string should match pattern"),
         ({"name": ""}, "name: string should match pattern"),

@@ -10,15 +10,37 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "edgetl"
-BASE = ("errors", "figures", "records", "files", "spec", "preprocess", "metrics", "progress", "tuning")
+BASE = (
+    "errors",
+    "frozen",
+    "figures",
+    "records",
+    "files",
+    "spec",
+    "preprocess",
+    "metrics",
+    "progress",
+    "tuning",
+)
 # In the order of the flow. A module may import from its own row and the rows above it.
 ROWS: list[tuple[str, ...]] = [
-    ("errors", "figures", "records", "files", "spec", "preprocess", "metrics", "progress", "tuning"),
+    (
+        "errors",
+        "frozen",
+        "figures",
+        "records",
+        "files",
+        "spec",
+        "preprocess",
+        "metrics",
+        "progress",
+        "tuning",
+    ),
     ("config",),
     ("data",),
     ("models",),
     ("train",),
-    ("distill.losses", "distill.teacher"),
+    ("distill.losses", "distill.features", "distill.teacher", "distill.views"),
     ("prune",),
     ("distill",),
     ("export",),

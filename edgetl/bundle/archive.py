@@ -19,7 +19,6 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from edgetl.bundle import manifest
 from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.files import atomic_path, sha256_bytes, storage_errors
+from edgetl.frozen import dataclass
 
 if TYPE_CHECKING:
     import zipfile
@@ -54,7 +54,7 @@ def is_safe_name(name: str) -> bool:
     return _SAFE_NAME.fullmatch(name) is not None and len(name) <= 255
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Entry:
     """One entry of the zip's directory; `mode` is the file's Unix mode."""
 
@@ -65,7 +65,7 @@ class _Entry:
     mode: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Span:
     """Where a member's content stands in the file, in bytes."""
 
@@ -73,7 +73,7 @@ class _Span:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them.
 
@@ -184,7 +184,7 @@ def open_bundle(path: Path) -> Bundle:
     assert content is not None  # A bundle without a manifest was refused.
     described = manifest.decode(content, str(path))
     _check_listing(described, spans, path)
-    return Bundle(path, described, spans, content, signature)
+    return Bundle(path=path, manifest=described, _spans=spans, manifest_bytes=content, signature=signature)
 
 
 def write_archive(
@@ -303,7 +303,7 @@ def _spans(file: IO[bytes], where: str) -> dict[str, _Span]:
             start = entry.offset + _header_size(file, entry.offset)
             if entry.offset != position:
                 raise ValueError("members do not follow each other")
-            spans[entry.name] = _Span(start, entry.size)
+            spans[entry.name] = _Span(start=start, size=entry.size)
             position = start + entry.size
         if position != end:
             raise ValueError("the directory does not follow the members")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from edgetl import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
 from edgetl.figures import Evaluation, Latency, Machine, from_json, to_json
+from edgetl.frozen import dataclass
 from edgetl.spec import PreprocessSpec
 
 SCHEMA_VERSION = 1

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.config import DistillLoss
+from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
 from edgetl.errors import TensorError
 from edgetl.train.losses import LossFunction
@@ -120,6 +121,7 @@ def soft_targets(
     *,
     student_size: int,
     loss: DistillLoss = DistillLoss.HINTON,
+    features: Features | None = None,
 ) -> LossFunction:
     """What teaches a student: soft_weight * soft loss + (1 - soft_weight) * cross-entropy with the labels.
 
@@ -130,23 +132,26 @@ def soft_targets(
     Args:
         teacher: (N, 3, H, W) images to (N, C) logits; set to evaluation mode and frozen here.
         temperature: softmax temperature of the soft loss, above 0.
-        soft_weight: share of the soft loss, 0..1; at 0 the teacher is not run.
+        soft_weight: share of the soft loss, 0..1; at 0, without `features`, the teacher is not run.
         label_smoothing: smoothing of the labels, 0..1.
         student_size: side of the student's input.
         loss: the soft loss.
+        features: a loss between features, added to the others; its projectors are on the images' device.
     """
     teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def compute(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits = model(at_size(images, student_size))
+        with watching(model, features.student_names if features else ()) as own:
+            logits = model(at_size(images, student_size))
         hard = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        if soft_weight == 0.0:
+        if soft_weight == 0.0 and features is None:
             return hard
         if next(teacher.parameters()).device != images.device:
             teacher.to(images.device)
-        with torch.no_grad():
+        with torch.no_grad(), watching(teacher, features.teacher_names if features else ()) as theirs:
             guide = teacher(images)
-        return soft_weight * soft_loss(loss, logits, guide, labels, temperature) + (1 - soft_weight) * hard
+        value = soft_weight * soft_loss(loss, logits, guide, labels, temperature) + (1 - soft_weight) * hard
+        return value + features(own, theirs) if features else value
 
     return compute
 

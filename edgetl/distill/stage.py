@@ -8,10 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, DistillLoss, Metric, Mix, Precision
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Metric, Mix, Precision
 from edgetl.data.index import DataIndex
+from edgetl.distill.features import Features
 from edgetl.distill.losses import soft_targets
-from edgetl.distill.teacher import load_for
+from edgetl.distill.teacher import Ensemble, load_for, load_guest
 from edgetl.distill.views import AtSize, check_takes
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.models import backbones, checkpoint
@@ -19,6 +20,7 @@ from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
+from edgetl.prune.two_four import held
 from edgetl.records import TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
@@ -70,12 +72,14 @@ def run(
 ) -> TrainRecord:
     """Teach the student and write `out/student.safetensors`.
 
-    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last epoch.
+    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last
+    epoch. A pruned network's 2:4 zeros stay zero.
 
     Raises:
         ConfigError: mixing with a loss that needs one label an image.
         WeightsError: a checkpoint is missing, broken, or of other classes; pretrained weights cannot be had.
-        ModelError: unknown backbone, or one that does not take images of the student's size.
+        ModelError: unknown backbone, or one that does not take images of the student's size, or gives no feature maps
+            where they are to be followed.
         ImageError: an image cannot be decoded.
         TrainingError: training cannot go on.
         Interrupted: Ctrl-C.
@@ -91,7 +95,8 @@ def run(
     size, teacher_size = inputs.spec.size, inputs.teacher_size or inputs.spec.size
     if size != teacher_size:
         check_takes(student, size, backbone)
-    view = max(size, teacher_size)
+    guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
+    view = max(size, teacher_size, *(guest.size for guest in guests))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
     state = out / "distill.state"
     fitting = Fitting(
@@ -108,27 +113,47 @@ def run(
         precision=inputs.precision,
         select=inputs.select or selection_metric(inputs.index),
     )
+    guide: nn.Module = AtSize(teacher, teacher_size)
+    prefix = "network."
+    if guests:
+        guide = Ensemble([guide, *(guest.network for guest in guests)], config.temperature)
+        prefix = "members.0.network."
+    features = None
+    if config.features is not DistillFeatures.NONE:
+        features = Features(
+            config.features,
+            student=student,
+            teacher=teacher,
+            sizes=(size, teacher_size),
+            prefix=prefix,
+            weight=config.feature_weight,
+            seed=derive(inputs.seed, "projectors"),
+        )
     begun = time.perf_counter()
-    epochs = fit(
-        student,
-        fitting,
-        train=sets.train,
-        val=sets.val,
-        loss=soft_targets(
-            AtSize(teacher, teacher_size),
-            config.temperature,
-            config.soft_weight,
-            student_size=size,
-            loss=config.loss,
-        ),
-        state=state,
-        progress=progress,
-    )
+    with held(student):
+        epochs = fit(
+            student,
+            fitting,
+            train=sets.train,
+            val=sets.val,
+            loss=soft_targets(
+                guide,
+                config.temperature,
+                config.soft_weight,
+                student_size=size,
+                loss=config.loss,
+                features=features,
+            ),
+            beside=features,
+            state=state,
+            progress=progress,
+        )
     around = begun - start
     begun = time.perf_counter()
     val = score(student, sets.val, labels)
     test = score(student, sets.test, labels) if sets.test is not None else None
-    checkpoint.save(student, describe(student, backbone, len(labels)), out / CHECKPOINT)
+    architecture = describe(student, backbone, len(labels))
+    checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.lesson(labels, inputs.spec))
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=backbone,

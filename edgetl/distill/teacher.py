@@ -1,15 +1,73 @@
-"""Loading networks that must fit the labels at hand."""
+"""Teachers: networks that must fit the labels at hand, alone or several as one."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from edgetl.distill.views import AtSize
 from edgetl.errors import WeightsError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
+from edgetl.preprocess import PreprocessSpec
+from edgetl.records import from_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guest:
+    """A teacher that another run made.
+
+    Attributes:
+        network: it sees images of any size that are normalised as this run's: (N, 3, S, S) to logits (N, C).
+        size: side of its own input.
+    """
+
+    network: nn.Module
+    size: int
+
+
+class Ensemble(nn.Module):
+    """Several teachers as one: logits whose softmax at `temperature` is the mean of the members'.
+
+    Hinton, Vinyals, Dean (2015), section 2: the soft targets are the arithmetic mean of the members' probabilities.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], temperature: float) -> None:
+        super().__init__()
+        self.members, self.temperature = nn.ModuleList(members), temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) to (N, C) float32."""
+        shares = torch.stack(
+            [F.log_softmax(member(images).float() / self.temperature, dim=1) for member in self.members]
+        )
+        return self.temperature * (shares.logsumexp(0) - math.log(len(self.members)))
+
+
+class _Renormalised(nn.Module):
+    """A network of other means and deviations than the images'."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, own: PreprocessSpec, given: PreprocessSpec) -> None:
+        super().__init__()
+        self.network = network
+        mean, std = torch.tensor(own.mean).view(3, 1, 1), torch.tensor(own.std).view(3, 1, 1)
+        first, scale = torch.tensor(given.mean).view(3, 1, 1), torch.tensor(given.std).view(3, 1, 1)
+        self.register_buffer("scale", scale / std)
+        self.register_buffer("shift", (first - mean) / std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images * self.scale + self.shift)
+        return logits
 
 
 def load_for(labels: Sequence[str], path: Path, role: str) -> tuple[nn.Module, Architecture]:
@@ -21,12 +79,48 @@ def load_for(labels: Sequence[str], path: Path, role: str) -> tuple[nn.Module, A
         role: what the network is here, e.g. `teacher`; for the message.
 
     Raises:
-        WeightsError: missing, broken, or it has another number of classes.
+        WeightsError: missing, broken, or it has other classes: another number, or, where it names them, other names
+            or another order.
     """
     model, architecture = checkpoint.load(path)
     if architecture.num_classes != len(labels):
         raise WeightsError(
             f"The {role} {path} has {architecture.num_classes} classes, but the data has {len(labels)}"
-            f" ({', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''}). Train it again on this data."
+            f" ({_some(labels)}). Train it again on this data."
+        )
+    named = checkpoint.read_metadata(path).get(checkpoint.LABELS)
+    if named is not None and (own := json.loads(named)) != list(labels):
+        at = next(i for i, (a, b) in enumerate(zip(own, labels, strict=True)) if a != b)
+        raise WeightsError(
+            f"The {role} {path} has other classes than the data, or another order: its output {at} is {own[at]!r},"
+            f" the data's is {labels[at]!r}. Train it again on this data."
         )
     return model, architecture
+
+
+def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest:
+    """Load a further teacher, of any backbone and input size.
+
+    Args:
+        labels: the data's classes.
+        path: `teacher.safetensors` or `student.safetensors` of a run or a fold.
+        spec: this run's preprocessing, as the images come.
+
+    Raises:
+        WeightsError: missing, broken, it has other classes, or does not say which, and at what size it sees.
+    """
+    network, _ = load_for(labels, path, "further teacher")
+    kept = checkpoint.read_metadata(path)
+    if checkpoint.LABELS not in kept or checkpoint.SPEC not in kept:
+        raise WeightsError(
+            f"The further teacher {path} does not say its classes and its preprocessing. Take the teacher.safetensors"
+            " of a run or of a fold."
+        )
+    own = from_json(PreprocessSpec, json.loads(kept[checkpoint.SPEC]))
+    if (own.mean, own.std) != (spec.mean, spec.std):
+        network = _Renormalised(network, own, spec)
+    return Guest(network=AtSize(network, own.size), size=own.size)
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from torch import nn
 
 from edgetl.config import ExportConfig, Target
 from edgetl.data.index import DataIndex, Sample
+from edgetl.errors import ModelError
 from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.export.parity import check
+from edgetl.export.two_four import two_four_layers
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.models import checkpoint
 from edgetl.preprocess import PreprocessSpec, load_batch
 from edgetl.progress import SILENT, Progress
+from edgetl.prune.two_four import sparse_layers
 from edgetl.records import ExportRecord
 
 FILE = "model-fp32.onnx"
@@ -66,7 +71,8 @@ def run(
         parity = check(model, content, _batches(samples, inputs.spec), max_difference=config.max_difference)
         task.advance()
     write_bytes(out / FILE, content)
-    write_bytes(out / HALF_FILE, to_bytes(store_half(exported)))
+    half = store_half(exported)
+    write_bytes(out / HALF_FILE, to_bytes(half))
     return ExportRecord(
         onnx=f"{out.name}/{FILE}",
         sha256=sha256_bytes(content),
@@ -76,6 +82,7 @@ def run(
         max_difference=parity.max_difference,
         top1_agreement=parity.top1_agreement,
         half_weights=f"{out.name}/{HALF_FILE}",
+        two_four_layers=_two_four(model, exported, half),
     )
 
 
@@ -92,3 +99,16 @@ def _batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[NDArra
     for start, end in itertools.pairwise(cuts):
         if start < end:
             yield load_batch([sample.path for sample in samples[start:end]], spec)
+
+
+def _two_four(network: nn.Module, *files: onnx.ModelProto) -> int:
+    """How many of the network's layers have 2:4 sparsity; the files have it in as many."""
+    expected = len(sparse_layers(network))
+    for file in files:
+        # more there may be: layers of zeros alone
+        if (found := two_four_layers(file)) < expected:
+            raise ModelError(
+                f"{found} layers of the exported graph have 2:4 sparsity, the network has {expected}. Set"
+                " prune.sparsity_2_4 = false, or choose another backbone."
+            )
+    return expected

@@ -7,7 +7,7 @@ Metadata (all values are strings, as safetensors asks): `edgetl.schema` = "1"; `
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from edgetl.errors import WeightsError
 from edgetl.files import write_bytes
 from edgetl.models.architecture import Architecture, Extent, build
+from edgetl.preprocess import PreprocessSpec
 from edgetl.records import to_json
 
 SCHEMA = 1
+LABELS, SPEC = "edgetl.labels", "edgetl.preprocess"
 _SCHEMA_KEY, _ARCHITECTURE_KEY = "edgetl.schema", "edgetl.architecture"
 
 
@@ -47,6 +49,11 @@ def save(
     write_bytes(path, _with_sorted_header(serialise(tensors, metadata=metadata)))
 
 
+def lesson(labels: Sequence[str], spec: PreprocessSpec) -> dict[str, str]:
+    """What a checkpoint keeps, so that it can teach in another run: its classes in order, and its preprocessing."""
+    return {LABELS: json.dumps(list(labels)), SPEC: json.dumps(to_json(spec))}
+
+
 def load(path: Path) -> tuple[nn.Module, Architecture]:
     """Read a checkpoint: the network in evaluation mode, on the CPU, and its architecture.
 
@@ -70,7 +77,9 @@ def load(path: Path) -> tuple[nn.Module, Architecture]:
                 f"{path} does not fit {architecture.backbone}: {name} has the shape {tuple(tensors[name].shape)},"
                 f" expected {tuple(tensor.shape)}."
             )
-    model.load_state_dict(tensors)
+    # into the model's own dictionary, which holds the version of each layer's layout (MNASNet asks for it)
+    own.update(tensors)
+    model.load_state_dict(own)
     return model.eval(), architecture
 
 

@@ -18,6 +18,10 @@ import torch
 from torch import nn
 
 from edgetl.errors import ModelError
+from edgetl.prune.chains import chains, heads
+from edgetl.prune.surgery import is_consumer, masked, mismatch, without
+
+__all__ = ["ChannelGroup", "Graph", "Layer", "is_consumer", "layer_costs", "trace", "watched", "whole_groups"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,6 @@ class ChannelGroup:
         inputs: layer -> its input channels that one channel of the group stands for (1; H * W after a flatten).
         outputs: layer -> its output channels, likewise.
         norms: parameters of norms and scales that one channel carries.
-        exact: removing channels equals masking them where they are read (not so where a layer norm spans them).
         members: torch-pruning's group, with all indices.
     """
 
@@ -71,25 +74,34 @@ class ChannelGroup:
     inputs: dict[str, float]
     outputs: dict[str, float]
     norms: float
-    exact: bool
     members: Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A traced network: the groups that may be cut, what its layers cost, and torch-pruning's graph behind them."""
+    """A traced network.
+
+    Attributes:
+        model: the network.
+        input_size: side of its square input in pixels.
+        groups: the channel groups that may be cut.
+        layers: what its layers cost.
+        refused: name of a group that may not be cut -> why; the network is pruned around it.
+    """
 
     model: nn.Module
     input_size: int
     groups: tuple[ChannelGroup, ...]
     layers: dict[str, Layer]
-    dependencies: Any
+    refused: dict[str, str]
 
 
 def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Graph:
     """Trace `model` and find its channel groups.
 
-    The classifier's outputs are in no group, and no group alters a layer under `keep`.
+    The classifier's outputs are in no group, and no group alters a layer under `keep`. Every group is proved by a
+    trial cut, whose logits must be those of the network with the same channels masked: code that a graph does not
+    show (a channel count in a reshape, a mean over channels) would make the cut fail, or silently wrong.
 
     Args:
         model: (N, 3, H, W) float32 images to (N, C) logits; set to evaluation mode, parameters set to need gradients.
@@ -97,33 +109,109 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Gra
         keep: names of layers or blocks whose shapes stay as they are.
 
     Raises:
-        ModelError: the network cannot be traced (names it and the module), or a name in `keep` is not in it.
+        ModelError: the network cannot be traced or has no group that can be cut (names it and the module), or a
+            name in `keep` is not in it.
     """
     model.eval().requires_grad_(True)
     kept = _kept(model, keep)
     example = torch.zeros(1, 3, input_size, input_size, device=next(model.parameters()).device)
-    with watched(model) as where, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with watched(model) as where:
         try:
             layers = layer_costs(model, input_size)
-            # a tuple, so that torch-pruning runs one forward pass: after two every layer would look reused
-            dependencies = _dependency_graph().build_dependency(model, (example,), verbose=False)
-            groups = [g for g in dependencies.get_all_groups(ignored_layers=[]) if _is_even(g, dependencies)]
         except Exception as error:
             raise ModelError(
                 f"{type(model).__name__} cannot be traced for pruning{where()}: {error}. "
                 "Take another backbone, or set prune.enabled = false."
             ) from error
     names = {module: name for name, module in model.named_modules()}
-    sinks = {node.module for node in dependencies.module2node.values() if not node.outputs}
-    found = [_group(group, names) for group in groups if not _is_fixed(group, sinks, kept)]
+    probe = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(example.device)
+    groups, refused, outputs = [], dict[str, str](), [n for n in layers if model.get_submodule(n) in kept]
+    for candidates in (
+        _heads(model, names),
+        _coupled(model, example, names, kept),
+        _chained(model, example, names),
+    ):
+        new = [
+            g for g in candidates if g.inputs and not _meets(g, kept, outputs) and g.channels % g.cell == 0
+        ]
+        sound, failed = _proved(model, new, probe)
+        groups += sound
+        refused |= failed
+        outputs += [layer for group in sound for layer in group.outputs]
+    if not groups and not keep:
+        name, why = next(iter(refused.items()), ("every layer", "no channels belong together by themselves"))
+        raise ModelError(
+            f"{type(model).__name__} cannot be traced for pruning at {name}: {why}. Take another backbone, or set"
+            " prune.enabled = false."
+        )
+    order = {name: number for number, name in enumerate(layers)}
     return Graph(
         model=model,
         input_size=input_size,
-        groups=tuple(group for group in found if group.inputs and group.channels % group.cell == 0),
+        groups=tuple(sorted(groups, key=lambda group: order[group.name])),
         layers=layers,
-        dependencies=dependencies,
+        refused={name: why for name, why in refused.items() if name not in outputs},
     )
+
+
+def _heads(model: nn.Module, names: dict[nn.Module, str]) -> list[ChannelGroup]:
+    return [_group(group, names, cell=width) for group, width in heads(model)]
+
+
+def _chained(model: nn.Module, example: torch.Tensor, names: dict[nn.Module, str]) -> list[ChannelGroup]:
+    return [_group(group, names) for group in chains(lambda: model(example), model)]
+
+
+def _coupled(
+    model: nn.Module, example: torch.Tensor, names: dict[nn.Module, str], kept: set[nn.Module]
+) -> list[ChannelGroup]:
+    """What torch-pruning finds; nothing where it cannot follow the network, which then has its chains alone."""
+    with warnings.catch_warnings(), _mapped_once():
+        warnings.simplefilter("ignore")
+        try:
+            # a tuple, so that torch-pruning runs one forward pass: after two every layer would look reused
+            dependencies = _dependency_graph().build_dependency(model, (example,), verbose=False)
+            groups = [
+                even
+                for group in dependencies.get_all_groups(ignored_layers=[])
+                if (even := _even(group, dependencies)) is not None
+            ]
+        except Exception:
+            return []
+    sinks = {node.module for node in dependencies.module2node.values() if not node.outputs}
+    return [_group(group, names) for group in groups if not _is_fixed(group, sinks, kept)]
+
+
+def _meets(group: ChannelGroup, kept: set[nn.Module], outputs: Iterable[str]) -> bool:
+    """Whether a group alters a layer that is kept, or takes outputs that another group has."""
+    return any(
+        item.dep.target.module in kept for item in group.members
+    ) or not group.outputs.keys().isdisjoint(outputs)
+
+
+def _proved(
+    model: nn.Module, groups: Sequence[ChannelGroup], probe: torch.Tensor
+) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """The groups whose trial cut is right, and why the others' is not."""
+    if not groups or not _fault(model, groups, probe):
+        return list(groups), {}
+    faults = {group.name: _fault(model, [group], probe) for group in groups}
+    return [g for g in groups if not faults[g.name]], {name: why for name, why in faults.items() if why}
+
+
+def _fault(model: nn.Module, groups: Sequence[ChannelGroup], probe: torch.Tensor) -> str:
+    """What is wrong where a few channels of each group are cut; nothing where all is well."""
+    trial = {}
+    for group in groups:
+        # not the first: a wrong mapping of indices often gets 0 right
+        first = group.channels // 3 // group.cell * group.cell
+        trial[group.name] = range(first, first + min(group.cell, group.channels - group.cell))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return mismatch(masked(model, groups, trial)(probe), without(model, groups, trial)(probe))
+        except Exception as error:
+            return f"with fewer channels it fails: {str(error).partition(chr(10))[0].rstrip('.')}"
 
 
 @contextmanager
@@ -140,13 +228,6 @@ def watched(model: nn.Module) -> Iterator[Callable[[], str]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def is_consumer(dependency: Any) -> bool:
-    """Whether a group's member reads the channels (its inputs are cut) and does not carry them on."""
-    import torch_pruning as tp
-
-    return dependency.handler in (tp.prune_conv_in_channels, tp.prune_linear_in_channels)
 
 
 def whole_groups(module: object) -> bool:
@@ -263,16 +344,52 @@ def _is_fixed(group: Any, sinks: set[Any], kept: set[nn.Module]) -> bool:
     return False
 
 
-def _is_even(group: Any, dependencies: Any) -> bool:
-    """Whether each channel can go by itself, with as many channels of each layer as any other (not in GhostNet)."""
-    root, channels = group[0].dep, len(group[0].idxs)
-    alone = dependencies.get_pruning_group(root.target.module, root.handler, [0])
-    return [len(item.idxs) * channels for item in alone] == [len(item.idxs) for item in group]
+def _even(group: Any, dependencies: Any) -> Any:
+    """The group, from a root of which each channel takes as many channels of each layer as any other; else None.
+
+    GhostNet puts a layer's channels and their copies side by side: two channels of the stream go with one of the layer.
+    """
+    wide = len(group[0].idxs)
+    roots = {
+        item.dep.target.module: item.dep.handler
+        for item in group
+        if isinstance(item.dep.target.module, nn.Conv2d | nn.Linear) and not is_consumer(item.dep)
+    }
+    pruner = dependencies.get_pruner_of_module
+    narrow = [m for m in roots if pruner(m).get_out_channels(m) < wide]
+    for module in [group[0].dep.target.module, *sorted(narrow, key=lambda m: pruner(m).get_out_channels(m))]:
+        cut = pruner(module).prune_out_channels
+        channels = pruner(module).get_out_channels(module)
+        whole = dependencies.get_pruning_group(module, cut, list(range(channels)))
+        alone = dependencies.get_pruning_group(module, cut, [0])
+        if [len(item.idxs) * channels for item in alone] == [len(item.idxs) for item in whole]:
+            return whole
+    return None
 
 
-def _group(group: Any, names: dict[nn.Module, str]) -> ChannelGroup:
+@contextmanager
+def _mapped_once() -> Iterator[None]:
+    """torch-pruning works out all mappings of indices anew for each group, minutes in all; here none changes."""
+    from torch_pruning.dependency import index_mapping
+
+    update = index_mapping.update_index_mapping
+    done: list[Any] = []
+
+    def once(graph: Any) -> None:
+        if graph not in done:
+            done.append(graph)
+            update(graph)
+
+    index_mapping.update_index_mapping = once
+    try:
+        yield
+    finally:
+        index_mapping.update_index_mapping = update
+
+
+def _group(group: Any, names: dict[nn.Module, str], *, cell: int = 1) -> ChannelGroup:
     channels = len(group[0].idxs)
-    cell, norms, exact = 1, 0.0, True
+    norms = 0.0
     inputs: dict[str, float] = {}
     outputs: dict[str, float] = {}
     for item in group:
@@ -284,7 +401,6 @@ def _group(group: Any, names: dict[nn.Module, str]) -> ChannelGroup:
             norms += share
         elif isinstance(module, nn.Module):
             norms += share * sum(1 for _ in module.parameters(recurse=False))
-            exact = exact and not isinstance(module, nn.LayerNorm)
         if whole_groups(module):
             width = channels // (module.groups if isinstance(module, nn.Conv2d) else module.num_groups)
             cell = math.lcm(cell, width)
@@ -295,6 +411,5 @@ def _group(group: Any, names: dict[nn.Module, str]) -> ChannelGroup:
         inputs=inputs,
         outputs=outputs,
         norms=norms,
-        exact=exact,
         members=group,
     )

@@ -98,6 +98,11 @@ def choose(
     return Plan(removed=search.removed(), cost=search.cost)
 
 
+def least_important(group: ChannelGroup, scores: Scores, count: int) -> tuple[int, ...]:
+    """Indices of the group's `count` least important channels, in ascending order; cells stay together."""
+    return tuple(sorted(_order(group, scores.channels[group.name])[:count].tolist()))
+
+
 def cost_of(graph: Graph, table: LatencyTable | None = None) -> Cost:
     """The cost of a network as it stands."""
     return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS, table).cost

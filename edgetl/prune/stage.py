@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Precision, PruneConfig
+from edgetl.config import Augment, Importance, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import load_for
 from edgetl.distill.views import AtSize, at_size, check_takes
-from edgetl.errors import ConfigError, WeightsError
+from edgetl.errors import ConfigError, ModelError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture, describe
@@ -29,20 +29,34 @@ from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
-from edgetl.prune.graph import trace
-from edgetl.prune.importance import Scorer, scorer
+from edgetl.prune.graph import Graph, trace
+from edgetl.prune.importance import Scorer, scorer, without_batch_norm
 from edgetl.prune.latency import Stopwatch
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
+from edgetl.prune.sensitivity import sensitivity
+from edgetl.prune.sparsity import coupled, group_lasso, near_zero
 from edgetl.prune.timed import TimedTarget
-from edgetl.records import EpochRecord, PruneRecord, PruneStep, from_json, to_json
+from edgetl.prune.two_four import apply_, held
+from edgetl.records import (
+    EpochRecord,
+    PruneRecord,
+    PruneSensitivity,
+    PruneStep,
+    SparseTraining,
+    TwoFourRecord,
+    from_json,
+    to_json,
+)
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.losses import LossFunction
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
 
 CHECKPOINT = "pruned.safetensors"
+_SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
 
@@ -122,6 +136,7 @@ class _Run:
             check_takes(teacher, self.size, self.architecture.backbone)
         self.before = network_size(teacher, self.size)
         graph = trace(teacher, self.size, keep=config.keep)
+        _check_groups(graph, config)
         # attention's own products are in the network's count, but no cut changes them
         self.fixed_macs = self.before.macs - cost_of(graph).macs
         self.limits = Limits(
@@ -132,6 +147,11 @@ class _Run:
         )
         self.timed: TimedTarget | None = None
         check_reachable(graph, self._budgets()[-1], self.limits)
+        if config.importance is Importance.BN_SCALE and (lacking := without_batch_norm(graph)):
+            progress.message(
+                f"prune: {len(lacking)} of {len(graph.groups)} groups have no batch norm and are ranked by magnitude,"
+                f" e.g. {lacking[0]}"
+            )
         self.key = sha256_json(
             [
                 config.model_dump(mode="json"),
@@ -148,23 +168,31 @@ class _Run:
         start = time.perf_counter()
         self.timed = self._timed() if self.config.timed else None
         sets = self._open(self.inputs.spec)
-        model, steps, epochs = self.teacher, list[PruneStep](), tuple[EpochRecord, ...]()
         floor = self._teacher_top1() - self.config.max_drop
-        first: list[tuple[int, Cost | None]] = [(0, None)] if self.shrunk else []
-        for number, budget in [*first, *enumerate(self._budgets(), start=1)]:
+        seeing, steps, epochs = self._learn_size(sets)
+        first, sparse, trained = self._sparse(seeing, sets)
+        epochs = (*epochs, *trained)
+        found = self._sensitivity(first, sets) if self.config.sensitivity else None
+        one_shot = self._one_shot(first, sets) if self.config.steps > 1 else None
+        model = first
+        for number, budget in enumerate(self._budgets(), start=1):
             smaller, step, recovered = self._step(number, budget, model, sets)
-            kept = budget is None or step.top1 >= floor
-            steps.append(dataclasses.replace(step, kept=kept))
+            steps.append(dataclasses.replace(step, kept=step.top1 >= floor))
             epochs = (*epochs, *recovered)
-            if not kept:
+            if step.top1 < floor:
                 self.progress.warning(
                     f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.top1:.1%} on the"
                     f" validation split, below {floor:.1%} (prune.max_drop)."
                 )
+                model = seeing if number == 1 else model
                 break
             model = smaller
             if self.timed and step.measured_ms:
                 self.timed.now_ms = step.measured_ms
+        two_four: TwoFourRecord | None = None
+        if self.config.sparsity_2_4:
+            model, two_four, recovered = self._two_four(model, sets)
+            epochs = (*epochs, *recovered)
         after = network_size(model, self.size)
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
@@ -175,9 +203,17 @@ class _Run:
             epochs=epochs,
             seconds=max(time.perf_counter() - start, sum(e.seconds for e in epochs)),
             latency=self.timed.explain(model) if self.timed else None,
+            one_shot=one_shot,
+            sparse=sparse,
+            sensitivity=found,
+            two_four=two_four,
         )
-        self._calibration.unlink(missing_ok=True)
-        for path in [*self.out.glob("step-*.safetensors"), *self.out.glob("step-*.state")]:
+        for path in [
+            *self.out.glob("step-*.safetensors"),
+            *self.out.glob("step-*.state"),
+            self.out / _SENSITIVITY,
+            self._calibration,
+        ]:
             path.unlink(missing_ok=True)
         return record
 
@@ -245,25 +281,13 @@ class _Run:
         path = self.out / f"step-{number}.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
-        model, step, _ = self._cut(number, budget, model, sets)
+        model, step, _ = self._cut(number, budget, model, sets, self.out / f"step-{number}-cut.safetensors")
         epochs = fit(
             model,
-            Fitting(
-                phase=f"recover-{number}",
-                epochs=self.config.recovery_epochs,
-                batch_size=self.inputs.batch_size,
-                lr=self.config.lr,
-                weight_decay=self.inputs.weight_decay,
-                augment=self.inputs.augment,
-                seed=self.inputs.seed,
-                class_balance=self.inputs.class_balance,
-                precision=self.inputs.precision,
-            ),
+            self._fitting(f"recover-{number}", self.config.recovery_epochs),
             train=sets.train,
             val=sets.val,
-            loss=soft_targets(
-                self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
-            ),
+            loss=self._loss(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
         )
@@ -278,9 +302,138 @@ class _Run:
         )
         return kept
 
-    def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets) -> Kept:
-        """The cut network of step `number` with its batch norms measured anew, before recovery."""
-        path = self.out / f"step-{number}-cut.safetensors"
+    def _fitting(self, phase: str, epochs: int) -> Fitting:
+        return Fitting(
+            phase=phase,
+            epochs=epochs,
+            batch_size=self.inputs.batch_size,
+            lr=self.config.lr,
+            weight_decay=self.inputs.weight_decay,
+            augment=self.inputs.augment,
+            seed=self.inputs.seed,
+            class_balance=self.inputs.class_balance,
+            precision=self.inputs.precision,
+        )
+
+    def _loss(self) -> LossFunction:
+        """The teacher's soft targets, at its own size, and the labels."""
+        return soft_targets(
+            self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
+        )
+
+    def _learn_size(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
+        """The teacher; where the student's size is another, a copy that has learned to see at it, as step 0."""
+        if not self.shrunk:
+            return self.teacher, [], ()
+        model, step, epochs = self._step(0, None, self.teacher, sets)
+        return model, [step], epochs
+
+    def _sparse(
+        self, seeing: nn.Module, sets: Sets
+    ) -> tuple[nn.Module, SparseTraining | None, tuple[EpochRecord, ...]]:
+        """The network that the first cut finds: the uncut one, or a copy trained towards sparse channels."""
+        if self.config.sparse_epochs == 0:
+            return seeing, None, ()
+        groups = coupled(trace(copy.deepcopy(seeing), self.size, keep=self.config.keep))
+        path = self.out / "step-sparse.safetensors"
+        kept = self._load(path)
+        if kept is None:
+            model = copy.deepcopy(seeing).requires_grad_(True)
+            epochs = fit(
+                model,
+                self._fitting("sparse", self.config.sparse_epochs),
+                train=sets.train,
+                val=sets.val,
+                loss=group_lasso(self._loss(), groups, self.config.sparse_strength),
+                state=self.out / "step-sparse.state",
+                progress=self.progress,
+            )
+            top1, size = epochs[-1].val_top1, self.before
+            step = PruneStep(step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+            kept = self._save(model, path, step, epochs)
+        model, step, epochs = kept
+        record = SparseTraining(
+            top1=step.top1,
+            near_zero_before=near_zero(seeing, groups),
+            near_zero=near_zero(model, groups),
+        )
+        self.progress.message(
+            f"prune sparse: {record.near_zero_before:.1%} of the channels near zero before,"
+            f" {record.near_zero:.1%} after; validation top-1 {record.top1:.1%}"
+        )
+        return model, record, epochs
+
+    def _sensitivity(self, model: nn.Module, sets: Sets) -> PruneSensitivity:
+        """What cutting each group alone costs the network that the first cut finds."""
+        graph = trace(copy.deepcopy(model), self.size, keep=self.config.keep)
+        views = list(self._views(0, sets.train))
+
+        def top1(network: nn.Module) -> float:
+            recalibrate(network, views)
+            return score(network, sets.val, self.inputs.index.labels).top1
+
+        return sensitivity(
+            graph,
+            self._scorer(0, sets.train)(graph),
+            self.limits,
+            top1,
+            key=self.key,
+            kept=self.out / _SENSITIVITY,
+            progress=self.progress,
+        )
+
+    def _one_shot(self, model: nn.Module, sets: Sets) -> PruneStep:
+        """What one cut to the last step's budget leaves, without recovery."""
+        path = self.out / "step-one-shot.safetensors"
+        return self._cut(0, self._budgets()[-1], model, sets, path)[1]
+
+    def _two_four(
+        self, model: nn.Module, sets: Sets
+    ) -> tuple[nn.Module, TwoFourRecord, tuple[EpochRecord, ...]]:
+        """The pruned network with 2:4 sparsity, recovered with its zeros held."""
+        path = self.out / "step-two-four.safetensors"
+        sparse = copy.deepcopy(model).requires_grad_(True)
+        found = apply_(sparse)
+        kept = self._load(path)
+        if kept is None:
+            recalibrate(sparse, list(self._views(0, sets.train)))
+            top1 = score(sparse, sets.val, self.inputs.index.labels).top1
+            with held(sparse):
+                epochs = fit(
+                    sparse,
+                    self._fitting("recover-2-4", self.config.recovery_epochs),
+                    train=sets.train,
+                    val=sets.val,
+                    loss=self._loss(),
+                    state=self.out / "step-two-four.state",
+                    progress=self.progress,
+                )
+            size, recovered = network_size(sparse, self.size), epochs[-1].val_top1 if epochs else top1
+            step = PruneStep(
+                step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=recovered
+            )
+            kept = self._save(sparse, path, step, epochs)
+        model, step, epochs = kept
+        weights = [model.get_submodule(name).weight for name in found.layers]
+        zeros = sum(int((w == 0).sum()) for w in weights if isinstance(w, Tensor))
+        record = TwoFourRecord(
+            layers=found.layers,
+            left_out=found.left_out,
+            zeros=zeros / step.parameters,
+            top1_cut=step.top1_cut,
+            top1=step.top1,
+        )
+        self.progress.message(
+            f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation top-1"
+            f" {record.top1_cut:.1%} after it, {record.top1:.1%} after recovery"
+        )
+        return model, record, epochs
+
+    def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets, path: Path) -> Kept:
+        """The cut network (uncut without a budget), its batch norms measured anew, before recovery; kept in `path`.
+
+        `number` is the step's: each sees other images.
+        """
         if (kept := self._load(path)) is not None:
             return kept
         ranking, took = self._scorer(number, sets.train), None
@@ -353,3 +506,17 @@ class _Run:
         step = from_json(PruneStep, json.loads(metadata[_STEP]))
         epochs = tuple(from_json(EpochRecord, value) for value in json.loads(metadata[_EPOCHS]))
         return model.to(self.device), step, epochs
+
+
+def _check_groups(graph: Graph, config: PruneConfig) -> None:
+    """Make sure that `keep` leaves something to cut.
+
+    Raises:
+        ModelError: nothing is left.
+    """
+    if graph.groups:
+        return
+    raise ModelError(
+        f"prune.keep leaves nothing to cut: every group of channels of {type(graph.model).__name__} has a layer under"
+        f" {', '.join(config.keep)}. Name fewer layers, or set prune.enabled = false."
+    )

@@ -15,12 +15,13 @@ from edgetl.config import PruneConfig
 from edgetl.errors import ConfigError, ModelError
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
-from edgetl.prune.apply import cut, cut_alone
+from edgetl.prune.apply import cut
 from edgetl.prune.graph import Graph, Layer, layer_costs, trace
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import Stopwatch, Timing, fit_table, total_work
 from edgetl.prune.plan import Cost, Limits
 from edgetl.prune.schedule import shares
+from edgetl.prune.surgery import without
 from edgetl.records import GroupWidth, PruneLatency
 from edgetl.train.seeds import numpy_generator
 
@@ -183,7 +184,7 @@ class TimedTarget:
                 GroupWidth(
                     name=group.name,
                     channels_before=group.channels,
-                    channels_after=len(modules[group.name].weight),
+                    channels_after=round(len(modules[group.name].weight) / group.outputs[group.name]),
                     before_ms=before[group.name],
                     after_ms=after[group.name],
                 )
@@ -275,7 +276,7 @@ def _narrowed(graph: Graph, channels: Mapping[str, int]) -> nn.Module:
         for group in graph.groups
         if channels[group.name] < group.channels
     }
-    return cut_alone(graph, removed)
+    return without(graph.model, graph.groups, removed)
 
 
 def _read(kept: Path, key: str) -> list[Observation]:

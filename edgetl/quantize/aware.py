@@ -24,6 +24,7 @@ from edgetl.distill.teacher import load_for
 from edgetl.distill.views import AtSize
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
+from edgetl.prune.two_four import hold, is_sparse
 from edgetl.quantize.affine import Affine
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import Plan
@@ -100,21 +101,26 @@ def train(
         precision=Precision.FP32,
         select=lessons.metric,
     )
-    fit(
-        network,
-        fitting,
-        train=sets.train,
-        val=sets.val,
-        loss=soft_targets(
-            AtSize(teacher, lessons.teacher_size),
-            lessons.temperature,
-            lessons.soft_weight,
-            student_size=size,
-            loss=lessons.loss,
-        ),
-        state=lessons.state,
-        progress=progress,
-    )
+    # a matrix product's weights stand the other way round
+    sparse = [
+        w for w in network.parameters() if is_sparse(w.detach()) or (w.dim() == 2 and is_sparse(w.detach().T))
+    ]
+    with hold(sparse):
+        fit(
+            network,
+            fitting,
+            train=sets.train,
+            val=sets.val,
+            loss=soft_targets(
+                AtSize(teacher, lessons.teacher_size),
+                lessons.temperature,
+                lessons.soft_weight,
+                student_size=size,
+                loss=lessons.loss,
+            ),
+            state=lessons.state,
+            progress=progress,
+        )
     lessons.state.unlink(missing_ok=True)
     return _with_values(graph, network.learned())
 

@@ -300,4 +300,6 @@ def _descend(exact: Tensor, x: Tensor, y: Tensor, low: int, high: int, generator
         second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         bias1, bias2 = 1.0 - 0.9 ** (step + 1), 1.0 - 0.999 ** (step + 1)
         v -= _RATE * (first / bias1) / ((second / bias2).sqrt() + 1e-8)
-    return (floor + (torch.sigmoid(v) * stretch + _STRETCH[0] >= 0.5)).clamp(low, high)
+    rounded = (floor + (torch.sigmoid(v) * stretch + _STRETCH[0] >= 0.5)).clamp(low, high)
+    # zeros stand on the grid already, and may be 2:4 sparsity
+    return rounded.where(exact != 0.0, 0.0)

@@ -43,7 +43,9 @@ def all_epochs(
 
 def phase_group(phase: str) -> str:
     """The name of the band that a phase belongs to: all recoveries are one band."""
-    return "prune recovery" if phase.startswith("recover") else phase
+    if phase.startswith("recover"):
+        return "prune recovery"
+    return "sparse training" if phase == "sparse" else phase
 
 
 def training_curves(
@@ -139,14 +141,15 @@ def _bands(drawing: Drawing, epochs: Sequence[EpochRecord], x: Scale, top: float
 
 
 def pruning_steps(prune: PruneRecord, teacher: TrainRecord, student: TrainRecord, width: float) -> str:
-    """Validation top-1 against the share of MACs left: right after each cut and after recovery."""
+    """Validation top-1 against the share of MACs left: right after each cut, after recovery, and in one shot."""
     if not prune.steps:
         return ""
     drawing = Drawing(width, 290 if width < NARROW else 320)
     bottom, whole = drawing.height - 50, prune.before.macs
     shares = [ratio(s.macs, whole) for s in prune.steps]
     end_share, end = ratio(student.size.macs, whole), student.val.top1
-    low_x = max(min([*shares, end_share]) - 0.06, 0.0)
+    once = prune.one_shot
+    low_x = max(min([*shares, end_share, *([ratio(once.macs, whole)] if once else [])]) - 0.06, 0.0)
     x_scale = Scale(low=low_x, high=1.03, start=width - 20, end=50)
     y_scale = Scale(low=0, high=1, start=bottom, end=34)
     x = Axis(
@@ -172,6 +175,13 @@ def pruning_steps(prune: PruneRecord, teacher: TrainRecord, student: TrainRecord
         drawing.path([alive[-1], cut, back], "c-cut thin")
         alive.append(back)
     drawing.path(alive, "c-val curve")
+    if once is not None:
+        spot = (x_scale(ratio(once.macs, whole)), y_scale(once.top1_cut))
+        drawing.path([before, spot], "c-once thin")
+        told = (
+            f"one cut to {units.percent(ratio(once.macs, whole))} of the MACs: {units.percent(once.top1_cut)}"
+        )
+        drawing.diamond(*spot, 6, "c-once dot", told)
     drawing.diamond(*before, 6.5, "st dot", f"teacher: {units.percent(teacher.val.top1)}")
     for step, share in zip(prune.steps, shares, strict=True):
         at = f"step {step.step}, {units.percent(share)} of the MACs"
@@ -196,4 +206,6 @@ def pruning_steps(prune: PruneRecord, teacher: TrainRecord, student: TrainRecord
         f"step {s.step} {units.percent(s.top1_cut)} after the cut, {units.percent(s.top1)} after recovery"
         for s in prune.steps
     )
+    if once is not None:
+        described += f"; one cut to the target {units.percent(once.top1_cut)}"
     return drawing.render("Pruning step by step", described)

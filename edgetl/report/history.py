@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgetl.records import PruneStep
+from edgetl.records import NetworkSize, PruneStep
 from edgetl.report import units, widths
-from edgetl.report.curves import LOSSES, SCORES, all_epochs, pruning_steps, training_curves
+from edgetl.report.curves import LOSSES, SCORES, all_epochs, phase_group, pruning_steps, training_curves
 from edgetl.report.document import RunReport, ratio
 from edgetl.report.markup import (
     HALF,
@@ -20,6 +20,7 @@ from edgetl.report.markup import (
     table,
     tag,
 )
+from edgetl.report.pruning import sensitivity
 from edgetl.report.quantization import quantized
 
 _SKIPPED_SHOWN = 50
@@ -31,10 +32,14 @@ def training(report: RunReport) -> Markup:
     epochs = all_epochs(report.teacher, report.prune, report.student)
     if not epochs:
         return Markup("")
-    recovery = len(report.prune.epochs) if report.prune else 0
+    pruned = report.prune.epochs if report.prune else ()
+    sparse = sum(phase_group(e.phase) == "sparse training" for e in pruned)
+    recovery = len(pruned) - sparse
+    cuts = f"{recovery} of recovery after cuts"
     lead = (
         f"{units.counted(len(epochs), 'epoch')}: {len(report.teacher.epochs)} of the teacher, "
-        f"{recovery} of recovery after cuts, {len(report.student.epochs)} of distillation. "
+        f"{f'{sparse} of sparse training, {cuts}' if sparse else cuts}, "
+        f"{len(report.student.epochs)} of distillation. "
         "Losses of different phases are of different kinds; compare them within a band."
     )
     loss = tag(
@@ -88,7 +93,7 @@ def pruning(report: RunReport) -> Markup:
     prune = report.prune
     if prune is None:
         return Markup("")
-    before, after, timed = prune.before, prune.after, prune.latency is not None
+    before, after, told = prune.before, prune.after, prune.latency
     cuts = [step for step in prune.steps if step.step > 0]
     kept = sum(step.kept for step in cuts)
     lead = (
@@ -99,61 +104,78 @@ def pruning(report: RunReport) -> Markup:
     )
     if kept < len(cuts):
         lead += " The last cut cost too much and was taken back."
+    if (once := prune.one_shot) is not None and kept:
+        lead += (
+            f" One cut to {units.percent(ratio(once.macs, before.macs), 0)} leaves top-1"
+            f" {units.percent(once.top1_cut)}; the steps end at {units.percent(cuts[kept - 1].top1)}."
+        )
+    if (sparse := prune.sparse) is not None:
+        lead += (
+            f" Sparse training before the first cut brought {units.percent(sparse.near_zero)} of the channels near"
+            f" zero ({units.percent(sparse.near_zero_before)} before)."
+        )
+    if prune.two_four:
+        lead += f" 2:4 sparsity: {units.two_four(prune.two_four)}."
     marks = [
         ("teacher", "st", "diamond"),
         ("after recovery", "c-val", "line"),
         ("right after the cut", "c-cut", "hollow"),
     ]
+    if prune.one_shot is not None:
+        marks.append(("one cut to the target", "c-once", "diamond"))
     if report.student.epochs:
         marks.append(("after distillation", "c-f1", "dot"))
     chart = figure(lambda width: pruning_steps(prune, report.teacher, report.student, width), wide=HALF)
     heads = (
         Column(header="Step", number=True),
-        Column(header="MACs left", number=True),
-        Column(header="Parameters", number=True),
-        Column(header="After the cut", number=True, hint="validation top-1 before any recovery"),
+        Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
+        Column(header="left", number=True, hint="of the teacher's multiply-accumulates"),
+        # the table has half the page
+        Column(header="ms", number=True, hint="measured in the runtime")
+        if told
+        else Column(header="Params", number=True, hint="parameters"),
+        Column(header="After cut", number=True, hint="validation top-1 before any recovery"),
         Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
-        Column(header="To teacher", number=True, hint="percentage points"),
-        *((Column(header="ms", number=True, hint="measured; predicted in brackets"),) if timed else ()),
+        Column(header="Points", number=True, hint="top-1 less the teacher's, in percentage points"),
     )
-    whole, top1 = before.macs, report.teacher.val.top1
-    rows = [
-        Row(
-            cells=(
-                units.step(step.step, step.kept),
-                units.percent(ratio(step.macs, whole)),
-                units.count(step.parameters),
-                units.percent(step.top1_cut),
-                units.percent(step.top1),
-                f"{100 * (step.top1 - top1):+.1f}",
-                *((_took(step),) if timed else ()),
-            )
-        )
-        for step in prune.steps
-    ]
-    if report.student.epochs:
-        student = report.student
+    top1 = report.teacher.val.top1
+
+    def row(
+        name: str,
+        size: NetworkSize | PruneStep,
+        ms: float | None,
+        cut: float | None,
+        end: float | None,
+        css: str = "",
+    ) -> Row:
         cells = (
-            "distilled",
-            units.percent(ratio(student.size.macs, whole)),
-            units.count(student.size.parameters),
-            "",
-            units.percent(student.val.top1),
-            f"{100 * (student.val.top1 - top1):+.1f}",
-            *(("",) if timed else ()),
+            name,
+            units.count(size.macs),
+            units.percent(ratio(size.macs, before.macs)),
+            (units.significant(ms) if ms else "") if told else units.count(size.parameters),
+            units.percent(cut) if cut is not None else "",
+            units.percent(end) if end is not None else "",
+            f"{100 * (end if end is not None else cut or 0.0) - 100 * top1:+.1f}",
         )
-        rows.append(Row(cells=cells, css="total"))
+        return Row(cells=cells, css=css)
+
+    steps = [row(units.step(s.step, s.kept), s, s.measured_ms, s.top1_cut, s.top1) for s in prune.steps]
+    learned = len(steps) - len(cuts)
+    rows = [row("teacher", before, told.measured_before_ms if told else None, None, top1), *steps[:learned]]
+    if sparse is not None:
+        rows.append(row("sparse", before, None, None, sparse.top1))
+    rows += steps[learned:]
+    if once is not None:
+        rows.append(row("one cut", once, once.measured_ms, once.top1_cut, None))
+    if report.student.epochs:
+        rows.append(row("distilled", report.student.size, None, None, report.student.val.top1, "total"))
     left = tag("div", legend(marks), chart)
-    told = widths.chosen(prune.latency) if prune.latency else Markup("")
     return Markup(
-        tag("p", lead, css="lead") + columns(left, table(heads, rows, "Pruning step by step")) + told
+        tag("p", lead, css="lead")
+        + columns(left, table(heads, rows, "Pruning step by step"))
+        + (widths.chosen(told) if told else "")
+        + sensitivity(prune.sensitivity)
     )
-
-
-def _took(step: PruneStep) -> str:
-    if step.measured_ms is None or step.predicted_ms is None:
-        return ""
-    return f"{units.significant(step.measured_ms)} ({units.significant(step.predicted_ms)})"
 
 
 def deployment(report: RunReport) -> Markup:

@@ -14,6 +14,7 @@ from edgetl.records import (
     LadderRecord,
     MeasureRecord,
     PruneRecord,
+    PruneSensitivity,
     QuantizeRecord,
     Rung,
     ServeRecord,
@@ -169,11 +170,25 @@ def _prune(console: Console, record: PruneRecord) -> None:
         )
         for s in record.steps
     ]
+    if (once := record.one_shot) is not None:
+        figures = (
+            units.count(once.macs),
+            units.percent(ratio(once.macs, whole)),
+            units.count(once.parameters),
+        )
+        times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if told else ()
+        lines.append(Line(cells=("one cut", *figures, units.percent(once.top1_cut), "–", *times)))
     timed = ("predicted\nms", "measured\nms") if told else ()
     heads = numbers(
         "step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered", *timed
     )
     table(console, heads, lines)
+    if (sparse := record.sparse) is not None:
+        before, after = units.percent(sparse.near_zero_before), units.percent(sparse.near_zero)
+        found = f"{after} of the channels near zero ({before} before), top-1 {units.percent(sparse.top1)}"
+        pairs(console, [("sparse training", found)])
+    if record.sensitivity is not None:
+        _sensitivity(console, record.sensitivity)
     if told:
         heads = (*text("channels of"), *numbers("before and after", "ms before", "ms after"))
         table(console, heads, [Line(cells=tuple(row)) for row in widths.lines(told)], "Widths for the target")
@@ -182,6 +197,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
         [
             ("latency", widths.summary(told) if told else ""),
             ("latency table", widths.origin(told) if told else ""),
+            ("2:4 sparsity", units.two_four(record.two_four) if record.two_four else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],
@@ -190,6 +206,28 @@ def _prune(console: Console, record: PruneRecord) -> None:
 
 def _ms(value: float | None) -> str:
     return "" if value is None else units.significant(value)
+
+
+def _sensitivity(console: Console, record: PruneSensitivity) -> None:
+    shares = [units.percent(share, 0) for share in record.shares]
+    lines = [
+        Line(
+            cells=(
+                g.name,
+                str(g.channels),
+                *(
+                    "n/a"
+                    if cut is None
+                    else f"{units.percent(cut.top1)} ({100 * (cut.top1 - record.top1):+.1f})"
+                    for cut in g.cuts
+                ),
+            )
+        )
+        for g in record.groups
+    ]
+    heads = numbers("channels", *(f"top-1 without {share}" for share in shares))
+    table(console, (*text("group cut alone"), *heads), lines)
+    pairs(console, [("top-1 uncut", units.percent(record.top1))])
 
 
 def _export(console: Console, record: ExportRecord) -> None:

@@ -124,7 +124,7 @@ svg .grid{stroke:var(--grid)}
 svg .axis{stroke:var(--axis)}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.st{--c:var(--teacher)}
 .hit-key{--c:var(--hit)}.miss-key{--c:var(--miss)}
-.c-train{--c:var(--teacher)}.c-val{--c:var(--s0)}.c-f1{--c:var(--s1)}.c-cut{--c:var(--miss)}
+.c-train{--c:var(--teacher)}.c-val{--c:var(--s0)}.c-f1{--c:var(--s1)}.c-cut{--c:var(--miss)}.c-once{--c:var(--s3)}
 svg .dot{fill:var(--c);stroke:var(--card);stroke-width:1.5}
 svg .dot.small{stroke-width:.6}
 svg .hollow{fill:var(--card);stroke:var(--c);stroke-width:2}

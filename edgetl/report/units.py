@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from edgetl.records import TwoFourRecord
+
 
 def percent(share: float, digits: int = 1) -> str:
     """0.9731 as `97.3%`."""
@@ -104,3 +106,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def two_four(record: TwoFourRecord) -> str:
+    """2:4 sparsity in one line, with who gains from it."""
+    return (
+        f"{counted(len(record.layers), 'layer')}, {percent(record.zeros)} of the parameters are zero; top-1"
+        f" {percent(record.top1_cut)} after it, {percent(record.top1)} recovered; only sparse tensor cores (TensorRT)"
+        " get faster by it"
+    )

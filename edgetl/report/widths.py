@@ -72,7 +72,7 @@ def chosen(told: PruneLatency) -> Markup:
         every = table(heads, rows, "Widths of every group")
         shown = Markup(shown + disclosure(f"All {len(rows)} groups of channels", every))
     lead = f"{summary(told)}. The latency table was {origin(told)}. Times are in milliseconds, at batch 1."
-    return tag("div", tag("h3", "Widths for the target"), tag("p", lead), shown)
+    return tag("div", tag("h3", "Widths for the target"), tag("p", lead, css="lead"), shown)
 
 
 def _end(name: str, before: float, after: float, css: str = "") -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Manifest, Precision, Variant
 from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, TensorError
+from edgetl.frozen import dataclass
 from edgetl.metrics import softmax, topk
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
 from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
-from edgetl.runtime.targets import Choice, Target, choose
+from edgetl.runtime.targets import Choice, Target, choose, unmeasured_gpus
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.tuning import collector_off
 
@@ -48,7 +49,7 @@ Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """One class's probability (softmax of the logits), in 0..1."""
 
@@ -57,7 +58,7 @@ class Score:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The best class of an image, and the `top` best, best first."""
 
@@ -219,13 +220,13 @@ class Session:
 
         from edgetl.preprocess import load_pixels, to_pixels
 
+        if isinstance(image, bytes):
+            return load_pixels(image, self._spec)
         if isinstance(image, np.ndarray) and channels == "bgr":
             # Resampling treats channels alike: turned after it, there is less to turn.
             return to_pixels(image, self._swapped)[..., ::-1]
         if isinstance(image, np.ndarray | Image.Image):
             return to_pixels(image, self._spec)
-        if isinstance(image, bytes):
-            return load_pixels(image, self._spec)
         if not isinstance(image, str | Path):
             raise TensorError(
                 f"image: got {describe(image)}, expected a path, bytes, a Pillow image or (H, W, 3) uint8."
@@ -239,8 +240,9 @@ class Session:
         probabilities, best = softmax(logits), topk(logits, top_k)
         found = []
         for row, indices in zip(probabilities, best, strict=True):
-            top = tuple(Score(self.labels[i], int(i), float(row[i])) for i in indices)
-            found.append(Prediction(top[0].label, top[0].index, top[0].score, top))
+            top = tuple(Score(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
+            first = top[0]
+            found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
         return found
 
     def verify(self) -> GoldenCheck:
@@ -322,7 +324,8 @@ def load(
 
     Args:
         path: the bundle, `NAME.edgetl`.
-        target: the engine, one of `Target`. `auto` is the CPU; nothing else is ever taken in its place.
+        target: the engine, one of `Target`. `auto` is the CPU; nothing else is ever taken in its place, and where
+            ONNX Runtime offers a GPU, `Session.choice` says that the bundle has no figures for it.
         variant: a variant's name; chosen by its measured figures where unset.
         precision: only variants of this arithmetic, e.g. `int8`.
         threads: threads of the engine on the CPU; every usable core where unset.
@@ -350,10 +353,14 @@ def load(
     )
     chosen = bundle.variant(choice.variant)
     with collector_off():
-        return _open(bundle, chosen, choice, threads, signed=require_signature is not None)
+        return _open(
+            bundle, chosen, choice, threads, auto=target == Target.AUTO, signed=require_signature is not None
+        )
 
 
-def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, signed: bool) -> Session:
+def _open(
+    bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, auto: bool, signed: bool
+) -> Session:
     target, count = choice.target, usable_cores() if threads is None else threads
     match target:
         case Target.AUTO | Target.CPU:
@@ -363,7 +370,9 @@ def _open(bundle: Bundle, variant: Variant, choice: Choice, threads: int | None,
                 return OnnxBackend(bundle.read(variant.member), threads=1)
 
             content = _Meanwhile(lambda: bundle.read(variant.member))
-            import_engine()
+            offered = import_engine().get_available_providers()
+            if auto:
+                choice = unmeasured_gpus(choice, offered)
             model = content.result()
             _Meanwhile(_warm_up)
             backend: Backend = OnnxBackend(model, threads=count)

@@ -7,14 +7,15 @@ as the default one takes its place.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError
+from edgetl.frozen import dataclass
 
 
 class Target(StrEnum):
@@ -113,6 +114,25 @@ def choose(
     )
 
 
+def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
+    """The choice of the CPU, which also names the targets that were passed over: bundles carry no GPU's figures.
+
+    Args:
+        choice: what `choose` found for `auto`.
+        offered: ONNX Runtime's providers here; that one is offered does not mean that it works.
+    """
+    if not (names := [str(target) for target, provider in _PROVIDERS if provider in offered]):
+        return choice
+    told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
+    return dataclasses.replace(
+        choice, reason=f"{choice.reason}; {told}: measure with edgetl bench --target {names[0]}"
+    )
+
+
+_PROVIDERS = (
+    (Target.CUDA, "CUDAExecutionProvider"),
+    (Target.ORT_TENSORRT, "TensorrtExecutionProvider"),
+)
 _KINDS = {"any": "any machine", "cpu": "any CPU"}
 
 

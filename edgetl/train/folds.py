@@ -30,8 +30,8 @@ def run(
 ) -> FoldsRecord:
     """Train once a fold, each time validating on another part of the training and validation images.
 
-    The test split is not touched, so settings may be chosen by the result. No network is kept. A finished fold's
-    scores are kept in `out`, and a stopped fold goes on after its last epoch.
+    The test split is not touched, so settings may be chosen by the result. A finished fold's scores and network
+    (`fold-N/teacher.safetensors`) are kept in `out`, and a stopped fold goes on after its last epoch.
 
     Raises:
         DataError: fewer than two folds, or a class has fewer images than folds.
@@ -47,7 +47,7 @@ def run(
             config=config.model_dump(mode="json"),
             inputs=[index.sha256, sha256_json(inputs.spec), inputs.seed],
             kind=TrainRecord,
-            outputs=lambda _: [],
+            outputs=lambda r: [r.checkpoint],
             work=partial(_train, config, own, progress),
         )
         found.append(record.val)
@@ -61,9 +61,7 @@ def run(
 
 
 def _train(config: TrainConfig, inputs: stage.TrainInputs, progress: Progress, out: Path) -> TrainRecord:
-    record = stage.run(config, inputs, out=out, progress=progress)
-    (out / stage.CHECKPOINT).unlink(missing_ok=True)
-    return record
+    return stage.run(config, inputs, out=out, progress=progress)
 
 
 def split(index: DataIndex, folds: int, seed: int) -> list[DataIndex]:

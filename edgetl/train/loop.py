@@ -112,6 +112,7 @@ def fit(
     state: Path | None,
     progress: Progress = SILENT,
     listen: Listener | None = None,
+    beside: nn.Module | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Train `model` in place. It ends in evaluation mode, on the device that it came from.
 
@@ -125,6 +126,7 @@ def fit(
             training goes on after its last epoch; a finished fit returns at once. The caller deletes it.
         progress: gets a bar of all steps and a line an epoch.
         listen: called with each epoch's record.
+        beside: a part of the loss that learns with the model, at the same rates, and is not part of it.
 
     Returns:
         One record an epoch, resumed ones included.
@@ -142,7 +144,7 @@ def fit(
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         try:
-            run = _Run(model, fitting, train, val, loss, state, progress, accelerator, listen)
+            run = _Run(model, fitting, train, val, loss, state, progress, accelerator, listen, beside)
             return run.to_the_end()
         finally:
             for parameter, flag in zip(model.parameters(), required, strict=True):
@@ -165,16 +167,25 @@ class _Run:
         progress: Progress,
         accelerator: Any,
         listen: Listener | None,
+        beside: nn.Module | None,
     ) -> None:
         self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
         self.path, self.progress, self.accelerator = state, progress, accelerator
         self.listen = listen
+        self.beside = nn.Module() if beside is None else beside
         self.learning = freeze(model, fitting.trainable)
         self.key = _key(model, fitting, train)
+        if beside is not None:
+            self.key["beside"] = states.fingerprint(beside)
+        self.beside.to(accelerator.device).train()
+        aside = list(self.beside.parameters())
+        self.learning += aside
         model.to(accelerator.device).to(memory_format=torch.channels_last)
         self.group = launched() if fitting.spread else ALONE
         self.stepped = self._stepped()
-        scales = layer_scales(model, fitting.layer_decay) if fitting.layer_decay != 1.0 else None
+        scales = None
+        if fitting.layer_decay != 1.0:
+            scales = {**layer_scales(model, fitting.layer_decay), **{id(p): 1.0 for p in aside}}
         optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay, scales=scales)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None
@@ -327,6 +338,7 @@ class _Run:
                 scaler=scaler.state_dict() if scaler is not None and not done else {},
                 average=copy_state(self.average.model) if self.average and not done else {},
                 best={} if done else self.best,
+                beside={} if done else copy_state(self.beside),
             ),
             self.path,
         )
@@ -344,6 +356,8 @@ class _Run:
         self.model.load_state_dict(saved.model)
         if saved.optimiser:
             self.optimiser.load_state_dict(saved.optimiser)
+        if saved.beside:
+            self.beside.load_state_dict(saved.beside)
         if saved.scaler:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         if self.average and saved.average:

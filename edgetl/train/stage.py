@@ -113,7 +113,9 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     val = score(model, sets.val, index.labels)
     test = score(model, sets.test, index.labels) if sets.test is not None else None
     if launched().main:
-        checkpoint.save(model, describe(model, config.backbone, classes), out / CHECKPOINT)
+        architecture = describe(model, config.backbone, classes)
+        lesson = checkpoint.lesson(index.labels, inputs.spec)
+        checkpoint.save(model, architecture, out / CHECKPOINT, lesson)
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=config.backbone,

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class FitState:
         scaler: the gradient scaler's (fp16), else empty.
         average: the moving average's tensors, where there is one.
         best: tensors of the best epoch so far, where the best is kept.
+        beside: the tensors of what learns beside the network; empty after the last epoch.
     """
 
     key: Mapping[str, str]
@@ -40,6 +41,7 @@ class FitState:
     scaler: dict[str, Any]
     average: dict[str, Tensor]
     best: dict[str, Tensor]
+    beside: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(state: FitState, path: Path) -> None:
@@ -58,6 +60,7 @@ def save(state: FitState, path: Path) -> None:
         "scaler": state.scaler,
         "average": state.average,
         "best": state.best,
+        "beside": state.beside,
     }
     torch.save(values, buffer)
     write_bytes(path, buffer.getvalue())

@@ -18,9 +18,9 @@ from edgetl.config import BenchConfig, PruneConfig
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.preprocess import PreprocessSpec
-from edgetl.prune.apply import cut_alone
 from edgetl.prune.graph import Graph, layer_costs, trace
 from edgetl.prune.plan import Limits
+from edgetl.prune.surgery import without
 from edgetl.prune.timed import TimedTarget
 from edgetl.stopwatch import RuntimeStopwatch
 from tests.bench.claims import Claim, at_most
@@ -76,7 +76,7 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
         )
         errors, times = [], []
         for number in range(PRUNINGS):
-            network = cut_alone(graph, pruning(graph, number))
+            network = without(graph.model, graph.groups, pruning(graph, number))
             guess = target.table.milliseconds(layer_costs(network, size))
             times.append(stopwatch(network).share * target.teacher_ms)
             errors.append(guess / times[-1] - 1)

@@ -3,21 +3,27 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Mix, Precision
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillFeatures, DistillLoss, Mix, Precision
 from edgetl.data.index import build_index
 from edgetl.distill import stage
+from edgetl.distill.teacher import Ensemble, load_guest
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
+from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.progress import SilentProgress
+from edgetl.prune.two_four import apply_, sparse_layers
 from edgetl.records import TrainRecord, from_json, to_json
 from edgetl.train.evaluate import score
 from edgetl.train.sets import open_sets
 from tests.images import write_set
+from tests.train.tiny import same
 
 BACKBONE = "mobilenetv3_small_050"
 CONFIG = DistillConfig(epochs=2, augment=Augment.BASIC)
@@ -42,14 +48,24 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.DistillInputs:
     )
 
 
+@pytest.fixture(scope="module")
+def finished(
+    inputs: stage.DistillInputs, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainRecord]:
+    """The folder and record of a stage that ran through."""
+    out = folder(tmp_path_factory.mktemp("run"))
+    return out, stage.run(CONFIG, inputs, out=out)
+
+
 def folder(tmp_path: Path, name: str = "distill") -> Path:
     (tmp_path / name).mkdir(parents=True)
     return tmp_path / name
 
 
-def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, tmp_path: Path) -> None:
-    out = folder(tmp_path)
-    record = stage.run(CONFIG, inputs, out=out)
+def test_the_pruned_student_is_taught_and_recorded(
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord]
+) -> None:
+    out, record = finished
     assert record.checkpoint == "distill/student.safetensors"
     assert [p.name for p in out.iterdir()] == ["student.safetensors"]
     assert record.backbone == BACKBONE
@@ -57,7 +73,7 @@ def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, 
     assert record.val.top1 == max(e.val_top1 for e in record.epochs)
     assert record.test is not None
     assert from_json(TrainRecord, to_json(record)) == record
-    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    model, _ = checkpoint.load(out.parent / record.checkpoint)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
     again = score(model, sets.test, inputs.index.labels)
@@ -69,11 +85,31 @@ def test_the_pruned_student_is_taught_and_recorded(inputs: stage.DistillInputs, 
 def test_the_student_may_be_another_backbone_and_the_loss_another(
     inputs: stage.DistillInputs, tmp_path: Path, loss: DistillLoss
 ) -> None:
-    config = DistillConfig(student="torchvision/resnet18", weights="none", epochs=1, loss=loss)
+    config = DistillConfig(student="torchvision/mobilenet_v3_small", weights="none", epochs=1, loss=loss)
     alone = dataclasses.replace(inputs, pruned=None)
     record = stage.run(config, alone, out=folder(tmp_path))
-    assert record.backbone == "torchvision/resnet18"
-    assert checkpoint.load(tmp_path / record.checkpoint)[1].backbone == "torchvision/resnet18"
+    assert record.backbone == "torchvision/mobilenet_v3_small"
+    assert checkpoint.load(tmp_path / record.checkpoint)[1].backbone == "torchvision/mobilenet_v3_small"
+
+
+def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_and_after_a_stop(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    model, _ = checkpoint.load(inputs.teacher)
+    layers = apply_(model).layers
+    pruned = tmp_path / "sparse.safetensors"
+    checkpoint.save(model, describe(model, BACKBONE, 3), pruned)
+    sparse, out = dataclasses.replace(inputs, pruned=pruned), folder(tmp_path)
+    config = CONFIG.model_copy(update={"ema": 0.5})
+    with pytest.raises(Interrupted):
+        stage.run(config, sparse, out=out, progress=StopsAt())
+    record = stage.run(config, sparse, out=out)
+    student, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert sparse_layers(student) == layers
+    assert len(layers) > 20
+    assert not all(
+        torch.equal(student.get_parameter(f"{n}.weight"), model.get_parameter(f"{n}.weight")) for n in layers
+    )
 
 
 class StopsAt(SilentProgress):
@@ -83,15 +119,30 @@ class StopsAt(SilentProgress):
 
 
 def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
-    whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
-    expected = stage.run(CONFIG, inputs, out=whole)
+    (whole, expected), broken = finished, folder(tmp_path)
     with pytest.raises(Interrupted, match="Epoch 1 is kept; the same command goes on"):
         stage.run(CONFIG, inputs, out=broken, progress=StopsAt())
     record = stage.run(CONFIG, inputs, out=broken)
     assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
     assert (record.val, record.test) == (expected.val, expected.test)
+
+
+def test_a_stopped_stage_with_projectors_goes_on_and_writes_the_same_bytes(
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"features": DistillFeatures.FITNETS})
+    whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
+    stage.run(config, inputs, out=whole)
+    with pytest.raises(Interrupted):
+        stage.run(config, inputs, out=broken, progress=StopsAt())
+    stage.run(config, inputs, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+    kept, _ = checkpoint.load(whole / stage.CHECKPOINT)
+    other, _ = checkpoint.load(finished[0] / stage.CHECKPOINT)
+    assert kept.state_dict().keys() == other.state_dict().keys()
+    assert not same(kept, other)
 
 
 def test_a_teacher_or_pruned_network_of_other_classes_is_refused(
@@ -107,6 +158,49 @@ def test_a_teacher_or_pruned_network_of_other_classes_is_refused(
         stage.run(CONFIG, dataclasses.replace(inputs, teacher=other), out=folder(tmp_path, "a"))
     with pytest.raises(WeightsError, match=r"The pruned network .* has 2 classes"):
         stage.run(CONFIG, dataclasses.replace(inputs, pruned=other), out=folder(tmp_path, "b"))
+
+
+def test_further_teachers_of_other_backbone_and_size_take_part(
+    inputs: stage.DistillInputs, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    model = backbones.create("torchvision/mobilenet_v3_small", 3, "none", seed=5)
+    spec = PreprocessSpec(size=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    architecture, labels = describe(model, "torchvision/mobilenet_v3_small", 3), inputs.index.labels
+    checkpoint.save(model, architecture, other, checkpoint.lesson(labels, spec))
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    settings = {"teachers": (str(other),), "features": DistillFeatures.ATTENTION}
+    config = CONFIG.model_copy(update={"epochs": 1, **settings})
+    assert len(stage.run(config, own, out=folder(tmp_path, "a")).epochs) == 1
+    turned = tmp_path / "turned.safetensors"
+    checkpoint.save(model, architecture, turned, checkpoint.lesson(("green", "blue", "red"), spec))
+    config = CONFIG.model_copy(update={"teachers": (str(turned),)})
+    with pytest.raises(
+        WeightsError, match=r"other classes .* its output 0 is 'green', the data's is 'blue'\."
+    ):
+        stage.run(config, own, out=folder(tmp_path, "b"))
+    config = CONFIG.model_copy(update={"teachers": (str(inputs.teacher),)})
+    with pytest.raises(WeightsError, match=r"teacher\.safetensors does not say its classes and its prepro"):
+        stage.run(config, own, out=folder(tmp_path, "c"))
+
+
+def test_an_ensemble_averages_softened_probabilities(inputs: stage.DistillInputs, tmp_path: Path) -> None:
+    members = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 3)) for _ in range(3)]
+    images = torch.randn(5, 3, 4, 4)
+    expected = torch.stack([torch.softmax(m(images) / 3.0, 1) for m in members]).mean(0)
+    torch.testing.assert_close(torch.softmax(Ensemble(members, 3.0)(images) / 3.0, 1), expected)
+    # a guest sees what it was trained on, whatever the run's means and deviations
+    model = backbones.create(BACKBONE, 3, "none", seed=5).eval()
+    spec, path = (
+        PreprocessSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2)),
+        tmp_path / "g.safetensors",
+    )
+    labels = inputs.index.labels
+    checkpoint.save(model, describe(model, BACKBONE, 3), path, checkpoint.lesson(labels, spec))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    guest = load_guest(labels, path, inputs.spec)
+    given, own = (torch.from_numpy(normalise(pixels, s)) for s in (inputs.spec, spec))
+    torch.testing.assert_close(guest.network(given), model(own), atol=1e-4, rtol=1e-4)
 
 
 def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:
@@ -130,7 +224,7 @@ def test_the_student_may_have_another_input_size(
     inputs: stage.DistillInputs, tmp_path: Path, size: int
 ) -> None:
     own = dataclasses.replace(inputs, spec=dataclasses.replace(inputs.spec, size=size), teacher_size=32)
-    record = stage.run(CONFIG, own, out=folder(tmp_path))
+    record = stage.run(CONFIG.model_copy(update={"epochs": 1}), own, out=folder(tmp_path))
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     assert record.size == network_size(model, size)
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
@@ -148,9 +242,9 @@ def test_a_student_that_takes_one_size_only_is_refused_at_another(
 
 
 def test_mixing_teaches_on_blends_and_is_refused_with_dkd(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
-    plain = stage.run(CONFIG, inputs, out=folder(tmp_path, "plain"))
+    _, plain = finished
     mixed = stage.run(CONFIG.model_copy(update={"mix": Mix.BOTH}), inputs, out=folder(tmp_path, "mixed"))
     assert [e.loss for e in mixed.epochs] != [e.loss for e in plain.epochs]
     clash = CONFIG.model_copy(update={"mix": Mix.MIXUP, "loss": DistillLoss.DKD})

@@ -74,9 +74,43 @@ def test_a_network_that_cannot_run_is_named_with_its_module() -> None:
         trace(model, SIZE)
 
 
-def test_shufflenet_is_refused() -> None:
-    with pytest.raises(ModelError, match="ShuffleNetV2 cannot be traced for pruning"):
-        trace(backbones.create("torchvision/shufflenet_v2_x0_5", 5, "none"), SIZE)
+def test_shufflenet_is_pruned_where_no_channel_is_shuffled() -> None:
+    graph = trace(backbones.create("torchvision/shufflenet_v2_x0_5", 5, "none"), SIZE)
+    assert len(graph.groups) == 16
+    inner = {g.name: g for g in graph.groups}["stage2.1.branch2.0"]
+    assert inner.inputs == {"stage2.1.branch2.5": 1.0}
+    assert inner.outputs == {"stage2.1.branch2.0": 1.0, "stage2.1.branch2.3": 1.0}
+
+
+def test_attention_heads_go_whole() -> None:
+    import timm
+
+    model = timm.create_model("test_vit", num_classes=3, img_size=SIZE)
+    group = next(g for g in trace(model, SIZE).groups if g.name == "blocks.0.attn.qkv")
+    heads = model.blocks[0].attn.num_heads
+    assert (group.channels, group.cell) == (64, 64 // heads)
+    assert group.outputs == {"blocks.0.attn.qkv": 3.0}
+    assert group.inputs == {"blocks.0.attn.proj": 1.0}
+
+
+class Mixed(nn.Module):
+    """One part whose channels can go, and one with its channel count written into the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)
+        self.classifier = nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.second(self.first(images).relu())
+        return self.classifier(features.mean((2, 3)).reshape(len(images), 16))  # type: ignore[no-any-return]
+
+
+def test_a_network_is_pruned_around_what_cannot_be_cut() -> None:
+    graph = trace(seeded(Mixed), SIZE)
+    assert [g.name for g in graph.groups] == ["first"]
+    assert list(graph.refused) == ["second"]
+    assert graph.refused["second"].startswith("with fewer channels it fails: shape '[2, 16]' is invalid")
 
 
 def test_a_layer_used_twice_costs_twice() -> None:

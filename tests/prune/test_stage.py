@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
@@ -17,7 +18,9 @@ from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.prune import stage
+from edgetl.prune.graph import layer_costs, trace
 from edgetl.prune.latency import Timing
+from edgetl.prune.two_four import sparse_layers
 from edgetl.records import Evaluation, PruneRecord, from_json, to_json
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
@@ -61,6 +64,21 @@ def folder(tmp_path: Path, name: str = "prune") -> Path:
     return tmp_path / name
 
 
+def test_two_four_sparsity_is_recovered_and_kept(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": 1, "target_parameters": None, "sparsity_2_4": True})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert record.two_four is not None
+    assert sparse_layers(model) == record.two_four.layers
+    assert record.two_four.left_out["conv_stem"] == "3 input channels, no multiple of 4"
+    assert record.two_four.left_out["classifier"] == "classifier"
+    assert 0.2 < record.two_four.zeros < 0.5
+    assert [e.phase for e in record.epochs] == ["recover-1", "recover-2-4"]
+    assert record.two_four.top1 == record.epochs[-1].val_top1
+    assert from_json(PruneRecord, to_json(record)) == record
+    assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
+
+
 def test_the_record_tells_every_step_and_the_checkpoint(
     inputs: stage.PruneInputs, finished: tuple[Path, PruneRecord]
 ) -> None:
@@ -77,6 +95,10 @@ def test_the_record_tells_every_step_and_the_checkpoint(
     assert last.macs < first.macs <= math.sqrt(0.6) * record.before.macs
     assert all(0.0 <= s.top1_cut <= 1.0 for s in record.steps)
     assert [s.top1 for s in record.steps] == [e.val_top1 for e in record.epochs]
+    assert record.one_shot is not None
+    assert last.macs * 0.9 < record.one_shot.macs <= 0.6 * record.before.macs
+    assert record.one_shot.top1 == record.one_shot.top1_cut
+    assert (record.sparse, record.sensitivity) == (None, None)
     assert from_json(PruneRecord, to_json(record)) == record
     model, architecture = checkpoint.load(out.parent / record.checkpoint)
     assert (architecture.backbone, architecture.num_classes) == (BACKBONE, 3)
@@ -106,15 +128,15 @@ def test_a_killed_stage_goes_on_at_its_step_and_writes_the_same_bytes(
     assert ("step-1.safetensors" in kept) == (stop != "recover-1 1/1")
     record = stage.run(CONFIG, inputs, out=broken)
     assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
-    assert record.steps == expected.steps
+    assert (record.steps, record.one_shot) == (expected.steps, expected.one_shot)
     assert [e.val_loss for e in record.epochs] == [e.val_loss for e in expected.epochs]
 
 
 def test_steps_kept_for_other_settings_are_not_used(inputs: stage.PruneInputs, tmp_path: Path) -> None:
-    out = folder(tmp_path)
+    out, config = folder(tmp_path), CONFIG.model_copy(update={"steps": 1})
     with pytest.raises(KeyboardInterrupt):
-        stage.run(CONFIG, inputs, out=out, progress=StopsAt("prune 1/2"))
-    config = CONFIG.model_copy(update={"importance": Importance.RANDOM, "recovery_epochs": 0})
+        stage.run(config, inputs, out=out, progress=StopsAt("prune 1/1"))
+    config = config.model_copy(update={"importance": Importance.RANDOM, "recovery_epochs": 0})
     record = stage.run(config, inputs, out=out)
     assert record.epochs == ()
     assert [s.top1 for s in record.steps] == [s.top1_cut for s in record.steps]
@@ -204,6 +226,82 @@ def test_the_floor_is_the_teachers_score_at_its_own_size(
     assert scored == [(32, True), (24, False), (24, False)]
 
 
+def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
+    inputs: stage.PruneInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(
+        update={
+            "target_macs": 0.9,
+            "target_parameters": None,
+            "steps": 1,
+            "recovery_epochs": 0,
+            "importance": Importance.BN_SCALE,
+            "sparse_epochs": 1,
+            "sensitivity": True,
+            "keep": ("blocks.2", "blocks.3", "blocks.4", "blocks.5"),
+        }
+    )
+    out = folder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(config, inputs, out=out, progress=StopsAt("prune sensitivity"))
+    assert (out / "step-sparse.safetensors").exists()
+    progress = _Messages()
+    record = stage.run(config, inputs, out=out, progress=progress)
+    assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
+    assert [e.phase for e in record.epochs] == ["sparse"]
+    assert not any(text.startswith("sparse 1/1") for text in progress.told)
+    assert any("groups have no batch norm and are ranked by magnitude" in text for text in progress.told)
+    assert record.one_shot is None
+    assert record.sparse is not None
+    assert record.sparse.top1 == record.epochs[0].val_top1
+    assert 0.0 <= record.sparse.near_zero <= 1.0
+    assert record.sensitivity is not None
+    assert record.sensitivity.shares == (0.25, 0.5, 0.75)
+    cuts = [cut for group in record.sensitivity.groups for cut in group.cuts]
+    assert None in cuts
+    assert all(0.0 <= cut.top1 <= 1.0 and 0.0 < cut.saved < 1.0 for cut in cuts if cut)
+    assert from_json(PruneRecord, to_json(record)) == record
+
+
+class _Messages(SilentProgress):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_a_sparse_network_whose_first_cut_fails_gives_way_to_the_teacher(
+    inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, _ = checkpoint.load(inputs.teacher)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    worse = [dataclasses.replace(score(teacher, sets.val, inputs.index.labels), top1=t) for t in (1.0, 0.0)]
+    monkeypatch.setattr(stage, "score", lambda *_: worse.pop(0))
+    config = CONFIG.model_copy(update={"steps": 1, "recovery_epochs": 0, "max_drop": 0.1, "sparse_epochs": 1})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    assert [s.kept for s in record.steps] == [False]
+    kept, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert all(torch.equal(v, teacher.state_dict()[k]) for k, v in kept.state_dict().items())
+
+
+def test_a_keep_that_leaves_nothing_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"keep": ("conv_stem", "blocks", "conv_head")})
+    with pytest.raises(
+        ModelError,
+        match=r"^prune\.keep leaves nothing to cut: every group of channels of MobileNetV3 has a layer under"
+        r" conv_stem, blocks, conv_head\. Name fewer layers, or set prune\.enabled = false\.$",
+    ):
+        stage.run(config, inputs, out=folder(tmp_path))
+
+
+def test_a_network_with_nothing_to_cut_is_refused() -> None:
+    with pytest.raises(
+        ModelError, match=r"^Sequential cannot be traced for pruning at every layer: .* Take another"
+    ):
+        trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), 2)
+
+
 def test_an_unknown_layer_in_keep_is_refused(inputs: stage.PruneInputs, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"keep": ("conv_stern",)})
     with pytest.raises(ModelError, match=r"no layer 'conv_stern'\. The nearest is 'conv_stem'"):
@@ -223,7 +321,8 @@ class FakeClock:
 
     def __call__(self, network: nn.Module) -> Timing:
         self.timed += 1
-        return Timing(ms=network_size(network, 32).macs / 1e6 + 0.1, teacher_ms=self.teacher)
+        macs = sum(layer.macs(layer.inputs, layer.outputs) for layer in layer_costs(network, 32).values())
+        return Timing(ms=macs / 1e6 + 0.1, teacher_ms=self.teacher)
 
 
 def clocked(inputs: stage.PruneInputs) -> tuple[stage.PruneInputs, FakeClock]:
@@ -245,6 +344,9 @@ def test_a_speedup_is_reached_by_the_clock_and_explained(inputs: stage.PruneInpu
     assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
     told = record.latency
     assert told is not None
+    assert record.one_shot is not None
+    assert record.one_shot.measured_ms is not None
+    assert record.one_shot.measured_ms <= told.target_ms
     assert told.target_ms == pytest.approx(clock.teacher / 1.25)
     assert (
         told.measured_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from math import sqrt
 
@@ -16,16 +17,20 @@ from edgetl.records import (
     EpochRecord,
     Evaluation,
     ExportRecord,
+    GroupCut,
+    GroupSensitivity,
     Latency,
     LayerSensitivity,
     Machine,
     MeasureRecord,
     NetworkSize,
     PruneRecord,
+    PruneSensitivity,
     PruneStep,
     QuantizedVariant,
     QuantizeRecord,
     RecoveryAttempt,
+    SparseTraining,
     TrainRecord,
     VariantScore,
 )
@@ -308,3 +313,23 @@ def make_report(labels: Sequence[str] = FLOWERS, *, per_class: int = 40, metric:
 @pytest.fixture(scope="session")
 def report() -> RunReport:
     return make_report()
+
+
+def in_detail(prune: PruneRecord) -> PruneRecord:
+    """A pruning with sparse training, sensitivity and the one-shot cut told as well."""
+    last = prune.steps[-1]
+    cut = GroupCut(removed=8, saved=0.041, top1=0.962)
+    deep = GroupCut(removed=16, saved=0.08, top1=0.412)
+    return dataclasses.replace(
+        prune,
+        one_shot=dataclasses.replace(last, step=0, top1_cut=0.104, top1=0.104),
+        sparse=SparseTraining(top1=0.975, near_zero_before=0.02, near_zero=0.316),
+        sensitivity=PruneSensitivity(
+            shares=(0.25, 0.5, 0.75),
+            top1=0.979,
+            groups=(
+                GroupSensitivity(name="conv_stem", channels=32, cuts=(cut, deep, None)),
+                GroupSensitivity(name="blocks.0.0.conv_pw", channels=8, cuts=(None, None, None)),
+            ),
+        ),
+    )

@@ -9,7 +9,7 @@ from edgetl.report.confusion import heat_map, shown_classes
 from edgetl.report.curves import SCORES, training_curves
 from edgetl.report.document import class_order
 from edgetl.report.sections import SECTIONS
-from tests.report.conftest import epochs, evaluation, make_report
+from tests.report.conftest import epochs, evaluation, in_detail, make_report
 
 _VOID = {"meta", "link", "br"}
 _EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & b", "it's", "naïve ☃ 花")
@@ -130,6 +130,24 @@ def test_a_cut_that_was_taken_back_is_said(report):
     assert "The last cut cost too much and was taken back." in page
     assert f"{last.step}, taken back" in page
     assert "taken back" not in html.render(report)
+
+
+def test_what_one_cut_would_leave_and_what_groups_cost_alone_are_shown(report):
+    plain = _Page(html.render(report))
+    page = _Page(html.render(dataclasses.replace(report, prune=in_detail(report.prune))))
+    assert "One cut to 25% leaves top-1 10.4%; the steps end at 93.6%." in page.words
+    assert "31.6% of the channels near zero (2.0% before)" in page.words
+    assert "one cut to the target" in page.words
+    assert "Sensitivity of the groups" in page.words
+    assert (
+        "conv_stem without 16 of 32 channels: top-1 41.2%, saves 8.0% of the multiply-accumulates"
+        in page.words
+    )
+    assert "blocks.0.0.conv_pw: too small" in page.words
+    for text in ("-56.7", "n/a", "without 75%"):
+        assert text in page.words
+        assert text not in plain.words
+    assert "Sensitivity of the groups" not in plain.words
 
 
 def test_labels_are_escaped():

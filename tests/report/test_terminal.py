@@ -4,9 +4,10 @@ import io
 import pytest
 from rich.console import Console
 
+from edgetl.records import TwoFourRecord
 from edgetl.report import terminal, terminal_stages
 from edgetl.report.tables import Line, numbers, pairs, printable, table, text
-from tests.report.conftest import evaluation
+from tests.report.conftest import evaluation, in_detail
 
 
 def shown(function, *values, width=100, **options) -> str:
@@ -119,6 +120,29 @@ full       1  1.050     1.010      93.6%         92.8%       130
     )
 
 
+def test_stage_prune_in_detail(report):
+    told = shown(terminal_stages.stage, in_detail(report.prune), width=90)
+    assert (
+        told.partition("93.6%\n")[2]
+        == f"""\
+one cut  51.2 M           25.0%      1.19 M                10.4%          –
+
+sparse training  31.6% of the channels near zero (2.0% before), top-1 97.5%
+
+group cut alone     channels  top-1 without 25%  top-1 without 50%  top-1 without 75%
+{rule(85)}
+conv_stem                 32       96.2% (-1.7)      41.2% (-56.7)                n/a
+blocks.0.0.conv_pw         8                n/a                n/a                n/a
+
+top-1 uncut  97.9%
+
+time        3 min 01 s
+checkpoint  prune/pruned.safetensors
+
+"""
+    )
+
+
 def test_stage_prune(report):
     assert (
         shown(terminal_stages.stage, report.prune, width=80)
@@ -136,6 +160,17 @@ checkpoint  prune/pruned.safetensors
 
 """
     )
+
+
+def test_stage_prune_tells_of_two_four_sparsity(report):
+    sparse = TwoFourRecord(
+        layers=("a", "b"), left_out={"stem": "3 input channels"}, zeros=0.41, top1_cut=0.902, top1=0.931
+    )
+    text = shown(terminal_stages.stage, dataclasses.replace(report.prune, two_four=sparse), width=200)
+    assert (
+        "2:4 sparsity  2 layers, 41.0% of the parameters are zero; top-1 90.2% after it, 93.1% recovered; only sparse"
+        " tensor cores (TensorRT) get faster by it"
+    ) in text
 
 
 def test_stage_export_and_quantize(report):

@@ -113,11 +113,15 @@ def test_verify():
     assert shown(terminal_device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
 
 
+def _rose(top: tuple[Score, ...]) -> Prediction:
+    return Prediction(label="rose", index=11, score=0.91, top=top)
+
+
 def test_predictions():
-    top = (Score("rose", 11, 0.91), Score("lily", 3, 0.05))
+    top = (Score(label="rose", index=11, score=0.91), Score(label="lily", index=3, score=0.05))
     results = (
-        ImageResult(path="a b/ü.jpg", prediction=Prediction("rose", 11, 0.91, top)),
-        ImageResult(path="one.jpg", prediction=Prediction("rose", 11, 0.91, top[:1])),
+        ImageResult(path="a b/ü.jpg", prediction=_rose(top)),
+        ImageResult(path="one.jpg", prediction=_rose(top[:1])),
         ImageResult(path="bad.jpg", prediction=None, error="bad.jpg: truncated."),
     )
     assert (

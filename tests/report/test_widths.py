@@ -85,7 +85,7 @@ def test_the_page_shows_widths_predicted_and_measured(report: RunReport) -> None
         "32 to 16",
         ">96<",
         "Whole network, measured",
-        ">1.55 (1.50)<",
+        ">1.55<",
     ):
         assert text in page
     assert "groups of channels" not in page

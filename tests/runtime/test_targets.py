@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from edgetl.errors import BundleError, ConfigError
 from edgetl.metrics import evaluate_predictions
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import Machine
-from edgetl.runtime.targets import Target, architecture, choose
+from edgetl.runtime.targets import Target, architecture, choose, unmeasured_gpus
 from tests.bundles import contents
 from tests.report.conftest import latency
 
@@ -65,6 +66,33 @@ def test_the_default_runs_where_it_was_made_to_run_and_says_its_figures() -> Non
     assert found.reason == (
         "int8-cpu-x86 is the bundle's default: 1.00 ms at 96.0%, measured on EPYC x2, Linux x86_64"
     )
+
+
+def test_auto_names_the_gpu_that_it_passes_over_since_no_bundle_has_figures_of_it() -> None:
+    found = choose(manifest(FP32, default="fp32"), arch="x86")
+    assert unmeasured_gpus(found, ["CPUExecutionProvider", "AzureExecutionProvider"]) == found
+    named = unmeasured_gpus(
+        found, ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    assert (named.variant, named.target) == ("fp32", Target.CPU)
+    assert named.reason == (
+        "fp32 is the bundle's default: 3.00 ms at 97.0%, measured on EPYC x2, Linux x86_64; ONNX Runtime "
+        "offers cuda and ort-tensorrt here, for which the bundle carries no measured latency: "
+        "measure with edgetl bench --target cuda"
+    )
+
+
+def test_only_auto_tells_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    pack(contents(tmp_path), tmp_path / "b.edgetl")
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    for target, told in (("auto", True), ("cpu", False)):
+        with edgetl.load(tmp_path / "b.edgetl", target=target, threads=1) as session:
+            assert session.choice.target is Target.CPU
+            assert session.backend.providers == ("CPUExecutionProvider",)
+            assert ("offers cuda here" in session.choice.reason) is told
 
 
 def test_elsewhere_the_fastest_made_for_the_machine_takes_its_place_and_says_so() -> None:

@@ -91,12 +91,21 @@ def test_eight_threads_on_one_session_keep_their_memory_and_their_answers(bundle
         assert grow(work, PREDICTIONS // 2, "eight threads") < 0.01
 
 
+def open_files() -> int:
+    """File handles of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_opening_and_closing_leaves_nothing_behind(bundle: Path) -> None:
+    handles = set[int]()
+
     def work(count: int) -> None:
         for _ in range(count):
             with edgetl.load(bundle, threads=2) as session:
                 session.predict([picture(0), picture(1)])
+        handles.add(open_files())
 
     assert grow(work, max(200, PREDICTIONS // 200), "opened sessions") < 0.02
+    assert len(handles) == 1, f"file handles: {sorted(handles)}"
     assert threading.active_count() < 4

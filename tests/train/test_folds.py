@@ -72,7 +72,8 @@ def test_the_spread_is_over_the_folds(inputs: TrainInputs, tmp_path: Path) -> No
     scores = [e.top1 for e in record.folds]
     assert record.top1.mean == pytest.approx(np.mean(scores))
     assert record.top1.deviation == pytest.approx(np.std(scores, ddof=1))
-    assert not list(tmp_path.rglob("*.safetensors"))
+    networks = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.safetensors"))
+    assert networks == [f"fold-{number}/teacher.safetensors" for number in (1, 2, 3)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds.stage, "run", lambda *_, **__: pytest.fail("a finished fold was trained again"))
         assert folds.run(config, inputs, folds=3, out=tmp_path) == record
