@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgetl.errors import WeightsError
 from edgetl.files import write_bytes
 from edgetl.models.architecture import Architecture, Extent, build
+from edgetl.models.weights import versioned
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import to_json
 
@@ -77,9 +78,7 @@ def load(path: Path) -> tuple[nn.Module, Architecture]:
                 f"{path} does not fit {architecture.backbone}: {name} has the shape {tuple(tensors[name].shape)},"
                 f" expected {tuple(tensor.shape)}."
             )
-    # into the model's own dictionary, which holds the version of each layer's layout (MNASNet asks for it)
-    own.update(tensors)
-    model.load_state_dict(own)
+    model.load_state_dict(versioned(model, tensors))
     return model.eval(), architecture
 
 

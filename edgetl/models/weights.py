@@ -117,7 +117,15 @@ def fit_state(
     ]
     if problems:
         raise WeightsError(f"{origin} does not fit {network}: tensors {'; '.join(problems)}.")
-    model.load_state_dict(dict(state), strict=False)
+    model.load_state_dict(versioned(model, state), strict=False)
+
+
+def versioned(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the versions of the model's layers, which some (MNASNet) ask for and a plain dictionary lacks."""
+    own = model.state_dict()
+    own.clear()
+    own.update(state)
+    return own
 
 
 def rename_by_position(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -23,6 +23,7 @@ from edgetl import metrics
 from edgetl.config import Augment, Metric, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
+from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records import EpochRecord
 from edgetl.train import devices
@@ -265,7 +266,7 @@ class _Run:
         done = self._done()
         if done:
             if self.best:
-                self.model.load_state_dict(self.best)
+                self.model.load_state_dict(versioned(self.model, self.best))
             elif self.average:
                 self.model.load_state_dict(self.average.model.state_dict())
         self._keep()
@@ -353,7 +354,7 @@ class _Run:
             )
             return
         self.history, self.best = saved.history, saved.best
-        self.model.load_state_dict(saved.model)
+        self.model.load_state_dict(versioned(self.model, saved.model))
         if saved.optimiser:
             self.optimiser.load_state_dict(saved.optimiser)
         if saved.beside:
@@ -361,7 +362,7 @@ class _Run:
         if saved.scaler:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         if self.average and saved.average:
-            self.average.model.load_state_dict(saved.average)
+            self.average.model.load_state_dict(versioned(self.average.model, saved.average))
         if not self._done():
             self.progress.message(f"{self.fitting.phase}: goes on after epoch {len(self.history)}")
 

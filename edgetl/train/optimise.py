@@ -86,5 +86,8 @@ class MovingAverage:
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of a network's tensors, on the CPU."""
-    return {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+    """A copy of a network's tensors, on the CPU, with the versions of their layers, by which some are read back."""
+    state = model.state_dict()
+    for name, value in state.items():
+        state[name] = value.detach().to("cpu", copy=True)
+    return state

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgetl.train.optimise import MovingAverage, adamw, schedule
+from edgetl.models import backbones
+from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule
 
 from .tiny import network
 
@@ -49,3 +50,13 @@ def test_the_average_follows_counters_and_statistics() -> None:
     state = average.model.state_dict()
     assert state["1.num_batches_tracked"] == 1
     assert torch.allclose(state["1.running_mean"], 0.9 * model.state_dict()["1.running_mean"])
+
+
+def test_a_copied_state_keeps_the_versions_of_its_layers() -> None:
+    network = backbones.create("torchvision/mnasnet0_5", 5, "none")
+    state = copy_state(network)
+    network.load_state_dict(state)
+    first = next(iter(state))
+    with torch.no_grad():
+        network.state_dict()[first].add_(1.0)
+    assert not torch.equal(network.state_dict()[first], state[first])
