@@ -1,0 +1,93 @@
+"""A large teacher in eager torch against the student that ships, on real sets: mean of three seeds.
+
+EfficientNet-Lite2 at 224 px on flowers12, at 96 px on 5,000 images of CIFAR-10; students of a smaller input size.
+Hours on two cores. Runs are kept (`EDGETL_BENCH_CACHE`), so that what was stopped goes on. `EDGETL_BENCH_SEEDS` sets
+the number of seeds, `EDGETL_BENCH_SETS` names the sets.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgetl import config, pipeline
+from edgetl.config import Recipe
+from edgetl.report.document import headline
+from tests.bench.claims import Claim, at_least, at_most
+from tests.bench.steps import Spoken, kept
+from tests.real_sets import unpacked
+
+TIMES, POINTS = 30, 1.0
+Settings = dict[str, dict[str, object]]
+
+SETS: dict[str, Settings] = {
+    "flowers12": {
+        "preprocess": {"size": 224, "crop_fraction": 1.0},
+        "train": {"backbone": "efficientnet_lite2", "epochs": 6},
+        "prune": {
+            "target_macs": 0.2,
+            "target_parameters": 0.12,
+            "steps": 6,
+            "recovery_epochs": 2,
+            "max_drop": 0.08,
+            "importance_images": 128,
+        },
+        "distill": {"size": 128, "epochs": 50},
+    },
+    "cifar10": {
+        "data": {"max_train_images": 5000},
+        "preprocess": {"size": 96, "crop_fraction": 1.0},
+        "train": {"backbone": "efficientnet_lite2", "epochs": 4},
+        "prune": {
+            "target_macs": 0.25,
+            "target_parameters": 0.12,
+            "steps": 5,
+            "recovery_epochs": 1,
+            "max_drop": 0.08,
+        },
+        "distill": {"size": 64, "epochs": 20},
+    },
+}
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims."""
+    for name in os.environ.get("EDGETL_BENCH_SETS", ",".join(SETS)).split(","):
+        source = unpacked(name)
+        if source is None:
+            yield Claim(name=name, measured=f"not measured: EDGETL_DATA names no folder with {name}")
+        else:
+            yield from _set(source, SETS[name])
+
+
+def recipe_for(source: Path, settings: Settings, seed: int) -> Recipe:
+    """The recipe with this seed."""
+    data = {"source": str(source), **settings.get("data", {})}
+    return config.parse({"name": source.name, "seed": seed, **settings, "data": data})
+
+
+def _set(source: Path, settings: Settings) -> Iterator[Claim]:
+    points, times, sizes = list[float](), list[float](), list[float]()
+    for seed in range(int(os.environ.get("EDGETL_BENCH_SEEDS", "3"))):
+        folder = kept("headline", f"{source.name}-{seed}")
+        report = pipeline.run(recipe_for(source, settings, seed), folder, progress=Spoken()).report
+        assert report is not None
+        head, teacher, student = headline(report), report.teacher.size, report.student.size
+        points.append(-head.points)
+        times.append(head.latency_ratio)
+        sizes.append(head.size_ratio)
+        yield Claim(
+            name=f"{source.name}, seed {seed}: teacher and {head.shipped.name} on {head.split}",
+            measured=f"{head.teacher.top1:.2%} and {head.student.top1:.2%};"
+            f" {report.measure.teacher_latency.p50_ms:.2f} and {head.shipped.latency.p50_ms:.3f} ms,"
+            f" {head.latency_ratio:.1f}x; {report.measure.teacher_size_bytes / 1e6:.2f} and"
+            f" {head.shipped.size_bytes / 1e6:.3f} MB, {head.size_ratio:.1f}x;"
+            f" {student.macs / teacher.macs:.1%} of the multiply-accumulates,"
+            f" {student.parameters / teacher.parameters:.1%} of the parameters;"
+            f" {sum(report.stage_seconds.values()) / 60:.0f} minutes",
+        )
+    yield at_most(f"{source.name}: points of top-1 lost, mean", statistics.mean(points), POINTS, " points")
+    yield at_least(f"{source.name}: median latency, mean of ratios", statistics.mean(times), TIMES, "x")
+    yield at_least(f"{source.name}: size on disk, mean of ratios", statistics.mean(sizes), TIMES, "x")
