@@ -150,7 +150,7 @@ def _correct(
     correctable = node.op_type != "MatMul" and (bias is None or bias.ndim == 1)
     shift = torch.zeros(())
     if correctable:
-        shift = _helpful(_mean(targets) - _mean(results), targets, results, graph, at)
+        shift = _helpful(_mean(targets) - _mean(results), targets, results, pairs[0][1], at)
         found.biases[at] = (shift if own_bias is None else own_bias + shift).numpy()
     for (own, other), target, result in zip(pairs, targets, results, strict=True):
         own.take(at, [target])
@@ -159,17 +159,26 @@ def _correct(
 
 
 def _helpful(
-    shift: Tensor, targets: Sequence[Tensor], results: Sequence[Tensor], graph: Graph, at: int
+    shift: Tensor, targets: Sequence[Tensor], results: Sequence[Tensor], stream: Stream, at: int
 ) -> Tensor:
-    """The shift where it lessens the error behind the activation, else 0."""
+    """The shift where it lessens the error behind the activation, within the range that is passed on, else 0.
+
+    What the next quantizer clips counts for nothing: a few values beyond a tight range would else move all others.
+    """
+    graph = stream.graph
     reader = graph.only_consumer(graph.nodes[at].output[0])
     follows = reader is not None and graph.nodes[reader].op_type in (*ACTIVATIONS, *GATES)
 
+    passed = graph.nodes[reader if reader is not None and follows else at].output[0]
+    lowest, highest = stream.span(passed)
+
     def behind(values: Tensor) -> Tensor:
-        if reader is None or not follows:
-            return values
-        others = [torch.from_numpy(np.array(graph.constant(n))) for n in graph.nodes[reader].input[1:] if n]
-        return apply(graph.nodes[reader], [values, *others])[0]
+        if reader is not None and follows:
+            others = [
+                torch.from_numpy(np.array(graph.constant(n))) for n in graph.nodes[reader].input[1:] if n
+            ]
+            values = apply(graph.nodes[reader], [values, *others])[0]
+        return values.clamp(lowest, highest)
 
     shape = (1, -1, 1, 1) if targets[0].ndim == 4 else (1, -1)
     before, after = torch.zeros_like(shift), torch.zeros_like(shift)

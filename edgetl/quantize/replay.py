@@ -7,6 +7,7 @@ the straight-through one (Bengio et al. 2013).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,6 +83,14 @@ class Stream:
             if self._last.get(name) == at and name not in self.graph.outputs:
                 self.values.pop(name, None)
                 self._dequantized.pop(name, None)
+
+    def span(self, name: str) -> tuple[float, float]:
+        """The range that a tensor is quantized to; infinite where it is not."""
+        if self.plan is None or name not in self.plan.ranges:
+            return -math.inf, math.inf
+        affine = self.activations[self.plan.ranges[name]]
+        scale, zero = float(affine.scale), int(affine.zero_point)
+        return (affine.grid.lowest - zero) * scale, (affine.grid.highest - zero) * scale
 
     def forget(self) -> None:
         """Drop what was dequantized, where `values` are another stream's that go on changing."""

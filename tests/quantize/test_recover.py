@@ -328,3 +328,14 @@ def test_equalised_and_rounded_models_load() -> None:
     found = climb.recover(model, RULES)
     assert found.how == "equalise + adaround"
     ort.InferenceSession(found.form.model().SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_a_tensors_span_is_what_its_grid_holds() -> None:
+    form = form_of(networks.exported())
+    stream = Stream(form.graph, torch.zeros(1), plan=form.plan, activations=form.activations)
+    name, source = next(iter(form.plan.ranges.items()))
+    affine = form.activations[source]
+    edges = np.array([affine.grid.lowest, affine.grid.highest], np.int32)
+    wanted = (edges - int(affine.zero_point)) * float(affine.scale)
+    assert stream.span(name) == pytest.approx(tuple(wanted))
+    assert stream.span("no such tensor") == (-np.inf, np.inf)
