@@ -343,7 +343,7 @@ class PruneConfig(_Section):
     target_speedup: Annotated[float, Field(gt=1.0)] | None = None
     """So many times as fast as the teacher in the same runtime; instead of `target_macs`."""
     target_parameters: OpenFraction | None = None
-    """Share of the teacher's parameters to keep at most; where unset, only `target_macs` counts."""
+    """Share of the teacher's parameters to keep at most, beside the target; no bound where unset."""
     steps: Count = 5
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2

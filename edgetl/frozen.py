@@ -1,7 +1,7 @@
 """Frozen dataclasses that cost a device's start next to nothing.
 
-`dataclasses.dataclass` writes and compiles the source of six methods for each class, half a millisecond of a start;
-here they stand once, for all classes. `fields`, `replace` and `is_dataclass` work on both kinds alike. What only the
+`dataclasses.dataclass` writes and compiles the source of six methods for each class, at every start; here they
+stand once, for all classes. `fields`, `replace` and `is_dataclass` work on both kinds alike. What only the
 host loads uses the standard library's.
 """
 

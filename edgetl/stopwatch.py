@@ -48,7 +48,7 @@ class RuntimeStopwatch:
         self._reference: bytes | None = None
 
     def __call__(self, network: nn.Module) -> Timing:
-        """Export and time a network; about two seconds for small ones.
+        """Export and time a network.
 
         Raises:
             ModelError: it cannot be exported or loaded.
