@@ -330,20 +330,26 @@ class TrainConfig(_Section):
 
 
 class PruneConfig(_Section):
-    """Structured pruning of the teacher: channels are truly removed."""
+    """Structured pruning of the teacher, or of a smaller backbone that it taught: channels are truly removed."""
 
     enabled: bool = True
     """Off: the student starts as the unpruned teacher, or as `distill.student`."""
+    network: str = "teacher"
+    """What is cut: `teacher`, or the name of a smaller backbone as in `train.backbone`, which starts from its
+    pretrained weights and first learns from the teacher."""
+    start_epochs: Epochs = 6
+    """Epochs of distillation before the first cut, for a network that must learn first: another backbone, or a teacher
+    that is to see at the student's size."""
     target_macs: OpenFraction = 0.3
-    """Share of the teacher's multiply-accumulates to keep, both counted at the student's input size, where no other
-    target is set."""
+    """Share of the uncut network's multiply-accumulates to keep, both counted at the student's input size, where no
+    other target is set."""
     target_latency_ms: Positive | None = None
     """Milliseconds of the pruned network in float32, timed through the runtime on this machine; instead of
     `target_macs`."""
     target_speedup: Annotated[float, Field(gt=1.0)] | None = None
     """So many times as fast as the teacher in the same runtime; instead of `target_macs`."""
     target_parameters: OpenFraction | None = None
-    """Share of the teacher's parameters to keep at most, beside the target; no bound where unset."""
+    """Share of the uncut network's parameters to keep at most, beside the target; no bound where unset."""
     steps: Count = 5
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
@@ -365,7 +371,7 @@ class PruneConfig(_Section):
     round_to: Count = 8
     """Channel counts are multiples of this."""
     max_cut: OpenFraction = 0.9
-    """No layer loses more than this share of the teacher's channels."""
+    """No layer loses more than this share of the uncut network's channels."""
     importance_images: Count = 256
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
     keep: tuple[str, ...] = ()

@@ -524,7 +524,7 @@ class _Run:
         return RuntimeStopwatch(
             teacher=self._teacher,
             teacher_spec=self.spec,
-            spec=self.spec,
+            spec=self.student_spec,
             labels=self.index.labels,
             opset=self.recipe.export.opset or opset_for(self.recipe.quantize.target),
             bench=self.recipe.bench,

@@ -252,7 +252,8 @@ class PruneRecord:
     """The pruned network.
 
     `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
-    where pruning had one step. The other parts are None where they were not asked for.
+    where pruning had one step. `network` is the backbone's name where another than the teacher was cut; `before` is the
+    uncut network. The other parts are None where they were not asked for.
     """
 
     checkpoint: str
@@ -266,6 +267,7 @@ class PruneRecord:
     sparse: SparseTraining | None = None
     sensitivity: PruneSensitivity | None = None
     two_four: TwoFourRecord | None = None
+    network: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Prune the teacher in steps: rank, cut, measure batch norms anew, recover by distillation from the teacher."""
+"""Prune a network in steps: rank, cut, measure batch norms anew, recover by distillation from the teacher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgetl.distill.teacher import load_for
 from edgetl.distill.views import AtSize, at_size, check_takes
 from edgetl.errors import ConfigError, ModelError, WeightsError
 from edgetl.files import sha256_file, sha256_json
-from edgetl.models import checkpoint
+from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
 from edgetl.models.size import network_size
 from edgetl.preprocess import PreprocessSpec
@@ -56,6 +56,8 @@ from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
 
 CHECKPOINT = "pruned.safetensors"
+TEACHER = "teacher"
+"""The value of `prune.network` that means the teacher itself."""
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
@@ -69,7 +71,7 @@ class PruneInputs:
     """What the stage reads.
 
     Attributes:
-        teacher: its checkpoint; it is pruned, and it teaches.
+        teacher: its checkpoint; it teaches, and it is pruned unless `prune.network` names another backbone.
         index: the images and their splits.
         spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
@@ -81,8 +83,8 @@ class PruneInputs:
         soft_weight: share of the soft targets in the loss.
         augment: the training view.
         class_balance: draw every class equally often.
-        teacher_size: side of the teacher's input, where it is not the student's. The teacher then first learns to see
-            at the student's size, as step 0, before anything is cut.
+        teacher_size: side of the teacher's input, where it is not the student's. The network then first learns to see
+            at the student's size, as step 0, before anything is cut; so does another backbone than the teacher's.
         stopwatch: times a network and the teacher in the runtime; only for a target of the clock.
     """
 
@@ -103,14 +105,15 @@ class PruneInputs:
 
 
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
-    """Prune the teacher and write `out/pruned.safetensors`.
+    """Prune the teacher, or the backbone that `config` names, and write `out/pruned.safetensors`.
 
     Every finished cut and step is kept in `out`, so that a run that was stopped goes on there, and ends with the
     same weights (on the CPU, bit by bit).
 
     Raises:
         ConfigError: the target is one of the clock, and the inputs have no stopwatch.
-        WeightsError: the teacher is missing, broken, or of other classes than the data.
+        WeightsError: the teacher is missing, broken, or of other classes than the data; pretrained weights cannot be
+            had.
         ModelError: the network cannot be traced or cut, the target is out of reach (says what is reachable), or
             `keep` names a layer that it does not have.
         ImageError: an image cannot be decoded.
@@ -126,16 +129,21 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        teacher, self.architecture = load_for(inputs.index.labels, inputs.teacher, "teacher")
+        labels = inputs.index.labels
+        teacher, architecture = load_for(labels, inputs.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
         self.size = inputs.spec.size
         self.teacher_size = inputs.teacher_size or self.size
         self.guide = AtSize(self.teacher, self.teacher_size)
-        if self.shrunk:
-            check_takes(teacher, self.size, self.architecture.backbone)
-        self.before = network_size(teacher, self.size)
-        graph = trace(teacher, self.size, keep=config.keep)
+        self.uncut, self.backbone = self.teacher, architecture.backbone
+        if config.network != TEACHER:
+            self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)
+            self.uncut = backbones.create(config.network, len(labels), seed=seed).to(self.device)
+        if self.learns:
+            check_takes(self.uncut, self.size, self.backbone)
+        self.before = network_size(self.uncut, self.size)
+        graph = trace(self.uncut, self.size, keep=config.keep)
         _check_groups(graph, config)
         # attention's own products are in the network's count, but no cut changes them
         self.fixed_macs = self.before.macs - cost_of(graph).macs
@@ -169,7 +177,7 @@ class _Run:
         self.timed = self._timed() if self.config.timed else None
         sets = self._open(self.inputs.spec)
         floor = self._teacher_top1() - self.config.max_drop
-        seeing, steps, epochs = self._learn_size(sets)
+        seeing, steps, epochs = self._learn(sets)
         first, sparse, trained = self._sparse(seeing, sets)
         epochs = (*epochs, *trained)
         found = self._sensitivity(first, sets) if self.config.sensitivity else None
@@ -207,6 +215,7 @@ class _Run:
             sparse=sparse,
             sensitivity=found,
             two_four=two_four,
+            network="" if self.config.network == TEACHER else self.backbone,
         )
         for path in [
             *self.out.glob("step-*.safetensors"),
@@ -221,6 +230,11 @@ class _Run:
     def shrunk(self) -> bool:
         """Whether the student sees images at another size than the teacher."""
         return self.teacher_size != self.size
+
+    @property
+    def learns(self) -> bool:
+        """Whether the network must learn from the teacher before it is cut."""
+        return self.shrunk or self.config.network != TEACHER
 
     def _open(self, spec: PreprocessSpec) -> Sets:
         """The splits; training's views are as large as the larger of teacher and student needs."""
@@ -258,7 +272,7 @@ class _Run:
         if self.inputs.stopwatch is None:
             raise ConfigError("A target of the clock needs a stopwatch: set PruneInputs.stopwatch.")
         return TimedTarget(
-            self.teacher,
+            self.uncut,
             self.size,
             config=self.config,
             limits=self.limits,
@@ -282,9 +296,10 @@ class _Run:
         if (kept := self._load(path)) is not None:
             return kept
         model, step, _ = self._cut(number, budget, model, sets, self.out / f"step-{number}-cut.safetensors")
+        epochs_wanted = self.config.recovery_epochs if budget else self.config.start_epochs
         epochs = fit(
             model,
-            self._fitting(f"recover-{number}", self.config.recovery_epochs),
+            self._fitting(f"recover-{number}" if budget else "start", epochs_wanted),
             train=sets.train,
             val=sets.val,
             loss=self._loss(),
@@ -321,11 +336,12 @@ class _Run:
             self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
         )
 
-    def _learn_size(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
-        """The teacher; where the student's size is another, a copy that has learned to see at it, as step 0."""
-        if not self.shrunk:
+    def _learn(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
+        """What the first cut finds: the teacher; or, as step 0, a copy of it that has learned to see at the student's
+        size, or the other backbone, taught by it."""
+        if not self.learns:
             return self.teacher, [], ()
-        model, step, epochs = self._step(0, None, self.teacher, sets)
+        model, step, epochs = self._step(0, None, self.uncut, sets)
         return model, [step], epochs
 
     def _sparse(
@@ -483,7 +499,7 @@ class _Run:
             yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
-        return describe(model, self.architecture.backbone, self.architecture.num_classes)
+        return describe(model, self.backbone, len(self.inputs.index.labels))
 
     def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
         """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""

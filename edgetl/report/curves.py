@@ -156,7 +156,7 @@ def pruning_steps(prune: PruneRecord, teacher: TrainRecord, student: TrainRecord
         scale=x_scale,
         ticks=linear_ticks(low_x, 1.0, 5 if width < NARROW else 8),
         write=lambda v: units.percent(v, 0),
-        title="Multiply-accumulates left (of the teacher's)",
+        title=f"Multiply-accumulates left (of the {'uncut' if prune.network else 'teacher'}'s)",
     )
     y = Axis(
         scale=y_scale,

@@ -102,6 +102,8 @@ def pruning(report: RunReport) -> Markup:
         f"({units.percent(ratio(after.macs, before.macs), 0)} left), "
         f"{units.count(before.parameters)} to {units.count(after.parameters)} parameters."
     )
+    if prune.network:
+        lead = f"{prune.network} was taught by the teacher, then cut. {lead}"
     if kept < len(cuts):
         lead += " The last cut cost too much and was taken back."
     if (once := prune.one_shot) is not None and kept:
@@ -129,7 +131,11 @@ def pruning(report: RunReport) -> Markup:
     heads = (
         Column(header="Step", number=True),
         Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
-        Column(header="left", number=True, hint="of the teacher's multiply-accumulates"),
+        Column(
+            header="left",
+            number=True,
+            hint=f"of the {'uncut' if prune.network else 'teacher'}'s multiply-accumulates",
+        ),
         # the table has half the page
         Column(header="ms", number=True, hint="measured in the runtime")
         if told
@@ -161,7 +167,8 @@ def pruning(report: RunReport) -> Markup:
 
     steps = [row(units.step(s.step, s.kept), s, s.measured_ms, s.top1_cut, s.top1) for s in prune.steps]
     learned = len(steps) - len(cuts)
-    rows = [row("teacher", before, told.measured_before_ms if told else None, None, top1), *steps[:learned]]
+    first = "uncut, teacher's top-1" if prune.network else "teacher"
+    rows = [row(first, before, told.measured_before_ms if told else None, None, top1), *steps[:learned]]
     if sparse is not None:
         rows.append(row("sparse", before, None, None, sparse.top1))
     rows += steps[learned:]

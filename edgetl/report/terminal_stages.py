@@ -179,9 +179,8 @@ def _prune(console: Console, record: PruneRecord) -> None:
         times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if told else ()
         lines.append(Line(cells=("one cut", *figures, units.percent(once.top1_cut), "–", *times)))
     timed = ("predicted\nms", "measured\nms") if told else ()
-    heads = numbers(
-        "step", "MACs", "of the teacher", "parameters", "top-1 after the cut", "recovered", *timed
-    )
+    left = "of the uncut" if record.network else "of the teacher"
+    heads = numbers("step", "MACs", left, "parameters", "top-1 after the cut", "recovered", *timed)
     table(console, heads, lines)
     if (sparse := record.sparse) is not None:
         before, after = units.percent(sparse.near_zero_before), units.percent(sparse.near_zero)

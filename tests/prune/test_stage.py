@@ -107,6 +107,25 @@ def test_the_record_tells_every_step_and_the_checkpoint(
     assert score(model, sets.val, inputs.index.labels).top1 == last.top1
 
 
+def test_a_smaller_backbone_learns_from_the_teacher_and_is_cut(
+    inputs: stage.PruneInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(
+        update={"network": "efficientnet_lite0", "start_epochs": 1, "steps": 1, "recovery_epochs": 0}
+    )
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    model, architecture = checkpoint.load(tmp_path / record.checkpoint)
+    assert record.network == architecture.backbone == "efficientnet_lite0"
+    assert record.before == network_size(backbones.create("efficientnet_lite0", 3, "none"), 32)
+    assert network_size(model, 32).macs == record.after.macs <= 0.6 * record.before.macs
+    assert [(s.step, s.macs < record.before.macs) for s in record.steps] == [(0, False), (1, True)]
+    assert [e.phase for e in record.epochs] == ["start"]
+    assert not torch.equal(  # the uncut network learned before it was cut
+        model.get_submodule("conv_stem").weight[:1],
+        backbones.create("efficientnet_lite0", 3).get_submodule("conv_stem").weight[:1],
+    )
+
+
 class StopsAt(SilentProgress):
     def __init__(self, message: str) -> None:
         self.stop = message
@@ -196,14 +215,14 @@ class _Warnings(SilentProgress):
 def test_a_smaller_input_is_learned_first_and_everything_is_counted_at_it(
     inputs: stage.PruneInputs, tmp_path: Path
 ) -> None:
-    config = CONFIG.model_copy(update={"steps": 1})
+    config = CONFIG.model_copy(update={"steps": 1, "start_epochs": 1})
     own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
     record = stage.run(config, own, out=folder(tmp_path))
     teacher, model = checkpoint.load(inputs.teacher)[0], checkpoint.load(tmp_path / record.checkpoint)[0]
     assert (record.before, record.after) == (network_size(teacher, 24), network_size(model, 24))
     assert [(s.step, s.macs) for s in record.steps] == [(0, record.before.macs), (1, record.after.macs)]
     assert record.after.macs <= 0.6 * record.before.macs
-    assert [e.phase for e in record.epochs] == ["recover-0", "recover-1"]
+    assert [e.phase for e in record.epochs] == ["start", "recover-1"]
     assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
     assert score(model, sets.val, inputs.index.labels).top1 == record.steps[-1].top1
@@ -220,7 +239,7 @@ def test_the_floor_is_the_teachers_score_at_its_own_size(
 
     monkeypatch.setattr(stage, "score", spy)
     own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
-    config = CONFIG.model_copy(update={"steps": 1, "recovery_epochs": 0})
+    config = CONFIG.model_copy(update={"steps": 1, "start_epochs": 0, "recovery_epochs": 0})
     run = stage._Run(config, own, folder(tmp_path), SilentProgress())
     run.to_the_end()
     assert scored == [(32, True), (24, False), (24, False)]
