@@ -24,6 +24,10 @@ from edgetl.prune.surgery import is_consumer, masked, mismatch, without
 __all__ = ["ChannelGroup", "Graph", "Layer", "is_consumer", "layer_costs", "trace", "watched", "whole_groups"]
 
 
+_MOST_STEPS = 2000
+"""So many entries a group may have before it is put together; the time to find one grows with their square."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """What a convolution or linear layer costs.
@@ -166,7 +170,7 @@ def _coupled(
     model: nn.Module, example: torch.Tensor, names: dict[nn.Module, str], kept: set[nn.Module]
 ) -> list[ChannelGroup]:
     """What torch-pruning finds; nothing where it cannot follow the network, which then has its chains alone."""
-    with warnings.catch_warnings(), _mapped_once():
+    with warnings.catch_warnings(), _mapped_once(), _bounded():
         warnings.simplefilter("ignore")
         try:
             # a tuple, so that torch-pruning runs one forward pass: after two every layer would look reused
@@ -385,6 +389,26 @@ def _mapped_once() -> Iterator[None]:
         yield
     finally:
         index_mapping.update_index_mapping = update
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """torch-pruning follows each way through slices and concatenations on its own: in some networks, without an end."""
+    from torch_pruning.dependency import graph as dependency_graph
+
+    whole = dependency_graph.Group
+
+    class Bounded(whole):  # type: ignore[misc, valid-type]
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) >= _MOST_STEPS:
+                raise RuntimeError(f"more than {_MOST_STEPS} steps from one layer")
+            super().add_dep(dep, idxs)
+
+    dependency_graph.Group = Bounded
+    try:
+        yield
+    finally:
+        dependency_graph.Group = whole
 
 
 def _group(group: Any, names: dict[nn.Module, str], *, cell: int = 1) -> ChannelGroup:
