@@ -147,8 +147,9 @@ def first(folder: Path, number: int) -> Row:
     """Prune, train, and keep the network with its logits."""
     name, size = list(MODELS.items())[number]
     model = create(name, CLASSES, "none")
-    graph, whole = trace(model, size), network_size(model, size)
+    whole = network_size(model, size)
     try:
+        graph = trace(model, size)
         small = prune(model, size, FIRST).model
     except ModelError as error:
         return Row(name, failure=str(error))
