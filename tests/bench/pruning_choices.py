@@ -1,6 +1,6 @@
 """Every importance and every loss side by side, at equal measured latency: which defaults we ship, and why.
 
-EfficientNet-Lite0 is trained on 2,000 images of CIFAR-10 at 64 px. For each importance it is cut until it is 2.5 times
+EfficientNet-Lite0 is trained on 1,000 images of CIFAR-10 at 64 px. For each importance it is cut until it is 2.5 times
 as fast in the runtime on one thread (`prune.target_speedup`), then distilled. The losses teach the network that the
 default importance left. Scores: top-1 on all 10,000 test images. A plot is also written to
 `.cache/bench/pruning-choices/choices.svg` (`EDGETL_BENCH_CACHE`); what is finished is kept there, and a run that was
@@ -99,7 +99,7 @@ def _student(source: Path, seed: int, name: str, settings: dict[str, object]) ->
         return Found(**json.loads(path.read_text()))
     section = "prune" if name.startswith("importance") else "distill"
     values = {**BASE, section: {**BASE[section], **settings}}
-    data = {"source": str(source), "max_train_images": 2000}
+    data = {"source": str(source), "max_train_images": 1000}
     recipe = config.parse({"name": DATA, "seed": seed, **values, "data": data})
     records = pipeline.run(recipe, home / "run", until=Stage.DISTILL, progress=Spoken()).records
     pruned: PruneRecord = records[Stage.PRUNE]
