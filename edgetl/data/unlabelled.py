@@ -40,7 +40,7 @@ def find(folder: str) -> tuple[Path, ...]:
     def refuse(error: OSError) -> None:
         raise DataError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
 
-    found = []
+    found: list[Path] = []
     for parent, folders, names in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
@@ -74,7 +74,7 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
     good, bad = usable(folder, entries, inputs.bad_images, progress)
     if not good:
         raise DataError(f"distill.unlabelled: {folder} holds no usable images.")
-    scored = {sample.sha256 for split in ("val", "test") for sample in inputs.index.split(split)}
+    scored = {sample.sha256 for sample in inputs.index.samples if sample.split != "train"}
     kept = {sha256: entry.path for entry, sha256 in reversed(good) if sha256 not in scored}
     held_out = sum(sha256 in scored for _, sha256 in good)
     if held_out:

@@ -27,7 +27,7 @@ from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.mixing import Mixing
 from edgetl.train.seeds import derive
-from edgetl.train.sets import open_sets, open_unlabelled
+from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
 from edgetl.train.stage import selection_metric
 
 CHECKPOINT = "student.safetensors"
@@ -103,7 +103,8 @@ def run(
     guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
     view = max(size, teacher_size, *(guest.size for guest in guests))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
-    unlabelled, taught = None, 0
+    unlabelled: Unlabelled | None = None
+    taught = 0
     if further is not None:
         unlabelled = open_unlabelled(
             further,

@@ -62,18 +62,20 @@ def step_sizes(
 ) -> list[tuple[int, int]]:
     """Labelled and unlabelled images of each step of an epoch, which is one pass over the labelled ones.
 
-    A full step holds `batch_size` of both, at least one of each; a smaller one holds them in the same proportion.
+    A full step holds `batch_size` of both, at least one of each; the last one holds them in the same proportion.
 
     Args:
         images: labelled ones.
         batch_size: of both kinds together; 2 or more where there are unlabelled ones.
         unlabelled: joins every step.
-        least: as in `split_batches`.
+        least: as in `split_batches`, where there are none; with them, a step never holds one image.
     """
-    beside = 0 if unlabelled is None else min(max(1, round(batch_size * unlabelled.share)), batch_size - 1)
+    if unlabelled is None:
+        return [(len(rows), 0) for rows in split_batches(np.arange(images), batch_size, least=least)]
+    beside = min(max(1, round(batch_size * unlabelled.share)), batch_size - 1)
     own = batch_size - beside
-    counts = [len(rows) for rows in split_batches(np.arange(images), own, least=least)]
-    return [(count, max(1, round(count * beside / own)) if beside else 0) for count in counts]
+    counts = [len(rows) for rows in split_batches(np.arange(images), own, least=1)]
+    return [(count, max(1, round(count * beside / own))) for count in counts]
 
 
 def endless_order(images: int, start: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -152,10 +154,10 @@ class Loader:
     def _beside(self, epoch: int) -> list[NDArray[np.int64]]:
         """The unlabelled rows of each of an epoch's steps. Epochs go on where the one before ended."""
         counts = [count for _, count in self._steps]
-        if self._unlabelled is None:
-            return [np.arange(0)] * len(counts)
-        seed = derive(derive(self._seed, "unlabelled"), self._phase)
-        rows = endless_order(len(self._unlabelled.images), epoch * sum(counts), sum(counts), seed)
+        rows: NDArray[np.int64] = np.arange(0)
+        if self._unlabelled is not None:
+            seed = derive(derive(self._seed, "unlabelled"), self._phase)
+            rows = endless_order(len(self._unlabelled.images), epoch * sum(counts), sum(counts), seed)
         return np.split(rows, np.cumsum(counts)[:-1])
 
     def _prepare(

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Augment
@@ -73,6 +73,7 @@ def test_balance_draws_each_class_equally_often_and_covers_rare_ones() -> None:
     assert repeats.max() - repeats.min() <= 1
 
 
+@settings(deadline=None)
 @given(images=st.integers(1, 50), batch_size=st.integers(1, 20))
 def test_batches_cover_the_epoch_and_never_hold_one_image(images: int, batch_size: int) -> None:
     batches = split_batches(np.arange(images), batch_size)
@@ -81,17 +82,20 @@ def test_batches_cover_the_epoch_and_never_hold_one_image(images: int, batch_siz
         assert all(2 <= len(b) <= batch_size + 1 for b in batches)
 
 
+@settings(deadline=None)
 @given(images=st.integers(1, 60), batch_size=st.integers(2, 20), share=st.floats(0.01, 0.99))
 def test_unlabelled_images_take_their_share_of_each_step(images: int, batch_size: int, share: float) -> None:
     steps = step_sizes(images, batch_size, unlabelled(5, share))
     assert sum(labelled for labelled, _ in steps) == images
-    assert all(labelled >= 1 and further >= 1 for labelled, further in steps)
+    assert all(
+        labelled >= 1 and further >= 1 and labelled + further <= batch_size for labelled, further in steps
+    )
     for labelled, further in steps[:-1]:
         assert labelled + further == batch_size
         assert abs(further - share * batch_size) <= 1
-    assert sum(steps[-1]) <= batch_size + 1 + batch_size / steps[0][0]
 
 
+@settings(deadline=None)
 @given(images=st.integers(1, 9), start=st.integers(0, 40), count=st.integers(1, 40))
 def test_an_endless_order_is_the_same_wherever_it_is_entered(images: int, start: int, count: int) -> None:
     whole = endless_order(images, 0, 80, seed=3)
