@@ -434,6 +434,34 @@ class DistillConfig(_Section):
     """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
+    unlabelled: Annotated[str, Field(min_length=1)] | None = None
+    """A folder of further images, at any depth and without classes, on which the student follows the teacher alone.
+    Those that are in the validation or test split are left out. Recovery in pruning and quantization-aware training
+    do not use them. Not with `dkd`, nor with `mix`."""
+    unlabelled_share: OpenFraction = 0.5
+    """Share of each step's images that are unlabelled, at least one. An epoch is one pass over the labelled images
+    still, so at 0.5 it takes twice the steps."""
+
+    @model_validator(mode="after")
+    def _teaches_without_labels(self) -> Self:
+        if self.unlabelled is None:
+            return self
+        if self.loss is DistillLoss.DKD:
+            raise ValueError(
+                "loss = dkd needs the label of each image, which unlabelled images lack; use hinton or dist, or leave"
+                " unlabelled unset"
+            )
+        if self.mix is not Mix.NONE:
+            raise ValueError(
+                f"mix = {self.mix} blends labels, which unlabelled images lack; set mix = none, or leave unlabelled"
+                " unset"
+            )
+        if self.soft_weight == 0.0 and self.features is DistillFeatures.NONE:
+            raise ValueError(
+                "unlabelled images teach through the teacher alone, which soft_weight = 0 turns off; raise it, set"
+                " features, or leave unlabelled unset"
+            )
+        return self
 
 
 class ExportConfig(_Section):
@@ -521,7 +549,7 @@ class Recipe(_Section):
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `--set` overrides.
 
-    A relative `data.source` or `train.weights` that names an existing file is taken relative to the recipe.
+    A relative path in it that names an existing file or folder is taken relative to the recipe.
 
     Raises:
         ConfigError: the file is missing, not TOML, or has wrong keys or values; all problems at once.
@@ -679,7 +707,12 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     data = recipe.data.model_copy(update={"source": anchored(recipe.data.source)})
     train = recipe.train.model_copy(update={"weights": anchored(recipe.train.weights)})
     further = tuple(anchored(path) for path in recipe.distill.teachers)
+    unlabelled = recipe.distill.unlabelled
     distill = recipe.distill.model_copy(
-        update={"weights": anchored(recipe.distill.weights), "teachers": further}
+        update={
+            "weights": anchored(recipe.distill.weights),
+            "teachers": further,
+            "unlabelled": None if unlabelled is None else anchored(unlabelled),
+        }
     )
     return recipe.model_copy(update={"data": data, "train": train, "distill": distill})

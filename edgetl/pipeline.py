@@ -33,6 +33,7 @@ from edgetl.records import (
     PruneRecord,
     QuantizeRecord,
     TrainRecord,
+    UnlabelledRecord,
 )
 from edgetl.tuning import tune
 
@@ -215,7 +216,27 @@ class _Run:
             ),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
+        self.unlabelled = self._unlabelled()
         return record, cached
+
+    def _unlabelled(self) -> DataIndex | None:
+        """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
+        from edgetl.data import index as indexes
+        from edgetl.data import unlabelled
+
+        folder, bad_images = self.recipe.distill.unlabelled, self.recipe.data.bad_images
+        if folder is None:
+            return None
+        inputs = unlabelled.UnlabelledInputs(index=self.index, bad_images=bad_images)
+        record, _ = self.cache.run(
+            "unlabelled",
+            config={"bad_images": bad_images},
+            inputs=[[[str(p), *_file_state(p)] for p in unlabelled.find(folder)], self.index.sha256],
+            kind=UnlabelledRecord,
+            outputs=lambda r: [r.index],
+            work=lambda out: unlabelled.run(folder, inputs, out=out, progress=self.progress),
+        )
+        return indexes.load(self.dir / record.index)
 
     def _train(self) -> tuple[TrainRecord, bool]:
         from edgetl.train.processes import from_main
@@ -318,8 +339,10 @@ class _Run:
             precision=train.precision,
             class_balance=self._balanced,
             select=train.select,
+            unlabelled=self.unlabelled,
         )
         shared = [train.batch_size, train.weight_decay, train.precision, self._balanced, train.select]
+        shared += [self.unlabelled.sha256] if self.unlabelled else []
         shared += [_file_key(config.weights), *map(_file_key, config.teachers)]
         return self.cache.run(
             "distill",
@@ -608,6 +631,9 @@ def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
         values.pop("teachers")
     if config.features is recipes.DistillFeatures.NONE:
         values = {k: v for k, v in values.items() if k not in ("features", "feature_weight")}
+    if config.unlabelled is None:
+        values.pop("unlabelled_share")
+    values.pop("unlabelled", None)  # its images count, not where they are
     return values
 
 
@@ -621,12 +647,13 @@ def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.sources import find
 
-    entries = []
-    for entry in find(source, progress=progress).entries:
-        try:
-            stat = entry.path.stat()
-            state = [stat.st_size, stat.st_mtime_ns]
-        except OSError:
-            state = []  # the index names what is missing
-        entries.append([str(entry.path), entry.label, entry.split, *state])
-    return sha256_json(entries)
+    found = find(source, progress=progress).entries
+    return sha256_json([[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found])
+
+
+def _file_state(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return []  # the index names what is missing
+    return [stat.st_size, stat.st_mtime_ns]

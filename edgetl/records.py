@@ -50,6 +50,7 @@ __all__ = [
     "Spread",
     "TrainRecord",
     "Trend",
+    "UnlabelledRecord",
     "VariantScore",
     "Verdict",
     "from_json",
@@ -96,6 +97,18 @@ class DataRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnlabelledRecord:
+    """What was found of images without labels: `images` different ones, beside the `held_out` files that are left out
+    because they are in the validation or test split, and the `skipped` ones (path, reason)."""
+
+    index: str
+    images: int
+    held_out: int
+    skipped: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkSize:
     """`macs` are multiply-accumulates for one image; `parameters` a count; `size_bytes` of the float32 checkpoint."""
 
@@ -106,7 +119,10 @@ class NetworkSize:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecord:
-    """A trained network (teacher or student): its checkpoint, its curve, its scores."""
+    """A trained network (teacher or student): its checkpoint, its curve, its scores.
+
+    `unlabelled` is the number of different images without labels that taught it.
+    """
 
     checkpoint: str
     backbone: str
@@ -115,6 +131,7 @@ class TrainRecord:
     val: Evaluation
     test: Evaluation | None
     seconds: float
+    unlabelled: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

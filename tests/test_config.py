@@ -110,6 +110,29 @@ def test_a_hopeless_section_gets_the_list() -> None:
             {"prune": {"sparse_strength": 0.0}},
             "prune.sparse_strength: input should be greater than 0, got 0.0.",
         ),
+        ({"distill": {"unlabelled": ""}}, "distill.unlabelled: string should have at least 1 character"),
+        *(
+            (
+                {"distill": {"unlabelled_share": share}},
+                f"distill.unlabelled_share: input should be above 0 and below 1, got {share}.",
+            )
+            for share in (0.0, 1.0)
+        ),
+        (
+            {"distill": {"unlabelled": "photos", "loss": "dkd"}},
+            "distill: loss = dkd needs the label of each image, which unlabelled images lack; use hinton or dist, or"
+            " leave unlabelled unset.",
+        ),
+        (
+            {"distill": {"unlabelled": "photos", "mix": "cutmix"}},
+            "distill: mix = cutmix blends labels, which unlabelled images lack; set mix = none, or leave unlabelled"
+            " unset.",
+        ),
+        (
+            {"distill": {"unlabelled": "photos", "soft_weight": 0.0}},
+            "distill: unlabelled images teach through the teacher alone, which soft_weight = 0 turns off; raise it, set"
+            " features, or leave unlabelled unset.",
+        ),
         ({"prune": {"scope": "block"}}, "prune.scope: input should be 'global' or 'layer', got 'block'."),
         ({"preprocess": {"mean": [0.5, 0.5]}}, "preprocess.mean.2: field required"),
         ({"name": "../up"}, "name: string should match pattern"),
@@ -218,11 +241,15 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "w.safetensors").touch()
-    (tmp_path / "r.toml").write_text('[data]\nsource = "photos"\n[train]\nweights = "w.safetensors"\n')
+    (tmp_path / "r.toml").write_text(
+        '[data]\nsource = "photos"\n[train]\nweights = "w.safetensors"\n[distill]\nunlabelled = "photos"\n'
+    )
     recipe = config.load(tmp_path / "r.toml")
     assert recipe.data.source == str(tmp_path / "photos")
     assert recipe.train.weights == str(tmp_path / "w.safetensors")
     assert recipe.distill.weights == "pretrained"
+    assert recipe.distill.unlabelled == str(tmp_path / "photos")
+    assert config.load(tmp_path / "r.toml", ["distill.unlabelled=there"]).distill.unlabelled == "there"
     (tmp_path / "r.toml").write_text('[data]\nsource = "nowhere"\n')
     assert config.load(tmp_path / "r.toml", ["data.source=digits"]).data.source == "digits"
     assert config.load(tmp_path / "r.toml").data.source == "nowhere"

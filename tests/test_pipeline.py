@@ -20,6 +20,7 @@ from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import DataConfig, Recipe
 from edgetl.data.index import build_index
+from edgetl.errors import DataError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
@@ -140,6 +141,36 @@ def test_an_altered_output_is_made_again(finished: pipeline.Outcome, images: Pat
     assert Stage.EXPORT not in again.cached
     assert Stage.DISTILL in again.cached
     assert model_hashes(again.run_dir) == model_hashes(before.run_dir)
+
+
+def test_unlabelled_images_make_distillation_stale_where_their_contents_change(
+    finished: pipeline.Outcome, images: Path, tmp_path: Path
+) -> None:
+    runs = shutil.copytree(finished.run_dir, tmp_path / "tiny")
+    photos = write_set(tmp_path, {"photos": 2}, seed=5) / "photos"
+    shutil.copy(images / "val" / "red" / "000.png", photos / "leak.png")
+    recipe = tiny_recipe(images, distill={"unlabelled": str(photos), "epochs": 1})
+    first = (Stage.DATA, Stage.TRAIN, Stage.PRUNE)
+
+    def run() -> pipeline.Outcome:
+        return pipeline.run(recipe, runs, until=Stage.DISTILL)
+
+    begun = run()
+    assert begun.cached == first
+    assert begun.records[Stage.DISTILL].unlabelled == 6
+    (photos / "red" / "000.png").rename(photos / "moved.png")
+    assert run().cached == (*first, Stage.DISTILL)
+    shutil.copy(images / "train" / "red" / "000.png", photos / "another.png")
+    changed = run()
+    assert changed.cached == first
+    assert changed.records[Stage.DISTILL].unlabelled == 7
+
+
+def test_missing_unlabelled_images_are_told_before_anything_is_trained(images: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(images, distill={"unlabelled": str(tmp_path / "gone")})
+    with pytest.raises(DataError, match=r"distill\.unlabelled: .*gone does not exist"):
+        pipeline.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "train").exists()
 
 
 def test_a_stage_can_be_the_last(images: Path, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.preprocess import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
 
+UNLABELLED = -1
+"""The label of an image that has none."""
+
 
 class DataSettings(Protocol):
     """What an index is built from; `edgetl.config.DataConfig` is one, with the meaning of each field."""
@@ -38,6 +41,7 @@ class DataSettings(Protocol):
 class Sample:
     """One image: an absolute path, the position of its label, its split, the SHA-256 of the file, and its group.
 
+    The label of an image without one is `UNLABELLED`.
     Images of one group stay together when splits and folds are taken; "" is none.
     """
 
@@ -125,15 +129,7 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
             `bad_images` is `refuse`; the message names what and what to do.
     """
     found = sources.find(config.source, progress=progress)
-    good, bad = _check(found.entries, progress)
-    if bad and config.bad_images != "skip":
-        raise DataError(
-            f"{len(bad)} of {len(found.entries)} images in {config.source} cannot be used:\n"
-            f"{listing(bad.values())}\n"
-            'Mend or remove them, or leave them out with data.bad_images = "skip".'
-        )
-    if bad:
-        progress.warning(f"{len(bad)} of {len(found.entries)} images cannot be used and are skipped.")
+    good, bad = usable(config.source, found.entries, config.bad_images, progress)
     labels = sort_labels({entry.label for entry, _ in good})
     _check_labels(config.source, good, labels, progress)
     samples = _split(good, labels, config)
@@ -144,6 +140,26 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
     return DataIndex(found.root, labels, tuple(samples), skipped)
+
+
+def usable(
+    source: str, entries: Sequence[Entry], bad_images: str, progress: Progress
+) -> tuple[list[tuple[Entry, str]], dict[Path, str]]:
+    """Read each file once; return the good entries with their SHA-256, and why the others are bad.
+
+    Raises:
+        DataError: there is a bad image and `bad_images` is not `skip`.
+    """
+    good, bad = _check(entries, progress)
+    if bad and bad_images != "skip":
+        raise DataError(
+            f"{len(bad)} of {len(entries)} images in {source} cannot be used:\n"
+            f"{listing(bad.values())}\n"
+            'Mend or remove them, or leave them out with data.bad_images = "skip".'
+        )
+    if bad:
+        progress.warning(f"{len(bad)} of {len(entries)} images in {source} cannot be used and are skipped.")
+    return good, bad
 
 
 def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.config import DistillLoss
+from edgetl.data.index import UNLABELLED
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
 from edgetl.errors import TensorError
@@ -128,6 +129,8 @@ def soft_targets(
     The teacher sees the same augmented images as the student (consistent teaching: Beyer et al., "Knowledge
     distillation: A good teacher is patient and consistent", CVPR 2022), in evaluation mode and without
     gradients. It follows the images to their device. A student of another input size sees them at its own.
+    Unlabelled images take part in the soft loss and in that between features; the cross-entropy is the mean over the
+    labelled ones, of which there must be one.
 
     Args:
         teacher: (N, 3, H, W) images to (N, C) logits; set to evaluation mode and frozen here.
@@ -143,7 +146,9 @@ def soft_targets(
     def compute(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         with watching(model, features.student_names if features else ()) as own:
             logits = model(at_size(images, student_size))
-        hard = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        hard = F.cross_entropy(
+            logits.float(), labels, ignore_index=UNLABELLED, label_smoothing=label_smoothing
+        )
         if soft_weight == 0.0 and features is None:
             return hard
         if next(teacher.parameters()).device != images.device:

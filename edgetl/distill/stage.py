@@ -23,10 +23,11 @@ from edgetl.progress import SILENT, Progress
 from edgetl.prune.two_four import held
 from edgetl.records import TrainRecord
 from edgetl.train.evaluate import score
+from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.mixing import Mixing
 from edgetl.train.seeds import derive
-from edgetl.train.sets import open_sets
+from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
 from edgetl.train.stage import selection_metric
 
 CHECKPOINT = "student.safetensors"
@@ -51,6 +52,7 @@ class DistillInputs:
         class_balance: draw every class equally often.
         select: the score by which the best epoch is kept; as `selection_metric` says where None.
         teacher_size: side of the teacher's input, where it is not the student's.
+        unlabelled: the images of `distill.unlabelled`, from `edgetl.data.unlabelled`.
     """
 
     teacher: Path
@@ -65,6 +67,7 @@ class DistillInputs:
     class_balance: bool = False
     select: Metric | None = None
     teacher_size: int | None = None
+    unlabelled: DataIndex | None = None
 
 
 def run(
@@ -76,7 +79,8 @@ def run(
     epoch. A pruned network's 2:4 zeros stay zero.
 
     Raises:
-        ConfigError: mixing with a loss that needs one label an image.
+        ConfigError: mixing with a loss that needs one label an image; unlabelled images that were not indexed, or
+            steps of one image.
         WeightsError: a checkpoint is missing, broken, or of other classes; pretrained weights cannot be had.
         ModelError: unknown backbone, or one that does not take images of the student's size, or gives no feature maps
             where they are to be followed.
@@ -90,6 +94,7 @@ def run(
         raise ConfigError(
             "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."
         )
+    further = _unlabelled(config, inputs)
     teacher, _ = load_for(labels, inputs.teacher, "teacher")
     student, backbone = _student(config, inputs)
     size, teacher_size = inputs.spec.size, inputs.teacher_size or inputs.spec.size
@@ -98,6 +103,24 @@ def run(
     guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
     view = max(size, teacher_size, *(guest.size for guest in guests))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
+    unlabelled: Unlabelled | None = None
+    taught = 0
+    if further is not None:
+        unlabelled = open_unlabelled(
+            further,
+            inputs.spec,
+            inputs.pixels_dir,
+            progress,
+            share=config.unlabelled_share,
+            view_size=view,
+        )
+        steps = step_sizes(len(sets.train), inputs.batch_size, unlabelled)
+        drawn = sum(beside for _, beside in steps)
+        taught = min(len(unlabelled.images), config.epochs * drawn)
+        progress.message(
+            f"distill: {len(unlabelled.images)} unlabelled images, of which {taught} teach;"
+            f" {drawn} are drawn an epoch, beside {len(sets.train)} labelled ones"
+        )
     state = out / "distill.state"
     fitting = Fitting(
         phase="distill",
@@ -145,6 +168,7 @@ def run(
                 features=features,
             ),
             beside=features,
+            unlabelled=unlabelled,
             state=state,
             progress=progress,
         )
@@ -163,9 +187,27 @@ def run(
         test=test,
         # epochs of an earlier, interrupted run count too
         seconds=around + sum(e.seconds for e in epochs) + time.perf_counter() - begun,
+        unlabelled=taught,
     )
     state.unlink(missing_ok=True)
     return record
+
+
+def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | None:
+    """The images without labels that teach, where the recipe names some."""
+    if config.unlabelled is None:
+        return None
+    if inputs.unlabelled is None:
+        raise ConfigError(
+            f"distill.unlabelled is {config.unlabelled}, but its images were not indexed; pass the index that"
+            " edgetl.data.unlabelled writes."
+        )
+    if inputs.batch_size < 2:
+        raise ConfigError(
+            "distill.unlabelled needs a labelled and an unlabelled image in each step; train.batch_size is"
+            f" {inputs.batch_size}, set it to 2 or more."
+        )
+    return inputs.unlabelled
 
 
 def _student(config: DistillConfig, inputs: DistillInputs) -> tuple[nn.Module, str]:

@@ -36,10 +36,14 @@ def training(report: RunReport) -> Markup:
     sparse = sum(phase_group(e.phase) == "sparse training" for e in pruned)
     recovery = len(pruned) - sparse
     cuts = f"{recovery} of recovery after cuts"
+    further = report.student.unlabelled
+    beside = (
+        f", with {units.counted(further, 'unlabelled image')} beside the labelled ones" if further else ""
+    )
     lead = (
         f"{units.counted(len(epochs), 'epoch')}: {len(report.teacher.epochs)} of the teacher, "
         f"{f'{sparse} of sparse training, {cuts}' if sparse else cuts}, "
-        f"{len(report.student.epochs)} of distillation. "
+        f"{len(report.student.epochs)} of distillation{beside}. "
         "Losses of different phases are of different kinds; compare them within a band."
     )
     loss = tag(

@@ -126,11 +126,16 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("parameters", units.count(record.size.parameters)),
             ("validation", _told(record.val)),
             ("test", _told(record.test) if record.test else ""),
+            ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],
     )
     _epochs(console, record.epochs)
+
+
+def _beside(unlabelled: int) -> str:
+    return f"{units.counted(unlabelled, 'unlabelled image')} beside the labelled ones"
 
 
 def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:

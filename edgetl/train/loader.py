@@ -16,12 +16,12 @@ from edgetl.config import Augment
 from edgetl.train.augment import Part, normalise_, training_view
 from edgetl.train.mixing import Mixing, mix
 from edgetl.train.processes import ALONE, Group
-from edgetl.train.seeds import numpy_generator, torch_generator
-from edgetl.train.sets import FeatureSet, PixelSet
+from edgetl.train.seeds import derive, numpy_generator, torch_generator
+from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled
 
 Batch = tuple[Tensor, Tensor]
 """images (N, 3, S, S) float32, channels last, or features (N, ...) float32; labels (N,) int64, or (N, C) float32
-shares where images are mixed."""
+shares where images are mixed. Images without labels come last, with the label `edgetl.data.index.UNLABELLED`."""
 
 
 def epoch_order(
@@ -57,6 +57,34 @@ def split_batches(order: NDArray[np.int64], batch_size: int, *, least: int = 2) 
     return batches
 
 
+def step_sizes(
+    images: int, batch_size: int, unlabelled: Unlabelled | None = None, *, least: int = 2
+) -> list[tuple[int, int]]:
+    """Labelled and unlabelled images of each step of an epoch, which is one pass over the labelled ones.
+
+    A full step holds `batch_size` of both, at least one of each; the last one holds them in the same proportion.
+
+    Args:
+        images: labelled ones.
+        batch_size: of both kinds together; 2 or more where there are unlabelled ones.
+        unlabelled: joins every step.
+        least: as in `split_batches`, where there are none; with them, a step never holds one image.
+    """
+    if unlabelled is None:
+        return [(len(rows), 0) for rows in split_batches(np.arange(images), batch_size, least=least)]
+    beside = min(max(1, round(batch_size * unlabelled.share)), batch_size - 1)
+    own = batch_size - beside
+    counts = [len(rows) for rows in split_batches(np.arange(images), own, least=1)]
+    return [(count, max(1, round(count * beside / own))) for count in counts]
+
+
+def endless_order(images: int, start: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Places `start` to `start + count` of an endless row of shuffles of all images: (count,) int64."""
+    first, last = start // images, (start + count - 1) // images
+    shuffles = [numpy_generator(seed, n).permutation(images) for n in range(first, last + 1)]
+    return np.concatenate(shuffles)[start - first * images :][:count]
+
+
 class Loader:
     """One phase's batches, of images or of kept features.
 
@@ -76,27 +104,29 @@ class Loader:
         device: torch.device,
         mixing: Mixing | None = None,
         group: Group = ALONE,
+        unlabelled: Unlabelled | None = None,
         prefetch: int = 2,
     ) -> None:
-        self._data, self._batch_size, self._augment = data, batch_size, augment
+        assert unlabelled is None or (mixing is None and group.count == 1)
+        self._data, self._augment = data, augment
         self._class_balance, self._seed, self._phase = class_balance, seed, phase
         self._device, self._mixing, self._prefetch = device, mixing, prefetch
-        self._group, self._least = group, 2 * group.count
+        self._group, self._unlabelled = group, unlabelled
+        self._steps = step_sizes(len(data), batch_size, unlabelled, least=2 * group.count)
         self.waited = 0.0
 
     def __len__(self) -> int:
-        return len(self.sizes())
+        return len(self._steps)
 
     def sizes(self) -> list[int]:
         """Images of each batch, over all processes together."""
-        whole = np.arange(len(self._data))
-        return [len(rows) for rows in split_batches(whole, self._batch_size, least=self._least)]
+        return [sum(step) for step in self._steps]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """This process's share of the batches of one epoch, a function of (seed, phase, epoch) alone."""
         generator = numpy_generator(self._seed, self._phase, epoch, "order")
         order = epoch_order(self._data.labels, class_balance=self._class_balance, generator=generator)
-        batches = split_batches(order, self._batch_size, least=self._least)
+        batches = np.split(order, np.cumsum([labelled for labelled, _ in self._steps])[:-1])
         self.waited = 0.0
         if isinstance(self._data, FeatureSet):
             for rows in batches:  # so cheap that a thread would cost more
@@ -105,8 +135,8 @@ class Loader:
         pending: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader")
         try:
-            for number, rows in enumerate(batches):
-                pending.append(pool.submit(self._prepare, self._data, epoch, number, rows))
+            for number, (rows, beside) in enumerate(zip(batches, self._beside(epoch), strict=True)):
+                pending.append(pool.submit(self._prepare, self._data, epoch, number, rows, beside))
                 if len(pending) > self._prefetch:
                     yield self._take(pending)
             while pending:
@@ -121,19 +151,35 @@ class Loader:
         self.waited += time.perf_counter() - start
         return batch
 
-    def _prepare(self, data: PixelSet, epoch: int, number: int, rows: NDArray[np.int64]) -> Batch:
+    def _beside(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The unlabelled rows of each of an epoch's steps. Epochs go on where the one before ended."""
+        counts = [count for _, count in self._steps]
+        rows: NDArray[np.int64] = np.arange(0)
+        if self._unlabelled is not None:
+            seed = derive(derive(self._seed, "unlabelled"), self._phase)
+            rows = endless_order(len(self._unlabelled.images), epoch * sum(counts), sum(counts), seed)
+        return np.split(rows, np.cumsum(counts)[:-1])
+
+    def _prepare(
+        self, data: PixelSet, epoch: int, number: int, rows: NDArray[np.int64], beside: NDArray[np.int64]
+    ) -> Batch:
         spec, own = data.spec, self._group.share(len(rows))
         # the partner of a mixed image may be another process's
         seen = slice(0, len(rows)) if self._mixing is not None else own
-        pixels = torch.from_numpy(np.ascontiguousarray(data.pixels[rows[seen]])).to(self._device)
-        labels = torch.from_numpy(data.labels[rows[seen]].astype(np.int64)).to(self._device)
+        taken, named = data.pixels[rows[seen]], data.labels[rows[seen]]
+        if self._unlabelled is not None:
+            further = self._unlabelled.images
+            taken = np.concatenate([taken, further.pixels[beside]])
+            named = np.concatenate([named, further.labels[beside]])
+        pixels = torch.from_numpy(np.ascontiguousarray(taken)).to(self._device)
+        labels = torch.from_numpy(named.astype(np.int64)).to(self._device)
         images = training_view(
             pixels,
             self._augment,
             spec.size,
             generator=torch_generator(self._seed, self._phase, epoch, "view", number),
             view_fraction=data.view_fraction,
-            part=Part(seen.start, len(rows)),
+            part=Part(seen.start, len(rows) + len(beside)),
         )
         images = normalise_(images, spec.mean, spec.std)
         if self._mixing is not None:

@@ -37,7 +37,7 @@ from edgetl.train.mixing import Mixing
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
 from edgetl.train.processes import ALONE, launched
 from edgetl.train.seeds import derive
-from edgetl.train.sets import FeatureSet, PixelSet, part_of
+from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
 from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
@@ -114,6 +114,7 @@ def fit(
     progress: Progress = SILENT,
     listen: Listener | None = None,
     beside: nn.Module | None = None,
+    unlabelled: Unlabelled | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Train `model` in place. It ends in evaluation mode, on the device that it came from.
 
@@ -128,6 +129,8 @@ def fit(
         progress: gets a bar of all steps and a line an epoch.
         listen: called with each epoch's record.
         beside: a part of the loss that learns with the model, at the same rates, and is not part of it.
+        unlabelled: images that join each step's labelled ones, for a loss that can do without labels. Not with
+            `mixing`, `accumulate` and `spread`.
 
     Returns:
         One record an epoch, resumed ones included.
@@ -145,7 +148,9 @@ def fit(
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         try:
-            run = _Run(model, fitting, train, val, loss, state, progress, accelerator, listen, beside)
+            run = _Run(
+                model, fitting, train, val, loss, state, progress, accelerator, listen, beside, unlabelled
+            )
             return run.to_the_end()
         finally:
             for parameter, flag in zip(model.parameters(), required, strict=True):
@@ -169,7 +174,9 @@ class _Run:
         accelerator: Any,
         listen: Listener | None,
         beside: nn.Module | None,
+        unlabelled: Unlabelled | None,
     ) -> None:
+        assert unlabelled is None or fitting.accumulate == 1
         self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
         self.path, self.progress, self.accelerator = state, progress, accelerator
         self.listen = listen
@@ -178,6 +185,8 @@ class _Run:
         self.key = _key(model, fitting, train)
         if beside is not None:
             self.key["beside"] = states.fingerprint(beside)
+        if unlabelled is not None:
+            self.key["unlabelled images"] = f"{unlabelled.share} {unlabelled.sha256}"
         self.beside.to(accelerator.device).train()
         aside = list(self.beside.parameters())
         self.learning += aside
@@ -200,6 +209,7 @@ class _Run:
             device=accelerator.device,
             mixing=fitting.mixing,
             group=self.group,
+            unlabelled=unlabelled,
         )
         self.steps = fitting.epochs * len(self.loader)
         self.history: tuple[EpochRecord, ...] = ()
@@ -348,7 +358,7 @@ class _Run:
         saved = states.load(self.path) if self.path is not None else None
         if saved is None:
             return
-        if changed := [k for k in self.key if saved.key.get(k) != self.key[k]]:
+        if changed := [k for k in {**self.key, **saved.key} if saved.key.get(k) != self.key.get(k)]:
             self.progress.warning(
                 f"{self.path} was made by another fit ({', '.join(changed)} differ); training starts afresh."
             )

@@ -84,6 +84,21 @@ class FeatureSet:
         return len(self.labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unlabelled:
+    """Images without labels that join every step of a fit.
+
+    Attributes:
+        images: their labels are all `edgetl.data.index.UNLABELLED`; as large a side as the labelled ones.
+        share: of a step's images, in (0, 1).
+        sha256: tells sets apart.
+    """
+
+    images: PixelSet
+    share: float
+    sha256: str
+
+
 def part_of(data: PixelSet | FeatureSet, rows: slice) -> PixelSet | FeatureSet:
     """Some of the images."""
     if isinstance(data, FeatureSet):
@@ -137,6 +152,34 @@ def open_sets(
         val=_open(index.split("val"), spec, spec, folder, progress),
         test=_open(test, spec, spec, folder, progress) if test else None,
     )
+
+
+def open_unlabelled(
+    index: DataIndex,
+    spec: PreprocessSpec,
+    folder: Path,
+    progress: Progress = SILENT,
+    *,
+    share: float,
+    view_size: int | None = None,
+) -> Unlabelled:
+    """Open the pixels of images without labels as `open_sets` does those of training.
+
+    Args:
+        index: the images, from `edgetl.data.unlabelled`.
+        spec: evaluation's preprocessing.
+        folder: of decoded pixels.
+        progress: where to report.
+        share: of a step's images, in (0, 1).
+        view_size: side of training's views, where it is not `spec.size`.
+
+    Raises:
+        ImageError: an image cannot be decoded.
+        StorageError: the pixels cannot be written.
+    """
+    seen = spec if view_size is None else dataclasses.replace(spec, size=view_size)
+    images = _open(index.samples, with_margin(seen), seen, folder, progress)
+    return Unlabelled(images=images, share=share, sha256=index.sha256)
 
 
 def _open(

@@ -176,7 +176,7 @@ def test_bad_images_are_skipped_with_their_reasons(tmp_path: Path) -> None:
     assert [path for path, _ in index.skipped] == [
         f"train/b/{name}" for name in ("dot.png", "short.png", "text.jpg", "zero.png")
     ]
-    assert recorder.warnings == ["4 of 26 images cannot be used and are skipped."]
+    assert recorder.warnings == [f"4 of 26 images in {tmp_path} cannot be used and are skipped."]
     assert recorder.steps == 26
 
 

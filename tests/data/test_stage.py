@@ -27,7 +27,7 @@ def test_stage_writes_the_index_and_returns_its_record(tmp_path: Path) -> None:
 
 
 def test_package_is_free_of_torch_and_pydantic() -> None:
-    modules = "index, splits, sources, builtin, pixels, calibration, audit, stage, parallel"
+    modules = "index, splits, sources, builtin, pixels, calibration, audit, stage, parallel, unlabelled"
     code = (
         f"import sys; from edgetl.data import {modules}; "
         "print([m for m in ('torch', 'torchvision', 'sklearn', 'pydantic', 'rich') if m in sys.modules])"

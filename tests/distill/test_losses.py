@@ -158,6 +158,24 @@ def test_soft_targets_mixes_soft_and_hard_on_the_same_images() -> None:
     torch.testing.assert_close(value, 0.75 * soft + 0.25 * hard)
 
 
+@pytest.mark.parametrize("loss", [DistillLoss.HINTON, DistillLoss.DIST])
+def test_unlabelled_images_count_in_the_soft_loss_alone(loss: DistillLoss) -> None:
+    torch.manual_seed(0)
+    student, teacher = Flat().eval(), Flat()
+    images, labels = torch.randn(5, 3, 4, 4), torch.tensor([2, -1, 0, -1, -1])
+    compute = losses.soft_targets(teacher, 2.0, 0.75, 0.1, student_size=4, loss=loss)
+    value = compute(student, images, labels)
+    own, other = (m(images).detach().double().numpy() for m in (student, teacher.eval()))
+    shares = np.log(softmax(own))[[0, 2]]
+    smoothed = np.full((2, 3), 0.1 / 3)
+    smoothed[[0, 1], [2, 0]] += 0.9
+    hard = -(smoothed * shares).sum(1).mean()
+    soft = reference(loss, own, other, labels.numpy(), 2.0)
+    assert value.item() == pytest.approx(0.75 * soft + 0.25 * hard, rel=1e-4)
+    value.backward()
+    assert student.layer.weight.grad is not None
+
+
 def test_without_soft_weight_the_teacher_is_not_run() -> None:
     student, teacher = Flat().eval(), Flat()
     compute = losses.soft_targets(teacher, 2.0, 0.0, student_size=4)

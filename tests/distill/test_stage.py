@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ import torch
 from torch import nn
 
 from edgetl.config import Augment, DataConfig, DistillConfig, DistillFeatures, DistillLoss, Mix, Precision
-from edgetl.data.index import build_index
+from edgetl.data import unlabelled
+from edgetl.data.index import DataIndex, build_index, load
 from edgetl.distill import stage
+from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import Ensemble, load_guest
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.models import backbones, checkpoint
@@ -21,6 +25,7 @@ from edgetl.progress import SilentProgress
 from edgetl.prune.two_four import apply_, sparse_layers
 from edgetl.records import TrainRecord, from_json, to_json
 from edgetl.train.evaluate import score
+from edgetl.train.losses import LossFunction
 from edgetl.train.sets import open_sets
 from tests.images import write_set
 from tests.train.tiny import same
@@ -112,6 +117,14 @@ def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_a
     )
 
 
+class Said(SilentProgress):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
 class StopsAt(SilentProgress):
     def message(self, text: str) -> None:
         if text.startswith("distill 1/2"):
@@ -143,6 +156,88 @@ def test_a_stopped_stage_with_projectors_goes_on_and_writes_the_same_bytes(
     other, _ = checkpoint.load(finished[0] / stage.CHECKPOINT)
     assert kept.state_dict().keys() == other.state_dict().keys()
     assert not same(kept, other)
+
+
+@pytest.fixture(scope="module")
+def further(inputs: stage.DistillInputs, tmp_path_factory: pytest.TempPathFactory) -> DataIndex:
+    """Fifteen images without labels, of which six teach nothing: they are those of the test split."""
+    root = write_set(tmp_path_factory.mktemp("further"), {"some": 3}, seed=9)
+    for sample in inputs.index.split("test"):
+        shutil.copy(sample.path, root / f"{sample.sha256}.png")
+    given = unlabelled.UnlabelledInputs(index=inputs.index, bad_images="refuse")
+    unlabelled.run(str(root), given, out=root)
+    return load(root / "index.json")
+
+
+FURTHER = CONFIG.model_copy(update={"unlabelled": "photos"})
+
+
+def test_unlabelled_images_teach_and_a_stopped_stage_goes_on_with_the_same_bytes(
+    inputs: stage.DistillInputs,
+    finished: tuple[Path, TrainRecord],
+    further: DataIndex,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[list[int]] = []
+
+    def spy(*args: Any, **options: Any) -> LossFunction:
+        compute = soft_targets(*args, **options)
+
+        def loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            seen.append(labels.tolist())
+            return compute(model, images, labels)
+
+        return loss
+
+    monkeypatch.setattr(stage, "soft_targets", spy)
+    taught = dataclasses.replace(inputs, unlabelled=further)
+    whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
+    said = Said()
+    record = stage.run(FURTHER, taught, out=whole, progress=said)
+    assert (
+        "distill: 9 unlabelled images, of which 9 teach; 18 are drawn an epoch, beside 18 labelled ones"
+        in (said.messages)
+    )
+    assert record.unlabelled == 9
+    # 18 labelled images, four a step, of which the last two come with as many others
+    assert [(len(s), s.count(-1)) for s in seen] == [*[(8, 4)] * 4, (4, 2)] * 2
+    with pytest.raises(Interrupted, match="Epoch 1 is kept"):
+        stage.run(FURTHER, taught, out=broken, progress=StopsAt())
+    again = stage.run(FURTHER, taught, out=broken)
+    assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
+    assert (again.val, again.test, again.unlabelled) == (record.val, record.test, 9)
+    assert (finished[0] / stage.CHECKPOINT).read_bytes() != (whole / stage.CHECKPOINT).read_bytes()
+    assert finished[1].unlabelled == 0
+
+
+def test_unlabelled_images_teach_features_too_and_only_those_drawn_are_counted(
+    inputs: stage.DistillInputs, further: DataIndex, tmp_path: Path
+) -> None:
+    taught = dataclasses.replace(inputs, unlabelled=further, teacher_size=48, batch_size=16)
+    changes = {
+        "epochs": 1,
+        "soft_weight": 0.0,
+        "features": DistillFeatures.RELATIONAL,
+        "unlabelled_share": 0.2,
+    }
+    record = stage.run(FURTHER.model_copy(update=changes), taught, out=folder(tmp_path))
+    assert record.unlabelled == 4  # beside 13 and 5 labelled images
+
+
+def test_unlabelled_images_that_cannot_teach_are_refused(
+    inputs: stage.DistillInputs, further: DataIndex, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"distill\.unlabelled is photos, but its images were not indexed; pass the index"
+    ):
+        stage.run(FURTHER, inputs, out=folder(tmp_path, "a"))
+    lonely = dataclasses.replace(inputs, unlabelled=further, batch_size=1)
+    with pytest.raises(
+        ConfigError,
+        match=r"a labelled and an unlabelled image in each step; train\.batch_size is 1, set it to",
+    ):
+        stage.run(FURTHER, lonely, out=folder(tmp_path, "b"))
 
 
 def test_a_teacher_or_pruned_network_of_other_classes_is_refused(

@@ -132,6 +132,13 @@ def test_a_cut_that_was_taken_back_is_said(report):
     assert "taken back" not in html.render(report)
 
 
+def test_unlabelled_images_are_told(report):
+    taught = dataclasses.replace(report.student, unlabelled=5400)
+    told = "16 of distillation, with 5,400 unlabelled images beside the labelled ones. "
+    assert told in html.render(dataclasses.replace(report, student=taught))
+    assert "16 of distillation. " in html.render(report)
+
+
 def test_what_one_cut_would_leave_and_what_groups_cost_alone_are_shown(report):
     plain = _Page(html.render(report))
     page = _Page(html.render(dataclasses.replace(report, prune=in_detail(report.prune))))

@@ -120,6 +120,12 @@ full       1  1.050     1.010      93.6%         92.8%       130
     )
 
 
+def test_stage_distill_tells_of_unlabelled_images(report):
+    told = shown(terminal_stages.stage, dataclasses.replace(report.student, unlabelled=5400))
+    assert "taught by             5,400 unlabelled images beside the labelled ones\n" in told
+    assert "taught by" not in shown(terminal_stages.stage, report.student)
+
+
 def test_stage_prune_in_detail(report):
     told = shown(terminal_stages.stage, in_detail(report.prune), width=90)
     assert (

@@ -5,17 +5,25 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Augment
-from edgetl.train.loader import Batch, Loader, epoch_order, split_batches
+from edgetl.train.loader import Batch, Loader, endless_order, epoch_order, split_batches, step_sizes
 from edgetl.train.seeds import derive, numpy_generator
+from edgetl.train.sets import Unlabelled
 
-from .tiny import pixel_set
+from .tiny import pixel_set, unlabelled
 
 
-def loader(images: int = 20, *, seed: int = 0, phase: str = "full", class_balance: bool = False) -> Loader:
+def loader(
+    images: int = 20,
+    *,
+    seed: int = 0,
+    phase: str = "full",
+    class_balance: bool = False,
+    beside: Unlabelled | None = None,
+) -> Loader:
     return Loader(
         pixel_set(images),
         batch_size=8,
@@ -24,6 +32,7 @@ def loader(images: int = 20, *, seed: int = 0, phase: str = "full", class_balanc
         seed=seed,
         phase=phase,
         device=torch.device("cpu"),
+        unlabelled=beside,
     )
 
 
@@ -64,12 +73,67 @@ def test_balance_draws_each_class_equally_often_and_covers_rare_ones() -> None:
     assert repeats.max() - repeats.min() <= 1
 
 
+@settings(deadline=None)
 @given(images=st.integers(1, 50), batch_size=st.integers(1, 20))
 def test_batches_cover_the_epoch_and_never_hold_one_image(images: int, batch_size: int) -> None:
     batches = split_batches(np.arange(images), batch_size)
     assert np.array_equal(np.concatenate(batches), np.arange(images))
     if images > 1 and batch_size > 1:
         assert all(2 <= len(b) <= batch_size + 1 for b in batches)
+
+
+@settings(deadline=None)
+@given(images=st.integers(1, 60), batch_size=st.integers(2, 20), share=st.floats(0.01, 0.99))
+def test_unlabelled_images_take_their_share_of_each_step(images: int, batch_size: int, share: float) -> None:
+    steps = step_sizes(images, batch_size, unlabelled(5, share))
+    assert sum(labelled for labelled, _ in steps) == images
+    assert all(
+        labelled >= 1 and further >= 1 and labelled + further <= batch_size for labelled, further in steps
+    )
+    for labelled, further in steps[:-1]:
+        assert labelled + further == batch_size
+        assert abs(further - share * batch_size) <= 1
+
+
+@settings(deadline=None)
+@given(images=st.integers(1, 9), start=st.integers(0, 40), count=st.integers(1, 40))
+def test_an_endless_order_is_the_same_wherever_it_is_entered(images: int, start: int, count: int) -> None:
+    whole = endless_order(images, 0, 80, seed=3)
+    assert np.array_equal(endless_order(images, start, count, seed=3), whole[start : start + count])
+    assert sorted(whole[:images]) == sorted(whole[images : 2 * images]) == list(range(images))
+
+
+def test_unlabelled_images_come_last_without_a_label_and_leave_the_labelled_ones_order_alone() -> None:
+    with_them, without = loader(beside=unlabelled(7, 0.5)), loader()
+    batches = list(with_them.epoch(1))
+    assert [len(labels) for _, labels in batches] == with_them.sizes() == [8] * 5
+    assert all((labels[:4] >= 0).all() and (labels[4:] == -1).all() for _, labels in batches)
+    named = torch.cat([labels[:4] for _, labels in batches])
+    assert torch.equal(named, torch.cat([labels for _, labels in without.epoch(1)]))
+    assert equal(batches, list(loader(beside=unlabelled(7, 0.5)).epoch(1)))
+    assert not equal(batches, list(loader(beside=unlabelled(7, 0.5), seed=1).epoch(1)))
+
+
+def test_every_unlabelled_image_comes_before_one_repeats_over_epochs() -> None:
+    own = Loader(
+        pixel_set(20),
+        batch_size=8,
+        augment=Augment.NONE,
+        class_balance=False,
+        seed=0,
+        phase="full",
+        device=torch.device("cpu"),
+        unlabelled=unlabelled(40, 0.5),
+    )
+    pictures = [
+        image.numpy().tobytes()
+        for n in range(4)
+        for images, labels in own.epoch(n)
+        for image in images[labels < 0]
+    ]
+    assert len(pictures) == 80
+    assert len(set(pictures[:40])) == len(set(pictures[40:])) == 40
+    assert pictures[:40] != pictures[40:]
 
 
 def test_leaving_an_epoch_early_stops_the_thread() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.config import Augment, Metric, Mix, Precision
+from edgetl.data.index import UNLABELLED
 from edgetl.errors import Interrupted, StorageError, TrainingError
 from edgetl.progress import SilentProgress
 from edgetl.records import EpochRecord
@@ -22,8 +23,9 @@ from edgetl.train.evaluate import score
 from edgetl.train.loop import LossFunction, best_epoch, fit, idle
 from edgetl.train.losses import cross_entropy
 from edgetl.train.mixing import Mixing
+from edgetl.train.sets import Unlabelled
 
-from .tiny import epoch_record, fitting, head, network, pixel_set, same
+from .tiny import epoch_record, fitting, head, network, pixel_set, same, unlabelled
 
 TRAIN, VAL = pixel_set(33), pixel_set(12, 16, seed=1)
 
@@ -189,6 +191,30 @@ def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float
     ]
     fit(plain, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
     assert same(model, plain)
+
+
+def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
+    def run(further: Unlabelled | None, progress: Heard) -> None:
+        fit(
+            network(),
+            fitting(epochs=1),
+            train=TRAIN,
+            val=VAL,
+            loss=labelled_only,
+            state=tmp_path / "s",
+            progress=progress,
+            unlabelled=further,
+        )
+
+    run(unlabelled(9, 0.5), Heard())
+    for other in (unlabelled(9, 0.4), unlabelled(8, 0.4), None):
+        heard = Heard()
+        run(other, heard)
+        assert "made by another fit (unlabelled images differ)" in heard.warnings[0]
+
+
+def labelled_only(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(images), labels, ignore_index=UNLABELLED)
 
 
 def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:

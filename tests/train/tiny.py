@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from torch import nn
 
 from edgetl.config import Augment, Precision
+from edgetl.data.index import UNLABELLED
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import EpochRecord
 from edgetl.train.loop import Fitting, PixelSet
+from edgetl.train.sets import Unlabelled
 
 SPEC = PreprocessSpec(size=16)
 
@@ -45,6 +48,12 @@ def pixel_set(n: int, side: int = 18, seed: int = 0) -> PixelSet:
     pixels = rng.integers(0, 80, (n, side, side, 3))
     pixels[np.arange(n), :, :, labels] += 120
     return PixelSet(pixels.astype(np.uint8), labels.astype(np.int64), SPEC)
+
+
+def unlabelled(n: int, share: float) -> Unlabelled:
+    """Images of the same kind without labels."""
+    images = dataclasses.replace(pixel_set(n, seed=7), labels=np.full(n, UNLABELLED, np.int64))
+    return Unlabelled(images=images, share=share, sha256=f"{n} images")
 
 
 def fitting(**changes: Any) -> Fitting:
