@@ -223,7 +223,8 @@ def _try_all(
     progress: Progress,
 ) -> tuple[list[Trial], dict[str, Session]]:
     """Every candidate, and open sessions of those that are to be timed, by name; `stack` closes them."""
-    trials, sessions = list[Trial](), dict[str, Session]()
+    trials: list[Trial] = []
+    sessions: dict[str, Session] = {}
     arch, manifest = architecture(), bundle.manifest
     suited = {t: [v for v in manifest.variants if v.target in made_for(t, arch)] for t in _ENGINES}
     with progress.task("Trying candidates", sum(map(len, suited.values()))) as bar:

@@ -264,12 +264,12 @@ def test_tune(report):
         shown(terminal_device.tune, record)
         == f"""\
 flowers.edgetl, batch 1, 2 threads, from pixels to logits
-                      p50  p90
-engine    variant      ms   ms  calls  result  why
-{rule(88)}
-openvino  fp32      0.934  1.50    200  chosen
-cpu       int8       1.21  1.50    200  timed
-cuda      -             -     -      -  absent  cuda is not available. Check the driver.
+                     p50   p90
+engine    variant     ms    ms  calls  result  why
+{rule(87)}
+openvino  fp32     0.934  1.50    200  chosen
+cpu       int8      1.21  1.50    200  timed
+cuda      -            -     -      -  absent  cuda is not available. Check the driver.
 
 fp32 on openvino was the fastest of 2.
 Kept in /cache/tuned/a.json: it runs from now on wherever no target or variant is named.
