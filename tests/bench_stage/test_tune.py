@@ -186,7 +186,9 @@ def test_an_altered_bundle_and_wrong_settings_are_refused(bundle: Path, tmp_path
 
 def _trial(variant: str, target: Target, median_ms: float, seed: int = 0) -> Trial:
     noise = np.exp(np.random.default_rng(seed).normal(0, 0.01, 61))
-    latency = summarise(list(median_ms * noise / np.median(noise)), scenario="s", batch=1, threads=2, warmup=0)
+    latency = summarise(
+        list(median_ms * noise / np.median(noise)), scenario="s", batch=1, threads=2, warmup=0
+    )
     return Trial(variant=variant, target=target, outcome=Outcome.TIMED, latency=latency)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgetl.bench import tune as module
 from tests.bench_stage.bundles import colour_png, write_variants
-from tests.cli.test_commands import edgetl
+from tests.cli.typed import edgetl
 
 
 @pytest.fixture(autouse=True)
