@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from edgetl.preprocess import PreprocessSpec
     from edgetl.runtime.onnx_backend import OnnxBackend
 
-_PAUSE_S = 0.05
-"""Before every block of calls: ONNX Runtime's threads still spin for tens of milliseconds after a call and would slow
-down the next engine's, eager torch's most."""
-_SETTLE, _BLOCK = 3, 5
-"""A block: calls that wake the engine's threads, then calls that are timed, one after the other."""
-
-
 FLOAT = "fp32"
 """The precision that others are held against."""
 
@@ -229,7 +222,7 @@ def _time(
     import torch
 
     from edgetl.bench.statistics import summarise
-    from edgetl.bench.timer import time_interleaved
+    from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
     from edgetl.models import checkpoint
     from edgetl.preprocess import load_pixels, normalise
     from edgetl.runtime.backend import run_pixels
@@ -262,9 +255,9 @@ def _time(
             bound,
             warmup=bench.warmup,
             runs=bench.runs,
-            pause_s=_PAUSE_S,
-            settle=_SETTLE,
-            block=_BLOCK,
+            pause_s=PAUSE_S,
+            settle=SETTLE,
+            block=BLOCK,
             progress=progress,
         )
     finally:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 _RUNS, _WARMUP = 60, 10
-_PAUSE_S, _SETTLE, _BLOCK = 0.05, 3, 5
-"""As where the variants are measured: threads of the one engine still spin for a while after its call."""
 
 
 class RuntimeStopwatch:
@@ -54,7 +52,7 @@ class RuntimeStopwatch:
             ModelError: it cannot be exported or loaded.
             MissingDependencyError: ONNX Runtime is not installed.
         """
-        from edgetl.bench.timer import time_interleaved
+        from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
         from edgetl.models import checkpoint
         from edgetl.runtime.onnx_backend import OnnxBackend
 
@@ -71,9 +69,9 @@ class RuntimeStopwatch:
                 },
                 warmup=_WARMUP,
                 runs=_RUNS,
-                pause_s=_PAUSE_S,
-                settle=_SETTLE,
-                block=_BLOCK,
+                pause_s=PAUSE_S,
+                settle=SETTLE,
+                block=BLOCK,
             )
         return Timing(ms=statistics.median(timed["network"]), teacher_ms=statistics.median(timed["teacher"]))
 

@@ -12,6 +12,7 @@ from edgetl.bench.changes import level_shifts
 from edgetl.bench.sensors import Reading, text
 from edgetl.records import Conditions
 from edgetl.runtime.targets import Target
+from edgetl.runtime.tuned import PACKAGES
 
 _BUSY_SHARE = 0.25
 _BUSY_SHOWN = 3
@@ -21,16 +22,6 @@ _SWAP_SHARE = 0.05
 _STEAL_SHARE = 0.01
 # NTP slews by half a millisecond a second at most; what is beyond was set by a jump, or is a sleeping machine.
 _JUMP_S, _SLEW_SHARE = 0.05, 1e-3
-_PACKAGES = {
-    # Either package of ONNX Runtime runs on the CPU; only one of them is there.
-    Target.AUTO: ("onnxruntime", "onnxruntime-gpu"),
-    Target.CPU: ("onnxruntime", "onnxruntime-gpu"),
-    Target.CUDA: ("onnxruntime-gpu",),
-    Target.ORT_TENSORRT: ("onnxruntime-gpu",),
-    Target.OPENVINO: ("openvino",),
-    Target.TENSORRT: ("tensorrt",),
-    Target.TENSORRT_RTX: ("tensorrt-rtx",),
-}
 
 
 def unfit(root: Path = Path("/"), *, sleep: Callable[[float], None] = time.sleep) -> tuple[str, ...]:
@@ -104,7 +95,7 @@ def shifted(samples_ms: Sequence[float]) -> tuple[str, ...]:
 def versions(target: Target, driver: str = "") -> dict[str, str]:
     """Versions of what computes: numpy, the engine's package, and the GPU's driver where there is one."""
     found = {}
-    for name in ("numpy", *_PACKAGES[target]):
+    for name in ("numpy", *PACKAGES[target]):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -144,7 +144,7 @@ def run(
         scenario=config.scenario.value,
         latency=result.latency,
         end_to_end=end_to_end,
-        footprint=_footprint(config, inputs, variant.name, progress),
+        footprint=_footprint(config, inputs.bundle, variant.name, target.value, progress),
         machine=describe(),
         name=opened.manifest.name,
         target=target.value,
@@ -162,12 +162,14 @@ def run(
     return record
 
 
-def _footprint(config: BenchOptions, inputs: BenchInputs, variant: str, progress: Progress) -> Footprint:
+def _footprint(
+    config: BenchOptions, bundle: Path, variant: str, target: str, progress: Progress
+) -> Footprint:
     with pinned(config.pin):
         return measure_fresh(
-            inputs.bundle,
+            bundle,
             variant=variant,
-            target=inputs.target,
+            target=target,
             threads=config.engine_threads,
             batch=config.images_per_call,
             progress=progress,

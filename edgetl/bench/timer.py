@@ -18,6 +18,12 @@ from edgetl.progress import SILENT, Progress
 Clock = Callable[[], int]
 """A monotonic clock in nanoseconds."""
 
+PAUSE_S = 0.05
+"""Before every block of calls of engines that are compared: ONNX Runtime's threads still spin for tens of milliseconds
+after a call and would slow down the next engine's, eager torch's most."""
+SETTLE, BLOCK = 3, 5
+"""A block: calls that wake the engine's threads, then calls that are timed, one after the other."""
+
 # A bar that is redrawn after every call would take part in the measurement.
 _REPORTS = 20
 

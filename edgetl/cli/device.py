@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         predict: "edgetl predict model.edgetl photo.jpg --json",
         evaluate: "edgetl eval model.edgetl photos/",
         bench: "edgetl bench model.edgetl --profile --history bench.sqlite",
+        tune: "edgetl tune model.edgetl",
         history: "edgetl history bench.sqlite --html trend.html",
         baseline: "edgetl baseline model.edgetl -o baseline.json",
         gate: "edgetl gate new.edgetl --against old.edgetl",
@@ -64,12 +65,13 @@ def info(bundle: BundleArg, json: Json = False) -> None:
     from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
     from edgetl.errors import BundleError
-    from edgetl.runtime.targets import choose
+    from edgetl.runtime.onnx_backend import usable_cores
+    from edgetl.runtime.targets import choose_here
 
-    manifest = open_bundle(bundle).manifest
-    output.emit(manifest, json, "bundle")
+    opened = open_bundle(bundle)
+    output.emit(opened.manifest, json, "bundle")
     try:
-        _tell(choose(manifest))
+        _tell(choose_here(opened, threads=usable_cores()))
     except BundleError as error:
         typer.echo(f"Here: {error}", err=True)
 
@@ -272,6 +274,31 @@ def bench(
 
         append(history_path, record)
         typer.echo(f"Added to {history_path}. Show it with: edgetl history {history_path}", err=True)
+
+
+def tune(
+    bundle: BundleArg,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1.0, help="Time for the timing; more tells closer ones apart.")
+    ] = 10.0,
+    threads: Threads = None,
+    require_signature: RequireSignature = None,
+    json: Json = False,
+) -> None:
+    """Find the fastest variant and engine on this machine, and run that from now on wherever no target is named.
+
+    Every variant is tried on every engine that works here: it must give the golden images' logits, and its accuracy
+    must be no lower than the default variant's. What is found is kept in your cache folder.
+    """
+    from edgetl.bench.tune import tune as measure
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+
+    with open_progress() as progress:
+        record = measure(
+            bundle, threads=threads, seconds=seconds, require_signature=require_signature, progress=progress
+        )
+    output.emit(record, json, "tune")
 
 
 def history(

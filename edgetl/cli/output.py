@@ -20,6 +20,7 @@ View = Literal[
     "predictions",
     "evaluation",
     "bench",
+    "tune",
     "history",
     "gate",
     "engine",
@@ -118,6 +119,8 @@ def _show(record: Any, view: View, console: Console) -> None:
             terminal_device.predictions(console, record)
         case "bench":
             terminal_device.bench(console, record)
+        case "tune":
+            terminal_device.tune(console, record)
         case "history":
             terminal_bench.history(console, record)
         case "gate":

@@ -154,6 +154,19 @@ def refuse_other_classes(baseline: Baseline, task: str, labels: tuple[str, ...])
         raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
 
 
+def refuse_other_target(before: str, now: str) -> None:
+    """Figures of two engines are not comparable; `auto` takes another one once `edgetl tune` found it faster.
+
+    Raises:
+        BaselineError: the engines are not the same.
+    """
+    if before != now:
+        raise BaselineError(
+            f"The baseline was measured on the target {before}, this on {now}. Name the same one "
+            "(--target), or write the baseline anew."
+        )
+
+
 def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
     """Figures of other things than the baseline's are not comparable.
 
@@ -173,11 +186,7 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
             f"The baseline's accuracy was measured on other images: {_other_images(before, now)}. "
             "Give the same image set, or write the baseline anew."
         )
-    if baseline.target != current.target:
-        raise BaselineError(
-            f"The baseline was measured on the target {baseline.target}, this on {current.target}. Name the same one "
-            "(--target), or write the baseline anew."
-        )
+    refuse_other_target(baseline.target, current.target)
     for name in ("scenario", "batch", "threads"):
         was, is_now = getattr(baseline.latency, name), getattr(current.latency, name)
         if was != is_now:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgetl.bench.machine import usable_cores
+from edgetl.errors import BaselineError
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
 from edgetl.gate.capture import Timing, capture, capture_pair
-from edgetl.gate.compare import Limits, compare, refuse_other_classes
+from edgetl.gate.compare import Limits, compare, refuse_other_classes, refuse_other_target
 from edgetl.gate.latency import SECONDS
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
@@ -61,8 +63,8 @@ def gate_baseline(
     """Measure a bundle and hold it to a stored baseline.
 
     Latency is sampled as the baseline's was; `threads` overrides its thread count. `history` is a file of
-    `edgetl bench --history` with five runs or more of this bundle's name and variant on this machine: it tells by how
-    much the median differs between runs, which is taken as large where unset. The other arguments are as in
+    `edgetl bench --history` with five runs or more of this bundle's name, variant and engine on this machine: it tells
+    by how much the median differs between runs, which is taken as large where unset. The other arguments are as in
     `make_baseline`.
 
     Returns:
@@ -82,10 +84,11 @@ def gate_baseline(
     timing = Timing(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
+    refuse_other_target(stored.target, _engine(bundle, variant, target, timing.engine_threads))
     current = capture(bundle, variant=variant, target=target, data=data, timing=timing, progress=progress)
     known = None
     if history is not None:
-        subject = (current.machine.fingerprint, manifest.name, current.variant)
+        subject = (current.machine.fingerprint, manifest.name, current.variant, current.target)
         known = spread(history, *subject, threads=current.latency.threads)
     return compare(stored, current, limits, spread=known, allow_other_machine=allow_other_machine)
 
@@ -116,8 +119,17 @@ def gate_against(
         threads: threads of the engines.
         seconds: longest time for the timing, which stops as soon as it is decided; then latency is unsure.
         progress: told of images and of the timing.
+
+    Raises:
+        BaselineError: `auto` takes another engine for the one than for the other.
     """
     limits = limits or Limits()
+    engines = [_engine(path, variant, target, threads or usable_cores()) for path in (reference, bundle)]
+    if engines[0] != engines[1]:
+        raise BaselineError(
+            f"{target} runs {reference.name} on {engines[0]} and {bundle.name} on {engines[1]}, whose latencies do not "
+            "compare. Name one engine for both (--target), or measure both with: edgetl tune"
+        )
     before, now, trial = capture_pair(
         reference,
         bundle,
@@ -130,3 +142,13 @@ def gate_against(
         progress=progress,
     )
     return compare(before, now, limits, trial=trial)
+
+
+def _engine(bundle: Path, variant: str | None, target: str, threads: int) -> str:
+    """What a bundle would run on, known before anything is measured."""
+    from edgetl.bundle.archive import open_bundle
+    from edgetl.runtime.session import parse_target
+    from edgetl.runtime.targets import choose_here
+
+    chosen = choose_here(open_bundle(bundle), threads=threads, target=parse_target(target), variant=variant)
+    return chosen.target.value

@@ -30,7 +30,7 @@ def read(path: Path, *, last: int = LONGEST) -> HistoryRecord:
 
 
 def spread(
-    path: Path, machine_fingerprint: str, name: str, variant: str, *, threads: int | None = None
+    path: Path, machine_fingerprint: str, name: str, variant: str, target: str, *, threads: int | None = None
 ) -> float | None:
     """How far the median latency (single-stream, batch 1) of one bundle's variant differs between runs of one machine.
 
@@ -39,6 +39,7 @@ def spread(
         machine_fingerprint: `Machine.fingerprint`.
         name: the bundle's own name (`Manifest.name`).
         variant: the variant's name.
+        target: the engine.
         threads: threads of the engine; those with the most runs where unset.
 
     Returns:
@@ -50,7 +51,7 @@ def spread(
     series = [
         runs
         for subject, runs in runs_by_subject(path).items()
-        if subject[:3] == (machine_fingerprint, name, variant)
+        if subject[:4] == (machine_fingerprint, name, variant, target)
         and subject[4] == _SINGLE_STREAM
         and (threads is None or subject[6] == threads)
     ]

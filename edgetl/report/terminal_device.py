@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
@@ -12,6 +13,7 @@ from edgetl.report.tables import Head, Line, Tone, numbers, pairs, say, table, t
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgetl.bench.tune import TuneRecord
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.bundle.manifest import Manifest
     from edgetl.bundle.signature import KeyPair, Signed
@@ -153,6 +155,29 @@ def bench(console: Console, record: BenchRecord) -> None:
     heads = numbers("p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "warm-up")
     table(console, (*text("timed"), *heads), lines)
     terminal_bench.details(console, record)
+
+
+def tune(console: Console, record: TuneRecord) -> None:
+    """A row a candidate, the timed ones first and by their time, then what was chosen and why."""
+    heads = (
+        *text("engine", "variant"),
+        *numbers("p50\nms", "p90\nms", "calls"),
+        Head(text="result", keep=True),
+        *text("why"),
+    )
+    ranked = sorted(record.trials, key=lambda t: t.latency.p50_ms if t.latency else math.inf)
+    lines = []
+    for trial in ranked:
+        times = ("-", "-", "-")
+        if trial.latency is not None:
+            times = (*_times(trial.latency)[:2], units.count(trial.latency.runs))
+        tone: Tone = "strong" if trial.outcome == "chosen" else "plain" if trial.latency else "faint"
+        cells = (trial.target, trial.variant or "-", *times, trial.outcome, trial.note)
+        lines.append(Line(cells=cells, tone=tone))
+    title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to logits"
+    table(console, heads, lines, title=title)
+    say(console, f"{record.reason}.", "good")
+    say(console, f"Kept in {record.kept}: it runs from now on wherever no target or variant is named.")
 
 
 def gate(console: Console, report: GateReport) -> None:

@@ -26,13 +26,20 @@ from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Manifest, Precision, Variant
-from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, TensorError
+from edgetl.errors import (
+    ConfigError,
+    EdgetlError,
+    ImageError,
+    MissingDependencyError,
+    ModelError,
+    TensorError,
+)
 from edgetl.frozen import dataclass
 from edgetl.metrics import softmax, topk
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
 from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
-from edgetl.runtime.targets import Choice, Target, choose, unmeasured_gpus
+from edgetl.runtime.targets import Choice, Target, choose_here, unmeasured_gpus
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.tuning import collector_off
 
@@ -324,8 +331,10 @@ def load(
 
     Args:
         path: the bundle, `NAME.edgetl`.
-        target: the engine, one of `Target`. `auto` is the CPU; nothing else is ever taken in its place, and where
-            ONNX Runtime offers a GPU, `Session.choice` says that the bundle has no figures for it.
+        target: the engine, one of `Target`; nothing else is ever taken in its place. `auto` is what `edgetl tune`
+            measured as the fastest on this machine, variant and engine, with this number of threads. Where it did
+            not, or a variant or precision is asked for, `auto` is the CPU, and where ONNX Runtime offers a GPU,
+            `Session.choice` says that the bundle has no figures for it.
         variant: a variant's name; chosen by its measured figures where unset.
         precision: only variants of this arithmetic, e.g. `int8`.
         threads: threads of the engine on the CPU; every usable core where unset.
@@ -335,7 +344,8 @@ def load(
         BundleError: the bundle is missing, broken, altered, unsigned, or has no such variant.
         ConfigError: the target or precision is unknown, or the key cannot be read.
         MissingDependencyError: the engine is not installed, or cannot use the device.
-        ModelError: the model cannot be loaded, or does not fit the manifest.
+        ModelError: the model cannot be loaded, or does not fit the manifest; or what was measured as the fastest
+            here cannot be opened any more.
         ValueError: threads is below 1.
     """
     if threads is not None and threads < 1:
@@ -345,23 +355,45 @@ def load(
         from edgetl.bundle.signature import require_signature as check
 
         check(bundle, Path(require_signature))
-    choice = choose(
-        bundle.manifest,
-        target=_member(Target, "target", target),
+    count = usable_cores() if threads is None else threads
+    choice = choose_here(
+        bundle,
+        threads=count,
+        target=parse_target(target),
         variant=variant,
         precision=None if precision is None else _member(Precision, "precision", precision),
     )
     chosen = bundle.variant(choice.variant)
+    auto = target == Target.AUTO and not choice.measured_here
     with collector_off():
-        return _open(
-            bundle, chosen, choice, threads, auto=target == Target.AUTO, signed=require_signature is not None
-        )
+        try:
+            return _open(bundle, chosen, choice, count, auto=auto, signed=require_signature is not None)
+        except (MissingDependencyError, ModelError) as error:
+            if not choice.measured_here:
+                raise
+            cause = (
+                f"{error.what} is not available" if isinstance(error, MissingDependencyError) else f"{error}"
+            )
+            raise ModelError(
+                f"edgetl tune found {choice.variant} on {choice.target} the fastest here, but it cannot be opened "
+                f"any more ({cause.rstrip('.')}): measure again with edgetl tune {bundle.path}, or name a target, "
+                "e.g. cpu."
+            ) from error
+
+
+def parse_target(name: str) -> Target:
+    """The engine of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return _member(Target, "target", name)
 
 
 def _open(
-    bundle: Bundle, variant: Variant, choice: Choice, threads: int | None, *, auto: bool, signed: bool
+    bundle: Bundle, variant: Variant, choice: Choice, count: int, *, auto: bool, signed: bool
 ) -> Session:
-    target, count = choice.target, usable_cores() if threads is None else threads
+    target = choice.target
     match target:
         case Target.AUTO | Target.CPU:
             from edgetl.runtime.onnx_backend import OnnxBackend, import_engine

@@ -2,7 +2,8 @@
 
 The default variant was chosen with the accuracy floor in hand, so it runs wherever it was made to run. Elsewhere,
 or where a precision is asked for, the fastest measured variant that was made for this machine and is as accurate
-as the default one takes its place.
+as the default one takes its place. Where `edgetl tune` measured this bundle on this machine, `auto` runs what was the
+fastest there.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import assert_never
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError
+from edgetl.files import cache_dir, sha256_bytes
 from edgetl.frozen import dataclass
+
+if TYPE_CHECKING:
+    from edgetl.bundle.archive import Bundle
 
 
 class Target(StrEnum):
     """What runs the model.
 
-    `auto` is the CPU, on which bundles are measured. `cuda` and `ort-tensorrt` are ONNX Runtime's providers;
-    `tensorrt` and `tensorrt-rtx` run compiled engines.
+    `auto` is what `edgetl tune` found the fastest here, else the CPU, on which bundles are measured. `cuda` and
+    `ort-tensorrt` are ONNX Runtime's providers; `tensorrt` and `tensorrt-rtx` run compiled engines.
     """
 
     AUTO = "auto"
@@ -36,11 +42,15 @@ class Target(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a session runs: the variant's name, the engine, and why in one sentence."""
+    """What a session runs: the variant's name, the engine, and why in one sentence.
+
+    `measured_here` says that `edgetl tune` found it the fastest on this machine.
+    """
 
     variant: str
     target: Target
     reason: str
+    measured_here: bool = False
 
 
 def architecture() -> str:
@@ -49,6 +59,60 @@ def architecture() -> str:
     if machine in ("x86_64", "amd64", "i386", "i686"):
         return "x86"
     return "arm" if machine.startswith(("arm", "aarch")) else machine
+
+
+def choose_here(
+    bundle: Bundle,
+    *,
+    threads: int,
+    target: Target = Target.AUTO,
+    variant: str | None = None,
+    precision: Precision | None = None,
+) -> Choice:
+    """What `edgetl.load` runs: what `edgetl tune` found the fastest here where nothing was asked for, else `choose`.
+
+    A measurement that fits no more is not used, and the reason says so. Where there is none, this costs a look for
+    its file.
+
+    Args:
+        bundle: the opened bundle.
+        threads: threads of the engine; a measurement holds for the number that it was made with.
+        target: as in `choose`, as are the others.
+
+    Raises:
+        BundleError: as `choose` does.
+    """
+    note = ""
+    free = target is Target.AUTO and variant is None and precision is None
+    if free and (path := _tuned_file(bundle)) is not None:
+        from edgetl.runtime.tuned import recall
+
+        found = recall(path, bundle, threads)
+        if isinstance(found, Choice):
+            return found
+        note = f"; {found}"
+    chosen = choose(bundle.manifest, target=target, variant=variant, precision=precision)
+    return dataclasses.replace(chosen, reason=chosen.reason + note) if note else chosen
+
+
+def tuned_path(bundle: Bundle) -> Path:
+    """Where `edgetl tune` keeps what it found for a bundle.
+
+    The manifest lists the SHA-256 of every other file, so its own stands for the whole bundle.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return cache_dir() / "tuned" / f"{sha256_bytes(bundle.manifest_bytes)}.json"
+
+
+def _tuned_file(bundle: Bundle) -> Path | None:
+    """That file where it is there."""
+    try:
+        path = tuned_path(bundle)
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # Without a home, or the right to look into it, nothing was kept.
+        return None
 
 
 def choose(
@@ -82,7 +146,7 @@ def choose(
         return Choice(
             variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here)}"
         )
-    wanted = _made_for(engine, here)
+    wanted = made_for(engine, here)
     fitting = [v for v in manifest.variants if v.target in wanted and precision in (None, v.precision)]
     if not fitting:
         asked = f" in {precision}" if precision else ""
@@ -136,7 +200,7 @@ _PROVIDERS = (
 _KINDS = {"any": "any machine", "cpu": "any CPU"}
 
 
-def _made_for(engine: Target, arch: str) -> tuple[str, ...]:
+def made_for(engine: Target, arch: str) -> tuple[str, ...]:
     """Values of `Variant.target` that suit an engine; signed symmetric INT8 is slow outside TensorRT."""
     match engine:
         case Target.CPU | Target.OPENVINO:
@@ -164,14 +228,18 @@ def _for_engines(
 
 def _fastest(fitting: Sequence[Variant], default: Variant) -> Variant:
     """The fastest that is no less accurate than the default; where accuracy is unknown, the first float one."""
-    floor = default.val.top1 if default.val else 0.0
-    kept = [v for v in fitting if v.val and v.latency and v.val.top1 >= floor]
+    kept = [v for v in fitting if v.latency and as_accurate(v, default)]
     if kept:
         return min(kept, key=lambda v: v.latency.p50_ms if v.latency else 0.0)
     scored = [v for v in fitting if v.val]
     if scored:
         return max(scored, key=lambda v: v.val.top1 if v.val else 0.0)
     return min(fitting, key=lambda v: v.precision is not Precision.FP32)
+
+
+def as_accurate(variant: Variant, default: Variant) -> bool:
+    """Whether a variant's top-1 on the validation split is known to be no lower than the default's."""
+    return variant.val is not None and default.val is not None and variant.val.top1 >= default.val.top1
 
 
 def _figures(variant: Variant, arch: str) -> str:

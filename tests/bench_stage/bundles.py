@@ -10,13 +10,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.metrics import evaluate_predictions
 from edgetl.preprocess import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
 from edgetl.records import Evaluation
+from edgetl.runtime import tuned
 from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.runtime.targets import Target
 
 LABELS = ("red", "green", "blue")
 SIZE = 16
@@ -102,3 +105,53 @@ def write_bundle(
         path,
     )
     return path
+
+
+def write_variants(path: Path) -> Path:
+    """Pack a bundle of five float32 variants that suit every engine.
+
+    `fp32`, the default, is slow and `quick` fast, both with the same score; `worse` scores lower, `unscored` has no
+    score, and `wrong` does not give the logits that are recorded for it.
+    """
+    images = tuple(colour_png(label) for label in range(3))
+    pixels = np.stack([load_pixels(image, SPEC) for image in images])
+    sources, logits = [], {}
+    for name, layers, right in (
+        ("fp32", 40, 85),
+        ("quick", 1, 85),
+        ("worse", 1, 84),
+        ("unscored", 1, None),
+        ("wrong", 1, 85),
+    ):
+        model = path.with_name(f"{path.stem}-{name}.onnx")
+        write_model(model, layers=layers)
+        with OnnxBackend(model, threads=1) as backend:
+            logits[name] = backend.run(normalise(pixels, SPEC)) + np.float32(name == "wrong")
+        val = None if right is None else evaluation(right)
+        sources.append(VariantSource(name=name, precision="fp32", target="any", model=model, val=val))
+    pack(
+        Contents(
+            name=path.stem,
+            labels=LABELS,
+            preprocess=SPEC,
+            variants=sources,
+            default="fp32",
+            golden=GoldenSet(images=images, pixels=pixels, logits=logits),
+            provenance=Provenance(),
+        ),
+        path,
+    )
+    return path
+
+
+def keep_winner(path: Path, target: Target, *, threads: int = 1) -> None:
+    """As if `edgetl tune` had found the variant `fp32` the fastest on `target`."""
+    winner = tuned.Winner(
+        variant="fp32",
+        target=target,
+        reason=f"fp32 on {target} was the fastest of 2",
+        date="2026-11-24",
+        machine=tuned.this_machine(),
+        versions=tuned.engine_versions(),
+    )
+    tuned.keep(open_bundle(path), threads, winner)

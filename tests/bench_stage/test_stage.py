@@ -16,8 +16,9 @@ from edgetl.bench.warmup import WarmUp
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.files import read_json, sha256_file
-from edgetl.records import BenchRecord
-from tests.bench_stage.bundles import write_bundle
+from edgetl.records import BenchRecord, Footprint
+from edgetl.runtime.targets import Target
+from tests.bench_stage.bundles import keep_winner, write_bundle
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,26 @@ def test_a_level_that_moves_and_an_unsteady_start_are_in_the_record(
     assert record.warnings[-1].startswith(
         "The level of the 120 samples moved at sample 60 from 1 to 1.7 ms (+70%): the machine throttled"
     )
+
+
+def test_fresh_processes_load_on_the_engine_that_was_chosen_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    path = write_bundle(tmp_path / "tuned.edgetl")
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
+    keep_winner(path, Target.OPENVINO)
+    asked = {}
+
+    def fresh(bundle: Path, **options: object) -> Footprint:
+        asked.update(options)
+        return Footprint(load_ms=1.0, first_ms=1.0, peak_memory_bytes=2, base_memory_bytes=1)
+
+    monkeypatch.setattr(stage, "measure_fresh", fresh)
+    record = run(BenchOptions(runs=10, threads=1, end_to_end=False), BenchInputs(bundle=path))
+    assert record.target == asked["target"] == "openvino"
+    assert record.conditions is not None
+    assert "openvino" in record.conditions.versions
 
 
 def test_an_unknown_variant_is_named(bundle: Path) -> None:

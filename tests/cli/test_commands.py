@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,30 +16,10 @@ import typer
 
 from edgetl import config, ladder
 from edgetl.bundle.manifest import Precision
-from edgetl.cli import app, main
+from edgetl.cli import app
+from tests.cli.typed import edgetl
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def edgetl(*arguments: object) -> Done:
-    """Run a command in this process: starting one with torch takes seconds."""
-    out, err = io.StringIO(), io.StringIO()
-    code: int | str | None = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["edgetl", *map(str, arguments)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as leave:
-                code = leave.code
-    return Done(int(code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +54,7 @@ def _commands() -> dict[str, str]:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 23
+    assert len(commands) == 24
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 

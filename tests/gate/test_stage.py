@@ -13,7 +13,8 @@ from edgetl.errors import BaselineError, BundleError, ConfigError, DataError, Hi
 from edgetl.gate.baseline import load
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
 from edgetl.records import Footprint, GateReport, from_json, to_json
-from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
+from edgetl.runtime.targets import Target
+from tests.bench_stage.bundles import LABELS, colour_png, evaluation, keep_winner, write_bundle
 
 CONFUSED = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
 
@@ -227,3 +228,36 @@ def test_the_machine_s_own_history_tells_how_runs_differ(home: Path, tmp_path: P
     assert "between runs, as others do" in sentence(None)
     with pytest.raises(HistoryError, match="nowhere"):
         gate_baseline(home / "good.edgetl", home / "baseline.json", history=tmp_path / "nowhere")
+
+
+def test_engines_are_not_mixed_where_one_was_measured_as_faster_meanwhile(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object, **__: object) -> None:
+        raise AssertionError("it measured")
+
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
+    monkeypatch.setattr("edgetl.gate.stage.capture", measure)
+    monkeypatch.setattr("edgetl.gate.stage.capture_pair", measure)
+    keep_winner(home / "good.edgetl", Target.OPENVINO)
+    with pytest.raises(
+        BaselineError, match=r"on the target cpu, this on openvino\. Name the same one \(--target\)"
+    ):
+        gate_baseline(home / "good.edgetl", home / "baseline.json")
+    with pytest.raises(
+        BaselineError,
+        match=r"auto runs slow\.edgetl on cpu and good\.edgetl on openvino, whose latencies do not compare\. Name one",
+    ):
+        gate_against(home / "good.edgetl", home / "slow.edgetl", threads=1)
+    with pytest.raises(AssertionError, match="it measured"):
+        gate_against(home / "good.edgetl", home / "slow.edgetl", threads=1, target="cpu")
+
+
+def test_a_baseline_names_the_engine_that_auto_took(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
+    keep_winner(home / "good.edgetl", Target.OPENVINO)
+    assert make_baseline(home / "good.edgetl", threads=1, runs=10, warmup=1).target == "openvino"
+    assert make_baseline(home / "good.edgetl", threads=2, runs=10, warmup=1).target == "cpu"

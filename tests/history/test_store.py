@@ -105,7 +105,7 @@ def test_a_file_locked_by_another_is_waited_for_and_then_said(
 
 
 def test_a_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
-    for use in (read, lambda path: spread(path, "m", "n", "v")):
+    for use in (read, lambda path: spread(path, "m", "n", "v", "cpu")):
         with pytest.raises(
             HistoryError, match=r"There is no history at .*gone.* edgetl bench BUNDLE --history"
         ):

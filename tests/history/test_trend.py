@@ -9,7 +9,7 @@ import pytest
 from edgetl.history import read, spread
 from tests.history.records import MACHINE, write
 
-AT = (MACHINE.fingerprint, "flowers", "int8")
+AT = (MACHINE.fingerprint, "flowers", "int8", "cpu")
 
 
 def _medians(level: float, count: int, deviation: float = 0.02, seed: int = 0) -> list[float]:
@@ -28,9 +28,10 @@ def test_fewer_than_five_runs_and_other_subjects_give_no_spread(tmp_path: Path) 
     assert spread(path, *AT) is None
     write(path, [5.1], start=9)
     assert spread(path, *AT) == pytest.approx(np.log([5.0, 5.1, 5.0, 5.2, 5.1]).std(ddof=1))
-    assert spread(path, "another machine", "flowers", "int8") is None
-    assert spread(path, MACHINE.fingerprint, "fruit", "int8") is None
-    assert spread(path, MACHINE.fingerprint, "flowers", "fp32") is None
+    assert spread(path, "another machine", *AT[1:]) is None
+    assert spread(path, MACHINE.fingerprint, "fruit", "int8", "cpu") is None
+    assert spread(path, MACHINE.fingerprint, "flowers", "fp32", "cpu") is None
+    assert spread(path, *AT[:3], "openvino") is None
     assert spread(path, *AT, threads=7) is None
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+from edgetl.bench.tune import Outcome, Trial, TuneRecord
 from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
 from edgetl.bundle.signature import KeyPair, Signed
@@ -9,6 +10,7 @@ from edgetl.report import terminal_device
 from edgetl.runtime.doctor import Checkup, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.session import Prediction, Score
+from edgetl.runtime.targets import Target
 from tests.report.conftest import latency
 from tests.report.test_terminal import rule, shown
 
@@ -236,6 +238,42 @@ def gate_report(report, *, passed: bool) -> GateReport:
         variant="int8-cpu-x86",
         checks=checks,
         machine=report.measure.machine,
+    )
+
+
+def test_tune(report):
+    openvino, cpu = (dataclasses.replace(latency(1.0), p50_ms=p50, p90_ms=1.5) for p50 in (0.934, 1.21))
+    missing = "cuda is not available. Check the driver."
+    record = TuneRecord(
+        bundle="flowers.edgetl",
+        threads=2,
+        trials=(
+            Trial(target=Target.CPU, variant="int8", outcome=Outcome.TIMED, latency=cpu),
+            Trial(target=Target.OPENVINO, variant="fp32", outcome=Outcome.CHOSEN, latency=openvino),
+            Trial(target=Target.CUDA, outcome=Outcome.ABSENT, note=missing),
+        ),
+        variant="fp32",
+        target=Target.OPENVINO,
+        reason="fp32 on openvino was the fastest of 2",
+        date="2026-11-24",
+        kept="/cache/tuned/a.json",
+        versions={},
+        machine=report.measure.machine,
+    )
+    assert (
+        shown(terminal_device.tune, record)
+        == f"""\
+flowers.edgetl, batch 1, 2 threads, from pixels to logits
+                     p50   p90
+engine    variant     ms    ms  calls  result  why
+{rule(87)}
+openvino  fp32     0.934  1.50    200  chosen
+cpu       int8      1.21  1.50    200  timed
+cuda      -            -     -      -  absent  cuda is not available. Check the driver.
+
+fp32 on openvino was the fastest of 2.
+Kept in /cache/tuned/a.json: it runs from now on wherever no target or variant is named.
+"""
     )
 
 

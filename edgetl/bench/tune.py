@@ -1,0 +1,332 @@
+"""`edgetl tune`: the fastest variant and engine on this machine, measured and kept for `edgetl.load`.
+
+Every variant is tried on every engine that suits it. One may win only if it computes the golden images' logits here and
+its recorded accuracy is no lower than the default variant's. All that may win are timed in turn in this process, from
+pixels to logits, as variants that normalise inside and those that leave it to us compare only so.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.bench.machine import describe, usable_cores
+from edgetl.bench.statistics import EQUAL, median_ratio, summarise
+from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls, time_interleaved
+from edgetl.bundle.archive import open_bundle
+from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError, StorageError
+from edgetl.files import storage_errors
+from edgetl.preprocess import load_pixels
+from edgetl.progress import SILENT, Progress
+from edgetl.records import Latency, Machine
+from edgetl.runtime import tuned
+from edgetl.runtime.targets import Choice, Target, architecture, as_accurate, choose, made_for, tuned_path
+
+if TYPE_CHECKING:
+    from edgetl.bundle.archive import Bundle
+    from edgetl.bundle.manifest import Manifest, Variant
+    from edgetl.runtime.session import Session
+
+SECONDS = 10.0
+_LEAST_ROUNDS, _MOST_ROUNDS, _WARM_ROUNDS = 6, 200, 2
+_ENGINES = tuple(target for target in Target if target is not Target.AUTO)
+
+
+class Outcome(StrEnum):
+    """What became of a candidate.
+
+    `absent`: the engine cannot run here. `failed`: it refuses the model. `wrong`: it gives other logits than those
+    recorded. `less accurate`: its recorded accuracy is lower than the default variant's, or not known.
+    """
+
+    CHOSEN = "chosen"
+    TIMED = "timed"
+    ABSENT = "absent"
+    FAILED = "failed"
+    WRONG = "wrong"
+    LESS_ACCURATE = "less accurate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One candidate. `variant` is empty for an engine as a whole.
+
+    `latency` is from pixels to logits, batch 1, None where it was not timed; then `note` says why in one sentence.
+    """
+
+    target: Target
+    outcome: Outcome
+    variant: str = ""
+    latency: Latency | None = None
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """`fp32 on openvino`, or the engine alone."""
+        return f"{self.variant} on {self.target}" if self.variant else self.target.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRecord:
+    """All candidates; what was chosen and why, with how many threads and which packages; and the file that keeps it."""
+
+    bundle: str
+    threads: int
+    trials: tuple[Trial, ...]
+    variant: str
+    target: Target
+    reason: str
+    date: str
+    kept: str
+    versions: dict[str, str]
+    machine: Machine
+
+
+def tune(
+    bundle: Path,
+    *,
+    threads: int | None = None,
+    seconds: float = SECONDS,
+    require_signature: Path | None = None,
+    progress: Progress = SILENT,
+) -> TuneRecord:
+    """Measure a bundle's variants on the engines of this machine and keep the fastest for `edgetl.load`.
+
+    What was kept before stays until the measurement is done.
+
+    Args:
+        bundle: the bundle.
+        threads: threads of the engines on the CPU; every usable core where unset.
+        seconds: time for the timing; 30 calls of each are timed at least, however long that takes.
+        require_signature: a public key; the bundle must be signed with its private half.
+        progress: told of candidates and of the timing.
+
+    Raises:
+        BundleError: the bundle is missing, broken, altered or unsigned.
+        ConfigError: seconds is not above 0, or threads below 1.
+        ModelError: no candidate runs here as recorded; the message says why not.
+        StorageError: the cache folder cannot be written.
+    """
+    count = usable_cores() if threads is None else threads
+    if not seconds > 0 or count < 1:
+        raise ConfigError(f"seconds is {seconds} and threads {count}, expected above 0 and at least 1.")
+    opened = open_bundle(bundle)
+    if require_signature is not None:
+        from edgetl.bundle.signature import require_signature as check
+
+        check(opened, require_signature)
+    opened.verify()
+    _make_folder(opened)
+    today = _today(opened.manifest)
+    with ExitStack() as stack:
+        trials, sessions = _try_all(opened, today, count, require_signature, stack, progress)
+        if not sessions:
+            told = "; ".join(f"{t.name}: {t.note.rstrip('.')}" for t in trials)
+            raise ModelError(f"No variant of {opened.manifest.name} runs here as recorded ({told}).")
+        pixels = load_pixels(opened.golden_images()[0], opened.manifest.preprocess)[None]
+        calls = {name: functools.partial(session.run, pixels) for name, session in sessions.items()}
+        samples = _time(calls, seconds, progress)
+    trials = [
+        replace(t, latency=_latency(samples[t.name], count)) if t.name in samples else t for t in trials
+    ]
+    date = datetime.datetime.now().astimezone().date().isoformat()
+    chosen, reason = decide([t for t in trials if t.latency is not None], today, date)
+    versions = tuned.engine_versions()
+    winner = tuned.Winner(
+        variant=chosen.variant,
+        target=chosen.target,
+        reason=reason,
+        date=date,
+        machine=tuned.this_machine(),
+        versions=versions,
+    )
+    return TuneRecord(
+        bundle=bundle.name,
+        threads=count,
+        trials=tuple(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials),
+        variant=chosen.variant,
+        target=chosen.target,
+        reason=reason,
+        date=date,
+        kept=str(tuned.keep(opened, count, winner)),
+        versions=versions,
+        machine=describe(),
+    )
+
+
+def decide(timed: Sequence[Trial], today: Choice | None, date: str) -> tuple[Trial, str]:
+    """The fastest by the median; but what would run without a measurement stays where it is as fast within it.
+
+    As fast: the 95% interval of the ratio of medians (paired bootstrap) reaches down to 1.02 or less.
+
+    Args:
+        timed: candidates with latencies, sampled in turn; at least one.
+        today: what runs without a measurement.
+        date: of the measurement, for the reason.
+
+    Returns:
+        The chosen one, and the reason in one sentence.
+    """
+    ranked = sorted(timed, key=lambda t: _p50(t))
+    fastest = ranked[0]
+    standing = next(
+        (t for t in timed if today and (t.variant, t.target) == (today.variant, today.target)), None
+    )
+    chosen = standing if standing is not None and _as_fast(standing, fastest) else fastest
+    if len(ranked) == 1:
+        return chosen, f"{chosen.name} was the only one that could be measured here on {date}: {_ms(chosen)}"
+    if chosen is fastest:
+        rank = "the fastest"
+        other = standing if standing not in (None, chosen) else ranked[1]
+    else:
+        rank, other = "as fast as the fastest", fastest
+    assert other is not None
+    return chosen, (
+        f"{chosen.name} was {rank} of {len(ranked)} measured here on {date}: {_ms(chosen)} against {_ms(other)} of "
+        f"{other.name}"
+    )
+
+
+def _today(manifest: Manifest) -> Choice | None:
+    """What runs without a measurement; None where no variant is made for this machine's processor."""
+    try:
+        return choose(manifest)
+    except BundleError:
+        return None
+
+
+def _make_folder(bundle: Bundle) -> None:
+    """Learn before the measurement, not after it, that what it finds cannot be kept."""
+    try:
+        folder = tuned_path(bundle).parent
+    except RuntimeError:
+        raise StorageError(
+            "There is no home folder to keep the measurement in: set EDGETL_CACHE to a folder."
+        ) from None
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _try_all(
+    bundle: Bundle,
+    today: Choice | None,
+    threads: int,
+    key: Path | None,
+    stack: ExitStack,
+    progress: Progress,
+) -> tuple[list[Trial], dict[str, Session]]:
+    """Every candidate, and open sessions of those that are to be timed, by name; `stack` closes them."""
+    trials: list[Trial] = []
+    sessions: dict[str, Session] = {}
+    arch, manifest = architecture(), bundle.manifest
+    suited = {t: [v for v in manifest.variants if v.target in made_for(t, arch)] for t in _ENGINES}
+    with progress.task("Trying candidates", sum(map(len, suited.values()))) as bar:
+        for target, variants in suited.items():
+            if not variants:
+                made = " or ".join(made_for(target, arch))
+                note = f"The bundle has no variant made for {made}."
+                trials.append(Trial(target=target, outcome=Outcome.ABSENT, note=note))
+            for done, variant in enumerate(variants):
+                bar.advance(0, note=f"{variant.name} on {target}")
+                trial = _doubt(manifest, today, target, variant)
+                if trial is None:
+                    trial = _try(bundle, target, variant.name, threads, key, stack, sessions)
+                trials.append(trial)
+                if trial.outcome is Outcome.ABSENT:
+                    bar.advance(len(variants) - done)
+                    break
+                bar.advance()
+    return trials, sessions
+
+
+def _doubt(manifest: Manifest, today: Choice | None, target: Target, variant: Variant) -> Trial | None:
+    """Why a variant may not win by its recorded accuracy. The default and what runs without a measurement may."""
+    default = manifest.variant()
+    assert default is not None  # A manifest without its default is refused when it is read.
+    if variant is default or (today and variant.name == today.variant) or as_accurate(variant, default):
+        return None
+    scores = [f"{v.val.top1:.1%}" if v.val else "not recorded" for v in (variant, default)]
+    note = f"Its top-1 on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
+    return Trial(target=target, variant=variant.name, outcome=Outcome.LESS_ACCURATE, note=note)
+
+
+def _try(
+    bundle: Bundle,
+    target: Target,
+    variant: str,
+    threads: int,
+    key: Path | None,
+    stack: ExitStack,
+    sessions: dict[str, Session],
+) -> Trial:
+    from edgetl.runtime.session import load
+
+    try:
+        session = stack.enter_context(
+            load(bundle.path, target=target, variant=variant, threads=threads, require_signature=key)
+        )
+        check = session.verify()
+    except MissingDependencyError as error:
+        return Trial(target=target, outcome=Outcome.ABSENT, note=f"{error}")
+    except Exception as error:  # A broken engine may raise anything, and the others are tried all the same.
+        note = (f"{error}".strip() or type(error).__name__).splitlines()[0]
+        return Trial(target=target, variant=variant, outcome=Outcome.FAILED, note=note)
+    if not check.passed:
+        session.close()
+        return Trial(target=target, variant=variant, outcome=Outcome.WRONG, note=check.reason)
+    trial = Trial(target=target, variant=variant, outcome=Outcome.TIMED)
+    sessions[trial.name] = session
+    return trial
+
+
+def _time(
+    calls: Mapping[str, Callable[[], object]], seconds: float, progress: Progress
+) -> dict[str, list[float]]:
+    """Samples of each in milliseconds, in as many rounds as `seconds` hold."""
+    once_ms = sum(statistics.median(time_calls(call, warmup=SETTLE, runs=BLOCK)) for call in calls.values())
+    round_s = PAUSE_S * len(calls) + (SETTLE + BLOCK) * once_ms / 1000
+    rounds = min(max(int(seconds / round_s), _LEAST_ROUNDS), _MOST_ROUNDS)
+    return time_interleaved(
+        calls,
+        warmup=_WARM_ROUNDS * BLOCK,
+        runs=rounds * BLOCK,
+        pause_s=PAUSE_S,
+        settle=SETTLE,
+        block=BLOCK,
+        progress=progress,
+    )
+
+
+def _latency(samples_ms: Sequence[float], threads: int) -> Latency:
+    return summarise(
+        samples_ms,
+        scenario="single-stream, from pixels",
+        batch=1,
+        threads=threads,
+        warmup=_WARM_ROUNDS * BLOCK,
+    )
+
+
+def _as_fast(trial: Trial, fastest: Trial) -> bool:
+    if trial is fastest:
+        return True
+    assert trial.latency is not None
+    assert fastest.latency is not None
+    return median_ratio(fastest.latency.samples_ms, trial.latency.samples_ms, paired=True).low <= EQUAL
+
+
+def _p50(trial: Trial) -> float:
+    assert trial.latency is not None
+    return trial.latency.p50_ms
+
+
+def _ms(trial: Trial) -> str:
+    value = _p50(trial)
+    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"

@@ -1,0 +1,202 @@
+"""What `edgetl tune` found the fastest on this machine: a small file a bundle in the user's cache, read by `load`.
+
+It holds for the bundle's bytes, this machine, the engines that are installed and a number of threads. All of that is
+looked up again when it is read, so the looking must be cheap: no engine is imported, no program is started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgetl.bundle.archive import Bundle
+from edgetl.figures import from_json
+from edgetl.files import write_json
+from edgetl.frozen import dataclass
+from edgetl.runtime.onnx_backend import usable_cores
+from edgetl.runtime.targets import Choice, Target, tuned_path
+
+PACKAGES: Mapping[Target, tuple[str, ...]] = {
+    # Either package of ONNX Runtime runs on the CPU; only one of them is there.
+    Target.AUTO: ("onnxruntime", "onnxruntime-gpu"),
+    Target.CPU: ("onnxruntime", "onnxruntime-gpu"),
+    Target.CUDA: ("onnxruntime-gpu",),
+    Target.ORT_TENSORRT: ("onnxruntime-gpu",),
+    Target.OPENVINO: ("openvino",),
+    Target.TENSORRT: ("tensorrt",),
+    Target.TENSORRT_RTX: ("tensorrt-rtx",),
+}
+"""The packages of an engine, as their distributions are called."""
+
+SCHEMA_VERSION = 1
+_KNOWN = frozenset(name for names in PACKAGES.values() for name in names)
+# Linux tells a processor in a record of about one KiB a core, on some machines hundreds of them; the first is enough.
+_RECORD_BYTES = 4096
+_NAMED = (
+    "vendor_id",
+    "model name",
+    "cpu family",
+    "model",
+    "stepping",
+    "CPU implementer",
+    "CPU part",
+    "Hardware",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winner:
+    """The fastest with one number of threads, and what that holds for.
+
+    Attributes:
+        variant: the variant's name.
+        target: the engine.
+        reason: why, in one sentence.
+        date: when it was measured, YYYY-MM-DD.
+        machine: `this_machine()` then.
+        versions: `engine_versions()` then.
+    """
+
+    variant: str
+    target: Target
+    reason: str
+    date: str
+    machine: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The file: a winner for each number of threads that was measured, by that number as text."""
+
+    schema_version: int = SCHEMA_VERSION
+    by_threads: dict[str, Winner]
+
+
+def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
+    """Keep a winner beside those of other numbers of threads, atomically; return the file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = tuned_path(bundle)
+    try:
+        others = _read(path, bundle).by_threads
+    except (OSError, ValueError, RecursionError):
+        others = {}
+    write_json(path, Tuned(by_threads={**others, str(threads): winner}))
+    return path
+
+
+def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
+    """The kept winner, or in a few words why none of the file holds here and now, and the remedy.
+
+    A winner whose engine is gone is returned all the same: that it cannot be opened is an error, and nothing takes
+    its place.
+
+    Args:
+        path: the file, `tuned_path(bundle)`.
+        bundle: the bundle.
+        threads: threads of the engine.
+    """
+    renew = f"measure again with: edgetl tune {bundle.path}"
+    try:
+        winners = _read(path, bundle).by_threads
+    except (OSError, ValueError, RecursionError):
+        return f"what edgetl tune kept in {path} cannot be read: {renew}"
+    if (winner := winners.get(str(threads))) is None:
+        known = " and ".join(sorted(winners, key=int))
+        return (
+            f"edgetl tune measured here with {known} threads, not with {threads}: "
+            f"measure with: edgetl tune {bundle.path} --threads {threads}"
+        )
+    if winner.machine != (here := this_machine()):
+        return (
+            f"what edgetl tune measured on {winner.date} is stale, as it was on {winner.machine} and this is {here}: "
+            f"{renew}"
+        )
+    found = engine_versions()
+    gone = not any(name in found for name in PACKAGES[winner.target])
+    if found != winner.versions and not gone:
+        changed = _changes(winner.versions, found)
+        return f"what edgetl tune measured on {winner.date} is stale, as engines changed ({changed}): {renew}"
+    return Choice(variant=winner.variant, target=winner.target, reason=winner.reason, measured_here=True)
+
+
+def this_machine(root: Path = Path("/")) -> str:
+    """What tells machines apart and is read in well under a millisecond: processor, cores, board, NVIDIA's GPUs.
+
+    `edgetl.bench.machine.describe` says more, and starts a program to do so.
+
+    Args:
+        root: where `proc` is; another folder in tests.
+    """
+    lines = _start(root / "proc/cpuinfo").splitlines()
+    fields: dict[str, str] = {}
+    for name, colon, value in (line.partition(":") for line in lines):
+        if colon and name.strip() in _NAMED:
+            fields.setdefault(name.strip(), value.strip())
+    # Elsewhere than on Linux: the processor on Windows, the kernel with the chip's name on macOS.
+    named = " ".join(fields.values()) or os.environ.get("PROCESSOR_IDENTIFIER") or platform.version()
+    told = [
+        f"{platform.machine()} {named} x{usable_cores()}",
+        _start(root / "proc/device-tree/model").rstrip("\0"),
+    ]
+    gpus = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
+    told += [line.strip() for gpu in gpus for line in _start(gpu).splitlines() if line.startswith("Model")]
+    if gpus:
+        told += _start(root / "proc/driver/nvidia/version").splitlines()[:1]
+    return ", ".join(" ".join(text.split()) for text in told if text)
+
+
+def engine_versions() -> dict[str, str]:
+    """Package to version of every engine that is installed, by the names of their metadata's folders.
+
+    As `importlib.metadata` finds them, without importing it, which would cost a start more than all the rest.
+    """
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208
+        except OSError:  # A zip, or a folder that is not there.
+            continue
+        for name in names:
+            if name.endswith((".dist-info", ".egg-info")):
+                package, _, version = name.rpartition(".")[0].partition("-")
+                package = re.sub(r"[-_.]+", "-", package).lower()
+                if package in _KNOWN:
+                    found.setdefault(package, version)
+    return found
+
+
+def _read(path: Path, bundle: Bundle) -> Tuned:
+    """Raises ValueError where it is no such file, or not one of this bundle."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    found = from_json(Tuned, values)
+    if found.schema_version != SCHEMA_VERSION or not found.by_threads:
+        raise ValueError(f"schema_version is {found.schema_version}, expected {SCHEMA_VERSION}")
+    for threads, winner in found.by_threads.items():
+        int(threads)
+        if bundle.manifest.variant(winner.variant) is None or winner.target is Target.AUTO:
+            raise ValueError(f"the bundle has no {winner.variant} on {winner.target}")
+    return found
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """`openvino 2026.3.0, now 2026.4.1`, for each that differs."""
+    names = sorted(n for n in {**before, **now} if before.get(n) != now.get(n))
+    return ", ".join(f"{n} {before.get(n, 'absent')}, now {now.get(n, 'absent')}" for n in names)
+
+
+def _start(path: Path) -> str:
+    """The first few KiB of a file that may be missing."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read(_RECORD_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
