@@ -11,18 +11,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from edgetl import config, pipeline
+from edgetl.bench.timer import time_interleaved
 from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
+from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.files import write_json, write_text
+from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
+from edgetl.preprocess import PreprocessSpec
 from edgetl.records import PruneRecord, TrainRecord
-from tests.bench.claims import Claim
+from edgetl.runtime.onnx_backend import OnnxBackend
+from tests.bench.claims import Claim, paired_ratio
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked
 
@@ -47,7 +56,7 @@ BASE: dict[str, dict[str, object]] = {
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """One student: test top-1 and its interval (0..1), after pruning on validation, its share of the teacher's
-    milliseconds and of its multiply-accumulates, minutes of pruning and distilling."""
+    milliseconds (when it was cut; at the end all are timed in turn) and multiply-accumulates, minutes it took."""
 
     top1: float
     low: float
@@ -70,6 +79,9 @@ def run() -> Iterator[Claim]:
         for name, settings in choices().items():
             found.setdefault(name, []).append(_student(source, seed, name, settings))
             say(f"seed {seed}, {name}: {_told([found[name][-1]])}")
+    for at, seed in enumerate(seeds):
+        for name, share in _timed(seed, list(found)).items():
+            found[name][at] = replace(found[name][at], latency=share)
     write_text(kept(FAMILY) / "choices.svg", plot(found))
     for name, students in found.items():
         yield Claim(name=name, measured=_told(students))
@@ -93,7 +105,7 @@ def choices() -> dict[str, dict[str, object]]:
 
 def _student(source: Path, seed: int, name: str, settings: dict[str, object]) -> Found:
     """Prune and distill, or what is kept of it."""
-    home = kept(FAMILY, f"{seed}-{code_sha256()[:12]}")
+    home = _home(seed)
     path = home / f"{name.replace(' ', '-')}.json"
     if path.exists():
         return Found(**json.loads(path.read_text()))
@@ -116,8 +128,30 @@ def _student(source: Path, seed: int, name: str, settings: dict[str, object]) ->
         macs=pruned.after.macs / pruned.before.macs,
         minutes=(pruned.seconds + student.seconds) / 60,
     )
+    shutil.copyfile(home / "run" / student.checkpoint, path.with_suffix(".safetensors"))
     write_json(path, asdict(found))
     return found
+
+
+def _timed(seed: int, names: list[str]) -> dict[str, float]:
+    """Each student's share of the teacher's milliseconds: single images in turn through the runtime, on one thread."""
+    home, size = _home(seed), int(str(BASE["preprocess"]["size"]))
+    files = {name: home / f"{name.replace(' ', '-')}.safetensors" for name in names}
+    files = {"teacher": home / "run" / "train" / "teacher.safetensors"} | files
+    image = np.zeros((1, 3, size, size), np.float32)
+    with ExitStack() as stack:
+        calls = {}
+        for name, file in files.items():
+            network, _ = checkpoint.load(file)
+            labels = tuple(map(str, range(10)))
+            exported = to_bytes(to_onnx(network, labels=labels, spec=PreprocessSpec(size=size), opset=18))
+            calls[name] = stack.enter_context(OnnxBackend(exported, threads=1)).bind(image)
+        timed = time_interleaved(calls, warmup=20, runs=300)
+    return {name: paired_ratio(timed["teacher"], timed[name]).value for name in names}
+
+
+def _home(seed: int) -> Path:
+    return kept(FAMILY, f"{seed}-{code_sha256()[:12]}")
 
 
 def _judged(kind: str, default: str, found: dict[str, list[Found]]) -> Iterator[Claim]:
