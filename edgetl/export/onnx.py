@@ -16,11 +16,13 @@ import copy
 import io
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -113,7 +115,7 @@ def _exported(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[
 
 
 def _traced(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), _padding_in_integers():
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
@@ -167,6 +169,31 @@ def _quiet() -> Iterator[None]:
         finally:
             os.dup2(kept, 1)
             os.close(kept)
+
+
+@contextmanager
+def _padding_in_integers() -> Iterator[None]:
+    """timm's SAME padding rounds a quotient up; traced, the quotient becomes an integer's and is rounded down before.
+
+    In integers alone the graph pads right at every size, also where a stride does not divide the side.
+    """
+    padding: Any = sys.modules.get("timm.layers.padding")
+    if padding is None:
+        yield
+        return
+    whole = padding.get_same_padding
+
+    def in_integers(x: Any, kernel_size: int, stride: int, dilation: int) -> Any:
+        if not isinstance(x, torch.Tensor):
+            return whole(x, kernel_size, stride, dilation)
+        last = (x + (stride - 1)) // stride - 1
+        return torch.clamp(last * stride + (kernel_size - 1) * dilation + 1 - x, min=0)
+
+    padding.get_same_padding = in_integers
+    try:
+        yield
+    finally:
+        padding.get_same_padding = whole
 
 
 def _refusal(model: nn.Module, images: torch.Tensor, error: Exception) -> ModelError:

@@ -160,6 +160,19 @@ def test_the_opset_is_the_target_s() -> None:
     assert operators[18].count("Erf") == 1
 
 
+@pytest.mark.parametrize("dynamic_size", [False, True])
+def test_same_padding_where_a_stride_does_not_divide_the_side(dynamic_size: bool) -> None:
+    model = create("efficientnet_lite0", len(LABELS), "none").eval()
+    side = 36  # then 18, 9, and 5: the third halving rounds up
+    exported = to_onnx(
+        model, labels=LABELS, spec=PreprocessSpec(size=side), opset=18, dynamic_size=dynamic_size
+    )
+    images = np.random.default_rng(0).normal(size=(2, 3, side, side)).astype(np.float32)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-5)
+
+
 def test_an_open_image_size() -> None:
     exported = to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18, dynamic_size=True)
     dims = exported.graph.input[0].type.tensor_type.shape.dim
