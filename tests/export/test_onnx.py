@@ -105,7 +105,7 @@ def test_newer_opsets_go_through_torch_export() -> None:
     assert exported.opset_import[0].version == 21
     assert [node.op_type for node in exported.graph.node] == ["Conv", "Relu", "GlobalAveragePool", "Flatten"]
     assert b".py" not in to_bytes(exported)
-    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-5)
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-3)
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:
@@ -170,7 +170,7 @@ def test_same_padding_where_a_stride_does_not_divide_the_side(dynamic_size: bool
     images = np.random.default_rng(0).normal(size=(2, 3, side, side)).astype(np.float32)
     with torch.inference_mode():
         expected = model(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-5)
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-3)
 
 
 def test_an_open_image_size() -> None:
@@ -222,7 +222,7 @@ def test_the_newer_exporter_helps_out_and_nothing_is_printed(capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
     images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
     expected = _Uneven()(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-5)
+    np.testing.assert_allclose(_run(exported, images), expected, atol=1e-3)
 
 
 @pytest.mark.slow
