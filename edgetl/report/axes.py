@@ -63,7 +63,10 @@ class Labels:
             *((x - 12 - width, y - height / 2 + shift, "end") for shift in (-height, height)),
             (x - width / 2, y - height - 16, "middle"),
             (x - width / 2, y + 16, "middle"),
-            *((x + 12, y - height / 2 + shift, "start") for shift in (-2 * height, 2 * height)),
+            *(
+                (x + 12, y - height / 2 + shift, "start")
+                for shift in (-2 * height, 2 * height, 3 * height, 4 * height)
+            ),
         ]
         box_x, box_y, anchor = min(options, key=lambda o: self._overlap(o[0], o[1], width, height))
         self.block(box_x, box_y, box_x + width, box_y + height)

@@ -169,9 +169,12 @@ def pruning(report: RunReport) -> Markup:
         )
         return Row(cells=cells, css=css)
 
-    steps = [row(units.step(s.step, s.kept), s, s.measured_ms, s.top1_cut, s.top1) for s in prune.steps]
+    steps = [
+        row(units.step(s.step, s.kept, prune.network), s, s.measured_ms, s.top1_cut, s.top1)
+        for s in prune.steps
+    ]
     learned = len(steps) - len(cuts)
-    first = "uncut, teacher's top-1" if prune.network else "teacher"
+    first = "teacher's top-1" if prune.network else "teacher"
     rows = [row(first, before, told.measured_before_ms if told else None, None, top1), *steps[:learned]]
     if sparse is not None:
         rows.append(row("sparse", before, None, None, sparse.top1))

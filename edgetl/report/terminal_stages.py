@@ -164,7 +164,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
     lines = [
         Line(
             cells=(
-                units.step(s.step, s.kept),
+                units.step(s.step, s.kept, record.network),
                 units.count(s.macs),
                 units.percent(ratio(s.macs, whole)),
                 units.count(s.parameters),

@@ -74,7 +74,7 @@ tbody tr:last-child>*{border-bottom:0}
 tr.total>*{font-weight:600;border-top:1px solid var(--axis)}
 tr.default>*{background:var(--band)}
 td .range{display:block;font-size:11px;color:var(--faint)}
-.tag{display:inline-block;border-radius:6px;padding:0 7px;font-size:12px;font-weight:600;white-space:nowrap;margin:1px 4px 1px 0}
+.tag{display:inline-block;border-radius:6px;padding:0 7px;font-size:12px;font-weight:600;margin:1px 4px 1px 0}
 .tag.good{color:var(--good);background:var(--good-bg)}
 .tag.warn{color:var(--warn);background:var(--warn-bg)}
 .tag.bad{color:var(--bad);background:var(--bad-bg)}

@@ -89,10 +89,10 @@ def counted(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{ending}"
 
 
-def step(number: int, kept: bool) -> str:
-    """A step of pruning: `3`, `3, taken back`, or `input size` for the one before the cuts."""
+def step(number: int, kept: bool, network: str = "") -> str:
+    """A step of pruning: `3`, `3, taken back`; before the cuts `taught` for another network, else `input size`."""
     if number == 0:
-        return "input size"
+        return "taught" if network else "input size"
     return str(number) if kept else f"{number}, taken back"
 
 
