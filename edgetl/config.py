@@ -424,8 +424,8 @@ class DistillConfig(_Section):
     classes, any backbone and input size. Their softened probabilities and the run's teacher's are averaged."""
     features: DistillFeatures = DistillFeatures.NONE
     """A loss between features, added to that of the logits: `none`, `fitnets`, `attention` or `relational`."""
-    feature_weight: Annotated[float, Field(ge=0.0)] | None = None
-    """Weight of the loss between features; where unset, 1, or 25 for `relational`."""
+    feature_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the loss between features."""
     augment: Augment = Augment.BASIC
     """Augmentation policy."""
     mix: Mix = Mix.NONE

@@ -20,13 +20,6 @@ from edgetl.errors import ModelError, TensorError
 from edgetl.models.backbones import classifier_names
 from edgetl.train.blocks import blocks
 
-WEIGHTS = {
-    DistillFeatures.NONE: 0.0,
-    DistillFeatures.FITNETS: 1.0,
-    DistillFeatures.ATTENTION: 1.0,
-    DistillFeatures.RELATIONAL: 25.0,
-}
-"""The weight of each loss where `distill.feature_weight` is unset; the relational one is its authors'."""
 _TINY = 1e-12
 
 
@@ -215,7 +208,7 @@ class Features(nn.Module):
         teacher: nn.Module,
         sizes: tuple[int, int],
         prefix: str,
-        weight: float | None,
+        weight: float,
         seed: int,
     ) -> None:
         """Pair the stages of `student` and `teacher` from the head on.
@@ -226,14 +219,14 @@ class Features(nn.Module):
             teacher: the teacher.
             sizes: sides of the student's and the teacher's input.
             prefix: what the teacher is called in the guide, with a dot at the end.
-            weight: of the loss; as in `WEIGHTS` where None.
+            weight: of the loss.
             seed: of the projectors' first weights.
 
         Raises:
             ModelError: one of them gives no feature maps.
         """
         super().__init__()
-        self.kind, self.weight = kind, WEIGHTS[kind] if weight is None else weight
+        self.kind, self.weight = kind, weight
         self.projectors = nn.ModuleList()
         self.student_names: tuple[str, ...]
         self.teacher_names: tuple[str, ...]

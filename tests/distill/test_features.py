@@ -124,7 +124,7 @@ def test_gradients_reach_the_student_and_the_projectors_alone(kind: DistillFeatu
     teacher = backbones.create("torchvision/resnet18", 3, "none", seed=2)
     guide = AtSize(teacher, 48)
     beside = f.Features(
-        kind, student=student, teacher=teacher, sizes=(32, 48), prefix="network.", weight=None, seed=3
+        kind, student=student, teacher=teacher, sizes=(32, 48), prefix="network.", weight=1.0, seed=3
     )
     assert (len(beside.projectors) > 0) == (kind is DistillFeatures.FITNETS)
     images, labels = torch.randn(4, 3, 48, 48), torch.tensor([0, 1, 2, 0])
