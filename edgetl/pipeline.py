@@ -152,12 +152,19 @@ def follow(recipe: Recipe, run_dir: Path) -> None:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fill in what depends on the backbone (mean, standard deviation), so that the lock file is explicit."""
-    from edgetl.models.backbones import default_preprocess
+    """Fill in what depends on the backbone (mean, standard deviation), so that the lock file is explicit.
 
+    Raises:
+        ModelError: no backbone has a name that the recipe uses: known before the teacher is trained.
+    """
+    from edgetl.models import backbones
+
+    for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
+        if name != own:
+            backbones.resolve(name)
     settings = recipe.preprocess
     if settings.mean is None or settings.std is None:
-        mean, std, _ = default_preprocess(recipe.train.backbone)
+        mean, std, _ = backbones.default_preprocess(recipe.train.backbone)
         settings = settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
     return recipe.model_copy(update={"preprocess": settings})
 

@@ -20,7 +20,7 @@ from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import DataConfig, Recipe
 from edgetl.data.index import build_index
-from edgetl.errors import DataError
+from edgetl.errors import DataError, ModelError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
@@ -185,6 +185,15 @@ def test_another_backbone_can_be_the_student(images: Path, tmp_path: Path) -> No
     outcome = pipeline.run(recipe, tmp_path, until=Stage.EXPORT)
     assert outcome.records[Stage.PRUNE] is None
     assert outcome.records[Stage.DISTILL].backbone == "test_resnet"
+
+
+@pytest.mark.parametrize(("section", "key"), [("prune", "network"), ("distill", "student")])
+def test_a_wrong_student_is_told_before_the_teacher_is_trained(
+    section: str, key: str, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="No backbone is called 'resnet_18x'"):
+        pipeline.run(tiny_recipe(images, **{section: {key: "resnet_18x"}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_path: Path) -> None:
