@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -36,64 +36,101 @@ def from_json(kind: type[R], value: Any) -> R:
     Raises:
         ValueError: a field is missing or of the wrong shape; the message names it.
     """
-    return typing.cast(R, _decode(kind, value, kind.__name__))
+    reader = _reader(typing.cast(Any, kind))
+    return typing.cast(R, reader(value, kind.__name__))
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    if kind is Any:
-        return value
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _decode(next(a for a in args if a is not type(None)), value, where)
-    if origin is tuple:
-        _expect(isinstance(value, list | tuple), where, "a list", value)
-        if len(args) == 2 and args[1] is Ellipsis:
-            if args[0] in (float, int, str) and all(type(v) is args[0] for v in value):
-                return tuple(value)
-            return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        _expect(len(value) == len(args), where, f"{len(args)} values", value)
-        return tuple(_decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
-    if origin in (dict, Mapping):
-        _expect(isinstance(value, Mapping), where, "an object", value)
-        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        choices = [member.value for member in kind]
-        _expect(value in choices, where, f"one of {', '.join(map(repr, choices))}", value)
-        return kind(value)
-    if origin is typing.Literal:
-        _expect(value in args, where, f"one of {', '.join(map(repr, args))}", value)
-        return value
-    _expect(
-        isinstance(value, kind) and not (kind is int and isinstance(value, bool)), where, kind.__name__, value
-    )
-    return value
-
-
-def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
-    _expect(isinstance(value, Mapping), where, "an object", value)
-    values = {}
-    for name, hint, required in _fields(kind):
-        if name in value:
-            values[name] = _decode(hint, value[name], f"{where}.{name}")
-        elif required:
-            raise ValueError(f"{where}.{name} is missing")
-    return kind(**values)
+_Reader = Callable[[Any, str], Any]
+"""Takes a JSON value and where it stands, for the message of its ValueError."""
 
 
 @functools.cache
-def _fields(kind: Any) -> tuple[tuple[str, Any, bool], ...]:
-    """Name, type and whether it must be there, of each field: asked once a type, since hints are slow to resolve."""
+def _reader(kind: Any) -> _Reader:
+    """What reads values of a type: made once a type, so that a device's start asks no annotation twice."""
+    if kind is Any:
+        return lambda value, where: value
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = _reader(next(a for a in args if a is not type(None)))
+        return lambda value, where: None if value is None else inner(value, where)
+    if origin is tuple:
+        return _tuple_reader(args)
+    if origin in (dict, Mapping):
+        return _mapping_reader(_reader(args[1]))
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_reader(kind)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return _choice_reader({member.value: member for member in kind})
+    if origin is typing.Literal:
+        return _choice_reader({choice: choice for choice in args})
+    return _plain_reader(kind)
+
+
+def _tuple_reader(args: tuple[Any, ...]) -> _Reader:
+    endless = args[1:] == (Ellipsis,)
+    readers = [_reader(arg) for arg in (args[:1] if endless else args)]
+    plain = args[0] if endless and args[0] in (float, int, str) else None
+
+    def read(value: Any, where: str) -> Any:
+        _expect(isinstance(value, list | tuple), where, "a list", value)
+        if plain is not None and all(type(v) is plain for v in value):
+            return tuple(value)
+        _expect(endless or len(value) == len(readers), where, f"{len(readers)} values", value)
+        pairs = zip(value, readers * len(value) if endless else readers, strict=True)
+        return tuple(reader(v, f"{where}[{i}]") for i, (v, reader) in enumerate(pairs))
+
+    return read
+
+
+def _mapping_reader(inner: _Reader) -> _Reader:
+    def read(value: Any, where: str) -> Any:
+        _expect(isinstance(value, Mapping), where, "an object", value)
+        return {k: inner(v, f"{where}.{k}") for k, v in value.items()}
+
+    return read
+
+
+def _dataclass_reader(kind: Any) -> _Reader:
     hints = typing.get_type_hints(kind)
-    return tuple(
-        (f.name, hints[f.name], f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+    missing = dataclasses.MISSING
+    fields = [
+        (f.name, _reader(hints[f.name]), f.default is missing and f.default_factory is missing)
         for f in dataclasses.fields(kind)
-    )
+    ]
+
+    def read(value: Any, where: str) -> Any:
+        _expect(isinstance(value, Mapping), where, "an object", value)
+        values = {}
+        for name, reader, required in fields:
+            if name in value:
+                values[name] = reader(value[name], f"{where}.{name}")
+            elif required:
+                raise ValueError(f"{where}.{name} is missing")
+        return kind(**values)
+
+    return read
+
+
+def _choice_reader(choices: Mapping[Any, Any]) -> _Reader:
+    def read(value: Any, where: str) -> Any:
+        # A list or an object has no hash.
+        holds = isinstance(value, str | int) and value in choices
+        _expect(holds, where, f"one of {', '.join(map(repr, choices))}", value)
+        return choices[value]
+
+    return read
+
+
+def _plain_reader(kind: type) -> _Reader:
+    def read(value: Any, where: str) -> Any:
+        if type(value) is kind:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+        _expect(isinstance(value, kind) and not isinstance(value, bool), where, kind.__name__, value)
+        return value
+
+    return read
 
 
 def _expect(holds: bool, where: str, expected: str, value: Any) -> None:
@@ -116,13 +153,12 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Accuracy of a classifier on a set of images. All ratios are in 0..1.
+class Scores:
+    """Accuracy of a classifier on a set of images, in figures that do not grow with its classes: what bundles carry.
 
-    `confusion[i][j]` counts images of class i that were predicted as j.
-    `top1_interval` is a 95% Wilson score interval; those of macro-F1 and balanced accuracy are 95% percentile
-    bootstrap intervals over the images. `top5` stands where there are more than five classes, `calibration_error`
-    (expected calibration error of the top class, 15 bins) where scores are at hand.
+    All ratios are in 0..1. `top1_interval` is a 95% Wilson score interval; those of macro-F1 and balanced accuracy are
+    95% percentile bootstrap intervals over the images. `top5` stands where there are more than five classes,
+    `calibration_error` (expected calibration error of the top class, 15 bins) where scores are at hand.
     """
 
     images: int
@@ -130,12 +166,22 @@ class Evaluation:
     top1_interval: tuple[float, float]
     macro_f1: float
     balanced_accuracy: float
-    classes: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
     top5: float | None = None
     calibration_error: float | None = None
     macro_f1_interval: tuple[float, float] | None = None
     balanced_accuracy_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Scores):
+    """Scores, and what they are made of: `confusion[i][j]` counts images of class i that were predicted as j."""
+
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    def scores(self) -> Scores:
+        """The figures alone, without classes and confusion."""
+        return Scores(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Scores)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgetl import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
-from edgetl.figures import Evaluation, Latency, Machine, from_json, to_json
+from edgetl.figures import Latency, Machine, Scores, from_json, to_json
 from edgetl.frozen import dataclass
 from edgetl.spec import PreprocessSpec
 
@@ -63,8 +63,8 @@ class Variant:
     size_bytes: int
     sha256: str
     input: InputForm = InputForm.FLOAT32
-    val: Evaluation | None = None
-    test: Evaluation | None = None
+    val: Scores | None = None
+    test: Scores | None = None
     latency: Latency | None = None
     machine: Machine | None = None
 

@@ -189,9 +189,9 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
         sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
         input=source.input,
-        val=source.val,
-        test=source.test,
-        latency=source.latency,
+        val=source.val and source.val.scores(),
+        test=source.test and source.test.scores(),
+        latency=source.latency and replace(source.latency, samples_ms=()),
         machine=source.machine,
     )
 

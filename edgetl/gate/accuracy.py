@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
-from edgetl.figures import Evaluation
+from edgetl.figures import Evaluation, Scores
 from edgetl.metrics import (
     binomial_tail,
     confusion,
@@ -103,7 +103,7 @@ def judge(
 
 
 def judge_unpaired(
-    before: Evaluation, after: Evaluation, *, margin: float | None = None, same_model: bool = False
+    before: Scores, after: Scores, *, margin: float | None = None, same_model: bool = False
 ) -> GateCheck:
     """Hold a top-1 to an earlier one where no predictions are at hand, as of the scores written in bundles.
 
@@ -395,7 +395,7 @@ def _check(
     )
 
 
-def _wilson(evaluation: Evaluation) -> tuple[float, tuple[float, float]]:
+def _wilson(evaluation: Scores) -> tuple[float, tuple[float, float]]:
     right = round(evaluation.top1 * evaluation.images)
     return evaluation.top1, wilson_interval(right, evaluation.images, _Z)
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from edgetl import __version__, files
 from edgetl.errors import BaselineError
-from edgetl.records import Evaluation, Latency, Machine, from_json
+from edgetl.figures import Scores
+from edgetl.records import Latency, Machine, from_json
 
 SCHEMA_VERSION = 2
 
@@ -28,7 +29,7 @@ class Accuracy:
     """
 
     source: Literal["measured", "manifest"]
-    evaluation: Evaluation
+    evaluation: Scores
     images_sha256: str
     paths: tuple[str, ...] = ()
     truth: tuple[int, ...] = ()

@@ -23,9 +23,10 @@ from edgetl.gate.layers import layer_bits
 from edgetl.gate.loads import measure_loads
 from edgetl.metrics import evaluate_predictions
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Evaluation, Latency, LatencyTrial
+from edgetl.records import Latency, LatencyTrial
 
 if TYPE_CHECKING:
+    from edgetl.bundle.manifest import Manifest
     from edgetl.runtime.session import Session
 
 
@@ -175,12 +176,10 @@ def _accuracy(session: Session, data: Path | None, progress: Progress) -> Accura
     if data is not None:
         return measure_accuracy(session, data, progress=progress)
     found = session.variant
-    known = session.manifest.provenance.data_sha256
-    for split, evaluation in (("test", found.test), ("val", found.val)):
-        if evaluation is not None:
-            return Accuracy(
-                source="manifest", evaluation=evaluation, images_sha256=_identity(split, known, evaluation)
-            )
+    for split, scores in (("test", found.test), ("val", found.val)):
+        if scores is not None:
+            which = _identity(split, session.manifest, scores.images)
+            return Accuracy(source="manifest", evaluation=scores, images_sha256=which)
     raise BaselineError(
         f"Variant {found.name} of {session.manifest.name} has no measured accuracy in its bundle. "
         "Give an image set to measure it on."
@@ -210,7 +209,7 @@ def measure_accuracy(session: Session, data: Path, *, progress: Progress = SILEN
     root = find(str(data)).root
     return Accuracy(
         source="measured",
-        evaluation=evaluate_predictions(truth, predicted, session.labels),
+        evaluation=evaluate_predictions(truth, predicted, session.labels).scores(),
         images_sha256=files.sha256_json(
             [[files.sha256_file(s.path), session.labels[s.label]] for s in samples]
         ),
@@ -220,7 +219,6 @@ def measure_accuracy(session: Session, data: Path, *, progress: Progress = SILEN
     )
 
 
-def _identity(split: str, data_sha256: str, evaluation: Evaluation) -> str:
+def _identity(split: str, manifest: Manifest, images: int) -> str:
     """Which images a bundle's own score belongs to, as far as the bundle tells."""
-    counts = [[score.label, score.support] for score in evaluation.classes]
-    return files.sha256_json([split, data_sha256, counts])
+    return files.sha256_json([split, manifest.provenance.data_sha256, list(manifest.labels), images])

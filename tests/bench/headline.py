@@ -31,14 +31,14 @@ SETS: dict[str, Settings] = {
         "prune": {
             "network": "efficientnet_lite0",
             "start_epochs": 10,
-            "target_macs": 0.29,
+            "target_macs": 0.27,
             "target_parameters": 0.163,
             "steps": 5,
             "recovery_epochs": 2,
             "max_drop": 0.08,
             "importance_images": 128,
         },
-        "distill": {"size": 144, "epochs": 40},
+        "distill": {"size": 128, "epochs": 40},
     },
     "cifar10": {
         "data": {"max_train_images": 5000},

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetl.bench.statistics import summarise
 from edgetl.bundle.archive import Bundle, open_bundle
-from edgetl.bundle.manifest import Precision
+from edgetl.bundle.manifest import Precision, encode
 from edgetl.bundle.pack import Contents, add_engine, pack
 from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes
+from edgetl.metrics import evaluate_predictions
 from edgetl.records import EngineRecord
 from tests.bundles import contents
 
@@ -40,6 +42,25 @@ def test_the_manifest_describes_the_parts(parts: Contents, tmp_path: Path) -> No
     assert manifest.provenance.seed == 7
     assert manifest.provenance.created_by.startswith("edgetl ")
     assert manifest.provenance.created == ""
+
+
+def test_scores_in_a_bundle_do_not_grow_with_the_classes(parts: Contents, tmp_path: Path) -> None:
+    names = [f"class {i}" for i in range(400)]
+    truth = np.arange(1200) % 400
+    scored = evaluate_predictions(truth, (truth + (truth % 3 == 0)) % 400, names)
+    latency = summarise([1.0, 2.0, 3.0], scenario="single-stream", batch=1, threads=1, warmup=0)
+    first, second = parts.variants
+    manifest = pack(
+        replace(parts, variants=[replace(first, val=scored, test=scored, latency=latency), second]),
+        tmp_path / "b.edgetl",
+    )
+    kept = manifest.variants[0]
+    assert kept.test == kept.val == scored.scores()
+    assert kept.test.top1 == scored.top1
+    assert kept.latency is not None
+    assert (kept.latency.p50_ms, kept.latency.samples_ms) == (2.0, ())
+    assert len(encode(manifest)) < 8000
+    assert open_bundle(tmp_path / "b.edgetl").manifest == manifest
 
 
 def test_parts_that_do_not_fit_are_refused(parts: Contents, tmp_path: Path) -> None:
