@@ -17,10 +17,11 @@ from edgetl.data.sources import SPLITS
 from edgetl.preprocess import decode
 from edgetl.progress import SILENT, Progress
 
-NEAR_BITS = 4
-"""Near-duplicates differ in at most so many of the 64 bits of their difference hashes (dHash), ..."""
-NEAR_LEVELS = 6.0
-"""... and the grey levels (0..255) of their 16x16 thumbnails differ by less than this on average."""
+NEAR = 0.98
+"""Near-duplicates: the grey levels of their 16x16 thumbnails correlate (Pearson) by this much and more. So the same
+scene is found at another size, quality, brightness or exposure."""
+PLAIN = 3.0
+"""A thumbnail whose grey levels (0..255) deviate by less than this shows nothing that could be alike."""
 TINY_CLASS = 20
 """A class with fewer training images is called tiny."""
 IMBALANCE = 5.0
@@ -34,11 +35,11 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicate:
-    """Two images, paths relative to the index's root, with the number of dHash bits in which they differ."""
+    """Two images, paths relative to the index's root, and how their thumbnails correlate, up to 1."""
 
     first: str
     second: str
-    bits: int
+    correlation: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,8 @@ class AuditReport:
             ),
             (
                 len(self.near_duplicates),
-                f"{len(self.near_duplicates)} images of val and test have a near-copy in another split; "
-                "scores on them flatter the model.",
+                f"{len(self.near_duplicates)} images of val and test have a near-copy in another split: "
+                "if they show the same thing, scores on them flatter the model.",
             ),
             (
                 len(self.conflicts),
@@ -121,11 +122,10 @@ class AuditReport:
 
 @dataclass(frozen=True)
 class _Look:
-    """Of N images: `sizes` (N, 2) int64 in pixels, `hashes` (N,) uint64, `thumbs` (N, 256) uint8 grey."""
+    """Of N images: `sizes` (N, 2) int64 in pixels, `thumbs` (N, 256) float32 of mean 0 and length 1, or all 0."""
 
     sizes: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
-    thumbs: NDArray[np.uint8]
+    thumbs: NDArray[np.float32]
 
 
 def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
@@ -152,7 +152,8 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
         leaks=named([group for group in groups if len({samples[at].split for at in group}) > 1]),
         conflicts=named([group for group in groups if len({samples[at].label for at in group}) > 1]),
         near_duplicates=tuple(
-            NearDuplicate(first=names[a], second=names[b], bits=bits) for a, b, bits in _near(samples, look)
+            NearDuplicate(first=names[a], second=names[b], correlation=correlation)
+            for a, b, correlation in _across_splits(samples, look)
         ),
         imbalance=max(sizes) / max(1, min(sizes)),
         tiny_classes=tuple((index.labels[at], size) for at, size in enumerate(sizes) if size < TINY_CLASS),
@@ -167,30 +168,47 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
     )
 
 
+def near_copies(
+    samples: Sequence[Sample], parts: Sequence[int], *, progress: Progress = SILENT
+) -> tuple[tuple[int, int], ...]:
+    """The images with a near-duplicate in another part, e.g. another fold.
+
+    Args:
+        samples: the images.
+        parts: the part of each.
+        progress: told of the images.
+
+    Returns:
+        Positions (other, image): an image, and the most alike one of another part.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    look, groups = _look(samples, progress), np.asarray(parts)
+    pairs = []
+    for part in np.unique(groups):
+        ours, others = np.flatnonzero(groups == part), np.flatnonzero(groups != part)
+        pairs += [(first, second) for first, second, _ in _near(look, _contents(samples), ours, others)]
+    return tuple(pairs)
+
+
 def _look(samples: Sequence[Sample], progress: Progress) -> _Look:
     sizes = np.empty((len(samples), 2), dtype=np.int64)
-    grids = np.empty((len(samples), 8, 9), dtype=np.uint8)
-    thumbs = np.empty((len(samples), _THUMB * _THUMB), dtype=np.uint8)
+    thumbs = np.empty((len(samples), _THUMB * _THUMB), dtype=np.float32)
 
     def look(at: int) -> int:
         path = samples[at].path
         grey = decode(path, _THUMB).convert("L")
-        thumb = grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)
         with Image.open(path) as opened:  # reads the header alone; the decoded image may be a reduced one
             sizes[at] = opened.size
-        thumbs[at] = np.asarray(thumb).reshape(-1)
-        grids[at] = np.asarray(thumb.resize((9, 8), Image.Resampling.BILINEAR))
+        thumbs[at] = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)).reshape(-1)
         return at
 
     for _ in in_threads(look, range(len(samples)), description="Comparing images", progress=progress):
         pass
-    return _Look(sizes, _dhash(grids), thumbs)
-
-
-def _dhash(grids: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Difference hash: (N, 8, 9) grey to (N,) uint64, a bit where a pixel is brighter than its left one."""
-    bits = grids[:, :, 1:] > grids[:, :, :-1]
-    return np.packbits(bits.reshape(len(grids), 64), axis=1).view(np.uint64).reshape(len(grids))
+    thumbs -= thumbs.mean(axis=1, keepdims=True)
+    lengths = np.sqrt((thumbs**2).sum(axis=1, keepdims=True))
+    return _Look(sizes, np.where(lengths < PLAIN * _THUMB, 0, thumbs / np.maximum(lengths, 1)))
 
 
 def _equal(samples: Sequence[Sample]) -> list[list[int]]:
@@ -201,42 +219,31 @@ def _equal(samples: Sequence[Sample]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _near(samples: Sequence[Sample], look: _Look) -> Iterator[tuple[int, int, int]]:
-    """For each image of val and test, the most alike image of the splits before it: (that, this, bits)."""
-    splits = np.array([SPLITS.index(sample.split) for sample in samples])
-    contents = np.array([int(sample.sha256[:15], 16) for sample in samples], dtype=np.int64)
+def _contents(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """A number for each image, equal for equal files."""
+    return np.array([int(sample.sha256[:15], 16) for sample in samples], dtype=np.int64)
+
+
+def _across_splits(samples: Sequence[Sample], look: _Look) -> Iterator[tuple[int, int, float]]:
+    """For each image of val and test, the most alike image of the splits before it: (that, this, correlation)."""
+    splits, contents = np.array([SPLITS.index(sample.split) for sample in samples]), _contents(samples)
     for split in (1, 2):
-        ours, others = np.flatnonzero(splits == split), np.flatnonzero(splits < split)
-        for part in np.array_split(ours, len(ours) * len(others) // _BLOCK + 1):
-            bits = _popcount(look.hashes[part, None] ^ look.hashes[None, others])
-            rows, columns = np.nonzero(bits <= NEAR_BITS)
-            unequal = contents[part[rows]] != contents[others[columns]]
-            rows, columns = rows[unequal], columns[unequal]
-            distances = _thumb_distance(look.thumbs, part[rows], others[columns])
-            order = np.lexsort((distances, rows))
-            order = order[distances[order] < NEAR_LEVELS]
-            _, first = np.unique(rows[order], return_index=True)
-            for at in order[first]:
-                yield int(others[columns[at]]), int(part[rows[at]]), int(bits[rows[at], columns[at]])
+        yield from _near(look, contents, np.flatnonzero(splits == split), np.flatnonzero(splits < split))
 
 
-def _popcount(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    if hasattr(np, "bitwise_count"):
-        return np.asarray(np.bitwise_count(values), dtype=np.uint8)
-    ones = np.array([value.bit_count() for value in range(256)], dtype=np.uint8)  # numpy 1
-    return np.asarray(ones[values.view(np.uint8)].reshape(*values.shape, 8).sum(axis=-1), dtype=np.uint8)
-
-
-def _thumb_distance(
-    thumbs: NDArray[np.uint8], first: NDArray[np.intp], second: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Mean absolute difference of grey levels of the pairs (first[i], second[i])."""
-    distances = np.empty(len(first))
-    for start in range(0, len(first), 1 << 14):  # pieces, since plain images may give millions of pairs
-        piece = slice(start, start + (1 << 14))
-        difference = thumbs[first[piece]].astype(np.int16) - thumbs[second[piece]]
-        distances[piece] = np.abs(difference).mean(axis=1)
-    return distances
+def _near(
+    look: _Look, contents: NDArray[np.int64], ours: NDArray[np.intp], others: NDArray[np.intp]
+) -> Iterator[tuple[int, int, float]]:
+    """For each of our images that has a near-duplicate among the others: (the most alike, it, correlation)."""
+    if not len(others):
+        return
+    for part in np.array_split(ours, len(ours) * len(others) // _BLOCK + 1):
+        correlations = look.thumbs[part] @ look.thumbs[others].T
+        correlations[contents[part, None] == contents[None, others]] = -1
+        best = correlations.argmax(axis=1)
+        for at, column in enumerate(best.tolist()):
+            if correlations[at, column] >= NEAR:
+                yield int(others[column]), int(part[at]), round(float(correlations[at, column]), 4)
 
 
 def _odd(sizes: NDArray[np.int64]) -> list[int]:

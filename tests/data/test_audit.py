@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_near_duplicates_across_splits(tmp_path: Path) -> None:
     [pair] = report.near_duplicates
     assert pair.second == "test/a/smaller.jpg"
     assert pair.first in ("train/a/original.png", "train/a/not across splits.jpg")
-    assert pair.bits <= audits.NEAR_BITS
+    assert audits.NEAR <= pair.correlation <= 1.0001
     assert report.problems()[0].startswith("1 images of val and test have a near-copy in another split")
 
 
@@ -100,14 +101,28 @@ def test_odd_sizes_are_those_of_the_file(tmp_path: Path) -> None:
     )
 
 
-def test_difference_hash_and_popcount(monkeypatch: pytest.MonkeyPatch) -> None:
-    rising = np.tile(np.arange(9, dtype=np.uint8), (1, 8, 1))
-    assert audits._dhash(np.concatenate([rising, rising[..., ::-1]])).tolist() == [2**64 - 1, 0]
-    values = np.random.default_rng(0).integers(0, 2**63, (3, 5), dtype=np.uint64)
-    expected = [[int(value).bit_count() for value in row] for row in values]
-    assert audits._popcount(values).tolist() == expected
-    monkeypatch.delattr(np, "bitwise_count", raising=False)
-    assert audits._popcount(values).tolist() == expected
+def test_another_exposure_is_a_near_copy_and_another_scene_is_not(tmp_path: Path) -> None:
+    sound(tmp_path)
+    rng = np.random.default_rng(6)
+    scenes = [
+        Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).resize((80, 60)) for _ in range(2)
+    ]
+    scenes[0].save(tmp_path / "train" / "a" / "bright.png")
+    scenes[0].point(lambda level: level * 0.4 + 30).save(tmp_path / "test" / "a" / "dark.png")
+    scenes[1].save(tmp_path / "test" / "a" / "other.png")
+    [pair] = audit(build(tmp_path)).near_duplicates
+    assert (pair.first, pair.second) == ("train/a/bright.png", "test/a/dark.png")
+
+
+def test_near_copies_are_found_across_any_parts(tmp_path: Path) -> None:
+    index = build(sound(tmp_path))
+    samples = list(index.samples[:4])
+    with Image.open(samples[1].path) as image:
+        copy = image.point(lambda level: level * 0.6 + 9)
+    copy.save(tmp_path / "copy.png")
+    samples.append(dataclasses.replace(samples[1], path=tmp_path / "copy.png", sha256="f" * 64))
+    assert audits.near_copies(samples, [0, 0, 1, 1, 1]) == ((4, 1), (1, 4))
+    assert audits.near_copies(samples, [0, 1, 0, 1, 1]) == ()
 
 
 def test_blocks_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

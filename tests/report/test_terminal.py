@@ -232,7 +232,7 @@ def test_audit():
         duplicates=(("train/lily/1.jpg", "val/lily/1.jpg"),),
         leaks=(("train/lily/1.jpg", "val/lily/1.jpg"),),
         conflicts=(),
-        near_duplicates=(NearDuplicate(first="val/lily/2.jpg", second="train/lily/9.jpg", bits=1),),
+        near_duplicates=(NearDuplicate(first="val/lily/2.jpg", second="train/lily/9.jpg", correlation=0.99),),
         imbalance=10.0,
         tiny_classes=(("rose", 4),),
         median_size=(640, 480),

@@ -6,17 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgetl.config import DataConfig, Tracker, TrainConfig
 from edgetl.data.index import build_index
 from edgetl.errors import DataError, MissingDependencyError
 from edgetl.preprocess import PreprocessSpec
+from edgetl.progress import SilentProgress
 from edgetl.records import FoldsRecord, from_json, to_json
 from edgetl.train import folds, trackers
 from edgetl.train.stage import TrainInputs
 from tests.images import write_set
 
 from .tiny import epoch_record
+
+
+class Told(SilentProgress):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +66,27 @@ def test_groups_stay_in_one_fold(inputs: TrainInputs) -> None:
     assert sum(len(part.split("val")) for part in parts) == len(parts[0].samples)
     with pytest.raises(DataError, match="has 4 groups, too few for 5 folds"):
         folds.split(grouped, 5, 0)
+
+
+def test_near_copies_in_other_folds_are_told_and_groups_mend_it(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"train": 12, "test": 2})
+    for path in sorted((root / "train").rglob("*.png")):
+        with Image.open(path) as image:
+            image.point(lambda level: level * 0.7 + 20).save(path.with_name(f"{path.stem}-darker.png"))
+    index = build_index(DataConfig(source=str(root)), seed=0)
+    told = Told()
+    folds._warn_of_copies(folds.split(index, 3, 0), told)
+    assert len(told.warnings) == 1
+    assert "have a near-copy in another fold, e.g. " in told.warnings[0]
+    grouped = dataclasses.replace(
+        index,
+        samples=tuple(
+            dataclasses.replace(s, group=s.path.stem.removesuffix("-darker") + str(s.label))
+            for s in index.samples
+        ),
+    )
+    folds._warn_of_copies(folds.split(grouped, 3, 0), told)
+    assert len(told.warnings) == 1
 
 
 def test_bad_numbers_of_folds_are_refused(inputs: TrainInputs) -> None:
