@@ -819,12 +819,14 @@ class LatencyTrial:
 class GateReport:
     """What the gate found, check by check.
 
-    `trial` stands where two bundles were timed in turn, `flips` where there are predictions image by image.
+    `target` is the engine that ran the variant. `trial` stands where two bundles were timed in turn, `flips` where
+    there are predictions image by image.
     """
 
     baseline: str
     current: str
     variant: str
+    target: str
     checks: tuple[GateCheck, ...]
     machine: Machine
     trial: LatencyTrial | None = None

@@ -130,6 +130,7 @@ def compare(
         baseline=baseline.bundle,
         current=current.bundle,
         variant=current.variant,
+        target=current.target,
         checks=checks,
         machine=current.machine,
         trial=trial,

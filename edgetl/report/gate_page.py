@@ -60,7 +60,7 @@ def render(report: GateReport, root: Path | None = None) -> str:
         tag("div", tag("h1", report.current), tag("span", told, css=f"pill {_TONES[verdict]}"), css="title"),
         tag(
             "p",
-            f"Variant {report.variant} against {report.baseline}, on {report.machine.fingerprint}.",
+            f"Variant {report.variant} on {report.target} against {report.baseline}, on {report.machine.fingerprint}.",
             css="about",
         ),
     )

@@ -191,7 +191,10 @@ def gate(console: Console, report: GateReport) -> None:
         cells = (check.name, before, now, check_change(check), check_limit(check), result)
         lines.append(Line(cells=cells, tone=tone))
     table(
-        console, heads, lines, title=f"{report.current} (variant {report.variant}) against {report.baseline}"
+        console,
+        heads,
+        lines,
+        title=f"{report.current} (variant {report.variant} on {report.target}) against {report.baseline}",
     )
     for sentence in report.sentences():
         say(console, f"- {sentence}")

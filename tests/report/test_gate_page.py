@@ -34,6 +34,7 @@ def gate(report) -> GateReport:
         baseline="old.edgetl",
         current="new & better.edgetl",
         variant="int8",
+        target="cpu",
         checks=(check, dataclasses.replace(size, verdict=Verdict.PASS, sentence="Size is the same.")),
         machine=report.measure.machine,
         flips=Flips(

@@ -236,6 +236,7 @@ def gate_report(report, *, passed: bool) -> GateReport:
         baseline="old.edgetl",
         current="new.edgetl",
         variant="int8-cpu-x86",
+        target="openvino",
         checks=checks,
         machine=report.measure.machine,
     )
@@ -281,7 +282,7 @@ def test_gate_that_fails(report):
     assert (
         shown(terminal_device.gate, gate_report(report, passed=False), width=80)
         == f"""\
-new.edgetl (variant int8-cpu-x86) against old.edgetl
+new.edgetl (variant int8-cpu-x86 on openvino) against old.edgetl
 check     baseline      now       change      allowed  result
 {rule(65)}
 accuracy     96.8%    94.1%  -2.7 points  -1.0 points  FAILED
