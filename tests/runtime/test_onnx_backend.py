@@ -218,6 +218,28 @@ def test_threads_spin_only_where_there_are_cores_for_them(monkeypatch: pytest.Mo
     assert entries["session.intra_op.allow_spinning"] == "0"
 
 
+def test_waiting_threads_get_cores_of_their_own_where_all_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert [onnx_backend._own_cores(threads) for threads in (1, 2, 3, 4)] == ["", "", "3;6", ""]
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert onnx_backend._own_cores(3) == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to see the threads' cores in")
+@pytest.mark.skipif(usable_cores() != 2, reason="needs two cores, one for each thread")
+def test_the_engines_own_thread_is_bound_to_a_core() -> None:
+    def bound() -> set[int]:
+        return {
+            int(task.name)
+            for task in Path("/proc/self/task").iterdir()
+            if len(os.sched_getaffinity(int(task.name))) == 1
+        }
+
+    before = bound()
+    with OnnxBackend(classifier(), threads=2):
+        assert len(bound() - before) == 1
+
+
 def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
     code = (
         "import sys, edgetl.runtime.session, edgetl.runtime.evaluate, edgetl.runtime.inputs, edgetl.runtime.engines;"
