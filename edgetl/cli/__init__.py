@@ -24,15 +24,22 @@ host.register(app)
 device.register(app)
 
 
-@app.callback()
-def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
-) -> None:
-    if version:
+def _tell_version(wanted: bool) -> None:
+    if wanted:
         from edgetl import __version__
 
         typer.echo(f"edgetl {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    # By its callback, since a command is asked for before this function runs.
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_tell_version
+    ),
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from edgetl import config, ladder
+from edgetl import __version__, config, ladder
 from edgetl.bundle.manifest import Precision
 from edgetl.cli import app
 from tests.cli.typed import edgetl
@@ -50,6 +50,11 @@ def _commands() -> dict[str, str]:
         for inner, sub in getattr(command, "commands", {"": command}).items():
             found[f"{name} {inner}".strip()] = sub.epilog or ""
     return found
+
+
+def test_the_version_is_told() -> None:
+    done = edgetl("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"edgetl {__version__}")
 
 
 def test_every_command_shows_an_example() -> None:
