@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl.data.audit import near_copies
 from edgetl.data.index import UNLABELLED, DataIndex, Sample, usable
 from edgetl.data.sources import SUFFIXES, Entry
 from edgetl.errors import DataError
@@ -54,10 +55,10 @@ def find(folder: str) -> tuple[Path, ...]:
 
 
 def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress = SILENT) -> UnlabelledRecord:
-    """Index the images of a folder and write `index.json` into `out`. Each is read and decoded once.
+    """Index the images of a folder and write `index.json` into `out`.
 
-    The index has no classes, and its order follows from the contents alone. Equal files count once; those that equal an
-    image of val or test byte for byte are left out.
+    The index has no classes, and its order follows from the contents alone. Equal files count once; those that are in
+    val or test, or near-copies of what is (see `edgetl.data.audit`), are left out.
 
     Args:
         folder: of images, at any depth.
@@ -74,19 +75,25 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
     good, bad = usable(folder, entries, inputs.bad_images, progress)
     if not good:
         raise DataError(f"distill.unlabelled: {folder} holds no usable images.")
-    scored = {sample.sha256 for sample in inputs.index.samples if sample.split != "train"}
-    kept = {sha256: entry.path for entry, sha256 in reversed(good) if sha256 not in scored}
-    held_out = sum(sha256 in scored for _, sha256 in good)
+    scored = [sample for sample in inputs.index.samples if sample.split != "train"]
+    contents = {sample.sha256 for sample in scored}
+    kept = {sha256: entry.path for entry, sha256 in reversed(good) if sha256 not in contents}
+    further = [Sample(kept[sha256], UNLABELLED, "train", sha256) for sha256 in sorted(kept)]
+    parts = [0] * len(scored) + [1] * len(further)
+    pairs = near_copies([*scored, *further], parts, progress=progress)
+    alike = {at - len(scored) for _, at in pairs if at >= len(scored)}
+    samples = tuple(sample for at, sample in enumerate(further) if at not in alike)
+    held_out = len(alike) + sum(sha256 in contents for _, sha256 in good)
     if held_out:
         progress.message(
-            f"unlabelled: {held_out} of {len(good)} images are in the validation or test split and are left out"
+            f"unlabelled: {held_out} of {len(good)} images are in the validation or test split, or near-copies of "
+            "those, and are left out"
         )
-    if not kept:
+    if not samples:
         raise DataError(
             f"distill.unlabelled: all images in {folder} are in the validation or test split, which must not teach; add"
             " others."
         )
-    samples = tuple(Sample(kept[sha256], UNLABELLED, "train", sha256) for sha256 in sorted(kept))
     skipped = tuple((path.relative_to(root).as_posix(), reason) for path, reason in bad.items())
     index = DataIndex(root, (), samples, skipped)
     index.save(out / "index.json")

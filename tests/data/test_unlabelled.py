@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgetl.data import index as indexes
 from edgetl.data import unlabelled
@@ -79,11 +80,22 @@ def test_images_of_validation_and_test_are_left_out_and_those_of_train_are_not(
     record, found = look(further, index, tmp_path / "out", progress=recorder)
     assert (record.images, record.held_out) == (7 + 6, 8)
     assert recorder.messages == [
-        "unlabelled: 8 of 21 images are in the validation or test split and are left out"
+        "unlabelled: 8 of 21 images are in the validation or test split, or near-copies of those, and are left out"
     ]
     scored = {s.sha256 for s in index.samples if s.split != "train"}
     assert not scored & {s.sha256 for s in found.samples}
     assert {s.sha256 for s in index.split("train")} <= {s.sha256 for s in found.samples}
+
+
+def test_another_exposure_of_a_test_image_is_left_out_and_one_of_a_training_image_is_not(
+    further: Path, index: DataIndex, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        with Image.open(index.split(split)[0].path) as image:
+            image.point(lambda level: level * 0.7 + 20).save(further / f"{split}.png")
+    record, found = look(further, index, tmp_path / "out")
+    assert (record.images, record.held_out) == (7 + 1, 1)
+    assert "train.png" in {s.path.name for s in found.samples}
 
 
 def test_a_folder_of_nothing_else_is_refused(index: DataIndex, tmp_path: Path) -> None:
