@@ -436,8 +436,8 @@ class DistillConfig(_Section):
     """Decay of the exponential moving average of the weights; 0 turns it off."""
     unlabelled: Annotated[str, Field(min_length=1)] | None = None
     """A folder of further images, at any depth and without classes, on which the student follows the teacher alone.
-    Those that are in the validation or test split are left out. Recovery in pruning and quantization-aware training
-    do not use them. Not with `dkd`, nor with `mix`."""
+    Those that are in the validation or test split, and near-copies of those, are left out. Recovery in pruning and
+    quantization-aware training do not use them. Not with `dkd`, nor with `mix`."""
     unlabelled_share: OpenFraction = 0.5
     """Share of each step's images that are unlabelled, at least one. An epoch is one pass over the labelled images
     still, so at 0.5 it takes twice the steps."""

@@ -99,7 +99,7 @@ class DataRecord:
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledRecord:
     """What was found of images without labels: `images` different ones, beside the `held_out` files that are left out
-    because they are in the validation or test split or near-copies of what is, and the `skipped` ones (path, reason)."""
+    because they, or near-copies of them, are in the validation or test split, and the `skipped` ones (path, reason)."""
 
     index: str
     images: int
