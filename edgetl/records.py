@@ -87,13 +87,17 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
-    """What the data stage found. `counts[split][label]` is a number of images."""
+    """What the data stage found. `counts[split][label]` is a number of images.
+
+    So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`).
+    """
 
     index: str
     labels: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     skipped: tuple[tuple[str, str], ...]
     sha256: str
+    near_copies: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ NEAR = 0.98
 scene is found at another size, quality, brightness or exposure."""
 PLAIN = 3.0
 """A thumbnail whose grey levels (0..255) deviate by less than this shows nothing that could be alike."""
+MANY_COPIES = 0.1
+"""The share of images with a near-copy from which a run says so; parts taken in one pose look alike by chance."""
 TINY_CLASS = 20
 """A class with fewer training images is called tiny."""
 IMBALANCE = 5.0
@@ -190,6 +192,37 @@ def near_copies(
         ours, others = np.flatnonzero(groups == part), np.flatnonzero(groups != part)
         pairs += [(first, second) for first, second, _ in _near(look, _contents(samples), ours, others)]
     return tuple(pairs)
+
+
+def warn_of_copies(
+    samples: Sequence[Sample], parts: Sequence[int], where: str, *, progress: Progress = SILENT
+) -> int:
+    """Say so where many images that are scored, those of val and test, have a near-copy in another part.
+
+    Args:
+        samples: the images.
+        parts: the part of each.
+        where: what such a part is called, e.g. `another split`.
+        progress: gets the warning.
+
+    Returns:
+        How many do.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    scored = sum(sample.split != "train" for sample in samples)
+    pairs = [
+        pair for pair in near_copies(samples, parts, progress=progress) if samples[pair[1]].split != "train"
+    ]
+    if pairs and len(pairs) >= MANY_COPIES * scored:
+        other, image = (samples[at].path.name for at in pairs[0])
+        progress.warning(
+            f"{len(pairs)} of {scored} images that are scored have a near-copy in {where}, e.g. {image} and {other}: "
+            "if they show the same thing, the scores flatter. Give images of one thing one group, in a CSV with the "
+            "columns path,label,split,group."
+        )
+    return len(pairs)
 
 
 def _look(samples: Sequence[Sample], progress: Progress) -> _Look:

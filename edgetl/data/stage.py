@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataSettings, build_index
+from edgetl.data.sources import SPLITS
 from edgetl.progress import SILENT, Progress
 from edgetl.records import DataRecord
 
@@ -18,13 +20,15 @@ class DataInputs:
 
 
 def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progress = SILENT) -> DataRecord:
-    """Index the source and write `index.json` into `out`.
+    """Index the source and write `index.json` into `out`. Scored images with near-copies in other splits are counted.
 
     Raises:
         DataError: the source cannot be used.
         StorageError: the index cannot be written.
     """
     index = build_index(config, seed=inputs.seed, progress=progress)
+    parts = [SPLITS.index(sample.split) for sample in index.samples]
+    near = warn_of_copies(index.samples, parts, "another split", progress=progress)
     index.save(out / "index.json")
     return DataRecord(
         index=f"{out.name}/index.json",
@@ -32,4 +36,5 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         counts=index.counts(),
         skipped=index.skipped,
         sha256=index.sha256,
+        near_copies=near,
     )

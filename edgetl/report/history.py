@@ -248,7 +248,7 @@ def data(report: RunReport) -> Markup:
         )
     else:
         shown = table(heads, [*rows, total], "Images a class and split")
-    return Markup(tag("p", lead.strip(), css="lead") + shown + _skipped(report))
+    return Markup(tag("p", lead.strip(), css="lead") + shown + _near_copies(report) + _skipped(report))
 
 
 def _imbalance(report: RunReport) -> str:
@@ -257,6 +257,19 @@ def _imbalance(report: RunReport) -> str:
         return ""
     return (
         f"The largest class has {units.times(max(train) / min(train))} the training images of the smallest."
+    )
+
+
+def _near_copies(report: RunReport) -> Markup:
+    near = report.data.near_copies
+    if not near:
+        return tag("p", "No image of val or test has a near-copy in another split.", css="lead")
+    scored = sum(sum(report.data.counts.get(split, {}).values()) for split in ("val", "test"))
+    return tag(
+        "p",
+        f"{units.count(near)} of {units.counted(scored, 'image')} of val and test have a near-copy in another split; "
+        "edgetl data check names them. If they show the same thing, the scores flatter.",
+        css="lead",
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.config import TrainConfig
-from edgetl.data.audit import near_copies
+from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataIndex, Sample
 from edgetl.errors import DataError
 from edgetl.files import StageCache, sha256_json
@@ -19,9 +19,6 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records import Evaluation, FoldsRecord, Spread, TrainRecord
 from edgetl.train import stage
 from edgetl.train.seeds import derive, numpy_generator
-
-_MANY_COPIES = 0.1
-"""The share of images with a near-copy from which it is told; parts photographed in one pose look alike by chance."""
 
 
 def run(
@@ -45,7 +42,8 @@ def run(
     found = []
     cache = StageCache(out)
     parts = split(inputs.index, folds, inputs.seed)
-    _warn_of_copies(parts, progress)
+    held = [(sample, fold) for fold, part in enumerate(parts) for sample in part.split("val")]
+    warn_of_copies([s for s, _ in held], [fold for _, fold in held], "another fold", progress=progress)
     for number, index in enumerate(parts, start=1):
         progress.message(f"fold {number} of {folds}")
         own = dataclasses.replace(inputs, index=index, pixels_dir=out / f"pixels-{number}")
@@ -108,19 +106,6 @@ def split(index: DataIndex, folds: int, seed: int) -> list[DataIndex]:
         parts[own] = (np.arange(len(own)) + dealt) % folds
         dealt += len(own)
     return [dataclasses.replace(index, samples=_dealt(samples, parts == fold)) for fold in range(folds)]
-
-
-def _warn_of_copies(parts: Sequence[DataIndex], progress: Progress) -> None:
-    held = [(sample, fold) for fold, part in enumerate(parts) for sample in part.split("val")]
-    pairs = near_copies([sample for sample, _ in held], [fold for _, fold in held], progress=progress)
-    if len(pairs) < _MANY_COPIES * len(held):
-        return
-    first, second = (held[at][0].path for at in pairs[0])
-    progress.warning(
-        f"{len(pairs)} of {len(held)} images have a near-copy in another fold, e.g. {second.name} and {first.name}: if "
-        "they show the same thing, the scores flatter. Give images of one thing one group, in a CSV with the columns "
-        "path,label,split,group."
-    )
 
 
 def _dealt(

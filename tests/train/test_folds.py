@@ -68,25 +68,33 @@ def test_groups_stay_in_one_fold(inputs: TrainInputs) -> None:
         folds.split(grouped, 5, 0)
 
 
-def test_near_copies_in_other_folds_are_told_and_groups_mend_it(tmp_path: Path) -> None:
-    root = write_set(tmp_path, {"train": 12, "test": 2})
+def test_near_copies_in_other_folds_are_told_and_groups_mend_it(
+    inputs: TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_set(tmp_path / "set", {"train": 12, "test": 2})
     for path in sorted((root / "train").rglob("*.png")):
         with Image.open(path) as image:
             image.point(lambda level: level * 0.7 + 20).save(path.with_name(f"{path.stem}-darker.png"))
     index = build_index(DataConfig(source=str(root)), seed=0)
-    told = Told()
-    folds._warn_of_copies(folds.split(index, 3, 0), told)
-    assert len(told.warnings) == 1
-    assert "have a near-copy in another fold, e.g. " in told.warnings[0]
-    grouped = dataclasses.replace(
-        index,
-        samples=tuple(
-            dataclasses.replace(s, group=s.path.stem.removesuffix("-darker") + str(s.label))
-            for s in index.samples
-        ),
+    grouped = tuple(
+        dataclasses.replace(s, group=s.path.stem.removesuffix("-darker") + str(s.label))
+        for s in index.samples
     )
-    folds._warn_of_copies(folds.split(grouped, 3, 0), told)
-    assert len(told.warnings) == 1
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("no training here")
+
+    monkeypatch.setattr(folds.stage, "run", refuse)
+    told = []
+    for number, samples in enumerate((index.samples, grouped)):
+        own = dataclasses.replace(inputs, index=dataclasses.replace(index, samples=samples))
+        heard = Told()
+        with pytest.raises(DataError, match="no training here"):
+            folds.run(TrainConfig(), own, folds=3, out=tmp_path / str(number), progress=heard)
+        told.append(heard.warnings)
+    [warning], none = told
+    assert "images that are scored have a near-copy in another fold, e.g. " in warning
+    assert none == []
 
 
 def test_bad_numbers_of_folds_are_refused(inputs: TrainInputs) -> None:
