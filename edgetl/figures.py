@@ -26,7 +26,8 @@ def to_json(record: Any) -> Any:
     if isinstance(record, Mapping):
         return {str(k): to_json(v) for k, v in record.items()}
     if isinstance(record, list | tuple):
-        return [to_json(v) for v in record]
+        plain = set(map(type, record)) <= {int, float, str}  # Large ones are: rows of confusion, samples.
+        return list(record) if plain else [to_json(v) for v in record]
     return record
 
 

@@ -96,7 +96,8 @@ class AuditReport:
             (
                 len(self.near_duplicates),
                 f"{len(self.near_duplicates)} images of val and test have a near-copy in another split: "
-                "if they show the same thing, scores on them flatter the model.",
+                "if they show the same thing, scores on them flatter the model; give images of one thing one "
+                "group, in a CSV.",
             ),
             (
                 len(self.conflicts),
