@@ -89,7 +89,8 @@ class EpochRecord:
 class DataRecord:
     """What the data stage found. `counts[split][label]` is a number of images.
 
-    So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`).
+    So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`); None where nobody
+    looked.
     """
 
     index: str
@@ -97,7 +98,7 @@ class DataRecord:
     counts: dict[str, dict[str, int]]
     skipped: tuple[tuple[str, str], ...]
     sha256: str
-    near_copies: int = 0
+    near_copies: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

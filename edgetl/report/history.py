@@ -262,6 +262,8 @@ def _imbalance(report: RunReport) -> str:
 
 def _near_copies(report: RunReport) -> Markup:
     near = report.data.near_copies
+    if near is None:
+        return Markup("")
     if not near:
         return tag("p", "No image of val or test has a near-copy in another split.", css="lead")
     scored = sum(sum(report.data.counts.get(split, {}).values()) for split in ("val", "test"))

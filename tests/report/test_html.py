@@ -132,6 +132,17 @@ def test_a_cut_that_was_taken_back_is_said(report):
     assert "taken back" not in html.render(report)
 
 
+def test_near_copies_are_told_where_they_were_looked_for(report):
+    def words(near):
+        data = dataclasses.replace(report.data, near_copies=near)
+        return _Page(html.render(dataclasses.replace(report, data=data))).words
+
+    assert "near-cop" not in words(None)
+    assert "No image of val or test has a near-copy in another split." in words(0)
+    assert "12 of " in words(12)
+    assert "have a near-copy in another split; edgetl data check names them." in words(12)
+
+
 def test_unlabelled_images_are_told(report):
     taught = dataclasses.replace(report.student, unlabelled=5400)
     told = "16 of distillation, with 5,400 unlabelled images beside the labelled ones. "
