@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.bench.timer import time_interleaved
+from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
 from edgetl.config import Augment, DataConfig, DistillConfig, Metric, Precision, PruneConfig
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
@@ -303,7 +303,12 @@ def _slower(bench: Bench, ours: nn.Module, peer: nn.Module, *, runs: int) -> tup
     files = [to_bytes(to_onnx(m, labels=bench.index.labels, spec=bench.spec, opset=18)) for m in (ours, peer)]
     with OnnxBackend(files[0], threads=1) as first, OnnxBackend(files[1], threads=1) as second:
         timed = time_interleaved(
-            {"ours": lambda: first.run(image), "peer": lambda: second.run(image)}, warmup=_WARMUP, runs=runs
+            {"ours": lambda: first.run(image), "peer": lambda: second.run(image)},
+            warmup=_WARMUP,
+            runs=runs,
+            pause_s=PAUSE_S,
+            settle=SETTLE,
+            block=BLOCK,
         )
     ratio = paired_ratio(timed["ours"], timed["peer"])
     return ratio.value, ratio.low, ratio.high
