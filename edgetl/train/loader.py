@@ -1,11 +1,12 @@
-"""Batches of augmented images, prepared in the background while the step runs."""
+"""Batches of augmented images; for a GPU, prepared in the background while the step runs."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -132,24 +133,31 @@ class Loader:
             for rows in batches:  # so cheap that a thread would cost more
                 yield _features(self._data, epoch, rows[self._group.share(len(rows))], self._device)
             return
+        steps = enumerate(zip(batches, self._beside(epoch), strict=True))
+        calls = (partial(self._prepare, self._data, epoch, number, *rows) for number, rows in steps)
+        yield from map(self._made, calls) if self._device.type == "cpu" else self._ahead(calls)
+
+    def _made(self, call: Callable[[], Batch]) -> Batch:
+        """A batch made when its turn has come: on a CPU a thread would take the cores from the step."""
+        start = time.perf_counter()
+        batch = call()
+        self.waited += time.perf_counter() - start
+        return batch
+
+    def _ahead(self, calls: Iterable[Callable[[], Batch]]) -> Iterator[Batch]:
+        """Batches that a thread makes while earlier ones are in use."""
         pending: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="edgetl-loader")
         try:
-            for number, (rows, beside) in enumerate(zip(batches, self._beside(epoch), strict=True)):
-                pending.append(pool.submit(self._prepare, self._data, epoch, number, rows, beside))
+            for call in calls:
+                pending.append(pool.submit(call))
                 if len(pending) > self._prefetch:
-                    yield self._take(pending)
+                    yield self._made(pending.popleft().result)
             while pending:
-                yield self._take(pending)
+                yield self._made(pending.popleft().result)
         finally:
             # Not waited for: a generator that was left may be collected in a thread that is just starting.
             pool.shutdown(wait=False, cancel_futures=True)
-
-    def _take(self, pending: deque[Future[Batch]]) -> Batch:
-        start = time.perf_counter()
-        batch = pending.popleft().result()
-        self.waited += time.perf_counter() - start
-        return batch
 
     def _beside(self, epoch: int) -> list[NDArray[np.int64]]:
         """The unlabelled rows of each of an epoch's steps. Epochs go on where the one before ended."""

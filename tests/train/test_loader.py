@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ def loader(
     phase: str = "full",
     class_balance: bool = False,
     beside: Unlabelled | None = None,
+    device: str = "cpu",
 ) -> Loader:
     return Loader(
         pixel_set(images),
@@ -31,7 +33,7 @@ def loader(
         class_balance=class_balance,
         seed=seed,
         phase=phase,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         unlabelled=beside,
     )
 
@@ -136,8 +138,23 @@ def test_every_unlabelled_image_comes_before_one_repeats_over_epochs() -> None:
     assert pictures[:40] != pictures[40:]
 
 
+def test_only_a_device_beside_the_cpu_has_its_batches_made_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    makers, made = list[str](), Loader._prepare
+
+    def told(*args: Any) -> Batch:
+        makers.append(threading.current_thread().name.split("_")[0])
+        return made(*args)
+
+    monkeypatch.setattr(Loader, "_prepare", told)
+    on_cpu, on_meta = list(loader().epoch(0)), list(loader(device="meta").epoch(0))
+    assert makers == ["MainThread"] * 3 + ["edgetl-loader"] * 3
+    assert [images.shape for images, _ in on_cpu] == [images.shape for images, _ in on_meta]
+
+
 def test_leaving_an_epoch_early_stops_the_thread() -> None:
-    batches = loader(80).epoch(0)
+    batches = loader(80, device="meta").epoch(0)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     for thread in [t for t in threading.enumerate() if t.name.startswith("edgetl-loader")]:
@@ -145,13 +162,14 @@ def test_leaving_an_epoch_early_stops_the_thread() -> None:
         assert not thread.is_alive()
 
 
-def test_an_error_in_the_thread_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_error_in_a_batch_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("the disk went away")
 
     monkeypatch.setattr("edgetl.train.loader.training_view", broken)
     with pytest.raises(OSError, match="the disk went away"):
-        list(loader().epoch(0))
+        list(loader(device=device).epoch(0))
 
 
 def test_seeds_differ_by_purpose_and_are_pinned() -> None:
