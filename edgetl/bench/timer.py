@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ PAUSE_S = 0.05
 after a call and would slow down the next engine's, eager torch's most."""
 SETTLE, BLOCK = 3, 5
 """A block: calls that wake the engine's threads, then calls that are timed, one after the other."""
+_BLOCK_MS, _LONGEST = 15.0, 30
 
 # A bar that is redrawn after every call would take part in the measurement.
 _REPORTS = 20
@@ -112,6 +114,18 @@ def time_calls(
     return time_interleaved({"calls": call}, warmup=warmup, runs=runs, clock=clock, progress=progress)[
         "calls"
     ]
+
+
+def block_of(calls: Mapping[str, Callable[[], object]]) -> tuple[int, int]:
+    """The settling and the timed calls of a block: more than `SETTLE` and `BLOCK` where a call takes so little time
+    that these would end before caches and clock are what they are in a row of calls.
+
+    Args:
+        calls: what is to be timed; the fastest decides.
+    """
+    fastest = min(statistics.median(time_calls(call, warmup=SETTLE, runs=BLOCK)) for call in calls.values())
+    block = min(max(BLOCK, round(_BLOCK_MS / fastest)), _LONGEST)
+    return max(SETTLE, block // 3), block
 
 
 def _time_once(call: Callable[[], object], clock: Clock) -> float:

@@ -23,7 +23,7 @@ from edgetl.prune.graph import Layer
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Median milliseconds of a network, and of the teacher in the same runtime, whose calls took turns."""
+    """Milliseconds of a network, and of the teacher in the same runtime, whose calls took turns."""
 
     ms: float
     teacher_ms: float

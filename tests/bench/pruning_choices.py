@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetl import config, pipeline
-from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
+from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
 from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.files import write_json, write_text
@@ -146,7 +146,10 @@ def _timed(seed: int, names: list[str]) -> dict[str, float]:
             labels = tuple(map(str, range(10)))
             exported = to_bytes(to_onnx(network, labels=labels, spec=PreprocessSpec(size=size), opset=18))
             calls[name] = stack.enter_context(OnnxBackend(exported, threads=1)).bind(image)
-        timed = time_interleaved(calls, warmup=20, runs=300, pause_s=PAUSE_S, settle=SETTLE, block=BLOCK)
+        settle, block = block_of(calls)
+        timed = time_interleaved(
+            calls, warmup=2 * block, runs=12 * block, pause_s=PAUSE_S, settle=settle, block=block
+        )
     return {name: paired_ratio(timed["teacher"], timed[name]).value for name in names}
 
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
+from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
 from edgetl.config import Augment, DataConfig, DistillConfig, Metric, Precision, PruneConfig
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
@@ -51,7 +51,7 @@ BACKBONE, DATA = "efficientnet_lite0", "flowers12"
 SLOWER = 1.03
 """So much longer the peer's network may take."""
 TEMPERATURE, SOFT_WEIGHT, LR, BATCH = 2.0, 0.9, 1e-3, 32
-_HALVINGS, _RUNS, _WARMUP = 8, 150, 20
+_HALVINGS, _ROUNDS = 8, 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _case(bench: Bench) -> Iterator[Claim]:
             measured=f"{rights[name].mean():.1%}; {size.macs / whole.macs:.0%} of the multiply-accumulates,"
             f" {size.parameters / whole.parameters:.0%} of the parameters{how}",
         )
-    slower, low, high = _slower(bench, ours, students["torch-pruning, our distillation"], runs=2 * _RUNS)
+    slower, low, high = _slower(bench, ours, students["torch-pruning, our distillation"], rounds=2 * _ROUNDS)
     yield Claim(
         name=f"latency, torch-pruning over ours ({told})",
         measured=f"{slower:.3f}x ({low:.3f} to {high:.3f})",
@@ -217,7 +217,7 @@ def _peer_cut(bench: Bench, ours: nn.Module) -> tuple[float, nn.Module]:
     low, high, best = 0.0, 0.95, (np.inf, 0.0)
     for _ in range(_HALVINGS):
         ratio = (low + high) / 2
-        slower = _slower(bench, ours, _peer(bench, ratio), runs=_RUNS)[0]
+        slower = _slower(bench, ours, _peer(bench, ratio), rounds=_ROUNDS)[0]
         say(f"  torch-pruning at {ratio:.3f}: {slower:.3f}x our latency")
         if slower >= 1.0:
             low, best = ratio, min(best, (slower, ratio))
@@ -297,18 +297,20 @@ def _rights(bench: Bench, model: nn.Module) -> NDArray[np.bool_]:
     return np.asarray(found == np.asarray(bench.sets.test.labels))
 
 
-def _slower(bench: Bench, ours: nn.Module, peer: nn.Module, *, runs: int) -> tuple[float, float, float]:
+def _slower(bench: Bench, ours: nn.Module, peer: nn.Module, *, rounds: int) -> tuple[float, float, float]:
     """The peer's latency over ours, single images in turn through our runtime on one thread, and its 95% interval."""
     image = np.zeros((1, 3, bench.case.size, bench.case.size), np.float32)
     files = [to_bytes(to_onnx(m, labels=bench.index.labels, spec=bench.spec, opset=18)) for m in (ours, peer)]
     with OnnxBackend(files[0], threads=1) as first, OnnxBackend(files[1], threads=1) as second:
+        calls = {"ours": lambda: first.run(image), "peer": lambda: second.run(image)}
+        settle, block = block_of(calls)
         timed = time_interleaved(
-            {"ours": lambda: first.run(image), "peer": lambda: second.run(image)},
-            warmup=_WARMUP,
-            runs=runs,
+            calls,
+            warmup=2 * block,
+            runs=rounds * block,
             pause_s=PAUSE_S,
-            settle=SETTLE,
-            block=BLOCK,
+            settle=settle,
+            block=block,
         )
     ratio = paired_ratio(timed["ours"], timed["peer"])
     return ratio.value, ratio.low, ratio.high

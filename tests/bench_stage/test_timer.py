@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from edgetl.bench.timer import quiet_gc, time_calls, time_interleaved
+from edgetl.bench.timer import BLOCK, SETTLE, block_of, quiet_gc, time_calls, time_interleaved
 from edgetl.errors import ConfigError
 from edgetl.progress import Task
 
@@ -138,3 +138,8 @@ def test_blocks_are_timed_after_settling_and_stay_paired() -> None:
     assert all(
         {first, second} == {"aaaa", "bbbb"} for first, second in zip(blocks[::2], blocks[1::2], strict=True)
     )
+
+
+def test_a_block_of_short_calls_is_longer_and_that_of_long_calls_is_not() -> None:
+    assert block_of({"long": lambda: time.sleep(0.02)}) == (SETTLE, BLOCK)
+    assert block_of({"long": lambda: time.sleep(0.02), "none": lambda: None}) == (10, 30)
