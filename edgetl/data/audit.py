@@ -172,13 +172,14 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
 
 
 def near_copies(
-    samples: Sequence[Sample], parts: Sequence[int], *, progress: Progress = SILENT
+    samples: Sequence[Sample], parts: Sequence[int], asked: Sequence[int], *, progress: Progress = SILENT
 ) -> tuple[tuple[int, int], ...]:
-    """The images with a near-duplicate in another part, e.g. another fold.
+    """Those of some images that have a near-duplicate in another part, e.g. another fold.
 
     Args:
         samples: the images.
         parts: the part of each.
+        asked: positions of the images that this is asked of.
         progress: told of the images.
 
     Returns:
@@ -187,10 +188,10 @@ def near_copies(
     Raises:
         ImageError: an image cannot be read any more.
     """
-    look, groups = _look(samples, progress), np.asarray(parts)
+    look, groups, wanted = _look(samples, progress), np.asarray(parts), np.asarray(asked, dtype=np.intp)
     pairs = []
-    for part in np.unique(groups):
-        ours, others = np.flatnonzero(groups == part), np.flatnonzero(groups != part)
+    for part in np.unique(groups[wanted]):
+        ours, others = wanted[groups[wanted] == part], np.flatnonzero(groups != part)
         pairs += [(first, second) for first, second, _ in _near(look, _contents(samples), ours, others)]
     return tuple(pairs)
 
@@ -212,14 +213,12 @@ def warn_of_copies(
     Raises:
         ImageError: an image cannot be read any more.
     """
-    scored = sum(sample.split != "train" for sample in samples)
-    pairs = [
-        pair for pair in near_copies(samples, parts, progress=progress) if samples[pair[1]].split != "train"
-    ]
-    if pairs and len(pairs) >= MANY_COPIES * scored:
+    scored = [at for at, sample in enumerate(samples) if sample.split != "train"]
+    pairs = near_copies(samples, parts, scored, progress=progress)
+    if pairs and len(pairs) >= MANY_COPIES * len(scored):
         other, image = (samples[at].path.name for at in pairs[0])
         progress.warning(
-            f"{len(pairs)} of {scored} images that are scored have a near-copy in {where}, e.g. {image} and {other}: "
+            f"{len(pairs)} of {len(scored)} images that are scored have a near-copy in {where}, e.g. {image} and {other}: "
             "if they show the same thing, the scores flatter. Give images of one thing one group, in a CSV with the "
             "columns path,label,split,group."
         )

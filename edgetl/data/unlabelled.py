@@ -80,8 +80,9 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
     kept = {sha256: entry.path for entry, sha256 in reversed(good) if sha256 not in contents}
     further = [Sample(kept[sha256], UNLABELLED, "train", sha256) for sha256 in sorted(kept)]
     parts = [0] * len(scored) + [1] * len(further)
-    pairs = near_copies([*scored, *further], parts, progress=progress)
-    alike = {at - len(scored) for _, at in pairs if at >= len(scored)}
+    asked = range(len(scored), len(parts))
+    pairs = near_copies([*scored, *further], parts, asked, progress=progress)
+    alike = {at - len(scored) for _, at in pairs}
     samples = tuple(sample for at, sample in enumerate(further) if at not in alike)
     held_out = len(alike) + sum(sha256 in contents for _, sha256 in good)
     if held_out:

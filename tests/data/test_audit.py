@@ -121,8 +121,10 @@ def test_near_copies_are_found_across_any_parts(tmp_path: Path) -> None:
         copy = image.point(lambda level: level * 0.6 + 9)
     copy.save(tmp_path / "copy.png")
     samples.append(dataclasses.replace(samples[1], path=tmp_path / "copy.png", sha256="f" * 64))
-    assert audits.near_copies(samples, [0, 0, 1, 1, 1]) == ((4, 1), (1, 4))
-    assert audits.near_copies(samples, [0, 1, 0, 1, 1]) == ()
+    parts, everyone = [0, 0, 1, 1, 1], range(5)
+    assert audits.near_copies(samples, parts, everyone) == ((4, 1), (1, 4))
+    assert audits.near_copies(samples, parts, [4, 0]) == ((1, 4),)
+    assert audits.near_copies(samples, [0, 1, 0, 1, 1], everyone) == ()
 
 
 def test_blocks_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
