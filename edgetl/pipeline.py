@@ -289,6 +289,7 @@ class _Run:
 
     def _prune(self) -> tuple[PruneRecord | None, bool]:
         from edgetl.prune import stage
+        from edgetl.prune.plan import alignment_for
 
         config, train, distill = self.recipe.prune, self.recipe.train, self.recipe.distill
         if not config.enabled or distill.student != "pruned":
@@ -308,10 +309,12 @@ class _Run:
             augment=distill.augment,
             class_balance=self._balanced,
             stopwatch=self._stopwatch() if config.timed else None,
+            alignment=alignment_for(self.recipe.quantize.target),
         )
         clock = self._clock_inputs() if config.timed else []
         shared = [
             *clock,
+            *([inputs.alignment] if config.round_to is None else []),
             train.batch_size,
             train.weight_decay,
             train.precision,

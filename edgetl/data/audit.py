@@ -218,9 +218,9 @@ def warn_of_copies(
     if pairs and len(pairs) >= MANY_COPIES * len(scored):
         other, image = (samples[at].path.name for at in pairs[0])
         progress.warning(
-            f"{len(pairs)} of {len(scored)} images that are scored have a near-copy in {where}, e.g. {image} and {other}: "
-            "if they show the same thing, the scores flatter. Give images of one thing one group, in a CSV with the "
-            "columns path,label,split,group."
+            f"{len(pairs)} of {len(scored)} images that are scored have a near-copy in {where}, e.g. {image} and"
+            f" {other}: if they show the same thing, the scores flatter. Give images of one thing one group, in a CSV"
+            " with the columns path,label,split,group."
         )
     return len(pairs)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from edgetl.config import PruneScope
+from edgetl.config import PruneScope, Target
 from edgetl.errors import ModelError
 from edgetl.prune.graph import ChannelGroup, Graph
 from edgetl.prune.importance import Scores
@@ -61,6 +61,16 @@ class Limits:
         least = self.widths.get(group.name, group.channels) * (1 - self.max_cut)
         # the tolerance keeps 80 * (1 - 0.9) from counting as more than 8
         return max(1, math.ceil(least / unit - 1e-9)) * unit
+
+
+def alignment_for(targets: Sequence[Target]) -> int:
+    """The multiple that channel counts should be of, where the recipe names none.
+
+    On x86 ONNX Runtime's INT8 depthwise kernels take 16 channels at a time, and a rest of 8 costs more than 16 would:
+    at 72x72 pixels 24 channels took 143 us, 32 took 94 us, 16 took 70 us (EPYC with VNNI, one thread). AVX-512's
+    blocked float layout holds 16 channels too, and so do INT8 tensor cores. ARM keeps 8.
+    """
+    return 8 if set(targets) <= {Target.CPU_ARM} else 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,7 @@ class PruneInputs:
         teacher_size: side of the teacher's input, where it is not the student's. The network then first learns to see
             at the student's size, as step 0, before anything is cut; so does another backbone than the teacher's.
         stopwatch: times a network and the teacher in the runtime; only for a target of the clock.
+        alignment: channel counts are multiples of this, where `prune.round_to` is unset.
     """
 
     teacher: Path
@@ -102,6 +103,7 @@ class PruneInputs:
     class_balance: bool = False
     teacher_size: int | None = None
     stopwatch: Stopwatch | None = None
+    alignment: int = 8
 
 
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
@@ -148,7 +150,7 @@ class _Run:
         # attention's own products are in the network's count, but no cut changes them
         self.fixed_macs = self.before.macs - cost_of(graph).macs
         self.limits = Limits(
-            round_to=config.round_to,
+            round_to=config.round_to or inputs.alignment,
             max_cut=config.max_cut,
             widths={group.name: group.channels for group in graph.groups},
             scope=config.scope,
@@ -169,6 +171,7 @@ class _Run:
                 [inputs.seed, inputs.batch_size, inputs.weight_decay, inputs.precision],
                 [inputs.temperature, inputs.soft_weight, inputs.augment, inputs.class_balance],
                 *([self.teacher_size] if self.shrunk else []),
+                *([inputs.alignment] if config.round_to is None else []),
             ]
         )
 

@@ -24,6 +24,7 @@ from edgetl.files import sha256_bytes, write_bytes
 from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
+from edgetl.quantize.compact import compact
 from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
@@ -274,7 +275,7 @@ class _Stage:
         form: Form | None,
         left: tuple[str, ...] = (),
     ) -> None:
-        content = model.SerializeToString(deterministic=True)
+        content = compact(model).SerializeToString(deterministic=True)
         file = f"model-{name}.onnx"
         write_bytes(self.out / file, content)
         plan = form.plan if form else None
