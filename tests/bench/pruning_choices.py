@@ -14,24 +14,19 @@ import os
 import shutil
 import statistics
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from edgetl import config, pipeline
-from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
-from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.config import BenchConfig, DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
 from edgetl.files import write_json, write_text
 from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import PruneRecord, TrainRecord
-from edgetl.runtime.onnx_backend import OnnxBackend
-from tests.bench.claims import Claim, paired_ratio
+from edgetl.stopwatch import RuntimeStopwatch
+from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked
 
@@ -134,23 +129,22 @@ def _student(source: Path, seed: int, name: str, settings: dict[str, object]) ->
 
 
 def _timed(seed: int, names: list[str]) -> dict[str, float]:
-    """Each student's share of the teacher's milliseconds: single images in turn through the runtime, on one thread."""
-    home, size = _home(seed), int(str(BASE["preprocess"]["size"]))
-    files = {name: home / f"{name.replace(' ', '-')}.safetensors" for name in names}
-    files = {"teacher": home / "run" / "train" / "teacher.safetensors"} | files
-    image = np.zeros((1, 3, size, size), np.float32)
-    with ExitStack() as stack:
-        calls = {}
-        for name, file in files.items():
-            network, _ = checkpoint.load(file)
-            labels = tuple(map(str, range(10)))
-            exported = to_bytes(to_onnx(network, labels=labels, spec=PreprocessSpec(size=size), opset=18))
-            calls[name] = stack.enter_context(OnnxBackend(exported, threads=1)).bind(image)
-        settle, block = block_of(calls)
-        timed = time_interleaved(
-            calls, warmup=2 * block, runs=12 * block, pause_s=PAUSE_S, settle=settle, block=block
-        )
-    return {name: paired_ratio(timed["teacher"], timed[name]).value for name in names}
+    """Each student's share of the teacher's milliseconds, by the clock by which the cuts were made."""
+    home, spec = _home(seed), PreprocessSpec(size=int(str(BASE["preprocess"]["size"])))
+    stopwatch = RuntimeStopwatch(
+        teacher=home / "run" / "train" / "teacher.safetensors",
+        teacher_spec=spec,
+        spec=spec,
+        labels=tuple(map(str, range(10))),
+        opset=18,
+        bench=BenchConfig(threads=1),
+    )
+    shares = {}
+    for name in names:
+        network, _ = checkpoint.load(home / f"{name.replace(' ', '-')}.safetensors")
+        shares[name] = statistics.median(stopwatch(network).share for _ in range(3))
+        say(f"seed {seed}, {name}: {shares[name]:.3f} of the teacher's milliseconds")
+    return shares
 
 
 def _home(seed: int) -> Path:
