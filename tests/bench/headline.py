@@ -48,8 +48,9 @@ SETS: dict[str, Settings] = {
         "prune": {
             "network": "efficientnet_lite0",
             "start_epochs": 6,
-            "target_macs": 0.3,
-            "target_parameters": 0.163,
+            "target_macs": 0.33,
+            "target_parameters": 0.16,
+            "round_to": 16,
             "steps": 5,
             "recovery_epochs": 1,
             "max_drop": 0.08,
