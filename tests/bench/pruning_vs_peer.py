@@ -266,7 +266,8 @@ def _taught(bench: Bench, cut: nn.Module, how: str, loss: LossFunction) -> nn.Mo
 
 
 def _distillation(bench: Bench) -> LossFunction:
-    return soft_targets(checkpoint.load(bench.teacher)[0], TEMPERATURE, SOFT_WEIGHT)
+    teacher = checkpoint.load(bench.teacher)[0]
+    return soft_targets(teacher, TEMPERATURE, SOFT_WEIGHT, student_size=bench.case.size)
 
 
 def _fit(bench: Bench, model: nn.Module, phase: str, epochs: int, loss: LossFunction, select: Metric) -> None:
