@@ -111,7 +111,9 @@ def run() -> Iterator[Claim]:
     # the first turn fills caches that the others find filled
     ratio = statistics.median(a / b for a, b in zip(own[1:], other[1:], strict=True))
     yield at_least(f"images a second over a plain loop's ({BACKBONE}, {SIZE} px)", ratio, 1.0, "x")
-    yield at_most("share of the time spent waiting for the loader", statistics.median(waits[1:]) * 100, 5, "%")
+    yield at_most(
+        "share of the time spent waiting for the loader", statistics.median(waits[1:]) * 100, 5, "%"
+    )
     yield Claim(name="images a second", measured=f"{statistics.median(own[1:]):.0f}")
     if device.type == "cpu":
         gains = [step_seconds("plain") / step_seconds("tuned") for _ in range(TURNS)]
