@@ -66,9 +66,9 @@ class Limits:
 def alignment_for(targets: Sequence[Target]) -> int:
     """The multiple that channel counts should be of, where the recipe names none.
 
-    On x86 ONNX Runtime's INT8 depthwise kernels take 16 channels at a time, and a rest of 8 costs more than 16 would:
-    at 72x72 pixels 24 channels took 143 us, 32 took 94 us, 16 took 70 us (EPYC with VNNI, one thread). AVX-512's
-    blocked float layout holds 16 channels too, and so do INT8 tensor cores. ARM keeps 8.
+    On x86 ONNX Runtime's INT8 depthwise kernels take 16 channels at a time, and a rest of 8 costs more than 16 would
+    (`make bench ONLY=channel-alignment`: 24 channels took 1.4x as long as 32 on an EPYC with VNNI). AVX-512's blocked
+    float layout holds 16 channels too, and so do INT8 tensor cores. ARM keeps 8.
     """
     return 8 if set(targets) <= {Target.CPU_ARM} else 16
 

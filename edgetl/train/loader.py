@@ -135,10 +135,11 @@ class Loader:
             return
         steps = enumerate(zip(batches, self._beside(epoch), strict=True))
         calls = (partial(self._prepare, self._data, epoch, number, *rows) for number, rows in steps)
+        # on a CPU a thread would take the cores from the step
         yield from map(self._made, calls) if self._device.type == "cpu" else self._ahead(calls)
 
     def _made(self, call: Callable[[], Batch]) -> Batch:
-        """A batch made when its turn has come: on a CPU a thread would take the cores from the step."""
+        """The call's batch; the time that it takes is waited for."""
         start = time.perf_counter()
         batch = call()
         self.waited += time.perf_counter() - start
