@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from edgetl.config import Importance, PruneScope
+from edgetl.config import Importance, PruneScope, Target
 from edgetl.errors import ModelError
 from edgetl.models import backbones
 from edgetl.prune.graph import trace
 from edgetl.prune.importance import Scores
-from edgetl.prune.plan import Cost, Limits, check_reachable, choose, cost_of
+from edgetl.prune.plan import Cost, Limits, alignment_for, check_reachable, choose, cost_of
 from tests.prune.nets import SIZE, Chain, budget, limits, make_scorer, seeded
 
 
@@ -118,3 +118,9 @@ def test_nothing_goes_where_the_budget_holds_already() -> None:
     plan = choose(graph, Scores(channels=ones, additive=True), Cost(macs=1e12, parameters=1e12), limits())
     assert plan.removed == {}
     assert plan.cost == cost_of(graph)
+
+
+def test_channels_fit_the_kernels_of_the_targets() -> None:
+    assert alignment_for([Target.CPU_ARM]) == 8
+    assert all(alignment_for([target]) == 16 for target in Target if target is not Target.CPU_ARM)
+    assert alignment_for([Target.CPU_ARM, Target.CPU_X86]) == 16
