@@ -24,6 +24,7 @@ from edgetl.errors import DataError, ModelError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
+from edgetl.prune.stage import PruneInputs
 from edgetl.runtime.evaluate import evaluate
 from tests.images import write_set
 
@@ -194,6 +195,29 @@ def test_a_wrong_student_is_told_before_the_teacher_is_trained(
     with pytest.raises(ModelError, match="No backbone is called 'resnet_18x'"):
         pipeline.run(tiny_recipe(images, **{section: {key: "resnet_18x"}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("target", "alignment"), [("cpu-x86", 16), ("cpu-arm", 8)])
+def test_channels_are_aligned_for_the_target(
+    finished: pipeline.Outcome,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    alignment: int,
+) -> None:
+    seen: list[int] = []
+
+    def stop(config: object, inputs: PruneInputs, **_: object) -> None:
+        seen.append(inputs.alignment)
+        raise ModelError("far enough")
+
+    shutil.copytree(finished.run_dir, tmp_path / "tiny")
+    monkeypatch.setattr("edgetl.prune.stage.run", stop)
+    recipe = tiny_recipe(images, prune={"recovery_epochs": 2}, quantize={"target": target})
+    with pytest.raises(ModelError, match="far enough"):
+        pipeline.run(recipe, tmp_path / "tiny")
+    assert seen == [alignment]
 
 
 def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from edgetl.config import Importance
 from edgetl.errors import ModelError
 from edgetl.prune.graph import ChannelGroup, Graph, is_consumer
+from edgetl.train.cores import own_cores
+from edgetl.train.devices import device_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ def scorer(
             case Importance.LAMP:
                 return lamp(graph)
             case Importance.TAYLOR:
-                return taylor(graph, images(), teacher, temperature=temperature, seed=seed)
+                with own_cores(device_of(graph.model)):
+                    return taylor(graph, images(), teacher, temperature=temperature, seed=seed)
             case Importance.RANDOM:
                 return random(graph, seed=seed)
             case _:

@@ -12,6 +12,7 @@ from torch import nn
 from edgetl import metrics
 from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.records import Evaluation
+from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
 from edgetl.train.sets import FeatureSet, PixelSet
 
@@ -33,7 +34,7 @@ def predict_logits(
     model.eval()
     results = []
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), own_cores(device):
             for batch in _batches(pixels, batch_size, device):
                 results.append(model(batch).float().cpu().numpy())
     finally:

@@ -16,6 +16,7 @@ from edgetl.models.backbones import classifier_names
 from edgetl.progress import SILENT, Progress
 from edgetl.train import state as states
 from edgetl.train.augment import normalise_, training_view
+from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
 from edgetl.train.processes import main_first
 from edgetl.train.seeds import torch_generator
@@ -100,7 +101,11 @@ def _write(
     model.to(device)
     starts = range(0, len(data), _BATCH)
     kept: np.memmap[tuple[int, ...], np.dtype[np.float32]] | None = None
-    with atomic_path(path) as temporary, progress.task("features", views * len(starts)) as task:
+    with (
+        own_cores(device),
+        atomic_path(path) as temporary,
+        progress.task("features", views * len(starts)) as task,
+    ):
         for view in range(views):
             for start in starts:
                 rows = slice(start, start + _BATCH)

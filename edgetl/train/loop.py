@@ -29,6 +29,7 @@ from edgetl.records import EpochRecord
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
+from edgetl.train.cores import own_cores
 from edgetl.train.evaluate import cross_entropy, predict_logits
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
@@ -146,7 +147,7 @@ def fit(
     _check(model, fitting, train, val, launched().count if fitting.spread else 1)
     required = [p.requires_grad for p in model.parameters()]
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), own_cores(accelerator.device):
         try:
             run = _Run(
                 model, fitting, train, val, loss, state, progress, accelerator, listen, beside, unlabelled
