@@ -6,16 +6,19 @@ None is about results: the same numbers come out.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 1 << 30
 """Bytes; smaller blocks are kept for the next step when they are freed."""
 _SPINS = "100000"
 """Turns of a waiting thread before it sleeps: enough to bridge two layers of a single image."""
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def tune() -> None:
@@ -25,10 +28,13 @@ def tune() -> None:
     the kernel and asks for it again in the next step, page by page; kept, a step of EfficientNet-Lite0 takes two
     thirds of the time (`make bench ONLY=finetune-speed` prints the ratio). OpenMP's threads by default spin for
     milliseconds where they wait for each other, which costs most of the time where another process wants the cores;
-    beside that, `edgetl.train.cores` gives each a core of its own.
+    beside that, `edgetl.train.cores` gives each a core of its own. A container's CPU quota, of which torch knows
+    nothing, bounds their number.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+        if (cores := usable_cores()) < len(physical_cores()):
+            os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
     import ctypes
@@ -37,6 +43,35 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, -1)
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its CPU affinity, cut by a container's CPU quota (cgroup v2)."""
+    cores = len(_allowed())
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def physical_cores() -> list[int]:
+    """Of the cores that this process may run on, the first of those that are one core's hardware threads.
+
+    All of them where the system does not tell which belong together.
+    """
+    first = dict[str, int]()
+    for core in sorted(_allowed()):
+        try:
+            siblings = Path(_SIBLINGS.format(core)).read_text()
+        except OSError:
+            siblings = str(core)
+        first.setdefault(siblings, core)
+    return list(first.values())
+
+
+def _allowed() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 @contextmanager

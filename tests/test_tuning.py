@@ -3,8 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from edgetl import tuning
+from edgetl.tuning import usable_cores
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 
@@ -57,3 +61,31 @@ pipeline._Run = lambda *args: sys.exit(print(*seen))
 pipeline.run(None, Path("nowhere"))
 """
     assert run(code) == "False"
+
+
+def test_cores_respect_affinity_and_container_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    text = "max 100000"
+    monkeypatch.setattr(Path, "read_text", lambda self: text)
+    assert usable_cores() == 8
+    text = "150000 100000"
+    assert usable_cores() == 2
+    text = "5000 100000"
+    assert usable_cores() == 1
+    text = "nonsense"
+    assert usable_cores() == 8
+
+
+def test_torch_takes_no_more_threads_than_a_container_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", environment := {"MALLOC_ARENA_MAX": "4"})
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(tuning, "physical_cores", lambda: list(range(8)))
+    monkeypatch.setattr(tuning, "usable_cores", lambda: 8)
+    tuning.tune()
+    assert "OMP_NUM_THREADS" not in environment
+    monkeypatch.setattr(tuning, "usable_cores", lambda: 3)
+    tuning.tune()
+    assert environment["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setattr(tuning, "usable_cores", lambda: 2)
+    tuning.tune()
+    assert environment["OMP_NUM_THREADS"] == "3"

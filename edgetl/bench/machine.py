@@ -10,9 +10,7 @@ import subprocess
 from pathlib import Path
 
 from edgetl.records import Machine
-from edgetl.runtime.onnx_backend import usable_cores
-
-__all__ = ["describe", "usable_cores"]
+from edgetl.tuning import usable_cores
 
 
 def describe(root: Path = Path("/")) -> Machine:

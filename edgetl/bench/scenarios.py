@@ -17,13 +17,13 @@ from enum import StrEnum
 from typing import assert_never
 
 from edgetl.bench.clock import less_overhead, overhead_ns
-from edgetl.bench.machine import usable_cores
 from edgetl.bench.statistics import percentile, summarise
 from edgetl.bench.timer import Clock, quiet_gc, time_calls
 from edgetl.bench.warmup import WarmUp, warm_up
 from edgetl.errors import ConfigError
 from edgetl.progress import SILENT, Progress
 from edgetl.records import Latency
+from edgetl.tuning import usable_cores
 
 MULTI_STREAM_IMAGES = 8
 _OFFLINE_BATCH = 32

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.bench.machine import describe, usable_cores
+from edgetl.bench.machine import describe
 from edgetl.bench.statistics import EQUAL, median_ratio, summarise
 from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls, time_interleaved
 from edgetl.bundle.archive import open_bundle
@@ -28,6 +28,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records import Latency, Machine
 from edgetl.runtime import tuned
 from edgetl.runtime.targets import Choice, Target, architecture, as_accurate, choose, made_for, tuned_path
+from edgetl.tuning import usable_cores
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle

@@ -65,8 +65,8 @@ def info(bundle: BundleArg, json: Json = False) -> None:
     from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
     from edgetl.errors import BundleError
-    from edgetl.runtime.onnx_backend import usable_cores
     from edgetl.runtime.targets import choose_here
+    from edgetl.tuning import usable_cores
 
     opened = open_bundle(bundle)
     output.emit(opened.manifest, json, "bundle")

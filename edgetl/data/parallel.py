@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from edgetl.progress import Progress
+from edgetl.tuning import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,11 +18,7 @@ CHUNK = 64
 
 def threads() -> int:
     """Threads that this process may use well: the cores that it may run on, at most 32."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    return min(32, cores)
+    return min(32, usable_cores())
 
 
 def in_threads(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetl import files
-from edgetl.bench.machine import describe, usable_cores
+from edgetl.bench.machine import describe
 from edgetl.bench.scenarios import Scenario
 from edgetl.bench.stage import model_call
 from edgetl.bench.statistics import summarise
@@ -24,6 +24,7 @@ from edgetl.gate.loads import measure_loads
 from edgetl.metrics import evaluate_predictions
 from edgetl.progress import SILENT, Progress
 from edgetl.records import Latency, LatencyTrial
+from edgetl.tuning import usable_cores
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetl.bench.machine import usable_cores
 from edgetl.errors import BaselineError
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
@@ -13,6 +12,7 @@ from edgetl.gate.compare import Limits, compare, refuse_other_classes, refuse_ot
 from edgetl.gate.latency import SECONDS
 from edgetl.progress import SILENT, Progress
 from edgetl.records import GateReport
+from edgetl.tuning import usable_cores
 
 
 def make_baseline(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.score import divergence, logits
 from edgetl.quantize.targets import TargetRules, rules_for
+from edgetl.tuning import usable_cores
 
 CHOICE = (Calibrator.PERCENTILE, Calibrator.ENTROPY, Calibrator.MSE, Calibrator.MINMAX)
 """What `auto` chooses from."""
@@ -119,7 +119,7 @@ class Calibration:
             requested=count,
             index_sha256=self.images.index_sha256,
         )
-        return list(calibration.batches(some, self.spec, _BATCH, threads=os.cpu_count() or 1))
+        return list(calibration.batches(some, self.spec, _BATCH, threads=usable_cores()))
 
     def observed(self, graph: Graph, plan: Plan) -> dict[str, Histogram]:
         """Histograms of the plan's activations, from the cache where they are there. Raises as `form` does."""
@@ -132,7 +132,7 @@ class Calibration:
         found = observe(
             graph.model,
             tuple(tensors),
-            calibration.batches(self.images, self.spec, _BATCH, threads=os.cpu_count() or 1),
+            calibration.batches(self.images, self.spec, _BATCH, threads=usable_cores()),
             images=len(self.images.samples),
             progress=self.progress,
         )

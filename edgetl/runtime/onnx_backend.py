@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
+from edgetl.tuning import usable_cores
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -200,16 +200,6 @@ def placement(model: bytes, device: Device) -> dict[str, int]:
         if event.get("cat") == "Node" and event.get("args", {}).get("provider")
     }
     return dict(Counter(provider for provider, _ in sorted(ran)))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its CPU affinity, cut by a container's CPU quota (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores
 
 
 def _own_cores(threads: int) -> str:

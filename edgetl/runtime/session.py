@@ -37,11 +37,10 @@ from edgetl.errors import (
 from edgetl.frozen import dataclass
 from edgetl.metrics import softmax, topk
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
-from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target, choose_here, unmeasured_gpus
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
-from edgetl.tuning import collector_off
+from edgetl.tuning import collector_off, usable_cores
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -18,8 +18,8 @@ from edgetl.bundle.archive import Bundle
 from edgetl.figures import from_json
 from edgetl.files import write_json
 from edgetl.frozen import dataclass
-from edgetl.runtime.onnx_backend import usable_cores
 from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.tuning import usable_cores
 
 PACKAGES: Mapping[Target, tuple[str, ...]] = {
     # Either package of ONNX Runtime runs on the CPU; only one of them is there.

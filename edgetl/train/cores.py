@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+from edgetl.tuning import physical_cores
+
 _CHOSEN = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 """Environment variables with which the user binds the threads."""
 
@@ -36,11 +37,11 @@ def own_cores(device: torch.device) -> Iterator[None]:
     if device.type != "cpu":
         yield
         return
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set[int]()
-    cores = _physical(allowed)
+    cores = physical_cores() if hasattr(os, "sched_setaffinity") else []
     if len(cores) < 2 or len(cores) != torch.get_num_threads() or any(name in os.environ for name in _CHOSEN):
         yield
         return
+    allowed = os.sched_getaffinity(0)
     team = _team(len(cores))
     try:
         for thread, core in zip(team, cores, strict=False):
@@ -49,18 +50,6 @@ def own_cores(device: torch.device) -> Iterator[None]:
     finally:
         for thread in team:
             _move(thread, allowed)
-
-
-def _physical(allowed: set[int]) -> list[int]:
-    """The first of each physical core's hardware threads; all where the system does not tell."""
-    first = dict[str, int]()
-    for core in sorted(allowed):
-        try:
-            siblings = Path(_SIBLINGS.format(core)).read_text()
-        except OSError:
-            siblings = str(core)
-        first.setdefault(siblings, core)
-    return list(first.values())
 
 
 def _team(count: int) -> list[int]:

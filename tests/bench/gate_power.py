@@ -39,7 +39,8 @@ from edgetl.gate.latency import LEAST_SECONDS, SECONDS, race, rest, time_block
 from edgetl.gate.sequential import RatioTest
 from edgetl.metrics import wilson_interval
 from edgetl.records import Verdict
-from edgetl.runtime.onnx_backend import OnnxBackend, usable_cores
+from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.tuning import usable_cores
 from tests.bench.claims import Claim, at_least, at_most
 from tests.onnx_models import deep_classifier
 
