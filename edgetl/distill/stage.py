@@ -12,8 +12,8 @@ from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Metric, M
 from edgetl.data.index import DataIndex
 from edgetl.distill.features import Features
 from edgetl.distill.losses import soft_targets
-from edgetl.distill.teacher import Ensemble, load_for, load_guest
-from edgetl.distill.views import AtSize, check_takes
+from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
+from edgetl.distill.views import check_takes
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
@@ -136,10 +136,10 @@ def run(
         precision=inputs.precision,
         select=inputs.select or selection_metric(inputs.index),
     )
-    guide: nn.Module = AtSize(teacher, teacher_size)
+    taught_by: nn.Module = guide(teacher, teacher_size)
     prefix = "network."
     if guests:
-        guide = Ensemble([guide, *(guest.network for guest in guests)], config.temperature)
+        taught_by = Ensemble([taught_by, *(guest.network for guest in guests)], config.temperature)
         prefix = "members.0.network."
     features = None
     if config.features is not DistillFeatures.NONE:
@@ -160,7 +160,7 @@ def run(
             train=sets.train,
             val=sets.val,
             loss=soft_targets(
-                guide,
+                taught_by,
                 config.temperature,
                 config.soft_weight,
                 student_size=size,

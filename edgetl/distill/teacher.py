@@ -16,6 +16,7 @@ from edgetl.distill.views import AtSize
 from edgetl.errors import WeightsError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
+from edgetl.models.folding import folded
 from edgetl.preprocess import PreprocessSpec
 from edgetl.records import from_json
 
@@ -70,6 +71,16 @@ class _Renormalised(nn.Module):
         return logits
 
 
+def guide(network: nn.Module, size: int) -> AtSize:
+    """A teacher as losses ask it: frozen, its batch norms folded, and it sees images of any size at its own.
+
+    Args:
+        network: images (N, 3, S, S) -> logits (N, C); it stays as it is.
+        size: S, side of its own input.
+    """
+    return AtSize(folded(network, size), size)
+
+
 def load_for(labels: Sequence[str], path: Path, role: str) -> tuple[nn.Module, Architecture]:
     """Load a checkpoint whose outputs must be `labels`.
 
@@ -119,7 +130,7 @@ def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest
     own = from_json(PreprocessSpec, json.loads(kept[checkpoint.SPEC]))
     if (own.mean, own.std) != (spec.mean, spec.std):
         network = _Renormalised(network, own, spec)
-    return Guest(network=AtSize(network, own.size), size=own.size)
+    return Guest(network=guide(network, own.size), size=own.size)
 
 
 def _some(labels: Sequence[str]) -> str:

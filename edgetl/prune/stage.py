@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from edgetl.config import Augment, Importance, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
-from edgetl.distill.teacher import load_for
-from edgetl.distill.views import AtSize, at_size, check_takes
+from edgetl.distill.teacher import guide, load_for
+from edgetl.distill.views import at_size, check_takes
 from edgetl.errors import ConfigError, ModelError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.models import backbones, checkpoint
@@ -137,7 +137,7 @@ class _Run:
         self.teacher = teacher.to(self.device)
         self.size = inputs.spec.size
         self.teacher_size = inputs.teacher_size or self.size
-        self.guide = AtSize(self.teacher, self.teacher_size)
+        self.guide = guide(self.teacher, self.teacher_size)
         self.uncut, self.backbone = self.teacher, architecture.backbone
         if config.network != TEACHER:
             self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)

@@ -20,8 +20,7 @@ from onnx import numpy_helper
 from edgetl.config import Augment, DistillLoss, Metric, Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
-from edgetl.distill.teacher import load_for
-from edgetl.distill.views import AtSize
+from edgetl.distill.teacher import guide, load_for
 from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.two_four import hold, is_sparse
@@ -112,7 +111,7 @@ def train(
             train=sets.train,
             val=sets.val,
             loss=soft_targets(
-                AtSize(teacher, lessons.teacher_size),
+                guide(teacher, lessons.teacher_size),
                 lessons.temperature,
                 lessons.soft_weight,
                 student_size=size,
