@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.config import BenchConfig, PruneConfig
+from edgetl.config import BenchConfig, PruneConfig, QuantizeConfig
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.preprocess import PreprocessSpec
 from edgetl.prune.graph import Graph, layer_costs, trace
-from edgetl.prune.plan import Limits
+from edgetl.prune.plan import Limits, alignment_for
 from edgetl.prune.surgery import without
 from edgetl.prune.timed import TimedTarget
 from edgetl.stopwatch import RuntimeStopwatch
@@ -35,6 +35,7 @@ CLASSES = tuple(f"class {i}" for i in range(12))
 PRUNINGS = 20
 LOW, HIGH = 0.2, 0.95
 AIM = 0.05
+ALIGNMENT = alignment_for(QuantizeConfig().target)
 
 
 def run() -> Iterator[Claim]:
@@ -67,7 +68,7 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
             model,
             size,
             config=PruneConfig(target_speedup=1.2),
-            limits=Limits(round_to=8, max_cut=0.9, widths={g.name: g.channels for g in graph.groups}),
+            limits=Limits(round_to=ALIGNMENT, max_cut=0.9, widths={g.name: g.channels for g in graph.groups}),
             stopwatch=stopwatch,
             kept=Path(folder) / "latency.json",
             key=name,
@@ -95,10 +96,10 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
 
 
 def pruning(graph: Graph, seed: int) -> dict[str, tuple[int, ...]]:
-    """Channels that go: each group keeps a random share between 0.2 and 0.95, in whole eights."""
+    """Channels that go: each group keeps a random share between 0.2 and 0.95, in whole units."""
     generator, removed = random.Random(seed), {}
     for group in graph.groups:
-        unit = Limits(round_to=8, max_cut=0.9, widths={}).unit(group)
+        unit = Limits(round_to=ALIGNMENT, max_cut=0.9, widths={}).unit(group)
         kept = max(round(generator.uniform(LOW, HIGH) * group.channels / unit), 1) * unit
         if kept < group.channels:
             removed[group.name] = tuple(range(kept, group.channels))
