@@ -48,13 +48,13 @@ SETS: dict[str, Settings] = {
         "prune": {
             "network": "efficientnet_lite0",
             "start_epochs": 6,
-            "target_macs": 0.33,
+            "target_macs": 0.4,
             "target_parameters": 0.16,
             "steps": 5,
             "recovery_epochs": 1,
             "max_drop": 0.08,
         },
-        "distill": {"size": 64, "epochs": 8, "unlabelled": "train", "unlabelled_share": 0.75},
+        "distill": {"size": 72, "epochs": 8, "unlabelled": "train", "unlabelled_share": 0.75},
     },
 }
 
