@@ -54,7 +54,7 @@ SETS: dict[str, Settings] = {
             "recovery_epochs": 1,
             "max_drop": 0.08,
         },
-        "distill": {"size": 72, "epochs": 8, "unlabelled": "train", "unlabelled_share": 0.75},
+        "distill": {"size": 72, "epochs": 6, "unlabelled": "train", "unlabelled_share": 0.75},
     },
 }
 
