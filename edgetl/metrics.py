@@ -123,7 +123,7 @@ def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names:
             )
             for i, name in enumerate(names)
         ),
-        confusion=tuple(tuple(int(v) for v in row) for row in matrix),
+        confusion=tuple(map(tuple, matrix.tolist())),
     )
 
 
