@@ -89,3 +89,16 @@ def test_torch_takes_no_more_threads_than_a_container_may_run(monkeypatch: pytes
     monkeypatch.setattr(tuning, "usable_cores", lambda: 2)
     tuning.tune()
     assert environment["OMP_NUM_THREADS"] == "3"
+
+
+def test_hardware_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 3, 5}, raising=False)
+    siblings = {"cpu1": "1,5", "cpu2": "2", "cpu3": "3,7", "cpu5": "1,5"}
+    monkeypatch.setattr(Path, "read_text", lambda self: siblings[self.parts[-3]])
+    assert tuning.physical_cores() == [1, 2, 3]
+
+    def missing(self: Path) -> str:
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert tuning.physical_cores() == [1, 2, 3, 5]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from edgetl.train.cores import own_cores
+from edgetl.tuning import physical_cores
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or len(os.sched_getaffinity(0)) < 2,
+    not sys.platform.startswith("linux") or len(physical_cores()) < 2,
     reason="threads are bound on Linux, where there are two cores or more",
 )
 
