@@ -13,6 +13,7 @@ import onnx
 
 from edgetl.export.graphs import copy_of, float_results
 
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
@@ -20,7 +21,8 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes the same from fewer bytes.
 
     Constants, what is made of constants alone, and integers get short names; equal constants become one. Nodes that
-    work on constants alone lose their names. A graph with graphs inside, which may read its tensors, stays as it is.
+    work on constants alone lose their names, and so do those that quantize and dequantize. A graph with graphs inside,
+    which may read its tensors, stays as it is.
     """
     copy = copy_of(model)
     graph = copy.graph
@@ -29,9 +31,10 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     moved = _merge(graph)
     varying = {value.name for value in graph.input}
     for node in graph.node:
-        if varying.isdisjoint(node.input):
+        constant = varying.isdisjoint(node.input)
+        if constant or node.op_type in _PAIR:
             node.name = ""
-        else:
+        if not constant:
             varying.update(node.output)
     kept = {value.name for value in (*graph.input, *graph.output)} | (varying & set(float_results(model)))
     free = (name for name in map("{:x}".format, count()) if name not in kept)
