@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from edgetl.config import Augment, Precision
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import guide
 from edgetl.distill.views import AtSize
 from edgetl.models import backbones
-from edgetl.train.loop import Fitting, fit
+from edgetl.train.loop import fit
 from edgetl.train.sets import PixelSet
 from tests.bench.claims import Claim, at_least
-from tests.bench.head_cache import BATCH, CLASSES, TURNS, images
+from tests.bench.finetune_speed import one_epoch
+from tests.bench.head_cache import CLASSES, TURNS, images
 
 STUDENT = "efficientnet_lite0"
 CASES = (("efficientnet_lite0", 160, 160), ("tf_efficientnet_lite2", 224, 144))
@@ -42,17 +42,7 @@ def run() -> Iterator[Claim]:
 
 
 def _rate(teacher: nn.Module, size: int, train: PixelSet, val: PixelSet) -> float:
-    how = Fitting(
-        phase="distill",
-        epochs=1,
-        batch_size=BATCH,
-        lr=1e-3,
-        weight_decay=0.02,
-        augment=Augment.BASIC,
-        seed=0,
-        precision=Precision.FP32,
-    )
     student = backbones.create(STUDENT, CLASSES, backbones.NO_WEIGHTS)
     loss = soft_targets(teacher, 2.0, 0.9, student_size=size)
-    (epoch,) = fit(student, how, train=train, val=val, loss=loss, state=None)
+    (epoch,) = fit(student, one_epoch("distill"), train=train, val=val, loss=loss, state=None)
     return epoch.images_per_second

@@ -89,13 +89,10 @@ def step_seconds(how: str) -> float:
     return float(done.stdout)
 
 
-def run() -> Iterator[Claim]:
-    """Yield the claims. `EDGETL_BENCH_IMAGES` sets the training images (default 640)."""
-    count = int(os.environ.get("EDGETL_BENCH_IMAGES", "640"))
-    train, val = images(count, SIZE), images(CLASSES, SIZE)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    how = Fitting(
-        phase="full",
+def one_epoch(phase: str) -> Fitting:
+    """An epoch as recipes have it, in float32."""
+    return Fitting(
+        phase=phase,
         epochs=1,
         batch_size=BATCH,
         lr=1e-3,
@@ -104,6 +101,14 @@ def run() -> Iterator[Claim]:
         seed=0,
         precision=Precision.FP32,
     )
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims. `EDGETL_BENCH_IMAGES` sets the training images (default 640)."""
+    count = int(os.environ.get("EDGETL_BENCH_IMAGES", "640"))
+    train, val = images(count, SIZE), images(CLASSES, SIZE)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    how = one_epoch("full")
     own, other, waits = [], [], []
     for _ in range(1 + TURNS):
         model = backbones.create(BACKBONE, CLASSES)
