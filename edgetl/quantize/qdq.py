@@ -101,12 +101,14 @@ class _Writer:
         self.nodes.append(helper.make_node("QuantizeLinear", [name, scale, zero], [integers], f"{name}_q"))
         return self._dequantize(name, integers, scale, zero)
 
-    def _dequantize(self, name: str, integers: str, scale: str, zero: str, axis: int | None = None) -> str:
+    def _dequantize(
+        self, name: str, integers: str, scale: str, zero: str | None, axis: int | None = None
+    ) -> str:
+        """Emit DequantizeLinear; without `zero` the zero point is 0."""
         output = f"{name}_dequantized"
+        inputs = [integers, scale] if zero is None else [integers, scale, zero]
         options: dict[str, Any] = {} if axis is None else {"axis": axis}
-        self.nodes.append(
-            helper.make_node("DequantizeLinear", [integers, scale, zero], [output], f"{name}_dq", **options)
-        )
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"{name}_dq", **options))
         return output
 
     def _quantize_weights(self, node: onnx.NodeProto, weighted: Weighted) -> None:
@@ -137,7 +139,7 @@ class _Writer:
             own,
             self._constant(f"{own}_quantized", integers),
             self._constant(f"{own}_scale", scale),
-            self._constant(f"{own}_zero_point", np.zeros(scale.shape, np.int32)),
+            None,  # as many zeros as channels would be a percent of a small network's file
             0,
         )
 
