@@ -630,8 +630,10 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        self.seen.append(text)
-        self.inner.warning(text)
+        # The source is looked through once for the cache's key and once by the stage.
+        if text not in self.seen:
+            self.seen.append(text)
+            self.inner.warning(text)
 
 
 def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
@@ -657,8 +659,9 @@ def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.sources import find
 
-    found = find(source, progress=progress).entries
-    return sha256_json([[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found])
+    found = find(source, progress=progress)
+    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    return sha256_json([entries, found.others])
 
 
 def _file_state(path: Path) -> list[int]:

@@ -143,3 +143,19 @@ def test_blocks_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]
     monkeypatch.setattr(audits, "_BLOCK", 7)
     assert audit(index).near_duplicates == whole
+
+
+def test_ruling_pairs_out_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    thumbs = random.normal(size=(500, 256)) * np.linspace(1, 0.01, 256) ** 2
+    thumbs[:100] = thumbs[200:300] + random.normal(size=(100, 256)) * 0.07
+    thumbs -= thumbs.mean(axis=1, keepdims=True)
+    thumbs /= np.linalg.norm(thumbs, axis=1, keepdims=True)
+    look = audits._Look(np.ones((500, 2), np.int64), thumbs.astype(np.float32))
+    ours, others, contents = np.arange(200), np.arange(200, 500), np.arange(500)
+    found = {}
+    for share in (-1.0, 1.0):  # compare all pairs, and only those that are possible
+        monkeypatch.setattr(audits, "_MANY_POSSIBLE", share)
+        found[share] = list(audits._near(look, contents, ours, others))
+    assert [pair[:2] for pair in found[1.0]] == [pair[:2] for pair in found[-1.0]]
+    assert 20 < len(found[1.0]) < 100
