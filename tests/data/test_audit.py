@@ -148,7 +148,7 @@ def test_blocks_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_ruling_pairs_out_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     thumbs = random.normal(size=(500, 256)) * np.linspace(1, 0.01, 256) ** 2
-    thumbs[:100] = thumbs[200:300] + random.normal(size=(100, 256)) * 0.07
+    thumbs[:100] = thumbs[200:300] + random.normal(size=(100, 256)) * random.uniform(0, 0.2, (100, 1))
     thumbs -= thumbs.mean(axis=1, keepdims=True)
     thumbs /= np.linalg.norm(thumbs, axis=1, keepdims=True)
     look = audits._Look(np.ones((500, 2), np.int64), thumbs.astype(np.float32))
