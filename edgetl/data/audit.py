@@ -15,6 +15,7 @@ from edgetl.data import labels
 from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
+from edgetl.data.suggest import BATCH_SIZES, FEW_STEPS, batch_size
 from edgetl.data.walk import counted, lost
 from edgetl.preprocess import decode
 from edgetl.progress import SILENT, Progress
@@ -79,6 +80,7 @@ class AuditReport:
         odd_sizes: images far from it.
         others: number of files beside the images by kind, as in `edgetl.data.walk`.
         alike: groups of classes whose names look the same.
+        epoch_steps: steps of an epoch at the batch size that `edgetl init` proposes.
     """
 
     images: int
@@ -94,6 +96,7 @@ class AuditReport:
     odd_sizes: tuple[OddSize, ...]
     others: Mapping[str, int] = field(default_factory=dict)
     alike: tuple[tuple[str, ...], ...] = ()
+    epoch_steps: int | None = None
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each kind of problem, with what to do; empty where all is well."""
@@ -130,6 +133,11 @@ class AuditReport:
                 len(self.tiny_classes),
                 f"{len(self.tiny_classes)} classes have fewer than {TINY_CLASS} training images "
                 f"({', '.join(label for label, _ in self.tiny_classes[:5])}); their scores are uncertain.",
+            ),
+            (
+                self.epoch_steps is not None and self.epoch_steps < FEW_STEPS,
+                f"An epoch has {self.epoch_steps} steps of {BATCH_SIZES[-1]} images: too few for batch norm's running"
+                " statistics to follow the weights. Add images, or train for more epochs at that batch size.",
             ),
             (
                 len(self.odd_sizes),
@@ -187,6 +195,7 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
         ),
         others=index.others,
         alike=labels.alike(index.labels),
+        epoch_steps=batch_size(sum(sizes))[1],
     )
 
 

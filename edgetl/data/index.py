@@ -141,6 +141,7 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
         samples = _subset(samples, config.max_train_images, seed, shrink_val=not given)
+    _check_splits(config, samples, labels)
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
     return DataIndex(found.root, labels, tuple(samples), skipped, found.others)
@@ -271,6 +272,31 @@ def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: Dat
         )
         for key, (entry, sha256) in zip(keys, good, strict=True)
     ]
+
+
+def _check_splits(config: DataSettings, samples: Sequence[Sample], labels: Sequence[str]) -> None:
+    """Every class has training images, and something is left to choose a model by."""
+    counts = Counter((sample.split, sample.label) for sample in samples)
+    lacking = [label for at, label in enumerate(labels) if not counts["train", at]]
+    if lacking and config.max_train_images is not None and config.max_train_images < len(labels):
+        raise DataError(
+            f"data.max_train_images = {config.max_train_images} leaves {len(lacking)} of {len(labels)} classes without"
+            f" training images; give at least {len(labels)}."
+        )
+    if lacking:
+        some = [f"{label}: all its images went to validation or test" for label in lacking]
+        raise DataError(
+            f"{config.source} has classes without training images, since these are copies of other classes' images, or"
+            f" in one group with them:\n{listing(some)}\nGive a split in a CSV, smaller groups, or more images."
+        )
+    if not any(sample.split == "val" for sample in samples):
+        sizes = Counter(sample.label for sample in samples)
+        least = min(range(len(labels)), key=lambda at: (sizes[at], at))
+        raise DataError(
+            f"{config.source} has too few images for a validation split: {len(samples)} training images of"
+            f" {len(labels)} classes, none to choose a model by. Add at least 2 images of another content to the class"
+            f" {labels[least]}; 10 of each class say little still."
+        )
 
 
 def _row(sample: Sample) -> list[int | str]:
