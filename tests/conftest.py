@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.tuning import tune
+from edgetl.process import tune
 from tests.real_sets import unpacked
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ImageError
-from edgetl.spec import PreprocessSpec, normalise
+from edgetl.inputs.spec import PreprocessSpec, normalise
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from edgetl.runtime.backend import Backend
+    from edgetl.runtime.engines.base import Backend
 
 T = TypeVar("T")
 
