@@ -37,6 +37,7 @@ from edgetl.errors import (
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
 from edgetl.runtime.engines.base import Backend, TensorSpec, describe, run_pixels
+from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
@@ -57,7 +58,7 @@ Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
 
 
-class Session:
+class Session(Inheritable):
     """A loaded model variant. `run` and `predict` may be called from many threads.
 
     Attributes:
@@ -86,6 +87,7 @@ class Session:
         self._swapped = replace(self._spec, mean=self._spec.mean[::-1])  # Padding is filled with the mean.
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
+        self.watch_forks()
         size, classes = self._spec.size, len(bundle.manifest.labels)
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
         self._bytes = TensorSpec(name=backend.input.name, dtype="uint8", shape=(None, size, size, 3))
@@ -156,6 +158,7 @@ class Session:
         Raises:
             ImageError: a picture cannot be used; the message names it.
             TensorError: an array has another shape or dtype.
+            ForkError: the session was loaded before the process forked.
             ValueError: top_k is below 1, channels is unknown, or the session is closed.
         """
         if top_k < 1:
@@ -266,6 +269,10 @@ class Session:
             self._shared = None
             self.backend.close()
 
+    def in_child(self) -> None:
+        """Refuse to run in a forked child, see `edgetl.runtime.forks`."""
+        self._closed, self._lock = True, threading.Lock()
+
     def __enter__(self) -> Self:
         return self
 
@@ -297,6 +304,8 @@ class Session:
 
     def _check_open(self) -> None:
         if self._closed:
+            if self.inherited:
+                refuse()
             raise ValueError("the session is closed")
 
 
@@ -388,7 +397,7 @@ def _open(
             if auto:
                 choice = unmeasured_gpus(choice, offered)
             model = content.result()
-            _Meanwhile(_warm_up)
+            wait_for(_Meanwhile(_warm_up).thread)
             backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.CUDA | Target.ORT_TENSORRT:
@@ -444,8 +453,8 @@ class _Meanwhile(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         try:
@@ -455,7 +464,7 @@ class _Meanwhile(Generic[T]):
 
     def result(self) -> T:
         """Wait for it."""
-        self._thread.join()
+        self.thread.join()
         if self._error is not None:
             raise self._error
         return self._result
