@@ -17,7 +17,7 @@ from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
 from edgetl.data.suggest import BATCH_SIZES, FEW_STEPS, batch_size
 from edgetl.data.walk import counted, lost
-from edgetl.preprocess import decode
+from edgetl.inputs.image import decode
 from edgetl.progress import SILENT, Progress
 
 NEAR = 0.98

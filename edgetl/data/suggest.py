@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.preprocess import decode
+from edgetl.inputs.image import decode
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex

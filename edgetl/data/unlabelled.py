@@ -11,7 +11,7 @@ from edgetl.data.sources import Entry
 from edgetl.data.walk import counted, images_below, lost, place
 from edgetl.errors import DataError
 from edgetl.progress import SILENT, Progress
-from edgetl.records import UnlabelledRecord
+from edgetl.records.train import UnlabelledRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,15 +21,15 @@ def build(root: Path, bad_images: str = "refuse") -> DataIndex:
 
 
 def sound(root: Path) -> Path:
-    fill(root, {f"train/{label}": 20 for label in "ab"})
+    fill(root, {f"train/{label}": 32 for label in "ab"})
     return fill(root, {f"{split}/{label}": 3 for split in ("val", "test") for label in "ab"}, start=100)
 
 
 def test_sound_set_has_no_problems(tmp_path: Path) -> None:
     report = audit(build(sound(tmp_path)))
     assert report.problems() == ()
-    assert report.images == 52
-    assert report.counts["train"] == {"a": 20, "b": 20}
+    assert report.images == 76
+    assert report.counts["train"] == {"a": 32, "b": 32}
     assert report.imbalance == 1.0
     assert report.median_size == (8, 8)
 
