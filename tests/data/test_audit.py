@@ -80,10 +80,10 @@ def test_imbalance_and_tiny_classes_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "train" / "a" / "bad.png").write_bytes(b"")
     report = audit(build(tmp_path, bad_images="skip"))
     assert report.tiny_classes == (("rare", 2),)
-    assert report.imbalance == 10.0
+    assert report.imbalance == 16.0
     problems = "\n".join(report.problems())
     assert "1 images cannot be read" in problems
-    assert "The largest class has 10.0 times the training images of the smallest" in problems
+    assert "The largest class has 16.0 times the training images of the smallest" in problems
     assert "1 classes have fewer than 20 training images (rare)" in problems
 
 
