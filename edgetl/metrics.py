@@ -17,6 +17,9 @@ from edgetl.errors import TensorError
 from edgetl.figures import ClassScore, Evaluation
 from edgetl.frozen import dataclass
 
+TITLES = {"top1": "top-1", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+"""How a score's name is written within a sentence."""
+
 Z95 = 1.959963984540054
 """97.5% quantile of the standard normal distribution."""
 

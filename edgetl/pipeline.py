@@ -34,6 +34,7 @@ from edgetl.records import (
     QuantizeRecord,
     TrainRecord,
     UnlabelledRecord,
+    notes_of,
 )
 from edgetl.tuning import tune
 
@@ -601,7 +602,7 @@ class _Run:
             measure=r[Stage.MEASURE],
             bundle=r[Stage.BUNDLE],
             stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
-            warnings=tuple(self.warnings.seen),
+            warnings=self._warnings(),
             provenance={
                 **packages(),
                 "git commit": git_commit() or "none",
@@ -612,6 +613,13 @@ class _Run:
         )
         write_report(report, self.dir)
         return report
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What was warned of in this call, and what the records say: all there is of stages that were done before."""
+        r = self.records
+        teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
+        epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
+        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs)]))
 
 
 class _Warnings:
@@ -630,8 +638,9 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        self.seen.append(text)
-        self.inner.warning(text)
+        if text not in self.seen:  # each phase of training may say the same
+            self.seen.append(text)
+            self.inner.warning(text)
 
 
 def _settings(config: recipes.DistillConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Paths in records are relative to the run folder, so that a run can be moved.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -54,6 +55,7 @@ __all__ = [
     "VariantScore",
     "Verdict",
     "from_json",
+    "notes_of",
     "to_json",
 ]
 
@@ -66,6 +68,9 @@ class EpochRecord:
 
     `loader_wait` is the share of the training time spent waiting for batches. `val_top5` and `val_calibration_error` as
     in `Evaluation`.
+
+    A phase's last epoch tells how the phase ended: `kept_start` where it came out below the network that it had begun
+    with, which scores `start` (by the metric that chooses) and was given back. `notes` are one sentence each.
     """
 
     phase: str
@@ -81,6 +86,14 @@ class EpochRecord:
     val_balanced_accuracy: float = 0.0
     val_top5: float | None = None
     val_calibration_error: float | None = None
+    start: float | None = None
+    kept_start: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def notes_of(epochs: Iterable[EpochRecord]) -> tuple[str, ...]:
+    """What is to be said of some phases of training, each sentence once."""
+    return tuple(dict.fromkeys(note for epoch in epochs for note in epoch.notes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from edgetl.records import (
     Rung,
     ServeRecord,
     TrainRecord,
+    notes_of,
 )
 from edgetl.report import units, widths
 from edgetl.report.document import ratio
@@ -132,6 +133,7 @@ def _train(console: Console, record: TrainRecord) -> None:
         ],
     )
     _epochs(console, record.epochs)
+    _listing(console, "Notes", notes_of(record.epochs))
 
 
 def _beside(unlabelled: int) -> str:
@@ -206,6 +208,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
             ("checkpoint", record.checkpoint),
         ],
     )
+    _listing(console, "Notes", notes_of(record.epochs))
 
 
 def _ms(value: float | None) -> str:
