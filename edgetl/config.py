@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
-from edgetl.figures import Scores
-from edgetl.preprocess import Interpolation, Resize
+from edgetl.inputs.image import Interpolation, Resize
+from edgetl.records.scores import Scores
 
 
 def _fraction(value: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from edgetl.metrics import TITLES
-from edgetl.records import TwoFourRecord
+from edgetl.records.prune import TwoFourRecord
+from edgetl.records.scores import TITLES
 
 
 def percent(share: float, digits: int = 1) -> str:

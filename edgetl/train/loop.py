@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl import metrics
 from edgetl.config import FEW_STEPS, Augment, Metric, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records import EpochRecord, Evaluation
+from edgetl.records.scores import TITLES, Evaluation
+from edgetl.records.train import EpochRecord
+from edgetl.tasks.classification.scores import evaluate
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
@@ -34,12 +35,12 @@ from edgetl.train.cores import own_cores
 from edgetl.train.evaluate import cross_entropy, predict_logits
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
-from edgetl.train.losses import LossFunction
-from edgetl.train.mixing import Mixing
+from edgetl.train.objective import LossFunction
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
 from edgetl.train.processes import ALONE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
+from edgetl.train.tasks.mixing import Mixing
 from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
@@ -354,7 +355,7 @@ class _Run:
             return last
         if (score := _kept_score(self.history, fitting.select)) >= start:
             return dataclasses.replace(last, start=start)
-        title = metrics.TITLES[fitting.select or Metric.TOP1]
+        title = TITLES[fitting.select or Metric.TOP1]
         note = (
             f"{fitting.phase}: training ended below the network that it began with (validation {title} {score:.1%}"
             f" against {start:.1%}), so that network is kept."
@@ -486,7 +487,7 @@ def _kept_score(history: tuple[EpochRecord, ...], select: Metric | None) -> floa
 
 
 def _scores(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> Evaluation:
-    return metrics.evaluate(labels, logits, [str(i) for i in range(logits.shape[1])], resamples=0)
+    return evaluate(labels, logits, [str(i) for i in range(logits.shape[1])], resamples=0)
 
 
 def metric_of(record: EpochRecord, metric: Metric) -> float:
