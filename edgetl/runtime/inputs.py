@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.data.sources import SUFFIXES
+from edgetl.data.walk import counted, images_below, is_image, lost, place
 from edgetl.errors import ConfigError, DataError, ImageError, SourceError
 from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
@@ -118,7 +118,7 @@ def open_source(
         frame_format: of the frames on standard input.
         stdin: another stream than standard input.
         live: how cameras and streams are read.
-        progress: told when a live source is lost and tried again.
+        progress: as in `find_images`; and told when a live source is lost and tried again.
 
     Raises:
         ConfigError: a frame format is given without `-`.
@@ -131,7 +131,7 @@ def open_source(
             names, frame_format, sys.stdin.buffer if stdin is None else stdin, live or Live(), progress
         )
         return Source(items=islice(items, limit), count=None, live=any(map(is_live, names)))
-    found = find_images(names, limit)
+    found = find_images(names, limit, progress=progress)
     return Source(items=(Item(str(path), path) for path in found), count=len(found))
 
 
@@ -140,30 +140,36 @@ def has_end(names: Sequence[str], frame_format: FrameFormat | None) -> bool:
     return frame_format is None and not any(map(is_live, names))
 
 
-def find_images(names: Sequence[str], limit: int | None = None) -> tuple[Path, ...]:
+def find_images(
+    names: Sequence[str], limit: int | None = None, *, progress: Progress = SILENT
+) -> tuple[Path, ...]:
     """Image files for the names given: a file as it is, a folder with all images below it, a glob's matches.
 
     Args:
         names: files, folders and globs (`*`, `?`, `[`, and `**` for any folders).
         limit: return at most so many.
+        progress: told of files in a folder that may be pictures but are not read.
 
     Raises:
         DataError: a name does not exist, or a folder or glob holds no images.
     """
     found: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = place(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if _is_image(p))
+            inside, others = images_below(path)
             if not inside:
-                raise DataError(f"The folder {path} holds no images.")
+                beside = f" It holds {counted(others)}." if others else ""
+                raise DataError(f"The folder {path} holds no images.{beside}")
+            if missed := lost(others):
+                progress.warning(f"{path}: beside the images, {counted(missed)} are not read.")
             found += inside
         elif path.exists():
             found.append(path)
         elif _MAGIC.search(name):
             # Path.glob takes no absolute pattern.
             found_here = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-            matches = sorted(p for p in found_here if _is_image(p))
+            matches = sorted(p for p in found_here if is_image(p))
             if not matches:
                 raise DataError(f"No image matches {name}.")
             found += matches
@@ -182,7 +188,7 @@ def predict_all(
         SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
     """
-    broken, lost = list[str](), list[str]()
+    broken, gone = list[str](), list[str]()
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
@@ -199,7 +205,7 @@ def predict_all(
                 )
             else:
                 if isinstance(found, SourceError):
-                    lost.append(str(found))
+                    gone.append(str(found))
                 else:
                     broken = [*broken, str(found)][:10]
                     progress.warning(str(found))
@@ -209,8 +215,8 @@ def predict_all(
         progress.warning(
             f"{dropped} of {good + dropped} frames came faster than they could be labelled and were dropped."
         )
-    if lost:
-        raise SourceError("\n".join(lost))
+    if gone:
+        raise SourceError("\n".join(gone))
     if broken and not good:
         raise ImageError("\n".join(broken))
 
@@ -239,10 +245,6 @@ def _pixels(session: Session, item: Item) -> NDArray[np.uint8]:
     return session.pixels(item.picture, channels=item.channels)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
 def _mixed(
     names: Sequence[str], frame_format: FrameFormat | None, stdin: BinaryIO, live: Live, progress: Progress
 ) -> Iterator[Item]:
@@ -258,7 +260,7 @@ def _mixed(
             except (ImageError, SourceError) as error:
                 yield Item(name, error)
         else:
-            yield from (Item(str(path), path) for path in find_images([name]))
+            yield from (Item(str(path), path) for path in find_images([name], progress=progress))
 
 
 def _raw_frames(stdin: BinaryIO, form: FrameFormat, live: Live) -> Iterator[Item]:
