@@ -12,6 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "edgetl"
 BASE = (
     "errors",
+    "failures",
+    "shell",
     "frozen",
     "figures",
     "records",
@@ -26,6 +28,8 @@ BASE = (
 ROWS: list[tuple[str, ...]] = [
     (
         "errors",
+        "failures",
+        "shell",
         "frozen",
         "figures",
         "records",
@@ -53,7 +57,7 @@ ROWS: list[tuple[str, ...]] = [
     ("gate",),
     ("report",),
     ("pipeline",),
-    ("cli",),
+    ("cli", "__main__"),
 ]
 DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "report", *BASE)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")

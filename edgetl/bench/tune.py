@@ -205,12 +205,7 @@ def _today(manifest: Manifest) -> Choice | None:
 
 def _make_folder(bundle: Bundle) -> None:
     """Learn before the measurement, not after it, that what it finds cannot be kept."""
-    try:
-        folder = tuned_path(bundle).parent
-    except RuntimeError:
-        raise StorageError(
-            "There is no home folder to keep the measurement in: set EDGETL_CACHE to a folder."
-        ) from None
+    folder = tuned_path(bundle).parent
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
-from edgetl.errors import BundleError
+from edgetl.errors import BundleError, StorageError
 from edgetl.files import cache_dir, sha256_bytes
 from edgetl.frozen import dataclass
 
@@ -101,7 +101,7 @@ def tuned_path(bundle: Bundle) -> Path:
     The manifest lists the SHA-256 of every other file, so its own stands for the whole bundle.
 
     Raises:
-        RuntimeError: the user has no home.
+        StorageError: the user has no home folder.
     """
     return cache_dir() / "tuned" / f"{sha256_bytes(bundle.manifest_bytes)}.json"
 
@@ -111,7 +111,7 @@ def _tuned_file(bundle: Bundle) -> Path | None:
     try:
         path = tuned_path(bundle)
         return path if path.is_file() else None
-    except (OSError, RuntimeError):  # Without a home, or the right to look into it, nothing was kept.
+    except (OSError, StorageError):  # Without a home, or the right to look into it, nothing was kept.
         return None
 
 
