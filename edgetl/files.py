@@ -132,7 +132,9 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "edgetl"
     except RuntimeError:
-        raise StorageError("This user has no home folder. Set EDGETL_CACHE to a folder for the cache.") from None
+        raise StorageError(
+            "This user has no home folder. Set EDGETL_CACHE to a folder for the cache."
+        ) from None
 
 
 class StageCache:

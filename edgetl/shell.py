@@ -13,8 +13,10 @@ def command(*words: str | Path) -> str:
 
 
 def join(words: Iterable[str | Path]) -> str:
-    """Words as one line for a POSIX shell. A name of bytes that are no text, or of control characters, is quoted `$'...'`."""
-    return " ".join(_quote(f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w)) for w in words)
+    """Words as one line for a POSIX shell. One of control characters or bytes that are no text is `$'...'`."""
+    return " ".join(
+        _quote(f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w)) for w in words
+    )
 
 
 def _quote(word: str) -> str:

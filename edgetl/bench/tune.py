@@ -21,7 +21,7 @@ from edgetl.bench.machine import describe
 from edgetl.bench.statistics import EQUAL, median_ratio, summarise
 from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls, time_interleaved
 from edgetl.bundle.archive import open_bundle
-from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError, StorageError
+from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from edgetl.files import storage_errors
 from edgetl.preprocess import load_pixels
 from edgetl.progress import SILENT, Progress

@@ -77,5 +77,5 @@ def _run() -> int:
         typer.echo(str(error), err=True)
         return error.exit_code
     except Exception:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         return BUG

@@ -22,7 +22,7 @@ _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 class Root(TyperGroup):
     """Keeps the words that were typed, and turns what the machine refuses into errors of ours.
 
-    It stands inside of typer, which by itself ends with 1, a gate's verdict, where a pipe is closed or a file ends early.
+    Inside of typer, which by itself ends with 1, a gate's verdict, where a pipe is closed or a file ends early.
     """
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -63,7 +63,13 @@ def _launcher(environment: Any) -> list[str]:
     if "ACCELERATE_MIXED_PRECISION" in environment:
         return ["accelerate", "launch", "--num-processes", count, "--no-python"]
     several = ["--nnodes", nodes] if nodes != "1" else []
-    return ["torchrun", *several, "--nproc-per-node", environment.get("LOCAL_WORLD_SIZE", count), "--no-python"]
+    return [
+        "torchrun",
+        *several,
+        "--nproc-per-node",
+        environment.get("LOCAL_WORLD_SIZE", count),
+        "--no-python",
+    ]
 
 
 @contextmanager

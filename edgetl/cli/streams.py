@@ -24,7 +24,7 @@ def safe() -> Iterator[None]:
     """Put safe streams in the place of `sys.stdout` and `sys.stderr` inside the block."""
     _occupy()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Output(before[0]), _Log(before[1])  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Output(before[0]), _Log(before[1])
     try:
         yield
     finally:
@@ -32,7 +32,7 @@ def safe() -> Iterator[None]:
 
 
 def _occupy() -> None:
-    """Lead closed standard streams nowhere: else the next file that is opened would take their place, and get their text."""
+    """Lead closed standard streams nowhere: else the next file that is opened would get their text."""
     if os.name != "posix":
         return
     for number in range(3):
@@ -109,7 +109,9 @@ class _Output(_Stream):
             raise StorageError(
                 f"Standard output cannot be written: {cause(error)}. {remedy(error)}".rstrip()
             ) from error
-        raise StorageError("Standard output cannot be written: it is closed. Redirect it to a file.") from error
+        raise StorageError(
+            "Standard output cannot be written: it is closed. Redirect it to a file."
+        ) from error
 
 
 class _Log(_Stream):

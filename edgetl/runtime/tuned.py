@@ -84,12 +84,15 @@ def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
     Raises:
         StorageError: it cannot be written.
     """
+    from edgetl.locks import turn
+
     path = tuned_path(bundle)
-    try:
-        others = _read(path, bundle).by_threads
-    except (OSError, ValueError, RecursionError):
-        others = {}
-    write_json(path, Tuned(by_threads={**others, str(threads): winner}))
+    with turn(path.parent / ".lock"):
+        try:
+            others = _read(path, bundle).by_threads
+        except (OSError, ValueError, RecursionError):
+            others = {}
+        write_json(path, Tuned(by_threads={**others, str(threads): winner}))
     return path
 
 
