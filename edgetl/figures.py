@@ -175,10 +175,14 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Scores):
-    """Scores, and what they are made of: `confusion[i][j]` counts images of class i that were predicted as j."""
+    """Scores, and what they are made of.
+
+    `cells` are those of the confusion matrix that are not zero, row by row: (right class, predicted class, images). So
+    its size grows with the classes and the images, not with the square of the classes.
+    """
 
     classes: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    cells: tuple[tuple[int, int, int], ...]
 
     def scores(self) -> Scores:
         """The figures alone, without classes and confusion."""

@@ -86,9 +86,8 @@ def evaluate(
     plain = evaluate_predictions(labels, predictions, names)
     macro_f1, balanced = None, None
     if resamples and len(labels):
-        macro_f1, balanced = confusion_intervals(
-            confusion(labels, predictions, len(names)), resamples=resamples
-        )
+        cells = confusion(labels, predictions, len(names))
+        macro_f1, balanced = confusion_intervals(cells, len(names), resamples=resamples)
     return dataclasses.replace(
         plain,
         top5=topk_accuracy(labels, scores, 5) if len(names) > 5 else None,
@@ -100,12 +99,12 @@ def evaluate(
 
 def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> Evaluation:
     """As `evaluate`, from (N,) int predicted classes and so without what needs scores or draws."""
-    matrix = confusion(labels, predictions, len(names))
-    images, right = int(matrix.sum()), int(np.trace(matrix))
-    support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-    recall = _ratio(np.diag(matrix), support)
-    precision = _ratio(np.diag(matrix), predicted)
-    f1 = _ratio(2 * np.diag(matrix), support + predicted)
+    cells = confusion(labels, predictions, len(names))
+    support, predicted, hits = class_counts(cells, len(names))
+    images, right = int(support.sum()), int(hits.sum())
+    recall = _ratio(hits, support)
+    precision = _ratio(hits, predicted)
+    f1 = _ratio(2 * hits, support + predicted)
     present = support > 0
     return Evaluation(
         images=images,
@@ -123,12 +122,17 @@ def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names:
             )
             for i, name in enumerate(names)
         ),
-        confusion=tuple(map(tuple, matrix.tolist())),
+        cells=tuple(map(tuple, cells.tolist())),
     )
 
 
 def confusion_intervals(
-    matrix: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+    cells: NDArray[np.int64],
+    classes: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Percentile bootstrap intervals (Efron 1979) of macro-F1 and balanced accuracy.
 
@@ -136,14 +140,15 @@ def confusion_intervals(
     time does not grow with N. Classes that a draw leaves without images do not count in it.
 
     Args:
-        matrix: (C, C) int64 counts, at least one image.
+        cells: as from `confusion`, at least one image.
+        classes: C.
         resamples: number of draws.
         seed: of the draws; the same gives the same intervals.
         confidence: share of the draws that an interval covers.
     """
-    generator, classes, images = np.random.default_rng(seed), len(matrix), int(matrix.sum())
-    rows, columns = np.nonzero(matrix)
-    shares, diagonal = matrix[rows, columns] / images, rows == columns
+    generator, images = np.random.default_rng(seed), int(cells[:, 2].sum())
+    rows, columns = cells[:, 0], cells[:, 1]
+    shares, diagonal = cells[:, 2] / images, rows == columns
     f1, balanced = np.empty(resamples), np.empty(resamples)
     for i in range(resamples):
         drawn = generator.multinomial(images, shares)
@@ -160,7 +165,7 @@ def confusion_intervals(
 
 
 def confusion(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    """(C, C) int64 counts; row: the right class, column: the predicted one.
+    """(K, 3) int64: right class, predicted class, images, for the K cells of the matrix that are not zero, row by row.
 
     Raises:
         TensorError: lengths differ, or an index is outside 0..C-1.
@@ -174,7 +179,21 @@ def confusion(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> 
                 f"{name}: values {values.min()}..{values.max()} came, expected 0..{classes - 1}."
             )
     flat = labels.astype(np.int64) * classes + predictions.astype(np.int64)
-    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+    places, counts = np.unique(flat, return_counts=True)
+    return np.column_stack([places // classes, places % classes, counts]).astype(np.int64)
+
+
+def class_counts(
+    cells: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(C,) int64 each, from `confusion`'s cells: images of the class, images predicted as it, those of both."""
+    rows, columns, images = cells.T
+    hits = np.where(rows == columns, images, 0)
+    support, predicted, right = (
+        np.bincount(places, weights, classes).astype(np.int64)
+        for places, weights in ((rows, images), (columns, images), (rows, hits))
+    )
+    return support, predicted, right
 
 
 def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:

@@ -64,9 +64,8 @@ __all__ = [
 class EpochRecord:
     """One epoch of training. `phase` is `head`, `full`, `recover-1`, `distill`, ...
 
-    `loader_wait` is the share of the training time spent waiting for batches. `val_confusion[i][j]` counts validation
-    images of class i that were predicted as j, from which each class's precision, recall and F1 follow; it is empty
-    above 100 classes. `val_top5` and `val_calibration_error` as in `Evaluation`.
+    `loader_wait` is the share of the training time spent waiting for batches. `val_top5` and `val_calibration_error` as
+    in `Evaluation`.
     """
 
     phase: str
@@ -82,7 +81,6 @@ class EpochRecord:
     val_balanced_accuracy: float = 0.0
     val_top5: float | None = None
     val_calibration_error: float | None = None
-    val_confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from sklearn import metrics as reference
 
 from edgetl import metrics
 from edgetl.errors import TensorError
+from edgetl.figures import Evaluation, to_json
 
 NAMES = ("ant", "bee", "cat")
 
@@ -24,13 +26,20 @@ def _random(images: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarra
     return labels, scores
 
 
+def _dense(result: Evaluation) -> np.ndarray:
+    matrix = np.zeros((len(result.classes), len(result.classes)), dtype=np.int64)
+    for row, column, images in result.cells:
+        matrix[row, column] = images
+    return matrix
+
+
 def test_evaluate_on_a_case_worked_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     scores = np.eye(3)[[0, 0, 1, 1, 1, 0]]
     result = metrics.evaluate(labels, scores, NAMES)
     assert result.images == 6
     assert result.top1 == pytest.approx(4 / 6)
-    assert result.confusion == ((2, 1, 0), (0, 2, 0), (1, 0, 0))
+    assert result.cells == ((0, 0, 2), (0, 1, 1), (1, 1, 2), (2, 0, 1))
     ant, bee, cat = result.classes
     assert (ant.label, ant.support, ant.precision, ant.recall) == (
         "ant",
@@ -64,7 +73,7 @@ def test_evaluate_agrees_with_scikit_learn(images: int, classes: int, seed: int)
     assert [c.f1 for c in result.classes] == pytest.approx(f1.tolist())
     assert [c.support for c in result.classes] == support.tolist()
     matrix = reference.confusion_matrix(labels, predicted, labels=range(classes))
-    assert np.array_equal(np.array(result.confusion), matrix)
+    assert np.array_equal(_dense(result), matrix)
 
 
 def test_a_class_without_images_does_not_pull_the_means_down() -> None:
@@ -249,10 +258,21 @@ def test_predictions_out_of_range_are_named() -> None:
 def test_evaluation_is_consistent_with_its_confusion(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(pairs).T
     result = metrics.evaluate_predictions(labels, predicted, NAMES)
-    matrix = np.array(result.confusion)
+    matrix = _dense(result)
     assert matrix.sum() == result.images == len(pairs)
     assert result.top1 == pytest.approx(np.trace(matrix) / len(pairs))
     assert result.top1_interval[0] <= result.top1 <= result.top1_interval[1]
+
+
+def test_what_an_evaluation_holds_grows_with_classes_and_images_not_with_their_square() -> None:
+    def held(classes: int, images: int) -> int:
+        generator = np.random.default_rng(classes)
+        labels, predicted = generator.integers(0, classes, (2, images))
+        result = metrics.evaluate_predictions(labels, predicted, [f"class {i}" for i in range(classes)])
+        return len(json.dumps(to_json(result)))
+
+    few, many = held(100, 400), held(1000, 4000)
+    assert many < 11 * few
 
 
 def test_metrics_needs_numpy_alone() -> None:
@@ -289,7 +309,7 @@ def test_intervals_from_the_matrix_are_those_of_resampled_images() -> None:
         return float(reference.balanced_accuracy_score(labels[rows], predictions[rows]))
 
     direct = metrics.bootstrap_interval(balanced, 200, resamples=600)
-    _, quick = metrics.confusion_intervals(metrics.confusion(labels, predictions, 4), resamples=4000)
+    _, quick = metrics.confusion_intervals(metrics.confusion(labels, predictions, 4), 4, resamples=4000)
     assert quick == pytest.approx(direct, abs=0.015)
 
 
@@ -298,8 +318,9 @@ def test_the_intervals_cover_as_often_as_they_say() -> None:
     truth = np.array([[0.27, 0.03], [0.14, 0.56]])
     balanced = (0.9 + 0.8) / 2
     for _ in range(200):
-        matrix = generator.multinomial(250, truth.ravel()).reshape(2, 2)
-        low, high = metrics.confusion_intervals(matrix, resamples=200)[1]
+        drawn = generator.multinomial(250, truth.ravel())
+        cells = np.column_stack([[0, 0, 1, 1], [0, 1, 0, 1], drawn])
+        low, high = metrics.confusion_intervals(cells, 2, resamples=200)[1]
         covered += low <= balanced <= high
     assert 0.9 <= covered / 200 <= 0.99
 

@@ -119,15 +119,15 @@ def test_a_wrong_field_deep_inside_is_named() -> None:
         "macro_f1": 1.0,
         "balanced_accuracy": 1.0,
         "classes": [{**scores, "f1": 1.0}, scores],
-        "confusion": [[1]],
+        "cells": [[0, 0, 1]],
     }
     with pytest.raises(ValueError, match=r"^Evaluation\.classes\[1\]\.f1 is 'high', expected float$"):
         from_json(Evaluation, whole)
     whole["classes"] = []
     with pytest.raises(ValueError, match=r"^Evaluation\.top1_interval is \[1\], expected 2 values$"):
         from_json(Evaluation, {**whole, "top1_interval": [1]})
-    with pytest.raises(ValueError, match=r"^Evaluation\.confusion\[0\] is 3, expected a list$"):
-        from_json(Evaluation, {**whole, "confusion": [3]})
+    with pytest.raises(ValueError, match=r"^Evaluation\.cells\[0\] is 3, expected a list$"):
+        from_json(Evaluation, {**whole, "cells": [3]})
 
 
 def test_a_long_wrong_value_is_cut_in_the_message() -> None:

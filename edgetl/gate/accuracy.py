@@ -32,7 +32,6 @@ from edgetl.errors import TensorError
 from edgetl.figures import Evaluation, Scores
 from edgetl.metrics import (
     binomial_tail,
-    confusion,
     difference_interval,
     evaluate_predictions,
     paired_interval,
@@ -309,8 +308,8 @@ def _recall(
     truth: NDArray[Any], before: NDArray[Any], after: NDArray[Any], labels: Sequence[str], allowed: float
 ) -> GateCheck:
     classes = len(labels)
-    matrix_before, matrix_after = (confusion(truth, p, classes) for p in (before, after))
-    support = matrix_before.sum(axis=1)
+    support = np.bincount(truth, minlength=classes)
+    hits_before, hits_after = (np.bincount(truth[p == truth], minlength=classes) for p in (before, after))
     present = [int(i) for i in np.flatnonzero(support)]
     lost = np.bincount(truth[(before == truth) & (after != truth)], minlength=classes)
     won = np.bincount(truth[(before != truth) & (after == truth)], minlength=classes)
@@ -327,7 +326,7 @@ def _recall(
 
     def told(at: int) -> str:
         index = present[at]
-        was, now = (m[index, index] / support[index] for m in (matrix_before, matrix_after))
+        was, now = (hits[index] / support[index] for hits in (hits_before, hits_after))
         return (
             f"{labels[index]} from {was:.1%} to {now:.1%} ({lost[index]} of its {support[index]} images lost, "
             f"{won[index]} won)"
@@ -353,7 +352,7 @@ def _recall(
     if not failed:
         sentence += _blind([int(support[i]) for i in present])
     index = present[worst]
-    was, now = (float(m[index, index] / support[index]) for m in (matrix_before, matrix_after))
+    was, now = (float(hits[index] / support[index]) for hits in (hits_before, hits_after))
     interval = paired_interval(int(lost[index]), int(won[index]), int(support[index]), _Z)
     return _check("recall", "recall", was, now, interval, allowed, verdict, sentence)
 

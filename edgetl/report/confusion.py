@@ -59,23 +59,14 @@ def heat_map(evaluation: Evaluation, width: float) -> str:
         else:
             drawing.text(left + at, top - 6, text, css, anchor="middle", title=names[i])
     counted = len(shown) <= _MOST_COUNTED and side >= 15
-    for i, row in enumerate(shown):
-        total = sum(evaluation.confusion[row])
-        for j, column in enumerate(shown):
-            if images := evaluation.confusion[row][column]:
-                share = ratio(images, total)
-                told = f"{names[i]} → {names[j]}: {images} of {total} ({units.percent(share)})"
-                _cell(
-                    drawing,
-                    left + j * side,
-                    top + i * side,
-                    side,
-                    images,
-                    share,
-                    row == column,
-                    told,
-                    counted,
-                )
+    place = {number: i for i, number in enumerate(shown)}
+    for row, column, images in evaluation.cells:
+        if row in place and column in place:
+            i, j, total = place[row], place[column], evaluation.classes[row].support
+            share = ratio(images, total)
+            told = f"{names[i]} → {names[j]}: {images} of {total} ({units.percent(share)})"
+            x, y = left + j * side, top + i * side
+            _cell(drawing, x, y, side, images, share, row == column, told, counted)
     label = f"Confusion matrix of {len(shown)} classes on {evaluation.images} images"
     return drawing.render(label, f"{units.percent(evaluation.top1)} lie on the diagonal")
 

@@ -177,10 +177,11 @@ def class_order(evaluation: Evaluation) -> tuple[int, ...]:
 def confused_pairs(evaluation: Evaluation, limit: int) -> tuple[tuple[str, str, int, float], ...]:
     """The most frequent mistakes: (true label, predicted label, images, share of the true class's images)."""
     names = [c.label for c in evaluation.classes]
-    pairs = []
-    for i, row in enumerate(evaluation.confusion):
-        total = sum(row)
-        pairs += [(names[i], names[j], n, ratio(n, total)) for j, n in enumerate(row) if i != j and n]
+    pairs = [
+        (names[i], names[j], n, ratio(n, evaluation.classes[i].support))
+        for i, j, n in evaluation.cells
+        if i != j
+    ]
     pairs.sort(key=lambda pair: (-pair[2], -pair[3], pair[0], pair[1]))
     return tuple(pairs[:limit])
 

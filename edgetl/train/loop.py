@@ -43,9 +43,6 @@ from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
 
-_CONFUSION_CLASSES = 100
-"""An epoch's record holds the confusion matrix of at most so many classes."""
-
 TrainingSet = PixelSet | FeatureSet
 """Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
 
@@ -269,7 +266,6 @@ class _Run:
             val_balanced_accuracy=scores.balanced_accuracy,
             val_top5=scores.top5,
             val_calibration_error=scores.calibration_error,
-            val_confusion=scores.confusion if len(names) <= _CONFUSION_CLASSES else (),
         )
         self.history = (*self.history, record)
         if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:

@@ -82,7 +82,7 @@ def evaluation(labels: Sequence[str], top1: float, *, per_class: int = 40, seed:
             ClassScore(label=label, support=int(s), precision=float(p), recall=float(r), f1=float(f))
             for label, s, p, r, f in zip(labels, support, precision, recall, f1, strict=True)
         ),
-        confusion=tuple(tuple(int(v) for v in row) for row in confusion),
+        cells=tuple((i, j, int(n)) for (i, j), n in np.ndenumerate(confusion) if n),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from edgetl import files
+from edgetl.metrics import evaluate_predictions
 from edgetl.records import from_json, to_json
 from edgetl.report.document import (
     RunReport,
@@ -102,9 +103,8 @@ def test_class_order_puts_empty_classes_last():
 
 
 def test_confused_pairs_are_the_most_frequent():
-    scores = dataclasses.replace(
-        evaluation(("a", "b", "c"), 0.9), confusion=((8, 2, 0), (5, 15, 0), (2, 0, 2))
-    )
+    predicted = [0] * 8 + [1] * 2 + [0] * 5 + [1] * 15 + [0] * 2 + [2] * 2
+    scores = evaluate_predictions([0] * 10 + [1] * 20 + [2] * 4, predicted, ("a", "b", "c"))
     assert confused_pairs(scores, 2) == (("b", "a", 5, 0.25), ("c", "a", 2, 0.5))
     assert len(confused_pairs(scores, 10)) == 3
 

@@ -79,7 +79,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
     again = score(model, sets.test, inputs.index.labels)
-    assert again.confusion == record.test.confusion
+    assert again.cells == record.test.cells
     assert again.calibration_error == pytest.approx(record.test.calibration_error, abs=1e-5)
 
 
