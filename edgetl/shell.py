@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +19,8 @@ def join(words: Iterable[str | Path]) -> str:
 
 
 def _quote(word: str) -> str:
+    import shlex
+
     if word.isprintable():
         return shlex.quote(word)
     return "$'" + "".join(map(_escaped, word)) + "'"

@@ -19,6 +19,7 @@ from edgetl.bundle import manifest
 from edgetl.bundle.archive import SIGNATURE, Bundle, open_bundle, write_archive
 from edgetl.errors import BundleIntegrityError, ConfigError, MissingDependencyError
 from edgetl.files import storage_errors, write_bytes
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -108,7 +109,7 @@ def require_signature(bundle: Bundle, key: Path) -> None:
     if bundle.signature is None:
         raise BundleIntegrityError(
             f"{bundle.path} is not signed, and a signature of {key} is required. "
-            f"Sign it with: edgetl sign {bundle.path} --key PRIVATE_KEY"
+            f"Sign it with: {command('sign', bundle.path, '--key', 'PRIVATE_KEY')}"
         )
     claimed, signature = _decode(bundle)
     if claimed != _hex(public):

@@ -12,6 +12,7 @@ from edgetl import __version__, files
 from edgetl.errors import BaselineError
 from edgetl.figures import Scores
 from edgetl.records import Latency, Machine, from_json
+from edgetl.shell import command
 
 SCHEMA_VERSION = 2
 
@@ -89,7 +90,7 @@ def load(path: Path) -> Baseline:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BaselineError(
-            f"There is no baseline at {path}. Write one with: edgetl baseline BUNDLE -o {path}"
+            f"There is no baseline at {path}. Write one with: {command('baseline', 'BUNDLE', '-o', path)}"
         ) from None
     except OSError as error:
         raise BaselineError(f"Cannot read the baseline {path}: {error.strerror}.") from error
@@ -106,7 +107,8 @@ def load(path: Path) -> Baseline:
     if version < SCHEMA_VERSION:
         raise BaselineError(
             f"{path} was written by an older edgetl with schema {version}, which kept no predictions; this one reads "
-            f"schema {SCHEMA_VERSION}. Write it anew: edgetl baseline BUNDLE --data DATA -o {path}"
+            f"schema {SCHEMA_VERSION}. Write it anew: "
+            f"{command('baseline', 'BUNDLE', '--data', 'DATA', '-o', path)}"
         )
     try:
         baseline = from_json(Baseline, values)

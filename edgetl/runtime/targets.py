@@ -19,6 +19,7 @@ from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
 from edgetl.files import cache_dir, sha256_bytes
 from edgetl.frozen import dataclass
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -188,9 +189,8 @@ def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
     if not (names := [str(target) for target, provider in _PROVIDERS if provider in offered]):
         return choice
     told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
-    return dataclasses.replace(
-        choice, reason=f"{choice.reason}; {told}: measure with edgetl bench --target {names[0]}"
-    )
+    measure = command("bench", "BUNDLE", "--target", names[0])
+    return dataclasses.replace(choice, reason=f"{choice.reason}; {told}: measure with {measure}")
 
 
 _PROVIDERS = (
@@ -251,4 +251,4 @@ def _figures(variant: Variant, arch: str) -> str:
     other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
     if any(name in variant.machine.system.lower() for name in other):
         return measured
-    return f"{measured}, another kind of machine: measure here with edgetl bench"
+    return f"{measured}, another kind of machine: measure here with edgetl bench BUNDLE"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
+from edgetl.shell import command
 
 
 class TensorRtBackend:
@@ -50,7 +51,7 @@ class TensorRtBackend:
             reason = self._log.errors[-1] if self._log.errors else "it gave no reason"
             raise BundleError(
                 f"{target} {trt.__version__} cannot load the engine: {' '.join(reason.split())} "
-                f"Build it for this machine with: edgetl build BUNDLE --target {target}"
+                f"Build it for this machine with: {command('build', 'BUNDLE', '--target', target)}"
             )
         self.input, self.output = _signature(self._engine, trt)
         self.providers = (f"{target} {trt.__version__} on {self._cuda.device_name()}",)

@@ -19,6 +19,7 @@ from edgetl.figures import from_json
 from edgetl.files import write_json
 from edgetl.frozen import dataclass
 from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.shell import command
 from edgetl.tuning import usable_cores
 
 PACKAGES: Mapping[Target, tuple[str, ...]] = {
@@ -107,7 +108,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
         bundle: the bundle.
         threads: threads of the engine.
     """
-    renew = f"measure again with: edgetl tune {bundle.path}"
+    renew = f"measure again with: {command('tune', bundle.path)}"
     try:
         winners = _read(path, bundle).by_threads
     except (OSError, ValueError, RecursionError):
@@ -116,7 +117,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
         known = " and ".join(sorted(winners, key=int))
         return (
             f"edgetl tune measured here with {known} threads, not with {threads}: "
-            f"measure with: edgetl tune {bundle.path} --threads {threads}"
+            f"measure with: {command('tune', bundle.path, '--threads', str(threads))}"
         )
     if winner.machine != (here := this_machine()):
         return (
