@@ -46,6 +46,12 @@ class PreprocessSpec:
         interpolation: resampling filter.
         mean: a value a channel (R, G, B) on the 0..1 scale.
         std: a value a channel on the 0..1 scale, above 0.
+        window: the numbers (low, high) that become 0 and 255 in images of more than 8 bits a channel, in the files' own
+            units; what lies outside is clipped. 8-bit images are taken as they are: they are what a window makes. None:
+            16-bit integers are scaled by their whole range.
+        guess_floats: where there is no window, a float image is multiplied by 255 if none of its values is above 1, as
+            bundles did before there were windows; their manifests say nothing of it, so that is the default. Off, as
+            every run writes since: float images need a window, and are refused without.
 
     Raises:
         ValueError: a value is out of its range.
@@ -57,6 +63,8 @@ class PreprocessSpec:
     interpolation: Interpolation = Interpolation.BICUBIC
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    window: tuple[float, float] | None = None
+    guess_floats: bool = True
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -69,6 +77,10 @@ class PreprocessSpec:
             raise ValueError(f"PreprocessSpec.mean is {self.mean}, expected finite numbers")
         if not all(math.isfinite(value) and value > 0.0 for value in self.std):
             raise ValueError(f"PreprocessSpec.std is {self.std}, expected numbers above 0")
+        if self.window is not None and not is_window(self.window):
+            raise ValueError(
+                f"PreprocessSpec.window is {self.window}, expected two finite numbers, low below high"
+            )
 
     @property
     def resized_side(self) -> int:
@@ -77,6 +89,12 @@ class PreprocessSpec:
             # The tiny term keeps an exact quotient (144 / 0.9) from falling below its integer.
             return max(self.size, math.floor(self.size / self.crop_fraction + 1e-6))
         return self.size
+
+
+def is_window(window: tuple[float, float]) -> bool:
+    """Whether numbers can be spread over (low, high): both finite, and low below high."""
+    low, high = window
+    return math.isfinite(high - low) and low < high
 
 
 def normalise(

@@ -20,9 +20,11 @@ BASE = (
     "files",
     "locks",
     "spec",
+    "metadata",
     "preprocess",
     "metrics",
     "progress",
+    "quiet",
     "tuning",
 )
 # In the order of the flow. A module may import from its own row and the rows above it.
@@ -37,9 +39,11 @@ ROWS: list[tuple[str, ...]] = [
         "files",
         "locks",
         "spec",
+        "metadata",
         "preprocess",
         "metrics",
         "progress",
+        "quiet",
         "tuning",
     ),
     ("config",),
@@ -182,6 +186,25 @@ def test_engines_are_imported_lazily_and_only_at_home(engine: str) -> None:
                     wrong.append(f"{module} imports {name}{' at its top level' if top else ''}")
     assert wrong == []
     assert used or engine != "onnxruntime"
+
+
+def test_engines_that_report_home_are_imported_quietly() -> None:
+    wrong, seen = [], set()
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        quiet = {
+            child
+            for node in ast.walk(tree)
+            if isinstance(node, ast.With) and "quietly" in ast.dump(node.items[0].context_expr)
+            for child in node.body
+        }
+        for node in ast.walk(tree):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            seen |= (found := names & {"onnxruntime", "openvino"})
+            if found and node not in quiet:
+                wrong.append(f"{module} imports {found.pop()}")
+    assert wrong == []
+    assert seen == {"onnxruntime", "openvino"}
 
 
 def _loaded_after(code: str) -> set[str]:

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.quiet import quietly
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -90,7 +91,8 @@ class Probe:
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], *, optimised: bool = True) -> None:
         try:
-            import onnxruntime as ort
+            with quietly():
+                import onnxruntime as ort
         except ImportError as error:
             raise MissingDependencyError(
                 "onnxruntime", "Install it with: pip install 'edgetl[cpu]'"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.quiet import quietly
 
 Array = NDArray[np.float32]
 
@@ -97,7 +98,8 @@ def _first_layer(model: nn.Module, content: bytes, batches: list[Array], limit: 
 class _Runner:
     def __init__(self, onnx: bytes) -> None:
         try:
-            import onnxruntime as ort
+            with quietly():
+                import onnxruntime as ort
         except ImportError as error:
             raise MissingDependencyError(
                 "onnxruntime", "Install it with: pip install 'edgetl[cpu]'"

@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import DataError, MissingDependencyError, ModelError
+from edgetl.quiet import quietly
 
 Array = NDArray[np.float32]
 _X86 = ("x86_64", "AMD64", "i386", "i686")
@@ -65,7 +66,8 @@ def open_session(
         MissingDependencyError: onnxruntime is absent.
     """
     try:
-        import onnxruntime as ort
+        with quietly():
+            import onnxruntime as ort
     except ImportError as error:
         raise MissingDependencyError("onnxruntime", "Install it with: pip install 'edgetl[cpu]'") from error
     options = ort.SessionOptions()

@@ -32,6 +32,7 @@ from edgetl.quantize.recover import Climb, Recovered
 from edgetl.quantize.score import integers_run_here, logits
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
+from edgetl.quiet import quietly
 from edgetl.records import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
 
 MANIFEST = "calibration.json"
@@ -376,8 +377,8 @@ def _compiled_by_openvino(model: onnx.ModelProto) -> str:
             "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it:"
             " pip install openvino"
         )
-    import openvino
-
+    with quietly():
+        import openvino
     try:
         core = openvino.Core()
         core.compile_model(core.read_model(model.SerializeToString()), "CPU")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
+from edgetl.quiet import quietly
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
+from edgetl.runtime.forks import Inheritable, Refusing, start
 from edgetl.tuning import usable_cores
 
 _DTYPES = {
@@ -36,7 +39,7 @@ class Device(StrEnum):
     TENSORRT = "tensorrt"
 
 
-class OnnxBackend:
+class OnnxBackend(Inheritable):
     """A model in ONNX Runtime, ready to run.
 
     One call runs its operators one after the other, each on `threads` threads: that gives the lowest
@@ -53,6 +56,7 @@ class OnnxBackend:
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed, or cannot use the device.
+        ForkError: the device is a GPU that a parent of this forked process has used.
         ModelError: the model cannot be loaded, or is not one image tensor in, one logit tensor out.
     """
 
@@ -69,6 +73,8 @@ class OnnxBackend:
         cores = usable_cores()
         self.threads = cores if threads is None else threads
         self._copies = device is not Device.CPU
+        if self._copies:
+            start("CUDA")
         name = str(model) if isinstance(model, Path) else "the model"
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -94,6 +100,7 @@ class OnnxBackend:
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base.
             raise ModelError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+        self.watch_forks()
         self._session._model_bytes = None  # It keeps a second copy of the model for a fallback that is off.
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         if self.providers[:1] != (wanted[0][0],):
@@ -123,7 +130,7 @@ class OnnxBackend:
         logits = np.empty((len(images), self.output.shape[1] or 0), dtype=np.float32)
         if not logits.size:
             return lambda: self.run(images)
-        session, binding = self._session, self._session.io_binding()
+        binding = self._session.io_binding()
         binding.bind_cpu_input(self.input.name, images)
         binding.bind_output(self.output.name, "cpu", 0, np.float32, list(logits.shape), logits.ctypes.data)
         copies = self._copies
@@ -131,7 +138,7 @@ class OnnxBackend:
         def call() -> NDArray[np.float32]:
             if copies:  # What a GPU reads was copied when it was bound.
                 binding.bind_cpu_input(self.input.name, images)
-            session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding)
             return logits
 
         return call
@@ -143,6 +150,14 @@ class OnnxBackend:
     def close(self) -> None:
         """Free the model."""
         self._session = None
+
+    def natives(self) -> Iterable[object]:
+        """The engine, for `Inheritable`."""
+        return () if self._session is None else (self._session._sess,)
+
+    def in_child(self) -> None:
+        """Refuse to run, for `Inheritable`."""
+        self._session = None if self._session is None else Refusing()
 
     def __enter__(self) -> Self:
         return self
@@ -221,7 +236,8 @@ def import_engine() -> Any:
         MissingDependencyError: it is not installed.
     """
     try:
-        import onnxruntime
+        with quietly():
+            import onnxruntime
     except ImportError as error:
         raise MissingDependencyError(
             "onnxruntime", "Install it with: pip install 'edgetl[cpu]' (or 'edgetl[gpu]' for an NVIDIA GPU)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.quiet import quietly
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
+from edgetl.runtime.forks import Inheritable, refuse, start
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Inheritable):
     """A model in OpenVINO on the CPU, in float32 where the model is: no silent change to bfloat16.
 
     Args:
@@ -22,16 +25,19 @@ class OpenVinoBackend:
 
     Raises:
         MissingDependencyError: OpenVINO is not installed.
+        ForkError: a parent of this forked process has used OpenVINO.
         ModelError: the model cannot be loaded, or is not one image tensor in, one logit tensor out.
     """
 
     def __init__(self, model: bytes, *, threads: int) -> None:
         try:
-            import openvino
+            with quietly():
+                import openvino
         except ImportError as error:
             raise MissingDependencyError(
                 "openvino", "Install it with: pip install 'edgetl[openvino]'"
             ) from error
+        start("OpenVINO")
         self.threads = threads
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -46,6 +52,7 @@ class OpenVinoBackend:
         self.providers = tuple(f"OpenVINO {name}" for name in self._model.get_property("EXECUTION_DEVICES"))
         self.input, self.output = _signature(self._model)
         self._local = threading.local()
+        self.watch_forks()
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (N, C) float32 of images (N, 3, S, S) float32.
@@ -55,6 +62,8 @@ class OpenVinoBackend:
         """
         if not isinstance(images, np.ndarray) or images.dtype != np.float32 or not self._fits(images.shape):
             raise mismatch(self.input, images)
+        if self.inherited:
+            refuse()
         if not images.shape[0]:
             return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
         request = getattr(self._local, "request", None)
@@ -70,9 +79,13 @@ class OpenVinoBackend:
             raise mismatch(self.input, images)
         if not len(images):
             return lambda: self.run(images)
+        if self.inherited:
+            refuse()
         request = self._model.create_infer_request()
 
         def call() -> NDArray[np.float32]:
+            if self.inherited:
+                refuse()
             logits: NDArray[np.float32] = request.infer([images], share_inputs=True, share_outputs=True)[0]
             return logits
 
@@ -81,6 +94,10 @@ class OpenVinoBackend:
     def close(self) -> None:
         """Free the model."""
         self._model, self._local = None, threading.local()
+
+    def natives(self) -> Iterable[object]:
+        """The compiled model and its requests, for `Inheritable`."""
+        return () if self._model is None else (self._model,)
 
     def __enter__(self) -> Self:
         return self

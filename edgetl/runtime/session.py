@@ -37,6 +37,7 @@ from edgetl.errors import (
 from edgetl.frozen import dataclass
 from edgetl.metrics import softmax, topk
 from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
+from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target, choose_here, unmeasured_gpus
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
@@ -75,7 +76,7 @@ class Prediction:
     top: tuple[Score, ...]
 
 
-class Session:
+class Session(Inheritable):
     """A loaded model variant. `run` and `predict` may be called from many threads.
 
     Attributes:
@@ -104,6 +105,7 @@ class Session:
         self._swapped = replace(self._spec, mean=self._spec.mean[::-1])  # Padding is filled with the mean.
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
+        self.watch_forks()
         size, classes = self._spec.size, len(bundle.manifest.labels)
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
         self._bytes = TensorSpec(name=backend.input.name, dtype="uint8", shape=(None, size, size, 3))
@@ -174,6 +176,7 @@ class Session:
         Raises:
             ImageError: a picture cannot be used; the message names it.
             TensorError: an array has another shape or dtype.
+            ForkError: the session was loaded before the process forked.
             ValueError: top_k is below 1, channels is unknown, or the session is closed.
         """
         if top_k < 1:
@@ -286,6 +289,10 @@ class Session:
             self._shared = None
             self.backend.close()
 
+    def in_child(self) -> None:
+        """Refuse to run in a forked child, see `edgetl.runtime.forks`."""
+        self._closed, self._lock = True, threading.Lock()
+
     def __enter__(self) -> Self:
         return self
 
@@ -317,6 +324,8 @@ class Session:
 
     def _check_open(self) -> None:
         if self._closed:
+            if self.inherited:
+                refuse()
             raise ValueError("the session is closed")
 
 
@@ -408,7 +417,7 @@ def _open(
             if auto:
                 choice = unmeasured_gpus(choice, offered)
             model = content.result()
-            _Meanwhile(_warm_up)
+            wait_for(_Meanwhile(_warm_up).thread)
             backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.CUDA | Target.ORT_TENSORRT:
@@ -464,8 +473,8 @@ class _Meanwhile(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         try:
@@ -475,7 +484,7 @@ class _Meanwhile(Generic[T]):
 
     def result(self) -> T:
         """Wait for it."""
-        self._thread.join()
+        self.thread.join()
         if self._error is not None:
             raise self._error
         return self._result

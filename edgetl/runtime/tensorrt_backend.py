@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
+from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.shell import command
 
 
-class TensorRtBackend:
+class TensorRtBackend(Inheritable):
     """An engine, ready to run. Calls from many threads take turns.
 
     Args:
@@ -32,6 +34,7 @@ class TensorRtBackend:
 
     Raises:
         MissingDependencyError: TensorRT, the CUDA bindings or a GPU is missing.
+        ForkError: a parent of this forked process has used the GPU.
         BundleError: the engine was built for another GPU or version.
         ModelError: the engine is not one image tensor in, one logit tensor out.
     """
@@ -42,6 +45,7 @@ class TensorRtBackend:
         self, engine: bytes, *, target: EngineTarget, trt: Any | None = None, cuda: Any | None = None
     ) -> None:
         trt = load_module(target) if trt is None else trt
+        start("CUDA")
         self._cuda = _Cuda(_runtime() if cuda is None else cuda)
         self._cuda.need_device()
         self._log = _new_log(trt)
@@ -66,6 +70,7 @@ class TensorRtBackend:
             None  # The context that the graph was recorded with; shapes must not change under it.
         )
         self._graph: Any = None
+        self.watch_forks()
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (N, C) float32 of images (N, 3, S, S) float32; more than the engine takes go in several calls.
@@ -76,6 +81,8 @@ class TensorRtBackend:
         fits = isinstance(images, np.ndarray) and images.dtype == np.float32
         if not fits or images.ndim != 4 or images.shape[1:] != self.input.shape[1:]:
             raise mismatch(self.input, images)
+        if self.inherited:
+            refuse()
         logits = np.empty((len(images), self.output.shape[1] or 0), dtype=np.float32)
         with self._lock:
             for start in range(0, len(images), self._largest):
@@ -92,7 +99,7 @@ class TensorRtBackend:
     def close(self) -> None:
         """Free the engine and its buffers; a second call does nothing."""
         with self._lock:
-            if self._engine is None:
+            if self._engine is None or self.inherited:  # A child has no GPU to give anything back to.
                 return
             self._cuda.call("cudaStreamSynchronize", self._stream)
             if self._graph is not None:
@@ -101,6 +108,14 @@ class TensorRtBackend:
             self._logits.free()
             self._cuda.call("cudaStreamDestroy", self._stream)
             self._graph = self._single = self._context = self._engine = self._runtime = None
+
+    def natives(self) -> Iterable[object]:
+        """TensorRT's objects, for `Inheritable`."""
+        return [n for n in (self._runtime, self._engine, self._context, self._single) if n is not None]
+
+    def in_child(self) -> None:
+        """Nobody in the child holds the lock, for `Inheritable`."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
