@@ -14,7 +14,7 @@ from PIL import Image
 from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
-from edgetl.preprocess import decode
+from edgetl.inputs.image import decode
 from edgetl.progress import SILENT, Progress
 
 NEAR = 0.98
