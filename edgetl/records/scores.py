@@ -6,8 +6,6 @@ import dataclasses
 
 from edgetl.records.frozen import dataclass
 
-# --- what is measured --------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:

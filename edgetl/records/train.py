@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from edgetl.records.scores import Evaluation
 
-# --- what each stage returns -------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:

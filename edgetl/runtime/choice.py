@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
+from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
-
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
-from edgetl.shell import command
 
 
 def choose_here(
