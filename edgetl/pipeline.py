@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
 from edgetl.config import Imbalance, Recipe
-from edgetl.errors import Interrupted
+from edgetl.data.walk import place
+from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
     StageCache,
     sha256_bytes,
@@ -173,6 +175,21 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"preprocess": settings})
 
 
+def other_source(run_dir: Path, source: str) -> str | None:
+    """The data set whose teacher was trained in a run folder, where it is another than `source` and still there."""
+    if not (run_dir / Stage.TRAIN / "stage.json").is_file():
+        return None
+    try:
+        lock = tomllib.loads((run_dir / "recipe.lock.toml").read_text(encoding="utf-8"))
+        before = str(lock["data"]["source"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if before == source or not (before in recipes.BUILT_IN or Path(before).exists()):
+        return None
+    built_in = before in recipes.BUILT_IN or source in recipes.BUILT_IN
+    return before if built_in or Path(before).resolve() != place(source).resolve() else None
+
+
 class _Run:
     def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
         self.recipe = resolve(recipe)
@@ -187,6 +204,11 @@ class _Run:
             run_dir.mkdir(parents=True, exist_ok=True)
 
     def until(self, last: Stage) -> Outcome:
+        if (other := other_source(self.dir, self.recipe.data.source)) is not None:
+            raise ConfigError(
+                f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
+                f" --out, or a name of its own in the recipe, or delete {self.dir}."
+            )
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -633,8 +655,10 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        self.seen.append(text)
-        self.inner.warning(text)
+        # The source is looked through once for the cache's key and once by the stage.
+        if text not in self.seen:
+            self.seen.append(text)
+            self.inner.warning(text)
 
 
 def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
@@ -660,8 +684,9 @@ def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.sources import find
 
-    found = find(source, progress=progress).entries
-    return sha256_json([[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found])
+    found = find(source, progress=progress)
+    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    return sha256_json([entries, found.others])
 
 
 def _file_state(path: Path) -> list[int]:

@@ -2,7 +2,7 @@
 
 Standard output carries results: where it cannot be written, that is an error in one sentence. Standard error carries
 what is said on the way: where it cannot be written, the work goes on. Characters that a stream cannot encode are
-written as escapes.
+written as escapes, which JSON reads back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from edgetl.errors import StorageError
 from edgetl.failures import cause, remedy
+from edgetl.files import UNENCODABLE
 
 
 @contextmanager
@@ -49,7 +50,7 @@ class _Stream:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         if isinstance(inner, io.TextIOWrapper):
-            inner.reconfigure(errors="backslashreplace")
+            inner.reconfigure(errors=UNENCODABLE)
 
     def __getattr__(self, name: str) -> Any:
         if name == "buffer":  # writing past this object would be writing past what it is for
