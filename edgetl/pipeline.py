@@ -29,7 +29,7 @@ from edgetl.measure.stage import Candidate, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
-from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord
+from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 
 if TYPE_CHECKING:
@@ -626,7 +626,7 @@ class _Run:
             measure=r[Stage.MEASURE],
             bundle=r[Stage.BUNDLE],
             stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
-            warnings=tuple(self.warnings.seen),
+            warnings=self._warnings(),
             provenance={
                 **packages(),
                 "git commit": git_commit() or "none",
@@ -637,6 +637,13 @@ class _Run:
         )
         write_report(report, self.dir)
         return report
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What was warned of in this call, and what the records say: all there is of stages that were done before."""
+        r = self.records
+        teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
+        epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
+        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs)]))
 
 
 class _Warnings:
@@ -655,7 +662,7 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        # The source is looked through once for the cache's key and once by the stage.
+        # The source is looked through twice, and each phase of training may say the same.
         if text not in self.seen:
             self.seen.append(text)
             self.inner.warning(text)
