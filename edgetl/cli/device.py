@@ -18,6 +18,7 @@ from edgetl.cli.options import (
     Threads,
     Variant,
 )
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.runtime.targets import Choice
@@ -309,7 +310,7 @@ def bench(
         from edgetl.history import append
 
         append(history_path, record)
-        typer.echo(f"Added to {history_path}. Show it with: edgetl history {history_path}", err=True)
+        typer.echo(f"Added to {history_path}. Show it with: {command('history', history_path)}", err=True)
 
 
 def tune(
@@ -391,7 +392,9 @@ def baseline(
             progress=progress,
         )
     made.save(output_path)
-    typer.echo(f"Wrote {output_path}. Later: edgetl gate NEW_BUNDLE --baseline {output_path}", err=True)
+    typer.echo(
+        f"Wrote {output_path}. Later: {command('gate', 'NEW_BUNDLE', '--baseline', output_path)}", err=True
+    )
 
 
 def gate(
@@ -557,7 +560,8 @@ def doctor(json: Json = False) -> None:
 
 def _tell(choice: Choice) -> None:
     """Say on standard error what runs, and why."""
-    typer.echo(f"Runs {choice.variant} on {choice.target}: {choice.reason}.", err=True)
+    # Without a full stop, since the reason may end with a command.
+    typer.echo(f"Runs {choice.variant} on {choice.target}: {choice.reason}", err=True)
 
 
 def _require(key: Path | None, bundle: Path) -> None:
