@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.root import typed
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
@@ -71,7 +74,8 @@ def init(
     from edgetl import config
     from edgetl.cli.progress import open_progress
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import default_name, look, suggest
+    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest
+    from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
 
@@ -79,35 +83,52 @@ def init(
         raise ConfigError(
             f"{output} is there already; overwrite it with --force or choose another name with -o."
         )
-    data = config.DataConfig(source=source)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        index = build_index(
-            data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress
-        )
+        index = build_index(data, seed=0, progress=progress)
     seen = look(index)
     chosen = suggest(seen)
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
+    name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
         section, _, key = item.key.partition(".")
         values.setdefault(section, {})[key] = item.value
-    recipe = config.parse({"name": default_name(source), **values})
+    recipe = config.parse({"name": name, **values})
     write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
         + (
-            f"; {len(index.skipped)} images cannot be read (edgetl data check {source})"
+            f"; {len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
             if index.skipped
             else ""
         )
+        + (f"; beside them {counted(index.others)}" if index.others else "")
     )
+    batch, steps = batch_size(seen.train_images)
+    if steps < FEW_STEPS:
+        typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
-    typer.echo(f"Wrote {output}. Next: edgetl run {output}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
+
+
+class _RunsOf(Container[str]):
+    """Names under which another data set was run."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self._folder, self._source = folder, source
+
+    def __contains__(self, name: object) -> bool:
+        from edgetl.pipeline import other_source
+
+        return other_source(self._folder / str(name), self._source) is not None
 
 
 def _portable(source: str, recipe: Path) -> str:
     """The source as the recipe should name it: relative to the recipe where it lies below it, else absolute."""
-    path = Path(source)
+    from edgetl.data.walk import place
+
+    path = place(source)
     if not path.exists():
         return source
     folder = recipe.resolve().parent
@@ -124,7 +145,7 @@ def data_check(source: DataArg, json: Json = False) -> None:
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
 
-    data = config.DataConfig(source=source, bad_images=config.BadImages.SKIP)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         report = audit(build_index(data, seed=0, progress=progress), progress=progress)
     output.emit(report, json, "audit")
@@ -170,9 +191,8 @@ def finetune(
         raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"
     with open_progress() as progress:
-        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=hint)
+        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=typed())
     output.emit(record, json, "folds")
 
 
@@ -377,6 +397,4 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
         pipeline.follow(loaded, run_dir)
         raise typer.Exit
     with open_progress() as progress:
-        return pipeline.run(
-            loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"
-        )
+        return pipeline.run(loaded, run_dir, until=last, progress=progress, resume_hint=typed())
