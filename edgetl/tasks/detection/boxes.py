@@ -46,7 +46,8 @@ def overlaps(
     union = own + areas(np.asarray(true, np.float64))[None] - shared
     if crowd is not None:
         union = np.where(crowd[None], own, union)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    shares: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return shares
 
 
 def suppress(

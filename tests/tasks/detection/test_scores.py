@@ -51,7 +51,9 @@ def world(images: int, seed: int, *, crowds: bool = True) -> tuple[list[Truth], 
 
 def reference(truths: list[Truth], found: list[Found]) -> np.ndarray:
     """The twelve figures of faster-coco-eval, which gives pycocotools' to the last digit."""
-    pytest.importorskip("faster_coco_eval", reason="the oracle is in the bench extra: pip install faster-coco-eval")
+    pytest.importorskip(
+        "faster_coco_eval", reason="the oracle is in the bench extra: pip install faster-coco-eval"
+    )
     from faster_coco_eval import COCO, COCOeval_faster
 
     annotations, results = [], []
@@ -102,7 +104,9 @@ def test_figures_are_those_of_coco_s_own_evaluation(seed: int) -> None:
     truths, found = world(40, seed)
     expected = reference(truths, found)
     mean, _ = averages(all_classes(truths, found))
-    assert (mean.ap, mean.ap50, mean.recall) == pytest.approx((expected[0], expected[1], expected[8]), abs=1e-6)
+    assert (mean.ap, mean.ap50, mean.recall) == pytest.approx(
+        (expected[0], expected[1], expected[8]), abs=1e-6
+    )
     for place, size in enumerate(SIZES.values()):
         part, _ = averages(all_classes(truths, found, size=size))
         assert (part.ap, part.recall) == pytest.approx((expected[3 + place], expected[9 + place]), abs=1e-6)
@@ -111,7 +115,9 @@ def test_figures_are_those_of_coco_s_own_evaluation(seed: int) -> None:
 def test_perfect_boxes_score_one_and_none_scores_zero() -> None:
     truths, _ = world(20, 7, crowds=False)
     perfect = [Found(boxes=t.boxes, labels=t.labels, scores=np.ones(len(t.labels))) for t in truths]
-    nothing = [Found(boxes=np.zeros((0, 4)), labels=np.zeros(0, np.int64), scores=np.zeros(0)) for _ in truths]
+    nothing = [
+        Found(boxes=np.zeros((0, 4)), labels=np.zeros(0, np.int64), scores=np.zeros(0)) for _ in truths
+    ]
     assert averages(all_classes(truths, perfect))[0].ap == pytest.approx(1.0)
     assert averages(all_classes(truths, nothing))[0].ap == 0.0
 
