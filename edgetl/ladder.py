@@ -429,6 +429,8 @@ def _geometry(spec: PreprocessSpec) -> tuple[Any, ...]:
         spec.crop_fraction,
         spec.interpolation,
         spec.mean if spec.resize == "pad" else None,
+        spec.window,
+        spec.guess_floats,
     )
 
 

@@ -18,7 +18,9 @@ from edgetl.figures import Latency, Machine, Scores, from_json, to_json
 from edgetl.frozen import dataclass
 from edgetl.spec import PreprocessSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest schema that is read. A bundle says the oldest that suffices (`needed_schema`): 2 for a window of
+preprocessing, without which the model would be given other pixels and nobody would notice."""
 MANIFEST = "manifest.json"
 TASK = "image-classification"
 
@@ -159,6 +161,11 @@ class Manifest:
         """The variant of that name, the default one for None; None when there is no such variant."""
         wanted = self.default if name is None else name
         return next((variant for variant in self.variants if variant.name == wanted), None)
+
+
+def needed_schema(spec: PreprocessSpec) -> int:
+    """The schema that a reader must know to run models on what this preprocessing gives."""
+    return 1 if spec.window is None else 2
 
 
 def problems(manifest: Manifest) -> list[str]:

@@ -70,8 +70,9 @@ def init(
     _require_train()
     from edgetl import config
     from edgetl.cli.progress import open_progress
+    from edgetl.data import depth
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import default_name, look, suggest
+    from edgetl.data.suggest import default_name, look, suggest, suggest_window
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
 
@@ -84,8 +85,9 @@ def init(
         index = build_index(
             data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress
         )
+        numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = suggest(seen)
+    chosen = [*suggest(seen), *suggest_window(numbers)]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     for item in chosen:
         section, _, key = item.key.partition(".")
@@ -102,6 +104,8 @@ def init(
     )
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
+    for problem in numbers.with_proposed().problems():
+        typer.echo(f"  {problem}")
     typer.echo(f"Wrote {output}. Next: edgetl run {output}")
 
 
@@ -115,7 +119,16 @@ def _portable(source: str, recipe: Path) -> str:
     return str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
 
 
-def data_check(source: DataArg, json: Json = False) -> None:
+def data_check(
+    source: DataArg,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--window", help="LOW HIGH: the recipe's preprocess.window, to see whether the set keeps to it."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
     _require_train()
     from edgetl import config
@@ -126,7 +139,7 @@ def data_check(source: DataArg, json: Json = False) -> None:
 
     data = config.DataConfig(source=source, bad_images=config.BadImages.SKIP)
     with open_progress() as progress:
-        report = audit(build_index(data, seed=0, progress=progress), progress=progress)
+        report = audit(build_index(data, seed=0, progress=progress), window=window, progress=progress)
     output.emit(report, json, "audit")
 
 
