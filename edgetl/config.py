@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
-from edgetl.preprocess import Interpolation, Resize
-from edgetl.spec import is_window
+from edgetl.inputs.image import Interpolation, Resize
+from edgetl.inputs.spec import is_window
 
 
 def _fraction(value: float) -> float:

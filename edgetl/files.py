@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from edgetl import __version__
+from edgetl._version import __version__
 from edgetl.errors import ConfigError, StorageError
-from edgetl.figures import from_json, to_json
+from edgetl.records.codec import from_json, to_json
 
 R = TypeVar("R")
 

@@ -22,26 +22,18 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
-from edgetl.measure import Candidate, MeasureInputs
+from edgetl.measure.stage import Candidate, MeasureInputs
+from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records import (
-    BundleRecord,
-    DataRecord,
-    ExportRecord,
-    FoldsRecord,
-    MeasureRecord,
-    PruneRecord,
-    QuantizeRecord,
-    TrainRecord,
-    UnlabelledRecord,
-)
-from edgetl.tuning import tune
+from edgetl.records.prune import PruneRecord
+from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord
+from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
-    from edgetl.preprocess import PreprocessSpec
+    from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
-    from edgetl.report.document import RunReport
+    from edgetl.report.run import RunReport
 
 
 class Stage(StrEnum):
@@ -432,8 +424,8 @@ class _Run:
         )
 
     def _measure(self) -> tuple[MeasureRecord, bool]:
-        from edgetl import measure
         from edgetl.bench.machine import describe
+        from edgetl.measure import stage
 
         exported: ExportRecord = self.records[Stage.EXPORT]
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
@@ -477,9 +469,7 @@ class _Run:
             ],
             kind=MeasureRecord,
             outputs=lambda r: [v.file for v in r.variants],
-            work=lambda out: measure.run(
-                bench, bundle, self._with_baked(inputs, out), progress=self.progress
-            ),
+            work=lambda out: stage.run(bench, bundle, self._with_baked(inputs, out), progress=self.progress),
         )
 
     def _with_baked(self, inputs: MeasureInputs, out: Path) -> MeasureInputs:
@@ -499,11 +489,11 @@ class _Run:
         return replace(inputs, candidates=(*inputs.candidates, *baked))
 
     def _bundle(self) -> tuple[BundleRecord, bool]:
-        from edgetl import ship
+        from edgetl.measure import pack
 
         config = self.recipe.bundle
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
-        inputs = ship.ShipInputs(
+        inputs = pack.ShipInputs(
             name=self.recipe.name,
             measured=self.records[Stage.MEASURE],
             index=self.index,
@@ -524,7 +514,7 @@ class _Run:
             ],
             kind=BundleRecord,
             outputs=lambda r: [r.path],
-            work=lambda out: ship.run(config, inputs, out=out, progress=self.progress),
+            work=lambda out: pack.run(config, inputs, out=out, progress=self.progress),
         )
 
     # --- what they share ------------------------------------------------------------------------------
@@ -532,7 +522,7 @@ class _Run:
     @property
     def spec(self) -> PreprocessSpec:
         """The teacher's preprocessing."""
-        from edgetl.preprocess import PreprocessSpec
+        from edgetl.inputs.image import PreprocessSpec
 
         p = self.recipe.preprocess
         assert p.mean is not None
@@ -561,7 +551,7 @@ class _Run:
     def _stopwatch(self) -> Stopwatch:
         """Times what pruning makes, in the runtime that will run it."""
         from edgetl.export.opsets import opset_for
-        from edgetl.stopwatch import RuntimeStopwatch
+        from edgetl.measure.stopwatch import RuntimeStopwatch
 
         return RuntimeStopwatch(
             teacher=self._teacher,
@@ -593,8 +583,9 @@ class _Run:
         return [self.index.sha256, sha256_json(own), self.recipe.seed, *sizes]
 
     def _report(self) -> RunReport:
-        from edgetl.report.document import RunReport, write_report
-        from edgetl.ship import git_commit, packages
+        from edgetl.bundle.provenance import git_commit, packages
+        from edgetl.report.page.run import write_report
+        from edgetl.report.run import RunReport
 
         r = self.records
         report = RunReport(

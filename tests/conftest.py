@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.process import tune
 from edgetl.quiet import ONNX_RUNTIME_SWITCH
-from edgetl.tuning import tune
 from tests.real_sets import unpacked
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from edgetl.metadata import orientation
+from edgetl.inputs.metadata import orientation
 
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "MPO", "GIF")

@@ -11,7 +11,7 @@ from typing import Any
 from edgetl.bench.scenarios import BenchOptions, Scenario, ScenarioResult
 from edgetl.bench.timer import quiet_gc
 from edgetl.errors import ConfigError, MissingDependencyError
-from edgetl.records import LoadgenRecord
+from edgetl.records.bench import LoadgenRecord
 
 _NAMES = {
     Scenario.SINGLE_STREAM: "SingleStream",

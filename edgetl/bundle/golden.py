@@ -27,8 +27,8 @@ from PIL import Image
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, TensorError
 from edgetl.files import sha256_bytes
-from edgetl.preprocess import decode, read_numbers
-from edgetl.spec import PreprocessSpec
+from edgetl.inputs.image import decode, read_numbers
+from edgetl.inputs.spec import PreprocessSpec
 
 TOLERANCE: Mapping[Precision, float] = {
     Precision.FP32: 1e-3,

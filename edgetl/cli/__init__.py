@@ -26,7 +26,7 @@ device.register(app)
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        from edgetl import __version__
+        from edgetl._version import __version__
 
         typer.echo(f"edgetl {__version__}")
         raise typer.Exit

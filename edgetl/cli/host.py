@@ -255,9 +255,9 @@ def build(
     json: Json = False,
 ) -> None:
     """Compile a TensorRT engine from a bundle's ONNX and prove its precision. TensorRT-RTX needs no GPU for this."""
-    from edgetl.build import build_from_bundle
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+    from edgetl.deploy.engine import build_from_bundle
 
     options = BuildOptions(
         target=target,
@@ -298,7 +298,7 @@ def parity(
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.ladder import run
+    from edgetl.deploy.parity import run
 
     with open_progress() as progress:
         record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
@@ -325,7 +325,7 @@ def onnx(
 ) -> None:
     """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
     from edgetl.cli import output
-    from edgetl.serve import ServeOptions, write_onnx
+    from edgetl.deploy.serving import ServeOptions, write_onnx
 
     options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
     output.emit(write_onnx(bundle, options, output_path), json, "serve")
@@ -348,7 +348,7 @@ def triton(
 ) -> None:
     """Write a model repository for NVIDIA Triton, or add the model to one."""
     from edgetl.cli import output
-    from edgetl.serve import ServeOptions, write_triton
+    from edgetl.deploy.serving import ServeOptions, write_triton
 
     options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
     output.emit(write_triton(bundle, options, output_path, max_batch=max_batch, gpu=gpu), json, "serve")

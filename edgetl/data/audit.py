@@ -16,7 +16,7 @@ from edgetl.data.depth import look as look_at_numbers
 from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
-from edgetl.preprocess import PreprocessSpec, decode, read_header
+from edgetl.inputs.image import PreprocessSpec, decode, read_header
 from edgetl.progress import SILENT, Progress
 
 NEAR = 0.98

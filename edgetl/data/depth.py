@@ -21,9 +21,9 @@ from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
 from edgetl.errors import DataError
-from edgetl.preprocess import read_header, read_numbers
+from edgetl.inputs.image import read_header, read_numbers
+from edgetl.inputs.spec import is_window
 from edgetl.progress import SILENT, Progress
-from edgetl.spec import is_window
 
 Window = tuple[float, float]
 

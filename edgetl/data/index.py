@@ -15,7 +15,7 @@ from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS, Entry, Split, closest, listing
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
-from edgetl.preprocess import MIN_SIDE, decode
+from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
 
 UNLABELLED = -1

@@ -11,7 +11,7 @@ from edgetl.data.index import UNLABELLED, DataIndex, Sample, usable
 from edgetl.data.sources import SUFFIXES, Entry
 from edgetl.errors import DataError
 from edgetl.progress import SILENT, Progress
-from edgetl.records import UnlabelledRecord
+from edgetl.records.train import UnlabelledRecord
 
 
 @dataclass(frozen=True, kw_only=True)

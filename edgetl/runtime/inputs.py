@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from edgetl.data.sources import SUFFIXES
 from edgetl.errors import ConfigError, DataError, ImageError
-from edgetl.preprocess import MAX_PIXELS, MIN_SIDE
+from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
-from edgetl.runtime.session import Channels, Picture, Prediction, Session
+from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import frames, is_live, is_video
+from edgetl.tasks.classification.answers import Prediction
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")

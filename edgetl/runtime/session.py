@@ -34,19 +34,21 @@ from edgetl.errors import (
     ModelError,
     TensorError,
 )
-from edgetl.frozen import dataclass
-from edgetl.metrics import softmax, topk
-from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
+from edgetl.process import collector_off, usable_cores
+from edgetl.runtime.choice import choose_here, unmeasured_gpus
+from edgetl.runtime.engines.base import Backend, TensorSpec, describe, run_pixels
 from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
-from edgetl.runtime.targets import Choice, Target, choose_here, unmeasured_gpus
+from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
-from edgetl.tuning import collector_off, usable_cores
+from edgetl.tasks.classification.scores import softmax, topk
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from edgetl.bundle.golden import GoldenCheck
+
+from edgetl.tasks.classification.answers import Prediction, Score
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -55,25 +57,6 @@ Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[Any]"
 numbers become 8 bits as those of files do, by the bundle's window."""
 Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One class's probability (softmax of the logits), in 0..1."""
-
-    label: str
-    index: int
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The best class of an image, and the `top` best, best first."""
-
-    label: str
-    index: int
-    score: float
-    top: tuple[Score, ...]
 
 
 class Session(Inheritable):
@@ -228,7 +211,7 @@ class Session(Inheritable):
         # Not at the top: Pillow is imported while the engine loads the model (see `_warm_up`).
         from PIL import Image
 
-        from edgetl.preprocess import load_pixels, to_pixels
+        from edgetl.inputs.image import load_pixels, to_pixels
 
         if isinstance(image, bytes):
             return load_pixels(image, self._spec)
@@ -265,7 +248,7 @@ class Session(Inheritable):
             BundleIntegrityError: a file of the bundle was altered.
         """
         from edgetl.bundle.golden import compare, pixels_sha256
-        from edgetl.preprocess import load_pixels
+        from edgetl.inputs.image import load_pixels
 
         self.bundle.verify()
         pixels = np.stack([load_pixels(content, self._spec) for content in self.bundle.golden_images()])
@@ -405,7 +388,7 @@ def _open(
     target = choice.target
     match target:
         case Target.AUTO | Target.CPU:
-            from edgetl.runtime.onnx_backend import OnnxBackend, import_engine
+            from edgetl.runtime.engines.onnxruntime import OnnxBackend, import_engine
 
             def single() -> Backend:
                 return OnnxBackend(bundle.read(variant.member), threads=1)
@@ -419,13 +402,13 @@ def _open(
             backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.CUDA | Target.ORT_TENSORRT:
-            from edgetl.runtime.onnx_backend import Device, OnnxBackend
+            from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
 
             device = Device.CUDA if target is Target.CUDA else Device.TENSORRT
             backend = OnnxBackend(bundle.read(variant.member), threads=count, device=device)
             return _session(bundle, variant, backend, choice)
         case Target.OPENVINO:
-            from edgetl.runtime.openvino_backend import OpenVinoBackend
+            from edgetl.runtime.engines.openvino import OpenVinoBackend
 
             def single() -> Backend:
                 return OpenVinoBackend(bundle.read(variant.member), threads=1)
@@ -434,8 +417,8 @@ def _open(
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.TENSORRT | Target.TENSORRT_RTX:
             from edgetl.export.tensorrt import EngineTarget
-            from edgetl.runtime.engines import engine_for
-            from edgetl.runtime.tensorrt_backend import TensorRtBackend
+            from edgetl.runtime.engines.compiled import engine_for
+            from edgetl.runtime.engines.tensorrt import TensorRtBackend
 
             kind = EngineTarget(target.value)
             engine, origin = engine_for(bundle, variant, kind, signed=signed)
@@ -460,7 +443,7 @@ def _session(
 
 
 def _warm_up() -> None:
-    from edgetl.preprocess import warm_up
+    from edgetl.inputs.image import warm_up
 
     warm_up()
 

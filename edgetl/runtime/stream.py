@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ImageError
+from edgetl.inputs.spec import PreprocessSpec, normalise
 from edgetl.runtime.forks import refuse
-from edgetl.spec import PreprocessSpec, normalise
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from edgetl.runtime.backend import Backend
+    from edgetl.runtime.engines.base import Backend
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from edgetl.bundle.pack import add_engine, pack
 from edgetl.bundle.signature import make_keys, require_signature, sign
 from edgetl.errors import BundleIntegrityError, ConfigError, MissingDependencyError
 from edgetl.files import sha256_bytes
-from edgetl.records import EngineRecord
+from edgetl.records.variants import EngineRecord
 from tests.bundles import contents, picture
 
 pytest.importorskip("cryptography", reason="signatures need: pip install 'edgetl[sign]'")

@@ -11,7 +11,7 @@ from edgetl.data import unlabelled
 from edgetl.data.index import UNLABELLED, DataIndex, build_index
 from edgetl.errors import DataError
 from edgetl.files import sha256_file
-from edgetl.records import UnlabelledRecord
+from edgetl.records.train import UnlabelledRecord
 from tests.data.images import Recorder, Settings, fill, write
 
 

@@ -17,15 +17,16 @@ from edgetl.distill import stage
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import Ensemble, load_guest
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
+from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.models.two_four import apply_, sparse_layers
 from edgetl.progress import SilentProgress
-from edgetl.prune.two_four import apply_, sparse_layers
-from edgetl.records import TrainRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.train import TrainRecord
 from edgetl.train.evaluate import score
-from edgetl.train.losses import LossFunction
+from edgetl.train.objective import LossFunction
 from edgetl.train.sets import open_sets
 from tests.images import write_set
 from tests.train.tiny import same

@@ -10,31 +10,28 @@ import numpy as np
 import pytest
 
 from edgetl.bench.statistics import summarise
-from edgetl.records import (
-    BundleRecord,
-    ClassScore,
-    DataRecord,
-    EpochRecord,
-    Evaluation,
-    ExportRecord,
+from edgetl.records.measured import Latency, Machine
+from edgetl.records.prune import (
     GroupCut,
     GroupSensitivity,
-    Latency,
-    LayerSensitivity,
-    Machine,
-    MeasureRecord,
-    NetworkSize,
     PruneRecord,
     PruneSensitivity,
     PruneStep,
+    SparseTraining,
+)
+from edgetl.records.scores import ClassScore, Evaluation
+from edgetl.records.train import DataRecord, EpochRecord, NetworkSize, TrainRecord
+from edgetl.records.variants import (
+    BundleRecord,
+    ExportRecord,
+    LayerSensitivity,
+    MeasureRecord,
     QuantizedVariant,
     QuantizeRecord,
     RecoveryAttempt,
-    SparseTraining,
-    TrainRecord,
     VariantScore,
 )
-from edgetl.report.document import RunReport
+from edgetl.report.run import RunReport
 
 FLOWERS = (
     "bougainvillea", "camellia", "clematis", "cyclamen", "foxglove", "frangipani", "hibiscus", "lotus",

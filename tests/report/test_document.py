@@ -4,18 +4,11 @@ import json
 import pytest
 
 from edgetl import files
-from edgetl.metrics import evaluate_predictions
-from edgetl.records import from_json, to_json
-from edgetl.report.document import (
-    RunReport,
-    class_order,
-    confused_pairs,
-    headline,
-    metric_of,
-    remarks,
-    shipped_variant,
-    write_report,
-)
+from edgetl.records.codec import from_json, to_json
+from edgetl.report.page.run import write_report
+from edgetl.report.run import RunReport, headline, metric_of, remarks, shipped_variant
+from edgetl.report.tasks.confusion import class_order, confused_pairs
+from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.report.conftest import evaluation, make_report
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 from edgetl.config import Augment, DataConfig, Imbalance, Metric, Mix, Strategy, TrainConfig
 from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.errors import Interrupted
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
-from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
-from edgetl.records import EpochRecord, TrainRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train import stage
 from edgetl.train.evaluate import score
 from edgetl.train.seeds import derive
