@@ -30,7 +30,7 @@ _FLIPS_SHOWN = 8
 
 def _window(window: tuple[float, float] | None) -> str:
     if window is None:
-        return "16 bits by their whole range"
+        return ""
     return f"{window[0]:g} becomes black, {window[1]:g} white"
 
 
