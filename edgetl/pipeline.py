@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
 from edgetl.config import Imbalance, Recipe
-from edgetl.errors import Interrupted
+from edgetl.data.walk import place
+from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
     StageCache,
     sha256_bytes,
@@ -26,7 +28,7 @@ from edgetl.measure.stage import Candidate, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
-from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord
+from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 
 if TYPE_CHECKING:
@@ -161,6 +163,21 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"preprocess": settings})
 
 
+def other_source(run_dir: Path, source: str) -> str | None:
+    """The data set whose teacher was trained in a run folder, where it is another than `source` and still there."""
+    if not (run_dir / Stage.TRAIN / "stage.json").is_file():
+        return None
+    try:
+        lock = tomllib.loads((run_dir / "recipe.lock.toml").read_text(encoding="utf-8"))
+        before = str(lock["data"]["source"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if before == source or not (before in recipes.BUILT_IN or Path(before).exists()):
+        return None
+    built_in = before in recipes.BUILT_IN or source in recipes.BUILT_IN
+    return before if built_in or Path(before).resolve() != place(source).resolve() else None
+
+
 class _Run:
     def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
         self.recipe = resolve(recipe)
@@ -175,6 +192,11 @@ class _Run:
             run_dir.mkdir(parents=True, exist_ok=True)
 
     def until(self, last: Stage) -> Outcome:
+        if (other := other_source(self.dir, self.recipe.data.source)) is not None:
+            raise ConfigError(
+                f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
+                f" --out, or a name of its own in the recipe, or delete {self.dir}."
+            )
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -601,7 +623,7 @@ class _Run:
             measure=r[Stage.MEASURE],
             bundle=r[Stage.BUNDLE],
             stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
-            warnings=tuple(self.warnings.seen),
+            warnings=self._warnings(),
             provenance={
                 **packages(),
                 "git commit": git_commit() or "none",
@@ -612,6 +634,13 @@ class _Run:
         )
         write_report(report, self.dir)
         return report
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What was warned of in this call, and what the records say: all there is of stages that were done before."""
+        r = self.records
+        teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
+        epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
+        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs)]))
 
 
 class _Warnings:
@@ -630,8 +659,10 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        self.seen.append(text)
-        self.inner.warning(text)
+        # The source is looked through twice, and each phase of training may say the same.
+        if text not in self.seen:
+            self.seen.append(text)
+            self.inner.warning(text)
 
 
 def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
@@ -657,8 +688,9 @@ def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.sources import find
 
-    found = find(source, progress=progress).entries
-    return sha256_json([[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found])
+    found = find(source, progress=progress)
+    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    return sha256_json([entries, found.others])
 
 
 def _file_state(path: Path) -> list[int]:

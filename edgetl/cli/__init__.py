@@ -44,8 +44,10 @@ def _root(
 
 def main() -> None:
     """Run the command line and turn the user's errors into one clear message and an exit code."""
+    from edgetl.cli.output import forgive
     from edgetl.errors import EdgetlError, Interrupted
 
+    forgive(sys.stdout, sys.stderr)
     try:
         app()
     except Interrupted as stop:

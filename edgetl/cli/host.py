@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +73,8 @@ def init(
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import default_name, look, suggest, suggest_window
+    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest, suggest_window
+    from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
 
@@ -80,19 +82,18 @@ def init(
         raise ConfigError(
             f"{output} is there already; overwrite it with --force or choose another name with -o."
         )
-    data = config.DataConfig(source=source)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        index = build_index(
-            data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress
-        )
+        index = build_index(data, seed=0, progress=progress)
         numbers = depth.look(index, progress=progress)
     seen = look(index)
     chosen = [*suggest(seen), *suggest_window(numbers)]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
+    name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
         section, _, key = item.key.partition(".")
         values.setdefault(section, {})[key] = item.value
-    recipe = config.parse({"name": default_name(source), **values})
+    recipe = config.parse({"name": name, **values})
     write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
@@ -101,7 +102,11 @@ def init(
             if index.skipped
             else ""
         )
+        + (f"; beside them {counted(index.others)}" if index.others else "")
     )
+    batch, steps = batch_size(seen.train_images)
+    if steps < FEW_STEPS:
+        typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
@@ -109,9 +114,23 @@ def init(
     typer.echo(f"Wrote {output}. Next: edgetl run {output}")
 
 
+class _RunsOf(Container[str]):
+    """Names under which another data set was run."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self._folder, self._source = folder, source
+
+    def __contains__(self, name: object) -> bool:
+        from edgetl.pipeline import other_source
+
+        return other_source(self._folder / str(name), self._source) is not None
+
+
 def _portable(source: str, recipe: Path) -> str:
     """The source as the recipe should name it: relative to the recipe where it lies below it, else absolute."""
-    path = Path(source)
+    from edgetl.data.walk import place
+
+    path = place(source)
     if not path.exists():
         return source
     folder = recipe.resolve().parent
@@ -137,7 +156,7 @@ def data_check(
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
 
-    data = config.DataConfig(source=source, bad_images=config.BadImages.SKIP)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         report = audit(build_index(data, seed=0, progress=progress), window=window, progress=progress)
     output.emit(report, json, "audit")

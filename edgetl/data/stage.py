@@ -42,4 +42,5 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         skipped=index.skipped,
         sha256=index.sha256,
         near_copies=near,
+        others=dict(index.others),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.bundle.provenance import git_commit, packages
 from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
     from edgetl.data.index import DataIndex, Sample
     from edgetl.inputs.image import PreprocessSpec
-
-from edgetl.bundle.provenance import git_commit, packages
 
 
 @dataclass(frozen=True, kw_only=True)

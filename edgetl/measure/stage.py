@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.files import sha256_file
+from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
-
-from edgetl.measure.choice import _value, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ def run(
         )
         for c in inputs.candidates
     )
-    floor = _value(inputs.teacher_val, bundle.metric) - bundle.max_drop
+    floor = bundle.metric.of(inputs.teacher_val) - bundle.max_drop
     default, floor_met, reason = choose(variants, bundle.metric, floor)
     return MeasureRecord(
         variants=variants,

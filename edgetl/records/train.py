@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from edgetl.records.scores import Evaluation
-
-# --- what each stage returns -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +14,9 @@ class EpochRecord:
 
     `loader_wait` is the share of the training time spent waiting for batches. `val_top5` and `val_calibration_error` as
     in `Evaluation`.
+
+    A phase's last epoch tells how the phase ended: `kept_start` where it came out below the network that it had begun
+    with, which scores `start` (by the metric that chooses) and was given back. `notes` are one sentence each.
     """
 
     phase: str
@@ -30,6 +32,14 @@ class EpochRecord:
     val_balanced_accuracy: float = 0.0
     val_top5: float | None = None
     val_calibration_error: float | None = None
+    start: float | None = None
+    kept_start: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def notes_of(epochs: Iterable[EpochRecord]) -> tuple[str, ...]:
+    """What is to be said of some phases of training, each sentence once."""
+    return tuple(dict.fromkeys(note for epoch in epochs for note in epoch.notes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class DataRecord:
     """What the data stage found. `counts[split][label]` is a number of images.
 
     So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`); None where nobody
-    looked.
+    looked. `others` counts the files beside the images by kind, e.g. `.heic files`.
     """
 
     index: str
@@ -46,6 +56,7 @@ class DataRecord:
     skipped: tuple[tuple[str, str], ...]
     sha256: str
     near_copies: int | None = None
+    others: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

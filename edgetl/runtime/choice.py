@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError
+from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
-
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
 
 
 def choose_here(

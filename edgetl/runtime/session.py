@@ -41,6 +41,7 @@ from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
+from edgetl.tasks.classification.answers import Prediction, Score
 from edgetl.tasks.classification.scores import softmax, topk
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from edgetl.bundle.golden import GoldenCheck
 
-from edgetl.tasks.classification.answers import Prediction, Score
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)

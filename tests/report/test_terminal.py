@@ -215,7 +215,7 @@ Notes
 
 def test_stage_data_and_measure(report):
     told = shown(stages.stage, report.data)
-    assert told.splitlines()[2] == "cyclamen          117   45    61    223"
+    assert told.splitlines()[2] == "bougainvillea      96   24    40    160"
     assert told.splitlines()[14] == "all             1,269  405   597  2,271"
     assert "train/rose/IMG_0031.jpg: truncated after 20,480 of 81,204 bytes" in told
     told = shown(stages.stage, report.measure, width=200)
