@@ -21,7 +21,7 @@ TESTED := $(NEEDED),openvino,video,sign,rtx,loadgen,dev
 # A half-made environment (Debian without python3-venv leaves one without pip), or one of another Python, is made anew.
 ABOUT := import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec("pip") is not None)
 ABOUT_VENV := $(shell $(BIN)/python -c '$(ABOUT)' 2>/dev/null)
-ABOUT_PYTHON := $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], True)' 2>/dev/null)
+ABOUT_PYTHON := $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], True)' 2>/dev/null || echo none)
 
 .PHONY: demo setup test test-slow bench wheel newest constraints lint format help clean
 .DEFAULT_GOAL := help

@@ -23,6 +23,7 @@ from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.metrics import compare_paired, evaluate
+from edgetl.packages import pip_install
 from edgetl.preprocess import PreprocessSpec, load_pixels, normalise
 from edgetl.progress import SILENT, Progress
 from edgetl.records import Divergence, LadderRecord, Rung, from_json, to_json
@@ -194,7 +195,8 @@ class _Ladder:
             import torch
         except ImportError as error:
             raise MissingDependencyError(
-                "torch", "Leave the checkpoint out, or install it with: pip install 'edgetl[train,cpu]'"
+                "torch",
+                f"Leave the checkpoint out, or install it with: {pip_install('torch', 'torchvision', 'timm')}",
             ) from error
         from edgetl.export.onnx import to_bytes, to_onnx
         from edgetl.models import checkpoint
@@ -342,7 +344,7 @@ class _Ladder:
             return
         if not _has("onnx"):
             self.progress.warning(
-                "The first diverging layer is not looked for: install onnx (pip install onnx)."
+                f"The first diverging layer is not looked for: install onnx ({pip_install('onnx')})."
             )
             return
         import onnx

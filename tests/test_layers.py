@@ -19,6 +19,7 @@ BASE = (
     "spec",
     "preprocess",
     "metrics",
+    "packages",
     "progress",
     "tuning",
 )
@@ -33,6 +34,7 @@ ROWS: list[tuple[str, ...]] = [
         "spec",
         "preprocess",
         "metrics",
+        "packages",
         "progress",
         "tuning",
     ),

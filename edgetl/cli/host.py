@@ -48,15 +48,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_train() -> None:
-    from importlib.util import find_spec
+    from edgetl.packages import missing_host
 
-    from edgetl.errors import MissingDependencyError
-
-    for module in ("torch", "torchvision", "timm", "pydantic"):
-        if find_spec(module) is None:
-            raise MissingDependencyError(
-                module, "Install the host side with: pip install 'edgetl[train,cpu]'"
-            )
+    if (error := missing_host()) is not None:
+        raise error
 
 
 def init(

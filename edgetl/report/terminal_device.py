@@ -251,6 +251,10 @@ def doctor(console: Console, checkup: Checkup) -> None:
         total = units.bytes_(sum(package.size_bytes for package in checkup.install))
         sizes.append(Line(cells=("the device's install", "", total), tone="strong"))
         table(console, (*text("package", "version"), *numbers("size")), sizes)
+    if checkup.differences:
+        say(console, "Other versions than edgetl was tried with:")
+        rows = [Line(cells=(each.name, each.installed, each.tried)) for each in checkup.differences]
+        table(console, text("package", "installed", "tried"), rows)
 
 
 def keys(console: Console, pair: KeyPair) -> None:

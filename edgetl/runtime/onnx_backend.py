@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
+from edgetl.packages import GPU_ENGINE, missing
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
 from edgetl.tuning import usable_cores
 
@@ -223,9 +224,7 @@ def import_engine() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime", "Install it with: pip install 'edgetl[cpu]' (or 'edgetl[gpu]' for an NVIDIA GPU)"
-        ) from error
+        raise missing("onnxruntime") from error
     return onnxruntime
 
 
@@ -256,7 +255,7 @@ def _providers(device: Device, ort: Any) -> list[tuple[str, dict[str, str]]]:
 def _device_missing(device: Device, found: str) -> MissingDependencyError:
     return MissingDependencyError(
         f"ONNX Runtime on {device} ({found})",
-        "Check the driver with nvidia-smi, then: pip uninstall -y onnxruntime && pip install 'edgetl[gpu]'",
+        f"Check the driver with nvidia-smi, then: pip uninstall -y onnxruntime && pip install {GPU_ENGINE}",
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.errors import ModelError
+from edgetl.packages import missing
 from edgetl.runtime.backend import Bound, TensorSpec, mismatch
 
 
@@ -29,9 +30,7 @@ class OpenVinoBackend:
         try:
             import openvino
         except ImportError as error:
-            raise MissingDependencyError(
-                "openvino", "Install it with: pip install 'edgetl[openvino]'"
-            ) from error
+            raise missing("openvino") from error
         self.threads = threads
         settings = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import ImageError, MissingDependencyError
+from edgetl.errors import ImageError
+from edgetl.packages import missing
 
 SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mjpeg"}
@@ -56,9 +57,7 @@ def _open(name: str) -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingDependencyError(
-            "OpenCV, which reads videos and cameras,", "Install it with: pip install 'edgetl[video]'"
-        ) from error
+        raise missing("cv2", purpose="which reads videos and cameras") from error
     camera = _CAMERA.fullmatch(name) or _DEVICE.fullmatch(name)
     if camera is None and not is_live(name) and not Path(name).is_file():
         raise ImageError(f"{name}: there is no such file.")

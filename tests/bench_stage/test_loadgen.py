@@ -60,7 +60,7 @@ def test_an_absent_generator_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("scenario", list(Scenario))
 def test_the_real_generator_makes_the_queries_that_were_asked_for(scenario: Scenario) -> None:
-    pytest.importorskip("mlperf_loadgen", reason="needs: pip install 'edgetl[loadgen]'")
+    pytest.importorskip("mlperf_loadgen", reason="needs: pip install mlcommons-loadgen")
     made = []
 
     def call() -> None:
@@ -79,7 +79,7 @@ def test_the_real_generator_makes_the_queries_that_were_asked_for(scenario: Scen
 
 
 def test_an_error_of_the_model_comes_out_of_the_generator() -> None:
-    pytest.importorskip("mlperf_loadgen", reason="needs: pip install 'edgetl[loadgen]'")
+    pytest.importorskip("mlperf_loadgen", reason="needs: pip install mlcommons-loadgen")
     options = BenchOptions(warmup=0, runs=10, threads=1)
     ours, left = measure(lambda: None, options), iter(range(loadgen._SETTLE + 3))
 

@@ -18,7 +18,7 @@ from edgetl.files import sha256_bytes
 from edgetl.records import EngineRecord
 from tests.bundles import contents, picture
 
-pytest.importorskip("cryptography", reason="signatures need: pip install 'edgetl[sign]'")
+pytest.importorskip("cryptography", reason="signatures need: pip install cryptography")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from edgetl.bundle.signature import KeyPair, Signed
 from edgetl.preprocess import Interpolation, PreprocessSpec, Resize
 from edgetl.records import BenchRecord, EngineRecord, Flip, Flips, Footprint, GateCheck, GateReport, Verdict
 from edgetl.report import terminal_device
-from edgetl.runtime.doctor import Checkup, Package, Part
+from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.session import Prediction, Score
 from edgetl.runtime.targets import Target
@@ -349,6 +349,20 @@ yes  ONNX Runtime  1.31.1
 no   CUDA GPU      nvidia-smi finds no GPU here  use a GPU machine
 
 """
+    )
+
+
+def test_doctor_lists_versions_that_were_not_tried():
+    other = Difference(name="torch", installed="2.14.1", tried="2.15.0")
+    shown_ = shown(terminal_device.doctor, Checkup(machine="x86_64", parts=(), differences=(other,)))
+    assert (
+        f"""\
+Other versions than edgetl was tried with:
+package  installed  tried
+{rule(26)}
+torch    2.14.1     2.15.0
+"""
+        in shown_
     )
 
 

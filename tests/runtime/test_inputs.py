@@ -149,7 +149,7 @@ def test_without_opencv_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="videos need: pip install 'edgetl[video]'")
+    cv2 = pytest.importorskip("cv2", reason="videos need: pip install opencv-python-headless")
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (40, 30))
     for frame in FRAMES:

@@ -26,7 +26,7 @@ def test_without_openvino_the_remedy_is_named(tmp_path: Path, monkeypatch: pytes
 
 @pytest.fixture
 def backend():
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     from edgetl.runtime.openvino_backend import OpenVinoBackend
 
     with OpenVinoBackend(classifier(), threads=2) as opened:
@@ -78,7 +78,7 @@ def test_broken_models_are_refused_in_one_line(backend) -> None:
 
 
 def test_a_bundle_proves_itself_through_it(tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     pack(contents(tmp_path), tmp_path / "b.edgetl")
     with load(tmp_path / "b.edgetl", target="openvino", threads=2) as session:
         assert session.verify().passed
