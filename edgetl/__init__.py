@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgetl._version import __version__
+
 __all__ = ["EdgetlError", "Prediction", "Session", "__version__", "load"]
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'edgetl' has no attribute {name!r}")
     import importlib
 
-    from edgetl.tuning import collector_off
+    from edgetl.process import collector_off
 
     with collector_off():
         return getattr(importlib.import_module(_HOMES[name]), name)

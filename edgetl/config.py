@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
-from edgetl.preprocess import Interpolation, Resize
+from edgetl.inputs.image import Interpolation, Resize
 
 
 def _fraction(value: float) -> float:

@@ -11,6 +11,7 @@ EdgetlError                    the user's input or machine is at fault; the comm
 │   ├── BundleIntegrityError   truncated, altered, or unsafe
 │   └── BundleSchemaError      written by a newer edgetl
 ├── TensorError                an array of the wrong shape or dtype came in
+├── ForkError              an engine from before a fork was used in the child
 ├── BaselineError              no baseline, or one that cannot be compared
 ├── HistoryError               a history of benchmarks is missing, broken, another program's, or locked
 ├── StorageError               a file cannot be written (no space, no permission)
@@ -75,6 +76,10 @@ class BundleSchemaError(BundleError):
 
 class TensorError(EdgetlError):
     """An array has the wrong shape or dtype; the message names the tensor, what came, what was expected."""
+
+
+class ForkError(EdgetlError):
+    """A session that was loaded before a fork was used in the child; it must be loaded there."""
 
 
 class BaselineError(EdgetlError):

@@ -13,11 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from edgetl import __version__
+from edgetl._version import __version__
 from edgetl.errors import ConfigError, StorageError
-from edgetl.figures import from_json, to_json
+from edgetl.records.codec import from_json, to_json
 
 R = TypeVar("R")
+
+_PREFIX = 40
+"""Characters of a file's name that its temporary file bears, so that this one's fits too where that one's does."""
+
+UNENCODABLE = "backslashreplace"
+"""What becomes of characters that a file or stream cannot take, everywhere: `\\udce9`, `\\xe9`."""
 
 _DISK_ERRORS = {
     errno.ENOSPC,
@@ -59,7 +65,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         try:
@@ -75,6 +81,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def encode(text: str) -> bytes:
+    """UTF-8 of text that may hold names of files.
+
+    A byte of a name that is not UTF-8, which Python holds as a lone surrogate, becomes JSON's own escape for it: so
+    JSON gives the same name back, and other text shows it.
+    """
+    return text.encode("utf-8", UNENCODABLE)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
     with atomic_path(path) as temporary:
@@ -82,8 +97,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` as UTF-8 to `path` atomically."""
-    write_bytes(path, content.encode())
+    """Write `content`, as `encode` does, to `path` atomically."""
+    write_bytes(path, encode(content))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -122,7 +137,7 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """SHA-256 of the canonical JSON of a record or plain values: the same for equal values."""
     text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha256_bytes(text.encode())
+    return sha256_bytes(encode(text))
 
 
 def cache_dir() -> Path:

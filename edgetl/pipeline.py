@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
 from edgetl.config import Imbalance, Recipe
-from edgetl.errors import Interrupted
+from edgetl.data.walk import place
+from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
     StageCache,
     sha256_bytes,
@@ -22,26 +24,18 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
-from edgetl.measure import Candidate, MeasureInputs
+from edgetl.measure.stage import Candidate, MeasureInputs
+from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records import (
-    BundleRecord,
-    DataRecord,
-    ExportRecord,
-    FoldsRecord,
-    MeasureRecord,
-    PruneRecord,
-    QuantizeRecord,
-    TrainRecord,
-    UnlabelledRecord,
-)
-from edgetl.tuning import tune
+from edgetl.records.prune import PruneRecord
+from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord
+from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
-    from edgetl.preprocess import PreprocessSpec
+    from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
-    from edgetl.report.document import RunReport
+    from edgetl.report.run import RunReport
 
 
 class Stage(StrEnum):
@@ -169,6 +163,21 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"preprocess": settings})
 
 
+def other_source(run_dir: Path, source: str) -> str | None:
+    """The data set whose teacher was trained in a run folder, where it is another than `source` and still there."""
+    if not (run_dir / Stage.TRAIN / "stage.json").is_file():
+        return None
+    try:
+        lock = tomllib.loads((run_dir / "recipe.lock.toml").read_text(encoding="utf-8"))
+        before = str(lock["data"]["source"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if before == source or not (before in recipes.BUILT_IN or Path(before).exists()):
+        return None
+    built_in = before in recipes.BUILT_IN or source in recipes.BUILT_IN
+    return before if built_in or Path(before).resolve() != place(source).resolve() else None
+
+
 class _Run:
     def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
         self.recipe = resolve(recipe)
@@ -183,6 +192,11 @@ class _Run:
             run_dir.mkdir(parents=True, exist_ok=True)
 
     def until(self, last: Stage) -> Outcome:
+        if (other := other_source(self.dir, self.recipe.data.source)) is not None:
+            raise ConfigError(
+                f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
+                f" --out, or a name of its own in the recipe, or delete {self.dir}."
+            )
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -425,8 +439,8 @@ class _Run:
         )
 
     def _measure(self) -> tuple[MeasureRecord, bool]:
-        from edgetl import measure
         from edgetl.bench.machine import describe
+        from edgetl.measure import stage
 
         exported: ExportRecord = self.records[Stage.EXPORT]
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
@@ -470,9 +484,7 @@ class _Run:
             ],
             kind=MeasureRecord,
             outputs=lambda r: [v.file for v in r.variants],
-            work=lambda out: measure.run(
-                bench, bundle, self._with_baked(inputs, out), progress=self.progress
-            ),
+            work=lambda out: stage.run(bench, bundle, self._with_baked(inputs, out), progress=self.progress),
         )
 
     def _with_baked(self, inputs: MeasureInputs, out: Path) -> MeasureInputs:
@@ -492,11 +504,11 @@ class _Run:
         return replace(inputs, candidates=(*inputs.candidates, *baked))
 
     def _bundle(self) -> tuple[BundleRecord, bool]:
-        from edgetl import ship
+        from edgetl.measure import pack
 
         config = self.recipe.bundle
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
-        inputs = ship.ShipInputs(
+        inputs = pack.ShipInputs(
             name=self.recipe.name,
             measured=self.records[Stage.MEASURE],
             index=self.index,
@@ -517,7 +529,7 @@ class _Run:
             ],
             kind=BundleRecord,
             outputs=lambda r: [r.path],
-            work=lambda out: ship.run(config, inputs, out=out, progress=self.progress),
+            work=lambda out: pack.run(config, inputs, out=out, progress=self.progress),
         )
 
     # --- what they share ------------------------------------------------------------------------------
@@ -525,7 +537,7 @@ class _Run:
     @property
     def spec(self) -> PreprocessSpec:
         """The teacher's preprocessing."""
-        from edgetl.preprocess import PreprocessSpec
+        from edgetl.inputs.image import PreprocessSpec
 
         p = self.recipe.preprocess
         assert p.mean is not None
@@ -552,7 +564,7 @@ class _Run:
     def _stopwatch(self) -> Stopwatch:
         """Times what pruning makes, in the runtime that will run it."""
         from edgetl.export.opsets import opset_for
-        from edgetl.stopwatch import RuntimeStopwatch
+        from edgetl.measure.stopwatch import RuntimeStopwatch
 
         return RuntimeStopwatch(
             teacher=self._teacher,
@@ -584,8 +596,9 @@ class _Run:
         return [self.index.sha256, sha256_json(own), self.recipe.seed, *sizes]
 
     def _report(self) -> RunReport:
-        from edgetl.report.document import RunReport, write_report
-        from edgetl.ship import git_commit, packages
+        from edgetl.bundle.provenance import git_commit, packages
+        from edgetl.report.page.run import write_report
+        from edgetl.report.run import RunReport
 
         r = self.records
         report = RunReport(
@@ -630,8 +643,10 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        self.seen.append(text)
-        self.inner.warning(text)
+        # The source is looked through once for the cache's key and once by the stage.
+        if text not in self.seen:
+            self.seen.append(text)
+            self.inner.warning(text)
 
 
 def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
@@ -657,8 +672,9 @@ def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.sources import find
 
-    found = find(source, progress=progress).entries
-    return sha256_json([[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found])
+    found = find(source, progress=progress)
+    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    return sha256_json([entries, found.others])
 
 
 def _file_state(path: Path) -> list[int]:

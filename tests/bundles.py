@@ -11,8 +11,8 @@ from PIL import Image
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource
-from edgetl.preprocess import PreprocessSpec, load_pixels, normalise
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from tests.onnx_models import SIZE, classifier
 
 LABELS = ("rose", "daisy", "tulip")

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.tuning import tune
+from edgetl.process import tune
+from edgetl.quiet import ONNX_RUNTIME_SWITCH
 from tests.real_sets import unpacked
 
 
 def pytest_configure() -> None:
-    """Before any test module imports torch."""
+    """Before any test module imports torch or an engine."""
+    os.environ.setdefault(ONNX_RUNTIME_SWITCH, "1")
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     tune()
 

@@ -14,7 +14,7 @@ import pytest
 from edgetl import files
 from edgetl.errors import ConfigError, StorageError
 from edgetl.files import StageCache
-from edgetl.records import Machine
+from edgetl.records.measured import Machine
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgetl.bench.changes import level_shifts
 from edgetl.bench.sensors import Reading, text
-from edgetl.records import Conditions
+from edgetl.records.bench import Conditions
 from edgetl.runtime.targets import Target
 from edgetl.runtime.tuned import PACKAGES
 

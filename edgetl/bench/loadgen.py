@@ -12,7 +12,7 @@ from edgetl.bench.scenarios import BenchOptions, Scenario, ScenarioResult
 from edgetl.bench.timer import quiet_gc
 from edgetl.errors import ConfigError
 from edgetl.packages import missing
-from edgetl.records import LoadgenRecord
+from edgetl.records.bench import LoadgenRecord
 
 _NAMES = {
     Scenario.SINGLE_STREAM: "SingleStream",

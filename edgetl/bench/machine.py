@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from edgetl.records import Machine
-from edgetl.tuning import usable_cores
+from edgetl.process import usable_cores
+from edgetl.records.measured import Machine
 
 
 def describe(root: Path = Path("/")) -> Machine:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from edgetl.errors import EdgetlError
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Footprint, from_json
+from edgetl.records.bench import Footprint
+from edgetl.records.codec import from_json
 
 _TIMEOUT_S = 300
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgetl.errors import ConfigError, MissingDependencyError
-from edgetl.runtime.onnx_backend import import_engine
+from edgetl.runtime.engines.onnxruntime import import_engine
 
 _TASKS = Path("/proc/self/task")
 # Python's own threads are not the engine's, and those that end just now are still listed for a moment.

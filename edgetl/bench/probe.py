@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.bench.memory import peak_memory_bytes
-from edgetl.records import Footprint, to_json
+from edgetl.records.bench import Footprint
+from edgetl.records.codec import to_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

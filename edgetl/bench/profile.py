@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ConfigError, ModelError
-from edgetl.records import LayerTime, Profile
-from edgetl.runtime.onnx_backend import Device, OnnxBackend
+from edgetl.records.bench import LayerTime, Profile
+from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
 from edgetl.runtime.targets import Target
 
 _CALLS, _SETTLE = 30, 5

@@ -21,9 +21,9 @@ from edgetl.bench.statistics import percentile, summarise
 from edgetl.bench.timer import Clock, quiet_gc, time_calls
 from edgetl.bench.warmup import WarmUp, warm_up
 from edgetl.errors import ConfigError
+from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Latency
-from edgetl.tuning import usable_cores
+from edgetl.records.measured import Latency
 
 MULTI_STREAM_IMAGES = 8
 _OFFLINE_BATCH = 32

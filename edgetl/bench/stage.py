@@ -24,7 +24,8 @@ from edgetl.bench.timer import time_calls
 from edgetl.bench.warmup import warm_up
 from edgetl.errors import BundleError
 from edgetl.progress import SILENT, Progress
-from edgetl.records import BenchRecord, Footprint, Latency, LoadgenRecord, Profile
+from edgetl.records.bench import BenchRecord, Footprint, LoadgenRecord, Profile
+from edgetl.records.measured import Latency
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest, Variant
@@ -200,7 +201,7 @@ def variant_name(manifest: Manifest, wanted: str | None) -> str:
 def model_input(session: Model, images: Sequence[bytes], batch: int) -> NDArray[Any]:
     """A batch of real images, as far preprocessed beforehand as the model wants them."""
     from edgetl.bundle.manifest import InputForm
-    from edgetl.preprocess import load_pixels, normalise
+    from edgetl.inputs.image import load_pixels, normalise
 
     spec = session.manifest.preprocess
     pixels = np.stack(

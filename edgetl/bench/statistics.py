@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ConfigError
-from edgetl.records import Latency
+from edgetl.records.measured import Latency
 
 EQUAL = 1.02
 """Up to here a ratio of medians counts as equal: less than a machine differs from itself."""

@@ -23,12 +23,13 @@ from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls, time_interlea
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError, StorageError
 from edgetl.files import storage_errors
-from edgetl.preprocess import load_pixels
+from edgetl.inputs.image import load_pixels
+from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Latency, Machine
+from edgetl.records.measured import Latency, Machine
 from edgetl.runtime import tuned
-from edgetl.runtime.targets import Choice, Target, architecture, as_accurate, choose, made_for, tuned_path
-from edgetl.tuning import usable_cores
+from edgetl.runtime.choice import as_accurate, choose
+from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle

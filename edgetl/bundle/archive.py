@@ -29,7 +29,7 @@ from edgetl.bundle import manifest
 from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.files import atomic_path, sha256_bytes, storage_errors
-from edgetl.frozen import dataclass
+from edgetl.records.frozen import dataclass
 
 if TYPE_CHECKING:
     import zipfile

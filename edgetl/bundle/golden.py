@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, TensorError
 from edgetl.files import sha256_bytes
-from edgetl.preprocess import decode
-from edgetl.spec import PreprocessSpec
+from edgetl.inputs.image import decode
+from edgetl.inputs.spec import PreprocessSpec
 
 TOLERANCE: Mapping[Precision, float] = {
     Precision.FP32: 1e-3,

@@ -12,11 +12,13 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
-from edgetl import __version__
+from edgetl._version import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
-from edgetl.figures import Latency, Machine, Scores, from_json, to_json
-from edgetl.frozen import dataclass
-from edgetl.spec import PreprocessSpec
+from edgetl.inputs.spec import PreprocessSpec
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.frozen import dataclass
+from edgetl.records.measured import Latency, Machine
+from edgetl.records.scores import Scores
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -27,8 +27,10 @@ from edgetl.bundle.manifest import (
 )
 from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes, sha256_file
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import EngineRecord, Evaluation, Latency, Machine
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.records.measured import Latency, Machine
+from edgetl.records.scores import Evaluation
+from edgetl.records.variants import EngineRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ device.register(app)
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        from edgetl import __version__
+        from edgetl._version import __version__
 
         typer.echo(f"edgetl {__version__}")
         raise typer.Exit
@@ -44,8 +44,10 @@ def _root(
 
 def main() -> None:
     """Run the command line and turn the user's errors into one clear message and an exit code."""
+    from edgetl.cli.output import forgive
     from edgetl.errors import EdgetlError, Interrupted
 
+    forgive(sys.stdout, sys.stderr)
     try:
         app()
     except Interrupted as stop:

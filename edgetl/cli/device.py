@@ -65,8 +65,8 @@ def info(bundle: BundleArg, json: Json = False) -> None:
     from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
     from edgetl.errors import BundleError
-    from edgetl.runtime.targets import choose_here
-    from edgetl.tuning import usable_cores
+    from edgetl.process import usable_cores
+    from edgetl.runtime.choice import choose_here
 
     opened = open_bundle(bundle)
     output.emit(opened.manifest, json, "bundle")
@@ -318,7 +318,7 @@ def history(
     record = read(file, last=last)
     if html is not None:
         from edgetl import files
-        from edgetl.report.trend import render
+        from edgetl.report.page.trend import render
 
         files.write_text(html, render(record))
         typer.echo(f"Wrote {html}.", err=True)
@@ -424,7 +424,7 @@ def gate(
     from edgetl.cli.progress import open_progress
     from edgetl.gate.compare import Limits
     from edgetl.gate.stage import gate_against, gate_baseline
-    from edgetl.records import Verdict
+    from edgetl.records.gate import Verdict
 
     if (baseline_path is None) == (against is None):
         raise typer.BadParameter("give either --baseline FILE or --against OTHER_BUNDLE")
@@ -466,7 +466,7 @@ def gate(
                 progress=progress,
             )
     if report_path is not None:
-        from edgetl.report.gate_page import write_page
+        from edgetl.report.page.gate import write_page
 
         write_page(report, report_path, data)
         typer.echo(f"Wrote {report_path}.", err=True)

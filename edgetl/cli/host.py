@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +67,8 @@ def init(
     from edgetl import config
     from edgetl.cli.progress import open_progress
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import default_name, look, suggest
+    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest
+    from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
 
@@ -74,18 +76,17 @@ def init(
         raise ConfigError(
             f"{output} is there already; overwrite it with --force or choose another name with -o."
         )
-    data = config.DataConfig(source=source)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        index = build_index(
-            data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress
-        )
+        index = build_index(data, seed=0, progress=progress)
     seen = look(index)
     chosen = suggest(seen)
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
+    name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
         section, _, key = item.key.partition(".")
         values.setdefault(section, {})[key] = item.value
-    recipe = config.parse({"name": default_name(source), **values})
+    recipe = config.parse({"name": name, **values})
     write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
@@ -94,15 +95,33 @@ def init(
             if index.skipped
             else ""
         )
+        + (f"; beside them {counted(index.others)}" if index.others else "")
     )
+    batch, steps = batch_size(seen.train_images)
+    if steps < FEW_STEPS:
+        typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     typer.echo(f"Wrote {output}. Next: edgetl run {output}")
 
 
+class _RunsOf(Container[str]):
+    """Names under which another data set was run."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self._folder, self._source = folder, source
+
+    def __contains__(self, name: object) -> bool:
+        from edgetl.pipeline import other_source
+
+        return other_source(self._folder / str(name), self._source) is not None
+
+
 def _portable(source: str, recipe: Path) -> str:
     """The source as the recipe should name it: relative to the recipe where it lies below it, else absolute."""
-    path = Path(source)
+    from edgetl.data.walk import place
+
+    path = place(source)
     if not path.exists():
         return source
     folder = recipe.resolve().parent
@@ -119,7 +138,7 @@ def data_check(source: DataArg, json: Json = False) -> None:
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
 
-    data = config.DataConfig(source=source, bad_images=config.BadImages.SKIP)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         report = audit(build_index(data, seed=0, progress=progress), progress=progress)
     output.emit(report, json, "audit")
@@ -237,9 +256,9 @@ def build(
     json: Json = False,
 ) -> None:
     """Compile a TensorRT engine from a bundle's ONNX and prove its precision. TensorRT-RTX needs no GPU for this."""
-    from edgetl.build import build_from_bundle
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+    from edgetl.deploy.engine import build_from_bundle
 
     options = BuildOptions(
         target=target,
@@ -280,7 +299,7 @@ def parity(
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.ladder import run
+    from edgetl.deploy.parity import run
 
     with open_progress() as progress:
         record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
@@ -307,7 +326,7 @@ def onnx(
 ) -> None:
     """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
     from edgetl.cli import output
-    from edgetl.serve import ServeOptions, write_onnx
+    from edgetl.deploy.serving import ServeOptions, write_onnx
 
     options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
     output.emit(write_onnx(bundle, options, output_path), json, "serve")
@@ -330,7 +349,7 @@ def triton(
 ) -> None:
     """Write a model repository for NVIDIA Triton, or add the model to one."""
     from edgetl.cli import output
-    from edgetl.serve import ServeOptions, write_triton
+    from edgetl.deploy.serving import ServeOptions, write_triton
 
     options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
     output.emit(write_triton(bundle, options, output_path, max_batch=max_batch, gpu=gpu), json, "serve")

@@ -35,6 +35,20 @@ View = Literal[
 _PIPE_WIDTH = 120
 
 
+def forgive(*streams: TextIO | None) -> None:
+    """Let streams show as escapes what they cannot say: names that are not UTF-8, or not of their own encoding.
+
+    JSON stays right: its own escapes look the same.
+    """
+    import io
+
+    from edgetl.files import UNENCODABLE
+
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=UNENCODABLE)
+
+
 def emit(record: Any, as_json: bool, view: View, *, stream: TextIO | None = None) -> None:
     """Write a record to standard output.
 
@@ -54,7 +68,7 @@ def emit(record: Any, as_json: bool, view: View, *, stream: TextIO | None = None
 
 def emit_lines(records: Iterable[Any], *, stream: TextIO | None = None) -> None:
     """Write each record as one line of JSON as soon as it is there."""
-    from edgetl.records import to_json
+    from edgetl.records.codec import to_json
 
     stream = stream or sys.stdout
     for record in records:
@@ -69,7 +83,7 @@ def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
     Raises:
         ValueError: a figure is not finite, which JSON cannot say.
     """
-    from edgetl.records import to_json
+    from edgetl.records.codec import to_json
 
     value = to_json(record)
     if view == "verify":
@@ -98,44 +112,44 @@ def _is_unicode(stream: TextIO) -> bool:
 
 
 def _show(record: Any, view: View, console: Console) -> None:
-    from edgetl.report import terminal, terminal_bench, terminal_device, terminal_stages
+    from edgetl.report.terminal import bench, device, run, stages
 
     match view:
         case "run":
-            terminal.run(console, record)
+            run.run(console, record)
         case "evaluation":
-            terminal.evaluation(console, record)
+            run.evaluation(console, record)
         case "stage":
-            terminal_stages.stage(console, record)
+            stages.stage(console, record)
         case "folds":
-            terminal_stages.folds(console, record)
+            stages.folds(console, record)
         case "audit":
-            terminal_stages.audit(console, record)
+            stages.audit(console, record)
         case "bundle":
-            terminal_device.bundle(console, record)
+            device.bundle(console, record)
         case "verify":
-            terminal_device.verify(console, record)
+            device.verify(console, record)
         case "predictions":
-            terminal_device.predictions(console, record)
+            device.predictions(console, record)
         case "bench":
-            terminal_device.bench(console, record)
+            device.bench(console, record)
         case "tune":
-            terminal_device.tune(console, record)
+            device.tune(console, record)
         case "history":
-            terminal_bench.history(console, record)
+            bench.history(console, record)
         case "gate":
-            terminal_device.gate(console, record)
+            device.gate(console, record)
         case "engine":
-            terminal_device.engine(console, record)
+            device.engine(console, record)
         case "parity":
-            terminal_stages.parity(console, record)
+            stages.parity(console, record)
         case "serve":
-            terminal_stages.serve(console, record)
+            stages.serve(console, record)
         case "doctor":
-            terminal_device.doctor(console, record)
+            device.doctor(console, record)
         case "keys":
-            terminal_device.keys(console, record)
+            device.keys(console, record)
         case "signed":
-            terminal_device.signed(console, record)
+            device.signed(console, record)
         case _:
             assert_never(view)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from edgetl.data.index import DataIndex
 from edgetl.data.splits import draw_evenly
 from edgetl.errors import DataError
-from edgetl.figures import from_json, to_json
 from edgetl.files import sha256_file, storage_errors, write_bytes, write_text
-from edgetl.preprocess import PreprocessSpec, load_batch
+from edgetl.inputs.image import PreprocessSpec, load_batch
 from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import from_json, to_json
 
 FORMAT = "edgetl-calibration"
 VERSION = 1

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from edgetl.process import usable_cores
 from edgetl.progress import Progress
-from edgetl.tuning import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

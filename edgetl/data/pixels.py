@@ -13,7 +13,7 @@ from edgetl.data.index import Sample
 from edgetl.data.parallel import in_threads
 from edgetl.errors import DataError, ImageError
 from edgetl.files import atomic_path, sha256_bytes, sha256_json
-from edgetl.preprocess import PreprocessSpec, Resize, load_pixels
+from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels
 from edgetl.progress import SILENT, Progress
 
 _FORMAT = 1

@@ -9,7 +9,7 @@ from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataSettings, build_index
 from edgetl.data.sources import SPLITS
 from edgetl.progress import SILENT, Progress
-from edgetl.records import DataRecord
+from edgetl.records.train import DataRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,4 +37,5 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         skipped=index.skipped,
         sha256=index.sha256,
         near_copies=near,
+        others=dict(index.others),
     )

@@ -17,7 +17,7 @@ from edgetl.data.index import UNLABELLED
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
 from edgetl.errors import TensorError
-from edgetl.train.losses import LossFunction
+from edgetl.train.objective import LossFunction
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -15,20 +15,20 @@ from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
 from edgetl.distill.views import check_takes
 from edgetl.errors import ConfigError, WeightsError
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
+from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
-from edgetl.prune.two_four import held
-from edgetl.records import TrainRecord
+from edgetl.records.train import TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.mixing import Mixing
 from edgetl.train.seeds import derive
 from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
 from edgetl.train.stage import selection_metric
+from edgetl.train.tasks.mixing import Mixing
 
 CHECKPOINT = "student.safetensors"
 PRUNED = "pruned"

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from edgetl.distill.views import AtSize
 from edgetl.errors import WeightsError
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.models.folding import folded
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import from_json
+from edgetl.records.codec import from_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
 from edgetl.export.graphs import copy_of, set_nodes
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
 
 PREFIX = "preprocess"
 """Names of baked nodes and constants start so."""
@@ -37,7 +37,7 @@ class Head(StrEnum):
 def bake_preprocess(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelProto:
     """A copy that takes (batch, S, S, 3) uint8 RGB in place of (batch, 3, S, S) float32, which it makes itself.
 
-    The arithmetic is `edgetl.preprocess.normalise`'s: one product and one sum a channel, in float32. The cast comes
+    The arithmetic is `edgetl.inputs.spec.normalise`'s: one product and one sum a channel, in float32. The cast comes
     first, since TensorRT takes uint8 at a network's border only.
 
     Raises:

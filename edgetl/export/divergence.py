@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgetl.export import bake
 from edgetl.export.graphs import Probe, float_results
 from edgetl.export.half_precision import as_on_a_gpu, is_half
-from edgetl.records import Divergence
+from edgetl.records.parity import Divergence
 
 _ENDINGS = ("_dequantized", "", "_cast_to_fp16")
 """Of the tensor in the other graph, the best first."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
 from edgetl.packages import missing
+from edgetl.quiet import quietly
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -91,7 +92,8 @@ class Probe:
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], *, optimised: bool = True) -> None:
         try:
-            import onnxruntime as ort
+            with quietly():
+                import onnxruntime as ort
         except ImportError as error:
             raise missing("onnxruntime") from error
         types = float_results(model)

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgetl.export.divergence import relative_error
 from edgetl.export.graphs import Probe, float_results
-from edgetl.records import Divergence
+from edgetl.records.parity import Divergence
 
 
 def first_diverging_module(

@@ -29,12 +29,12 @@ import onnx
 import torch
 from torch import nn
 
-from edgetl import __version__
+from edgetl._version import __version__
 from edgetl.errors import ModelError
 from edgetl.export.graphs import drop_unread, set_nodes
 from edgetl.export.origin import layer_of, operator_in
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import to_json
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.records.codec import to_json
 
 INPUT = "images"
 OUTPUT = "logits"

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.packages import missing
+from edgetl.quiet import quietly
 
 Array = NDArray[np.float32]
 
@@ -98,7 +99,8 @@ def _first_layer(model: nn.Module, content: bytes, batches: list[Array], limit: 
 class _Runner:
     def __init__(self, onnx: bytes) -> None:
         try:
-            import onnxruntime as ort
+            with quietly():
+                import onnxruntime as ort
         except ImportError as error:
             raise missing("onnxruntime") from error
         options = ort.SessionOptions()

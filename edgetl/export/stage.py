@@ -21,11 +21,11 @@ from edgetl.export.opsets import opset_for
 from edgetl.export.parity import check
 from edgetl.export.two_four import two_four_layers
 from edgetl.files import sha256_bytes, write_bytes
+from edgetl.inputs.image import PreprocessSpec, load_batch
 from edgetl.models import checkpoint
-from edgetl.preprocess import PreprocessSpec, load_batch
+from edgetl.models.two_four import sparse_layers
 from edgetl.progress import SILENT, Progress
-from edgetl.prune.two_four import sparse_layers
-from edgetl.records import ExportRecord
+from edgetl.records.variants import ExportRecord
 
 FILE = "model-fp32.onnx"
 HALF_FILE = "model-fp32-half-weights.onnx"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgetl import __version__, files
+from edgetl import files
+from edgetl._version import __version__
 from edgetl.errors import BaselineError
-from edgetl.figures import Scores
-from edgetl.records import Latency, Machine, from_json
+from edgetl.records.codec import from_json
+from edgetl.records.measured import Latency, Machine
+from edgetl.records.scores import Scores
 
 SCHEMA_VERSION = 2
 

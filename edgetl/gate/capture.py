@@ -21,10 +21,11 @@ from edgetl.gate.baseline import Accuracy, Baseline, Loads
 from edgetl.gate.latency import race
 from edgetl.gate.layers import layer_bits
 from edgetl.gate.loads import measure_loads
-from edgetl.metrics import evaluate_predictions
+from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Latency, LatencyTrial
-from edgetl.tuning import usable_cores
+from edgetl.records.gate import LatencyTrial
+from edgetl.records.measured import Latency
+from edgetl.tasks.classification.scores import evaluate_predictions
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
@@ -155,7 +156,7 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
 
 def _placement(session: Session) -> dict[str, int]:
     """Where the nodes run, for the engines that leave to the CPU what they lack; the others run a model as a whole."""
-    from edgetl.runtime.onnx_backend import Device, placement
+    from edgetl.runtime.engines.onnxruntime import Device, placement
     from edgetl.runtime.targets import Target
 
     match session.choice.target:

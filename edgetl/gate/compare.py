@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgetl.errors import BaselineError, ConfigError
-from edgetl.gate.accuracy import judge, judge_unpaired
 from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.gate.latency_check import check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
-from edgetl.records import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
+from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
+from edgetl.tasks.classification.judge import judge, judge_unpaired
 
 # 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
@@ -26,7 +26,7 @@ class Limits:
 
     Attributes:
         max_accuracy_drop: of top-1 and macro-F1 on the 0..1 scale; 0.01 is one point. Unset: one point, or the least
-            that the images can settle (`edgetl.gate.accuracy.settled_margin`).
+            that the images can settle (`edgetl.tasks.classification.judge.settled_margin`).
         max_recall_drop: of any class's recall, on the 0..1 scale.
         max_latency_increase: of the median, relative; 0.025 is 2.5%. That is half of five per cent: a bundle as fast
             as its baseline and one that is 5% slower are both as far from it as can be, so both are told soon.
@@ -77,9 +77,9 @@ def compare(
 ) -> GateReport:
     """Hold a bundle's figures to a baseline.
 
-    Accuracy is judged by `edgetl.gate.accuracy`, memory and load time by `edgetl.gate.loads`. Size and precision fail
-    when they grow by more than the limit. Latency passes when the increase of the median is surely within the limit,
-    fails when it surely exceeds it (all of its 99% interval does), and is else unsure.
+    Accuracy is judged by `edgetl.tasks.classification.judge`, memory and load time by `edgetl.gate.loads`.
+    Size and precision fail when they grow by more than the limit. Latency passes when the increase of the
+    median is surely within the limit, fails when all of its 99% interval exceeds it, and is else unsure.
 
     Args:
         baseline: the figures to hold to.

@@ -14,7 +14,7 @@ from edgetl.errors import ConfigError
 from edgetl.gate.conditions import Clocks, Round, Watch
 from edgetl.gate.sequential import LEAST_ROUNDS, Change, RatioTest, times_longer
 from edgetl.progress import SILENT, Progress
-from edgetl.records import LatencyTrial, Verdict
+from edgetl.records.gate import LatencyTrial, Verdict
 
 Call = Callable[[], object]
 

@@ -6,7 +6,8 @@ import math
 from statistics import NormalDist
 
 from edgetl.gate.sequential import CONFIDENCE
-from edgetl.records import GateCheck, Latency, LatencyTrial, Verdict
+from edgetl.records.gate import GateCheck, LatencyTrial, Verdict
+from edgetl.records.measured import Latency
 
 UNKNOWN_SPREAD = 0.26 / math.sqrt(2)
 """Relative standard deviation of median latency between runs where the machine's own is not known.

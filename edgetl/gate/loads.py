@@ -10,7 +10,8 @@ from pathlib import Path
 from edgetl.bench.memory import load_fresh
 from edgetl.gate.baseline import Loads
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Footprint, GateCheck, Verdict
+from edgetl.records.bench import Footprint
+from edgetl.records.gate import GateCheck, Verdict
 
 REPEATS = 5
 LEVEL = 0.01

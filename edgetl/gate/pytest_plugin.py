@@ -23,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from edgetl.gate.baseline import Baseline
     from edgetl.gate.compare import Limits
-    from edgetl.records import GateCheck, GateReport
+    from edgetl.records.gate import GateCheck, GateReport
     from edgetl.runtime.session import Session
 
 _ACCURACY = ("accuracy", "macro-F1", "recall")
@@ -215,7 +215,7 @@ def _measured(settings: EdgeSettings, shared: Path) -> GateReport:
     from edgetl.errors import BaselineError
     from edgetl.gate.alone import alone
     from edgetl.gate.compare import Limits
-    from edgetl.records import GateReport
+    from edgetl.records.gate import GateReport
 
     if (settings.baseline is None) == (settings.against is None):
         raise BaselineError("Name one thing to compare with: a baseline or another bundle (against).")
@@ -262,7 +262,7 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
 
 def _assertion(report: GateReport, names: tuple[str, ...], config: pytest.Config) -> Callable[[], None]:
     """A function that fails the test where a check of these names did not pass."""
-    from edgetl.records import Verdict
+    from edgetl.records.gate import Verdict
 
     def call() -> None:
         __tracebackhide__ = True
@@ -292,7 +292,7 @@ def _give_up(message: str) -> NoReturn:
 
 def failure_text(report: GateReport, checks: list[GateCheck]) -> str:
     """What did not pass, as text: a table of the checks, then a sentence for each."""
-    from edgetl.records import Verdict
+    from edgetl.records.gate import Verdict
 
     worse = any(check.judged and check.verdict is Verdict.FAIL for check in checks)
     says = "is worse than {} allows:" if worse else "cannot be told to be as good as {}:"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.records import Verdict
+from edgetl.records.gate import Verdict
 
 CONFIDENCE = 0.99
 """Chance that an interval covers the true change at every moment of a gate: it fails an equal bundle in at most 1%."""

@@ -10,9 +10,9 @@ from edgetl.gate.baseline import Baseline
 from edgetl.gate.capture import Timing, capture, capture_pair
 from edgetl.gate.compare import Limits, compare, refuse_other_classes, refuse_other_target
 from edgetl.gate.latency import SECONDS
+from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
-from edgetl.records import GateReport
-from edgetl.tuning import usable_cores
+from edgetl.records.gate import GateReport
 
 
 def make_baseline(
@@ -147,8 +147,8 @@ def gate_against(
 def _engine(bundle: Path, variant: str | None, target: str, threads: int) -> str:
     """What a bundle would run on, known before anything is measured."""
     from edgetl.bundle.archive import open_bundle
+    from edgetl.runtime.choice import choose_here
     from edgetl.runtime.session import parse_target
-    from edgetl.runtime.targets import choose_here
 
     chosen = choose_here(open_bundle(bundle), threads=threads, target=parse_target(target), variant=variant)
     return chosen.target.value

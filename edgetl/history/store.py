@@ -13,9 +13,10 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgetl import __version__
+from edgetl._version import __version__
 from edgetl.errors import HistoryError
-from edgetl.records import BenchRecord, HistoryRun, to_json
+from edgetl.records.bench import BenchRecord, HistoryRun
+from edgetl.records.codec import to_json
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6564676C  # "edgl": tells this file from other SQLite files.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgetl.bench.changes import Change, change_points
 from edgetl.history.store import Subject, runs_by_subject
-from edgetl.records import HistoryRecord, HistoryRun, LevelChange, Trend
+from edgetl.records.bench import HistoryRecord, HistoryRun, LevelChange, Trend
 
 LEAST_RUNS = 5
 """Fewer runs say nothing about how far runs differ."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError
+from edgetl.inputs.image import Interpolation
 from edgetl.models.weights import fit_state, offline, read_state, rename_by_position, wheel_file
-from edgetl.preprocess import Interpolation
 
 PRETRAINED = "pretrained"
 NO_WEIGHTS = "none"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from edgetl.errors import WeightsError
 from edgetl.files import write_bytes
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.architecture import Architecture, Extent, build
 from edgetl.models.weights import versioned
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import to_json
+from edgetl.records.codec import to_json
 
 SCHEMA = 1
 LABELS, SPEC = "edgetl.labels", "edgetl.preprocess"

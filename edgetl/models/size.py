@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgetl.records import NetworkSize
+from edgetl.records.train import NetworkSize
 
 
 def network_size(model: nn.Module, input_size: int) -> NetworkSize:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from edgetl.config import Importance
 from edgetl.errors import ModelError
-from edgetl.prune.graph import ChannelGroup, Graph, is_consumer
+from edgetl.prune.graph import Graph
+from edgetl.prune.groups import ChannelGroup
+from edgetl.prune.surgery import is_consumer
 from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.prune.graph import Layer
+from edgetl.prune.groups import Layer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import torch
 
 from edgetl.config import PruneScope, Target
 from edgetl.errors import ModelError
-from edgetl.prune.graph import ChannelGroup, Graph
+from edgetl.prune.graph import Graph
+from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import Scores
 from edgetl.prune.latency import LatencyTable
 

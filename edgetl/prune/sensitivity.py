@@ -12,11 +12,12 @@ from torch import nn
 
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
-from edgetl.prune.graph import ChannelGroup, Graph
+from edgetl.prune.graph import Graph
+from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import Scores
 from edgetl.prune.plan import Limits, cost_of, least_important
 from edgetl.prune.surgery import without
-from edgetl.records import GroupCut, GroupSensitivity, PruneSensitivity
+from edgetl.records.prune import GroupCut, GroupSensitivity, PruneSensitivity
 
 SHARES = (0.25, 0.5, 0.75)
 """Shares of a group's channels that are taken out."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgetl.prune.graph import Graph, is_consumer
-from edgetl.train.losses import LossFunction
+from edgetl.prune.graph import Graph
+from edgetl.prune.surgery import is_consumer
+from edgetl.train.objective import LossFunction
 
 _STEEPNESS = 4.0
 """Alpha of DepGraph's equation 7: the least important channel of a group is pulled 2^4 times as hard as the most."""

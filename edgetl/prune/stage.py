@@ -23,10 +23,11 @@ from edgetl.distill.teacher import guide, load_for
 from edgetl.distill.views import at_size, check_takes
 from edgetl.errors import ConfigError, ModelError, WeightsError
 from edgetl.files import sha256_file, sha256_json
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
+from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
 from edgetl.prune.graph import Graph, trace
@@ -37,21 +38,13 @@ from edgetl.prune.schedule import shares
 from edgetl.prune.sensitivity import sensitivity
 from edgetl.prune.sparsity import coupled, group_lasso, near_zero
 from edgetl.prune.timed import TimedTarget
-from edgetl.prune.two_four import apply_, held
-from edgetl.records import (
-    EpochRecord,
-    PruneRecord,
-    PruneSensitivity,
-    PruneStep,
-    SparseTraining,
-    TwoFourRecord,
-    from_json,
-    to_json,
-)
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
+from edgetl.records.train import EpochRecord
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.losses import LossFunction
+from edgetl.train.objective import LossFunction
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from edgetl.prune.graph import ChannelGroup
+    from edgetl.prune.groups import ChannelGroup
 
 _TOLERANCE, _TOLERANCE_GPU = 1e-3, 2e-2
 """Largest difference of a cut network's logits from a masked one's, relative to the largest logit (TF32 on GPUs)."""

@@ -16,13 +16,14 @@ from edgetl.errors import ConfigError, ModelError
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
 from edgetl.prune.apply import cut
-from edgetl.prune.graph import Graph, Layer, layer_costs, trace
+from edgetl.prune.graph import Graph, layer_costs, trace
+from edgetl.prune.groups import Layer
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import Stopwatch, Timing, fit_table, total_work
 from edgetl.prune.plan import Cost, Limits
 from edgetl.prune.schedule import shares
 from edgetl.prune.surgery import without
-from edgetl.records import GroupWidth, PruneLatency
+from edgetl.records.prune import GroupWidth, PruneLatency
 from edgetl.train.seeds import numpy_generator
 
 _RANDOM = 12

@@ -21,9 +21,9 @@ from edgetl.config import Augment, DistillLoss, Metric, Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import guide, load_for
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.models.two_four import hold, is_sparse
 from edgetl.progress import SILENT, Progress
-from edgetl.prune.two_four import hold, is_sparse
 from edgetl.quantize.affine import Affine
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import Plan

@@ -14,7 +14,8 @@ from edgetl.config import Calibrator, QuantizeConfig
 from edgetl.data import calibration
 from edgetl.data.calibration import CalibrationSet
 from edgetl.errors import DataError
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import store
 from edgetl.quantize.affine import Affine, from_range
@@ -26,7 +27,6 @@ from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.score import divergence, logits
 from edgetl.quantize.targets import TargetRules, rules_for
-from edgetl.tuning import usable_cores
 
 CHOICE = (Calibrator.PERCENTILE, Calibrator.ENTROPY, Calibrator.MSE, Calibrator.MINMAX)
 """What `auto` chooses from."""

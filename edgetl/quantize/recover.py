@@ -17,7 +17,7 @@ from edgetl.quantize.form import Calibration, Form
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.targets import TargetRules
-from edgetl.records import LayerSensitivity, RecoveryAttempt
+from edgetl.records.variants import LayerSensitivity, RecoveryAttempt
 
 IMAGES = 64
 """Images that bias correction and AdaRound look at."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import DataError, ModelError
 from edgetl.packages import missing
+from edgetl.quiet import quietly
 
 Array = NDArray[np.float32]
 _X86 = ("x86_64", "AMD64", "i386", "i686")
@@ -66,7 +67,8 @@ def open_session(
         MissingDependencyError: onnxruntime is absent.
     """
     try:
-        import onnxruntime as ort
+        with quietly():
+            import onnxruntime as ort
     except ImportError as error:
         raise missing("onnxruntime") from error
     options = ort.SessionOptions()

@@ -14,7 +14,7 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import Plan
 from edgetl.quantize.replay import Stream, apply, constants_of
 from edgetl.quantize.targets import TargetRules
-from edgetl.records import LayerSensitivity
+from edgetl.records.variants import LayerSensitivity
 
 _DRAWS = 4
 """Random directions an image; each costs a backward pass."""

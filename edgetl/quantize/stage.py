@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl import metrics
 from edgetl.config import Augment, Calibrator, DistillLoss, Metric, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
@@ -21,8 +20,8 @@ from edgetl.data.pixels import open_pixels
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
+from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.packages import pip_install
-from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
 from edgetl.quantize.compact import compact
@@ -33,7 +32,9 @@ from edgetl.quantize.recover import Climb, Recovered
 from edgetl.quantize.score import integers_run_here, logits
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
-from edgetl.records import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
+from edgetl.quiet import quietly
+from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
+from edgetl.tasks.classification import scores
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -317,7 +318,7 @@ class _Scorer:
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:
-        scored = metrics.evaluate(
+        scored = scores.evaluate(
             self.labels, logits(model, self._batches(), target=target), self.inputs.index.labels, resamples=0
         )
         return scored.macro_f1 if self.inputs.metric is Metric.MACRO_F1 else scored.top1
@@ -377,8 +378,8 @@ def _compiled_by_openvino(model: onnx.ModelProto) -> str:
             "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it: "
             + pip_install("openvino")
         )
-    import openvino
-
+    with quietly():
+        import openvino
     try:
         core = openvino.Core()
         core.compile_model(core.read_model(model.SerializeToString()), "CPU")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgetl.data.calibration import CalibrationSet
 from edgetl.files import sha256_bytes, sha256_json, write_bytes
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.quantize.observers import HALF, Histogram
 
 _VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgetl.records import TwoFourRecord
+from edgetl.records.prune import TwoFourRecord
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["Prediction", "Session", "load"]
 
 if TYPE_CHECKING:
-    from edgetl.runtime.session import Prediction, Session, load
+    from edgetl.runtime.session import Session, load
+    from edgetl.tasks.classification.answers import Prediction
 
 
 def __getattr__(name: str) -> Any:

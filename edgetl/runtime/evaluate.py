@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from edgetl.data.sources import closest, find
 from edgetl.errors import DataError, ImageError
-from edgetl.figures import Evaluation
-from edgetl.metrics import evaluate as score
 from edgetl.progress import SILENT, Progress
+from edgetl.records.scores import Evaluation
 from edgetl.runtime.session import Session
+from edgetl.tasks.classification.scores import evaluate as score
 
 
 class Labelled(Protocol):

@@ -14,12 +14,13 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.data.sources import SUFFIXES
+from edgetl.data.walk import counted, images_below, is_image, lost, place
 from edgetl.errors import ConfigError, DataError, ImageError
-from edgetl.preprocess import MAX_PIXELS, MIN_SIDE
+from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
-from edgetl.runtime.session import Channels, Picture, Prediction, Session
+from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import frames, is_live, is_video
+from edgetl.tasks.classification.answers import Prediction
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -90,6 +91,7 @@ def open_source(
     limit: int | None = None,
     frame_format: FrameFormat | None = None,
     stdin: BinaryIO | None = None,
+    progress: Progress = SILENT,
 ) -> Source:
     """The pictures behind the names, in their order.
 
@@ -99,6 +101,7 @@ def open_source(
         limit: at most so many.
         frame_format: of the frames on standard input.
         stdin: another stream than standard input.
+        progress: as in `find_images`.
 
     Raises:
         ConfigError: a frame format is given without `-`.
@@ -109,7 +112,7 @@ def open_source(
     if any(name == STANDARD_INPUT or is_video(name) for name in names):
         items = _mixed(names, frame_format, sys.stdin.buffer if stdin is None else stdin)
         return Source(items=islice(items, limit), count=None)
-    found = find_images(names, limit)
+    found = find_images(names, limit, progress=progress)
     return Source(items=(Item(str(path), path) for path in found), count=len(found))
 
 
@@ -118,30 +121,36 @@ def has_end(names: Sequence[str], frame_format: FrameFormat | None) -> bool:
     return frame_format is None and not any(map(is_live, names))
 
 
-def find_images(names: Sequence[str], limit: int | None = None) -> tuple[Path, ...]:
+def find_images(
+    names: Sequence[str], limit: int | None = None, *, progress: Progress = SILENT
+) -> tuple[Path, ...]:
     """Image files for the names given: a file as it is, a folder with all images below it, a glob's matches.
 
     Args:
         names: files, folders and globs (`*`, `?`, `[`, and `**` for any folders).
         limit: return at most so many.
+        progress: told of files in a folder that may be pictures but are not read.
 
     Raises:
         DataError: a name does not exist, or a folder or glob holds no images.
     """
     found: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = place(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if _is_image(p))
+            inside, others = images_below(path)
             if not inside:
-                raise DataError(f"The folder {path} holds no images.")
+                beside = f" It holds {counted(others)}." if others else ""
+                raise DataError(f"The folder {path} holds no images.{beside}")
+            if missed := lost(others):
+                progress.warning(f"{path}: beside the images, {counted(missed)} are not read.")
             found += inside
         elif path.exists():
             found.append(path)
         elif _MAGIC.search(name):
             # Path.glob takes no absolute pattern.
             found_here = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-            matches = sorted(p for p in found_here if _is_image(p))
+            matches = sorted(p for p in found_here if is_image(p))
             if not matches:
                 raise DataError(f"No image matches {name}.")
             found += matches
@@ -180,10 +189,6 @@ def _pixels(session: Session, item: Item) -> NDArray[np.uint8]:
     if isinstance(item.picture, ImageError):
         raise item.picture
     return session.pixels(item.picture, channels=item.channels)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _mixed(names: Sequence[str], frame_format: FrameFormat | None, stdin: BinaryIO) -> Iterator[Item]:

@@ -34,18 +34,21 @@ from edgetl.errors import (
     ModelError,
     TensorError,
 )
-from edgetl.frozen import dataclass
-from edgetl.metrics import softmax, topk
-from edgetl.runtime.backend import Backend, TensorSpec, describe, run_pixels
+from edgetl.process import collector_off, usable_cores
+from edgetl.runtime.choice import choose_here, unmeasured_gpus
+from edgetl.runtime.engines.base import Backend, TensorSpec, describe, run_pixels
+from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
-from edgetl.runtime.targets import Choice, Target, choose_here, unmeasured_gpus
+from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
-from edgetl.tuning import collector_off, usable_cores
+from edgetl.tasks.classification.answers import Prediction, Score
+from edgetl.tasks.classification.scores import softmax, topk
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from edgetl.bundle.golden import GoldenCheck
+
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -55,26 +58,7 @@ Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One class's probability (softmax of the logits), in 0..1."""
-
-    label: str
-    index: int
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The best class of an image, and the `top` best, best first."""
-
-    label: str
-    index: int
-    score: float
-    top: tuple[Score, ...]
-
-
-class Session:
+class Session(Inheritable):
     """A loaded model variant. `run` and `predict` may be called from many threads.
 
     Attributes:
@@ -103,6 +87,7 @@ class Session:
         self._swapped = replace(self._spec, mean=self._spec.mean[::-1])  # Padding is filled with the mean.
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
+        self.watch_forks()
         size, classes = self._spec.size, len(bundle.manifest.labels)
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
         self._bytes = TensorSpec(name=backend.input.name, dtype="uint8", shape=(None, size, size, 3))
@@ -173,6 +158,7 @@ class Session:
         Raises:
             ImageError: a picture cannot be used; the message names it.
             TensorError: an array has another shape or dtype.
+            ForkError: the session was loaded before the process forked.
             ValueError: top_k is below 1, channels is unknown, or the session is closed.
         """
         if top_k < 1:
@@ -224,7 +210,7 @@ class Session:
         # Not at the top: Pillow is imported while the engine loads the model (see `_warm_up`).
         from PIL import Image
 
-        from edgetl.preprocess import load_pixels, to_pixels
+        from edgetl.inputs.image import load_pixels, to_pixels
 
         if isinstance(image, bytes):
             return load_pixels(image, self._spec)
@@ -261,7 +247,7 @@ class Session:
             BundleIntegrityError: a file of the bundle was altered.
         """
         from edgetl.bundle.golden import compare, pixels_sha256
-        from edgetl.preprocess import load_pixels
+        from edgetl.inputs.image import load_pixels
 
         self.bundle.verify()
         pixels = np.stack([load_pixels(content, self._spec) for content in self.bundle.golden_images()])
@@ -282,6 +268,10 @@ class Session:
                 self._shared.close()
             self._shared = None
             self.backend.close()
+
+    def in_child(self) -> None:
+        """Refuse to run in a forked child, see `edgetl.runtime.forks`."""
+        self._closed, self._lock = True, threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -314,6 +304,8 @@ class Session:
 
     def _check_open(self) -> None:
         if self._closed:
+            if self.inherited:
+                refuse()
             raise ValueError("the session is closed")
 
 
@@ -395,7 +387,7 @@ def _open(
     target = choice.target
     match target:
         case Target.AUTO | Target.CPU:
-            from edgetl.runtime.onnx_backend import OnnxBackend, import_engine
+            from edgetl.runtime.engines.onnxruntime import OnnxBackend, import_engine
 
             def single() -> Backend:
                 return OnnxBackend(bundle.read(variant.member), threads=1)
@@ -405,17 +397,17 @@ def _open(
             if auto:
                 choice = unmeasured_gpus(choice, offered)
             model = content.result()
-            _Meanwhile(_warm_up)
+            wait_for(_Meanwhile(_warm_up).thread)
             backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.CUDA | Target.ORT_TENSORRT:
-            from edgetl.runtime.onnx_backend import Device, OnnxBackend
+            from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
 
             device = Device.CUDA if target is Target.CUDA else Device.TENSORRT
             backend = OnnxBackend(bundle.read(variant.member), threads=count, device=device)
             return _session(bundle, variant, backend, choice)
         case Target.OPENVINO:
-            from edgetl.runtime.openvino_backend import OpenVinoBackend
+            from edgetl.runtime.engines.openvino import OpenVinoBackend
 
             def single() -> Backend:
                 return OpenVinoBackend(bundle.read(variant.member), threads=1)
@@ -424,8 +416,8 @@ def _open(
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
         case Target.TENSORRT | Target.TENSORRT_RTX:
             from edgetl.export.tensorrt import EngineTarget
-            from edgetl.runtime.engines import engine_for
-            from edgetl.runtime.tensorrt_backend import TensorRtBackend
+            from edgetl.runtime.engines.compiled import engine_for
+            from edgetl.runtime.engines.tensorrt import TensorRtBackend
 
             kind = EngineTarget(target.value)
             engine, origin = engine_for(bundle, variant, kind, signed=signed)
@@ -450,7 +442,7 @@ def _session(
 
 
 def _warm_up() -> None:
-    from edgetl.preprocess import warm_up
+    from edgetl.inputs.image import warm_up
 
     warm_up()
 
@@ -461,8 +453,8 @@ class _Meanwhile(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         try:
@@ -472,7 +464,7 @@ class _Meanwhile(Generic[T]):
 
     def result(self) -> T:
         """Wait for it."""
-        self._thread.join()
+        self.thread.join()
         if self._error is not None:
             raise self._error
         return self._result

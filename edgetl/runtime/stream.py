@@ -6,6 +6,7 @@ thread, and as many workers as threads keep all cores busy. On a GPU a worker ta
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ImageError
-from edgetl.spec import PreprocessSpec, normalise
+from edgetl.inputs.spec import PreprocessSpec, normalise
+from edgetl.runtime.forks import refuse
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from edgetl.runtime.backend import Backend
+    from edgetl.runtime.engines.base import Backend
 
 T = TypeVar("T")
 
@@ -68,6 +70,9 @@ def stream(
         slot: the calling worker's buffers.
         workers: threads.
         batch: images a task.
+
+    Raises:
+        ForkError: it was begun before the process forked.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -82,6 +87,7 @@ def stream(
         rows = iter(np.array(slot().logits(usable)) if usable else ())
         return [(i, f if isinstance(f, ImageError) else next(rows)) for i, f in zip(part, found, strict=True)]
 
+    process = os.getpid()
     remaining, waiting = iter(items), deque["Future[list[tuple[T, NDArray[np.float32] | ImageError]]]"]()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgetl")
     try:
@@ -90,6 +96,8 @@ def stream(
                 waiting.append(pool.submit(work, part))
             if not waiting:
                 return
+            if os.getpid() != process:  # The workers stayed with the parent.
+                refuse()
             yield from waiting.popleft().result()
     finally:
         # Not waited for: a stream that was left is cleaned up by the garbage collector, in whatever thread that runs,

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgetl.bundle.archive import Bundle
-from edgetl.figures import from_json
 from edgetl.files import write_json
-from edgetl.frozen import dataclass
+from edgetl.process import usable_cores
+from edgetl.records.codec import from_json
+from edgetl.records.frozen import dataclass
 from edgetl.runtime.targets import Choice, Target, tuned_path
-from edgetl.tuning import usable_cores
 
 PACKAGES: Mapping[Target, tuple[str, ...]] = {
     # Either package of ONNX Runtime runs on the CPU; only one of them is there.

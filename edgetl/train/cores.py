@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from edgetl.tuning import physical_cores
+from edgetl.process import physical_cores
 
 _CHOSEN = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 """Environment variables with which the user binds the threads."""

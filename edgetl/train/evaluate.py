@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl import metrics
-from edgetl.preprocess import PreprocessSpec, normalise
-from edgetl.records import Evaluation
+from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.records.scores import Evaluation
+from edgetl.tasks.classification import scores
 from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
 from edgetl.train.sets import FeatureSet, PixelSet
@@ -68,7 +68,7 @@ def score(model: nn.Module, data: PixelSet, names: Sequence[str]) -> Evaluation:
         data: the images and labels.
         names: the C labels.
     """
-    return metrics.evaluate(data.labels, predict_logits(model, data), names)
+    return scores.evaluate(data.labels, predict_logits(model, data), names)
 
 
 def cross_entropy(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> float:

@@ -16,7 +16,8 @@ from edgetl.data.index import DataIndex, Sample
 from edgetl.errors import DataError
 from edgetl.files import StageCache, sha256_json
 from edgetl.progress import SILENT, Progress
-from edgetl.records import Evaluation, FoldsRecord, Spread, TrainRecord
+from edgetl.records.scores import Evaluation
+from edgetl.records.train import FoldsRecord, Spread, TrainRecord
 from edgetl.train import stage
 from edgetl.train.seeds import derive, numpy_generator
 

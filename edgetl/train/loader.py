@@ -15,10 +15,10 @@ from torch import Tensor
 
 from edgetl.config import Augment
 from edgetl.train.augment import Part, normalise_, training_view
-from edgetl.train.mixing import Mixing, mix
 from edgetl.train.processes import ALONE, Group
 from edgetl.train.seeds import derive, numpy_generator, torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled
+from edgetl.train.tasks.mixing import Mixing, mix
 
 Batch = tuple[Tensor, Tensor]
 """images (N, 3, S, S) float32, channels last, or features (N, ...) float32; labels (N,) int64, or (N, C) float32

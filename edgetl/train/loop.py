@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl import metrics
 from edgetl.config import Augment, Metric, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records import EpochRecord
+from edgetl.records.train import EpochRecord
+from edgetl.tasks.classification.scores import evaluate
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
@@ -33,18 +33,15 @@ from edgetl.train.cores import own_cores
 from edgetl.train.evaluate import cross_entropy, predict_logits
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
-from edgetl.train.losses import LossFunction
-from edgetl.train.mixing import Mixing
+from edgetl.train.objective import LossFunction
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
 from edgetl.train.processes import ALONE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
+from edgetl.train.tasks.mixing import Mixing
 from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
-
-_CONFUSION_CLASSES = 100
-"""An epoch's record holds the confusion matrix of at most so many classes."""
 
 TrainingSet = PixelSet | FeatureSet
 """Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
@@ -254,7 +251,7 @@ class _Run:
             [part for part in self.group.gather(predict_logits(scored, own)) if len(part)]
         )
         names = [str(i) for i in range(logits.shape[1])]
-        scores = metrics.evaluate(self.val.labels, logits, names, resamples=0)
+        scores = evaluate(self.val.labels, logits, names, resamples=0)
         record = EpochRecord(
             phase=self.fitting.phase,
             epoch=epoch + 1,
@@ -269,7 +266,6 @@ class _Run:
             val_balanced_accuracy=scores.balanced_accuracy,
             val_top5=scores.top5,
             val_calibration_error=scores.calibration_error,
-            val_confusion=scores.confusion if len(names) <= _CONFUSION_CLASSES else (),
         )
         self.history = (*self.history, record)
         if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:

@@ -9,7 +9,7 @@ from edgetl.config import Imbalance, Metric, Mix, Strategy, TrainConfig
 from edgetl.models import backbones
 from edgetl.train.blocks import last_blocks, last_stages
 from edgetl.train.loop import Fitting
-from edgetl.train.mixing import Mixing
+from edgetl.train.tasks.mixing import Mixing
 
 GRADUAL_STEPS = 3
 """`gradual` frees the last third of the stages, then two thirds, then all (after Howard, Ruder 2018, ULMFiT)."""

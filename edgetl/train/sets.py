@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
 from edgetl.files import sha256_bytes
-from edgetl.preprocess import PreprocessSpec, Resize
+from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.progress import SILENT, Progress
 
 if TYPE_CHECKING:

@@ -16,21 +16,22 @@ from torch import nn
 from edgetl.config import Imbalance, Metric, Strategy, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SILENT, Progress
-from edgetl.records import EpochRecord, TrainRecord
+from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import best_epoch, fit, metric_of
-from edgetl.train.losses import LossFunction, class_weights, cross_entropy, log_prior
+from edgetl.train.objective import LossFunction
 from edgetl.train.optimise import copy_state
 from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
+from edgetl.train.tasks.classification import class_weights, cross_entropy, log_prior
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"

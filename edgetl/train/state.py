@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.files import write_bytes
-from edgetl.records import EpochRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.train import EpochRecord
 
 _SCHEMA = 2
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, assert_never
 from edgetl.config import Tracker
 from edgetl.errors import MissingDependencyError
 from edgetl.packages import pip_install
-from edgetl.records import EpochRecord
+from edgetl.records.train import EpochRecord
 from edgetl.train.processes import join, launched
 
 

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from edgetl.tuning import tune
+from edgetl.process import tune
 from tests.bench.claims import keep
 
 OTHER = {"__init__", "__main__", "claims", "peers", "steps", "subjects"}

@@ -19,10 +19,10 @@ from edgetl.bench.statistics import median_ratio
 from edgetl.bench.timer import time_interleaved
 from edgetl.export.bake import bake_preprocess
 from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
-from edgetl.preprocess import PreprocessSpec
-from edgetl.runtime.backend import run_pixels
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.runtime.engines.base import run_pixels
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from tests.bench.claims import Claim, at_most
 
 LABELS = tuple("0123456789")

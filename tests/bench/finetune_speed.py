@@ -18,8 +18,8 @@ from edgetl.config import Augment, Precision
 from edgetl.models import backbones
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.losses import cross_entropy
 from edgetl.train.sets import PixelSet
+from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim, at_least, at_most
 from tests.bench.head_cache import BACKBONE, BATCH, CLASSES, SIZE, images
 

@@ -37,10 +37,10 @@ from edgetl.gate.compare import Limits
 from edgetl.gate.conditions import Clocks
 from edgetl.gate.latency import LEAST_SECONDS, SECONDS, race, rest, time_block
 from edgetl.gate.sequential import RatioTest
-from edgetl.metrics import wilson_interval
-from edgetl.records import Verdict
-from edgetl.runtime.onnx_backend import OnnxBackend
-from edgetl.tuning import usable_cores
+from edgetl.process import usable_cores
+from edgetl.records.gate import Verdict
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.statistics import wilson_interval
 from tests.bench.claims import Claim, at_least, at_most
 from tests.onnx_models import deep_classifier
 

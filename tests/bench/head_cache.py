@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.config import Augment
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
-from edgetl.preprocess import PreprocessSpec
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.losses import cross_entropy
 from edgetl.train.sets import PixelSet
+from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim, at_least
 
 BACKBONE = "efficientnet_lite0"

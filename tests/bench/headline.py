@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgetl import config, pipeline
 from edgetl.config import Recipe
-from edgetl.report.document import headline
+from edgetl.report.run import headline
 from tests.bench.claims import Claim, at_least, at_most
 from tests.bench.steps import Spoken, kept
 from tests.real_sets import unpacked

@@ -33,16 +33,16 @@ from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.files import StageCache, sha256_bytes, sha256_file, write_bytes
-from edgetl.metrics import compare_paired
+from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe as architecture
-from edgetl.preprocess import PreprocessSpec, normalise
 from edgetl.quantize.score import has_vnni, logits
 from edgetl.quantize.stage import WEIGHT_ONLY, Guide, QuantizeInputs
 from edgetl.quantize.stage import run as quantize
+from edgetl.statistics import compare_paired
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.losses import cross_entropy
 from edgetl.train.sets import PixelSet, Sets, open_sets
+from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.quantize import peers

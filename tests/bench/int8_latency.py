@@ -12,8 +12,7 @@ import numpy as np
 from edgetl.bench.statistics import median_ratio, summarise
 from edgetl.bench.timer import time_interleaved
 from edgetl.config import Calibrator, Metric, Target
-from edgetl.measure import choose
-from edgetl.metrics import evaluate
+from edgetl.measure.choice import choose
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph
@@ -21,8 +20,9 @@ from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.targets import rules_for
-from edgetl.records import VariantScore
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.records.variants import VariantScore
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.classification.scores import evaluate
 from tests.bench.claims import Claim
 from tests.bench.steps import say
 from tests.quantize import peers

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.config import BenchConfig, PruneConfig, QuantizeConfig
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.preprocess import PreprocessSpec
 from edgetl.prune.graph import Graph, layer_costs, trace
 from edgetl.prune.plan import Limits, alignment_for
 from edgetl.prune.surgery import without
 from edgetl.prune.timed import TimedTarget
-from edgetl.stopwatch import RuntimeStopwatch
 from tests.bench.claims import Claim, at_most
 from tests.bench.steps import Spoken, say
 

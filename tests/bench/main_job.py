@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgetl import pipeline
-from edgetl.report.document import headline
+from edgetl.report.run import headline
 from tests.bench.claims import Claim, at_least, at_most
 from tests.slow.test_real_sets import recipe_for
 

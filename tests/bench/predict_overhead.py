@@ -18,7 +18,7 @@ import numpy as np
 import edgetl
 from edgetl.bench.statistics import Ratio
 from edgetl.bench.timer import time_interleaved
-from edgetl.tuning import usable_cores
+from edgetl.process import usable_cores
 from tests.bench.claims import Claim, at_most, paired_ratio
 from tests.bench.peers import FLOORS, PEERS, SAME_PIXELS, floor_pillow, open_all
 from tests.bench.subjects import LARGE, SMALL, Subject, origin, photographs, subject

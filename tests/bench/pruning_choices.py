@@ -21,11 +21,12 @@ from pathlib import Path
 from edgetl import config, pipeline
 from edgetl.config import BenchConfig, DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
 from edgetl.files import write_json, write_text
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import PruneRecord, TrainRecord
-from edgetl.stopwatch import RuntimeStopwatch
+from edgetl.records.prune import PruneRecord
+from edgetl.records.train import TrainRecord
 from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked

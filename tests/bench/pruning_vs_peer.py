@@ -32,17 +32,18 @@ from edgetl.data.index import DataIndex, build_index
 from edgetl.distill import stage as distilling
 from edgetl.distill.losses import soft_targets
 from edgetl.export.onnx import to_bytes, to_onnx
-from edgetl.metrics import compare_paired
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
 from edgetl.prune import stage as pruning
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.statistics import compare_paired
 from edgetl.train.evaluate import predict_logits
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.losses import LossFunction, cross_entropy
+from edgetl.train.objective import LossFunction
 from edgetl.train.sets import Sets, open_sets
+from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim, paired_ratio
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked

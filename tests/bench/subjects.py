@@ -15,8 +15,8 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
-from edgetl.preprocess import PreprocessSpec, Resize, load_pixels, normalise
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels, normalise
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from tests.real_sets import unpacked
 
 BACKBONE = "efficientnet_lite0"

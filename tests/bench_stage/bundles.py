@@ -14,12 +14,12 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
-from edgetl.metrics import evaluate_predictions
-from edgetl.preprocess import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
-from edgetl.records import Evaluation
+from edgetl.inputs.image import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
+from edgetl.records.scores import Evaluation
 from edgetl.runtime import tuned
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.targets import Target
+from edgetl.tasks.classification.scores import evaluate_predictions
 
 LABELS = ("red", "green", "blue")
 SIZE = 16

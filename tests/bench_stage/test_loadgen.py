@@ -54,7 +54,7 @@ def test_a_log_without_a_result_is_said() -> None:
 
 def test_an_absent_generator_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mlperf_loadgen", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'edgetl\[loadgen\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install mlcommons-loadgen"):
         loadgen.import_loadgen()
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from edgetl.bench import machine
 from edgetl.bench.memory import peak_memory_bytes
-from edgetl.records import Machine, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.measured import Machine
 
 
 def test_this_machine_is_described() -> None:

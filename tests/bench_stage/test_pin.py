@@ -9,7 +9,7 @@ import pytest
 from edgetl.bench.pin import parse_cores, pinned
 from edgetl.bench.scenarios import BenchOptions
 from edgetl.errors import ConfigError
-from edgetl.runtime.onnx_backend import OnnxBackend, import_engine
+from edgetl.runtime.engines.onnxruntime import OnnxBackend, import_engine
 from tests.bench_stage.bundles import SIZE, write_model
 
 CORES = sorted(os.sched_getaffinity(0))

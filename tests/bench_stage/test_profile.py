@@ -7,7 +7,7 @@ import pytest
 
 from edgetl.bench.profile import device_of, profile, summarise_events
 from edgetl.errors import ConfigError, ModelError
-from edgetl.runtime.onnx_backend import Device
+from edgetl.runtime.engines.onnxruntime import Device
 from edgetl.runtime.targets import Target
 from tests.bench_stage.bundles import SIZE, write_model
 

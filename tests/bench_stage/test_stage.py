@@ -16,7 +16,7 @@ from edgetl.bench.warmup import WarmUp
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BundleError, EdgetlError
 from edgetl.files import read_json, sha256_file
-from edgetl.records import BenchRecord, Footprint
+from edgetl.records.bench import BenchRecord, Footprint
 from edgetl.runtime.targets import Target
 from tests.bench_stage.bundles import keep_winner, write_bundle
 

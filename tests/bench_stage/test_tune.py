@@ -13,7 +13,7 @@ from edgetl.bench import tune as module
 from edgetl.bench.statistics import summarise
 from edgetl.bench.tune import Outcome, Trial, TuneRecord, decide, tune
 from edgetl.errors import BundleIntegrityError, ConfigError, ModelError, StorageError
-from edgetl.records import from_json, to_json
+from edgetl.records.codec import from_json, to_json
 from edgetl.runtime import session
 from edgetl.runtime.targets import Choice, Target
 from tests.bench_stage.bundles import write_variants

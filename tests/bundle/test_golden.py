@@ -12,7 +12,7 @@ from edgetl.bundle import golden
 from edgetl.bundle.golden import TOLERANCE, compare, decode_logits, encode_image, encode_logits
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, ImageError, TensorError
-from edgetl.records import to_json
+from edgetl.records.codec import to_json
 from tests.bundles import SPEC, picture
 
 RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)

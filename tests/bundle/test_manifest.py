@@ -9,7 +9,7 @@ import pytest
 from edgetl.bundle.manifest import SCHEMA_VERSION, Manifest, decode, encode
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
-from edgetl.records import Latency, Machine
+from edgetl.records.measured import Latency, Machine
 from tests.bundles import contents
 
 

@@ -12,8 +12,8 @@ from edgetl.bundle.manifest import Precision, encode
 from edgetl.bundle.pack import Contents, add_engine, pack
 from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes
-from edgetl.metrics import evaluate_predictions
-from edgetl.records import EngineRecord
+from edgetl.records.variants import EngineRecord
+from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from edgetl import __version__, config, ladder
+from edgetl import config
+from edgetl._version import __version__
 from edgetl.bundle.manifest import Precision
 from edgetl.cli import app
+from edgetl.deploy import parity
 from tests.cli.typed import edgetl
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
@@ -275,7 +277,9 @@ def test_run_fails_the_gate_where_the_floor_is_not_met(
     recipe: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = "no variant keeps top1 99.0% on the validation split; fp32 comes nearest with 75.0%"
-    monkeypatch.setattr("edgetl.measure.choose", lambda variants, *_: (variants[0].name, False, reason))
+    monkeypatch.setattr(
+        "edgetl.measure.choice.choose", lambda variants, *_: (variants[0].name, False, reason)
+    )
     # another bundle setting, so that measuring is done again
     failed = edgetl("run", recipe, "--out", run_dir, "--set", "bundle.golden_images=1")
     assert failed.returncode == 1
@@ -317,8 +321,8 @@ def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
     assert (done.returncode, record["images"]) == (0, 6), done.stderr
     assert record["checkpoint"] == str(run_dir / "distill" / "student.safetensors")
     assert [rung["name"] for rung in record["rungs"][:3]] == ["torch", "onnx", "fp32"]
-    strict = replace(ladder.BOUNDS[Precision.INT8], maximum=0.0)
-    monkeypatch.setitem(ladder.BOUNDS, Precision.INT8, strict)
+    strict = replace(parity.BOUNDS[Precision.INT8], maximum=0.0)
+    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, strict)
     failed = edgetl("parity", bundle, images, "--limit", "6")
     assert failed.returncode == 1
     assert "The first rung outside its bound is int8-cpu-x86 (int8, cpu-x86): its largest" in failed.stdout

@@ -8,7 +8,8 @@ import pytest
 from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Precision
 from edgetl.cli.output import View, emit, to_text
-from edgetl.records import ExportRecord, from_json
+from edgetl.records.codec import from_json
+from edgetl.records.variants import ExportRecord
 
 EXPORT = ExportRecord(
     onnx="export/modèle.onnx",
@@ -106,9 +107,9 @@ def test_a_figure_that_json_cannot_say_is_refused():
 def test_every_view_has_tables():
     from typing import get_args
 
-    from edgetl.report import terminal, terminal_bench, terminal_device, terminal_stages
+    from edgetl.report.terminal import bench, device, run, stages
 
-    places = (terminal, terminal_stages, terminal_device, terminal_bench)
+    places = (run, stages, device, bench)
     missing = [v for v in get_args(View) if not any(hasattr(p, v) for p in places)]
     assert missing == []
 

@@ -15,7 +15,7 @@ from edgetl.data.calibration import CalibrationSet, batches, draw, load, save, s
 from edgetl.data.index import DataIndex, build_index
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_file
-from edgetl.preprocess import PreprocessSpec, load_batch
+from edgetl.inputs.image import PreprocessSpec, load_batch
 from tests.data.images import Recorder, Settings, fill
 
 DEMO = Path(__file__).parents[2] / "calibration"

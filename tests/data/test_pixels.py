@@ -12,7 +12,7 @@ from edgetl.data import pixels
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.pixels import open_pixels
 from edgetl.errors import DataError, ImageError, StorageError
-from edgetl.preprocess import PreprocessSpec, Resize, load_pixels
+from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels
 from tests.data.images import Recorder, Settings, fill
 
 SPEC = PreprocessSpec(size=16)

@@ -10,7 +10,7 @@ from edgetl.config import DataConfig
 from edgetl.data import index as indexes
 from edgetl.data.stage import DataInputs, run
 from edgetl.files import read_json, write_json
-from edgetl.records import DataRecord
+from edgetl.records.train import DataRecord
 from tests.data.images import Recorder, fill
 
 

@@ -17,15 +17,16 @@ from edgetl.distill import stage
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import Ensemble, load_guest
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
+from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.models.two_four import apply_, sparse_layers
 from edgetl.progress import SilentProgress
-from edgetl.prune.two_four import apply_, sparse_layers
-from edgetl.records import TrainRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.train import TrainRecord
 from edgetl.train.evaluate import score
-from edgetl.train.losses import LossFunction
+from edgetl.train.objective import LossFunction
 from edgetl.train.sets import open_sets
 from tests.images import write_set
 from tests.train.tiny import same
@@ -82,7 +83,7 @@ def test_the_pruned_student_is_taught_and_recorded(
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
     again = score(model, sets.test, inputs.index.labels)
-    assert again.confusion == record.test.confusion
+    assert again.cells == record.test.cells
     assert again.calibration_error == pytest.approx(record.test.calibration_error, abs=1e-5)
 
 
@@ -324,7 +325,7 @@ def test_the_student_may_have_another_input_size(
     assert record.size == network_size(model, size)
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
     assert sets.val.pixels.shape[1] == size
-    assert score(model, sets.val, inputs.index.labels).confusion == record.val.confusion
+    assert score(model, sets.val, inputs.index.labels).cells == record.val.cells
 
 
 def test_a_student_that_takes_one_size_only_is_refused_at_another(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
 
 SIZE = 32
 LABELS = ("blue", "green", "réd")

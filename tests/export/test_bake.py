@@ -8,9 +8,9 @@ import pytest
 
 from edgetl.errors import ModelError
 from edgetl.export.bake import Head, bake_head, bake_preprocess
-from edgetl.metrics import softmax, topk
-from edgetl.preprocess import PreprocessSpec, normalise
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.classification.scores import softmax, topk
 from tests.onnx_models import SIZE, classifier
 
 SPEC = PreprocessSpec(size=SIZE, mean=(0.1, 0.5, 0.9), std=(0.2, 0.25, 0.3))

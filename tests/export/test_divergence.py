@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from edgetl.export.bake import bake_preprocess
 from edgetl.export.divergence import INPUT, first_divergence
 from edgetl.export.onnx import to_onnx
-from edgetl.preprocess import normalise
+from edgetl.inputs.image import normalise
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)

@@ -11,8 +11,8 @@ from torch import nn
 
 from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import LABELS_KEY, to_bytes, to_onnx
-from edgetl.preprocess import PreprocessSpec
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from edgetl.config import Target
 from edgetl.errors import ModelError
 from edgetl.export.onnx import LABELS_KEY, PREPROCESS_KEY, to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.backbones import create
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import from_json
+from edgetl.records.codec import from_json
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
 

@@ -10,8 +10,8 @@ from edgetl.data.index import DataIndex, build_index
 from edgetl.errors import ModelError, WeightsError
 from edgetl.export.stage import ExportInputs, run
 from edgetl.files import sha256_file
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import architecture, backbones, checkpoint
-from edgetl.preprocess import PreprocessSpec
 from tests.images import write_set
 
 BACKBONE = "mobilenetv3_small_050"

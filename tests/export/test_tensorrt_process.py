@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from edgetl.build import build_from_bundle
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.pack import pack
+from edgetl.deploy.engine import build_from_bundle
 from edgetl.errors import BundleError, BundleIntegrityError, ConfigError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import (
     BuildOptions,
@@ -28,7 +28,7 @@ from edgetl.export.tensorrt.cache import EngineKey
 from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.files import sha256_bytes
 from edgetl.progress import SILENT
-from edgetl.records import EngineRecord
+from edgetl.records.variants import EngineRecord
 from tests.bundles import contents
 from tests.onnx_models import classifier
 
@@ -96,7 +96,7 @@ def test_a_missing_file_and_a_missing_builder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"There is no ONNX model at .*no\.onnx"):
         build_engine(tmp_path / "no.onnx", RTX)
     if find_spec("tensorrt") is None:
-        with pytest.raises(MissingDependencyError, match=r"pip install 'edgetl\[tensorrt\]'"):
+        with pytest.raises(MissingDependencyError, match=r"pip install tensorrt"):
             build_engine(classifier(), BuildOptions(target=EngineTarget.TENSORRT))
 
 

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
-from edgetl.preprocess import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.inputs.image import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
 LABELS = tuple("0123456789")
 SPEC = PreprocessSpec(

@@ -9,8 +9,10 @@ from edgetl.bench.statistics import summarise
 from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.baseline import Accuracy, Baseline, Loads
 from edgetl.gate.compare import Limits, compare
-from edgetl.metrics import evaluate_predictions
-from edgetl.records import GateCheck, GateReport, LatencyTrial, Machine, Verdict, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.gate import GateCheck, GateReport, LatencyTrial, Verdict
+from edgetl.records.measured import Machine
+from edgetl.tasks.classification.scores import evaluate_predictions
 
 LABELS = ("ant", "bee")
 MACHINE = Machine(cpu="Test CPU", cores=2, memory_bytes=2**30, system="Linux x86_64", python="3.11.0")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.gate.accuracy import judge
 from edgetl.gate.capture import measure_accuracy
-from edgetl.records import Verdict
+from edgetl.records.gate import Verdict
 from edgetl.runtime.session import load
+from edgetl.tasks.classification.judge import judge
 from tests.gate.digits import LABELS, write_digits_bundle, write_images
 
 

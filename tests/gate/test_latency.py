@@ -10,7 +10,7 @@ import pytest
 from edgetl.errors import ConfigError
 from edgetl.gate.conditions import level_change
 from edgetl.gate.latency import LEAST_SECONDS, race, rest
-from edgetl.records import LatencyTrial, Verdict
+from edgetl.records.gate import LatencyTrial, Verdict
 from tests.gate.fake_clock import FakeMachine
 
 LIMIT = 0.025
@@ -168,7 +168,7 @@ def test_heat_that_the_kernel_counts_is_told(tmp_path) -> None:
 
 
 def test_a_trial_travels_as_json() -> None:
-    from edgetl.records import from_json, to_json
+    from edgetl.records.codec import from_json, to_json
 
     found = replace(trial(FakeMachine()), notes=("odd",))
     assert from_json(LatencyTrial, to_json(found)) == found

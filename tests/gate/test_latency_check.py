@@ -9,7 +9,8 @@ from scipy import stats
 
 from edgetl.bench.statistics import summarise
 from edgetl.gate.latency_check import UNKNOWN_SPREAD, check_stored, check_trial
-from edgetl.records import Latency, LatencyTrial, Verdict
+from edgetl.records.gate import LatencyTrial, Verdict
+from edgetl.records.measured import Latency
 
 
 def latency(ms: float) -> Latency:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgetl.gate.loads import measure_loads, rank_tail
-from edgetl.records import Footprint
+from edgetl.records.bench import Footprint
 from tests.bench_stage.bundles import write_bundle
 
 

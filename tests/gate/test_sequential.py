@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import integrate
 
 from edgetl.gate.sequential import CONFIDENCE, LEAST_ROUNDS, Change, RatioTest, boundary, times_longer
-from edgetl.records import Verdict
+from edgetl.records.gate import Verdict
 
 LIMIT = 0.025
 Noise = Callable[[np.random.Generator, int], NDArray[np.float64]]

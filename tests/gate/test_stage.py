@@ -12,7 +12,9 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BaselineError, BundleError, ConfigError, DataError, HistoryError
 from edgetl.gate.baseline import load
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
-from edgetl.records import Footprint, GateReport, from_json, to_json
+from edgetl.records.bench import Footprint
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.gate import GateReport
 from edgetl.runtime.targets import Target
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, keep_winner, write_bundle
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgetl.bench.statistics import summarise
 from edgetl.history import append
-from edgetl.records import BenchRecord, Footprint, Machine
+from edgetl.records.bench import BenchRecord, Footprint
+from edgetl.records.measured import Machine
 
 MACHINE = Machine(cpu="Cortex-A76", cores=4, memory_bytes=2**32, system="Linux aarch64", python="3.11.7")
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)

@@ -13,7 +13,8 @@ import pytest
 from edgetl.errors import HistoryError
 from edgetl.history import append, read, spread, store
 from edgetl.history.store import git_commit
-from edgetl.records import BenchRecord, from_json
+from edgetl.records.bench import BenchRecord
+from edgetl.records.codec import from_json
 from tests.history.records import MACHINE, record, write
 
 

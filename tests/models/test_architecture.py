@@ -11,7 +11,7 @@ from torch import nn
 from edgetl.errors import ModelError, WeightsError
 from edgetl.models.architecture import Architecture, build, describe
 from edgetl.models.backbones import classifier_names, create
-from edgetl.records import to_json
+from edgetl.records.codec import to_json
 
 
 def halve(model: nn.Module, size: int = 64) -> nn.Module:

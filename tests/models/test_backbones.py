@@ -10,9 +10,9 @@ import torchvision
 from torch import nn
 
 from edgetl.errors import ModelError, WeightsError
+from edgetl.inputs.image import Interpolation
 from edgetl.models import backbones
 from edgetl.models.backbones import Backbone, Source, classifier_names, create, resolve
-from edgetl.preprocess import Interpolation
 
 SMALL = "mobilenetv3_small_050"
 

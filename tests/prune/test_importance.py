@@ -13,7 +13,8 @@ from torch import nn
 from edgetl.config import Importance
 from edgetl.errors import ModelError
 from edgetl.models import backbones
-from edgetl.prune.graph import ChannelGroup, Graph, trace
+from edgetl.prune.graph import Graph, trace
+from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import bn_scale, fpgm, lamp, magnitude, taylor, without_batch_norm
 from tests.prune.nets import SIZE, Chain, batches, make_scorer, seeded
 

@@ -14,7 +14,7 @@ from edgetl.prune.graph import trace
 from edgetl.prune.plan import Limits, cost_of, least_important
 from edgetl.prune.sensitivity import SHARES, sensitivity
 from edgetl.prune.surgery import without
-from edgetl.records import PruneSensitivity
+from edgetl.records.prune import PruneSensitivity
 from tests.prune.nets import SIZE, Chain, batches, limits, make_scorer, seeded
 
 

@@ -12,16 +12,18 @@ from torch import nn
 from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
 from edgetl.data.index import build_index
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
+from edgetl.models.two_four import sparse_layers
 from edgetl.progress import SilentProgress
 from edgetl.prune import stage
 from edgetl.prune.graph import layer_costs, trace
 from edgetl.prune.latency import Timing
-from edgetl.prune.two_four import sparse_layers
-from edgetl.records import Evaluation, PruneRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.prune import PruneRecord
+from edgetl.records.scores import Evaluation
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
 from tests.images import write_set

@@ -13,7 +13,8 @@ from torch import nn
 from edgetl.config import Importance, PruneConfig
 from edgetl.errors import ModelError
 from edgetl.progress import SILENT, SilentProgress
-from edgetl.prune.graph import Layer, layer_costs, trace
+from edgetl.prune.graph import layer_costs, trace
+from edgetl.prune.groups import Layer
 from edgetl.prune.importance import Scores
 from edgetl.prune.latency import LatencyTable, Timing, fit_table, total_work, work
 from edgetl.prune.plan import Cost, choose, cost_of

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.export.onnx import to_onnx
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
-from edgetl.preprocess import PreprocessSpec
 
 Array = NDArray[np.float32]
 NETWORKS = (

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from edgetl.config import Augment, DataConfig, DistillLoss, QuantizeConfig, Recovery
 from edgetl.data.index import build_index
 from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.preprocess import PreprocessSpec
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.stage import Guide, QuantizeInputs, run
-from edgetl.records import QuantizeRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.variants import QuantizeRecord
 from tests.images import write_set
 
 BACKBONE = "test_efficientnet"

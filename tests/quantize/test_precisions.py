@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from edgetl.data.calibration import CalibrationImage, CalibrationSet
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.quantize import store
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.dynamic import linear_share, to_dynamic

@@ -10,31 +10,28 @@ import numpy as np
 import pytest
 
 from edgetl.bench.statistics import summarise
-from edgetl.records import (
-    BundleRecord,
-    ClassScore,
-    DataRecord,
-    EpochRecord,
-    Evaluation,
-    ExportRecord,
+from edgetl.records.measured import Latency, Machine
+from edgetl.records.prune import (
     GroupCut,
     GroupSensitivity,
-    Latency,
-    LayerSensitivity,
-    Machine,
-    MeasureRecord,
-    NetworkSize,
     PruneRecord,
     PruneSensitivity,
     PruneStep,
+    SparseTraining,
+)
+from edgetl.records.scores import ClassScore, Evaluation
+from edgetl.records.train import DataRecord, EpochRecord, NetworkSize, TrainRecord
+from edgetl.records.variants import (
+    BundleRecord,
+    ExportRecord,
+    LayerSensitivity,
+    MeasureRecord,
     QuantizedVariant,
     QuantizeRecord,
     RecoveryAttempt,
-    SparseTraining,
-    TrainRecord,
     VariantScore,
 )
-from edgetl.report.document import RunReport
+from edgetl.report.run import RunReport
 
 FLOWERS = (
     "bougainvillea", "camellia", "clematis", "cyclamen", "foxglove", "frangipani", "hibiscus", "lotus",
@@ -82,7 +79,7 @@ def evaluation(labels: Sequence[str], top1: float, *, per_class: int = 40, seed:
             ClassScore(label=label, support=int(s), precision=float(p), recall=float(r), f1=float(f))
             for label, s, p, r, f in zip(labels, support, precision, recall, f1, strict=True)
         ),
-        confusion=tuple(tuple(int(v) for v in row) for row in confusion),
+        cells=tuple((i, j, int(n)) for (i, j), n in np.ndenumerate(confusion) if n),
     )
 
 

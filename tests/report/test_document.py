@@ -4,17 +4,11 @@ import json
 import pytest
 
 from edgetl import files
-from edgetl.records import from_json, to_json
-from edgetl.report.document import (
-    RunReport,
-    class_order,
-    confused_pairs,
-    headline,
-    metric_of,
-    remarks,
-    shipped_variant,
-    write_report,
-)
+from edgetl.records.codec import from_json, to_json
+from edgetl.report.page.run import write_report
+from edgetl.report.run import RunReport, headline, metric_of, remarks, shipped_variant
+from edgetl.report.tasks.confusion import class_order, confused_pairs
+from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.report.conftest import evaluation, make_report
 
 
@@ -102,9 +96,8 @@ def test_class_order_puts_empty_classes_last():
 
 
 def test_confused_pairs_are_the_most_frequent():
-    scores = dataclasses.replace(
-        evaluation(("a", "b", "c"), 0.9), confusion=((8, 2, 0), (5, 15, 0), (2, 0, 2))
-    )
+    predicted = [0] * 8 + [1] * 2 + [0] * 5 + [1] * 15 + [0] * 2 + [2] * 2
+    scores = evaluate_predictions([0] * 10 + [1] * 20 + [2] * 4, predicted, ("a", "b", "c"))
     assert confused_pairs(scores, 2) == (("b", "a", 5, 0.25), ("c", "a", 2, 0.5))
     assert len(confused_pairs(scores, 10)) == 3
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from edgetl.errors import DataError
-from edgetl.records import Flip, Flips, GateCheck, GateReport, Verdict
-from edgetl.report.gate_page import render, write_page
+from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, Verdict
+from edgetl.report.page.gate import render, write_page
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from edgetl.report import html
-from edgetl.report.confusion import heat_map, shown_classes
-from edgetl.report.curves import SCORES, training_curves
-from edgetl.report.document import class_order
-from edgetl.report.sections import SECTIONS
+from edgetl.report.page import run
+from edgetl.report.page.curves import SCORES, training_curves
+from edgetl.report.page.sections import SECTIONS
+from edgetl.report.tasks.confusion import class_order, heat_map, shown_classes
 from tests.report.conftest import epochs, evaluation, in_detail, make_report
 
 _VOID = {"meta", "link", "br"}
@@ -49,11 +48,11 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(report):
-    return _Page(html.render(report))
+    return _Page(run.render(report))
 
 
 def test_page_is_self_contained(report, page):
-    text = html.render(report)
+    text = run.render(report)
     assert page.all("script") == []
     assert "http" not in text
     assert "@import" not in text
@@ -115,7 +114,7 @@ def test_floor_that_is_not_met(report):
         floor=0.99,
         reason="no variant keeps top1 99.0% on the validation split",
     )
-    page = _Page(html.render(dataclasses.replace(report, measure=measure)))
+    page = _Page(run.render(dataclasses.replace(report, measure=measure)))
     assert "accuracy floor not met" in page.words
     assert "is not met: no variant keeps top1 99.0% on the validation split." in page.words
     assert "the default is the one that comes nearest" in page.words
@@ -125,17 +124,17 @@ def test_floor_that_is_not_met(report):
 def test_a_cut_that_was_taken_back_is_said(report):
     *kept, last = report.prune.steps
     prune = dataclasses.replace(report.prune, steps=(*kept, dataclasses.replace(last, kept=False)))
-    page = html.render(dataclasses.replace(report, prune=prune))
+    page = run.render(dataclasses.replace(report, prune=prune))
     assert f"Channels were removed in {len(kept)} steps" in page
     assert "The last cut cost too much and was taken back." in page
     assert f"{last.step}, taken back" in page
-    assert "taken back" not in html.render(report)
+    assert "taken back" not in run.render(report)
 
 
 def test_near_copies_are_told_where_they_were_looked_for(report):
     def words(near):
         data = dataclasses.replace(report.data, near_copies=near)
-        return _Page(html.render(dataclasses.replace(report, data=data))).words
+        return _Page(run.render(dataclasses.replace(report, data=data))).words
 
     assert "near-cop" not in words(None)
     assert "No image of val or test has a near-copy in another split." in words(0)
@@ -146,13 +145,13 @@ def test_near_copies_are_told_where_they_were_looked_for(report):
 def test_unlabelled_images_are_told(report):
     taught = dataclasses.replace(report.student, unlabelled=5400)
     told = "16 of distillation, with 5,400 unlabelled images beside the labelled ones. "
-    assert told in html.render(dataclasses.replace(report, student=taught))
-    assert "16 of distillation. " in html.render(report)
+    assert told in run.render(dataclasses.replace(report, student=taught))
+    assert "16 of distillation. " in run.render(report)
 
 
 def test_what_one_cut_would_leave_and_what_groups_cost_alone_are_shown(report):
-    plain = _Page(html.render(report))
-    page = _Page(html.render(dataclasses.replace(report, prune=in_detail(report.prune))))
+    plain = _Page(run.render(report))
+    page = _Page(run.render(dataclasses.replace(report, prune=in_detail(report.prune))))
     assert "One cut to 25% leaves top-1 10.4%; the steps end at 93.6%." in page.words
     assert "31.6% of the channels near zero (2.0% before)" in page.words
     assert "one cut to the target" in page.words
@@ -170,7 +169,7 @@ def test_what_one_cut_would_leave_and_what_groups_cost_alone_are_shown(report):
 
 def test_labels_are_escaped():
     page = _Page(
-        html.render(dataclasses.replace(make_report(_EVIL), name="<i>x</i>", warnings=("<u>careful</u>",)))
+        run.render(dataclasses.replace(make_report(_EVIL), name="<i>x</i>", warnings=("<u>careful</u>",)))
     )
     assert page.all("script") == page.all("img") == page.all("u") == []
     assert not [a for a in page.all("i") if not a]
@@ -203,7 +202,7 @@ def test_parts_that_did_not_run_are_left_out(report):
         teacher=dataclasses.replace(report.teacher, epochs=(), test=None),
         student=dataclasses.replace(report.student, epochs=(), test=None),
     )
-    page = _Page(html.render(less))
+    page = _Page(run.render(less))
     assert [a["id"] for a in page.all("section")] == [
         "variants",
         "classes",
@@ -218,7 +217,7 @@ def test_parts_that_did_not_run_are_left_out(report):
 
 def test_macro_f1_has_no_error_bars(report):
     page = _Page(
-        html.render(
+        run.render(
             dataclasses.replace(report, measure=dataclasses.replace(report.measure, metric="macro_f1"))
         )
     )
@@ -235,7 +234,7 @@ def test_one_variant_that_is_slower_than_the_teacher(report):
         variants=(dataclasses.replace(variant, latency=slow, size_bytes=27_400_000),),
         default="fp32",
     )
-    page = _Page(html.render(dataclasses.replace(report, measure=measure)))
+    page = _Page(run.render(dataclasses.replace(report, measure=measure)))
     assert "2.0x higher" in page.words
     assert "2.0x larger" in page.words
     assert "lower median latency" not in page.words
@@ -248,7 +247,7 @@ def test_heat_map_holds_every_class_up_to_a_hundred(classes, width):
     drawn = _Page(heat_map(scores, width))
     shown = shown_classes(scores)
     cells = [a for a in drawn.all("rect") if a["class"] in ("hit", "miss")]
-    expected = sum(1 for i in shown for j in shown if scores.confusion[i][j])
+    expected = sum(1 for i, j, _ in scores.cells if i in shown and j in shown)
     assert len(shown) == min(classes, 100)
     assert len(cells) == expected
     labels = [a for a in drawn.all("text") if "tick" in a["class"]]
@@ -264,7 +263,7 @@ def test_heat_map_shows_the_worst_classes_of_many():
 
 
 def test_hundred_classes_stay_small():
-    text = html.render(make_report([f"class {i}" for i in range(100)], per_class=12))
+    text = run.render(make_report([f"class {i}" for i in range(100)], per_class=12))
     assert len(text) < 400_000
     assert "The other 75 classes" in text
 
@@ -285,4 +284,4 @@ def test_one_epoch_is_drawn():
 
 
 def test_pages_are_equal_for_equal_reports(report):
-    assert html.render(report) == html.render(make_report())
+    assert run.render(report) == run.render(make_report())

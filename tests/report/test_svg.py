@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.report.axes import Labels
-from edgetl.report.svg import Drawing, Scale, linear_ticks, log_ticks, shorten
+from edgetl.report.page.axes import Labels
+from edgetl.report.page.svg import Drawing, Scale, linear_ticks, log_ticks, shorten
 
 
 def test_scale_maps_ends_and_middle():

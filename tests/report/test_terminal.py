@@ -4,9 +4,9 @@ import io
 import pytest
 from rich.console import Console
 
-from edgetl.records import TwoFourRecord
-from edgetl.report import terminal, terminal_stages
-from edgetl.report.tables import Line, numbers, pairs, printable, table, text
+from edgetl.records.prune import TwoFourRecord
+from edgetl.report.terminal import run, stages
+from edgetl.report.terminal.tables import Line, numbers, pairs, printable, table, text
 from tests.report.conftest import evaluation, in_detail
 
 
@@ -22,7 +22,7 @@ def rule(width: int) -> str:
 
 def test_run(report):
     assert (
-        shown(terminal.run, report, width=80)
+        shown(run.run, report, width=80)
         == f"""\
 flowers: teacher in eager torch -> shipped
 ships           int8-cpu-x86, int8 for cpu-x86
@@ -54,7 +54,7 @@ Warning: 1 image was skipped because it cannot be read
 
 def test_run_whose_floor_is_not_met(report):
     measure = dataclasses.replace(report.measure, floor_met=False, reason="no variant keeps top1 99.0%")
-    told = shown(terminal.run, dataclasses.replace(report, measure=measure, warnings=()))
+    told = shown(run.run, dataclasses.replace(report, measure=measure, warnings=()))
     assert "floor           top-1 95.5% NOT met: no variant keeps top1 99.0%\n" in told
     assert "Warning" not in told
 
@@ -62,7 +62,7 @@ def test_run_whose_floor_is_not_met(report):
 def test_evaluation():
     scores = evaluation(("lily", "rose", "tulip"), 0.9, per_class=20, seed=3)
     assert (
-        shown(terminal.evaluation, scores)
+        shown(run.evaluation, scores)
         == f"""\
 images             60
 top-1              93.3%, 95% interval 84.1 to 97.4%
@@ -85,7 +85,7 @@ tulip  rose            1          5.0%
 
 
 def test_evaluation_of_many_classes_is_cut():
-    told = shown(terminal.evaluation, evaluation([f"class {i}" for i in range(100)], 0.9, per_class=10))
+    told = shown(run.evaluation, evaluation([f"class {i}" for i in range(100)], 0.9, per_class=10))
     assert "70 more classes are left out; --json gives all." in told
     assert len(told.splitlines()) < 55
 
@@ -93,14 +93,14 @@ def test_evaluation_of_many_classes_is_cut():
 def test_a_class_without_images_has_no_recall():
     scores = evaluation(("lily", "rose"), 1.0)
     classes = (scores.classes[0], dataclasses.replace(scores.classes[1], support=0, recall=0.0, f1=0.0))
-    told = shown(terminal.evaluation, dataclasses.replace(scores, classes=classes))
+    told = shown(run.evaluation, dataclasses.replace(scores, classes=classes))
     assert "rose                             0     100.0%       -       -\n" in told
 
 
 def test_stage_train(report):
     record = dataclasses.replace(report.teacher, epochs=report.teacher.epochs[:3])
     assert (
-        shown(terminal_stages.stage, record)
+        shown(stages.stage, record)
         == f"""\
 backbone              efficientnet_lite0
 multiply-accumulates  205 M
@@ -121,13 +121,13 @@ full       1  1.050     1.010      93.6%         92.8%       130
 
 
 def test_stage_distill_tells_of_unlabelled_images(report):
-    told = shown(terminal_stages.stage, dataclasses.replace(report.student, unlabelled=5400))
+    told = shown(stages.stage, dataclasses.replace(report.student, unlabelled=5400))
     assert "taught by             5,400 unlabelled images beside the labelled ones\n" in told
-    assert "taught by" not in shown(terminal_stages.stage, report.student)
+    assert "taught by" not in shown(stages.stage, report.student)
 
 
 def test_stage_prune_in_detail(report):
-    told = shown(terminal_stages.stage, in_detail(report.prune), width=90)
+    told = shown(stages.stage, in_detail(report.prune), width=90)
     assert (
         told.partition("93.6%\n")[2]
         == f"""\
@@ -151,7 +151,7 @@ checkpoint  prune/pruned.safetensors
 
 def test_stage_prune(report):
     assert (
-        shown(terminal_stages.stage, report.prune, width=80)
+        shown(stages.stage, report.prune, width=80)
         == f"""\
 step    MACs  of the teacher  parameters  top-1 after the cut  recovered
 {rule(72)}
@@ -172,7 +172,7 @@ def test_stage_prune_tells_of_two_four_sparsity(report):
     sparse = TwoFourRecord(
         layers=("a", "b"), left_out={"stem": "3 input channels"}, zeros=0.41, top1_cut=0.902, top1=0.931
     )
-    text = shown(terminal_stages.stage, dataclasses.replace(report.prune, two_four=sparse), width=200)
+    text = shown(stages.stage, dataclasses.replace(report.prune, two_four=sparse), width=200)
     assert (
         "2:4 sparsity  2 layers, 41.0% of the parameters are zero; top-1 90.2% after it, 93.1% recovered; only sparse"
         " tensor cores (TensorRT) get faster by it"
@@ -181,7 +181,7 @@ def test_stage_prune_tells_of_two_four_sparsity(report):
 
 def test_stage_export_and_quantize(report):
     assert (
-        shown(terminal_stages.stage, report.export)
+        shown(stages.stage, report.export)
         == """\
 file           export/model-fp32.onnx
 size           4.6 MB
@@ -191,7 +191,7 @@ against torch  largest logit difference 3.1e-05, same top-1 on 100.0% of 32 imag
 """
     )
     assert (
-        shown(terminal_stages.stage, report.quantize)
+        shown(stages.stage, report.quantize)
         == """\
      variant    size  recovery  val top1  in INT8  in float
 ───────────────────────────────────────────────────────────
@@ -214,11 +214,11 @@ Notes
 
 
 def test_stage_data_and_measure(report):
-    told = shown(terminal_stages.stage, report.data)
-    assert told.splitlines()[2] == "cyclamen          117   45    61    223"
+    told = shown(stages.stage, report.data)
+    assert told.splitlines()[2] == "bougainvillea      96   24    40    160"
     assert told.splitlines()[14] == "all             1,269  405   597  2,271"
     assert "train/rose/IMG_0031.jpg: truncated after 20,480 of 81,204 bytes" in told
-    told = shown(terminal_stages.stage, report.measure, width=200)
+    told = shown(stages.stage, report.measure, width=200)
     assert "floor    top-1 95.5% met: int8-cpu-x86 is the fastest variant" in told
 
 
@@ -238,7 +238,7 @@ def test_audit():
         median_size=(640, 480),
         odd_sizes=tuple(OddSize(path=f"train/lily/{i}.jpg", width=20, height=15) for i in range(12)),
     )
-    told = shown(terminal_stages.audit, report, width=200)
+    told = shown(stages.audit, report, width=200)
     assert told.startswith(f"""\
 class  train  val  total
 {rule(24)}
@@ -278,7 +278,7 @@ def test_audit_without_problems():
         median_size=(64, 64),
         odd_sizes=(),
     )
-    assert shown(terminal_stages.audit, fine).endswith("80 images: nothing wrong was found.\n")
+    assert shown(stages.audit, fine).endswith("80 images: nothing wrong was found.\n")
 
 
 def test_markup_and_control_codes_are_plain_text():
@@ -308,6 +308,6 @@ def test_figures_keep_their_digits_on_a_narrow_terminal():
 
 def test_ascii_streams_get_ascii_rules(report):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    terminal.run(Console(file=stream, width=80, color_system=None), report)
+    run.run(Console(file=stream, width=80, color_system=None), report)
     stream.flush()
     assert b"-------" in stream.buffer.getvalue()

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from edgetl.history import read
-from edgetl.records import Conditions, HistoryRecord, LayerTime, LoadgenRecord, Profile
-from edgetl.report import terminal_bench, trend
+from edgetl.records.bench import Conditions, HistoryRecord, LayerTime, LoadgenRecord, Profile
+from edgetl.report.page import trend
+from edgetl.report.terminal import bench
 from tests.history.records import record, write
 from tests.report.test_terminal import rule, shown
 
@@ -51,7 +52,7 @@ def test_what_lies_behind_a_benchmark():
             difference=0.0172,
         ),
     )
-    shown_ = shown(terminal_bench.details, told, width=110)
+    shown_ = shown(bench.details, told, width=110)
     layers = "\n".join(f"conv {i}  CPU  Conv      0.400   4.0%" for i in range(10))
     assert (
         shown_
@@ -87,7 +88,7 @@ Warning: The machine runs on battery, which lowers clocks: plug it in.
 
 
 def test_a_warm_up_that_did_not_end_is_said():
-    told = shown(terminal_bench.details, dataclasses.replace(record(5.0), steady=False))
+    told = shown(bench.details, dataclasses.replace(record(5.0), steady=False))
     assert told.startswith("warm-up  not steady after 30 calls\n")
 
 
@@ -98,7 +99,7 @@ def _history(folder: Path) -> HistoryRecord:
 
 
 def test_history(tmp_path):
-    told = shown(terminal_bench.history, _history(tmp_path), width=120)
+    told = shown(bench.history, _history(tmp_path), width=120)
     head = told.split("time")[0]
     assert (
         head
@@ -124,14 +125,14 @@ between runs  0.1% apart
 
 def test_an_empty_history():
     empty = HistoryRecord(path="h", trends=())
-    assert shown(terminal_bench.history, empty) == "h holds no runs yet.\n"
+    assert shown(bench.history, empty) == "h holds no runs yet.\n"
 
 
 @pytest.mark.parametrize(
     ("values", "bars"), [([1.0], "▁"), ([3.0, 3.0], "▁▁"), ([0.0, 7.0, 3.5, 1.0], "▁█▅▂")]
 )
 def test_sparkline(values, bars):
-    assert terminal_bench.sparkline(values) == bars
+    assert bench.sparkline(values) == bars
 
 
 def test_the_page_shows_every_run_and_where_the_level_moved(tmp_path):

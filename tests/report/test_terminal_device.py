@@ -4,13 +4,15 @@ from edgetl.bench.tune import Outcome, Trial, TuneRecord
 from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
 from edgetl.bundle.signature import KeyPair, Signed
-from edgetl.preprocess import Interpolation, PreprocessSpec, Resize
-from edgetl.records import BenchRecord, EngineRecord, Flip, Flips, Footprint, GateCheck, GateReport, Verdict
-from edgetl.report import terminal_device
+from edgetl.inputs.image import Interpolation, PreprocessSpec, Resize
+from edgetl.records.bench import BenchRecord, Footprint
+from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, Verdict
+from edgetl.records.variants import EngineRecord
+from edgetl.report.terminal import device
 from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
-from edgetl.runtime.session import Prediction, Score
 from edgetl.runtime.targets import Target
+from edgetl.tasks.classification.answers import Prediction, Score
 from tests.report.conftest import latency
 from tests.report.test_terminal import rule, shown
 
@@ -55,7 +57,7 @@ def manifest(report) -> Manifest:
 
 def test_bundle(report):
     assert (
-        shown(terminal_device.bundle, manifest(report), width=80)
+        shown(device.bundle, manifest(report), width=80)
         == f"""\
 flowers
 task             image-classification
@@ -93,9 +95,7 @@ def test_bundle_with_an_engine_and_many_labels(report):
         sha256="0" * 64,
     )
     labels = tuple(f"class {i}" for i in range(40))
-    told = shown(
-        terminal_device.bundle, dataclasses.replace(manifest(report), engines=(engine,), labels=labels)
-    )
+    told = shown(device.bundle, dataclasses.replace(manifest(report), engines=(engine,), labels=labels))
     assert "class 11 and 28 more" in told
     assert "tensorrt-rtx  fp32     86, 89              1.7.1    1/1/8  3.0 MB\n" in told
 
@@ -110,9 +110,9 @@ def test_verify():
         top1_agreement=1.0,
         pixels_identical=True,
     )
-    assert shown(terminal_device.verify, check, width=200) == f"OK: {check.reason}\n"
+    assert shown(device.verify, check, width=200) == f"OK: {check.reason}\n"
     bad = dataclasses.replace(check, max_difference=0.5)
-    assert shown(terminal_device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
+    assert shown(device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
 
 
 def _rose(top: tuple[Score, ...]) -> Prediction:
@@ -127,7 +127,7 @@ def test_predictions():
         ImageResult(path="bad.jpg", prediction=None, error="bad.jpg: truncated."),
     )
     assert (
-        shown(terminal_device.predictions, results)
+        shown(device.predictions, results)
         == f"""\
 image      label         score  2.    score
 {rule(43)}
@@ -160,7 +160,7 @@ def bench_record(report) -> BenchRecord:
 
 def test_bench(report):
     assert (
-        shown(terminal_device.bench, bench_record(report), width=80)
+        shown(device.bench, bench_record(report), width=80)
         == f"""\
 flowers.edgetl, variant int8-cpu-x86
 scenario         single-stream, batch 1, 2 threads
@@ -185,10 +185,10 @@ def test_bench_of_a_server(report):
         bench_record(report), scenario="server", metric="p99_ms", rate=400.0, bound_ms=15.0, holds=False
     )
     assert "server           400 queries a second, p99 bound 15.0 ms NOT kept\n" in shown(
-        terminal_device.bench, record
+        device.bench, record
     )
     throughput = dataclasses.replace(record, metric="throughput", value=1234.5, rate=None, end_to_end=None)
-    told = shown(terminal_device.bench, throughput)
+    told = shown(device.bench, throughput)
     assert "throughput       1,234 images/s\n" in told
     assert "end to end" not in told
 
@@ -262,7 +262,7 @@ def test_tune(report):
         machine=report.measure.machine,
     )
     assert (
-        shown(terminal_device.tune, record)
+        shown(device.tune, record)
         == f"""\
 flowers.edgetl, batch 1, 2 threads, from pixels to logits
                      p50   p90
@@ -280,7 +280,7 @@ Kept in /cache/tuned/a.json: it runs from now on wherever no target or variant i
 
 def test_gate_that_fails(report):
     assert (
-        shown(terminal_device.gate, gate_report(report, passed=False), width=80)
+        shown(device.gate, gate_report(report, passed=False), width=80)
         == f"""\
 new.edgetl (variant int8-cpu-x86 on openvino) against old.edgetl
 check     baseline      now       change      allowed  result
@@ -298,7 +298,7 @@ Gate FAILED: accuracy.
 
 
 def test_gate_that_passes(report):
-    told = shown(terminal_device.gate, gate_report(report, passed=True), width=80)
+    told = shown(device.gate, gate_report(report, passed=True), width=80)
     assert told.endswith("Gate passed.\n")
     assert "accuracy     96.8%    96.8%  0.0 points  -1.0 points  passed\n" in told
 
@@ -307,7 +307,7 @@ def test_gate_that_cannot_tell(report):
     made = gate_report(report, passed=True)
     [accuracy, latency, size] = made.checks
     unsure = dataclasses.replace(latency, judged=True, verdict=Verdict.UNSURE, sentence="It needs longer.")
-    told = shown(terminal_device.gate, dataclasses.replace(made, checks=(accuracy, unsure, size)), width=80)
+    told = shown(device.gate, dataclasses.replace(made, checks=(accuracy, unsure, size)), width=80)
     assert "latency    1.17 ms  1.31 ms      +12.0%       +10.0%  cannot tell\n" in told
     assert told.endswith(
         "- It needs longer.\n- Top-1 fell.\n- Size is the same.\nGate cannot tell: latency.\n"
@@ -318,9 +318,7 @@ def test_gate_lists_the_first_images_that_flipped_lost_ones_first(report):
     lost = tuple(Flip(path=f"test/a/{i}.jpg", label="a", before="a", after="b") for i in range(7))
     won = tuple(Flip(path=f"test/b/{i}.jpg", label="b", before="a", after="b") for i in range(3))
     flips = Flips(lost=7, won=3, images=(*lost, *won))
-    told = shown(
-        terminal_device.gate, dataclasses.replace(gate_report(report, passed=True), flips=flips), width=80
-    )
+    told = shown(device.gate, dataclasses.replace(gate_report(report, passed=True), flips=flips), width=80)
     assert "7 right to wrong, 3 wrong to right; 8 of them:\n" in told
     assert "test/a/6.jpg   a      a       b\ntest/b/0.jpg   b      a       b\n\nGate passed.\n" in told
 
@@ -339,7 +337,7 @@ def test_doctor():
         ),
     )
     assert (
-        shown(terminal_device.doctor, checkup)
+        shown(device.doctor, checkup)
         == f"""\
 x86_64, Linux, Python 3.11.2
 
@@ -354,7 +352,7 @@ no   CUDA GPU      nvidia-smi finds no GPU here  use a GPU machine
 
 def test_doctor_lists_versions_that_were_not_tried():
     other = Difference(name="torch", installed="2.14.1", tried="2.15.0")
-    shown_ = shown(terminal_device.doctor, Checkup(machine="x86_64", parts=(), differences=(other,)))
+    shown_ = shown(device.doctor, Checkup(machine="x86_64", parts=(), differences=(other,)))
     assert (
         f"""\
 Other versions than edgetl was tried with:
@@ -371,17 +369,17 @@ def test_doctor_lists_sizes_with_their_sum():
         Package(name="onnxruntime", version="1.32.0", size_bytes=75_000_000),
         Package(name="numpy", version="2.4.6", size_bytes=57_000_000),
     )
-    told = shown(terminal_device.doctor, Checkup(machine="x86_64", parts=(), install=install))
+    told = shown(device.doctor, Checkup(machine="x86_64", parts=(), install=install))
     assert "onnxruntime           1.32.0   75.0 MB\n" in told
     assert "the device's install            132 MB\n" in told
 
 
 def test_keys_and_signatures():
     pair = KeyPair(private="k.pem", public="k.pem.pub", public_hex="ab" * 32)
-    told = shown(terminal_device.keys, pair)
+    told = shown(device.keys, pair)
     assert "private key, keep it secret          k.pem\n" in told
     assert "public key, for --require-signature  k.pem.pub\n" in told
-    signed = shown(terminal_device.signed, Signed(path="b.edgetl", public_hex="ab" * 32))
+    signed = shown(device.signed, Signed(path="b.edgetl", public_hex="ab" * 32))
     assert signed == f"b.edgetl is signed with the key {'ab' * 32}.\n"
 
 
@@ -402,7 +400,7 @@ def test_engine():
         cached=True,
     )
     assert (
-        shown(terminal_device.engine, record)
+        shown(device.engine, record)
         == f"""\
 target              tensorrt-rtx 1.7.1
 compute capability  86, 89

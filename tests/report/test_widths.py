@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 
-from edgetl.records import GroupWidth, PruneLatency, PruneRecord, from_json, to_json
-from edgetl.report import html, terminal_stages, widths
-from edgetl.report.document import RunReport
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.prune import GroupWidth, PruneLatency, PruneRecord
+from edgetl.report.page import run, widths
+from edgetl.report.run import RunReport
+from edgetl.report.terminal import stages
 from tests.report.test_terminal import rule, shown
 
 
@@ -46,7 +48,7 @@ def test_the_record_survives_json(report: RunReport) -> None:
 
 def test_the_terminal_shows_steps_and_widths(report: RunReport) -> None:
     assert (
-        shown(terminal_stages.stage, timed(report.prune), width=100)
+        shown(stages.stage, timed(report.prune), width=100)
         == f"""\
                                                                           predicted  measured
 step    MACs  of the teacher  parameters  top-1 after the cut  recovered         ms        ms
@@ -77,7 +79,7 @@ checkpoint     prune/pruned.safetensors
 
 
 def test_the_page_shows_widths_predicted_and_measured(report: RunReport) -> None:
-    page = html.render(dataclasses.replace(report, prune=timed(report.prune)))
+    page = run.render(dataclasses.replace(report, prune=timed(report.prune)))
     for text in (
         "2.00 ms wanted, 1.94 ms predicted, 1.97 ms measured in float32: 2.0x as fast as the teacher"
         " (4.00 ms in the same runtime). The latency table was fitted to 14 networks that were timed; median error"
@@ -89,11 +91,11 @@ def test_the_page_shows_widths_predicted_and_measured(report: RunReport) -> None
     ):
         assert text in page
     assert "groups of channels" not in page
-    assert "Widths for the target" not in html.render(report)
+    assert "Widths for the target" not in run.render(report)
 
 
 def test_many_groups_are_folded(report: RunReport) -> None:
-    page = html.render(dataclasses.replace(report, prune=timed(report.prune, groups=20)))
+    page = run.render(dataclasses.replace(report, prune=timed(report.prune, groups=20)))
     assert "All 20 groups of channels" in page
 
 

@@ -143,7 +143,7 @@ def test_without_opencv_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(
         MissingDependencyError,
-        match=r"OpenCV, which reads videos and cameras, is not available\. .*edgetl\[video\]",
+        match=r"opencv-python-headless, which reads .*, is not available\. .*pip install opencv-python-headless",
     ):
         next(frames("camera:0"))
 

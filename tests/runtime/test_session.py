@@ -19,7 +19,7 @@ from edgetl.bundle.manifest import InputForm
 from edgetl.bundle.pack import VariantSource, pack
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, ModelError, TensorError
 from edgetl.export.bake import bake_preprocess
-from edgetl.preprocess import Resize, load_batch, load_pixels, normalise
+from edgetl.inputs.image import Resize, load_batch, load_pixels, normalise
 from edgetl.runtime import Prediction, Session, load
 from tests.bundles import LABELS, SPEC, contents, picture
 from tests.onnx_models import classifier
@@ -397,7 +397,9 @@ def test_every_byte_of_the_model_is_checked_before_the_engine_sees_it(
     path, content = tmp_path / "b.edgetl", bundle.read_bytes()
     start = content.index(model)
     seen: list[object] = []
-    monkeypatch.setattr("edgetl.runtime.onnx_backend.OnnxBackend.__init__", lambda *a, **k: seen.append(a))
+    monkeypatch.setattr(
+        "edgetl.runtime.engines.onnxruntime.OnnxBackend.__init__", lambda *a, **k: seen.append(a)
+    )
     for offset in range(0, len(model), 97):
         changed = bytearray(content)
         changed[start + offset] ^= 1

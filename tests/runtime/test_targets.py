@@ -9,10 +9,11 @@ import edgetl
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Precision, Provenance, Variant
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
-from edgetl.metrics import evaluate_predictions
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import Machine
-from edgetl.runtime.targets import Target, architecture, choose, unmeasured_gpus
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.records.measured import Machine
+from edgetl.runtime.choice import choose, unmeasured_gpus
+from edgetl.runtime.targets import Target, architecture
+from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
 from tests.report.conftest import latency
 

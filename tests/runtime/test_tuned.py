@@ -13,7 +13,8 @@ import edgetl
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.errors import ModelError
 from edgetl.runtime import tuned
-from edgetl.runtime.targets import Target, choose_here, tuned_path
+from edgetl.runtime.choice import choose_here
+from edgetl.runtime.targets import Target, tuned_path
 from edgetl.runtime.tuned import Winner, engine_versions, keep, this_machine
 from tests.bench_stage.bundles import write_variants
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from edgetl.data.index import DataIndex, Sample
-from edgetl.metrics import evaluate
 from edgetl.models import backbones
-from edgetl.records import Evaluation
+from edgetl.records.scores import Evaluation
+from edgetl.tasks.classification.scores import evaluate
 
 LR = 0.1 / 256
 """An image's share of the rate: torchvision's reference script takes 0.1 at 256 images a step."""

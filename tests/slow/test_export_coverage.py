@@ -34,8 +34,8 @@ from edgetl.export.tensorrt import (
     compile_engine,
     load_module,
 )
+from edgetl.inputs.image import PreprocessSpec, load_batch
 from edgetl.models.backbones import create
-from edgetl.preprocess import PreprocessSpec, load_batch
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from edgetl.gate.accuracy import FALSE_ALARM, MISS, judge, settled_margin
 from edgetl.gate.capture import measure_accuracy
-from edgetl.records import Verdict
+from edgetl.records.gate import Verdict
 from edgetl.runtime.session import load
+from edgetl.tasks.classification.judge import FALSE_ALARM, MISS, judge, settled_margin
 from tests.gate.digits import LABELS, write_digits_bundle, write_images
 
 pytestmark = pytest.mark.slow

@@ -10,16 +10,17 @@ import pytest
 import torch
 
 import edgetl
-from edgetl import config, metrics
+from edgetl import config
 from edgetl.bundle.golden import GoldenSet, encode_image
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.data.index import DataIndex, build_index
 from edgetl.export import onnx
+from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.models import backbones
-from edgetl.preprocess import PreprocessSpec, load_pixels, normalise
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import evaluate_folder, find_samples, predict_logits
-from edgetl.runtime.onnx_backend import OnnxBackend
+from edgetl.tasks.classification import scores
 from edgetl.train import evaluate as training
 from edgetl.train.sets import open_sets
 
@@ -79,7 +80,7 @@ def test_predictions_are_those_of_training_s_evaluation(
         ]
         # As the user calls it, one by one: the same to the last bit.
         alone = np.array([session.predict(s.path).index for s in samples])
-    expected = metrics.evaluate(test.labels, in_torch, index.labels)
+    expected = scores.evaluate(test.labels, in_torch, index.labels)
     print(
         f"\n{name}: {len(rows)} test images, top-1 {scored.top1:.1%} and {expected.top1:.1%}, "
         f"{different.sum()} other predictions, largest logit difference {largest:.2g}"
@@ -87,7 +88,7 @@ def test_predictions_are_those_of_training_s_evaluation(
     assert all(pixels)
     assert different.sum() == 0
     assert np.array_equal(alone, own.argmax(1))
-    assert scored.confusion == expected.confusion
+    assert scored.cells == expected.cells
     assert scored.top1 == expected.top1
     assert len(set(alone)) >= 3, "a network that always says the same proves nothing"
 

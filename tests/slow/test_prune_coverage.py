@@ -23,11 +23,11 @@ from torch import nn
 from edgetl.errors import ModelError
 from edgetl.export.graphs import Probe
 from edgetl.export.onnx import to_onnx
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.backbones import create
 from edgetl.models.size import network_size
-from edgetl.preprocess import PreprocessSpec
 from edgetl.prune.apply import Cut, cut
 from edgetl.prune.graph import trace
 from edgetl.prune.importance import magnitude

@@ -14,7 +14,7 @@ from edgetl.cli.progress import LineProgress
 from edgetl.config import Recipe
 from edgetl.data.index import build_index
 from edgetl.data.suggest import look, suggest
-from edgetl.report.document import RunReport, headline
+from edgetl.report.run import RunReport, headline
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 RealSet = Callable[[str], Path]

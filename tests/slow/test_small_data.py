@@ -13,8 +13,8 @@ from edgetl import config, pipeline
 from edgetl.config import Strategy
 from edgetl.data.index import build_index
 from edgetl.pipeline import Stage
-from edgetl.records import TrainRecord
-from edgetl.tuning import tune
+from edgetl.process import tune
+from edgetl.records.train import TrainRecord
 from tests.slow import plain
 from tests.slow.test_real_sets import recipe_for
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from edgetl.config import Augment, Metric, Mix
 from edgetl.models import backbones
 from edgetl.train.loop import fit
-from edgetl.train.losses import cross_entropy
-from edgetl.train.mixing import Mixing
 from edgetl.train.processes import launched
+from edgetl.train.tasks.classification import cross_entropy
+from edgetl.train.tasks.mixing import Mixing
 
 from .test_features import images
 from .tiny import fitting

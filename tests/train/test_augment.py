@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from edgetl.config import Augment
-from edgetl.preprocess import PreprocessSpec, normalise
+from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.policies import randaugment, trivial_augment
 

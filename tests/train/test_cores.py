@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
+from edgetl.process import physical_cores
 from edgetl.train.cores import own_cores
-from edgetl.tuning import physical_cores
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or len(physical_cores()) < 2,

@@ -7,7 +7,7 @@ from torch import nn
 
 from edgetl.config import PreprocessConfig
 from edgetl.errors import TensorError
-from edgetl.preprocess import PreprocessSpec, Resize, normalise
+from edgetl.inputs.image import PreprocessSpec, Resize, normalise
 from edgetl.train.evaluate import cross_entropy, predict_logits, score
 from edgetl.train.sets import PixelSet, with_margin
 

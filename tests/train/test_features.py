@@ -9,13 +9,13 @@ import torch
 
 from edgetl.config import Augment
 from edgetl.errors import Interrupted, ModelError
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
-from edgetl.preprocess import PreprocessSpec
 from edgetl.train.evaluate import predict_logits
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import fit
-from edgetl.train.losses import cross_entropy
 from edgetl.train.sets import PixelSet
+from edgetl.train.tasks.classification import cross_entropy
 
 from .test_loop import failing_at
 from .tiny import fitting

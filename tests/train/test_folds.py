@@ -11,9 +11,10 @@ from PIL import Image
 from edgetl.config import DataConfig, Tracker, TrainConfig
 from edgetl.data.index import build_index
 from edgetl.errors import DataError, MissingDependencyError
-from edgetl.preprocess import PreprocessSpec
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.progress import SilentProgress
-from edgetl.records import FoldsRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.train import FoldsRecord
 from edgetl.train import folds, trackers
 from edgetl.train.stage import TrainInputs
 from tests.images import write_set

@@ -17,13 +17,14 @@ from edgetl.config import Augment, Metric, Mix, Precision
 from edgetl.data.index import UNLABELLED
 from edgetl.errors import Interrupted, StorageError, TrainingError
 from edgetl.progress import SilentProgress
-from edgetl.records import EpochRecord
+from edgetl.records.train import EpochRecord
 from edgetl.train import state as states
 from edgetl.train.evaluate import score
-from edgetl.train.loop import LossFunction, best_epoch, fit, idle
-from edgetl.train.losses import cross_entropy
-from edgetl.train.mixing import Mixing
+from edgetl.train.loop import best_epoch, fit, idle
+from edgetl.train.objective import LossFunction
 from edgetl.train.sets import Unlabelled
+from edgetl.train.tasks.classification import cross_entropy
+from edgetl.train.tasks.mixing import Mixing
 
 from .tiny import epoch_record, fitting, head, network, pixel_set, same, unlabelled
 

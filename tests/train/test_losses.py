@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgetl.train.losses import class_weights, cross_entropy, log_prior
+from edgetl.train.tasks.classification import class_weights, cross_entropy, log_prior
 
 LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
 LOGITS = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from edgetl.config import Mix
-from edgetl.train.mixing import Mixing, mix
 from edgetl.train.seeds import numpy_generator
+from edgetl.train.tasks.mixing import Mixing, mix
 
 LABELS = torch.tensor([0, 1, 2, 1, 0, 2])
 IMAGES = LABELS.float().view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()

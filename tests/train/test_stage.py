@@ -11,10 +11,11 @@ from PIL import Image
 from edgetl.config import Augment, DataConfig, Imbalance, Metric, Mix, Strategy, TrainConfig
 from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.errors import Interrupted
+from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
-from edgetl.preprocess import PreprocessSpec
 from edgetl.progress import SilentProgress
-from edgetl.records import EpochRecord, TrainRecord, from_json, to_json
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train import stage
 from edgetl.train.evaluate import score
 from edgetl.train.seeds import derive
@@ -79,7 +80,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
     again = score(model, sets.test, inputs.index.labels)
-    assert again.confusion == record.test.confusion
+    assert again.cells == record.test.cells
     assert again.calibration_error == pytest.approx(record.test.calibration_error, abs=1e-5)
 
 

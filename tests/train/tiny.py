@@ -11,8 +11,8 @@ from torch import nn
 
 from edgetl.config import Augment, Precision
 from edgetl.data.index import UNLABELLED
-from edgetl.preprocess import PreprocessSpec
-from edgetl.records import EpochRecord
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.records.train import EpochRecord
 from edgetl.train.loop import Fitting, PixelSet
 from edgetl.train.sets import Unlabelled
 

@@ -17,7 +17,7 @@ from edgetl.export.tensorrt.options import BuildOptions, EngineTarget, HardwareC
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.packages import missing
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records import EngineRecord
+from edgetl.records.variants import EngineRecord
 
 _NO_GPU = "cudaError 35"
 _SHOWN_ERRORS = 3

@@ -11,7 +11,7 @@ from edgetl.export.tensorrt.builder import BuiltEngine
 from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.export.tensorrt.options import BuildOptions, EngineTarget
 from edgetl.files import cache_dir, read_json, sha256_bytes, sha256_json, write_bytes, write_json
-from edgetl.records import EngineRecord
+from edgetl.records.variants import EngineRecord
 
 
 @dataclass(frozen=True, kw_only=True)

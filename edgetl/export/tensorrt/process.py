@@ -19,7 +19,7 @@ from edgetl.export.tensorrt.options import BuildOptions
 from edgetl.export.tensorrt.worker import Request
 from edgetl.files import read_json, sha256_bytes, write_json
 from edgetl.progress import SILENT, Progress
-from edgetl.records import EngineRecord
+from edgetl.records.variants import EngineRecord
 
 _LAST_WORDS = 300
 

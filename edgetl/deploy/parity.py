@@ -1,0 +1,464 @@
+"""The parity ladder: from torch to the last engine, rung by rung, on real images; the first that breaks is named.
+
+Each rung changes one thing against the rung that it stands on, and is held to a bound against that one alone:
+
+    torch -> ONNX as exported -> the same through the bundle's own preprocessing -> each variant -> each engine
+
+Where no checkpoint is given, the ladder starts at the ONNX as exported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.bundle.archive import Bundle, open_bundle
+from edgetl.bundle.manifest import InputForm, Precision, Variant
+from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, MissingDependencyError
+from edgetl.files import sha256_bytes
+from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.packages import pip_install
+from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.parity import Divergence, LadderRecord, Rung
+from edgetl.runtime.engines.base import run_pixels
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.runtime.evaluate import LabelledImage, find_samples
+from edgetl.statistics import compare_paired
+from edgetl.tasks.classification.scores import evaluate
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+Logits = NDArray[np.float32]
+BATCH = 16
+BISECTED = 4
+"""Images, those with the largest errors, on which the layers are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a rung may differ from the one that it stands on.
+
+    `maximum` and `mean` are logit differences relative to the largest logit, `agreement` is the least share of images
+    with the same best class, `layer` the largest relative error of a layer's output when the culprit is looked for.
+    """
+
+    maximum: float
+    mean: float
+    agreement: float
+    layer: float
+
+
+# Ours: a few times what sound variants showed (EfficientNet-Lite0 in half precision: 1e-2 at most, 1e-3 on average).
+BOUNDS = {
+    Precision.FP32: Bound(maximum=1e-3, mean=1e-4, agreement=0.99, layer=1e-3),
+    Precision.FP16: Bound(maximum=3e-2, mean=5e-3, agreement=0.98, layer=3e-2),
+    Precision.BF16: Bound(maximum=1e-1, mean=2e-2, agreement=0.97, layer=1e-1),
+    Precision.FP8: Bound(maximum=4e-1, mean=5e-2, agreement=0.93, layer=0.5),
+    Precision.INT8: Bound(maximum=4e-1, mean=5e-2, agreement=0.93, layer=0.5),
+}
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A rung that was run: its logits, and what the layers are compared with if it breaks."""
+
+    name: str
+    logits: Logits
+    onnx: Callable[[], bytes] | None = None
+    feed: Callable[[NDArray[np.uint8]], NDArray[Any]] | None = None
+    network: nn.Module | None = None
+
+
+def run(
+    bundle: Path,
+    data: Path,
+    *,
+    checkpoint: Path | None = None,
+    limit: int | None = None,
+    progress: Progress = SILENT,
+) -> LadderRecord:
+    """Climb the ladder.
+
+    Args:
+        bundle: the bundle.
+        data: labelled images, as `edgetl eval` takes them.
+        checkpoint: the network that was exported; where unset, the one in the bundle's run folder, if it is there.
+        limit: use at most so many images, spread over the data.
+        progress: where to report.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        DataError: there are no images, or classes that the bundle does not know.
+        WeightsError: the checkpoint cannot be used.
+        MissingDependencyError: onnxruntime is absent, or torch where a checkpoint is given.
+    """
+    opened = open_bundle(bundle)
+    samples = _spread(find_samples(data, opened.manifest.labels, progress=progress), limit)
+    return _Ladder(opened, samples, _checkpoint(bundle, checkpoint), progress).climb()
+
+
+def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
+    """The one given, else the run folder's where it lies there and torch can read it."""
+    beside = bundle.parent / "distill" / "student.safetensors"
+    return given or (beside if beside.is_file() and _has("torch") else None)
+
+
+def _spread(samples: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
+    ordered = sorted(samples, key=lambda sample: (sample.label, str(sample.path)))
+    if limit is None or limit >= len(ordered):
+        return ordered
+    return [ordered[i * len(ordered) // limit] for i in range(limit)]
+
+
+class _Ladder:
+    def __init__(
+        self, bundle: Bundle, samples: Sequence[LabelledImage], checkpoint: Path | None, progress: Progress
+    ) -> None:
+        self.bundle, self.checkpoint, self.progress = bundle, checkpoint, progress
+        self.spec, self.names = bundle.manifest.preprocess, bundle.manifest.labels
+        self.labels = np.array([sample.label for sample in samples], np.int64)
+        self.paths = [sample.path for sample in samples]
+        self.rungs: list[Rung] = []
+        self.divergence: Divergence | None = None
+
+    def climb(self) -> LadderRecord:
+        variants = self.bundle.manifest.variants
+        base = next(
+            (v for v in variants if v.precision is Precision.FP32 and v.input is InputForm.FLOAT32), None
+        )
+        if base is None:
+            raise BundleError(
+                f"{self.bundle.path} has no float32 variant that the others could be held against."
+            )
+        engines = self.bundle.manifest.engines
+        with self.progress.task("Parity", total=len(variants) + len(engines) + 2) as task:
+            self.pixels = np.stack([load_pixels(path, self.spec) for path in self.paths])
+            exported = self._exported(base)
+            task.advance(note="onnx")
+            plain = self._bundled(base, exported)
+            task.advance(note=base.name)
+            stages = {base.name: plain}
+            for variant in variants:
+                if variant is not base:
+                    stages[variant.name] = self._variant(variant, plain)
+                task.advance(note=variant.name)
+            for engine in engines:
+                self._engine(engine.file, stages[engine.variant])
+                task.advance(note=engine.file)
+        broken = next((rung for rung in self.rungs if rung.holds is False), None)
+        return LadderRecord(
+            bundle=str(self.bundle.path),
+            images=len(self.paths),
+            checkpoint=str(self.checkpoint or ""),
+            rungs=tuple(self.rungs),
+            first_outside=broken.name if broken else "",
+            divergence=self.divergence,
+        )
+
+    # --- the rungs ------------------------------------------------------------------------------------------
+
+    def _exported(self, base: Variant) -> _Stage:
+        """The float32 graph alone, with the preprocessing that was written into it when it was exported."""
+        content = self.bundle.read(base.member)
+        self.told = _metadata(content)
+        recorded = self.told.get("edgetl.preprocess")
+        spec = from_json(PreprocessSpec, json.loads(recorded)) if recorded else self.spec
+        self.recorded = spec
+        pixels = self.pixels
+        if _geometry(spec) != _geometry(self.spec):
+            pixels = np.stack([load_pixels(path, spec) for path in self.paths])
+
+        def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
+            return normalise(part, spec)
+
+        with OnnxBackend(content) as backend:
+            logits = _run(lambda part: backend.run(feed(part)), pixels)
+        stage = _Stage("onnx", logits, lambda: content, feed)
+        if self.checkpoint is None:
+            self._first("onnx", logits, "as exported")
+            return stage
+        network = self._torch(spec, pixels, content)
+        self._first("torch", network.logits, str(self.checkpoint))
+        self._judge("onnx", "as exported", Precision.FP32, stage, network, pixels=pixels)
+        return stage
+
+    def _torch(self, spec: PreprocessSpec, pixels: NDArray[np.uint8], exported: bytes) -> _Stage:
+        """The checkpoint's network; its layers are those of an export made anew as the bundle's was."""
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingDependencyError(
+                "torch",
+                f"Leave the checkpoint out, or install it with: {pip_install('torch', 'torchvision', 'timm')}",
+            ) from error
+        from edgetl.export.onnx import to_bytes, to_onnx
+        from edgetl.models import checkpoint
+
+        assert self.checkpoint is not None
+        model, _ = checkpoint.load(self.checkpoint)
+        model = model.to(memory_format=torch.channels_last)
+
+        def call(part: NDArray[np.uint8]) -> Logits:
+            images = torch.from_numpy(normalise(part, spec)).contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode():
+                logits: Logits = model(images).float().numpy()
+            return logits
+
+        def fresh() -> bytes:
+            import onnx
+
+            opset = onnx.load_from_string(exported).opset_import[0].version
+            return to_bytes(to_onnx(model, labels=self.names, spec=spec, opset=opset))
+
+        def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
+            return normalise(part, spec)
+
+        return _Stage("torch", _run(call, pixels), fresh, feed, model)
+
+    def _bundled(self, base: Variant, exported: _Stage) -> _Stage:
+        """The same graph as the runtime runs it, with the preprocessing and the labels of the bundle's manifest."""
+        changed = _differences(self.recorded, self.spec)
+        labels = self.told.get("edgetl.labels")
+        if labels and tuple(json.loads(labels)) != self.names:
+            changed.append("labels")
+        stage = self._run_variant(base)
+        note = f"the manifest's {', '.join(changed)} differ from the export's" if changed else ""
+        self._judge(
+            base.name, "through the bundle's preprocessing", base.precision, stage, exported, fault=note
+        )
+        return stage
+
+    def _variant(self, variant: Variant, plain: _Stage) -> _Stage:
+        stage = self._run_variant(variant)
+        kind = f"{variant.precision}, {variant.target}"
+        precision = variant.precision
+        if precision is Precision.FP32:
+            precision = _stored(self.bundle.read(variant.member))
+        self._judge(variant.name, kind, precision, stage, plain)
+        return stage
+
+    def _run_variant(self, variant: Variant) -> _Stage:
+        content = self.bundle.read(variant.member)
+        spec, inside = self.spec, variant.input is InputForm.UINT8
+
+        def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
+            return part if inside else normalise(part, spec)
+
+        if variant.precision is Precision.FP16 and _has("onnx"):
+            # ONNX Runtime on a CPU computes half precision in float32, and so hides what overflows.
+            logits = _run(_rounded(content, feed), self.pixels)
+        else:
+            with OnnxBackend(content) as backend:
+                logits = _run(lambda part: run_pixels(backend, part, spec), self.pixels)
+        return _Stage(variant.name, logits, lambda: content, feed)
+
+    def _engine(self, file: str, variant: _Stage) -> None:
+        engine = next(e for e in self.bundle.manifest.engines if e.file == file)
+        name, content = Path(file).name, self.bundle.read(engine.member)
+        try:
+            backend = _engine_backend(content, engine.target)
+        except EdgetlError as error:
+            self.rungs.append(Rung(name=name, kind=engine.target, against=variant.name, skipped=str(error)))
+            return
+        least, _, largest = engine.batch
+        with backend:
+            logits = _run(
+                lambda part: run_pixels(backend, part, self.spec),
+                self.pixels,
+                batch=min(BATCH, largest),
+                least=least,
+            )
+        precision = Precision(engine.precision or Precision.FP32)
+        self._judge(name, engine.target, precision, _Stage(name, logits), variant)
+
+    # --- judging --------------------------------------------------------------------------------------------
+
+    def _first(self, name: str, logits: Logits, kind: str) -> None:
+        score = evaluate(self.labels, logits, self.names, resamples=0)
+        self.rungs.append(Rung(name=name, kind=kind, top1=score.top1, top1_interval=score.top1_interval))
+
+    def _judge(
+        self,
+        name: str,
+        kind: str,
+        precision: Precision,
+        stage: _Stage,
+        below: _Stage,
+        *,
+        fault: str = "",
+        pixels: NDArray[np.uint8] | None = None,
+    ) -> None:
+        bound = BOUNDS[precision]
+        with np.errstate(invalid="ignore"):
+            gaps = np.abs(stage.logits - below.logits)
+        largest = max(float(np.abs(below.logits).max()), float(np.finfo(np.float32).tiny))
+        finite = bool(np.isfinite(stage.logits).all())
+        shown = np.nan_to_num(stage.logits, nan=0.0, posinf=0.0, neginf=0.0)
+        maximum = float(gaps.max()) / largest if finite else None
+        mean = float(gaps.mean()) / largest if finite else None
+        agreement = float((shown.argmax(1) == below.logits.argmax(1)).mean())
+        score = evaluate(self.labels, shown, self.names, resamples=0)
+        paired = compare_paired(below.logits.argmax(1) == self.labels, shown.argmax(1) == self.labels)
+        reasons = [fault] if fault else []
+        if maximum is None or mean is None:
+            reasons.append("its logits are NaN or infinite")
+        else:
+            if maximum > bound.maximum:
+                reasons.append(f"its largest logit error is {maximum:.2g}, allowed {bound.maximum:g}")
+            if mean > bound.mean:
+                reasons.append(f"its mean logit error is {mean:.2g}, allowed {bound.mean:g}")
+        if agreement < bound.agreement:
+            reasons.append(
+                f"the best class agrees on {agreement:.1%}, at least {bound.agreement:.0%} is wanted"
+            )
+        self.rungs.append(
+            Rung(
+                name=name,
+                kind=kind,
+                against=below.name,
+                max_error=maximum,
+                mean_error=mean,
+                top1_agreement=agreement,
+                top1=score.top1,
+                top1_interval=score.top1_interval,
+                change=paired.difference,
+                change_interval=paired.interval,
+                holds=not reasons,
+                reason="; ".join(reasons),
+            )
+        )
+        if reasons and self.divergence is None and not any(r.holds is False for r in self.rungs[:-1]):
+            worst = np.argsort(-np.nan_to_num(gaps, nan=np.inf).max(axis=1), kind="stable")[:BISECTED]
+            self._bisect(stage, below, (self.pixels if pixels is None else pixels)[worst], bound)
+
+    def _bisect(self, stage: _Stage, below: _Stage, pixels: NDArray[np.uint8], bound: Bound) -> None:
+        """Find the first layer that diverges, where there are two graphs to compare and onnx is there to read them."""
+        if stage.onnx is None or below.onnx is None or stage.feed is None or below.feed is None:
+            return
+        if not _has("onnx"):
+            self.progress.warning(
+                f"The first diverging layer is not looked for: install onnx ({pip_install('onnx')})."
+            )
+            return
+        import onnx
+
+        from edgetl.export.divergence import first_divergence
+
+        self.divergence = first_divergence(
+            onnx.load_from_string(below.onnx()),
+            below.feed(pixels),
+            onnx.load_from_string(stage.onnx()),
+            stage.feed(pixels),
+            limit=bound.layer,
+        )
+        if below.network is not None and not (self.divergence and self.divergence.abrupt):
+            # The export made anew shows the same, so the exporter is to blame.
+            from edgetl.export.network_divergence import first_diverging_module
+
+            graph = onnx.load_from_string(stage.onnx())
+            self.divergence = first_diverging_module(
+                below.network, graph, stage.feed(pixels), limit=bound.layer
+            )
+
+
+def _run(
+    call: Callable[[NDArray[np.uint8]], Logits],
+    pixels: NDArray[np.uint8],
+    *,
+    batch: int = BATCH,
+    least: int = 1,
+) -> Logits:
+    """Logits of all pixels, at most `batch` a call; a last call of fewer than `least` is filled up."""
+    rows = []
+    for start in range(0, len(pixels), batch):
+        part = pixels[start : start + batch]
+        filled = np.concatenate([part, np.repeat(part[:1], max(0, least - len(part)), axis=0)])
+        rows.append(call(filled)[: len(part)])
+    return np.concatenate(rows)
+
+
+def _rounded(
+    content: bytes, feed: Callable[[NDArray[np.uint8]], NDArray[Any]]
+) -> Callable[[NDArray[np.uint8]], Logits]:
+    import onnx
+
+    from edgetl.export.graphs import Probe
+    from edgetl.export.half_precision import as_on_a_gpu
+
+    model: onnx.ModelProto = as_on_a_gpu(onnx.load_from_string(content))
+    probe = Probe(model, [model.graph.output[0].name], optimised=False)
+    return lambda part: np.asarray(probe.run(feed(part))[0], np.float32)
+
+
+def _has(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _stored(content: bytes) -> Precision:
+    """The narrowest type that a float model's weights are stored in; INT8 where onnx is not there to look."""
+    if not _has("onnx"):
+        return Precision.INT8
+    import onnx
+
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(content).graph.initializer}
+    if onnx.TensorProto.INT8 in kinds:
+        return Precision.INT8
+    return Precision.FP16 if onnx.TensorProto.FLOAT16 in kinds else Precision.FP32
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The model's own metadata; nothing where onnx is not there to read it."""
+    if not _has("onnx"):
+        return {}
+    import onnx
+
+    return {p.key: p.value for p in onnx.load_from_string(content).metadata_props}
+
+
+def _geometry(spec: PreprocessSpec) -> tuple[Any, ...]:
+    return (
+        spec.size,
+        spec.resize,
+        spec.crop_fraction,
+        spec.interpolation,
+        spec.mean if spec.resize == "pad" else None,
+    )
+
+
+def _differences(recorded: PreprocessSpec, used: PreprocessSpec) -> list[str]:
+    first, second = to_json(recorded), to_json(used)
+    return [name for name in first if first[name] != second[name]]
+
+
+def _engine_backend(content: bytes, target: str) -> Any:
+    """The engine, loaded on its GPU.
+
+    Raises:
+        MissingDependencyError: there is no GPU here, or TensorRT is not installed.
+        BundleError: it was not built on this machine, or for another version or GPU.
+    """
+    from edgetl.export.tensorrt import EngineTarget
+    from edgetl.export.tensorrt.cache import built_here
+    from edgetl.export.tensorrt.gpu import find_gpu
+    from edgetl.runtime.engines.tensorrt import TensorRtBackend
+
+    if find_gpu() is None:
+        raise MissingDependencyError(
+            "A GPU to run the engine on", f"Run edgetl parity on the machine that {target} was built for."
+        )
+    if not built_here(sha256_bytes(content)):
+        raise BundleIntegrityError(
+            "It was not built on this machine, and engines are native code: build it here with edgetl build."
+        )
+    return TensorRtBackend(content, target=EngineTarget(target))

@@ -1,0 +1,1 @@
+"""What a picture becomes before a network sees it."""

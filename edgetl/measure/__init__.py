@@ -1,0 +1,1 @@
+"""Every candidate scored and timed; the one that ships, packed."""

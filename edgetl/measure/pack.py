@@ -1,0 +1,112 @@
+"""Pack what was measured into the bundle that ships: models, golden images, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.bundle.provenance import git_commit, packages
+from edgetl.config import BundleConfig
+from edgetl.files import sha256_file
+from edgetl.progress import SILENT, Progress
+from edgetl.records.variants import BundleRecord, MeasureRecord
+
+if TYPE_CHECKING:
+    from edgetl.bundle.golden import GoldenSet
+    from edgetl.data.index import DataIndex, Sample
+    from edgetl.inputs.image import PreprocessSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShipInputs:
+    """What is packed. The variants' files are relative to `run_dir`, where the bundle goes as `NAME.edgetl`."""
+
+    name: str
+    measured: MeasureRecord
+    index: DataIndex
+    spec: PreprocessSpec
+    run_dir: Path
+    recipe_sha256: str
+    seed: int
+    calibration_sha256: str = ""
+
+
+def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progress = SILENT) -> BundleRecord:
+    """Write `NAME.edgetl` into the run folder.
+
+    Raises:
+        BundleError: the parts do not fit together.
+        StorageError: it cannot be written.
+    """
+    from edgetl.bundle import pack
+    from edgetl.bundle.manifest import InputForm, Provenance
+
+    measured = inputs.measured
+    contents = pack.Contents(
+        name=inputs.name,
+        labels=inputs.index.labels,
+        preprocess=inputs.spec,
+        variants=[
+            pack.VariantSource(
+                name=v.name,
+                precision=v.precision,
+                target=v.target,
+                model=inputs.run_dir / v.file,
+                input=InputForm(v.input),
+                val=v.val,
+                test=v.test,
+                latency=v.latency,
+                machine=measured.machine,
+            )
+            for v in measured.variants
+        ],
+        default=measured.default,
+        golden=_golden(config, inputs),
+        provenance=Provenance(
+            recipe_sha256=inputs.recipe_sha256,
+            data_sha256=inputs.index.sha256,
+            calibration_sha256=inputs.calibration_sha256,
+            git_commit=git_commit(),
+            seed=inputs.seed,
+            packages=packages(),
+        ),
+    )
+    path = inputs.run_dir / f"{inputs.name}.edgetl"
+    manifest = pack.pack(contents, path)
+    return BundleRecord(
+        path=path.name,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        variants=tuple(v.name for v in manifest.variants),
+        default=manifest.default,
+    )
+
+
+def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
+    import numpy as np
+
+    from edgetl.bundle.golden import GoldenSet, encode_image
+    from edgetl.inputs.image import load_pixels
+    from edgetl.measure.stage import runner
+    from edgetl.runtime.engines.onnxruntime import OnnxBackend
+
+    chosen = _spread(inputs.index.split("val"), config.golden_images)
+    images = tuple(encode_image(sample.path, inputs.spec) for sample in chosen)
+    pixels = np.stack([load_pixels(content, inputs.spec) for content in images])
+    logits = {}
+    for variant in inputs.measured.variants:
+        file = inputs.run_dir / variant.file
+        with OnnxBackend(file, threads=1) as backend:
+            logits_of = runner(backend, file, variant.target, inputs.spec)
+            # One image a call, as the device's check runs them.
+            rows = [logits_of(pixels[i : i + 1]) for i in range(len(pixels))]
+        logits[variant.name] = np.concatenate(rows)
+    return GoldenSet(images=images, pixels=pixels, logits=logits)
+
+
+def _spread(samples: tuple[Sample, ...], count: int) -> list[Sample]:
+    """Up to `count` samples, spread over the classes."""
+    ordered = sorted(samples, key=lambda s: (s.label, s.sha256))
+    count = min(count, len(ordered))
+    return [ordered[i * len(ordered) // count] for i in range(count)]

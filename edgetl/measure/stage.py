@@ -1,0 +1,202 @@
+"""Score and time every candidate through the runtime that will run it, then choose what ships.
+
+The teacher in eager torch is timed beside the candidates, interleaved in one process, so that the ratio holds
+on a machine whose speed drifts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.config import BenchConfig, BundleConfig
+from edgetl.files import sha256_file
+from edgetl.measure.choice import _value, choose
+from edgetl.progress import SILENT, Progress
+from edgetl.records.measured import Latency
+from edgetl.records.scores import Evaluation
+from edgetl.records.variants import MeasureRecord, VariantScore
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgetl.data.index import DataIndex
+    from edgetl.inputs.image import PreprocessSpec
+    from edgetl.runtime.engines.onnxruntime import OnnxBackend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An ONNX file that may ship."""
+
+    name: str
+    precision: str
+    target: str
+    onnx: Path
+    input: str = "float32-nchw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureInputs:
+    """What is measured.
+
+    `teacher_val` and `teacher_test` are the teacher's scores from training; `teacher_spec` is its preprocessing, of
+    which its size may differ from that of the candidates' `spec`.
+    """
+
+    candidates: tuple[Candidate, ...]
+    teacher: Path
+    teacher_spec: PreprocessSpec
+    teacher_val: Evaluation
+    teacher_test: Evaluation | None
+    index: DataIndex
+    spec: PreprocessSpec
+    pixels_dir: Path
+    run_dir: Path
+
+
+def run(
+    bench: BenchConfig, bundle: BundleConfig, inputs: MeasureInputs, *, progress: Progress = SILENT
+) -> MeasureRecord:
+    """Measure the candidates and the teacher and choose the default.
+
+    A variant whose target is not this machine is scored with its quantization simulated in float32, as the target
+    computes it, and timed like all.
+
+    Returns:
+        The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
+    """
+    from edgetl.bench.machine import describe
+    from edgetl.runtime.engines.onnxruntime import OnnxBackend
+    from edgetl.train.sets import open_sets
+
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+    backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
+    scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
+    with progress.task("Scoring variants", total=len(backends)) as task:
+        for c in inputs.candidates:
+            logits_of = runner(backends[c.name], c.onnx, c.target, inputs.spec)
+            val = _score(logits_of, sets.val.pixels, sets.val.labels, inputs)
+            test = _score(logits_of, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            scores[c.name] = (val, test)
+            task.advance(note=f"{c.name} {val.top1:.1%}")
+    latencies = _time(inputs, bench, backends, progress)
+    variants = tuple(
+        VariantScore(
+            name=c.name,
+            precision=c.precision,
+            target=c.target,
+            file=str(c.onnx.relative_to(inputs.run_dir)),
+            sha256=sha256_file(c.onnx),
+            size_bytes=c.onnx.stat().st_size,
+            val=scores[c.name][0],
+            test=scores[c.name][1],
+            latency=latencies[c.name],
+            input=c.input,
+        )
+        for c in inputs.candidates
+    )
+    floor = _value(inputs.teacher_val, bundle.metric) - bundle.max_drop
+    default, floor_met, reason = choose(variants, bundle.metric, floor)
+    return MeasureRecord(
+        variants=variants,
+        teacher_val=inputs.teacher_val,
+        teacher_test=inputs.teacher_test,
+        teacher_latency=latencies["teacher"],
+        teacher_size_bytes=inputs.teacher.stat().st_size,
+        metric=bundle.metric.value,
+        floor=floor,
+        floor_met=floor_met,
+        default=default,
+        reason=reason,
+        machine=describe(),
+    )
+
+
+def runner(
+    backend: OnnxBackend, file: Path, target: str, spec: PreprocessSpec
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A variant as a function from pixels (N, S, S, 3) uint8 to logits (N, C), computed as its target would."""
+    from edgetl.inputs.image import normalise
+    from edgetl.quantize.score import integers_run_here, simulated
+    from edgetl.runtime.engines.base import run_pixels
+
+    if integers_run_here(target):
+        return lambda pixels: run_pixels(backend, pixels, spec)
+    run, inside = simulated(file), backend.input.dtype == "uint8"
+    return lambda pixels: run(pixels if inside else normalise(pixels, spec))
+
+
+def _score(
+    logits_of: Callable[[np.ndarray], np.ndarray],
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    inputs: MeasureInputs,
+) -> Evaluation:
+    import numpy as np
+
+    from edgetl.tasks.classification.scores import evaluate
+
+    logits = [logits_of(pixels[i : i + 32]) for i in range(0, len(pixels), 32)]
+    return evaluate(labels, np.concatenate(logits), inputs.index.labels)
+
+
+def _time(
+    inputs: MeasureInputs,
+    bench: BenchConfig,
+    backends: Mapping[str, OnnxBackend],
+    progress: Progress,
+) -> dict[str, Latency]:
+    import numpy as np
+    import torch
+
+    from edgetl.bench.statistics import summarise
+    from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
+    from edgetl.inputs.image import load_pixels, normalise
+    from edgetl.models import checkpoint
+    from edgetl.runtime.engines.base import run_pixels
+
+    picture = inputs.index.split("val")[0].path
+    pixels = load_pixels(picture, inputs.spec)[None]
+    batch = np.ascontiguousarray(normalise(pixels, inputs.spec))
+    teacher, _ = checkpoint.load(inputs.teacher)
+    teacher = teacher.eval().to(memory_format=torch.channels_last)
+    own = normalise(load_pixels(picture, inputs.teacher_spec)[None], inputs.teacher_spec)
+    tensor = torch.from_numpy(own).contiguous(memory_format=torch.channels_last)
+
+    def run_teacher() -> object:
+        with torch.inference_mode():
+            return teacher(tensor)
+
+    bound: dict[str, Callable[[], object]] = {"teacher": run_teacher}
+    # Beside a variant that normalises inside, all are timed from pixels, so that the comparison is fair.
+    inside = any(backend.input.dtype == "uint8" for backend in backends.values())
+    for name, backend in backends.items():
+        bound[name] = (
+            functools.partial(run_pixels, backend, pixels, inputs.spec)
+            if inside
+            else functools.partial(backend.run, batch)
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(bench.threads)
+    try:
+        timed = time_interleaved(
+            bound,
+            warmup=bench.warmup,
+            runs=bench.runs,
+            pause_s=PAUSE_S,
+            settle=SETTLE,
+            block=BLOCK,
+            progress=progress,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        name: summarise(
+            samples_ms, scenario="single-stream", batch=1, threads=bench.threads, warmup=bench.warmup
+        )
+        for name, samples_ms in timed.items()
+    }

@@ -1,0 +1,99 @@
+"""Time a torch network as it will run: exported, in the runtime, its calls taking turns with the teacher's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.config import BenchConfig
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.prune.latency import Timing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+_ROUNDS, _WARM_ROUNDS = 12, 2
+_FAST = 0.1
+"""Of this quantile of its own calls is each network's share: where other programs take the cores for a while, they
+lengthen the longer calls more often, and the medians' ratio with them."""
+
+
+class RuntimeStopwatch:
+    """Times networks in ONNX Runtime in float32 at batch 1, against the teacher in the same runtime.
+
+    Args:
+        teacher: its checkpoint; exported at the first call.
+        teacher_spec: preprocessing of the teacher, whose size is its input's.
+        spec: preprocessing of the networks.
+        labels: class names.
+        opset: ONNX operator set.
+        bench: gives the engine's threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Path,
+        teacher_spec: PreprocessSpec,
+        spec: PreprocessSpec,
+        labels: Sequence[str],
+        opset: int,
+        bench: BenchConfig,
+    ) -> None:
+        self._teacher, self._teacher_spec, self._spec = teacher, teacher_spec, spec
+        self._labels, self._opset, self._threads = tuple(labels), opset, bench.threads
+        self._reference: bytes | None = None
+
+    def __call__(self, network: nn.Module) -> Timing:
+        """Export and time a network.
+
+        Raises:
+            ModelError: it cannot be exported or loaded.
+            MissingDependencyError: ONNX Runtime is not installed.
+        """
+        from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
+        from edgetl.models import checkpoint
+        from edgetl.runtime.engines.onnxruntime import OnnxBackend
+
+        if self._reference is None:
+            self._reference = self._exported(checkpoint.load(self._teacher)[0], self._teacher_spec)
+        with (
+            OnnxBackend(self._reference, threads=self._threads) as teacher,
+            OnnxBackend(self._exported(network, self._spec), threads=self._threads) as candidate,
+        ):
+            calls = {
+                "teacher": teacher.bind(_images(self._teacher_spec)),
+                "network": candidate.bind(_images(self._spec)),
+            }
+            settle, block = block_of(calls)
+            timed = time_interleaved(
+                calls,
+                warmup=_WARM_ROUNDS * block,
+                runs=_ROUNDS * block,
+                pause_s=PAUSE_S,
+                settle=settle,
+                block=block,
+            )
+        share = _fast(timed["network"]) / _fast(timed["teacher"])
+        teacher_ms = statistics.median(timed["teacher"])
+        return Timing(ms=share * teacher_ms, teacher_ms=teacher_ms)
+
+    def _exported(self, network: nn.Module, spec: PreprocessSpec) -> bytes:
+        from edgetl.export.onnx import to_bytes, to_onnx
+
+        return to_bytes(to_onnx(network, labels=self._labels, spec=spec, opset=self._opset))
+
+
+def _fast(samples: Sequence[float]) -> float:
+    return sorted(samples)[int(_FAST * len(samples))]
+
+
+def _images(spec: PreprocessSpec) -> NDArray[np.float32]:
+    """(1, 3, S, S): the values do not matter to the time."""
+    import numpy as np
+
+    return np.random.default_rng(0).normal(size=(1, 3, spec.size, spec.size)).astype(np.float32)

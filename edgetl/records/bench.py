@@ -1,0 +1,186 @@
+"""What benchmarks and the history of latency return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgetl.records.measured import Latency, Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a fresh process needs from nothing to the first prediction.
+
+    `load_ms` is the time to open the bundle, the engine's import included; `first_ms` the first inference;
+    `peak_memory_bytes` the process's peak resident memory, `base_memory_bytes` that of Python and numpy before.
+    """
+
+    load_ms: float
+    first_ms: float
+    peak_memory_bytes: int
+    base_memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """The machine during a measurement of `seconds`; what it does not tell is empty or None.
+
+    `versions` are those of the engines, numpy and the GPU's driver. `clock_mhz` is the mean over cores before and
+    after, `throttle_events` what was counted in between, `steal` the share of CPU time that a hypervisor took.
+    `temperature_c` is by sensor at the end; `power_w` is the mean where there is an energy counter (RAPL, `energy_j`),
+    else the reading at the end. `notes` say why a figure is missing.
+    """
+
+    seconds: float
+    versions: dict[str, str]
+    clock_mhz: tuple[float, float] | None = None
+    throttle_events: int | None = None
+    temperature_c: dict[str, float] = field(default_factory=dict)
+    power_w: dict[str, float] = field(default_factory=dict)
+    energy_j: dict[str, float] = field(default_factory=dict)
+    steal: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTime:
+    """A node of the engine's graph, or all nodes of one operator: median time a call, and share of all nodes' time.
+
+    `nodes` is 1 for a node. `provider` is where it ran.
+    """
+
+    name: str
+    operator: str
+    provider: str
+    nodes: int
+    median_ms: float
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Time by layer from the engine's own profiler, over `calls` calls made for it; the slowest first.
+
+    `call_ms` is the median of a whole call while profiled, which is slower than the calls that are timed.
+    """
+
+    engine: str
+    calls: int
+    call_ms: float
+    operators: tuple[LayerTime, ...]
+    layers: tuple[LayerTime, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadgenRecord:
+    """The same scenario driven by MLCommons' load generator, as its own log tells.
+
+    `metric` and `value` are as in `BenchRecord`; `valid` is its verdict, which asks for more queries than most runs
+    have, and `reason` why. `difference` is its figure over our loop's, less 1.
+    """
+
+    version: str
+    metric: str
+    value: float
+    queries: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    valid: bool
+    reason: str
+    difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRecord:
+    """A benchmark of one variant in one scenario.
+
+    `metric` names the scenario's figure as MLPerf defines it (`p90_ms`, `p99_ms`, `throughput`), `value` is it.
+    `latency` is the model alone; `end_to_end` is from image bytes to prediction, None where not measured.
+    For the server scenario: `rate` arrivals a second, `bound_ms` the bound on p99, `holds` whether it is kept.
+
+    `name` is the bundle's own name, `target` the engine. `steady` says whether the warm-up ended with steady calls,
+    None where its length was given. `timer_overhead_ns` is the timer's own time, which is subtracted from every
+    sample. `pinned` are the cores of the calling thread and of each of the engine's threads. `warnings` say why
+    figures are in doubt.
+    """
+
+    bundle: str
+    bundle_sha256: str
+    variant: str
+    scenario: str
+    metric: str
+    value: float
+    latency: Latency
+    end_to_end: Latency | None
+    footprint: Footprint
+    machine: Machine
+    rate: float | None = None
+    bound_ms: float | None = None
+    holds: bool | None = None
+    name: str = ""
+    target: str = ""
+    steady: bool | None = None
+    timer_overhead_ns: float = 0.0
+    pinned: tuple[int, ...] = ()
+    conditions: Conditions | None = None
+    warnings: tuple[str, ...] = ()
+    profile: Profile | None = None
+    loadgen: LoadgenRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRun:
+    """One benchmark in the history. `time` is UTC as in `2026-11-24T12:00:00Z`; `commit` ends in `-dirty` where
+    files differed from it, and is empty outside of git. `p50_ms` is the median latency of a call.
+    """
+
+    time: str
+    commit: str
+    bundle_sha256: str
+    metric: str
+    value: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    throughput: float
+    load_ms: float
+    peak_memory_bytes: int
+    warnings: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelChange:
+    """The median latency's level moved at `runs[index]`, the first of the new level; milliseconds."""
+
+    index: int
+    before_ms: float
+    after_ms: float
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """The runs of one subject on one machine, oldest first.
+
+    `spread` is the relative standard deviation of the median latency between runs, None below five runs.
+    """
+
+    machine: str
+    name: str
+    variant: str
+    target: str
+    scenario: str
+    batch: int
+    threads: int
+    runs: tuple[HistoryRun, ...]
+    changes: tuple[LevelChange, ...]
+    spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRecord:
+    """What a history file holds, a trend a subject."""
+
+    path: str
+    trends: tuple[Trend, ...]

@@ -1,0 +1,40 @@
+"""A machine, and latencies measured on it."""
+
+from __future__ import annotations
+
+from edgetl.records.frozen import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine a figure was measured on."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+    gpu: str = ""
+    governor: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Short text that tells machines apart; figures of different fingerprints are not comparable."""
+        return f"{self.cpu} x{self.cores}, {self.system}" + (f", {self.gpu}" if self.gpu else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Statistics over raw samples of one call's wall time. `batch` images a call; throughput in images a second."""
+
+    scenario: str
+    batch: int
+    threads: int
+    warmup: int
+    runs: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    throughput: float
+    samples_ms: tuple[float, ...] = ()

@@ -1,0 +1,82 @@
+"""What the parity report returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The first layer that computes something else. Errors are norms of differences relative to the right values.
+
+    `layer` and `operator` are the node's in the graph that is right, `tensor` is its result in the other graph;
+    `error_before` is that of the layer's inputs. `finite` is False where NaN or infinity came out; `abrupt` is
+    False where no layer alone is to blame, and this one adds most.
+    """
+
+    layer: str
+    operator: str
+    tensor: str
+    error: float
+    error_before: float
+    abrupt: bool
+    finite: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One step of the parity ladder, compared with the rung `against` that it stands on.
+
+    Errors of logits are relative to the largest logit there, None where they are not finite; `change` is the
+    difference in top-1 with its 95% interval. `holds` is None for the first rung and for one that was `skipped`.
+    """
+
+    name: str
+    kind: str
+    against: str = ""
+    max_error: float | None = None
+    mean_error: float | None = None
+    top1_agreement: float | None = None
+    top1: float | None = None
+    top1_interval: tuple[float, float] | None = None
+    change: float | None = None
+    change_interval: tuple[float, float] | None = None
+    holds: bool | None = None
+    reason: str = ""
+    skipped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderRecord:
+    """The parity ladder. `first_outside` names the first rung outside its bound, empty where there is none."""
+
+    bundle: str
+    images: int
+    checkpoint: str
+    rungs: tuple[Rung, ...]
+    first_outside: str = ""
+    divergence: Divergence | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        ran = [rung for rung in self.rungs if not rung.skipped]
+        if not self.first_outside:
+            return f"All {len(ran)} rungs agree on {self.images} images, each within its bound."
+        rung = next(rung for rung in self.rungs if rung.name == self.first_outside)
+        text = f"The first rung outside its bound is {rung.name} ({rung.kind}): {rung.reason}"
+        if self.divergence is None:
+            return f"{text}."
+        found = self.divergence
+        layer = f"{found.layer} ({found.operator})" if found.operator else found.layer
+        if not found.finite:
+            return f"{text}. The first diverging layer is {layer}: NaN or infinity comes out of it."
+        if not found.abrupt:
+            return (
+                f"{text}. No layer alone is to blame; {layer} adds most, from a relative error of "
+                f"{found.error_before:.2g} to {found.error:.2g}."
+            )
+        return (
+            f"{text}. The first diverging layer is {layer}: its relative error is {found.error:.2g}, that of its "
+            f"inputs {found.error_before:.2g}."
+        )

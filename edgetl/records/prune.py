@@ -1,0 +1,142 @@
+"""What the pruning stage returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgetl.records.train import EpochRecord, NetworkSize
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneStep:
+    """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery.
+
+    Step 0, where there is one, cuts nothing: the network learned to see at the student's input size.
+
+    With a target of the clock, `predicted_ms` is what the latency table, corrected by the step before, said of the cut
+    network, and `measured_ms` what the runtime took.
+
+    `kept` is False for a cut that cost too much: pruning stopped before it.
+    """
+
+    step: int
+    macs: int
+    parameters: int
+    top1_cut: float
+    top1: float
+    kept: bool = True
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupWidth:
+    """A channel group before and after pruning; milliseconds are predicted, of the layers that make its channels."""
+
+    name: str
+    channels_before: int
+    channels_after: int
+    before_ms: float
+    after_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneLatency:
+    """What pruning to a target of the clock came to: float32, batch 1, in the runtime.
+
+    Every time is a ratio to the teacher's, whose calls took turns with the network's, times `teacher_ms`, the teacher's
+    median. `predicted_*` are the table's before any correction, `rest_*` its share that no group accounts for.
+    `table_error` is the table's median relative error on each of its `networks` as predicted from the others.
+    """
+
+    target_ms: float
+    teacher_ms: float
+    predicted_before_ms: float
+    measured_before_ms: float
+    predicted_ms: float
+    measured_ms: float
+    rest_before_ms: float
+    rest_ms: float
+    networks: int
+    table_error: float
+    groups: tuple[GroupWidth, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseTraining:
+    """Training towards sparse channels before the first cut.
+
+    `top1` is validation accuracy after it; `near_zero_before` and `near_zero` are the shares of channels whose weights
+    are below a tenth of their group's largest, in 0..1.
+    """
+
+    top1: float
+    near_zero_before: float
+    near_zero: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCut:
+    """One channel group cut alone: channels removed, share of the network's multiply-accumulates saved, and
+    validation top-1 without any recovery."""
+
+    removed: int
+    saved: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSensitivity:
+    """A channel group cut alone, once a share; None where the group is too small for that share."""
+
+    name: str
+    channels: int
+    cuts: tuple[GroupCut | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSensitivity:
+    """What cutting each channel group alone costs, in the network's order. `top1` is that of the uncut network with
+    batch norms measured as after a cut."""
+
+    shares: tuple[float, ...]
+    top1: float
+    groups: tuple[GroupSensitivity, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoFourRecord:
+    """2:4 sparsity: two of every four weights along the input channels are zero in `layers`.
+
+    `left_out` are layers that cannot have it or had better not, with the reason. `zeros` is the share of the network's
+    parameters that it set to zero. `top1_cut` is validation accuracy right after that, `top1` after recovery.
+    """
+
+    layers: tuple[str, ...]
+    left_out: dict[str, str]
+    zeros: float
+    top1_cut: float
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecord:
+    """The pruned network.
+
+    `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
+    where pruning had one step. `network` is the backbone's name where another than the teacher was cut; `before` is the
+    uncut network. The other parts are None where they were not asked for.
+    """
+
+    checkpoint: str
+    before: NetworkSize
+    after: NetworkSize
+    steps: tuple[PruneStep, ...]
+    epochs: tuple[EpochRecord, ...]
+    seconds: float
+    latency: PruneLatency | None = None
+    one_shot: PruneStep | None = None
+    sparse: SparseTraining | None = None
+    sensitivity: PruneSensitivity | None = None
+    two_four: TwoFourRecord | None = None
+    network: str = ""

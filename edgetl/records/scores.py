@@ -1,0 +1,54 @@
+"""Scores of a model on a set of images."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgetl.records.frozen import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class's scores. `support` is its number of images; a ratio with an empty denominator is 0."""
+
+    label: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Accuracy of a classifier on a set of images, in figures that do not grow with its classes: what bundles carry.
+
+    All ratios are in 0..1. `top1_interval` is a 95% Wilson score interval; those of macro-F1 and balanced accuracy are
+    95% percentile bootstrap intervals over the images. `top5` stands where there are more than five classes,
+    `calibration_error` (expected calibration error of the top class, 15 bins) where scores are at hand.
+    """
+
+    images: int
+    top1: float
+    top1_interval: tuple[float, float]
+    macro_f1: float
+    balanced_accuracy: float
+    top5: float | None = None
+    calibration_error: float | None = None
+    macro_f1_interval: tuple[float, float] | None = None
+    balanced_accuracy_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Scores):
+    """Scores, and what they are made of.
+
+    `cells` are those of the confusion matrix that are not zero, row by row: (right class, predicted class, images). So
+    its size grows with the classes and the images, not with the square of the classes.
+    """
+
+    classes: tuple[ClassScore, ...]
+    cells: tuple[tuple[int, int, int], ...]
+
+    def scores(self) -> Scores:
+        """The figures alone, without classes and confusion."""
+        return Scores(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Scores)})

@@ -1,0 +1,103 @@
+"""What the data and training stages return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgetl.records.scores import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch of training. `phase` is `head`, `full`, `recover-1`, `distill`, ...
+
+    `loader_wait` is the share of the training time spent waiting for batches. `val_top5` and `val_calibration_error` as
+    in `Evaluation`.
+    """
+
+    phase: str
+    epoch: int
+    loss: float
+    val_loss: float
+    val_top1: float
+    val_macro_f1: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    loader_wait: float = 0.0
+    val_balanced_accuracy: float = 0.0
+    val_top5: float | None = None
+    val_calibration_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """What the data stage found. `counts[split][label]` is a number of images.
+
+    So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`); None where nobody
+    looked. `others` counts the files beside the images by kind, e.g. `.heic files`.
+    """
+
+    index: str
+    labels: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    skipped: tuple[tuple[str, str], ...]
+    sha256: str
+    near_copies: int | None = None
+    others: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledRecord:
+    """What was found of images without labels: `images` different ones, beside the `held_out` files that are left out
+    because they, or near-copies of them, are in the validation or test split, and the `skipped` ones (path, reason)."""
+
+    index: str
+    images: int
+    held_out: int
+    skipped: tuple[tuple[str, str], ...]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSize:
+    """`macs` are multiply-accumulates for one image; `parameters` a count; `size_bytes` of the float32 checkpoint."""
+
+    macs: int
+    parameters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """A trained network (teacher or student): its checkpoint, its curve, its scores.
+
+    `unlabelled` is the number of different images without labels that taught it.
+    """
+
+    checkpoint: str
+    backbone: str
+    size: NetworkSize
+    epochs: tuple[EpochRecord, ...]
+    val: Evaluation
+    test: Evaluation | None
+    seconds: float
+    unlabelled: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over repeated trainings: its mean and its sample standard deviation."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsRecord:
+    """Cross-validation: each fold's validation scores, and their spread."""
+
+    folds: tuple[Evaluation, ...]
+    top1: Spread
+    macro_f1: Spread
+    balanced_accuracy: Spread

@@ -1,0 +1,185 @@
+"""What export, quantization, measuring and packing return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgetl.records.measured import Latency, Machine
+from edgetl.records.scores import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord:
+    """A float32 ONNX model.
+
+    `max_difference` is the largest logit difference from torch on `images` real images, relative to the largest
+    logit. `top1_agreement` is the share of them with the same best class, in 0..1. `half_weights` is the same model
+    with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4 sparsity.
+    """
+
+    onnx: str
+    sha256: str
+    size_bytes: int
+    opset: int
+    images: int
+    max_difference: float
+    top1_agreement: float
+    half_weights: str = ""
+    two_four_layers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSensitivity:
+    """What quantizing one layer alone costs.
+
+    `sqnr_db` is the power of its output over that of its quantization noise, in decibels; `divergence` the power that
+    the noise has at the logits over that of the logits, to first order.
+    """
+
+    name: str
+    operator: str
+    sqnr_db: float
+    divergence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryAttempt:
+    """One try for a target and the validation score that it gave, in 0..1."""
+
+    target: str
+    name: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedVariant:
+    """A quantized ONNX model. `precision` is that of the arithmetic: `int8`, `mixed`, `fp16`, or `fp32` where the
+    stored weights alone are INT8.
+
+    `left_in_float` lists `node (operator): reason`.
+
+    `recovery` names what was done about lost accuracy, `score` is the validation score as the target computes it:
+    by integer kernels where this machine has the target's, else with the quantization simulated in float32.
+    """
+
+    name: str
+    precision: str
+    target: str
+    onnx: str
+    sha256: str
+    size_bytes: int
+    recovery: str
+    score: float
+    quantized_nodes: int
+    left_in_float: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRecord:
+    """The quantized models of a run.
+
+    `metric` names the scores; `floor` is `float_score` less the allowed drop, one image at least. `calibration_key` is
+    the hash over the float model, the images and their preprocessing from which the ranges come. `notes` say what was
+    not done and why.
+    """
+
+    variants: tuple[QuantizedVariant, ...]
+    metric: str
+    float_score: float
+    floor: float
+    method: str
+    calibration: str
+    calibration_key: str
+    calibration_images: int
+    attempts: tuple[RecoveryAttempt, ...]
+    sensitivity: tuple[LayerSensitivity, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantScore:
+    """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`."""
+
+    name: str
+    precision: str
+    target: str
+    file: str
+    sha256: str
+    size_bytes: int
+    val: Evaluation
+    test: Evaluation | None
+    latency: Latency
+    input: str = "float32-nchw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRecord:
+    """All variants and the teacher, timed interleaved in one process.
+
+    `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
+    variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep.
+    """
+
+    variants: tuple[VariantScore, ...]
+    teacher_val: Evaluation
+    teacher_test: Evaluation | None
+    teacher_latency: Latency
+    teacher_size_bytes: int
+    metric: str
+    floor: float
+    floor_met: bool
+    default: str
+    reason: str
+    machine: Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleRecord:
+    """The packed bundle."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    variants: tuple[str, ...]
+    default: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord:
+    """A compiled TensorRT engine. `compute_capabilities` as in `("89",)`, empty for the GPU it was compiled on.
+
+    `batch` is the (least, tuned, largest) number of images a call; `variant` and `path` are set where it was
+    compiled from a bundle and written. `precision` was asked for; `layers` counts the convolutions and matrix products
+    by what they compute in, `exceptions` names those that differ, `evidence` says who vouches for it. `dla_fallback`
+    lists layers that a DLA leaves to the GPU. `gpu` and `driver` are those it was compiled on, where it is for them;
+    `cached` says that it was built earlier (in `seconds`) and still fits.
+    """
+
+    target: str
+    compute_capabilities: tuple[str, ...]
+    tensorrt_version: str
+    batch: tuple[int, int, int]
+    size_bytes: int
+    sha256: str
+    seconds: float
+    variant: str = ""
+    path: str = ""
+    precision: str = ""
+    layers: dict[str, int] = field(default_factory=dict)
+    exceptions: tuple[str, ...] = ()
+    evidence: str = ""
+    dla_fallback: tuple[str, ...] = ()
+    gpu: str = ""
+    driver: str = ""
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeRecord:
+    """A bundle's model written for another runtime: `files` below `path`, or `path` itself."""
+
+    variant: str
+    path: str
+    files: tuple[str, ...]
+    size_bytes: int

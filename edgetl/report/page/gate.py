@@ -1,0 +1,161 @@
+"""The gate's page: every check, and the images that flipped, in one self-contained file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from edgetl import files
+from edgetl.records.gate import Flip, GateReport, Verdict
+from edgetl.report import units
+from edgetl.report.page.markup import Column, Markup, Row, disclosure, section, sentence, table, tag
+from edgetl.report.page.run import document
+from edgetl.report.terminal.device import check_change, check_figure, check_limit
+
+# Bounds the page to some hundred kilobytes.
+_LOST_SHOWN, _WON_SHOWN = 48, 24
+_SIDE = 128
+
+_TONES = {Verdict.PASS: "good", Verdict.FAIL: "bad", Verdict.UNSURE: "warn"}
+_COLUMNS = (
+    Column(header="Check"),
+    Column(header="Result"),
+    Column(header="Baseline", number=True),
+    Column(header="Now", number=True),
+    Column(header="Change", number=True),
+    Column(header="Interval", number=True, wide_only=True, hint="of scores the lower end decides"),
+    Column(header="Allowed", number=True),
+)
+
+
+def write_page(report: GateReport, path: Path, data: Path | None = None) -> None:
+    """Write the page atomically.
+
+    Args:
+        report: what the gate found.
+        path: the file.
+        data: the image set that both were scored on; without it the page names the images and shows none.
+
+    Raises:
+        StorageError: it cannot be written.
+        DataError: there is no image set at `data`.
+    """
+    files.write_text(path, render(report, _root(data)))
+
+
+def render(report: GateReport, root: Path | None = None) -> str:
+    """The page as one HTML document; `root` is the folder that the flipped images' paths are relative to."""
+    verdict = report.verdict
+    told = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNSURE: "cannot tell"}[verdict]
+    names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is verdict)
+    words = {
+        Verdict.PASS: "Every judged check passed.",
+        Verdict.FAIL: f"Worse than allowed: {names}.",
+        Verdict.UNSURE: f"What was measured does not decide: {names}.",
+    }[verdict]
+    header = tag(
+        "header",
+        tag("p", "edgetl gate report", css="kicker"),
+        tag("div", tag("h1", report.current), tag("span", told, css=f"pill {_TONES[verdict]}"), css="title"),
+        tag(
+            "p",
+            f"Variant {report.variant} on {report.target} against {report.baseline}, on {report.machine.fingerprint}.",
+            css="about",
+        ),
+    )
+    tone = "" if verdict is Verdict.PASS else f" {_TONES[verdict]}"
+    box = tag("div", tag("p", tag("strong", words)), css=f"verdict{tone}", role="note")
+    sentences = tag("ul", *(tag("li", sentence(text)) for text in report.sentences()), css="says")
+    checks = section("checks", "Checks", table(_COLUMNS, _rows(report), "Checks"), sentences)
+    return document(
+        f"{report.current}: edgetl gate", [header, tag("main", box, checks, _flips(report, root))]
+    )
+
+
+def _rows(report: GateReport) -> list[Row]:
+    rows = []
+    for check in report.checks:
+        result = tag("span", check.verdict.text, css=f"tag {_TONES[check.verdict]}")
+        cells = (
+            check.name,
+            result if check.judged else "not judged",
+            check_figure(check, check.baseline),
+            check_figure(check, check.current),
+            check_change(check),
+            _interval(check.interval),
+            check_limit(check),
+        )
+        rows.append(Row(cells=cells))
+    return rows
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
+
+
+def _flips(report: GateReport, root: Path | None) -> Markup:
+    flips = report.flips
+    if flips is None:
+        lead = "The bundles' own scores were compared; give an image set to see which images flipped."
+        return section("flips", "Images that flipped", lead=lead)
+    lost = [flip for flip in flips.images if flip.lost]
+    won = [flip for flip in flips.images if not flip.lost]
+    parts: list[str] = []
+    for title, count, found, most in (
+        ("Right before, wrong now", flips.lost, lost, _LOST_SHOWN),
+        ("Wrong before, right now", flips.won, won, _WON_SHOWN),
+    ):
+        if not count:
+            continue
+        parts.append(tag("h3", f"{title}: {units.counted(count, 'image')}"))
+        parts.append(tag("ul", *(_picture(flip, root) for flip in found[:most]), css="flips"))
+        if found[most:]:
+            rest = tag("ul", *(tag("li", _told(flip)) for flip in found[most:]), css="says")
+            parts.append(disclosure(f"{len(found) - most} more, by name", rest))
+        if count > len(found):
+            parts.append(tag("p", f"{units.count(count - len(found))} more are not listed.", css="lead"))
+    lead = "" if parts else "No image went from right to wrong, or from wrong to right."
+    return section("flips", "Images that flipped", *parts, lead=lead)
+
+
+def _picture(flip: Flip, root: Path | None) -> Markup:
+    shown = _thumbnail(root / flip.path) if root is not None else ""
+    picture = (
+        tag("img", src=shown, alt=f"{flip.label}: {flip.path}", loading="lazy")
+        if shown
+        else tag("span", "no picture", css="none")
+    )
+    before, after = (
+        tag("span", name, css="right" if name == flip.label else "wrong")
+        for name in (flip.before, flip.after)
+    )
+    is_class = tag("span", f"{flip.label}: ")
+    return tag("li", picture, is_class, before, " \u2192 ", after, tag("span", flip.path, css="path"))
+
+
+def _told(flip: Flip) -> str:
+    return f"{flip.path}: {flip.label}, {flip.before} before, {flip.after} now"
+
+
+def _thumbnail(path: Path) -> str:
+    """A small picture as a `data:` address; empty where the image cannot be read."""
+    from edgetl.errors import ImageError
+    from edgetl.inputs.image import decode
+
+    try:
+        image = decode(path, _SIDE)
+    except (ImageError, OSError):
+        return ""
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _root(data: Path | None) -> Path | None:
+    if data is None:
+        return None
+    from edgetl.data.sources import find
+
+    return find(str(data)).root

@@ -1,0 +1,338 @@
+"""The page's parts about how it came to be: training, pruning, deployment files, data, machine, recipe."""
+
+from __future__ import annotations
+
+from edgetl.data.walk import counted
+from edgetl.records.prune import PruneStep
+from edgetl.records.train import NetworkSize
+from edgetl.report import units
+from edgetl.report.page import widths
+from edgetl.report.page.curves import LOSSES, SCORES, all_epochs, phase_group, pruning_steps, training_curves
+from edgetl.report.page.markup import (
+    HALF,
+    Column,
+    Markup,
+    Row,
+    columns,
+    definitions,
+    disclosure,
+    figure,
+    legend,
+    meter,
+    table,
+    tag,
+)
+from edgetl.report.page.pruning import sensitivity
+from edgetl.report.page.quantization import quantized
+from edgetl.report.run import RunReport, ratio
+
+_SKIPPED_SHOWN = 50
+_CLASSES_OPEN = 30
+
+
+def training(report: RunReport) -> Markup:
+    """Loss and scores over every epoch of the run."""
+    epochs = all_epochs(report.teacher, report.prune, report.student)
+    if not epochs:
+        return Markup("")
+    pruned = report.prune.epochs if report.prune else ()
+    sparse = sum(phase_group(e.phase) == "sparse training" for e in pruned)
+    recovery = len(pruned) - sparse
+    cuts = f"{recovery} of recovery after cuts"
+    further = report.student.unlabelled
+    beside = (
+        f", with {units.counted(further, 'unlabelled image')} beside the labelled ones" if further else ""
+    )
+    lead = (
+        f"{units.counted(len(epochs), 'epoch')}: {len(report.teacher.epochs)} of the teacher, "
+        f"{f'{sparse} of sparse training, {cuts}' if sparse else cuts}, "
+        f"{len(report.student.epochs)} of distillation{beside}. "
+        "Losses of different phases are of different kinds; compare them within a band."
+    )
+    loss = tag(
+        "div",
+        tag("h3", "Loss"),
+        legend([(line.name, line.css, "line") for line in LOSSES]),
+        figure(lambda width: training_curves(epochs, LOSSES, "Loss", False, width), wide=HALF),
+    )
+    score = tag(
+        "div",
+        tag("h3", "Validation scores"),
+        legend([(line.name, line.css, "line") for line in SCORES]),
+        figure(lambda width: training_curves(epochs, SCORES, "Validation score", True, width), wide=HALF),
+    )
+    return Markup(tag("p", lead, css="lead") + columns(loss, score) + _networks(report))
+
+
+def _networks(report: RunReport) -> Markup:
+    heads = (
+        Column(header="Network"),
+        Column(header="Backbone"),
+        Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
+        Column(header="Parameters", number=True),
+        Column(header="Checkpoint", number=True),
+        Column(header="Val top-1", number=True),
+        Column(header="Test top-1", number=True),
+        Column(header="Val macro-F1", number=True),
+        Column(header="Time", number=True),
+    )
+    rows = [
+        Row(
+            cells=(
+                name,
+                record.backbone,
+                units.count(record.size.macs),
+                units.count(record.size.parameters),
+                units.bytes_(record.size.size_bytes),
+                units.percent(record.val.top1),
+                units.percent(record.test.top1) if record.test else "–",
+                units.percent(record.val.macro_f1),
+                units.duration(record.seconds),
+            )
+        )
+        for name, record in (("Teacher", report.teacher), ("Student", report.student))
+    ]
+    return table(heads, rows, "Teacher and student in float32")
+
+
+def pruning(report: RunReport) -> Markup:
+    """What each cut cost and what recovery gave back."""
+    prune = report.prune
+    if prune is None:
+        return Markup("")
+    before, after, told = prune.before, prune.after, prune.latency
+    cuts = [step for step in prune.steps if step.step > 0]
+    kept = sum(step.kept for step in cuts)
+    lead = (
+        f"Channels were removed in {units.counted(kept, 'step')}: "
+        f"{units.count(before.macs)} to {units.count(after.macs)} multiply-accumulates "
+        f"({units.percent(ratio(after.macs, before.macs), 0)} left), "
+        f"{units.count(before.parameters)} to {units.count(after.parameters)} parameters."
+    )
+    if prune.network:
+        lead = f"{prune.network} was taught by the teacher, then cut. {lead}"
+    if kept < len(cuts):
+        lead += " The last cut cost too much and was taken back."
+    if (once := prune.one_shot) is not None and kept:
+        lead += (
+            f" One cut to {units.percent(ratio(once.macs, before.macs), 0)} leaves top-1"
+            f" {units.percent(once.top1_cut)}; the steps end at {units.percent(cuts[kept - 1].top1)}."
+        )
+    if (sparse := prune.sparse) is not None:
+        lead += (
+            f" Sparse training before the first cut brought {units.percent(sparse.near_zero)} of the channels near"
+            f" zero ({units.percent(sparse.near_zero_before)} before)."
+        )
+    if prune.two_four:
+        lead += f" 2:4 sparsity: {units.two_four(prune.two_four)}."
+    marks = [
+        ("teacher", "st", "diamond"),
+        ("after recovery", "c-val", "line"),
+        ("right after the cut", "c-cut", "hollow"),
+    ]
+    if prune.one_shot is not None:
+        marks.append(("one cut to the target", "c-once", "diamond"))
+    if report.student.epochs:
+        marks.append(("after distillation", "c-f1", "dot"))
+    chart = figure(lambda width: pruning_steps(prune, report.teacher, report.student, width), wide=HALF)
+    heads = (
+        Column(header="Step", number=True),
+        Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
+        Column(
+            header="left",
+            number=True,
+            hint=f"of the {'uncut' if prune.network else 'teacher'}'s multiply-accumulates",
+        ),
+        # the table has half the page
+        Column(header="ms", number=True, hint="measured in the runtime")
+        if told
+        else Column(header="Params", number=True, hint="parameters"),
+        Column(header="After cut", number=True, hint="validation top-1 before any recovery"),
+        Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
+        Column(header="Points", number=True, hint="top-1 less the teacher's, in percentage points"),
+    )
+    top1 = report.teacher.val.top1
+
+    def row(
+        name: str,
+        size: NetworkSize | PruneStep,
+        ms: float | None,
+        cut: float | None,
+        end: float | None,
+        css: str = "",
+    ) -> Row:
+        cells = (
+            name,
+            units.count(size.macs),
+            units.percent(ratio(size.macs, before.macs)),
+            (units.significant(ms) if ms else "") if told else units.count(size.parameters),
+            units.percent(cut) if cut is not None else "",
+            units.percent(end) if end is not None else "",
+            f"{100 * (end if end is not None else cut or 0.0) - 100 * top1:+.1f}",
+        )
+        return Row(cells=cells, css=css)
+
+    steps = [
+        row(units.step(s.step, s.kept, prune.network), s, s.measured_ms, s.top1_cut, s.top1)
+        for s in prune.steps
+    ]
+    learned = len(steps) - len(cuts)
+    first = "teacher's top-1" if prune.network else "teacher"
+    rows = [row(first, before, told.measured_before_ms if told else None, None, top1), *steps[:learned]]
+    if sparse is not None:
+        rows.append(row("sparse", before, None, None, sparse.top1))
+    rows += steps[learned:]
+    if once is not None:
+        rows.append(row("one cut", once, once.measured_ms, once.top1_cut, None))
+    if report.student.epochs:
+        rows.append(row("distilled", report.student.size, None, None, report.student.val.top1, "total"))
+    left = tag("div", legend(marks), chart)
+    return Markup(
+        tag("p", lead, css="lead")
+        + columns(left, table(heads, rows, "Pruning step by step"))
+        + (widths.chosen(told) if told else "")
+        + sensitivity(prune.sensitivity)
+    )
+
+
+def deployment(report: RunReport) -> Markup:
+    """The exported and the quantized file: checks and calibration."""
+    export, quantize = report.export, report.quantize
+    exported = definitions(
+        [
+            ("File", export.onnx),
+            ("Size", units.bytes_(export.size_bytes)),
+            ("ONNX operator set", str(export.opset)),
+            ("Largest logit difference from torch", f"{export.max_difference:.2g} on {export.images} images"),
+            ("Same top-1 as torch", units.percent(export.top1_agreement)),
+            ("SHA-256", tag("code", export.sha256)),
+        ]
+    )
+    parts = tag("div", tag("h3", "ONNX export, float32"), exported)
+    return Markup(parts + (quantized(quantize) if quantize is not None else ""))
+
+
+def data(report: RunReport) -> Markup:
+    """Images a split and class, and what was skipped."""
+    counts, labels = report.data.counts, report.labels
+    splits = [
+        *(s for s in ("train", "val", "test") if s in counts),
+        *sorted(set(counts) - {"train", "val", "test"}),
+    ]
+    totals = {split: sum(counts[split].values()) for split in splits}
+    whole = sum(totals.values())
+    listed = ", ".join(f"{units.count(totals[s])} {s}" for s in splits)
+    found = f"{units.counted(whole, 'image')} of {units.counted(len(labels), 'class')}"
+    lead = f"{found}: {listed}. {_imbalance(report)}"
+    heads = (
+        Column(header="Class"),
+        *(Column(header=s, number=True) for s in splits),
+        Column(header="total", number=True),
+        Column(header="share"),
+    )
+    sums = {label: sum(counts[s].get(label, 0) for s in splits) for label in labels}
+    most = max(sums.values(), default=0)
+    rows = [
+        Row(
+            cells=(
+                label,
+                *(units.count(counts[s].get(label, 0)) for s in splits),
+                units.count(sums[label]),
+                meter(ratio(sums[label], most)),
+            )
+        )
+        for label in sorted(labels, key=lambda label: (-sums[label], label))
+    ]
+    total = Row(cells=("All", *(units.count(totals[s]) for s in splits), units.count(whole), ""), css="total")
+    if len(rows) > _CLASSES_OPEN:
+        shown = table(heads, [total], "Images a split")
+        shown = Markup(
+            shown + disclosure(f"All {len(rows)} classes", table(heads, rows, "Images a class and split"))
+        )
+    else:
+        shown = table(heads, [*rows, total], "Images a class and split")
+    return Markup(
+        tag("p", lead.strip(), css="lead") + shown + _near_copies(report) + _skipped(report) + _others(report)
+    )
+
+
+def _imbalance(report: RunReport) -> str:
+    train = [n for n in report.data.counts.get("train", {}).values() if n]
+    if not train or min(train) == max(train):
+        return ""
+    return (
+        f"The largest class has {units.times(max(train) / min(train))} the training images of the smallest."
+    )
+
+
+def _near_copies(report: RunReport) -> Markup:
+    near = report.data.near_copies
+    if near is None:
+        return Markup("")
+    if not near:
+        return tag("p", "No image of val or test has a near-copy in another split.", css="lead")
+    scored = sum(sum(report.data.counts.get(split, {}).values()) for split in ("val", "test"))
+    return tag(
+        "p",
+        f"{units.count(near)} of {units.counted(scored, 'image')} of val and test have a near-copy in another split; "
+        "edgetl data check names them. If they show the same thing, the scores flatter.",
+        css="lead",
+    )
+
+
+def _skipped(report: RunReport) -> Markup:
+    skipped = report.data.skipped
+    if not skipped:
+        return tag("p", "No image was skipped.", css="lead")
+    heads = (Column(header="File"), Column(header="Reason"))
+    rows = [Row(cells=(path, reason)) for path, reason in skipped[:_SKIPPED_SHOWN]]
+    title = f"{units.counted(len(skipped), 'image')} skipped"
+    if len(skipped) > _SKIPPED_SHOWN:
+        title += f", the first {_SKIPPED_SHOWN} listed"
+    return disclosure(title, table(heads, rows, "Skipped images"))
+
+
+def _others(report: RunReport) -> Markup:
+    others = report.data.others
+    return tag("p", f"Beside the images: {counted(others)}.", css="lead") if others else Markup("")
+
+
+def provenance(report: RunReport) -> Markup:
+    """The machine, where everything came from, and where the time went."""
+    machine = report.measure.machine
+    facts = definitions(
+        [
+            ("CPU", f"{machine.cpu}, {machine.cores} cores"),
+            ("Memory", units.memory(machine.memory_bytes)),
+            ("GPU", machine.gpu),
+            ("System", machine.system),
+            ("Python", machine.python),
+            ("CPU governor", machine.governor),
+            ("Data SHA-256", tag("code", report.data.sha256)),
+            ("Bundle", report.bundle.path),
+            ("Bundle SHA-256", tag("code", report.bundle.sha256)),
+            *report.provenance.items(),
+        ]
+    )
+    return columns(facts, _stages(report))
+
+
+def _stages(report: RunReport) -> Markup:
+    if not report.stage_seconds:
+        return Markup("")
+    whole = sum(report.stage_seconds.values())
+    heads = (Column(header="Stage"), Column(header="Time", number=True), Column(header="share"))
+    most = max(report.stage_seconds.values())
+    rows = [
+        Row(cells=(stage, units.duration(seconds), meter(ratio(seconds, most))))
+        for stage, seconds in report.stage_seconds.items()
+    ]
+    rows.append(Row(cells=("All", units.duration(whole), ""), css="total"))
+    return tag("div", tag("h3", "Time by stage"), table(heads, rows, "Time by stage"))
+
+
+def recipe(report: RunReport) -> Markup:
+    """The recipe with every default explicit, folded."""
+    if not report.recipe:
+        return Markup("")
+    return disclosure("The recipe with every default made explicit", tag("pre", tag("code", report.recipe)))

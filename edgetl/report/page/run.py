@@ -1,0 +1,197 @@
+"""The page: one self-contained file with inline style and SVG, no script, no request to anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from edgetl import files
+from edgetl.report import units
+from edgetl.report.page.markup import Markup, meter, section, sentence, tag
+from edgetl.report.page.sections import SECTIONS
+from edgetl.report.page.theme import STYLE
+from edgetl.report.run import Headline, RunReport, headline
+
+JSON_NAME = "report.json"
+HTML_NAME = "report.html"
+
+
+def render(report: RunReport) -> str:
+    """The report as one HTML document.
+
+    Raises:
+        ValueError: `measure.default` names no variant, or the metric is unknown.
+    """
+    head = headline(report)
+    parts = [(anchor, title, build(report)) for anchor, title, build in SECTIONS]
+    parts = [part for part in parts if part[2]]
+    body = [
+        _header(report, head, [(anchor, title) for anchor, title, _ in parts]),
+        tag("main", _cards(report, head), _verdict(report), _warnings(report), *(_part(p) for p in parts)),
+        _footer(report),
+    ]
+    return document(f"{report.name}: edgetl report", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of the parts of `body`, under its title and style sheet."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _part(part: tuple[str, str, Markup]) -> Markup:
+    anchor, title, content = part
+    return section(anchor, title, content)
+
+
+def _header(report: RunReport, head: Headline, links: list[tuple[str, str]]) -> Markup:
+    met = report.measure.floor_met
+    pill = tag(
+        "span",
+        "accuracy floor met" if met else "accuracy floor not met",
+        css="pill good" if met else "pill bad",
+    )
+    images = sum(sum(split.values()) for split in report.data.counts.values())
+    taught = f"{units.counted(len(report.labels), 'class')} on {units.counted(images, 'image')}"
+    about = f"{report.teacher.backbone} was taught {taught}; {head.shipped.name} ships"
+    if head.latency_ratio > 1:
+        about += (
+            f", with {units.times(head.latency_ratio)} lower median latency than the teacher in eager torch"
+        )
+    return tag(
+        "header",
+        tag("p", "edgetl run report", css="kicker"),
+        tag("div", tag("h1", report.name), pill, css="title"),
+        tag("p", f"{about}.", css="about"),
+        tag(
+            "nav",
+            *(tag("a", title, href=f"#{anchor}") for anchor, title in links),
+            aria_label="Parts of the report",
+        ),
+    )
+
+
+def _cards(report: RunReport, head: Headline) -> Markup:
+    measure, shipped = report.measure, head.shipped
+    threads = shipped.latency.threads
+    split = "test" if head.split == "test" else "validation"
+    ships = tag(
+        "article",
+        tag("h2", "Ships"),
+        tag("p", shipped.name, css="value"),
+        tag("p", f"{shipped.precision} for {shipped.target}, {units.bytes_(shipped.size_bytes)}"),
+        tag(
+            "p",
+            f"{units.significant(shipped.latency.throughput)} images a second, batch {shipped.latency.batch}",
+        ),
+        tag("p", f"one of {units.counted(len(measure.variants), 'variant')} in {report.bundle.path}"),
+        css="card",
+    )
+    intervals = " and ".join(units.interval(e.top1_interval) for e in (head.teacher, head.student))
+    accuracy = tag(
+        "article",
+        tag("h2", f"Top-1 on {split}, {units.counted(head.student.images, 'image')}"),
+        tag(
+            "p",
+            units.percent(head.student.top1),
+            Markup(" "),
+            tag("small", units.points(head.points)),
+            css="value",
+        ),
+        _pair(
+            ("teacher", head.teacher.top1, units.percent(head.teacher.top1)),
+            ("shipped", head.student.top1, units.percent(head.student.top1)),
+            1.0,
+        ),
+        tag("p", f"95% intervals {intervals}"),
+        css="card",
+    )
+    eager, now = measure.teacher_latency.p50_ms, shipped.latency.p50_ms
+    told = f"batch 1, {threads} threads, one process"
+    if head.latency_interval:
+        low, high = head.latency_interval
+        told += f"; 95% interval {units.times(low, 3)} to {units.times(high, 3)}"
+    latency = tag(
+        "article",
+        tag("h2", "Median latency against eager torch"),
+        tag("p", *_change(head.latency_ratio, "lower", "higher"), css="value"),
+        _pair(
+            ("teacher", eager, units.milliseconds(eager)),
+            ("shipped", now, units.milliseconds(now)),
+            max(eager, now),
+        ),
+        tag("p", told),
+        css="card",
+    )
+    before, after = measure.teacher_size_bytes, shipped.size_bytes
+    packed = units.counted(len(report.bundle.variants), "variant")
+    size = tag(
+        "article",
+        tag("h2", "Size on disk"),
+        tag("p", *_change(head.size_ratio, "smaller", "larger"), css="value"),
+        _pair(
+            ("teacher", before, units.bytes_(before)),
+            ("shipped", after, units.bytes_(after)),
+            max(before, after),
+        ),
+        tag("p", f"the bundle with {packed} is {units.bytes_(report.bundle.size_bytes)}"),
+        css="card",
+    )
+    return tag("div", ships, accuracy, latency, size, css="cards")
+
+
+def _change(ratio: float, better: str, worse: str) -> tuple[str, ...]:
+    if ratio >= 1:
+        return units.times(ratio), Markup(" "), tag("small", better)
+    return units.times(1 / ratio if ratio else 0.0), Markup(" "), tag("small", worse)
+
+
+def _pair(first: tuple[str, float, str], second: tuple[str, float, str], whole: float) -> Markup:
+    cells: list[str] = []
+    for (name, value, text), css in ((first, "old"), (second, "")):
+        cells += [tag("span", name), meter(value / whole if whole else 0.0, css), tag("b", text)]
+    return tag("div", *cells, css="pair")
+
+
+def _verdict(report: RunReport) -> Markup:
+    measure = report.measure
+    metric = units.metric_title(measure.metric)
+    met = "met" if measure.floor_met else "not met"
+    word = f"{metric} floor {units.percent(measure.floor)} on validation is {met}: "
+    text = tag("p", tag("strong", word), sentence(measure.reason))
+    return tag("div", text, css="verdict" if measure.floor_met else "verdict bad", role="note")
+
+
+def _warnings(report: RunReport) -> Markup:
+    if not report.warnings:
+        return Markup("")
+    items = tag("ul", *(tag("li", sentence(w)) for w in report.warnings))
+    return tag("div", tag("h2", "Warnings"), items, css="warnings", role="note")
+
+
+def _footer(report: RunReport) -> Markup:
+    made = f", {report.created}" if report.created else ""
+    return tag(
+        "footer", f"Written by edgetl{made}. The same figures, with every raw sample, are in report.json."
+    )
+
+
+def write_report(report: RunReport, folder: Path) -> tuple[Path, Path]:
+    """Write `report.json` and `report.html` into `folder`, each atomically, and return their paths.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+
+    page = render(report)
+    json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
+    files.write_json(json_path, report)
+    files.write_text(html_path, page)
+    return json_path, html_path

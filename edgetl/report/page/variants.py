@@ -1,0 +1,130 @@
+"""The page's parts about what came out: variants, accuracy by class, latency."""
+
+from __future__ import annotations
+
+from edgetl.records.measured import Latency
+from edgetl.records.scores import Evaluation
+from edgetl.records.variants import MeasureRecord
+from edgetl.report import units
+from edgetl.report.page.charts import TEACHER, accuracy_latency, latency_cdf, series_class
+from edgetl.report.page.markup import (
+    Column,
+    Markup,
+    Row,
+    figure,
+    legend,
+    table,
+    tag,
+)
+from edgetl.report.run import RunReport, remarks
+
+_VARIANT_COLUMNS = (
+    Column(header="Model"),
+    Column(header="Precision"),
+    Column(header="Target", hint="what the variant was made for"),
+    Column(header="Size", number=True),
+    Column(header="Val top-1", number=True, hint="with a 95% Wilson interval"),
+    Column(header="Test top-1", number=True, hint="with a 95% Wilson interval"),
+    Column(header="Macro-F1", number=True, hint="on test where there is one, else on validation"),
+    Column(header="p50 ms", number=True),
+    Column(header="p90 ms", number=True),
+    Column(header="p99 ms", number=True),
+    Column(header="Images/s", number=True),
+    Column(header="Remarks"),
+)
+
+
+def variants(report: RunReport) -> Markup:
+    """Accuracy against latency, and every variant's figures."""
+    measure = report.measure
+    floor = units.percent(measure.floor)
+    rule = f"What ships is the fastest variant that keeps the floor of {floor}."
+    if not measure.floor_met:
+        rule = f"No variant keeps the floor of {floor}; the default is the one that comes nearest."
+    lead = (
+        "Every variant was scored and timed through the runtime that will run it, "
+        f"interleaved with the teacher in one process. {rule}"
+    )
+    caption = (
+        "Upper left is better. The ring marks what ships; below the dashed line no variant may ship. "
+        + ("Bars are 95% Wilson intervals." if measure.metric == "top1" else "")
+    )
+    chart = figure(lambda width: accuracy_latency(measure, width), caption.strip())
+    rows = [_teacher_row(measure)]
+    for i, variant in enumerate(measure.variants):
+        name = tag(
+            "span", _swatch(series_class(i)), variant.name, css="named" if len(variant.name) <= 22 else ""
+        )
+        default = variant.name == measure.default
+        rows.append(
+            Row(
+                cells=(
+                    name,
+                    variant.precision,
+                    variant.target,
+                    units.bytes_(variant.size_bytes),
+                    *_scores(variant.val, variant.test),
+                    *_times(variant.latency),
+                    Markup("".join(_remark(text) for text in remarks(measure, variant))),
+                ),
+                css="default" if default else "",
+            )
+        )
+    return Markup(tag("p", lead, css="lead") + chart + table(_VARIANT_COLUMNS, rows, "Variants"))
+
+
+def _teacher_row(measure: MeasureRecord) -> Row:
+    return Row(
+        cells=(
+            tag("span", _swatch("st"), TEACHER, css="named"),
+            "fp32",
+            "host",
+            units.bytes_(measure.teacher_size_bytes),
+            *_scores(measure.teacher_val, measure.teacher_test),
+            *_times(measure.teacher_latency),
+            "",
+        )
+    )
+
+
+def _swatch(css: str) -> Markup:
+    return tag("i", css=f"swatch {css}", aria_hidden="true")
+
+
+def _remark(text: str) -> Markup:
+    css = "good" if text == "default" else "bad" if "floor" in text else "warn"
+    return tag("span", text, css=f"tag {css}")
+
+
+def _scores(val: Evaluation, test: Evaluation | None) -> tuple[str, str, str]:
+    return _score(val), _score(test) if test else "–", units.percent((test or val).macro_f1)
+
+
+def _score(evaluation: Evaluation) -> Markup:
+    bounds = tag("span", units.interval(evaluation.top1_interval), css="range")
+    return tag("span", units.percent(evaluation.top1), bounds)
+
+
+def _times(latency: Latency) -> tuple[str, ...]:
+    figures = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.throughput)
+    return tuple(units.significant(value) for value in figures)
+
+
+def latency(report: RunReport) -> Markup:
+    """How latency is spread, from the raw samples."""
+    measure = report.measure
+    chart = figure(
+        lambda width: latency_cdf(measure, width),
+        "Steep is steady; a long upper tail is late frames. The dots mark medians.",
+    )
+    entries = [(TEACHER, "st", "line")]
+    entries += [(v.name, series_class(i), "line") for i, v in enumerate(measure.variants)]
+    timed = measure.teacher_latency
+    lead = (
+        f"{units.count(timed.runs)} calls each after {timed.warmup} of warm-up, batch {timed.batch}, "
+        f"{timed.threads} threads, on {measure.machine.fingerprint}. "
+        "Compare ratios: absolute figures of another machine, or of another hour, differ."
+    )
+    if not chart:
+        return Markup("")
+    return Markup(tag("p", lead, css="lead") + legend(entries) + chart)

@@ -1,0 +1,154 @@
+"""What a run's report holds, the figures that stand at its head, and writing it to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgetl.bench.statistics import EQUAL, median_ratio
+from edgetl.records.measured import Latency
+from edgetl.records.prune import PruneRecord
+from edgetl.records.scores import Evaluation
+from edgetl.records.train import DataRecord, TrainRecord
+from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord, VariantScore
+from edgetl.report import units
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything that a run found out, in the order of the flow.
+
+    Attributes:
+        name: the run's name.
+        recipe: the recipe as TOML with every default explicit.
+        labels: class names, in the order of the logits.
+        prune: None where pruning was off.
+        quantize: None where quantization was off.
+        stage_seconds: wall time of each stage; a stage that was not redone keeps its first time.
+        warnings: sentences that the user should act on.
+        provenance: name to value, e.g. `edgetl`, `git commit`, `recipe sha256`, package versions.
+        created: when the report was written, as text.
+    """
+
+    name: str
+    recipe: str
+    labels: tuple[str, ...]
+    data: DataRecord
+    teacher: TrainRecord
+    prune: PruneRecord | None
+    student: TrainRecord
+    export: ExportRecord
+    quantize: QuantizeRecord | None
+    measure: MeasureRecord
+    bundle: BundleRecord
+    stage_seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    provenance: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The figures of the shipped variant beside the teacher's.
+
+    Attributes:
+        shipped: the default variant.
+        split: the split that `teacher` and `student` were scored on: test where the run has one, else val.
+        teacher: the teacher's scores on `split`.
+        student: the shipped variant's scores on `split`.
+        points: top-1 of the shipped variant less the teacher's, in percentage points.
+        latency_ratio: median latency of the teacher in eager torch over that of the shipped variant.
+        latency_interval: 95% bootstrap interval of `latency_ratio`; None where raw samples were not kept.
+        size_ratio: bytes of the teacher's checkpoint over those of the shipped model.
+    """
+
+    shipped: VariantScore
+    split: Literal["test", "val"]
+    teacher: Evaluation
+    student: Evaluation
+    points: float
+    latency_ratio: float
+    latency_interval: tuple[float, float] | None
+    size_ratio: float
+
+
+def headline(report: RunReport) -> Headline:
+    """Work out the figures at the report's head.
+
+    Raises:
+        ValueError: `measure.default` names no variant.
+    """
+    measure = report.measure
+    shipped = shipped_variant(measure)
+    on_test = measure.teacher_test is not None and shipped.test is not None
+    teacher = measure.teacher_test if on_test and measure.teacher_test else measure.teacher_val
+    student = shipped.test if on_test and shipped.test else shipped.val
+    return Headline(
+        shipped=shipped,
+        split="test" if on_test else "val",
+        teacher=teacher,
+        student=student,
+        points=100.0 * (student.top1 - teacher.top1),
+        latency_ratio=ratio(measure.teacher_latency.p50_ms, shipped.latency.p50_ms),
+        latency_interval=_ratio_interval(measure.teacher_latency, shipped.latency),
+        size_ratio=ratio(measure.teacher_size_bytes, shipped.size_bytes),
+    )
+
+
+def _ratio_interval(teacher: Latency, shipped: Latency) -> tuple[float, float] | None:
+    if len(teacher.samples_ms) < 2 or len(shipped.samples_ms) < 2 or shipped.p50_ms <= 0:
+        return None
+    paired = len(teacher.samples_ms) == len(shipped.samples_ms)
+    found = median_ratio(shipped.samples_ms, teacher.samples_ms, paired=paired)
+    return found.low, found.high
+
+
+def shipped_variant(measure: MeasureRecord) -> VariantScore:
+    """The variant that `measure.default` names.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    for variant in measure.variants:
+        if variant.name == measure.default:
+            return variant
+    names = ", ".join(v.name for v in measure.variants) or "none"
+    raise ValueError(f"measure.default is {measure.default!r}, expected one of: {names}")
+
+
+def metric_of(evaluation: Evaluation, metric: str) -> float:
+    """The score that is held to the floor, in 0..1: `top1`, `macro_f1` or `balanced_accuracy`.
+
+    Raises:
+        ValueError: another metric.
+    """
+    if metric not in units.METRICS:
+        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(units.METRICS)}")
+    return float(getattr(evaluation, metric))
+
+
+def ratio(of: float, to: float) -> float:
+    """`of / to`; 0 where `to` is 0."""
+    return of / to if to else 0.0
+
+
+def float_reference(variants: Sequence[VariantScore]) -> VariantScore | None:
+    """The fastest float32 variant, which other variants are compared with; None where there is none."""
+    floats = [v for v in variants if v.precision in ("fp32", "float32")]
+    return min(floats, key=lambda v: v.latency.p50_ms, default=None)
+
+
+def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:
+    """What must be said about a variant: default, slower than float (beyond `EQUAL`), below the floor."""
+    found = []
+    if variant.name == measure.default:
+        found.append("default")
+    reference = float_reference(measure.variants)
+    if reference is not None and variant.precision != reference.precision:
+        slowdown = ratio(variant.latency.p50_ms, reference.latency.p50_ms)
+        if slowdown > EQUAL:
+            found.append(f"{slowdown:.2f}x slower than float")
+    if metric_of(variant.val, measure.metric) < measure.floor:
+        found.append("below the floor")
+    return tuple(found)

@@ -1,0 +1,343 @@
+"""The device side's records as tables in the terminal. Every function prints to the rich console that it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, assert_never
+
+from edgetl.records.bench import BenchRecord
+from edgetl.records.gate import GateCheck, GateReport, Verdict
+from edgetl.records.measured import Latency
+from edgetl.records.variants import EngineRecord
+from edgetl.report import units
+from edgetl.report.terminal.bench import details
+from edgetl.report.terminal.tables import Head, Line, Tone, numbers, pairs, say, table, text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgetl.bench.tune import TuneRecord
+    from edgetl.bundle.golden import GoldenCheck
+    from edgetl.bundle.manifest import Manifest
+    from edgetl.bundle.signature import KeyPair, Signed
+    from edgetl.runtime.doctor import Checkup
+    from edgetl.runtime.inputs import ImageResult
+
+_LABELS_SHOWN = 12
+_FLIPS_SHOWN = 8
+
+
+def bundle(console: Console, manifest: Manifest) -> None:
+    """What a bundle holds."""
+    spec, made = manifest.preprocess, manifest.provenance
+    labels = ", ".join(manifest.labels[:_LABELS_SHOWN])
+    if len(manifest.labels) > _LABELS_SHOWN:
+        labels += f" and {len(manifest.labels) - _LABELS_SHOWN} more"
+    machine = next((v.machine for v in manifest.variants if v.machine), None)
+    pairs(
+        console,
+        [
+            ("task", manifest.task),
+            ("labels", f"{len(manifest.labels)}: {labels}"),
+            ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
+            ("default variant", manifest.default),
+            ("golden images", str(len(manifest.golden.images))),
+            ("measured on", machine.fingerprint if machine else ""),
+            ("made by", made.created_by + (f", {made.created}" if made.created else "")),
+            ("git commit", made.git_commit),
+            ("recipe SHA-256", made.recipe_sha256),
+            ("data SHA-256", made.data_sha256),
+            ("schema", str(manifest.schema_version)),
+        ],
+        title=manifest.name,
+    )
+    heads = (
+        Head(text="variant", keep=True),
+        *text("precision", "target"),
+        *numbers("size", "val\ntop-1", "test\ntop-1", "p50\nms", "p90\nms"),
+    )
+    lines = []
+    for v in manifest.variants:
+        times = _times(v.latency)[:2] if v.latency else ("-", "-")
+        scores = (units.percent(e.top1) if e else "-" for e in (v.val, v.test))
+        cells = (v.name, v.precision, v.target, units.bytes_(v.size_bytes), *scores, *times)
+        lines.append(Line(cells=cells, tone="strong" if v.name == manifest.default else "plain"))
+    table(console, heads, lines)
+    if manifest.engines:
+        rows = [
+            Line(
+                cells=(
+                    e.target,
+                    e.variant,
+                    ", ".join(e.compute_capabilities),
+                    e.tensorrt_version,
+                    "/".join(map(str, e.batch)),
+                    units.bytes_(e.size_bytes),
+                )
+            )
+            for e in manifest.engines
+        ]
+        table(
+            console,
+            (*text("engine", "variant", "compute capability", "version", "batch"), *numbers("size")),
+            rows,
+        )
+
+
+def verify(console: Console, check: GoldenCheck) -> None:
+    """Whether this machine computes what was recorded."""
+    say(console, f"{'OK' if check.passed else 'FAILED'}: {check.reason}", "good" if check.passed else "bad")
+
+
+def predictions(console: Console, results: Sequence[ImageResult]) -> None:
+    """A row an image, with its best classes, or why it has none."""
+    most = max((len(r.prediction.top) for r in results if r.prediction), default=1)
+    heads: list[Head] = list(text("image"))
+    for place in range(1, most + 1):
+        heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
+    lines = []
+    for result in results:
+        if result.prediction is None:
+            lines.append(Line(cells=(result.path, "not readable", *[""] * (2 * most - 1)), tone="bad"))
+            continue
+        cells = [result.path]
+        for score in result.prediction.top:
+            cells += [score.label, f"{score.score:.3f}"]
+        lines.append(Line(cells=(*cells, *[""] * (2 * most + 1 - len(cells)))))
+    table(console, heads, lines)
+    for result in results:
+        if result.prediction is None:
+            say(console, result.error, "bad")
+
+
+def bench(console: Console, record: BenchRecord) -> None:
+    """Latency, throughput, load time and peak memory."""
+    timed, footprint = record.latency, record.footprint
+    figure = f"{units.significant(record.value)} " + ("images/s" if record.metric == "throughput" else "ms")
+    name = {"p90_ms": "p90 latency", "p99_ms": "p99 latency", "throughput": "throughput"}.get(
+        record.metric, record.metric
+    )
+    server = ""
+    if record.rate is not None and record.bound_ms is not None:
+        kept = "kept" if record.holds else "NOT kept"
+        bound = f"p99 bound {units.milliseconds(record.bound_ms)} {kept}"
+        server = f"{units.significant(record.rate)} queries a second, {bound}"
+    pairs(
+        console,
+        [
+            ("scenario", f"{record.scenario}, batch {timed.batch}, {units.counted(timed.threads, 'thread')}"),
+            (name, figure),
+            ("server", server),
+            ("load", units.milliseconds(footprint.load_ms)),
+            ("first inference", units.milliseconds(footprint.first_ms)),
+            (
+                "peak memory",
+                f"{units.bytes_(footprint.peak_memory_bytes)}, of which Python and numpy "
+                f"{units.bytes_(footprint.base_memory_bytes)}",
+            ),
+            ("machine", record.machine.fingerprint),
+        ],
+        title=f"{record.bundle}, variant {record.variant}",
+    )
+    rows = [("model", timed)]
+    if record.end_to_end is not None:
+        rows.append(("end to end", record.end_to_end))
+    lines = [
+        Line(
+            cells=(
+                name,
+                *_times(latency),
+                units.significant(latency.mean_ms),
+                units.significant(latency.throughput),
+                units.count(latency.runs),
+                units.count(latency.warmup),
+            )
+        )
+        for name, latency in rows
+    ]
+    heads = numbers("p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "calls", "warm-up")
+    table(console, (*text("timed"), *heads), lines)
+    details(console, record)
+
+
+def tune(console: Console, record: TuneRecord) -> None:
+    """A row a candidate, the timed ones first and by their time, then what was chosen and why."""
+    heads = (
+        *text("engine", "variant"),
+        *numbers("p50\nms", "p90\nms", "calls"),
+        Head(text="result", keep=True),
+        *text("why"),
+    )
+    ranked = sorted(record.trials, key=lambda t: t.latency.p50_ms if t.latency else math.inf)
+    lines = []
+    for trial in ranked:
+        times = ("-", "-", "-")
+        if trial.latency is not None:
+            times = (*_times(trial.latency)[:2], units.count(trial.latency.runs))
+        tone: Tone = "strong" if trial.outcome == "chosen" else "plain" if trial.latency else "faint"
+        cells = (trial.target, trial.variant or "-", *times, trial.outcome, trial.note)
+        lines.append(Line(cells=cells, tone=tone))
+    title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to logits"
+    table(console, heads, lines, title=title)
+    say(console, f"{record.reason}.", "good")
+    say(console, f"Kept in {record.kept}: it runs from now on wherever no target or variant is named.")
+
+
+def gate(console: Console, report: GateReport) -> None:
+    """What regressed, by how much, and the verdict."""
+    heads = (Head(text="check", keep=True), *numbers("baseline", "now", "change", "allowed"), *text("result"))
+    lines = []
+    for check in report.checks:
+        result = check.verdict.text if check.judged else "not judged"
+        tone: Tone = "bad" if check.judged and check.verdict is Verdict.FAIL else "plain"
+        before, now = check_figure(check, check.baseline), check_figure(check, check.current)
+        cells = (check.name, before, now, check_change(check), check_limit(check), result)
+        lines.append(Line(cells=cells, tone=tone))
+    table(
+        console,
+        heads,
+        lines,
+        title=f"{report.current} (variant {report.variant} on {report.target}) against {report.baseline}",
+    )
+    for sentence in report.sentences():
+        say(console, f"- {sentence}")
+    _flips(console, report)
+    names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is report.verdict)
+    match report.verdict:
+        case Verdict.PASS:
+            say(console, "Gate passed.", "good")
+        case Verdict.FAIL:
+            say(console, f"Gate FAILED: {names}.", "bad")
+        case Verdict.UNSURE:
+            say(console, f"Gate cannot tell: {names}.", "strong")
+        case _:
+            assert_never(report.verdict)
+
+
+def _flips(console: Console, report: GateReport) -> None:
+    """The first images that flipped; the page of `--report` shows more of them."""
+    if report.flips is None or not report.flips.images:
+        return
+    flips = report.flips
+    lost = [flip for flip in flips.images if flip.lost]
+    won = [flip for flip in flips.images if not flip.lost]
+    shown = [*lost[:_FLIPS_SHOWN], *won[: max(0, _FLIPS_SHOWN - len(lost))]]
+    console.print()
+    table(
+        console,
+        text("flipped image", "class", "before", "now"),
+        [
+            Line(cells=(flip.path, flip.label, flip.before, flip.after), tone="bad" if flip.lost else "plain")
+            for flip in shown
+        ],
+        title=f"{flips.lost} right to wrong, {flips.won} wrong to right; {len(shown)} of them:",
+    )
+
+
+def doctor(console: Console, checkup: Checkup) -> None:
+    """What this machine can run, and what to install for more."""
+    say(console, checkup.machine)
+    console.print()
+    lines = [
+        Line(
+            cells=("yes" if part.available else "no", part.name, part.detail, part.remedy),
+            tone="plain" if part.available else "faint",
+        )
+        for part in checkup.parts
+    ]
+    table(console, (Head(text="", keep=True), *text("part", "found", "to get it")), lines)
+    if checkup.install:
+        sizes = [
+            Line(cells=(package.name, package.version, units.bytes_(package.size_bytes)))
+            for package in checkup.install
+        ]
+        total = units.bytes_(sum(package.size_bytes for package in checkup.install))
+        sizes.append(Line(cells=("the device's install", "", total), tone="strong"))
+        table(console, (*text("package", "version"), *numbers("size")), sizes)
+    if checkup.differences:
+        say(console, "Other versions than edgetl was tried with:")
+        rows = [Line(cells=(each.name, each.installed, each.tried)) for each in checkup.differences]
+        table(console, text("package", "installed", "tried"), rows)
+
+
+def keys(console: Console, pair: KeyPair) -> None:
+    """A new key pair."""
+    pairs(
+        console,
+        [
+            ("private key, keep it secret", pair.private),
+            ("public key, for --require-signature", pair.public),
+            ("Ed25519", pair.public_hex),
+        ],
+    )
+
+
+def signed(console: Console, record: Signed) -> None:
+    """A signed bundle."""
+    say(console, f"{record.path} is signed with the key {record.public_hex}.", "good")
+
+
+def engine(console: Console, record: EngineRecord) -> None:
+    """A compiled TensorRT engine."""
+    pairs(
+        console,
+        [
+            ("target", f"{record.target} {record.tensorrt_version}"),
+            ("compute capability", ", ".join(record.compute_capabilities)),
+            ("compiled on", " ".join(filter(None, (record.gpu, record.driver)))),
+            ("variant", record.variant),
+            ("precision", _engine_precision(record)),
+            ("other precision", "; ".join(record.exceptions)),
+            ("proved by", record.evidence),
+            ("left to the GPU", ", ".join(record.dla_fallback)),
+            ("batch", f"{record.batch[0]} to {record.batch[2]}, tuned for {record.batch[1]}"),
+            ("size", units.bytes_(record.size_bytes)),
+            ("SHA-256", record.sha256),
+            ("built in", units.duration(record.seconds) + (", earlier" if record.cached else "")),
+            ("file", record.path),
+        ],
+    )
+
+
+def _engine_precision(record: EngineRecord) -> str:
+    counted = ", ".join(f"{number} in {name}" for name, number in record.layers.items())
+    return (
+        f"{record.precision}: {counted} (convolutions and matrix products)" if counted else record.precision
+    )
+
+
+def _times(latency: Latency) -> tuple[str, str, str]:
+    return (
+        units.significant(latency.p50_ms),
+        units.significant(latency.p90_ms),
+        units.significant(latency.p99_ms),
+    )
+
+
+_SCORES = ("top-1", "macro-F1", "recall", "share")
+
+
+def check_figure(check: GateCheck, value: float) -> str:
+    """One of a check's figures in its unit."""
+    match check.unit:
+        case "top-1" | "macro-F1" | "recall" | "share":
+            return units.percent(value)
+        case "ms":
+            return units.milliseconds(value)
+        case "bytes":
+            return units.bytes_(round(value))
+        case unit:
+            return f"{units.significant(value)} {unit}"
+
+
+def check_change(check: GateCheck) -> str:
+    """A check's change with its sign: points of a score, per cent of what else."""
+    return units.points(100 * check.change) if check.unit in _SCORES else f"{100 * check.change:+.1f}%"
+
+
+def check_limit(check: GateCheck) -> str:
+    """The change for the worse that a check allows; a dash where it is not judged."""
+    if not check.judged:
+        return "-"
+    return units.points(-100 * check.limit) if check.unit in _SCORES else f"+{100 * check.limit:.1f}%"

@@ -1,0 +1,353 @@
+"""An image set's audit and the records of single stages as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edgetl.data.walk import counted
+from edgetl.records.parity import LadderRecord, Rung
+from edgetl.records.prune import PruneRecord, PruneSensitivity
+from edgetl.records.scores import Evaluation
+from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord
+from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
+from edgetl.report import units
+from edgetl.report.page import widths
+from edgetl.report.run import ratio
+from edgetl.report.terminal.run import floor_word, metric_name, variants
+from edgetl.report.terminal.tables import Head, Line, Tone, numbers, pairs, say, table, text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgetl.data.audit import AuditReport
+
+StageRecord = DataRecord | TrainRecord | PruneRecord | ExportRecord | QuantizeRecord | MeasureRecord
+
+_CLASSES_SHOWN = 30
+_LISTED = 10
+
+
+def stage(console: Console, record: StageRecord) -> None:
+    """One stage's record."""
+    match record:
+        case DataRecord():
+            _data(console, record)
+        case TrainRecord():
+            _train(console, record)
+        case PruneRecord():
+            _prune(console, record)
+        case ExportRecord():
+            _export(console, record)
+        case QuantizeRecord():
+            _quantize(console, record)
+        case MeasureRecord():
+            variants(console, record)
+            floor = (
+                f"{metric_name(record)} {units.percent(record.floor)} {floor_word(record)}: {record.reason}"
+            )
+            pairs(
+                console,
+                [("ships", record.default), ("floor", floor), ("machine", record.machine.fingerprint)],
+            )
+
+
+def folds(console: Console, record: FoldsRecord) -> None:
+    """Cross-validation: each fold's scores, then mean and deviation."""
+    spreads = (record.top1, record.macro_f1, record.balanced_accuracy)
+    lines = [
+        Line(cells=(f"{n}", f"{e.images}", *map(units.percent, (e.top1, e.macro_f1, e.balanced_accuracy))))
+        for n, e in enumerate(record.folds, start=1)
+    ]
+    lines.append(Line(cells=("mean", "", *(units.percent(one.mean) for one in spreads)), tone="strong"))
+    lines.append(Line(cells=("deviation", "", *(units.percent(one.deviation) for one in spreads))))
+    heads = (*text("fold"), *numbers("images", "top-1", "macro-F1", "balanced accuracy"))
+    table(console, heads, lines, "Cross-validation")
+
+
+def audit(console: Console, report: AuditReport) -> None:
+    """What is wrong with an image set, and what to do."""
+    splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
+    lines = _classes(report.counts, splits)
+    lines.append(_counts_line("all", [sum(report.counts[s].values()) for s in splits], "strong"))
+    table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    _beside_images(console, report.others)
+    _listing(console, "Unreadable images", [f"{path}: {reason}" for path, reason in report.skipped])
+    _listing(console, "The same file in more than one split", [" = ".join(group) for group in report.leaks])
+    alike = [f"{n.first} ~ {n.second}" for n in report.near_duplicates]
+    _listing(console, "Near-copies across splits", alike)
+    _listing(
+        console, "The same file under more than one label", [" = ".join(group) for group in report.conflicts]
+    )
+    sizes = [f"{odd.path}: {odd.width}x{odd.height}" for odd in report.odd_sizes]
+    _listing(console, "Images of an odd size", sizes)
+    problems = report.problems()
+    for problem in problems:
+        say(console, f"- {problem}", "bad")
+    if not problems:
+        say(console, f"{units.counted(report.images, 'image')}: nothing wrong was found.", "good")
+
+
+def _data(console: Console, record: DataRecord) -> None:
+    splits = [s for s in ("train", "val", "test") if s in record.counts]
+    lines = _classes(record.counts, splits)
+    lines.append(_counts_line("all", [sum(record.counts[s].values()) for s in splits], "strong"))
+    table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    _beside_images(console, record.others)
+    _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
+
+
+def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[Line]:
+    """A line a class, by name; of many classes those with the fewest images, and the others in one line."""
+    labels = sorted({label for split in counts.values() for label in split})
+    by_class = {label: [counts[s].get(label, 0) for s in splits] for label in labels}
+    shown = labels
+    if len(labels) > _CLASSES_SHOWN:
+        shown = sorted(labels, key=lambda label: (sum(by_class[label]), label))[:_CLASSES_SHOWN]
+    lines = [_counts_line(label, by_class.pop(label)) for label in shown]
+    if by_class:
+        sums = [sum(column) for column in zip(*by_class.values(), strict=True)]
+        lines.append(_counts_line(f"{len(by_class)} larger classes", sums))
+    return lines
+
+
+def _beside_images(console: Console, others: Mapping[str, int]) -> None:
+    if others:
+        pairs(console, [("not images", counted(others))])
+
+
+def _train(console: Console, record: TrainRecord) -> None:
+    pairs(
+        console,
+        [
+            ("backbone", record.backbone),
+            ("multiply-accumulates", units.count(record.size.macs)),
+            ("parameters", units.count(record.size.parameters)),
+            ("validation", _told(record.val)),
+            ("test", _told(record.test) if record.test else ""),
+            ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
+            ("time", units.duration(record.seconds)),
+            ("checkpoint", record.checkpoint),
+        ],
+    )
+    _epochs(console, record.epochs)
+
+
+def _beside(unlabelled: int) -> str:
+    return f"{units.counted(unlabelled, 'unlabelled image')} beside the labelled ones"
+
+
+def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
+    if not epochs:
+        return
+    lines = [
+        Line(
+            cells=(
+                e.phase,
+                str(e.epoch),
+                f"{e.loss:.3f}",
+                f"{e.val_loss:.3f}",
+                units.percent(e.val_top1),
+                units.percent(e.val_macro_f1),
+                units.significant(e.images_per_second),
+            )
+        )
+        for e in epochs
+    ]
+    heads = numbers("epoch", "loss", "val loss", "val top-1", "val macro-F1", "images/s")
+    table(console, (*text("phase"), *heads), lines)
+
+
+def _prune(console: Console, record: PruneRecord) -> None:
+    whole, told = record.before.macs, record.latency
+    lines = [
+        Line(
+            cells=(
+                units.step(s.step, s.kept, record.network),
+                units.count(s.macs),
+                units.percent(ratio(s.macs, whole)),
+                units.count(s.parameters),
+                units.percent(s.top1_cut),
+                units.percent(s.top1),
+                *((_ms(s.predicted_ms), _ms(s.measured_ms)) if told else ()),
+            )
+        )
+        for s in record.steps
+    ]
+    if (once := record.one_shot) is not None:
+        figures = (
+            units.count(once.macs),
+            units.percent(ratio(once.macs, whole)),
+            units.count(once.parameters),
+        )
+        times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if told else ()
+        lines.append(Line(cells=("one cut", *figures, units.percent(once.top1_cut), "–", *times)))
+    timed = ("predicted\nms", "measured\nms") if told else ()
+    left = "of the uncut" if record.network else "of the teacher"
+    heads = numbers("step", "MACs", left, "parameters", "top-1 after the cut", "recovered", *timed)
+    table(console, heads, lines)
+    if (sparse := record.sparse) is not None:
+        before, after = units.percent(sparse.near_zero_before), units.percent(sparse.near_zero)
+        found = f"{after} of the channels near zero ({before} before), top-1 {units.percent(sparse.top1)}"
+        pairs(console, [("sparse training", found)])
+    if record.sensitivity is not None:
+        _sensitivity(console, record.sensitivity)
+    if told:
+        heads = (*text("channels of"), *numbers("before and after", "ms before", "ms after"))
+        table(console, heads, [Line(cells=tuple(row)) for row in widths.lines(told)], "Widths for the target")
+    pairs(
+        console,
+        [
+            ("latency", widths.summary(told) if told else ""),
+            ("latency table", widths.origin(told) if told else ""),
+            ("2:4 sparsity", units.two_four(record.two_four) if record.two_four else ""),
+            ("time", units.duration(record.seconds)),
+            ("checkpoint", record.checkpoint),
+        ],
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else units.significant(value)
+
+
+def _sensitivity(console: Console, record: PruneSensitivity) -> None:
+    shares = [units.percent(share, 0) for share in record.shares]
+    lines = [
+        Line(
+            cells=(
+                g.name,
+                str(g.channels),
+                *(
+                    "n/a"
+                    if cut is None
+                    else f"{units.percent(cut.top1)} ({100 * (cut.top1 - record.top1):+.1f})"
+                    for cut in g.cuts
+                ),
+            )
+        )
+        for g in record.groups
+    ]
+    heads = numbers("channels", *(f"top-1 without {share}" for share in shares))
+    table(console, (*text("group cut alone"), *heads), lines)
+    pairs(console, [("top-1 uncut", units.percent(record.top1))])
+
+
+def _export(console: Console, record: ExportRecord) -> None:
+    agreed = (
+        f"same top-1 on {units.percent(record.top1_agreement)} of {units.counted(record.images, 'image')}"
+    )
+    pairs(
+        console,
+        [
+            ("file", record.onnx),
+            ("size", units.bytes_(record.size_bytes)),
+            ("opset", str(record.opset)),
+            ("against torch", f"largest logit difference {record.max_difference:.2g}, {agreed}"),
+        ],
+    )
+
+
+def _quantize(console: Console, record: QuantizeRecord) -> None:
+    lines = [
+        Line(
+            cells=(
+                v.name,
+                units.bytes_(v.size_bytes),
+                v.recovery,
+                units.percent(v.score),
+                str(v.quantized_nodes),
+                str(len(v.left_in_float)),
+            )
+        )
+        for v in record.variants
+    ]
+    heads = numbers("variant", "size", "recovery", f"val {record.metric}", "in INT8", "in float")
+    table(console, heads, lines)
+    pairs(
+        console,
+        [
+            ("range estimator", f"{record.method} on {units.counted(record.calibration_images, 'image')}"),
+            ("in float", f"{units.percent(record.float_score)}, floor {units.percent(record.floor)}"),
+            ("time", units.duration(record.seconds)),
+        ],
+    )
+    for v in record.variants:
+        _listing(console, f"{v.name}: left in float", v.left_in_float)
+    _listing(console, "Notes", record.notes)
+
+
+def _counts_line(name: str, counts: Sequence[int], tone: Tone = "plain") -> Line:
+    return Line(cells=(name, *(units.count(n) for n in counts), units.count(sum(counts))), tone=tone)
+
+
+def _listing(console: Console, title: str, entries: Sequence[str]) -> None:
+    if not entries:
+        return
+    say(console, title, "strong")
+    for entry in entries[:_LISTED]:
+        say(console, f"  {entry}")
+    if len(entries) > _LISTED:
+        say(console, f"  and {len(entries) - _LISTED} more; --json lists all", "faint")
+    console.print()
+
+
+def _told(scores: Evaluation) -> str:
+    bounds = f" ({units.interval(scores.macro_f1_interval)})" if scores.macro_f1_interval else ""
+    return (
+        f"top-1 {units.percent(scores.top1)} ({units.interval(scores.top1_interval)}), "
+        f"macro-F1 {units.percent(scores.macro_f1)}{bounds}, {units.counted(scores.images, 'image')}"
+    )
+
+
+def parity(console: Console, record: LadderRecord) -> None:
+    """The parity ladder: a line a rung, then the outcome, then what was not run and why."""
+    heads = (
+        Head(text="rung", keep=True),
+        *text("against"),
+        *numbers("largest\nerror", "mean\nerror", "same\nclass", "top-1", "95% interval", "change"),
+        *text("bound"),
+    )
+    ran = [rung for rung in record.rungs if not rung.skipped]
+    table(console, heads, [_rung(rung) for rung in ran])
+    say(console, record.sentence, "bad" if record.first_outside else "good")
+    for rung in record.rungs:
+        if rung.skipped:
+            say(console, f"{rung.name} was not run: {rung.skipped}", "faint")
+
+
+def _rung(rung: Rung) -> Line:
+    word = {True: "holds", False: "broken", None: ""}[rung.holds]
+    tone: Tone = "bad" if rung.holds is False else "plain"
+    first = not rung.against
+    return Line(
+        cells=(
+            rung.name,
+            rung.against,
+            "" if first else _error(rung.max_error),
+            "" if first else _error(rung.mean_error),
+            "" if rung.top1_agreement is None else units.percent(rung.top1_agreement),
+            "" if rung.top1 is None else units.percent(rung.top1),
+            "" if rung.top1_interval is None else units.interval(rung.top1_interval),
+            "" if rung.change is None else units.points(100 * rung.change),
+            word,
+        ),
+        tone=tone,
+    )
+
+
+def _error(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1e}"
+
+
+def serve(console: Console, record: ServeRecord) -> None:
+    """A model that was written for another runtime."""
+    pairs(
+        console,
+        [
+            ("variant", record.variant),
+            ("written to", record.path),
+            ("files", ", ".join(record.files)),
+            ("model", units.bytes_(record.size_bytes)),
+        ],
+    )

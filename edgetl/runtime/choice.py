@@ -1,0 +1,182 @@
+"""Which variant runs here, and on which engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.bundle.manifest import Manifest, Precision, Variant
+from edgetl.errors import BundleError
+from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+
+if TYPE_CHECKING:
+    from edgetl.bundle.archive import Bundle
+
+
+def choose_here(
+    bundle: Bundle,
+    *,
+    threads: int,
+    target: Target = Target.AUTO,
+    variant: str | None = None,
+    precision: Precision | None = None,
+) -> Choice:
+    """What `edgetl.load` runs: what `edgetl tune` found the fastest here where nothing was asked for, else `choose`.
+
+    A measurement that fits no more is not used, and the reason says so. Where there is none, this costs a look for
+    its file.
+
+    Args:
+        bundle: the opened bundle.
+        threads: threads of the engine; a measurement holds for the number that it was made with.
+        target: as in `choose`, as are the others.
+
+    Raises:
+        BundleError: as `choose` does.
+    """
+    note = ""
+    free = target is Target.AUTO and variant is None and precision is None
+    if free and (path := _tuned_file(bundle)) is not None:
+        from edgetl.runtime.tuned import recall
+
+        found = recall(path, bundle, threads)
+        if isinstance(found, Choice):
+            return found
+        note = f"; {found}"
+    chosen = choose(bundle.manifest, target=target, variant=variant, precision=precision)
+    return dataclasses.replace(chosen, reason=chosen.reason + note) if note else chosen
+
+
+def _tuned_file(bundle: Bundle) -> Path | None:
+    """That file where it is there."""
+    try:
+        path = tuned_path(bundle)
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # Without a home, or the right to look into it, nothing was kept.
+        return None
+
+
+def choose(
+    manifest: Manifest,
+    *,
+    target: Target = Target.AUTO,
+    variant: str | None = None,
+    precision: Precision | None = None,
+    arch: str | None = None,
+) -> Choice:
+    """Choose the engine and the variant.
+
+    Args:
+        manifest: the bundle's.
+        target: the engine; for `auto`, the CPU.
+        variant: take this one, whatever its figures.
+        precision: only variants of this arithmetic.
+        arch: the processor family; this machine's where unset.
+
+    Raises:
+        BundleError: there is no such variant, or none that was made for the target.
+    """
+    here = arch or architecture()
+    engine = Target.CPU if target is Target.AUTO else target
+    known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
+    if variant is not None:
+        named = manifest.variant(variant)
+        if named is None or precision not in (None, named.precision):
+            what = f"variant {variant!r}" + (f" in {precision}" if named else "")
+            raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
+        return Choice(
+            variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here)}"
+        )
+    wanted = made_for(engine, here)
+    fitting = [v for v in manifest.variants if v.target in wanted and precision in (None, v.precision)]
+    if not fitting:
+        asked = f" in {precision}" if precision else ""
+        raise BundleError(
+            f"{manifest.name} has no variant{asked} made for {' or '.join(wanted)}; it has {known}. "
+            "Name one to run it all the same."
+        )
+    default = manifest.variant()
+    assert default is not None  # A manifest without its default is refused when it is read.
+    if engine in (Target.TENSORRT, Target.TENSORRT_RTX):
+        return _for_engines(engine, fitting, manifest, default, here)
+    if default in fitting:
+        return Choice(
+            variant=default.name,
+            target=engine,
+            reason=f"{default.name} is the bundle's default{_figures(default, here)}",
+        )
+    chosen = _fastest(fitting, default)
+    why = (
+        f"the default {default.name} was made for {default.target}"
+        if precision is None
+        else f"{precision} was asked for"
+    )
+    return Choice(
+        variant=chosen.name,
+        target=engine,
+        reason=f"{chosen.name} is {'the fastest' if len(fitting) > 1 else 'the one'} made for "
+        f"{_KINDS.get(chosen.target, chosen.target)}, and {why}{_figures(chosen, here)}",
+    )
+
+
+def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
+    """The choice of the CPU, which also names the targets that were passed over: bundles carry no GPU's figures.
+
+    Args:
+        choice: what `choose` found for `auto`.
+        offered: ONNX Runtime's providers here; that one is offered does not mean that it works.
+    """
+    if not (names := [str(target) for target, provider in _PROVIDERS if provider in offered]):
+        return choice
+    told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
+    return dataclasses.replace(
+        choice, reason=f"{choice.reason}; {told}: measure with edgetl bench --target {names[0]}"
+    )
+
+
+_PROVIDERS = (
+    (Target.CUDA, "CUDAExecutionProvider"),
+    (Target.ORT_TENSORRT, "TensorrtExecutionProvider"),
+)
+_KINDS = {"any": "any machine", "cpu": "any CPU"}
+
+
+def _for_engines(
+    engine: Target, fitting: Sequence[Variant], manifest: Manifest, default: Variant, arch: str
+) -> Choice:
+    """For TensorRT: a variant whose engine is in the bundle comes first, else one made for it, else the default."""
+    compiled = {e.variant for e in manifest.engines if e.target == engine.value}
+    order = sorted(fitting, key=lambda v: (v.name not in compiled, v.target == "any", v is not default))
+    chosen = order[0]
+    has = "has an engine in the bundle" if chosen.name in compiled else f"was made for {chosen.target}"
+    return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {has}{_figures(chosen, arch)}")
+
+
+def _fastest(fitting: Sequence[Variant], default: Variant) -> Variant:
+    """The fastest that is no less accurate than the default; where accuracy is unknown, the first float one."""
+    kept = [v for v in fitting if v.latency and as_accurate(v, default)]
+    if kept:
+        return min(kept, key=lambda v: v.latency.p50_ms if v.latency else 0.0)
+    scored = [v for v in fitting if v.val]
+    if scored:
+        return max(scored, key=lambda v: v.val.top1 if v.val else 0.0)
+    return min(fitting, key=lambda v: v.precision is not Precision.FP32)
+
+
+def as_accurate(variant: Variant, default: Variant) -> bool:
+    """Whether a variant's top-1 on the validation split is known to be no lower than the default's."""
+    return variant.val is not None and default.val is not None and variant.val.top1 >= default.val.top1
+
+
+def _figures(variant: Variant, arch: str) -> str:
+    """`: 1.35 ms at 99.2% on ...`, and whether that was a machine like this one."""
+    if variant.latency is None or variant.machine is None:
+        return "; it carries no measured latency"
+    accuracy = f" at {variant.val.top1:.1%}" if variant.val else ""
+    measured = f": {variant.latency.p50_ms:.2f} ms{accuracy}, measured on {variant.machine.fingerprint}"
+    other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
+    if any(name in variant.machine.system.lower() for name in other):
+        return measured
+    return f"{measured}, another kind of machine: measure here with edgetl bench"

@@ -1,0 +1,133 @@
+"""OpenVINO as the inference engine, on the CPU: the one place that imports it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import ModelError
+from edgetl.packages import missing
+from edgetl.quiet import quietly
+from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.runtime.forks import Inheritable, refuse, start
+
+
+class OpenVinoBackend(Inheritable):
+    """A model in OpenVINO on the CPU, in float32 where the model is: no silent change to bfloat16.
+
+    Args:
+        model: an ONNX model's bytes.
+        threads: threads inside one call.
+
+    Raises:
+        MissingDependencyError: OpenVINO is not installed.
+        ForkError: a parent of this forked process has used OpenVINO.
+        ModelError: the model cannot be loaded, or is not one image tensor in, one logit tensor out.
+    """
+
+    def __init__(self, model: bytes, *, threads: int) -> None:
+        try:
+            with quietly():
+                import openvino
+        except ImportError as error:
+            raise missing("openvino") from error
+        start("OpenVINO")
+        self.threads = threads
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        try:
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(model), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
+        self.providers = tuple(f"OpenVINO {name}" for name in self._model.get_property("EXECUTION_DEVICES"))
+        self.input, self.output = _signature(self._model)
+        self._local = threading.local()
+        self.watch_forks()
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (N, C) float32 of images (N, 3, S, S) float32.
+
+        Raises:
+            TensorError: images have another shape or dtype.
+        """
+        if not isinstance(images, np.ndarray) or images.dtype != np.float32 or not self._fits(images.shape):
+            raise mismatch(self.input, images)
+        if self.inherited:
+            refuse()
+        if not images.shape[0]:
+            return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
+        request = getattr(self._local, "request", None)
+        if request is None:  # One request serves one thread at a time.
+            request = self._local.request = self._model.create_infer_request()
+        shared = np.ascontiguousarray(images)
+        logits: NDArray[np.float32] = request.infer([shared], share_inputs=True, share_outputs=False)[0]
+        return logits
+
+    def bind(self, images: NDArray[Any]) -> Bound:
+        """A call that runs the model on what then stands in `images`; see `Backend.bind`."""
+        if images.dtype != np.float32 or not images.flags.c_contiguous or not self._fits(images.shape):
+            raise mismatch(self.input, images)
+        if not len(images):
+            return lambda: self.run(images)
+        if self.inherited:
+            refuse()
+        request = self._model.create_infer_request()
+
+        def call() -> NDArray[np.float32]:
+            if self.inherited:
+                refuse()
+            logits: NDArray[np.float32] = request.infer([images], share_inputs=True, share_outputs=True)[0]
+            return logits
+
+        return call
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model, self._local = None, threading.local()
+
+    def natives(self) -> Iterable[object]:
+        """The compiled model and its requests, for `Inheritable`."""
+        return () if self._model is None else (self._model,)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == len(self.input.shape) and all(
+            want is None or have == want for have, want in zip(shape, self.input.shape, strict=True)
+        )
+
+
+def _signature(model: Any) -> tuple[TensorSpec, TensorSpec]:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(
+            f"The model has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each."
+        )
+    tensors = []
+    for port, rank in ((model.input(0), 4), (model.output(0), 2)):
+        shape = tuple(None if length.is_dynamic else length.get_length() for length in port.partial_shape)
+        dtype = str(port.element_type.to_dtype())
+        tensors.append(TensorSpec(name=port.any_name, dtype=dtype, shape=shape))
+        if len(shape) != rank or dtype != "float32":
+            kind = "(N, 3, S, S) float32" if rank == 4 else "(N, C) float32"
+            raise ModelError(f"The model's tensor {port.any_name} is {tensors[-1]}, expected {kind}.")
+    return tensors[0], tensors[1]
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,24 @@
+"""What a classifier answers for one image."""
+
+from __future__ import annotations
+
+from edgetl.records.frozen import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One class's probability (softmax of the logits), in 0..1."""
+
+    label: str
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The best class of an image, and the `top` best, best first."""
+
+    label: str
+    index: int
+    score: float
+    top: tuple[Score, ...]

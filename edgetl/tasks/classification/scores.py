@@ -1,0 +1,233 @@
+"""Scores of a classifier as pure functions on arrays.
+
+Legend: N images, C classes. `labels` is (N,) int in 0..C-1, `scores` is (N, C) float logits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import TensorError
+from edgetl.records.scores import ClassScore, Evaluation
+from edgetl.statistics import wilson_interval
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Probabilities over the last axis, stable for large logits.
+
+    Args:
+        logits: (..., C) float.
+
+    Returns:
+        (..., C) float32; each row sums to 1.
+    """
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return probabilities
+
+
+def topk(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Indices of the `k` largest scores, best first; of equal scores the lower index comes first.
+
+    Args:
+        scores: (N, C) float.
+        k: how many; at most C are returned.
+
+    Returns:
+        (N, min(k, C)) int64.
+    """
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), axis=-1, kind="stable")
+    return order[..., :k].astype(np.int64)
+
+
+def topk_accuracy(labels: NDArray[Any], scores: NDArray[Any], k: int) -> float:
+    """Share of images whose label is among the `k` largest scores, in 0..1; 0 for no images."""
+    labels, scores = _checked(labels, scores)
+    if not len(labels):
+        return 0.0
+    own = scores[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    rank = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
+    return float((rank < k).mean())
+
+
+def evaluate(
+    labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str], *, resamples: int = 1000
+) -> Evaluation:
+    """Score a classifier.
+
+    Macro-F1 and balanced accuracy are means over the classes that have images; a ratio with an empty
+    denominator is 0. Top-1's interval is Wilson's (1927), the others' are bootstrap intervals of a fixed seed, all at
+    95%.
+
+    Args:
+        labels: (N,) int, the right classes.
+        scores: (N, C) float logits.
+        names: the C class names.
+        resamples: of the bootstrap; 0 leaves its intervals out.
+
+    Raises:
+        TensorError: shapes do not fit, a label is out of range, or a score is NaN.
+    """
+    labels, scores = _checked(labels, scores)
+    if scores.shape[1] != len(names):
+        raise TensorError(f"scores: {scores.shape[1]} columns came for {len(names)} class names.")
+    predictions = scores.argmax(axis=1)
+    plain = evaluate_predictions(labels, predictions, names)
+    macro_f1, balanced = None, None
+    if resamples and len(labels):
+        cells = confusion(labels, predictions, len(names))
+        macro_f1, balanced = confusion_intervals(cells, len(names), resamples=resamples)
+    return dataclasses.replace(
+        plain,
+        top5=topk_accuracy(labels, scores, 5) if len(names) > 5 else None,
+        calibration_error=calibration_error(labels, scores) if len(labels) else None,
+        macro_f1_interval=macro_f1,
+        balanced_accuracy_interval=balanced,
+    )
+
+
+def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> Evaluation:
+    """As `evaluate`, from (N,) int predicted classes and so without what needs scores or draws."""
+    cells = confusion(labels, predictions, len(names))
+    support, predicted, hits = class_counts(cells, len(names))
+    images, right = int(support.sum()), int(hits.sum())
+    recall = _ratio(hits, support)
+    precision = _ratio(hits, predicted)
+    f1 = _ratio(2 * hits, support + predicted)
+    present = support > 0
+    return Evaluation(
+        images=images,
+        top1=right / images if images else 0.0,
+        top1_interval=wilson_interval(right, images),
+        macro_f1=float(f1[present].mean()) if images else 0.0,
+        balanced_accuracy=float(recall[present].mean()) if images else 0.0,
+        classes=tuple(
+            ClassScore(
+                label=name,
+                support=int(support[i]),
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                f1=float(f1[i]),
+            )
+            for i, name in enumerate(names)
+        ),
+        cells=tuple(map(tuple, cells.tolist())),
+    )
+
+
+def confusion_intervals(
+    cells: NDArray[np.int64],
+    classes: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Percentile bootstrap intervals (Efron 1979) of macro-F1 and balanced accuracy.
+
+    Drawing N images with replacement is drawing the cells of their confusion matrix from a multinomial, so the
+    time does not grow with N. Classes that a draw leaves without images do not count in it.
+
+    Args:
+        cells: as from `confusion`, at least one image.
+        classes: C.
+        resamples: number of draws.
+        seed: of the draws; the same gives the same intervals.
+        confidence: share of the draws that an interval covers.
+    """
+    generator, images = np.random.default_rng(seed), int(cells[:, 2].sum())
+    rows, columns = cells[:, 0], cells[:, 1]
+    shares, diagonal = cells[:, 2] / images, rows == columns
+    f1, balanced = np.empty(resamples), np.empty(resamples)
+    for i in range(resamples):
+        drawn = generator.multinomial(images, shares)
+        support = np.bincount(rows, drawn, classes)
+        predicted = np.bincount(columns, drawn, classes)
+        right = np.bincount(rows[diagonal], drawn[diagonal], classes)
+        present = support > 0
+        f1[i] = (2 * right[present] / (support + predicted)[present]).mean()
+        balanced[i] = (right[present] / support[present]).mean()
+    tail = (1 - confidence) / 2
+    low_f1, high_f1 = np.quantile(f1, [tail, 1 - tail])
+    low, high = np.quantile(balanced, [tail, 1 - tail])
+    return (float(low_f1), float(high_f1)), (float(low), float(high))
+
+
+def confusion(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """(K, 3) int64: right class, predicted class, images, for the K cells of the matrix that are not zero, row by row.
+
+    Raises:
+        TensorError: lengths differ, or an index is outside 0..C-1.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or labels.shape != predictions.shape:
+        raise TensorError(f"labels {labels.shape} and predictions {predictions.shape}: expected (N,) twice.")
+    for name, values in (("labels", labels), ("predictions", predictions)):
+        if len(values) and (values.min() < 0 or values.max() >= classes):
+            raise TensorError(
+                f"{name}: values {values.min()}..{values.max()} came, expected 0..{classes - 1}."
+            )
+    flat = labels.astype(np.int64) * classes + predictions.astype(np.int64)
+    places, counts = np.unique(flat, return_counts=True)
+    return np.column_stack([places // classes, places % classes, counts]).astype(np.int64)
+
+
+def class_counts(
+    cells: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(C,) int64 each, from `confusion`'s cells: images of the class, images predicted as it, those of both."""
+    rows, columns, images = cells.T
+    hits = np.where(rows == columns, images, 0)
+    support, predicted, right = (
+        np.bincount(places, weights, classes).astype(np.int64)
+        for places, weights in ((rows, images), (columns, images), (rows, hits))
+    )
+    return support, predicted, right
+
+
+def calibration_error(labels: NDArray[Any], scores: NDArray[Any], bins: int = 15) -> float:
+    """Expected calibration error of the top class over equal-width bins (Guo et al. 2017), in 0..1.
+
+    Args:
+        labels: (N,) int.
+        scores: (N, C) float logits.
+        bins: number of confidence bins.
+    """
+    labels, scores = _checked(labels, scores)
+    if not len(labels):
+        return 0.0
+    probabilities = softmax(scores).astype(np.float64)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    surplus = np.bincount(place, weights=confidence - right, minlength=bins)
+    return float(np.abs(surplus).sum() / len(labels))
+
+
+def _ratio(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(above, below, out=np.zeros(len(above), dtype=np.float64), where=below > 0)
+
+
+def _checked(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 1 or scores.ndim != 2 or len(labels) != len(scores):
+        raise TensorError(f"labels {labels.shape} and scores {scores.shape}: expected (N,) and (N, C).")
+    if labels.dtype.kind not in "iu":
+        raise TensorError(f"labels: {labels.dtype} came, expected integers.")
+    if scores.shape[1] == 0:
+        raise TensorError("scores: no class columns came.")
+    if np.isnan(scores).any():
+        raise TensorError(
+            f"scores: {int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} rows hold NaN."
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() >= scores.shape[1]):
+        raise TensorError(
+            f"labels: values {labels.min()}..{labels.max()} came, expected 0..{scores.shape[1] - 1}."
+        )
+    return labels, scores

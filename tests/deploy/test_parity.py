@@ -1,0 +1,342 @@
+"""The parity ladder points to the rung, and to the layer, where a fault was put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from edgetl.bundle.archive import open_bundle
+from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.manifest import InputForm, Precision, Provenance
+from edgetl.bundle.pack import Contents, VariantSource, add_engine, pack
+from edgetl.config import DataConfig, QuantizeConfig, Target
+from edgetl.data.index import build_index
+from edgetl.deploy import parity
+from edgetl.errors import BundleError, DataError
+from edgetl.export import half_precision
+from edgetl.export.bake import bake_preprocess
+from edgetl.export.divergence import INPUT
+from edgetl.export.half_precision import to_half
+from edgetl.export.onnx import to_bytes, to_onnx
+from edgetl.export.tensorrt.gpu import Gpu
+from edgetl.files import sha256_bytes
+from edgetl.inputs.image import PreprocessSpec, load_batch, load_pixels
+from edgetl.quantize import stage as quantize
+from edgetl.quantize.graph import Graph
+from edgetl.quantize.plan import make_plan
+from edgetl.quantize.targets import rules_for
+from edgetl.quantize.weight_only import store_int8
+from edgetl.records.parity import LadderRecord
+from edgetl.records.variants import EngineRecord
+from edgetl.runtime.engines.base import run_pixels
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from tests.export.networks import SPEC, tiny
+from tests.images import write_set
+
+LABELS = ("blue", "green", "red")
+Alter = Callable[[onnx.ModelProto], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images, and the sound models of one network: float32, baked, half precision, INT8."""
+
+    root: Path
+    images: Path
+    models: dict[str, onnx.ModelProto]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    root = tmp_path_factory.mktemp("ladder")
+    images = write_set(root / "images", {"train": 8, "test": 6})
+    exported = _large_inside(to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18))
+    path = root / "model.onnx"
+    path.write_bytes(to_bytes(exported))
+    index = build_index(DataConfig(source=str(images)), seed=0)
+    config = QuantizeConfig(target=Target.TENSORRT_RTX, images=24)
+    inputs = quantize.QuantizeInputs(
+        onnx=path, index=index, spec=SPEC, seed=0, pixels_dir=root / "pixels", cache_dir=root / "kept"
+    )
+    quantize.run(config, inputs, out=root)
+    probes = load_batch(sorted((images / "train").rglob("*.png"))[:6], SPEC)
+    models = {
+        "fp32": exported,
+        "fp32-uint8": bake_preprocess(exported, SPEC),
+        "fp16": to_half(exported, probes).model,
+        "int8-tensorrt-rtx": onnx.load(root / "model-int8-tensorrt-rtx.onnx"),
+    }
+    return Parts(root, images, models)
+
+
+def _large_inside(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same function, with the values between the depthwise convolution and the next 1e5 times larger."""
+    depthwise = next(n for n in model.graph.node if any(a.name == "group" and a.i > 1 for a in n.attribute))
+    project = next(n for n in model.graph.node if n.name == "/project/project.0/Conv")
+    for name, factor in ((depthwise.input[1], 1e5), (depthwise.input[2], 1e5), (project.input[1], 1e-5)):
+        _scale(model, name, factor)
+    return model
+
+
+def _scale(model: onnx.ModelProto, name: str, factor: float) -> None:
+    index = next(i for i, t in enumerate(model.graph.initializer) if t.name == name)
+    values = numpy_helper.to_array(model.graph.initializer[index])
+    scaled = np.asarray(values * np.float32(factor), values.dtype)
+    model.graph.initializer[index].CopyFrom(numpy_helper.from_array(scaled, name))
+
+
+def climb(
+    parts: Parts,
+    folder: Path,
+    *,
+    spec: PreprocessSpec = SPEC,
+    checkpoint: Path | None = None,
+    **altered: Alter,
+) -> LadderRecord:
+    """Pack the sound models, but for those that are altered (`fp32_uint8=...`), and climb."""
+    images = sorted((parts.images / "test").rglob("*.png"))[:2]
+    encoded = tuple(path.read_bytes() for path in images)
+    pixels = np.stack([load_pixels(content, spec) for content in encoded])
+    sources, logits = [], {}
+    for name, sound in parts.models.items():
+        model = onnx.ModelProto()
+        model.CopyFrom(sound)
+        if alter := altered.get(name.replace("-", "_")):
+            alter(model)
+        path = folder / f"{name}.onnx"
+        path.write_bytes(to_bytes(model))
+        form = InputForm.UINT8 if name.endswith("uint8") else InputForm.FLOAT32
+        target = "tensorrt-rtx" if name.startswith("int8") else "any"
+        sources.append(
+            VariantSource(name=name, precision=name.split("-")[0], target=target, model=path, input=form)
+        )
+        with OnnxBackend(path, threads=1) as backend:
+            logits[name] = np.nan_to_num(run_pixels(backend, pixels, spec))
+    golden = GoldenSet(images=encoded, pixels=pixels, logits=logits)
+    contents = Contents(
+        name="faults",
+        labels=LABELS,
+        preprocess=spec,
+        variants=sources,
+        default="fp32",
+        golden=golden,
+        provenance=Provenance(),
+    )
+    pack(contents, folder / "faults.edgetl")
+    return parity.run(folder / "faults.edgetl", parts.images, checkpoint=checkpoint)
+
+
+def broken(record: LadderRecord) -> list[str]:
+    return [rung.name for rung in record.rungs if rung.holds is False]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the tiny network's checkpoint."""
+    monkeypatch.setattr("edgetl.models.checkpoint.load", lambda path: (tiny(), None))
+    return tmp_path / "student.safetensors"
+
+
+def test_sound_models_climb_to_the_top(parts: Parts, tmp_path: Path, checkpoint: Path) -> None:
+    record = climb(parts, tmp_path, checkpoint=checkpoint)
+    assert [rung.name for rung in record.rungs] == ["torch", "onnx", *parts.models]
+    assert [rung.against for rung in record.rungs] == ["", "torch", "onnx", "fp32", "fp32", "fp32"]
+    assert record.rungs[0].holds is None
+    assert [rung.holds for rung in record.rungs[1:]] == [True] * 5
+    assert (record.images, record.first_outside, record.divergence) == (18, "", None)
+    assert record.sentence == "All 6 rungs agree on 18 images, each within its bound."
+    torch = record.rungs[0]
+    assert torch.top1 is not None
+    assert torch.top1_interval is not None
+    assert torch.top1_interval[0] < torch.top1 < torch.top1_interval[1]
+
+
+def test_a_wrong_mean_in_the_manifest(parts: Parts, tmp_path: Path) -> None:
+    record = climb(parts, tmp_path, spec=replace(SPEC, mean=(0.5, 0.5, 0.5)))
+    assert record.first_outside == "fp32"
+    assert "the manifest's mean differ from the export's" in record.sentence
+    assert record.divergence is not None
+    assert record.divergence.layer == INPUT
+
+
+def test_a_wrong_mean_inside_a_variant(parts: Parts, tmp_path: Path) -> None:
+    record = climb(parts, tmp_path, fp32_uint8=lambda m: _scale(m, "preprocess/shift", 1.1))
+    assert broken(record) == ["fp32-uint8"]
+    assert record.divergence is not None
+    assert (record.divergence.layer, record.divergence.tensor) == (INPUT, "preprocess/normalised")
+
+
+def test_a_swapped_channel_order_inside_a_variant(parts: Parts, tmp_path: Path) -> None:
+    def swap(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "bgr"))
+        cast = model.graph.node[0]
+        swapped = helper.make_node("Gather", ["images", "bgr"], ["images_bgr"], "swap", axis=3)
+        cast.input[0] = "images_bgr"
+        nodes = [swapped, *model.graph.node]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+
+    record = climb(parts, tmp_path, fp32_uint8=swap)
+    assert broken(record) == ["fp32-uint8"]
+    assert record.divergence is not None
+    assert record.divergence.layer == INPUT
+
+
+def test_a_swapped_channel_order_in_the_export(parts: Parts, tmp_path: Path, checkpoint: Path) -> None:
+    def swap(model: onnx.ModelProto) -> None:
+        name = model.graph.node[0].input[1]
+        index = next(i for i, t in enumerate(model.graph.initializer) if t.name == name)
+        values = numpy_helper.to_array(model.graph.initializer[index])[:, ::-1]
+        model.graph.initializer[index].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
+
+    record = climb(parts, tmp_path, checkpoint=checkpoint, fp32=swap)
+    assert record.first_outside == "onnx"
+    assert record.divergence is not None
+    assert record.divergence.layer == "/stem/stem.2/Clip"
+    assert record.divergence.error_before == 0.0
+
+
+def test_a_branch_that_the_exporter_froze(
+    parts: Parts, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Branch(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values * 2 if float(values.abs().mean()) > 1e-3 else values
+
+    def network() -> nn.Module:
+        made = tiny()
+        made.stem = nn.Sequential(Branch(), *made.stem).eval()
+        return made
+
+    monkeypatch.setattr("edgetl.models.checkpoint.load", lambda path: (network(), None))
+    frozen = to_onnx(network(), labels=LABELS, spec=SPEC, opset=18)
+    record = climb(parts, tmp_path, checkpoint=checkpoint, fp32=lambda model: model.CopyFrom(frozen))
+    assert record.first_outside == "onnx"
+    assert record.divergence is not None
+    assert (record.divergence.layer, record.divergence.operator) == ("stem.3", "ReLU6")
+
+
+def test_a_layer_that_overflows_in_half_precision(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half_precision, "_would_overflow", lambda *_: [])
+    probes = load_batch(sorted((parts.images / "train").rglob("*.png"))[:2], SPEC)
+    forced = to_half(parts.models["fp32"], probes).model
+    record = climb(parts, tmp_path, fp16=lambda model: model.CopyFrom(forced))
+    assert broken(record) == ["fp16"]
+    assert record.divergence is not None
+    assert (record.divergence.layer, record.divergence.finite) == ("/depthwise/depthwise.2/Relu", False)
+    assert "NaN or infinity comes out of it" in record.sentence
+
+
+@pytest.mark.parametrize("factor", [1 / 16, 64])
+def test_a_bad_scale(parts: Parts, tmp_path: Path, factor: float) -> None:
+    shown = "/pool/MaxPool_output_0_dequantized"
+    [name] = [n.input[1] for n in parts.models["int8-tensorrt-rtx"].graph.node if shown in n.output]
+    record = climb(parts, tmp_path, int8_tensorrt_rtx=lambda model: _scale(model, name, factor))
+    assert broken(record) == ["int8-tensorrt-rtx"]
+    assert record.divergence is not None
+    assert (record.divergence.layer, record.divergence.operator) == ("/pool/MaxPool", "MaxPool")
+    assert record.divergence.tensor == shown
+
+
+def test_labels_in_another_order_are_told(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reorder(model: onnx.ModelProto) -> None:
+        metadata = {p.key: p.value for p in model.metadata_props}
+        helper.set_model_props(model, metadata | {"edgetl.labels": '["red", "green", "blue"]'})
+
+    record = climb(parts, tmp_path, fp32=reorder)
+    assert record.first_outside == "fp32"
+    assert "the manifest's labels differ from the export's" in record.sentence
+
+
+def with_engine(parts: Parts, folder: Path, batch: tuple[int, int, int]) -> Path:
+    """The sound models, and bytes that stand for an engine of the half-precision one."""
+    climb(parts, folder)
+    engine = EngineRecord(
+        target="tensorrt-rtx",
+        compute_capabilities=("89",),
+        tensorrt_version="1.7",
+        batch=batch,
+        size_bytes=3,
+        sha256=sha256_bytes(b"eng"),
+        seconds=1.0,
+        precision="fp16",
+    )
+    path = folder / "faults.edgetl"
+    add_engine(open_bundle(path), variant="fp16", content=b"eng", record=engine)
+    return path
+
+
+def test_engines_that_cannot_run_here_are_said_not_to(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.export.tensorrt.gpu.find_gpu", lambda: None)
+    record = parity.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
+    assert record.images == 5
+    assert record.rungs[-1].name == "fp16-tensorrt-rtx-sm89.engine"
+    assert record.rungs[-1].skipped == (
+        "A GPU to run the engine on is not available. Run edgetl parity on the machine that tensorrt-rtx was built for."
+    )
+    assert record.sentence.startswith("All 5 rungs agree")
+
+
+def test_an_engine_from_elsewhere_is_not_loaded(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "edgetl.export.tensorrt.gpu.find_gpu", lambda: Gpu(name="x", compute_capability="89", driver="1")
+    )
+    record = parity.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
+    assert "It was not built on this machine, and engines are native code" in record.rungs[-1].skipped
+
+
+def test_a_float_model_with_weights_in_int8_may_differ_as_int8_may(parts: Parts, tmp_path: Path) -> None:
+    exported = parts.models["fp32"]
+    weighted = make_plan(Graph(exported), rules_for(Target.CPU_X86)).weighted
+    models = {"fp32": exported, "fp32-int8-weights": store_int8(Graph(exported), weighted)}
+    record = climb(replace(parts, models=models), tmp_path)
+    assert broken(record) == []
+    error = record.rungs[-1].max_error
+    assert error is not None
+    assert error > parity.BOUNDS[Precision.FP32].maximum
+
+
+class Engine(OnnxBackend):
+    """Stands for an engine on its GPU: a model that is wrong, and takes the batches of its profile alone."""
+
+    calls: ClassVar[list[int]] = []
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self.calls.append(len(images))
+        return super().run(images * np.float32(0.5))
+
+
+def test_an_engine_runs_in_the_batches_of_its_profile_and_is_named_where_it_is_wrong(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = to_bytes(parts.models["fp32"])
+    monkeypatch.setattr(parity, "_engine_backend", lambda content, target: Engine(model))
+    record = parity.run(with_engine(parts, tmp_path, (4, 4, 4)), parts.images)
+    assert Engine.calls == [4] * 5
+    assert record.first_outside == "fp16-tensorrt-rtx-sm89.engine"
+    assert record.rungs[-1].against == "fp16"
+    assert record.divergence is None
+
+
+def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
+    climb(parts, tmp_path)
+    with pytest.raises(DataError):
+        parity.run(tmp_path / "faults.edgetl", tmp_path / "none")
+    with pytest.raises(BundleError, match="no bundle at"):
+        parity.run(tmp_path / "none.edgetl", parts.images)

@@ -1,0 +1,137 @@
+"""A bundle's model for other runtimes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import edgetl
+from edgetl.bundle.pack import pack
+from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
+from edgetl.errors import ConfigError, ModelError
+from edgetl.inputs.image import load_pixels, normalise
+from edgetl.tasks.classification.scores import softmax
+from tests.bundles import LABELS, SPEC, contents, picture
+
+PIXELS = np.stack([load_pixels(picture(i), SPEC) for i in range(3)])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("serve")
+    pack(contents(folder), folder / "flowers.edgetl")
+    return folder / "flowers.edgetl"
+
+
+@pytest.fixture(scope="module")
+def logits(bundle: Path) -> np.ndarray:
+    with edgetl.load(bundle) as session:
+        return session.run(PIXELS)
+
+
+def test_the_model_as_it_is(bundle: Path, tmp_path: Path) -> None:
+    record = write_onnx(bundle, ServeOptions(variant="int8-cpu-x86"), tmp_path / "m.onnx")
+    assert (record.variant, record.path) == ("int8-cpu-x86", str(tmp_path / "m.onnx"))
+    assert (tmp_path / "m.onnx").stat().st_size == record.size_bytes
+
+
+def test_pictures_in_and_the_best_classes_out(bundle: Path, tmp_path: Path, logits: np.ndarray) -> None:
+    write_onnx(bundle, ServeOptions(uint8=True, top=2), tmp_path / "m.onnx")
+    session = ort.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    scores, classes = session.run(None, {"images": PIXELS})
+    np.testing.assert_array_equal(classes[:, 0], logits.argmax(1))
+    np.testing.assert_allclose(scores[:, 0], softmax(logits).max(1), rtol=1e-4)
+
+
+def test_contradictions_are_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--softmax and --top exclude each other"):
+        write_onnx(bundle, ServeOptions(softmax=True, top=2), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="top: got 9, the model has 3 classes"):
+        write_onnx(bundle, ServeOptions(top=9), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+CONFIG = """\
+name: "flowers"
+backend: "onnxruntime"
+default_model_filename: "model.onnx"
+max_batch_size: 16
+input [
+  {
+    name: "images"
+    data_type: TYPE_UINT8
+    dims: [ 32, 32, 3 ]
+  }
+]
+output [
+  {
+    name: "probabilities"
+    data_type: TYPE_FP32
+    dims: [ 3 ]
+    label_filename: "labels.txt"
+  }
+]
+instance_group [
+  { count: 1 kind: KIND_CPU }
+]
+dynamic_batching {
+  max_queue_delay_microseconds: 1000
+}
+"""
+
+
+def test_a_triton_repository(bundle: Path, tmp_path: Path, logits: np.ndarray) -> None:
+    record = write_triton(bundle, ServeOptions(uint8=True, softmax=True), tmp_path / "models", max_batch=16)
+    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert found == [f"models/flowers/{name}" for name in ("1/model.onnx", "config.pbtxt", "labels.txt")]
+    assert sorted(record.files) == [name.removeprefix("models/flowers/") for name in found]
+    folder = tmp_path / "models" / "flowers"
+    config = (folder / "config.pbtxt").read_text()
+    assert config == CONFIG
+    assert (folder / "labels.txt").read_text().splitlines() == list(LABELS)
+    # What the configuration says is what the model has.
+    model = onnx.load(folder / "1" / "model.onnx")
+    names = re.findall(r'name: "(\w+)"', config)[1:]
+    assert names == [value.name for value in (*model.graph.input, *model.graph.output)]
+    session = ort.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(None, {"images": PIXELS})
+    np.testing.assert_allclose(probabilities, softmax(logits), rtol=1e-4)
+
+
+def test_triton_s_own_schema_takes_the_configuration(bundle: Path, tmp_path: Path) -> None:
+    schema = pytest.importorskip(
+        "tritonclient.grpc.model_config_pb2",
+        reason="tritonclient is not installed: pip install tritonclient[grpc]",
+    )
+    from google.protobuf import text_format
+
+    write_triton(bundle, ServeOptions(top=2), tmp_path, gpu=True)
+    config = text_format.Parse((tmp_path / "flowers" / "config.pbtxt").read_text(), schema.ModelConfig())
+    assert [(o.name, list(o.dims)) for o in config.output] == [("scores", [2]), ("classes", [2])]
+    assert config.max_batch_size == 8
+    assert list(config.input[0].dims) == [3, 32, 32]
+
+
+@pytest.mark.parametrize("options", [ServeOptions(), ServeOptions(uint8=True, softmax=True)])
+@pytest.mark.parametrize("variant", ["fp32", "int8-cpu-x86"])
+def test_openvino_computes_the_same(
+    bundle: Path, tmp_path: Path, variant: str, options: ServeOptions
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    from dataclasses import replace
+
+    write_onnx(bundle, replace(options, variant=variant), tmp_path / "m.onnx")
+    compiled = openvino.Core().compile_model(
+        openvino.Core().read_model(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    images = PIXELS if options.uint8 else normalise(PIXELS, SPEC)
+    (got,) = compiled(images).values()
+    with edgetl.load(bundle, variant=variant) as session:
+        expected = session.run(PIXELS)
+    expected = softmax(expected) if options.softmax else expected
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl.bundle.pack import pack
+from edgetl.errors import MissingDependencyError, ModelError, TensorError
+from edgetl.runtime import load
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from tests.bundles import contents, picture
+from tests.onnx_models import classifier
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
+
+
+def test_without_openvino_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(contents(tmp_path), tmp_path / "b.edgetl")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingDependencyError, match=r"openvino is not available.*pip install openvino"):
+        load(tmp_path / "b.edgetl", target="openvino")
+
+
+@pytest.fixture
+def backend():
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    from edgetl.runtime.engines.openvino import OpenVinoBackend
+
+    with OpenVinoBackend(classifier(), threads=2) as opened:
+        yield opened
+
+
+def test_it_agrees_with_onnx_runtime(backend) -> None:
+    with OnnxBackend(classifier(), threads=1) as reference:
+        expected = reference.run(IMAGES)
+    assert np.allclose(backend.run(IMAGES), expected, atol=1e-5)
+    assert np.allclose(backend.run(np.asfortranarray(IMAGES)), expected, atol=1e-5)
+    assert backend.run(IMAGES[:0]).shape == (0, 3)
+    assert str(backend.input) == "(N, 3, 32, 32) float32"
+    assert backend.providers == ("OpenVINO CPU",)
+    for wrong in (IMAGES[0], IMAGES.astype(np.float64), None):
+        with pytest.raises(TensorError, match="expected"):
+            backend.run(wrong)
+
+
+def test_a_bound_call_reads_its_buffer_each_time(backend) -> None:
+    images = IMAGES[:1].copy()
+    call = backend.bind(images)
+    first = call().copy()
+    images[:] = IMAGES[1:2]
+    assert np.allclose(np.concatenate([first, call()]), backend.run(IMAGES[:2]), atol=1e-5)
+
+
+def test_results_are_kept_apart_between_calls_and_threads(backend) -> None:
+    expected = [backend.run(IMAGES[i : i + 1]) for i in range(4)]
+    wrong = []
+
+    def work(i: int) -> None:
+        for _ in range(100):
+            if not np.array_equal(backend.run(IMAGES[i : i + 1]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_broken_models_are_refused_in_one_line(backend) -> None:
+    with pytest.raises(ModelError, match="OpenVINO cannot load the model: ") as caught:
+        type(backend)(b"garbage" * 20, threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_proves_itself_through_it(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    pack(contents(tmp_path), tmp_path / "b.edgetl")
+    with load(tmp_path / "b.edgetl", target="openvino", threads=2) as session:
+        assert session.verify().passed
+        pictures = [picture(i) for i in range(20)]
+        with load(tmp_path / "b.edgetl") as reference:
+            assert [p.label for p in session.predict(pictures)] == [
+                p.label for p in reference.predict(pictures)
+            ]
