@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, assert_never
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,8 @@ from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
+from edgetl.records.scores import Scores
+from edgetl.shell import command
 
 
 def _fraction(value: float) -> float:
@@ -216,12 +218,28 @@ class Calibrator(StrEnum):
     MSE = "mse"
 
 
+FEW_STEPS = 5
+"""An epoch of fewer steps leaves batch norm's statistics behind the weights: they move by a tenth a step."""
+
+
 class Metric(StrEnum):
     """The score by which models are chosen and held to the floor."""
 
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
+
+    def of(self, scores: Scores) -> float:
+        """The score of this name, in 0..1."""
+        match self:
+            case Metric.TOP1:
+                return scores.top1
+            case Metric.MACRO_F1:
+                return scores.macro_f1
+            case Metric.BALANCED_ACCURACY:
+                return scores.balanced_accuracy
+            case _:
+                assert_never(self)
 
 
 def _listed(value: object) -> object:
@@ -558,7 +576,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"No recipe at {path}. Write one with: edgetl init DATA_DIR -o {path}") from None
+        raise ConfigError(
+            f"No recipe at {path}. Write one with: {command('init', 'DATA_DIR', '-o', path)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the recipe {path}: {error}") from error
     try:

@@ -14,11 +14,14 @@ BASE = (
     "_version",
     "errors",
     "packages",
+    "failures",
+    "shell",
     "process",
     "quiet",
     "progress",
     "records",
     "files",
+    "locks",
     "statistics",
     "inputs",
     "tasks",
@@ -45,6 +48,7 @@ ROWS: tuple[str, ...] = (
     "report",
     "pipeline",
     "cli",
+    "__main__",
 )
 DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "report", *BASE)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")

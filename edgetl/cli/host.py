@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.root import typed
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
@@ -91,7 +93,7 @@ def init(
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
         + (
-            f"; {len(index.skipped)} images cannot be read (edgetl data check {source})"
+            f"; {len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
             if index.skipped
             else ""
         )
@@ -102,7 +104,7 @@ def init(
         typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
-    typer.echo(f"Wrote {output}. Next: edgetl run {output}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
 
 
 class _RunsOf(Container[str]):
@@ -184,9 +186,8 @@ def finetune(
         raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"
     with open_progress() as progress:
-        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=hint)
+        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=typed())
     output.emit(record, json, "folds")
 
 
@@ -391,6 +392,4 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
         pipeline.follow(loaded, run_dir)
         raise typer.Exit
     with open_progress() as progress:
-        return pipeline.run(
-            loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"
-        )
+        return pipeline.run(loaded, run_dir, until=last, progress=progress, resume_hint=typed())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,8 +48,11 @@ def _write_folder(target: Path, images: Callable[[Path], Iterator[tuple[str, Ima
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # Uncompressed: the bytes, and with them hashes and splits, are the same with every zlib.
                 image.save(path, compress_level=0)
-            with contextlib.suppress(OSError) if target.is_dir() else contextlib.nullcontext():
+            try:
                 (work / "images").rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was faster, and wrote the same
+                    raise
 
 
 def _digits(_: Path) -> Iterator[tuple[str, Image.Image]]:

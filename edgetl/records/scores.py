@@ -6,6 +6,9 @@ import dataclasses
 
 from edgetl.records.frozen import dataclass
 
+TITLES = {"top1": "top-1", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
+"""How a score's name is written within a sentence."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:

@@ -41,6 +41,7 @@ from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
+from edgetl.shell import command
 from edgetl.tasks.classification.answers import Prediction, Score
 from edgetl.tasks.classification.scores import softmax, topk
 
@@ -224,7 +225,9 @@ class Session(Inheritable):
                 f"image: got {describe(image)}, expected a path, bytes, a Pillow image or (H, W, 3) uint8."
             )
         if Path(image).suffix.lower() in VIDEO_SUFFIXES:
-            raise ImageError(f"{image} is a video; label its frames with: edgetl predict BUNDLE {image}")
+            raise ImageError(
+                f"{image} is a video; label its frames with: {command('predict', 'BUNDLE', Path(image))}"
+            )
         return load_pixels(Path(image), self._spec)
 
     def rank(self, logits: NDArray[np.float32], top_k: int = 1) -> list[Prediction]:
@@ -367,8 +370,8 @@ def load(
             )
             raise ModelError(
                 f"edgetl tune found {choice.variant} on {choice.target} the fastest here, but it cannot be opened "
-                f"any more ({cause.rstrip('.')}): measure again with edgetl tune {bundle.path}, or name a target, "
-                "e.g. cpu."
+                f"any more ({cause.rstrip('.')}). Name a target, e.g. cpu, or measure again with: "
+                f"{command('tune', bundle.path)}"
             ) from error
 
 

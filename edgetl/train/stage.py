@@ -24,9 +24,8 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of
-from edgetl.train.loop import best_epoch, fit, metric_of
+from edgetl.train.loop import fit, reached
 from edgetl.train.objective import LossFunction
-from edgetl.train.optimise import copy_state
 from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
@@ -78,7 +77,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     metric = config.select or selection_metric(index)
     model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
-    best_score, best_state = -1.0, copy_state(model)
+    start: float | None = None
     learner, begun = model, time.perf_counter()
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
@@ -105,12 +104,12 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 state=states[-1],
                 progress=progress,
                 listen=listen,
+                start=start,
             )
-            if epochs and (reached := metric_of(epochs[best_epoch(epochs, metric)], metric)) >= best_score:
-                best_score, best_state = reached, copy_state(model)
+            if epochs:
+                start = reached(epochs, metric)
             history += epochs
-    model.load_state_dict(best_state)
-    start = time.perf_counter()
+    begun = time.perf_counter()
     val = score(model, sets.val, index.labels)
     test = score(model, sets.test, index.labels) if sets.test is not None else None
     if launched().main:
@@ -124,7 +123,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         epochs=history,
         val=val,
         test=test,
-        seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - start,
+        seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

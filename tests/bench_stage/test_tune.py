@@ -165,7 +165,7 @@ def test_what_cannot_be_kept_is_told_before_anything_is_measured(
     monkeypatch.delenv("EDGETL_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", _no_home)
-    with pytest.raises(StorageError, match="no home folder to keep the measurement in: set EDGETL_CACHE"):
+    with pytest.raises(StorageError, match=r"no home folder\. Set EDGETL_CACHE"):
         tune(bundle, threads=1)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.train import TrainRecord
 from edgetl.train.evaluate import score
+from edgetl.train.loop import NO_START
 from edgetl.train.objective import LossFunction
 from edgetl.train.sets import open_sets
 from tests.images import write_set
@@ -99,8 +101,9 @@ def test_the_student_may_be_another_backbone_and_the_loss_another(
 
 
 def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_and_after_a_stop(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stage, "fit", functools.partial(stage.fit, start=NO_START))
     model, _ = checkpoint.load(inputs.teacher)
     layers = apply_(model).layers
     pruned = tmp_path / "sparse.safetensors"

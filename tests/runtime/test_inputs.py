@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgetl.bundle.pack import pack
-from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError
+from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError, SourceError
 from edgetl.runtime import Session, load
 from edgetl.runtime.inputs import (
     FrameFormat,
@@ -158,7 +158,7 @@ def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: 
     (tmp_path / "a.png").write_bytes(picture())
     results = list(predict_all(session, open_source([str(clip), str(tmp_path / "a.png")])))
     assert [r.path for r in results] == [*(f"{clip}#{i}" for i in range(5)), str(tmp_path / "a.png")]
-    decoded = list(frames(str(clip)))
+    decoded = [frame.pixels for frame in frames(str(clip))]
     assert [r.prediction for r in results[:5]] == [session.predict(f, channels="bgr") for f in decoded]
     assert list(predict_all(session, open_source([str(clip)], limit=2))) == results[:2]
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -166,5 +166,5 @@ def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: 
         list(predict_all(session, open_source([str(tmp_path / "broken.mp4")])))
     with pytest.raises(ImageError, match=r"gone\.mp4: there is no such file"):
         next(frames(str(tmp_path / "gone.mp4")))
-    with pytest.raises(ImageError, match=r"camera:97: the camera cannot be opened"):
+    with pytest.raises(SourceError, match=r"camera:97: the camera cannot be opened"):
         next(frames("camera:97"))

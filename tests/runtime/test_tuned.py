@@ -112,7 +112,7 @@ def test_a_winner_that_cannot_be_opened_is_an_error_and_nothing_takes_its_place(
         edgetl.load(bundle.path, threads=1)
     assert str(caught.value) == (
         "edgetl tune found quick on openvino the fastest here, but it cannot be opened any more (openvino is not "
-        f"available): measure again with edgetl tune {bundle.path}, or name a target, e.g. cpu."
+        f"available). Name a target, e.g. cpu, or measure again with: edgetl tune {bundle.path}"
     )
 
 

@@ -21,6 +21,7 @@ from edgetl.export.tensorrt import EngineTarget, load_module
 from edgetl.packages import missing
 from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
+from edgetl.shell import command
 
 
 class TensorRtBackend(Inheritable):
@@ -55,7 +56,7 @@ class TensorRtBackend(Inheritable):
             reason = self._log.errors[-1] if self._log.errors else "it gave no reason"
             raise BundleError(
                 f"{target} {trt.__version__} cannot load the engine: {' '.join(reason.split())} "
-                f"Build it for this machine with: edgetl build BUNDLE --target {target}"
+                f"Build it for this machine with: {command('build', 'BUNDLE', '--target', target)}"
             )
         self.input, self.output = _signature(self._engine, trt)
         self.providers = (f"{target} {trt.__version__} on {self._cuda.device_name()}",)
