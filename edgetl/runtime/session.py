@@ -36,13 +36,14 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, TensorSpec, describe, run_pixels
+from edgetl.runtime.engines.base import Backend, describe, run_pixels
 from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
-from edgetl.tasks.classification.answers import Prediction, Score
+from edgetl.tasks.base import TensorSpec
+from edgetl.tasks.classification.answers import Candidate, Prediction
 from edgetl.tasks.classification.scores import softmax, topk
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class Session(Inheritable):
         probabilities, best = softmax(logits), topk(logits, top_k)
         found = []
         for row, indices in zip(probabilities, best, strict=True):
-            top = tuple(Score(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
+            top = tuple(Candidate(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
             first = top[0]
             found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
         return found

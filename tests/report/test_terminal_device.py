@@ -12,7 +12,7 @@ from edgetl.report.terminal import device
 from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.targets import Target
-from edgetl.tasks.classification.answers import Prediction, Score
+from edgetl.tasks.classification.answers import Candidate, Prediction
 from tests.report.conftest import latency
 from tests.report.test_terminal import rule, shown
 
@@ -115,12 +115,12 @@ def test_verify():
     assert shown(device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
 
 
-def _rose(top: tuple[Score, ...]) -> Prediction:
+def _rose(top: tuple[Candidate, ...]) -> Prediction:
     return Prediction(label="rose", index=11, score=0.91, top=top)
 
 
 def test_predictions():
-    top = (Score(label="rose", index=11, score=0.91), Score(label="lily", index=3, score=0.05))
+    top = (Candidate(label="rose", index=11, score=0.91), Candidate(label="lily", index=3, score=0.05))
     results = (
         ImageResult(path="a b/ü.jpg", prediction=_rose(top)),
         ImageResult(path="one.jpg", prediction=_rose(top[:1])),

@@ -15,8 +15,9 @@ import pytest
 from edgetl.errors import MissingDependencyError, ModelError, TensorError
 from edgetl.process import usable_cores
 from edgetl.runtime.engines import onnxruntime as engine
-from edgetl.runtime.engines.base import Backend, TensorSpec
+from edgetl.runtime.engines.base import Backend
 from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend, placement
+from edgetl.tasks.base import TensorSpec
 from tests.onnx_models import classifier
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)

@@ -17,8 +17,9 @@ from edgetl.files import cache_dir
 from edgetl.packages import GPU_ENGINE, missing
 from edgetl.process import usable_cores
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start
+from edgetl.tasks.base import TensorSpec
 
 _DTYPES = {
     "tensor(float)": "float32",

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
+from edgetl.tasks.base import TensorSpec
 
 
 class OpenVinoBackend(Inheritable):

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
 from edgetl.packages import missing
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.shell import command
+from edgetl.tasks.base import TensorSpec
 
 
 class TensorRtBackend(Inheritable):
