@@ -29,6 +29,7 @@ from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.records.scores import Scores
+from edgetl.shell import command
 
 
 def _fraction(value: float) -> float:
@@ -586,7 +587,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"No recipe at {path}. Write one with: edgetl init DATA_DIR -o {path}") from None
+        raise ConfigError(
+            f"No recipe at {path}. Write one with: {command('init', 'DATA_DIR', '-o', path)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the recipe {path}: {error}") from error
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +24,7 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
+from edgetl.locks import only_one
 from edgetl.measure.stage import Candidate, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
@@ -85,13 +86,15 @@ def run(
         resume_hint: the command that goes on after an interruption, for the message.
 
     Raises:
+        BusyError: another process works in `run_dir`.
         EdgetlError: bad input; what earlier stages finished is kept.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
     hint = resume_hint or "the same call"
     tune()
     try:
-        return _Run(recipe, run_dir, progress).until(until)
+        with _alone_in(run_dir, hint, progress):
+            return _Run(recipe, run_dir, progress).until(until)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -111,6 +114,7 @@ def cross_validate(
         resume_hint: the command that goes on after an interruption, for the message.
 
     Raises:
+        BusyError: another process works in `run_dir`.
         DataError: fewer than two folds, or a class has fewer images than folds.
         EdgetlError: bad input.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
@@ -121,16 +125,24 @@ def cross_validate(
     hint = resume_hint or "the same call"
     tune()
     try:
-        run = _Run(recipe, run_dir, progress)
-        run.until(Stage.DATA)
-        inputs = TrainInputs(index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed)
-        return cross_validation.run(
-            run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
-        )
+        with _alone_in(run_dir, hint, progress):
+            run = _Run(recipe, run_dir, progress)
+            run.until(Stage.DATA)
+            inputs = TrainInputs(
+                index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed
+            )
+            return cross_validation.run(
+                run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
+            )
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+
+
+def _alone_in(run_dir: Path, command: str, progress: Progress) -> AbstractContextManager[None]:
+    """Two runs in one folder would mix their stages: the second is refused."""
+    return only_one(run_dir / ".lock", place=run_dir, command=command, warn=progress.warning)
 
 
 def follow(recipe: Recipe, run_dir: Path) -> None:

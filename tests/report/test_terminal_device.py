@@ -9,10 +9,10 @@ from edgetl.records.bench import BenchRecord, Footprint
 from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, Verdict
 from edgetl.records.variants import EngineRecord
 from edgetl.report.terminal import device
-from edgetl.runtime.doctor import Checkup, Package, Part
+from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.targets import Target
-from edgetl.tasks.classification.answers import Prediction, Score
+from edgetl.tasks.classification.answers import Candidate, Prediction
 from tests.report.conftest import latency
 from tests.report.test_terminal import rule, shown
 
@@ -121,12 +121,12 @@ def test_verify():
     assert shown(device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
 
 
-def _rose(top: tuple[Score, ...]) -> Prediction:
+def _rose(top: tuple[Candidate, ...]) -> Prediction:
     return Prediction(label="rose", index=11, score=0.91, top=top)
 
 
 def test_predictions():
-    top = (Score(label="rose", index=11, score=0.91), Score(label="lily", index=3, score=0.05))
+    top = (Candidate(label="rose", index=11, score=0.91), Candidate(label="lily", index=3, score=0.05))
     results = (
         ImageResult(path="a b/ü.jpg", prediction=_rose(top)),
         ImageResult(path="one.jpg", prediction=_rose(top[:1])),
@@ -353,6 +353,20 @@ yes  ONNX Runtime  1.31.1
 no   CUDA GPU      nvidia-smi finds no GPU here  use a GPU machine
 
 """
+    )
+
+
+def test_doctor_lists_versions_that_were_not_tried():
+    other = Difference(name="torch", installed="2.14.1", tried="2.15.0")
+    shown_ = shown(device.doctor, Checkup(machine="x86_64", parts=(), differences=(other,)))
+    assert (
+        f"""\
+Other versions than edgetl was tried with:
+package  installed  tried
+{rule(26)}
+torch    2.14.1     2.15.0
+"""
+        in shown_
     )
 
 
