@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.options import BadImagesOption, BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
 from edgetl.cli.root import typed
 from edgetl.export.tensorrt.options import (
     BuildOptions,
@@ -16,6 +16,7 @@ from edgetl.export.tensorrt.options import (
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ def parity(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use so many images.", show_default="all")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     json: Json = False,
 ) -> None:
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
@@ -308,7 +310,9 @@ def parity(
     from edgetl.deploy.parity import run
 
     with open_progress() as progress:
-        record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
+        record = run(
+            bundle, Path(data), checkpoint=checkpoint, limit=limit, bad_images=bad_images, progress=progress
+        )
     output.emit(record, json, "parity")
     if record.first_outside:
         raise typer.Exit(1)
