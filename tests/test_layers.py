@@ -29,6 +29,7 @@ BASE = (
 # distillation, with whose losses it recovers.
 ROWS: tuple[str, ...] = (
     *BASE,
+    "overrides",
     "config",
     "data",
     "models",
