@@ -3,7 +3,8 @@
 EdgetlError                    the user's input or machine is at fault; the command line exits with 2
 ├── ConfigError                a recipe is wrong; carries all problems at once
 ├── DataError                  an image set is wrong (missing, empty, one class, bad labels)
-│   └── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+│   ├── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+│   └── SourceError            a camera or stream cannot be opened, closed, or gives nothing any more
 ├── WeightsError               pretrained weights or a checkpoint cannot be had or do not fit
 ├── ModelError                 a network cannot be built, traced, pruned or exported
 ├── TrainingError              training cannot go on (non-finite loss, too few images)
@@ -56,6 +57,10 @@ class DataError(EdgetlError):
 
 class ImageError(DataError):
     """One image cannot be used; the message names the file and the reason."""
+
+
+class SourceError(DataError):
+    """A camera or network stream cannot be opened, closed, or fell silent; what came before was given."""
 
 
 class WeightsError(EdgetlError):
@@ -111,7 +116,7 @@ class MissingDependencyError(EdgetlError):
 
     Args:
         what: what is missing, e.g. `onnxruntime`.
-        remedy: one imperative sentence, e.g. `Install it with: pip install 'edgetl[cpu]'`.
+        remedy: one imperative sentence, e.g. `Install it with: pip install onnxruntime`.
     """
 
     def __init__(self, what: str, remedy: str) -> None:

@@ -240,15 +240,22 @@ class _Run:
         from edgetl.data import index as indexes
         from edgetl.data import stage
 
-        config = self.recipe.data
+        config, window = self.recipe.data, self.recipe.preprocess.window
         record, cached = self.cache.run(
             "data",
             config=config.model_dump(mode="json"),
-            inputs={"source": _source_key(config.source, self.progress), "seed": self.recipe.seed},
+            inputs={
+                "source": _source_key(config.source, self.progress),
+                "seed": self.recipe.seed,
+                "window": window,
+            },
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(
-                config, stage.DataInputs(seed=self.recipe.seed), out=out, progress=self.progress
+                config,
+                stage.DataInputs(seed=self.recipe.seed, window=window),
+                out=out,
+                progress=self.progress,
             ),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
@@ -564,6 +571,8 @@ class _Run:
             interpolation=p.interpolation,
             mean=p.mean,
             std=p.std,
+            window=p.window,
+            guess_floats=False,
         )
 
     @property

@@ -126,6 +126,32 @@ def predict(
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
     ] = False,
+    every_frame: Annotated[
+        bool,
+        typer.Option(
+            "--every-frame",
+            help="Cameras and streams: wait for the model; else it takes the newest frame, and those dropped are "
+            "counted. Files give every frame anyway.",
+        ),
+    ] = False,
+    reconnect: Annotated[
+        float,
+        typer.Option(
+            "--reconnect",
+            min=0.0,
+            metavar="SECONDS",
+            help="Cameras and streams: try for so long to open again what closed or fell silent.",
+        ),
+    ] = 0.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            min=0.1,
+            metavar="SECONDS",
+            help="Cameras and streams: silent after so long without a frame.",
+        ),
+    ] = 10.0,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: Precision = None,
@@ -133,35 +159,45 @@ def predict(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Label images, frames of videos and cameras, or raw frames on standard input."""
+    """Label images, frames of videos and cameras, or raw frames on standard input.
+
+    Frames have their time in the output: `seconds` into the video, or since the camera was opened, and there also
+    `time`, UTC. Exit code 2 where nothing could be labelled, or a camera or stream closed or fell silent.
+    """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.errors import ConfigError
+    from edgetl.errors import ConfigError, SourceError
     from edgetl.runtime import load
-    from edgetl.runtime.inputs import has_end, open_source, parse_frame_format, predict_all
+    from edgetl.runtime.inputs import ImageResult, has_end, open_source, parse_frame_format, predict_all
+    from edgetl.runtime.video import Live
 
     form = parse_frame_format(frame_size, pixel_format) if frame_size else None
     if not (json_lines or limit or has_end(images, form)):
         raise ConfigError("A camera or stream may have no end: give --json-lines, or --limit.")
-    source = open_source(images, limit=limit, frame_format=form)
-    with (
-        load(
+    live = Live(timeout=timeout, reconnect=reconnect, every_frame=every_frame)
+    found, lost = list[ImageResult](), None
+    with open_progress() as progress:
+        source = open_source(images, limit=limit, frame_format=form, live=live, progress=progress)
+        with load(
             bundle,
             target=target,
             variant=variant,
             precision=precision,
             threads=threads,
             require_signature=require_signature,
-        ) as session,
-        open_progress() as progress,
-    ):
-        _tell(session.choice)
-        results = predict_all(session, source, top_k=top, progress=progress)
-        if json_lines:
-            output.emit_lines(results)
-            return
-        found = tuple(results)
+        ) as session:
+            _tell(session.choice)
+            results = predict_all(session, source, top_k=top, progress=progress)
+            if json_lines:
+                output.emit_lines(results)
+                return
+            try:
+                found.extend(results)
+            except SourceError as error:
+                lost = error  # What came before it is still worth its table.
     output.emit(found, json, "predictions")
+    if lost is not None:
+        raise lost
 
 
 def evaluate(

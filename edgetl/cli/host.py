@@ -52,16 +52,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_train() -> None:
-    from importlib.util import find_spec
+    from edgetl.packages import missing_host
 
     faults_told()
-    from edgetl.errors import MissingDependencyError
-
-    for module in ("torch", "torchvision", "timm", "pydantic"):
-        if find_spec(module) is None:
-            raise MissingDependencyError(
-                module, "Install the host side with: pip install 'edgetl[train,cpu]'"
-            )
+    if (error := missing_host()) is not None:
+        raise error
 
 
 def init(
@@ -75,8 +70,9 @@ def init(
     _require_train()
     from edgetl import config
     from edgetl.cli.progress import open_progress
+    from edgetl.data import depth
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest
+    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest, suggest_window
     from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
@@ -88,8 +84,9 @@ def init(
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         index = build_index(data, seed=0, progress=progress)
+        numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = suggest(seen)
+    chosen = [*suggest(seen), *suggest_window(numbers)]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
@@ -111,6 +108,8 @@ def init(
         typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
+    for problem in numbers.with_proposed().problems():
+        typer.echo(f"  {problem}")
     typer.echo(f"Wrote {output}. Next: {command('run', output)}")
 
 
@@ -138,7 +137,16 @@ def _portable(source: str, recipe: Path) -> str:
     return str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
 
 
-def data_check(source: DataArg, json: Json = False) -> None:
+def data_check(
+    source: DataArg,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--window", help="LOW HIGH: the recipe's preprocess.window, to see whether the set keeps to it."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
     _require_train()
     from edgetl import config
@@ -149,7 +157,7 @@ def data_check(source: DataArg, json: Json = False) -> None:
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        report = audit(build_index(data, seed=0, progress=progress), progress=progress)
+        report = audit(build_index(data, seed=0, progress=progress), window=window, progress=progress)
     output.emit(report, json, "audit")
 
 

