@@ -20,7 +20,9 @@ from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest schema that is read. A bundle says the oldest that suffices (`needed_schema`): 2 for a window of
+preprocessing, without which the model would be given other pixels and nobody would notice."""
 MANIFEST = "manifest.json"
 TASK = "image-classification"
 
@@ -169,6 +171,11 @@ class Manifest:
         return next((variant for variant in self.variants if variant.name == wanted), None)
 
 
+def needed_schema(spec: PreprocessSpec) -> int:
+    """The schema that a reader must know to run models on what this preprocessing gives."""
+    return 1 if spec.window is None else 2
+
+
 def problems(manifest: Manifest) -> list[str]:
     """What contradicts itself in a manifest, one sentence each."""
     names = [variant.name for variant in manifest.variants]
@@ -231,7 +238,7 @@ def _check_schema(values: Mapping[str, Any], where: str) -> None:
         raise BundleSchemaError(
             f"{where} was written by {writer or 'a newer edgetl'} with schema {version}; "
             f"edgetl {__version__} reads up to schema {SCHEMA_VERSION}. "
-            "Update with: pip install --upgrade edgetl"
+            "Install a wheel of that version of edgetl."
         )
 
 

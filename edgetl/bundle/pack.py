@@ -13,7 +13,6 @@ from edgetl.bundle import golden, splits
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
-    SCHEMA_VERSION,
     TASK,
     Engine,
     Golden,
@@ -23,6 +22,7 @@ from edgetl.bundle.manifest import (
     Precision,
     Provenance,
     Variant,
+    needed_schema,
     problems,
 )
 from edgetl.errors import BundleError
@@ -75,7 +75,7 @@ def pack(contents: Contents, out: Path) -> Manifest:
     files: dict[str, bytes | Path] = {}
     variants = tuple(_variant(source, files) for source in contents.variants)
     described = Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=needed_schema(contents.preprocess),
         name=contents.name,
         task=TASK,
         labels=tuple(contents.labels),

@@ -23,6 +23,7 @@ from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.parity import Divergence, LadderRecord, Rung
@@ -213,7 +214,8 @@ class _Ladder:
             import torch
         except ImportError as error:
             raise MissingDependencyError(
-                "torch", "Leave the checkpoint out, or install it with: pip install 'edgetl[train,cpu]'"
+                "torch",
+                f"Leave the checkpoint out, or install it with: {pip_install('torch', 'torchvision', 'timm')}",
             ) from error
         from edgetl.export.onnx import to_bytes, to_onnx
         from edgetl.models import checkpoint
@@ -361,7 +363,7 @@ class _Ladder:
             return
         if not _has("onnx"):
             self.progress.warning(
-                "The first diverging layer is not looked for: install onnx (pip install onnx)."
+                f"The first diverging layer is not looked for: install onnx ({pip_install('onnx')})."
             )
             return
         import onnx
@@ -448,6 +450,8 @@ def _geometry(spec: PreprocessSpec) -> tuple[Any, ...]:
         spec.crop_fraction,
         spec.interpolation,
         spec.mean if spec.resize == "pad" else None,
+        spec.window,
+        spec.guess_floats,
     )
 
 

@@ -89,3 +89,24 @@ class SetEvaluation(Evaluation):
     """An evaluation on an image set, and what was taken of it."""
 
     image_set: SetUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One figure of an evaluation, and where it has one its 95% interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def value(evaluation: Scores, metric: str) -> float:
+    """A score by its name.
+
+    Raises:
+        KeyError: the evaluation has no such score.
+    """
+    found = getattr(evaluation, metric, None)
+    if not isinstance(found, float):
+        raise KeyError(metric)
+    return found

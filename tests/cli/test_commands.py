@@ -192,7 +192,7 @@ def test_raw_frames_on_standard_input(run_dir: Path) -> None:
 
 
 def test_a_required_signature_is_held_by_every_command(run_dir: Path, images: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography", reason="signatures need: pip install 'edgetl[sign]'")
+    pytest.importorskip("cryptography", reason="signatures need: pip install cryptography")
     key, signed, unsigned = tmp_path / "k.pem", tmp_path / "s.edgetl", run_dir / "tiny.edgetl"
     made = json.loads(edgetl("keygen", key, "--json").stdout)
     assert made["public"] == f"{key}.pub"
@@ -331,7 +331,7 @@ def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
 
 @pytest.mark.trt
 def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'edgetl[rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx")
     engine = tmp_path / "tiny.engine"
     built = edgetl(
         "build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "89", "-o", engine, "--json"

@@ -143,13 +143,13 @@ def test_without_opencv_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(
         MissingDependencyError,
-        match=r"OpenCV, which reads videos and cameras, is not available\. .*edgetl\[video\]",
+        match=r"opencv-python-headless, which reads .*, is not available\. .*pip install opencv-python-headless",
     ):
         next(frames("camera:0"))
 
 
 def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="videos need: pip install 'edgetl[video]'")
+    cv2 = pytest.importorskip("cv2", reason="videos need: pip install opencv-python-headless")
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (40, 30))
     for frame in FRAMES:

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.packages import missing
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.shell import command
+from edgetl.tasks.base import TensorSpec
 
 
 class TensorRtBackend(Inheritable):
@@ -250,9 +252,7 @@ def _runtime() -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        raise MissingDependencyError(
-            "cuda-bindings", "Install it with: pip install 'edgetl[tensorrt]'"
-        ) from error
+        raise missing("cuda.bindings") from error
     return runtime
 
 
