@@ -28,7 +28,8 @@ from pydantic_core import PydanticCustomError
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
-from edgetl.records.scores import Scores
+from edgetl.overrides import value_of
+from edgetl.records.scores import BadImages, Scores
 from edgetl.shell import command
 
 
@@ -58,13 +59,6 @@ Epochs = Annotated[int, Field(ge=0)]
 BUILT_IN = ("digits", "cifar10")
 """Names of image sets that are no paths, whatever folders there are."""
 Triple = tuple[float, float, float]
-
-
-class BadImages(StrEnum):
-    """What to do with images that cannot be read: stop with a list of them, or leave them out and say so."""
-
-    REFUSE = "refuse"
-    SKIP = "skip"
 
 
 class Augment(StrEnum):
@@ -690,11 +684,17 @@ def _apply_override(values: dict[str, Any], override: str, problems: list[str]) 
     if not equals:
         problems.append(f"--set {override}: expected the form section.key=value.")
         return
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
     section, dot, key = name.strip().partition(".")
+    sections = _sections()
+    if not dot and section in sections:
+        first = next(iter(sections[section].model_fields))
+        problems.append(
+            f"--set {override}: {section} is a section; name one of its settings, as in {section}.{first}."
+        )
+        return
+    fields = sections[section].model_fields if section in sections else {} if dot else Recipe.model_fields
+    field = fields.get(key if dot else section)
+    value = text if field is None else value_of(text, field.annotation)
     if not dot:
         values[section] = value
         return

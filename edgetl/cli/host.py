@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.options import BadImagesOption, BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
 from edgetl.cli.root import typed
+from edgetl.cli.watch import faults_told, watched
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def register(app: typer.Typer) -> None:
 def _require_train() -> None:
     from edgetl.packages import missing_host
 
+    faults_told()
     if (error := missing_host()) is not None:
         raise error
 
@@ -206,7 +209,8 @@ def finetune(
         raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    with open_progress() as progress:
+    with watched(typed()) as begins, open_progress() as progress:
+        begins("train")
         record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=typed())
     output.emit(record, json, "folds")
 
@@ -279,6 +283,8 @@ def build(
     """Compile a TensorRT engine from a bundle's ONNX and prove its precision. TensorRT-RTX needs no GPU for this."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+
+    faults_told()
     from edgetl.deploy.engine import build_from_bundle
 
     options = BuildOptions(
@@ -315,15 +321,19 @@ def parity(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use so many images.", show_default="all")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     json: Json = False,
 ) -> None:
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.deploy.parity import run
 
     with open_progress() as progress:
-        record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
+        record = run(
+            bundle, Path(data), checkpoint=checkpoint, limit=limit, bad_images=bad_images, progress=progress
+        )
     output.emit(record, json, "parity")
     if record.first_outside:
         raise typer.Exit(1)
@@ -346,6 +356,7 @@ def onnx(
     json: Json = False,
 ) -> None:
     """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_onnx
 
@@ -369,6 +380,7 @@ def triton(
     json: Json = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton, or add the model to one."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_triton
 
@@ -411,5 +423,7 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
     if not processes.launched().main:
         pipeline.follow(loaded, run_dir)
         raise typer.Exit
-    with open_progress() as progress:
-        return pipeline.run(loaded, run_dir, until=last, progress=progress, resume_hint=typed())
+    with watched(typed()) as begins, open_progress() as progress:
+        return pipeline.run(
+            loaded, run_dir, until=last, progress=progress, resume_hint=typed(), begins=begins
+        )
