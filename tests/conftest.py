@@ -12,14 +12,14 @@ from edgetl.process import tune, usable_cores
 from edgetl.quiet import ONNX_RUNTIME_SWITCH
 from tests.real_sets import unpacked
 
-
 # How long an example takes says something of the machine and nothing of the code.
 settings.register_profile("edgetl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgetl")
 
 
 def pytest_configure() -> None:
-    """Before any test module imports torch: one thread each, since every core may have a worker of pytest-xdist."""
+    """Before any test module imports torch or an engine; one thread, since every core may have a worker."""
+    os.environ.setdefault(ONNX_RUNTIME_SWITCH, "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     tune()
 

@@ -30,6 +30,7 @@ BASE = (
 # distillation, with whose losses it recovers.
 ROWS: tuple[str, ...] = (
     *BASE,
+    "overrides",
     "config",
     "data",
     "models",

@@ -55,6 +55,12 @@ def manifest(report) -> Manifest:
     )
 
 
+def test_bundle_with_a_window_says_what_is_black_and_white(report):
+    spec = dataclasses.replace(manifest(report).preprocess, window=(20967.0, 22022.5))
+    shown_ = shown(device.bundle, dataclasses.replace(manifest(report), preprocess=spec), width=80)
+    assert "more than 8 bits  20967 becomes black, 22022.5 white" in shown_
+
+
 def test_bundle(report):
     assert (
         shown(device.bundle, manifest(report), width=80)

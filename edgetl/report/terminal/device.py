@@ -28,6 +28,12 @@ _LABELS_SHOWN = 12
 _FLIPS_SHOWN = 8
 
 
+def _window(window: tuple[float, float] | None) -> str:
+    if window is None:
+        return ""
+    return f"{window[0]:g} becomes black, {window[1]:g} white"
+
+
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
@@ -41,6 +47,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("task", manifest.task),
             ("labels", f"{len(manifest.labels)}: {labels}"),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
+            ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
             ("golden images", str(len(manifest.golden.images))),
             ("measured on", machine.fingerprint if machine else ""),
