@@ -29,7 +29,7 @@ from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
-from edgetl.records.scores import Scores
+from edgetl.records.scores import BadImages, Scores
 from edgetl.shell import command
 
 
@@ -59,13 +59,6 @@ Epochs = Annotated[int, Field(ge=0)]
 BUILT_IN = ("digits", "cifar10")
 """Names of image sets that are no paths, whatever folders there are."""
 Triple = tuple[float, float, float]
-
-
-class BadImages(StrEnum):
-    """What to do with images that cannot be read: stop with a list of them, or leave them out and say so."""
-
-    REFUSE = "refuse"
-    SKIP = "skip"
 
 
 class Augment(StrEnum):

@@ -139,7 +139,10 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The description of a bundle. `labels[i]` names logit i; `default` names the variant that ships."""
+    """The description of a bundle. `labels[i]` names logit i; `default` names the variant that ships.
+
+    `splits` is the file that tells which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
+    """
 
     schema_version: int
     name: str
@@ -151,6 +154,7 @@ class Manifest:
     golden: Golden
     provenance: Provenance
     engines: tuple[Engine, ...] = ()
+    splits: Member | None = None
 
     def members(self) -> Iterator[Member]:
         """Every file that the archive must hold beside the manifest, each once."""
@@ -158,6 +162,8 @@ class Manifest:
         yield from self.golden.images
         yield from self.golden.logits.values()
         yield from (engine.member for engine in self.engines)
+        if self.splits is not None:
+            yield self.splits
 
     def variant(self, name: str | None = None) -> Variant | None:
         """The variant of that name, the default one for None; None when there is no such variant."""

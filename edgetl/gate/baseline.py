@@ -13,7 +13,7 @@ from edgetl._version import __version__
 from edgetl.errors import BaselineError
 from edgetl.records.codec import from_json
 from edgetl.records.measured import Latency, Machine
-from edgetl.records.scores import Scores
+from edgetl.records.scores import Scores, SetUse
 from edgetl.shell import command
 
 SCHEMA_VERSION = 2
@@ -29,6 +29,7 @@ class Accuracy:
         paths: for `measured`, the images in order, relative to the image set; else empty, as the next two.
         truth: position of each image's class in the labels.
         predictions: position of the class that was predicted.
+        image_set: what was taken of it; None for `manifest`.
     """
 
     source: Literal["measured", "manifest"]
@@ -37,6 +38,7 @@ class Accuracy:
     paths: tuple[str, ...] = ()
     truth: tuple[int, ...] = ()
     predictions: tuple[int, ...] = ()
+    image_set: SetUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
