@@ -14,10 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TRIED = ROOT / "edgetl" / "constraints.txt"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-# OpenVINO's wheels for Arm64 Linux need glibc 2.31, those of torch 2.28.
+# OpenVINO's wheels for Arm64 Linux need glibc 2.35, those of all others 2.28.
 PLATFORMS = {
     "Linux x86-64": "x86_64-manylinux_2_28",
-    "Linux Arm64": "aarch64-manylinux_2_31",
+    "Linux Arm64": "aarch64-manylinux_2_35",
     "macOS Arm64": "aarch64-apple-darwin",
     "Windows x86-64": "x86_64-pc-windows-msvc",
 }
