@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self, assert_never
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,6 @@ from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
-from edgetl.records.scores import Scores
 from edgetl.shell import command
 
 
@@ -228,18 +227,6 @@ class Metric(StrEnum):
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
-
-    def of(self, scores: Scores) -> float:
-        """The score of this name, in 0..1."""
-        match self:
-            case Metric.TOP1:
-                return scores.top1
-            case Metric.MACRO_F1:
-                return scores.macro_f1
-            case Metric.BALANCED_ACCURACY:
-                return scores.balanced_accuracy
-            case _:
-                assert_never(self)
 
 
 def _listed(value: object) -> object:

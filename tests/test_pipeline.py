@@ -25,6 +25,7 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
 from edgetl.prune.stage import PruneInputs
+from edgetl.records.scores import value
 from edgetl.runtime.evaluate import evaluate
 from tests.images import write_set
 
@@ -121,7 +122,7 @@ def test_variants_that_normalise_inside_are_measured_and_packed_too(
     ]
     manifest = open_bundle(outcome.bundle).manifest
     assert [v.name for v in manifest.variants] == names
-    scores = {v.name: v.val.top1 for v in manifest.variants if v.val}
+    scores = {v.name: value(v.val, "top1") for v in manifest.variants if v.val}
     assert scores["fp32-uint8"] == scores["fp32"]
     picture = images / "test" / "red" / "000.png"
     with (

@@ -14,7 +14,6 @@ from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archi
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
     SCHEMA_VERSION,
-    TASK,
     Engine,
     Golden,
     InputForm,
@@ -31,6 +30,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 from edgetl.records.variants import EngineRecord
+from edgetl.tasks.base import TaskSpec, labels_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,10 @@ class VariantSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """All that goes into a new bundle. `labels[i]` names logit i; `default` names one of the variants."""
+    """All that goes into a new bundle. `task` says what they answer; `default` names one of the variants."""
 
     name: str
-    labels: Sequence[str]
+    task: TaskSpec
     preprocess: PreprocessSpec
     variants: Sequence[VariantSource]
     default: str
@@ -73,12 +73,11 @@ def pack(contents: Contents, out: Path) -> Manifest:
     described = Manifest(
         schema_version=SCHEMA_VERSION,
         name=contents.name,
-        task=TASK,
-        labels=tuple(contents.labels),
+        task=contents.task,
         preprocess=contents.preprocess,
         variants=variants,
         default=contents.default,
-        golden=_golden(contents.golden, (len(contents.golden.images), len(contents.labels)), files),
+        golden=_golden(contents.golden, (len(contents.golden.images), len(labels_of(contents.task))), files),
         provenance=contents.provenance,
     )
     if found := problems(described):
@@ -191,8 +190,8 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
         sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
         input=source.input,
-        val=source.val and source.val.scores(),
-        test=source.test and source.test.scores(),
+        val=source.val and source.val.summary(),
+        test=source.test and source.test.summary(),
         latency=source.latency and replace(source.latency, samples_ms=()),
         machine=source.machine,
     )

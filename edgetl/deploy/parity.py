@@ -26,11 +26,13 @@ from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.parity import Divergence, LadderRecord, Rung
+from edgetl.records.scores import score
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, find_samples
 from edgetl.statistics import compare_paired
 from edgetl.tasks.classification.scores import evaluate
+from edgetl.tasks.metrics import TOP1 as METRIC
 
 if TYPE_CHECKING:
     import onnx
@@ -158,6 +160,7 @@ class _Ladder:
             bundle=str(self.bundle.path),
             images=len(self.paths),
             checkpoint=str(self.checkpoint or ""),
+            metric=METRIC.name,
             rungs=tuple(self.rungs),
             first_outside=broken.name if broken else "",
             divergence=self.divergence,
@@ -281,8 +284,8 @@ class _Ladder:
     # --- judging --------------------------------------------------------------------------------------------
 
     def _first(self, name: str, logits: Logits, kind: str) -> None:
-        score = evaluate(self.labels, logits, self.names, resamples=0)
-        self.rungs.append(Rung(name=name, kind=kind, top1=score.top1, top1_interval=score.top1_interval))
+        found = score(evaluate(self.labels, logits, self.names, resamples=0), METRIC.name)
+        self.rungs.append(Rung(name=name, kind=kind, score=found.value, interval=found.interval))
 
     def _judge(
         self,
@@ -304,7 +307,7 @@ class _Ladder:
         maximum = float(gaps.max()) / largest if finite else None
         mean = float(gaps.mean()) / largest if finite else None
         agreement = float((shown.argmax(1) == below.logits.argmax(1)).mean())
-        score = evaluate(self.labels, shown, self.names, resamples=0)
+        found = score(evaluate(self.labels, shown, self.names, resamples=0), METRIC.name)
         paired = compare_paired(below.logits.argmax(1) == self.labels, shown.argmax(1) == self.labels)
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
@@ -325,9 +328,9 @@ class _Ladder:
                 against=below.name,
                 max_error=maximum,
                 mean_error=mean,
-                top1_agreement=agreement,
-                top1=score.top1,
-                top1_interval=score.top1_interval,
+                same=agreement,
+                score=found.value,
+                interval=found.interval,
                 change=paired.difference,
                 change_interval=paired.interval,
                 holds=not reasons,

@@ -129,7 +129,7 @@ def _check(baseline: Baseline) -> None:
     accuracy = baseline.accuracy
     if not baseline.latency.samples_ms or min(baseline.latency.samples_ms) <= 0:
         raise ValueError("its latency has no samples, or one that is not above 0")
-    if accuracy.evaluation.images < 1 or not 0.0 <= accuracy.evaluation.top1 <= 1.0:
+    if accuracy.evaluation.images < 1 or not accuracy.evaluation.scores:
         raise ValueError("its accuracy is of no images, or outside 0..1")
     images = accuracy.evaluation.images if accuracy.source == "measured" else 0
     if not len(accuracy.paths) == len(accuracy.truth) == len(accuracy.predictions) == images:

@@ -139,7 +139,7 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
     return Baseline(
         bundle=path.name,
         bundle_sha256=files.sha256_file(path),
-        task=session.manifest.task,
+        task=session.manifest.task.kind,
         variant=session.variant.name,
         model_sha256=session.variant.sha256,
         labels=session.labels,
@@ -211,7 +211,7 @@ def measure_accuracy(session: Session, data: Path, *, progress: Progress = SILEN
     root = find(str(data)).root
     return Accuracy(
         source="measured",
-        evaluation=evaluate_predictions(truth, predicted, session.labels).scores(),
+        evaluation=evaluate_predictions(truth, predicted, session.labels).summary(),
         images_sha256=files.sha256_json(
             [[files.sha256_file(s.path), session.labels[s.label]] for s in samples]
         ),

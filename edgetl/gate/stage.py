@@ -80,7 +80,7 @@ def gate_baseline(
 
     stored = baselines.load(baseline)
     manifest = open_bundle(bundle).manifest
-    refuse_other_classes(stored, manifest.task, manifest.labels)
+    refuse_other_classes(stored, manifest.task.kind, manifest.labels)
     timing = Timing(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )

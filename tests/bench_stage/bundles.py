@@ -19,6 +19,7 @@ from edgetl.records.scores import Evaluation
 from edgetl.runtime import tuned
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.targets import Target
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 
 LABELS = ("red", "green", "blue")
@@ -95,7 +96,7 @@ def write_bundle(
     pack(
         Contents(
             name=path.stem,
-            labels=labels,
+            task=Classification(labels=labels),
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model, test=test)],
             default="fp32",
@@ -132,7 +133,7 @@ def write_variants(path: Path) -> Path:
     pack(
         Contents(
             name=path.stem,
-            labels=LABELS,
+            task=Classification(labels=LABELS),
             preprocess=SPEC,
             variants=sources,
             default="fp32",

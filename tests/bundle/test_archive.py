@@ -238,7 +238,7 @@ def test_another_zip_is_no_bundle(tmp_path: Path) -> None:
 
 def test_a_newer_schema_in_a_whole_bundle(packed: Packed, tmp_path: Path) -> None:
     path = tmp_path / "new.edgetl"
-    write_archive(replace(packed.manifest, schema_version=2), members(packed), path)
+    write_archive(replace(packed.manifest, schema_version=3), members(packed), path)
     with pytest.raises(BundleSchemaError, match="pip install --upgrade edgetl"):
         open_bundle(path)
 

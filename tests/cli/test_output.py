@@ -18,7 +18,7 @@ EXPORT = ExportRecord(
     opset=18,
     images=32,
     max_difference=3e-5,
-    top1_agreement=1.0,
+    same=1.0,
 )
 CHECK = GoldenCheck(
     variant="fp32",

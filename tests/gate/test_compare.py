@@ -26,7 +26,7 @@ def accuracy(
     predicted = np.where(np.arange(images) < right, truth, 1 - truth)
     values: dict = {
         "source": "measured" if measured else "manifest",
-        "evaluation": evaluate_predictions(truth, predicted, LABELS).scores(),
+        "evaluation": evaluate_predictions(truth, predicted, LABELS).summary(),
         "images_sha256": images_sha256,
     }
     if measured:
