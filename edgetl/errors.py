@@ -116,7 +116,7 @@ class MissingDependencyError(EdgetlError):
 
     Args:
         what: what is missing, e.g. `onnxruntime`.
-        remedy: one imperative sentence, e.g. `Install it with: pip install 'edgetl[cpu]'`.
+        remedy: one imperative sentence, e.g. `Install it with: pip install onnxruntime`.
     """
 
     def __init__(self, what: str, remedy: str) -> None:

@@ -81,6 +81,18 @@ def explain(error: BaseException) -> str | None:
             return None
 
 
+def death(code: int) -> str:
+    """How a process ended: `signal SIGSEGV`, or `exit code 3`; `code` as `subprocess` gives it."""
+    if code < 0:
+        import signal
+
+        try:
+            return f"signal {signal.Signals(-code).name}"
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
+
+
 _LESS = "Close other programs, or take a smaller batch, image size or network."
 
 

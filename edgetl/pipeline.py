@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -76,6 +76,7 @@ def run(
     until: Stage = Stage.BUNDLE,
     progress: Progress = SILENT,
     resume_hint: str = "",
+    begins: Callable[[Stage], None] = lambda _: None,
 ) -> Outcome:
     """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
 
@@ -85,6 +86,7 @@ def run(
         until: the last stage.
         progress: where to report.
         resume_hint: the command that goes on after an interruption, for the message.
+        begins: is called with each stage before it is done.
 
     Raises:
         BusyError: another process works in `run_dir`.
@@ -95,7 +97,7 @@ def run(
     tune()
     try:
         with _alone_in(run_dir, hint, progress):
-            return _Run(recipe, run_dir, progress).until(until)
+            return _Run(recipe, run_dir, progress).until(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -204,7 +206,7 @@ class _Run:
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
-    def until(self, last: Stage) -> Outcome:
+    def until(self, last: Stage, begins: Callable[[Stage], None] = lambda _: None) -> Outcome:
         if (other := other_source(self.dir, self.recipe.data.source)) is not None:
             raise ConfigError(
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
@@ -222,6 +224,7 @@ class _Run:
             Stage.BUNDLE: self._bundle,
         }
         for stage, step in steps.items():
+            begins(stage)
             record, cached = step()
             self.records[stage] = record
             if cached:
@@ -238,15 +241,22 @@ class _Run:
         from edgetl.data import index as indexes
         from edgetl.data import stage
 
-        config = self.recipe.data
+        config, window = self.recipe.data, self.recipe.preprocess.window
         record, cached = self.cache.run(
             "data",
             config=config.model_dump(mode="json"),
-            inputs={"source": _source_key(config.source, self.progress), "seed": self.recipe.seed},
+            inputs={
+                "source": _source_key(config.source, self.progress),
+                "seed": self.recipe.seed,
+                "window": window,
+            },
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(
-                config, stage.DataInputs(seed=self.recipe.seed), out=out, progress=self.progress
+                config,
+                stage.DataInputs(seed=self.recipe.seed, window=window),
+                out=out,
+                progress=self.progress,
             ),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
@@ -562,6 +572,8 @@ class _Run:
             interpolation=p.interpolation,
             mean=p.mean,
             std=p.std,
+            window=p.window,
+            guess_floats=False,
         )
 
     @property

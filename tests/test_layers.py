@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "edgetl"
 BASE = (
     "_version",
     "errors",
+    "packages",
     "failures",
     "shell",
     "process",
@@ -29,6 +30,7 @@ BASE = (
 # distillation, with whose losses it recovers.
 ROWS: tuple[str, ...] = (
     *BASE,
+    "overrides",
     "config",
     "data",
     "models",

@@ -235,7 +235,7 @@ def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_
         assert session.run(np.zeros((2, 3, 24, 24), np.float32)).shape == (2, 3)
         scored = evaluate(session, build_index(DataConfig(source=str(images))).split("test"))
     measured = {v.name: v.test for v in records[Stage.MEASURE].variants}
-    assert scored.cells == measured[records[Stage.MEASURE].default].cells
+    assert scored.detail == measured[records[Stage.MEASURE].default].detail
     assert "input size" in (tmp_path / "report.html").read_text()
     again = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
     assert again.cached == ALL

@@ -146,7 +146,10 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The description of a bundle. `task` says what the models answer; `default` names the variant that ships."""
+    """The description of a bundle. `task` says what the models answer; `default` names the variant that ships.
+
+    `splits` is the file that tells which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
+    """
 
     schema_version: int
     name: str
@@ -157,6 +160,7 @@ class Manifest:
     golden: Golden
     provenance: Provenance
     engines: tuple[Engine, ...] = ()
+    splits: Member | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -169,6 +173,8 @@ class Manifest:
         yield from self.golden.images
         yield from self.golden.logits.values()
         yield from (engine.member for engine in self.engines)
+        if self.splits is not None:
+            yield self.splits
 
     def variant(self, name: str | None = None) -> Variant | None:
         """The variant of that name, the default one for None; None when there is no such variant."""
@@ -237,7 +243,7 @@ def _check_schema(values: Mapping[str, Any], where: str) -> None:
         raise BundleSchemaError(
             f"{where} was written by {writer or 'a newer edgetl'} with schema {version}; "
             f"edgetl {__version__} reads up to schema {SCHEMA_VERSION}. "
-            "Update with: pip install --upgrade edgetl"
+            "Install a wheel of that version of edgetl."
         )
 
 
@@ -248,7 +254,7 @@ def _check_task(values: Mapping[str, Any], where: str) -> None:
     if isinstance(kind, str) and kind not in known:
         raise BundleSchemaError(
             f"{where} is of the task {kind!r}, which edgetl {__version__} does not know (it knows {', '.join(known)}). "
-            "Update with: pip install --upgrade edgetl"
+            "Install a wheel of a newer version of edgetl."
         )
 
 

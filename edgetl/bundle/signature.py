@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgetl.bundle import manifest
 from edgetl.bundle.archive import SIGNATURE, Bundle, open_bundle, write_archive
-from edgetl.errors import BundleIntegrityError, ConfigError, MissingDependencyError
+from edgetl.errors import BundleIntegrityError, ConfigError
 from edgetl.files import storage_errors, write_bytes
+from edgetl.packages import missing
 from edgetl.shell import command
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _library() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise MissingDependencyError("cryptography", "Install it with: pip install 'edgetl[sign]'") from error
+        raise missing("cryptography") from error
     return serialization, ed25519
 
 

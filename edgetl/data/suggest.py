@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl.inputs.image import decode
 
 if TYPE_CHECKING:
+    from edgetl.data.depth import Depth
     from edgetl.data.index import DataIndex
 
 _SAMPLE = 200
@@ -176,6 +177,15 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         )
         add("distill.augment", "crop", "as for the teacher")
     return found
+
+
+def suggest_window(seen: Depth) -> Sequence[Suggestion]:
+    """The window of a set whose images have more than 8 bits."""
+    if seen.proposed is None:
+        return ()
+    numbers = f"{seen.least:g} to {seen.largest:g}, of which all but a few lie within"
+    reason = f"{seen.deep} images of more than 8 bits hold {numbers}; 0..255 are spread over these alone"
+    return (Suggestion(key="preprocess.window", value=seen.proposed, reason=reason),)
 
 
 def default_name(source: str, taken: Container[str] = ()) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgetl.records.scores import SetUse
+
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
@@ -51,7 +53,9 @@ class Rung:
 class LadderRecord:
     """The parity ladder. `metric` names the score.
 
-    `first_outside` names the first rung outside its bound, empty where there is none."""
+    `first_outside` names the first rung outside its bound, empty where there is none. `image_set` is what was taken of
+    the image set.
+    """
 
     bundle: str
     images: int
@@ -60,6 +64,7 @@ class LadderRecord:
     rungs: tuple[Rung, ...]
     first_outside: str = ""
     divergence: Divergence | None = None
+    image_set: SetUse | None = None
 
     @property
     def sentence(self) -> str:

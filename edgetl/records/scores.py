@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import field
+from enum import StrEnum
 from typing import Any
 
 from edgetl.records.frozen import dataclass
+
+
+class BadImages(StrEnum):
+    """What to do with images that cannot be read: stop with a list of them, or leave them out and say so."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetUse:
+    """What was taken of an image set.
+
+    Attributes:
+        images: images that were scored.
+        skipped: (path relative to the set, reason) of images that cannot be used.
+        trained_on: images of the set that the bundle was trained on; None where it does not tell.
+        chosen_by: images of the set that it was validated with, so that choices were made by them; None likewise.
+        left_out: of these, how many were not scored.
+    """
+
+    images: int
+    skipped: tuple[tuple[str, str], ...] = ()
+    trained_on: int | None = None
+    chosen_by: int | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +69,13 @@ class Evaluation(Scores):
     def summary(self) -> Scores:
         """The figures without what they are made of."""
         return Scores(images=self.images, scores=self.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetEvaluation(Evaluation):
+    """An evaluation on an image set, and what was taken of it."""
+
+    image_set: SetUse
 
 
 def score(scores: Scores, metric: str) -> Score:

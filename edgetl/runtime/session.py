@@ -54,8 +54,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.uint8]"
-"""A file, an encoded image, a Pillow image, or an array (H, W, 3) uint8."""
+Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[Any]"
+"""A file, an encoded image, a Pillow image, or an array: (H, W, 3) or (H, W), uint8, or uint16 or float32, whose
+numbers become 8 bits as those of files do, by the bundle's window."""
 Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
 
@@ -223,7 +224,7 @@ class Session(Inheritable):
             return to_pixels(image, self._spec)
         if not isinstance(image, str | Path):
             raise TensorError(
-                f"image: got {describe(image)}, expected a path, bytes, a Pillow image or (H, W, 3) uint8."
+                f"image: got {describe(image)}, expected a path, bytes, a Pillow image or an array (H, W, 3)."
             )
         if Path(image).suffix.lower() in VIDEO_SUFFIXES:
             raise ImageError(

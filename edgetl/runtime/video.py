@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import ImageError, MissingDependencyError, SourceError
+from edgetl.errors import ImageError, SourceError
+from edgetl.packages import missing
 
 SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mjpeg"}
@@ -283,9 +284,7 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingDependencyError(
-            "OpenCV, which reads videos and cameras,", "Install it with: pip install 'edgetl[video]'"
-        ) from error
+        raise missing("cv2", purpose="which reads videos and cameras") from error
     return cv2
 
 

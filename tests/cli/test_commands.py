@@ -12,8 +12,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from edgetl import config
 from edgetl._version import __version__
@@ -108,6 +110,25 @@ def test_init_writes_a_recipe_that_loads(images: Path, tmp_path: Path) -> None:
     assert "overwrite it with --force" in again.stderr
 
 
+def test_init_proposes_a_window_and_data_check_says_where_a_set_leaves_it(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for label in ("bar", "spot"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(8):
+            values = generator.normal(21_500, 100, (40, 40)).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / "set" / label / f"{number}.png")
+    done = edgetl("init", tmp_path / "set", "-o", tmp_path / "r.toml")
+    low, high = config.load(tmp_path / "r.toml").preprocess.window or (0, 0)
+    assert 21_000 < low < 21_300 < 21_700 < high < 22_000
+    assert "preprocess.window = " in done.stdout
+    problems = json.loads(edgetl("data", "check", tmp_path / "set", "--json").stdout)["problems"]
+    assert any(p.endswith(f"set preprocess.window = [{low:.0f}, {high:.0f}].") for p in problems)
+    narrow = edgetl("data", "check", tmp_path / "set", "--window", "21500", "21900", "--json")
+    assert any("outside the window [21500, 21900]" in p for p in json.loads(narrow.stdout)["problems"])
+    wrong = edgetl("data", "check", tmp_path / "set", "--window", "9", "9")
+    assert (wrong.returncode, "expected two finite numbers, low below high" in wrong.stderr) == (2, True)
+
+
 def test_data_check_counts_what_is_wrong(images: Path, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2})
     (folder / "train" / "red" / "bad.png").write_bytes(b"")
@@ -192,7 +213,7 @@ def test_raw_frames_on_standard_input(run_dir: Path) -> None:
 
 
 def test_a_required_signature_is_held_by_every_command(run_dir: Path, images: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography", reason="signatures need: pip install 'edgetl[sign]'")
+    pytest.importorskip("cryptography", reason="signatures need: pip install cryptography")
     key, signed, unsigned = tmp_path / "k.pem", tmp_path / "s.edgetl", run_dir / "tiny.edgetl"
     made = json.loads(edgetl("keygen", key, "--json").stdout)
     assert made["public"] == f"{key}.pub"
@@ -331,7 +352,7 @@ def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
 
 @pytest.mark.trt
 def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'edgetl[rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx")
     engine = tmp_path / "tiny.engine"
     built = edgetl(
         "build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "89", "-o", engine, "--json"

@@ -90,7 +90,7 @@ def test_predictions_are_those_of_training_s_evaluation(
     assert all(pixels)
     assert different.sum() == 0
     assert np.array_equal(alone, own.argmax(1))
-    assert scored.cells == expected.cells
+    assert scored.detail == expected.detail
     assert value(scored, "top1") == value(expected, "top1")
     assert len(set(alone)) >= 3, "a network that always says the same proves nothing"
 

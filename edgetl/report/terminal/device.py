@@ -30,6 +30,12 @@ _LABELS_SHOWN = 12
 _FLIPS_SHOWN = 8
 
 
+def _window(window: tuple[float, float] | None) -> str:
+    if window is None:
+        return ""
+    return f"{window[0]:g} becomes black, {window[1]:g} white"
+
+
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
@@ -43,6 +49,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("task", manifest.task.kind),
             ("labels", f"{len(manifest.labels)}: {labels}"),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
+            ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
             ("golden images", str(len(manifest.golden.images))),
             ("measured on", machine.fingerprint if machine else ""),
@@ -263,6 +270,10 @@ def doctor(console: Console, checkup: Checkup) -> None:
         total = units.bytes_(sum(package.size_bytes for package in checkup.install))
         sizes.append(Line(cells=("the device's install", "", total), tone="strong"))
         table(console, (*text("package", "version"), *numbers("size")), sizes)
+    if checkup.differences:
+        say(console, "Other versions than edgetl was tried with:")
+        rows = [Line(cells=(each.name, each.installed, each.tried)) for each in checkup.differences]
+        table(console, text("package", "installed", "tried"), rows)
 
 
 def keys(console: Console, pair: KeyPair) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
+from edgetl.packages import missing
 from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.shell import command
@@ -251,9 +252,7 @@ def _runtime() -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        raise MissingDependencyError(
-            "cuda-bindings", "Install it with: pip install 'edgetl[tensorrt]'"
-        ) from error
+        raise missing("cuda.bindings") from error
     return runtime
 
 
