@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ImageError, SourceError
 from edgetl.packages import missing
+from edgetl.records.frozen import dataclass
 
 SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mjpeg"}
@@ -42,7 +42,7 @@ _BAD_FRAMES = 10
 _FEW_FRAMES, _SMALL_SHARE = 2, 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Frame:
     """One frame.
 
@@ -139,7 +139,7 @@ def _file_frames(name: str, capture: Any, live: Live) -> Iterator[Frame]:
             at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if at <= 0 < count:  # Not every container tells it.
                 at = count / rate if rate > 0 else -1.0
-            yield Frame(pixels, count, at if at >= 0 else None)
+            yield Frame(pixels=pixels, number=count, seconds=at if at >= 0 else None)
             count += 1
     finally:
         capture.release()
@@ -244,7 +244,9 @@ class _Reader:
             self._last = self._live.clock()  # It was the reader who took long.
         elif self._frames:
             self._dropped = self._frames.pop().dropped + 1
-        self._frames.append(Frame(pixels, self.total, came, wall, self._dropped))
+        self._frames.append(
+            Frame(pixels=pixels, number=self.total, seconds=came, time=wall, dropped=self._dropped)
+        )
         self._dropped = 0
         self.total += 1
         self._changed.notify_all()
