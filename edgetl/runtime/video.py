@@ -8,6 +8,7 @@ opened again.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import threading
@@ -36,6 +37,8 @@ _STREAM = re.compile(r"(rtsp|rtmp|http|https|udp)://")
 _WAITING = 8
 """Frames that wait for a reader who wants every one of a live source; then the source waits."""
 _RETRY_SECONDS = 1.0
+_GRACE_SECONDS = 2.0
+"""For the read that a source is in when it is left; OpenCV ends its own at the same timeout."""
 _BAD_FRAMES = 10
 """Frames in a row that cannot be decoded; OpenCV does not tell them from the end."""
 # Headers of some containers give a duration, from which the number of frames is reckoned: a few may be off.
@@ -197,7 +200,10 @@ class _Reader:
         self._last = live.clock()
         self._dropped = 0
         self.total, self.reason = total, ""
-        threading.Thread(target=self._run, daemon=True, name="edgetl-source").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="edgetl-source")
+        self._thread.start()
+        # Python ends threads that come back from C++ code while it shuts down, and C++ then aborts the process.
+        atexit.register(self.stop)
 
     def take(self) -> Frame | None:
         """The next frame, the newest unless every one is wanted; None where no more come, and `reason` says why."""
@@ -216,10 +222,13 @@ class _Reader:
             return frame
 
     def stop(self) -> None:
-        """Have the thread give the device back after the read that it is in."""
+        """Have the thread give the device back after the read that it is in, and wait for it unless that hangs."""
+        atexit.unregister(self.stop)
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_GRACE_SECONDS)
 
     def _run(self) -> None:
         try:
