@@ -174,7 +174,7 @@ def test_benchmarks_are_kept_and_their_trend_is_shown(run_dir: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert f"Added to {kept}" in done.stderr
     measured = json.loads(done.stdout)
-    assert {"Conv"} <= {each["operator"] for each in measured["profile"]["operators"]}
+    assert any("Conv" in each["operator"] for each in measured["profile"]["operators"])
     [trend] = json.loads(edgetl("history", kept, "--html", page, "--json").stdout)["trends"]
     assert (trend["name"], trend["variant"]) == ("tiny", measured["variant"])
     assert [run["p50_ms"] for run in trend["runs"]] == [measured["latency"]["p50_ms"]]
