@@ -19,6 +19,7 @@ from edgetl.report.page.markup import (
     figure,
     legend,
     meter,
+    sentence,
     table,
     tag,
 )
@@ -100,6 +101,8 @@ def pruning(report: RunReport) -> Markup:
     prune = report.prune
     if prune is None:
         return Markup("")
+    if prune.note:
+        return tag("p", sentence(prune.note), css="lead")
     before, after, told = prune.before, prune.after, prune.latency
     cuts = [step for step in prune.steps if step.step > 0]
     kept = sum(step.kept for step in cuts)

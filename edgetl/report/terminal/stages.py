@@ -160,6 +160,8 @@ def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
 
 
 def _prune(console: Console, record: PruneRecord) -> None:
+    if record.note:
+        say(console, record.note, "strong")
     whole, told = record.before.macs, record.latency
     lines = [
         Line(
