@@ -174,7 +174,7 @@ def test_benchmarks_are_kept_and_their_trend_is_shown(run_dir: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert f"Added to {kept}" in done.stderr
     measured = json.loads(done.stdout)
-    assert {"Conv"} <= {each["operator"] for each in measured["profile"]["operators"]}
+    assert any("Conv" in each["operator"] for each in measured["profile"]["operators"])
     [trend] = json.loads(edgetl("history", kept, "--html", page, "--json").stdout)["trends"]
     assert (trend["name"], trend["variant"]) == ("tiny", measured["variant"])
     assert [run["p50_ms"] for run in trend["runs"]] == [measured["latency"]["p50_ms"]]
@@ -391,7 +391,7 @@ def test_cross_validation_tells_mean_and_deviation_and_goes_on(recipe: Path, tmp
     again = edgetl(*command, "--json")
     record = json.loads(again.stdout)
     assert len(record["folds"]) == 2
-    assert "mean" in record["macro_f1"]
+    assert "mean" in record["spreads"]["macro_f1"]
     assert "loss" not in again.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgetl import config
 from edgetl.data.index import build_index
 from edgetl.data.suggest import Look, default_name, look, suggest
 from tests.images import write_set
+from tests.metadata_files import png_chunk
 
 ORDINARY = Look(
     train_images=600,
@@ -112,3 +114,12 @@ def test_look_counts_sizes_classes_and_greys(tmp_path: Path) -> None:
 )
 def test_a_run_s_name_is_plain(source: str, name: str) -> None:
     assert default_name(source) == name
+
+
+def test_metadata_that_is_broken_stops_no_look(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2}, side=40)
+    bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000)))
+    for path in root.glob("train/*/*.png"):
+        content = path.read_bytes()
+        path.write_bytes(content[:33] + bomb + content[33:])
+    assert look(build_index(config.parse({"data": {"source": str(root)}}).data)).median_side == 40

@@ -40,6 +40,7 @@ from edgetl.records.scores import BadImages
 from edgetl.records.variants import EngineRecord
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 from tests.export.networks import SPEC, tiny
 from tests.images import write_set
 
@@ -125,7 +126,7 @@ def climb(
     golden = GoldenSet(images=encoded, pixels=pixels, logits=logits)
     contents = Contents(
         name="faults",
-        labels=LABELS,
+        task=Classification(labels=LABELS),
         preprocess=spec,
         variants=sources,
         default="fp32",
@@ -156,9 +157,9 @@ def test_sound_models_climb_to_the_top(parts: Parts, tmp_path: Path, checkpoint:
     assert (record.images, record.first_outside, record.divergence) == (18, "", None)
     assert record.sentence == "All 6 rungs agree on 18 images, each within its bound."
     torch = record.rungs[0]
-    assert torch.top1 is not None
-    assert torch.top1_interval is not None
-    assert torch.top1_interval[0] < torch.top1 < torch.top1_interval[1]
+    assert torch.score is not None
+    assert torch.interval is not None
+    assert torch.interval[0] < torch.score < torch.interval[1]
 
 
 def test_a_wrong_mean_in_the_manifest(parts: Parts, tmp_path: Path) -> None:
@@ -342,6 +343,28 @@ def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
         parity.run(tmp_path / "faults.edgetl", tmp_path / "none")
     with pytest.raises(BundleError, match="no bundle at"):
         parity.run(tmp_path / "none.edgetl", parts.images)
+
+
+def test_of_few_images_some_best_classes_may_differ_by_chance() -> None:
+    bound = parity.BOUNDS[Precision.INT8]
+    logits = np.zeros((6, 3), np.float32)
+    logits[:, 0] = 10.0
+    same = np.array([False, *[True] * 5])
+    assert parity._too_many_differ(same, logits, bound) == ""
+    assert parity._too_many_differ(~same, logits, bound) == (
+        "the best class differs on 5 of 6 images, 0 near ties left out; where 93% agree, chance explains 2"
+    )
+
+
+def test_near_ties_may_fall_either_way() -> None:
+    bound = parity.BOUNDS[Precision.INT8]
+    logits = np.full((40, 2), 10.0, np.float32)
+    logits[:, 1] -= 0.5  # Within twice the mean logit error that is allowed, 5% of the largest.
+    assert parity._too_many_differ(np.zeros(40, bool), logits, bound) == ""
+    logits[:20, 1] -= 9.0
+    assert parity._too_many_differ(np.zeros(40, bool), logits, bound).startswith(
+        "the best class differs on 20 of 20 images, 20 near ties left out"
+    )
 
 
 def test_bad_images_are_named_or_skipped(parts: Parts, tmp_path: Path) -> None:
