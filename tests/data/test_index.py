@@ -161,7 +161,7 @@ def test_bad_images_are_refused_all_at_once(tmp_path: Path) -> None:
     assert refusal(tmp_path).splitlines() == [
         f"4 of 26 images in {tmp_path} cannot be used:",
         f"  {folder / 'dot.png'}: is 1x1 pixels; at least 4x4 are needed.",
-        f"  {folder / 'short.png'}: is truncated (image file is truncated).",
+        f"  {folder / 'short.png'}: is truncated (image file is truncated (0 bytes not processed)).",
         f"  {folder / 'text.jpg'}: is not an image that can be read, or its start is corrupt.",
         f"  {folder / 'zero.png'}: the file is empty.",
         'Mend or remove them, or leave them out with data.bad_images = "skip".',
