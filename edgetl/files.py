@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -25,33 +24,28 @@ _PREFIX = 40
 UNENCODABLE = "backslashreplace"
 """What becomes of characters that a file or stream cannot take, everywhere: `\\udce9`, `\\xe9`."""
 
-_DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-}
-
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's write errors into one clear `StorageError` that names `path`."""
+    """Turn the operating system's errors into one clear `StorageError` that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            cause = (
-                "no space left on the device"
-                if error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else error.strerror
-            )
-            raise StorageError(f"Cannot write {path}: {cause}. Nothing was changed there.") from error
-        raise
+        if error.errno is None or not _concerns(error, path):
+            raise
+        from edgetl.failures import cause, remedy
+
+        raise StorageError(
+            f"Cannot write {path}: {cause(error)}. Nothing was changed there. {remedy(error)}".rstrip()
+        ) from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether it is about `path`, a folder above it or what lies beside it; a source that is read inside is not."""
+    if not isinstance(error.filename, str):
+        return True
+    named, path = Path(error.filename).absolute(), path.absolute()
+    return named == path or named in path.parents or path.parent in named.parents
 
 
 @contextmanager
@@ -141,11 +135,21 @@ def sha256_json(value: Any) -> str:
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for edgetl: `$EDGETL_CACHE`, else `$XDG_CACHE_HOME/edgetl`, else `~/.cache/edgetl`."""
+    """The user's cache folder for edgetl: `$EDGETL_CACHE`, else `$XDG_CACHE_HOME/edgetl`, else `~/.cache/edgetl`.
+
+    Raises:
+        StorageError: this user has no home folder, and none of the variables is set.
+    """
     if own := os.environ.get("EDGETL_CACHE"):
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgetl"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "edgetl"
+    try:
+        return Path.home() / ".cache" / "edgetl"
+    except RuntimeError:
+        raise StorageError(
+            "This user has no home folder. Set EDGETL_CACHE to a folder for the cache."
+        ) from None
 
 
 class StageCache:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,11 +24,12 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
+from edgetl.locks import only_one
 from edgetl.measure.stage import Candidate, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
-from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord
+from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def run(
     until: Stage = Stage.BUNDLE,
     progress: Progress = SILENT,
     resume_hint: str = "",
+    begins: Callable[[Stage], None] = lambda _: None,
 ) -> Outcome:
     """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
 
@@ -83,15 +85,18 @@ def run(
         until: the last stage.
         progress: where to report.
         resume_hint: the command that goes on after an interruption, for the message.
+        begins: is called with each stage before it is done.
 
     Raises:
+        BusyError: another process works in `run_dir`.
         EdgetlError: bad input; what earlier stages finished is kept.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
     hint = resume_hint or "the same call"
     tune()
     try:
-        return _Run(recipe, run_dir, progress).until(until)
+        with _alone_in(run_dir, hint, progress):
+            return _Run(recipe, run_dir, progress).until(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -111,6 +116,7 @@ def cross_validate(
         resume_hint: the command that goes on after an interruption, for the message.
 
     Raises:
+        BusyError: another process works in `run_dir`.
         DataError: fewer than two folds, or a class has fewer images than folds.
         EdgetlError: bad input.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
@@ -121,16 +127,24 @@ def cross_validate(
     hint = resume_hint or "the same call"
     tune()
     try:
-        run = _Run(recipe, run_dir, progress)
-        run.until(Stage.DATA)
-        inputs = TrainInputs(index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed)
-        return cross_validation.run(
-            run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
-        )
+        with _alone_in(run_dir, hint, progress):
+            run = _Run(recipe, run_dir, progress)
+            run.until(Stage.DATA)
+            inputs = TrainInputs(
+                index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed
+            )
+            return cross_validation.run(
+                run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
+            )
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+
+
+def _alone_in(run_dir: Path, command: str, progress: Progress) -> AbstractContextManager[None]:
+    """Two runs in one folder would mix their stages: the second is refused."""
+    return only_one(run_dir / ".lock", place=run_dir, command=command, warn=progress.warning)
 
 
 def follow(recipe: Recipe, run_dir: Path) -> None:
@@ -191,7 +205,7 @@ class _Run:
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
-    def until(self, last: Stage) -> Outcome:
+    def until(self, last: Stage, begins: Callable[[Stage], None] = lambda _: None) -> Outcome:
         if (other := other_source(self.dir, self.recipe.data.source)) is not None:
             raise ConfigError(
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
@@ -209,6 +223,7 @@ class _Run:
             Stage.BUNDLE: self._bundle,
         }
         for stage, step in steps.items():
+            begins(stage)
             record, cached = step()
             self.records[stage] = record
             if cached:
@@ -225,15 +240,22 @@ class _Run:
         from edgetl.data import index as indexes
         from edgetl.data import stage
 
-        config = self.recipe.data
+        config, window = self.recipe.data, self.recipe.preprocess.window
         record, cached = self.cache.run(
             "data",
             config=config.model_dump(mode="json"),
-            inputs={"source": _source_key(config.source, self.progress), "seed": self.recipe.seed},
+            inputs={
+                "source": _source_key(config.source, self.progress),
+                "seed": self.recipe.seed,
+                "window": window,
+            },
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(
-                config, stage.DataInputs(seed=self.recipe.seed), out=out, progress=self.progress
+                config,
+                stage.DataInputs(seed=self.recipe.seed, window=window),
+                out=out,
+                progress=self.progress,
             ),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
@@ -549,6 +571,8 @@ class _Run:
             interpolation=p.interpolation,
             mean=p.mean,
             std=p.std,
+            window=p.window,
+            guess_floats=False,
         )
 
     @property
@@ -614,7 +638,7 @@ class _Run:
             measure=r[Stage.MEASURE],
             bundle=r[Stage.BUNDLE],
             stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
-            warnings=tuple(self.warnings.seen),
+            warnings=self._warnings(),
             provenance={
                 **packages(),
                 "git commit": git_commit() or "none",
@@ -625,6 +649,13 @@ class _Run:
         )
         write_report(report, self.dir)
         return report
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What was warned of in this call, and what the records say: all there is of stages that were done before."""
+        r = self.records
+        teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
+        epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
+        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs)]))
 
 
 class _Warnings:
@@ -643,7 +674,7 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        # The source is looked through once for the cache's key and once by the stage.
+        # The source is looked through twice, and each phase of training may say the same.
         if text not in self.seen:
             self.seen.append(text)
             self.inner.warning(text)

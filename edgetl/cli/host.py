@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.options import BadImagesOption, BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.root import typed
+from edgetl.cli.watch import faults_told, watched
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.records.scores import BadImages
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
@@ -49,15 +53,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_train() -> None:
-    from importlib.util import find_spec
+    from edgetl.packages import missing_host
 
-    from edgetl.errors import MissingDependencyError
-
-    for module in ("torch", "torchvision", "timm", "pydantic"):
-        if find_spec(module) is None:
-            raise MissingDependencyError(
-                module, "Install the host side with: pip install 'edgetl[train,cpu]'"
-            )
+    faults_told()
+    if (error := missing_host()) is not None:
+        raise error
 
 
 def init(
@@ -71,8 +71,9 @@ def init(
     _require_train()
     from edgetl import config
     from edgetl.cli.progress import open_progress
+    from edgetl.data import depth
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest
+    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest, suggest_window
     from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
@@ -84,8 +85,9 @@ def init(
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         index = build_index(data, seed=0, progress=progress)
+        numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = suggest(seen)
+    chosen = [*suggest(seen), *suggest_window(numbers)]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
@@ -96,7 +98,7 @@ def init(
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
         + (
-            f"; {len(index.skipped)} images cannot be read (edgetl data check {source})"
+            f"; {len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
             if index.skipped
             else ""
         )
@@ -107,7 +109,9 @@ def init(
         typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
-    typer.echo(f"Wrote {output}. Next: edgetl run {output}")
+    for problem in numbers.with_proposed().problems():
+        typer.echo(f"  {problem}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
 
 
 class _RunsOf(Container[str]):
@@ -134,7 +138,16 @@ def _portable(source: str, recipe: Path) -> str:
     return str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
 
 
-def data_check(source: DataArg, json: Json = False) -> None:
+def data_check(
+    source: DataArg,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--window", help="LOW HIGH: the recipe's preprocess.window, to see whether the set keeps to it."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
     _require_train()
     from edgetl import config
@@ -142,10 +155,17 @@ def data_check(source: DataArg, json: Json = False) -> None:
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
+    from edgetl.errors import ConfigError
+    from edgetl.inputs.spec import is_window
+
+    if window is not None and not is_window(window):
+        raise ConfigError(
+            f"--window: got {window[0]:g} {window[1]:g}, expected two finite numbers, low below high."
+        )
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        report = audit(build_index(data, seed=0, progress=progress), progress=progress)
+        report = audit(build_index(data, seed=0, progress=progress), window=window, progress=progress)
     output.emit(report, json, "audit")
 
 
@@ -189,9 +209,9 @@ def finetune(
         raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"
-    with open_progress() as progress:
-        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=hint)
+    with watched(typed()) as begins, open_progress() as progress:
+        begins("train")
+        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=typed())
     output.emit(record, json, "folds")
 
 
@@ -263,6 +283,8 @@ def build(
     """Compile a TensorRT engine from a bundle's ONNX and prove its precision. TensorRT-RTX needs no GPU for this."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+
+    faults_told()
     from edgetl.deploy.engine import build_from_bundle
 
     options = BuildOptions(
@@ -299,15 +321,19 @@ def parity(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use so many images.", show_default="all")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     json: Json = False,
 ) -> None:
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.deploy.parity import run
 
     with open_progress() as progress:
-        record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
+        record = run(
+            bundle, Path(data), checkpoint=checkpoint, limit=limit, bad_images=bad_images, progress=progress
+        )
     output.emit(record, json, "parity")
     if record.first_outside:
         raise typer.Exit(1)
@@ -330,6 +356,7 @@ def onnx(
     json: Json = False,
 ) -> None:
     """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_onnx
 
@@ -353,6 +380,7 @@ def triton(
     json: Json = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton, or add the model to one."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_triton
 
@@ -395,7 +423,7 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
     if not processes.launched().main:
         pipeline.follow(loaded, run_dir)
         raise typer.Exit
-    with open_progress() as progress:
+    with watched(typed()) as begins, open_progress() as progress:
         return pipeline.run(
-            loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"
+            loaded, run_dir, until=last, progress=progress, resume_hint=typed(), begins=begins
         )

@@ -35,20 +35,6 @@ View = Literal[
 _PIPE_WIDTH = 120
 
 
-def forgive(*streams: TextIO | None) -> None:
-    """Let streams show as escapes what they cannot say: names that are not UTF-8, or not of their own encoding.
-
-    JSON stays right: its own escapes look the same.
-    """
-    import io
-
-    from edgetl.files import UNENCODABLE
-
-    for stream in streams:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=UNENCODABLE)
-
-
 def emit(record: Any, as_json: bool, view: View, *, stream: TextIO | None = None) -> None:
     """Write a record to standard output.
 

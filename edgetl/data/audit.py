@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.data import labels
+from edgetl.data.depth import Depth, Window
+from edgetl.data.depth import look as look_at_numbers
 from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
 from edgetl.data.suggest import BATCH_SIZES, FEW_STEPS, batch_size
 from edgetl.data.walk import counted, lost
-from edgetl.inputs.image import decode
+from edgetl.inputs.image import PreprocessSpec, decode, read_header
 from edgetl.progress import SILENT, Progress
 
 NEAR = 0.98
@@ -80,6 +82,7 @@ class AuditReport:
         tiny_classes: (label, training images) of classes below `TINY_CLASS`.
         median_size: median width and height in pixels.
         odd_sizes: images far from it.
+        depth: the numbers of images of more than 8 bits.
         others: number of files beside the images by kind, as in `edgetl.data.walk`.
         alike: groups of classes whose names look the same.
         epoch_steps: steps of an epoch at the batch size that `edgetl init` proposes.
@@ -96,6 +99,7 @@ class AuditReport:
     tiny_classes: tuple[tuple[str, int], ...]
     median_size: tuple[int, int]
     odd_sizes: tuple[OddSize, ...]
+    depth: Depth
     others: Mapping[str, int] = field(default_factory=dict)
     alike: tuple[tuple[str, ...], ...] = ()
     epoch_steps: int | None = None
@@ -147,7 +151,7 @@ class AuditReport:
                 f"{self.median_size[0]}x{self.median_size[1]} pixels; look whether they belong here.",
             ),
         )
-        return tuple(sentence for holds, sentence in found if holds)
+        return (*(sentence for holds, sentence in found if holds), *self.depth.problems())
 
 
 @dataclass(frozen=True)
@@ -158,15 +162,21 @@ class _Look:
     thumbs: NDArray[np.float32]
 
 
-def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
+def audit(index: DataIndex, *, window: Window | None = None, progress: Progress = SILENT) -> AuditReport:
     """Look at every image of an index; images are decoded once more, in threads, at a reduced size.
+
+    Args:
+        index: the images.
+        window: that of their preprocessing, for images of more than 8 bits; the one that suits them where unset.
+        progress: told of the images.
 
     Raises:
         ImageError: an image cannot be read any more.
     """
     samples = index.samples
     names = [sample.path.relative_to(index.root).as_posix() for sample in samples]
-    look = _look(samples, progress)
+    depth = look_at_numbers(index, window, progress=progress)
+    look = _look(samples, window or depth.proposed, progress)
     groups = _equal(samples)
     train = Counter(sample.label for sample in index.split("train"))
     sizes = [train[label] for label in range(len(index.labels))]
@@ -195,6 +205,7 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
             OddSize(path=names[at], width=int(look.sizes[at, 0]), height=int(look.sizes[at, 1]))
             for at in _odd(look.sizes)
         ),
+        depth=depth,
         others=index.others,
         alike=labels.alike(index.labels),
         epoch_steps=batch_size(sum(sizes))[1],
@@ -202,7 +213,12 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
 
 
 def near_copies(
-    samples: Sequence[Sample], parts: Sequence[int], asked: Sequence[int], *, progress: Progress = SILENT
+    samples: Sequence[Sample],
+    parts: Sequence[int],
+    asked: Sequence[int],
+    *,
+    window: Window | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[tuple[int, int], ...]:
     """Those of some images that have a near-duplicate in another part, e.g. another fold.
 
@@ -210,6 +226,7 @@ def near_copies(
         samples: the images.
         parts: the part of each.
         asked: positions of the images that this is asked of.
+        window: that of their preprocessing.
         progress: told of the images.
 
     Returns:
@@ -218,7 +235,11 @@ def near_copies(
     Raises:
         ImageError: an image cannot be read any more.
     """
-    look, groups, wanted = _look(samples, progress), np.asarray(parts), np.asarray(asked, dtype=np.intp)
+    look, groups, wanted = (
+        _look(samples, window, progress),
+        np.asarray(parts),
+        np.asarray(asked, dtype=np.intp),
+    )
     pairs = []
     for part in np.unique(groups[wanted]):
         ours, others = wanted[groups[wanted] == part], np.flatnonzero(groups != part)
@@ -227,7 +248,12 @@ def near_copies(
 
 
 def warn_of_copies(
-    samples: Sequence[Sample], parts: Sequence[int], where: str, *, progress: Progress = SILENT
+    samples: Sequence[Sample],
+    parts: Sequence[int],
+    where: str,
+    *,
+    window: Window | None = None,
+    progress: Progress = SILENT,
 ) -> int:
     """Say so where many images that are scored, those of val and test, have a near-copy in another part.
 
@@ -235,6 +261,7 @@ def warn_of_copies(
         samples: the images.
         parts: the part of each.
         where: what such a part is called, e.g. `another split`.
+        window: that of their preprocessing.
         progress: gets the warning.
 
     Returns:
@@ -244,7 +271,7 @@ def warn_of_copies(
         ImageError: an image cannot be read any more.
     """
     scored = [at for at, sample in enumerate(samples) if sample.split != "train"]
-    pairs = near_copies(samples, parts, scored, progress=progress)
+    pairs = near_copies(samples, parts, scored, window=window, progress=progress)
     if pairs and len(pairs) >= MANY_COPIES * len(scored):
         other, image = (samples[at].path.name for at in pairs[0])
         progress.warning(
@@ -255,15 +282,16 @@ def warn_of_copies(
     return len(pairs)
 
 
-def _look(samples: Sequence[Sample], progress: Progress) -> _Look:
+def _look(samples: Sequence[Sample], window: Window | None, progress: Progress) -> _Look:
     sizes = np.empty((len(samples), 2), dtype=np.int64)
     thumbs = np.empty((len(samples), _THUMB * _THUMB), dtype=np.float32)
+    spec = PreprocessSpec(size=_THUMB, window=window)
 
     def look(at: int) -> int:
         path = samples[at].path
-        grey = decode(path, _THUMB).convert("L")
-        with Image.open(path) as opened:  # reads the header alone; the decoded image may be a reduced one
-            sizes[at] = opened.size
+        content = path.read_bytes()
+        grey = decode(content, _THUMB, name=str(path), spec=spec).convert("L")
+        sizes[at] = read_header(content, name=str(path)).size  # the decoded image may be a reduced one
         thumbs[at] = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)).reshape(-1)
         return at
 

@@ -11,9 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.inputs.image import decode
+from edgetl.inputs.image import decode, read_header
 
 if TYPE_CHECKING:
+    from edgetl.data.depth import Depth
     from edgetl.data.index import DataIndex
 
 _SAMPLE = 200
@@ -84,7 +85,6 @@ def look(index: DataIndex) -> Look:
         ImageError: an image cannot be read any more.
     """
     import numpy as np
-    from PIL import Image
 
     train = index.split("train")
     counts = Counter(s.label for s in train)
@@ -94,9 +94,9 @@ def look(index: DataIndex) -> Look:
     for path in (s.path for s in sample):
         pixels = np.asarray(decode(path, _THUMB).resize((_THUMB, _THUMB)), np.int16)
         grey += int(np.ptp(pixels, axis=2).max()) < _COLOURED
-        with Image.open(path) as image:  # reads the header alone; the decoded image may be a reduced one
-            sides.append(min(image.size))
-            aspects.append(max(image.size) / min(image.size))
+        size = read_header(path).size  # the decoded image may be a reduced one
+        sides.append(min(size))
+        aspects.append(max(size) / min(size))
     classes = range(len(index.labels))
     return Look(
         train_images=len(train),
@@ -176,6 +176,15 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         )
         add("distill.augment", "crop", "as for the teacher")
     return found
+
+
+def suggest_window(seen: Depth) -> Sequence[Suggestion]:
+    """The window of a set whose images have more than 8 bits."""
+    if seen.proposed is None:
+        return ()
+    numbers = f"{seen.least:g} to {seen.largest:g}, of which all but a few lie within"
+    reason = f"{seen.deep} images of more than 8 bits hold {numbers}; 0..255 are spread over these alone"
+    return (Suggestion(key="preprocess.window", value=seen.proposed, reason=reason),)
 
 
 def default_name(source: str, taken: Container[str] = ()) -> str:

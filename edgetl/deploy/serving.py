@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.manifest import InputForm
-from edgetl.errors import ConfigError, MissingDependencyError
+from edgetl.errors import ConfigError
 from edgetl.files import write_bytes, write_text
+from edgetl.packages import missing
 from edgetl.records.variants import ServeRecord
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
     """
     name, content = _model(bundle, options)
     write_bytes(out, content)
-    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content))
+    window = open_bundle(bundle).manifest.preprocess.window
+    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
 
 
 def write_triton(
@@ -83,7 +85,8 @@ def write_triton(
     config = triton_config(opened.manifest.name, onnx.load_from_string(content), max_batch=max_batch, gpu=gpu)
     write_text(folder / "config.pbtxt", config)
     files = ("config.pbtxt", "labels.txt", f"{VERSION}/model.onnx")
-    return ServeRecord(variant=name, path=str(folder), files=files, size_bytes=len(content))
+    window = opened.manifest.preprocess.window
+    return ServeRecord(variant=name, path=str(folder), files=files, size_bytes=len(content), window=window)
 
 
 def triton_config(name: str, model: onnx.ModelProto, *, max_batch: int, gpu: bool) -> str:
@@ -124,9 +127,7 @@ def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependencyError(
-            "onnx, to change the model,", "Install it with: pip install 'edgetl[train,cpu]'"
-        ) from error
+        raise missing("onnx", purpose="to change the model") from error
     from edgetl.export.bake import bake_head, bake_preprocess
 
     model = onnx.load_from_string(content)

@@ -41,6 +41,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     """
     from edgetl.bundle import pack
     from edgetl.bundle.manifest import InputForm, Provenance
+    from edgetl.data.sources import SPLITS
 
     measured = inputs.measured
     contents = pack.Contents(
@@ -71,6 +72,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
             seed=inputs.seed,
             packages=packages(),
         ),
+        splits={split: [s.sha256 for s in inputs.index.split(split)] for split in SPLITS},
     )
     path = inputs.run_dir / f"{inputs.name}.edgetl"
     manifest = pack.pack(contents, path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.files import sha256_file
-from edgetl.measure.choice import _value, choose
+from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation
@@ -99,7 +99,7 @@ def run(
         )
         for c in inputs.candidates
     )
-    floor = _value(inputs.teacher_val, bundle.metric) - bundle.max_drop
+    floor = bundle.metric.of(inputs.teacher_val) - bundle.max_drop
     default, floor_met, reason = choose(variants, bundle.metric, floor)
     return MeasureRecord(
         variants=variants,

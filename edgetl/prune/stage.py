@@ -43,7 +43,7 @@ from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, Spars
 from edgetl.records.train import EpochRecord
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
-from edgetl.train.loop import Fitting, fit
+from edgetl.train.loop import NO_START, Fitting, fit, reached
 from edgetl.train.objective import LossFunction
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
@@ -128,6 +128,8 @@ class _Run:
         teacher, architecture = load_for(labels, inputs.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
+        # its statistics are those of batches of all classes, so what is measured anew must be too
+        self.mixed = checkpoint.REBASED in checkpoint.read_metadata(inputs.teacher)
         self.size = inputs.spec.size
         self.teacher_size = inputs.teacher_size or self.size
         self.guide = guide(self.teacher, self.teacher_size)
@@ -301,9 +303,10 @@ class _Run:
             loss=self._loss(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
+            start=step.top1_cut,
         )
         if epochs:
-            step = dataclasses.replace(step, top1=epochs[-1].val_top1)
+            step = dataclasses.replace(step, top1=reached(epochs, None))
         kept = self._save(model, path, step, epochs)
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
@@ -359,6 +362,7 @@ class _Run:
                 loss=group_lasso(self._loss(), groups, self.config.sparse_strength),
                 state=self.out / "step-sparse.state",
                 progress=self.progress,
+                start=NO_START,  # sparse channels may cost accuracy
             )
             top1, size = epochs[-1].val_top1, self.before
             step = PruneStep(step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
@@ -419,8 +423,9 @@ class _Run:
                     loss=self._loss(),
                     state=self.out / "step-two-four.state",
                     progress=self.progress,
+                    start=top1,
                 )
-            size, recovered = network_size(sparse, self.size), epochs[-1].val_top1 if epochs else top1
+            size, recovered = network_size(sparse, self.size), reached(epochs, None) if epochs else top1
             step = PruneStep(
                 step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=recovered
             )
@@ -482,7 +487,9 @@ class _Run:
     def _views(self, number: int, train: PixelSet) -> Iterator[Tensor]:
         """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step."""
         generator = numpy_generator(self.inputs.seed, "importance images", number)
-        rows = np.sort(generator.permutation(len(train))[: self.config.importance_images])
+        rows = generator.permutation(len(train))[: self.config.importance_images]
+        if not self.mixed:
+            rows = np.sort(rows)
         for batch in np.array_split(rows, max(1, math.ceil(len(rows) / _BATCH))):
             pixels = torch.from_numpy(np.ascontiguousarray(train.pixels[batch]))
             images = training_view(

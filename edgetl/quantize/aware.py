@@ -77,8 +77,10 @@ def train(
     lessons: Lessons,
     *,
     progress: Progress = SILENT,
-) -> onnx.ModelProto:
-    """The float model with weights that bear quantization. The given graph is not changed.
+) -> onnx.ModelProto | None:
+    """The float model with weights that bear quantization; None where the weights that it has are better.
+
+    The given graph is not changed.
 
     Raises:
         ModelError: an operator is not known to the replay.
@@ -105,7 +107,7 @@ def train(
         w for w in network.parameters() if is_sparse(w.detach()) or (w.dim() == 2 and is_sparse(w.detach().T))
     ]
     with hold(sparse):
-        fit(
+        epochs = fit(
             network,
             fitting,
             train=sets.train,
@@ -121,6 +123,8 @@ def train(
             progress=progress,
         )
     lessons.state.unlink(missing_ok=True)
+    if epochs and epochs[-1].kept_start:
+        return None
     return _with_values(graph, network.learned())
 
 

@@ -23,7 +23,7 @@ IMAGES = 64
 """Images that bias correction and AdaRound look at."""
 _LADDER = (Recovery.NONE, Recovery.EQUALISE, Recovery.BIAS, Recovery.ADAROUND, Recovery.QAT)
 
-Train = Callable[[Form], onnx.ModelProto]
+Train = Callable[[Form], onnx.ModelProto | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ class Climb:
         config: which recovery.
         calibration: gives forms and images.
         score: a quantized model to its score as its target computes it, in 0..1.
-        train: quantization-aware training of a form's float model; None where there is no teacher.
+        train: quantization-aware training of a form's float model, which gives None where the form's own weights are
+            better; None where there is no teacher.
         floor: the score to reach.
         seed: of AdaRound.
         progress: where to report.
@@ -162,8 +163,13 @@ class Climb:
             case Recovery.QAT:
                 if self.train is None:
                     raise ConfigError("quantize.recovery = 'qat' needs a teacher to learn from.")
-                trained = Graph(self.train(base))
-                return dataclasses.replace(base, graph=trained)
+                if (trained := self.train(base)) is None:
+                    self._notes.append(
+                        f"{base.rules.target}: quantization-aware training ended below the weights that it began with,"
+                        " so those are kept."
+                    )
+                    return base
+                return dataclasses.replace(base, graph=Graph(trained))
             case Recovery.AUTO:
                 raise AssertionError("auto is no rung")
             case _:

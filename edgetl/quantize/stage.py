@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +21,14 @@ from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
 from edgetl.quantize.compact import compact
 from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
-from edgetl.quantize.recover import Climb, Recovered
+from edgetl.quantize.recover import Climb, Recovered, Train
 from edgetl.quantize.score import integers_run_here, logits
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
@@ -320,21 +321,19 @@ class _Scorer:
         scored = scores.evaluate(
             self.labels, logits(model, self._batches(), target=target), self.inputs.index.labels, resamples=0
         )
-        return scored.macro_f1 if self.inputs.metric is Metric.MACRO_F1 else scored.top1
+        return self.inputs.metric.of(scored)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(self.pixels), _SCORED):
             yield normalise(self.pixels[start : start + _SCORED], self.inputs.spec)
 
 
-def _trainer(
-    config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress: Progress
-) -> Callable[[Form], onnx.ModelProto] | None:
+def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress: Progress) -> Train | None:
     guide = inputs.guide
     if guide is None:
         return None
 
-    def train(form: Form) -> onnx.ModelProto:
+    def train(form: Form) -> onnx.ModelProto | None:
         from edgetl.quantize import aware
 
         lessons = aware.Lessons(
@@ -374,8 +373,8 @@ def _compiled_by_openvino(model: onnx.ModelProto) -> str:
     """
     if find_spec("openvino") is None:
         return (
-            "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it:"
-            " pip install openvino"
+            "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it: "
+            + pip_install("openvino")
         )
     with quietly():
         import openvino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgetl.records.scores import Evaluation
@@ -13,6 +14,9 @@ class EpochRecord:
 
     `loader_wait` is the share of the training time spent waiting for batches. `val_top5` and `val_calibration_error` as
     in `Evaluation`.
+
+    A phase's last epoch tells how the phase ended: `kept_start` where it came out below the network that it had begun
+    with, which scores `start` (by the metric that chooses) and was given back. `notes` are one sentence each.
     """
 
     phase: str
@@ -28,6 +32,14 @@ class EpochRecord:
     val_balanced_accuracy: float = 0.0
     val_top5: float | None = None
     val_calibration_error: float | None = None
+    start: float | None = None
+    kept_start: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def notes_of(epochs: Iterable[EpochRecord]) -> tuple[str, ...]:
+    """What is to be said of some phases of training, each sentence once."""
+    return tuple(dict.fromkeys(note for epoch in epochs for note in epoch.notes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edgetl.records.prune import TwoFourRecord
+from edgetl.records.scores import TITLES
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -12,8 +13,7 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-METRICS = {"top1": "top-1", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
-"""How a score's name is written."""
+METRICS = TITLES
 
 
 def metric(name: str) -> str:

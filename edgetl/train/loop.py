@@ -16,14 +16,17 @@ from typing import Any, assert_never
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl.config import Augment, Metric, Precision
+from edgetl.config import FEW_STEPS, Augment, Metric, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
+from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
+from edgetl.records.scores import TITLES, Evaluation
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.classification.scores import evaluate
 from edgetl.train import devices
@@ -42,6 +45,11 @@ from edgetl.train.tasks.mixing import Mixing
 from edgetl.train.trackers import Listener
 
 __all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
+
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+NO_START = -math.inf
+"""A `start` that says that a fit shall not go back to the network that it began with."""
 
 TrainingSet = PixelSet | FeatureSet
 """Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
@@ -113,8 +121,12 @@ def fit(
     listen: Listener | None = None,
     beside: nn.Module | None = None,
     unlabelled: Unlabelled | None = None,
+    start: float | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Train `model` in place. It ends in evaluation mode, on the device that it came from.
+
+    It never ends below the network that it began with: where the epoch that would be kept scores less than that on the
+    validation split, by `select` (top-1 where None), the weights are put back, and the last epoch's record says so.
 
     Args:
         model: images (N, 3, S, S) float32 -> logits (N, C).
@@ -129,6 +141,8 @@ def fit(
         beside: a part of the loss that learns with the model, at the same rates, and is not part of it.
         unlabelled: images that join each step's labelled ones, for a loss that can do without labels. Not with
             `mixing`, `accumulate` and `spread`.
+        start: the given network's validation score, where it is known; else it is scored first. `NO_START` where it
+            is not to be gone back to.
 
     Returns:
         One record an epoch, resumed ones included.
@@ -147,7 +161,18 @@ def fit(
     with torch.random.fork_rng(devices=cuda), own_cores(accelerator.device):
         try:
             run = _Run(
-                model, fitting, train, val, loss, state, progress, accelerator, listen, beside, unlabelled
+                model,
+                fitting,
+                train,
+                val,
+                loss,
+                state,
+                progress,
+                accelerator,
+                listen,
+                beside,
+                unlabelled,
+                start,
             )
             return run.to_the_end()
         finally:
@@ -173,6 +198,7 @@ class _Run:
         listen: Listener | None,
         beside: nn.Module | None,
         unlabelled: Unlabelled | None,
+        start: float | None,
     ) -> None:
         assert unlabelled is None or fitting.accumulate == 1
         self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
@@ -188,7 +214,7 @@ class _Run:
         self.beside.to(accelerator.device).train()
         aside = list(self.beside.parameters())
         self.learning += aside
-        model.to(accelerator.device).to(memory_format=torch.channels_last)
+        channels_last(model.to(accelerator.device))
         self.group = launched() if fitting.spread else ALONE
         self.stepped = self._stepped()
         scales = None
@@ -212,6 +238,9 @@ class _Run:
         self.steps = fitting.epochs * len(self.loader)
         self.history: tuple[EpochRecord, ...] = ()
         self.best: dict[str, torch.Tensor] = {}
+        self.images, self.notes = len(train), tuple[str, ...]()
+        self.start = start
+        self.first = {} if start == NO_START else copy_state(model)
 
     def to_the_end(self) -> tuple[EpochRecord, ...]:
         self._resume()
@@ -219,6 +248,9 @@ class _Run:
             return self.history
         left = self.fitting.epochs - len(self.history)
         try:
+            if self.start is None:
+                self.start = self._start_score()
+            self.notes = self._few_steps()
             with self.progress.task(f"{self.fitting.phase}", left * len(self.loader)) as task:
                 while not self._done():
                     self._epoch(len(self.history), task)
@@ -246,12 +278,8 @@ class _Run:
         scored = self.average.model if self.average else self.model
         for one in {self.model, scored}:
             self.group.same_buffers(one)
-        own = part_of(self.val, self.group.share(len(self.val)))
-        logits = np.concatenate(
-            [part for part in self.group.gather(predict_logits(scored, own)) if len(part)]
-        )
-        names = [str(i) for i in range(logits.shape[1])]
-        scores = evaluate(self.val.labels, logits, names, resamples=0)
+        logits = self._logits(scored)
+        scores = _scores(self.val.labels, logits)
         record = EpochRecord(
             phase=self.fitting.phase,
             epoch=epoch + 1,
@@ -272,7 +300,11 @@ class _Run:
             self.best = copy_state(scored)
         done = self._done()
         if done:
-            if self.best:
+            record = self._ended(record)
+            self.history = (*self.history[:-1], record)
+            if record.kept_start:
+                self.model.load_state_dict(versioned(self.model, self.first))
+            elif self.best:
                 self.model.load_state_dict(versioned(self.model, self.best))
             elif self.average:
                 self.model.load_state_dict(self.average.model.state_dict())
@@ -287,6 +319,50 @@ class _Run:
             self.progress.message(
                 f"{record.phase}: no better for {self.fitting.patience} epochs, so it ends here"
             )
+
+    def _logits(self, network: nn.Module) -> NDArray[np.float32]:
+        """Of the validation split, each process its share of the images."""
+        own = part_of(self.val, self.group.share(len(self.val)))
+        gathered = self.group.gather(predict_logits(network, own))
+        return np.concatenate([part for part in gathered if len(part)])
+
+    def _start_score(self) -> float:
+        """The validation score of the network that the fit began with, whatever epoch it goes on from."""
+        now = copy_state(self.model)
+        self.model.load_state_dict(versioned(self.model, self.first))
+        scores = _scores(self.val.labels, self._logits(self.model))
+        self.model.load_state_dict(versioned(self.model, now))
+        return (self.fitting.select or Metric.TOP1).of(scores)
+
+    def _few_steps(self) -> tuple[str, ...]:
+        """What is to be said where batch norm's statistics cannot follow."""
+        train_mode(self.model, self.fitting.trainable is not None)
+        learning = any(isinstance(m, _BATCH_NORM) and m.training for m in self.model.modules())
+        if not learning or len(self.loader) >= FEW_STEPS:
+            return ()
+        note = (
+            f"{self.images} training images at train.batch_size = {self.fitting.batch_size} are"
+            f" {len(self.loader)} steps an epoch: batch norm's statistics lag behind the weights, which alone may spoil"
+            " the scores. Take a smaller batch, or more epochs."
+        )
+        self.progress.warning(note)
+        return (note,)
+
+    def _ended(self, last: EpochRecord) -> EpochRecord:
+        """The last epoch's record with what is to be said of the phase."""
+        last = dataclasses.replace(last, notes=self.notes)
+        fitting, start = self.fitting, self.start
+        if start is None or start == NO_START:
+            return last
+        if (score := _kept_score(self.history, fitting.select)) >= start:
+            return dataclasses.replace(last, start=start)
+        title = TITLES[fitting.select or Metric.TOP1]
+        note = (
+            f"{fitting.phase}: training ended below the network that it began with (validation {title} {score:.1%}"
+            f" against {start:.1%}), so that network is kept."
+        )
+        self.progress.warning(note)
+        return dataclasses.replace(last, start=start, kept_start=True, notes=(*last.notes, note))
 
     def _learn(self, epoch: int, task: Task) -> tuple[float, float, int]:
         """One pass over the images; returns the mean loss, the last rate, the number of images."""
@@ -398,6 +474,23 @@ def idle(history: tuple[EpochRecord, ...], metric: Metric) -> int:
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
+def reached(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
+    """The validation score, by `select` or top-1, of the network that a fit of one epoch or more ended with."""
+    last = history[-1]
+    return last.start if last.kept_start and last.start is not None else _kept_score(history, select)
+
+
+def _kept_score(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
+    """The score of the epoch that a fit keeps if it does not go back to its start."""
+    if select is None:
+        return metric_of(history[-1], Metric.TOP1)
+    return metric_of(history[best_epoch(history, select)], select)
+
+
+def _scores(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> Evaluation:
+    return evaluate(labels, logits, [str(i) for i in range(logits.shape[1])], resamples=0)
+
+
 def metric_of(record: EpochRecord, metric: Metric) -> float:
     """An epoch's validation score by name."""
     match metric:
@@ -421,7 +514,7 @@ def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: Training
             f"{processes} processes need at least {2 * processes} images a step; there are {len(train)} training"
             f" images and the batch size is {fitting.batch_size}."
         )
-    batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    batch_norm = any(isinstance(m, _BATCH_NORM) for m in model.modules())
     if batch_norm and fitting.trainable is None and min(len(train), fitting.batch_size) < 2:
         raise TrainingError(
             f"Batch norm needs at least 2 images a step; there are {len(train)} training images and the batch"

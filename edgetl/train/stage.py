@@ -19,14 +19,15 @@ from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
+from edgetl.models.norms import rebase
 from edgetl.models.size import network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
-from edgetl.train.features import compute, head_of
-from edgetl.train.loop import best_epoch, fit, metric_of
+from edgetl.train.features import compute, head_of, plain_views
+from edgetl.train.freezing import frozen_norms
+from edgetl.train.loop import fit, reached
 from edgetl.train.objective import LossFunction
-from edgetl.train.optimise import copy_state
 from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
@@ -35,6 +36,8 @@ from edgetl.train.tasks.classification import class_weights, cross_entropy, log_
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
+_REBASED_ON = 512
+"""Training images from which batch norms that did not learn get their statistics."""
 IMBALANCE = 3.0
 """Above this ratio of the largest to the smallest class, epochs are chosen by macro-F1 instead of top-1."""
 
@@ -78,7 +81,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     metric = config.select or selection_metric(index)
     model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
-    best_score, best_state = -1.0, copy_state(model)
+    start: float | None = None
     learner, begun = model, time.perf_counter()
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
@@ -105,18 +108,25 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 state=states[-1],
                 progress=progress,
                 listen=listen,
+                start=start,
             )
-            if epochs and (reached := metric_of(epochs[best_epoch(epochs, metric)], metric)) >= best_score:
-                best_score, best_state = reached, copy_state(model)
+            if epochs:
+                start = reached(epochs, metric)
             history += epochs
-    model.load_state_dict(best_state)
-    start = time.perf_counter()
+    begun = time.perf_counter()
+    learning = [p.trainable for p in planned if p.epochs]
+    if config.strategy is Strategy.HEAD:
+        learning = [backbones.head_parameters]
+    if frozen := frozen_norms(model, learning):
+        rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
     val = score(model, sets.val, index.labels)
     test = score(model, sets.test, index.labels) if sets.test is not None else None
     if launched().main:
         architecture = describe(model, config.backbone, classes)
-        lesson = checkpoint.lesson(index.labels, inputs.spec)
-        checkpoint.save(model, architecture, out / CHECKPOINT, lesson)
+        extra = checkpoint.lesson(index.labels, inputs.spec)
+        if frozen:
+            extra[checkpoint.REBASED] = str(len(frozen))
+        checkpoint.save(model, architecture, out / CHECKPOINT, extra)
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=config.backbone,
@@ -124,7 +134,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         epochs=history,
         val=val,
         test=test,
-        seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - start,
+        seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

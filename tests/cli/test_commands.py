@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from edgetl import config
 from edgetl._version import __version__
@@ -107,6 +110,25 @@ def test_init_writes_a_recipe_that_loads(images: Path, tmp_path: Path) -> None:
     assert "overwrite it with --force" in again.stderr
 
 
+def test_init_proposes_a_window_and_data_check_says_where_a_set_leaves_it(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for label in ("bar", "spot"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(8):
+            values = generator.normal(21_500, 100, (40, 40)).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / "set" / label / f"{number}.png")
+    done = edgetl("init", tmp_path / "set", "-o", tmp_path / "r.toml")
+    low, high = config.load(tmp_path / "r.toml").preprocess.window or (0, 0)
+    assert 21_000 < low < 21_300 < 21_700 < high < 22_000
+    assert "preprocess.window = " in done.stdout
+    problems = json.loads(edgetl("data", "check", tmp_path / "set", "--json").stdout)["problems"]
+    assert any(p.endswith(f"set preprocess.window = [{low:.0f}, {high:.0f}].") for p in problems)
+    narrow = edgetl("data", "check", tmp_path / "set", "--window", "21500", "21900", "--json")
+    assert any("outside the window [21500, 21900]" in p for p in json.loads(narrow.stdout)["problems"])
+    wrong = edgetl("data", "check", tmp_path / "set", "--window", "9", "9")
+    assert (wrong.returncode, "expected two finite numbers, low below high" in wrong.stderr) == (2, True)
+
+
 def test_data_check_counts_what_is_wrong(images: Path, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2})
     (folder / "train" / "red" / "bad.png").write_bytes(b"")
@@ -152,7 +174,7 @@ def test_benchmarks_are_kept_and_their_trend_is_shown(run_dir: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert f"Added to {kept}" in done.stderr
     measured = json.loads(done.stdout)
-    assert {"Conv"} <= {each["operator"] for each in measured["profile"]["operators"]}
+    assert any("Conv" in each["operator"] for each in measured["profile"]["operators"])
     [trend] = json.loads(edgetl("history", kept, "--html", page, "--json").stdout)["trends"]
     assert (trend["name"], trend["variant"]) == ("tiny", measured["variant"])
     assert [run["p50_ms"] for run in trend["runs"]] == [measured["latency"]["p50_ms"]]
@@ -180,7 +202,7 @@ def test_predictions_come_line_by_line(run_dir: Path, images: Path) -> None:
 
 
 def test_raw_frames_on_standard_input(run_dir: Path) -> None:
-    command = [sys.executable, "-m", "edgetl.cli", "predict", str(run_dir / "tiny.edgetl"), "-"]
+    command = [sys.executable, "-m", "edgetl", "predict", str(run_dir / "tiny.edgetl"), "-"]
     command += ["--frame-size", "40x30", "--json-lines"]
     done = subprocess.run(command, input=bytes(range(200)) * 54, capture_output=True, check=True)
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [
@@ -191,7 +213,7 @@ def test_raw_frames_on_standard_input(run_dir: Path) -> None:
 
 
 def test_a_required_signature_is_held_by_every_command(run_dir: Path, images: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography", reason="signatures need: pip install 'edgetl[sign]'")
+    pytest.importorskip("cryptography", reason="signatures need: pip install cryptography")
     key, signed, unsigned = tmp_path / "k.pem", tmp_path / "s.edgetl", run_dir / "tiny.edgetl"
     made = json.loads(edgetl("keygen", key, "--json").stdout)
     assert made["public"] == f"{key}.pub"
@@ -296,8 +318,8 @@ def test_a_stage_alone(recipe: Path, run_dir: Path) -> None:
 
 def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "edgetl.cli", "finetune", str(recipe), "--out", str(folder)]
-    command += ["--set", "train.epochs=500"]
+    command = [sys.executable, "-m", "edgetl", "finetune", str(recipe), "--out", str(folder)]
+    command += ["--set", "train.epochs=500", "--set", "train.augment = 'basic'"]
     # a shell's background jobs ignore the signal, and so would this child of one
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
@@ -307,7 +329,7 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130, told
-    assert f"go on with: edgetl run {recipe} --out {folder}" in told.replace("\n", " ")
+    assert told.splitlines()[-1].endswith(f"; go on with: {shlex.join(command)}")
     assert (folder / "train" / "full.state").exists()
     assert "Traceback" not in told
 
@@ -330,7 +352,7 @@ def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
 
 @pytest.mark.trt
 def test_build_compiles_the_bundle_s_onnx_with_the_real_builder(run_dir: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'edgetl[rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx")
     engine = tmp_path / "tiny.engine"
     built = edgetl(
         "build", run_dir / "tiny.edgetl", "--target", "tensorrt-rtx", "--sm", "89", "-o", engine, "--json"

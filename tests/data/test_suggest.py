@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.data.splits import assign
 from edgetl.data.suggest import BATCH_SIZES, Look, batch_size, default_name, look, suggest
 from tests.images import write_set
+from tests.metadata_files import png_chunk
 
 ORDINARY = Look(
     train_images=600,
@@ -179,3 +181,12 @@ def test_a_name_that_is_taken_or_long_is_changed() -> None:
     assert default_name("/b/photos", {"photos"}) == "photos-2"
     assert default_name("/b/photos", {"photos", "photos-2"}) == "photos-3"
     assert default_name("x" * 250) == "x" * 80
+
+
+def test_metadata_that_is_broken_stops_no_look(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2}, side=40)
+    bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000)))
+    for path in root.glob("train/*/*.png"):
+        content = path.read_bytes()
+        path.write_bytes(content[:33] + bomb + content[33:])
+    assert look(build_index(config.parse({"data": {"source": str(root)}}).data)).median_side == 40

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.train import TrainRecord
 from edgetl.train.evaluate import score
+from edgetl.train.loop import NO_START
 from edgetl.train.objective import LossFunction
 from edgetl.train.sets import open_sets
 from tests.images import write_set
@@ -99,8 +101,9 @@ def test_the_student_may_be_another_backbone_and_the_loss_another(
 
 
 def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_and_after_a_stop(
-    inputs: stage.DistillInputs, tmp_path: Path
+    inputs: stage.DistillInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stage, "fit", functools.partial(stage.fit, start=NO_START))
     model, _ = checkpoint.load(inputs.teacher)
     layers = apply_(model).layers
     pruned = tmp_path / "sparse.safetensors"
@@ -297,6 +300,10 @@ def test_an_ensemble_averages_softened_probabilities(inputs: stage.DistillInputs
     guest = load_guest(labels, path, inputs.spec)
     given, own = (torch.from_numpy(normalise(pixels, s)) for s in (inputs.spec, spec))
     torch.testing.assert_close(guest.network(given), model(own), atol=1e-4, rtol=1e-4)
+    with pytest.raises(
+        WeightsError, match=r"through the window None, these images are seen through \(0\.0, 9\.0\)"
+    ):
+        load_guest(labels, path, dataclasses.replace(inputs.spec, window=(0.0, 9.0)))
 
 
 def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:

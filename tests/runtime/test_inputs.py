@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgetl.bundle.pack import pack
-from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError
+from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError, SourceError
 from edgetl.runtime import Session, load
 from edgetl.runtime.inputs import (
     FrameFormat,
@@ -110,6 +112,26 @@ def test_a_stream_without_end_is_labelled_as_it_comes(session: Session) -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+def test_a_result_does_not_wait_for_many_later_frames(session: Session) -> None:
+    taken, decoded = [], threading.Event()
+
+    def slow() -> Iterator[int]:
+        for number in range(8):
+            taken.append(number)
+            decoded.clear()
+            yield number
+            assert decoded.wait(10)
+            time.sleep(0.05)  # Time for the model.
+
+    def pixels(_: int) -> np.ndarray:
+        decoded.set()
+        return session.pixels(picture())
+
+    with load(session.bundle.path, threads=4) as opened:  # Eight frames would be taken ahead.
+        next(iter(opened.logits_of(slow(), pixels)))
+    assert len(taken) < 6
+
+
 @pytest.mark.parametrize("size", ["640", "640x", "axb", "640x480x3", "2x2", "99999x99999", "-4x8"])
 def test_frame_sizes_are_checked(size: str) -> None:
     with pytest.raises(ConfigError, match="frame size: got "):
@@ -143,13 +165,13 @@ def test_without_opencv_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(
         MissingDependencyError,
-        match=r"OpenCV, which reads videos and cameras, is not available\. .*edgetl\[video\]",
+        match=r"opencv-python-headless, which reads .*, is not available\. .*pip install opencv-python-headless",
     ):
         next(frames("camera:0"))
 
 
 def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="videos need: pip install 'edgetl[video]'")
+    cv2 = pytest.importorskip("cv2", reason="videos need: pip install opencv-python-headless")
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (40, 30))
     for frame in FRAMES:
@@ -158,7 +180,7 @@ def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: 
     (tmp_path / "a.png").write_bytes(picture())
     results = list(predict_all(session, open_source([str(clip), str(tmp_path / "a.png")])))
     assert [r.path for r in results] == [*(f"{clip}#{i}" for i in range(5)), str(tmp_path / "a.png")]
-    decoded = list(frames(str(clip)))
+    decoded = [frame.pixels for frame in frames(str(clip))]
     assert [r.prediction for r in results[:5]] == [session.predict(f, channels="bgr") for f in decoded]
     assert list(predict_all(session, open_source([str(clip)], limit=2))) == results[:2]
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -166,5 +188,5 @@ def test_a_video_s_frames_are_labelled_among_images(session: Session, tmp_path: 
         list(predict_all(session, open_source([str(tmp_path / "broken.mp4")])))
     with pytest.raises(ImageError, match=r"gone\.mp4: there is no such file"):
         next(frames(str(tmp_path / "gone.mp4")))
-    with pytest.raises(ImageError, match=r"camera:97: the camera cannot be opened"):
+    with pytest.raises(SourceError, match=r"camera:97: the camera cannot be opened"):
         next(frames("camera:97"))

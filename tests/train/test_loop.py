@@ -17,11 +17,12 @@ from edgetl.config import Augment, Metric, Mix, Precision
 from edgetl.data.index import UNLABELLED
 from edgetl.errors import Interrupted, StorageError, TrainingError
 from edgetl.progress import SilentProgress
-from edgetl.records.train import EpochRecord
+from edgetl.records.train import EpochRecord, notes_of
 from edgetl.train import state as states
 from edgetl.train.evaluate import score
-from edgetl.train.loop import best_epoch, fit, idle
+from edgetl.train.loop import NO_START, best_epoch, fit, idle, reached
 from edgetl.train.objective import LossFunction
+from edgetl.train.optimise import copy_state
 from edgetl.train.sets import Unlabelled
 from edgetl.train.tasks.classification import cross_entropy
 from edgetl.train.tasks.mixing import Mixing
@@ -82,6 +83,94 @@ def test_a_fit_learns_and_reports_each_epoch() -> None:
     assert not model.training
 
 
+@pytest.fixture(scope="module")
+def taught() -> dict[str, Tensor]:
+    """Weights of a network that is right on every validation image."""
+    model = network()
+    history = fit(model, fitting(epochs=8), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    assert history[-1].val_top1 == 1.0
+    return copy_state(model)
+
+
+@pytest.mark.parametrize("select", [None, *Metric])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_fit_that_ends_below_its_start_gives_the_start_back(
+    taught: dict[str, Tensor], tmp_path: Path, select: Metric | None, ema: float
+) -> None:
+    how = fitting(phase="distill", epochs=2, lr=3.0, ema=ema, select=select)
+    model, heard = network(1), Heard()
+    model.load_state_dict(taught)
+    history = fit(
+        model, how, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s", progress=heard
+    )
+    assert [(r.start, r.kept_start) for r in history] == [(None, False), (1.0, True)]
+    assert all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
+    *_, note = history[-1].notes
+    title = {None: "top-1", Metric.TOP1: "top-1", Metric.MACRO_F1: "macro-F1"}.get(
+        select, "balanced accuracy"
+    )
+    assert note.startswith(
+        f"distill: training ended below the network that it began with (validation {title} "
+    )
+    assert note in heard.warnings
+    assert reached(history, select) == 1.0
+    finished = network(1)
+    finished.load_state_dict(taught)
+    assert fit(finished, how, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s") == history
+    assert same(finished, model)
+
+
+def test_a_resumed_fit_goes_back_to_the_network_that_the_first_began_with(
+    taught: dict[str, Tensor], tmp_path: Path
+) -> None:
+    how = fitting(phase="distill", epochs=2, lr=3.0, ema=0.0)
+    for attempt in (failing_at(6, RuntimeError("power cut")), cross_entropy()):
+        model = network(1)
+        model.load_state_dict(taught)
+        try:
+            history = fit(model, how, train=TRAIN, val=VAL, loss=attempt, state=tmp_path / "s")
+        except RuntimeError:
+            assert not all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
+    assert len(history) == 2
+    assert history[-1].kept_start
+    assert all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("select", [None, Metric.TOP1])
+def test_scoring_the_start_changes_no_bit_of_a_fit_that_improves_on_it(select: Metric | None) -> None:
+    models = [network(), network(), network()]
+    histories = [
+        fit(
+            model, fitting(select=select), train=TRAIN, val=VAL, loss=cross_entropy(), state=None, start=start
+        )
+        for model, start in zip(models, (NO_START, None, 0.0), strict=True)
+    ]
+    assert same(models[0], models[1])
+    assert same(models[0], models[2])
+    assert len({tuple(timeless(history)) for history in histories}) == 1
+    assert not any(record.kept_start for history in histories for record in history)
+
+
+@pytest.mark.parametrize(
+    ("images", "frozen", "warned"), [(40, False, False), (17, False, True), (17, True, False)]
+)
+def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
+    images: int, frozen: bool, warned: bool
+) -> None:
+    heard = Heard()
+    how = fitting(epochs=2, trainable=head if frozen else None)
+    history = fit(
+        network(), how, train=pixel_set(images), val=VAL, loss=cross_entropy(), state=None, progress=heard
+    )
+    few = [text for text in heard.warnings if "steps an epoch" in text]
+    assert bool(few) is warned
+    assert tuple(few) == notes_of(history) if warned else not few
+    if warned:
+        assert few[0].startswith(
+            "17 training images at train.batch_size = 8 are 2 steps an epoch: batch norm's "
+        )
+
+
 def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:
     first, second, third = network(), network(), network()
     for model, noise in ((first, 1), (second, 2)):
@@ -122,18 +211,20 @@ def test_a_resumed_head_phase_ends_bit_identical(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
+import time
 from pathlib import Path
 from edgetl.progress import SilentProgress
 from edgetl.train.loop import fit
-from edgetl.train.losses import cross_entropy
-from edgetl.train.mixing import Mixing
+from edgetl.train.tasks.classification import cross_entropy
 from tests.train.tiny import fitting, network, pixel_set
 
 class Aloud(SilentProgress):
     def message(self, text):
         print(text, flush=True)
+        if text.startswith("full 3/"):
+            time.sleep(600)
 
-fit(network(), fitting(epochs=60), train=pixel_set(33), val=pixel_set(12, 16, seed=1), loss=cross_entropy(0.1),
+fit(network(), fitting(epochs=6), train=pixel_set(33), val=pixel_set(12, 16, seed=1), loss=cross_entropy(0.1),
     state=Path(sys.argv[1]), progress=Aloud())
 """
 
@@ -152,12 +243,12 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
         heard = [child.stdout.readline() for _ in range(3)]
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-    assert heard[2].startswith("full 3/60"), heard
-    how, calls = fitting(epochs=60), 0
+    assert heard[2].startswith("full 3/6"), heard
+    how, calls = fitting(epochs=6), 0
     saved = states.load(state)
     assert saved is not None
     done = len(saved.history)
-    assert 3 <= done < 60
+    assert 2 <= done <= 3
 
     def counted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         nonlocal calls
@@ -166,7 +257,7 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
 
     whole, resumed = network(), network()
     fit(resumed, how, train=TRAIN, val=VAL, loss=counted, state=state)
-    assert calls == (60 - done) * 4
+    assert calls == (6 - done) * 4
     fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
     assert same(whole, resumed)
 
@@ -187,9 +278,8 @@ def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float
     heard, model, plain = Heard(), network(), network()
     other = fitting(**changes)
     fit(model, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s", progress=heard)
-    assert heard.warnings == [
-        f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
-    ]
+    told = f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
+    assert heard.warnings[0] == told
     fit(plain, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
     assert same(model, plain)
 

@@ -13,16 +13,21 @@ from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
+from edgetl.models.norms import batch_norms
 from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train import stage
-from edgetl.train.evaluate import score
+from edgetl.train.evaluate import predict_logits, score
+from edgetl.train.features import plain_views
+from edgetl.train.freezing import frozen_norms
+from edgetl.train.phases import phases
 from edgetl.train.seeds import derive
 from edgetl.train.sets import open_sets
 
 from .tiny import epoch_record
 
+_NORM = ("weight", "bias", "running_mean", "running_var")
 COLOURS = {"blue": (40, 40, 200), "grün": (40, 200, 40), "red": (200, 40, 40)}
 CONFIG = TrainConfig(
     backbone="mobilenetv3_small_050",
@@ -122,23 +127,46 @@ def test_no_epochs_at_all_score_the_network_as_it_came(inputs: stage.TrainInputs
     assert record.val.images == 12
 
 
-def test_the_head_alone_wins_where_the_full_phase_does_harm(
+def test_each_phase_is_held_to_the_score_of_the_one_before(
     inputs: stage.TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.9, 0.5])
-    fitted: list[torch.Tensor] = []
+    ends = iter([epoch_record(1, 0.9, 0.0), epoch_record(1, 0.5, 0.0)])
+    starts = []
 
-    def fit(model: torch.nn.Module, *args: object, **kwargs: object) -> tuple[EpochRecord, ...]:
-        weight = model.get_parameter("conv_stem.weight")
-        with torch.no_grad():
-            weight.add_(1.0)
-        fitted.append(weight.detach().clone())
-        return (epoch_record(1, next(scores), 0.0),)
+    def fit(*_: object, start: float | None, **__: object) -> tuple[EpochRecord, ...]:
+        starts.append(start)
+        return (next(ends),)
 
     monkeypatch.setattr(stage, "fit", fit)
     stage.run(CONFIG, inputs, out=folder(tmp_path))
-    model, _ = checkpoint.load(tmp_path / "train" / stage.CHECKPOINT)
-    assert torch.equal(model.get_parameter("conv_stem.weight"), fitted[0])
+    assert starts == [None, 0.9]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
+    inputs: stage.TrainInputs, tmp_path: Path, strategy: Strategy
+) -> None:
+    """What follows measures them anew: that must not make another network of the teacher."""
+    config = CONFIG.model_copy(update={"strategy": strategy, "epochs": 3})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    names = frozen_norms(model, [p.trainable for p in phases(config, 0, Metric.TOP1, 3)])
+    if strategy is Strategy.HEAD:
+        names = tuple(batch_norms(model))
+    assert bool(names) is (strategy in (Strategy.HEAD, Strategy.PARTIAL))
+    assert (checkpoint.REBASED in checkpoint.read_metadata(tmp_path / record.checkpoint)) is bool(names)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    before = predict_logits(model, sets.val)
+    for name, norm in batch_norms(model).items():
+        if name in names:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None
+    with torch.no_grad():
+        for batch in plain_views(sets.train, 512):
+            model(batch)
+    # a batch is normalised by its own variance, which is a twenty-fourth less than what is kept
+    assert np.allclose(predict_logits(model, sets.val), before, atol=0.1 * np.abs(before).max())
 
 
 @pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
@@ -179,7 +207,8 @@ def test_only_the_head_moves_where_the_strategy_is_head(inputs: stage.TrainInput
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     fresh = backbones.create("test_efficientnet", 3, "none", seed=derive(inputs.seed, "weights"))
     moved = {n for n, v in fresh.state_dict().items() if not torch.equal(v, model.state_dict()[n])}
-    assert moved == {"classifier.weight", "classifier.bias"}
+    norms = {f"{name}.{part}" for name in batch_norms(fresh) for part in _NORM}  # in other terms
+    assert moved - norms == {"classifier.weight", "classifier.bias"}
     assert record.val.top1 == max(e.val_top1 for e in record.epochs)
 
 

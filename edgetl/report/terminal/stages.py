@@ -9,7 +9,7 @@ from edgetl.data.walk import counted
 from edgetl.records.parity import LadderRecord, Rung
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation
-from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord
+from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of
 from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
 from edgetl.report import units
 from edgetl.report.page import widths
@@ -131,6 +131,7 @@ def _train(console: Console, record: TrainRecord) -> None:
         ],
     )
     _epochs(console, record.epochs)
+    _listing(console, "Notes", notes_of(record.epochs))
 
 
 def _beside(unlabelled: int) -> str:
@@ -205,6 +206,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
             ("checkpoint", record.checkpoint),
         ],
     )
+    _listing(console, "Notes", notes_of(record.epochs))
 
 
 def _ms(value: float | None) -> str:
@@ -349,5 +351,12 @@ def serve(console: Console, record: ServeRecord) -> None:
             ("written to", record.path),
             ("files", ", ".join(record.files)),
             ("model", units.bytes_(record.size_bytes)),
+            ("before it", _spread(record.window)),
         ],
     )
+
+
+def _spread(window: tuple[float, float] | None) -> str:
+    if window is None:
+        return ""
+    return f"numbers beyond 8 bits: spread {window[0]:g} to {window[1]:g} over 0 to 255, rounded and clipped"

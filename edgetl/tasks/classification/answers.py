@@ -6,7 +6,7 @@ from edgetl.records.frozen import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class Candidate:
     """One class's probability (softmax of the logits), in 0..1."""
 
     label: str
@@ -21,4 +21,9 @@ class Prediction:
     label: str
     index: int
     score: float
-    top: tuple[Score, ...]
+    top: tuple[Candidate, ...]
+
+    @property
+    def text(self) -> str:
+        """The class and its probability."""
+        return f"{self.label} {self.score:.1%}"
