@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self, assert_never
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +29,7 @@ from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
-from edgetl.records.scores import BadImages, Scores
+from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 
@@ -229,18 +229,6 @@ class Metric(StrEnum):
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
-
-    def of(self, scores: Scores) -> float:
-        """The score of this name, in 0..1."""
-        match self:
-            case Metric.TOP1:
-                return scores.top1
-            case Metric.MACRO_F1:
-                return scores.macro_f1
-            case Metric.BALANCED_ACCURACY:
-                return scores.balanced_accuracy
-            case _:
-                assert_never(self)
 
 
 def _listed(value: object) -> object:
