@@ -31,6 +31,7 @@ from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
+from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
@@ -628,7 +629,7 @@ class _Run:
         report = RunReport(
             name=self.recipe.name,
             recipe=recipes.dump(self.recipe),
-            labels=self.index.labels,
+            task=Classification(labels=self.index.labels),
             data=r[Stage.DATA],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],
@@ -654,8 +655,9 @@ class _Run:
         """What was warned of in this call, and what the records say: all there is of stages that were done before."""
         r = self.records
         teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
+        whole = [pruned.note] if pruned and pruned.note else []
         epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
-        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs)]))
+        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 
 
 class _Warnings:

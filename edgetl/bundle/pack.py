@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.bundle import golden
+from edgetl.bundle import golden, splits
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
-    TASK,
+    SCHEMA_VERSION,
     Engine,
     Golden,
     InputForm,
@@ -22,7 +22,6 @@ from edgetl.bundle.manifest import (
     Precision,
     Provenance,
     Variant,
-    needed_schema,
     problems,
 )
 from edgetl.errors import BundleError
@@ -31,6 +30,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 from edgetl.records.variants import EngineRecord
+from edgetl.tasks.base import TaskSpec, labels_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +50,19 @@ class VariantSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """All that goes into a new bundle. `labels[i]` names logit i; `default` names one of the variants."""
+    """All that goes into a new bundle. `task` says what the models answer; `default` names one of the variants.
+
+    `splits` holds the SHA-256 in hex of every image file of `train`, `val` and `test`; None keeps it untold.
+    """
 
     name: str
-    labels: Sequence[str]
+    task: TaskSpec
     preprocess: PreprocessSpec
     variants: Sequence[VariantSource]
     default: str
     golden: GoldenSet
     provenance: Provenance
+    splits: Mapping[str, Sequence[str]] | None = None
 
 
 def pack(contents: Contents, out: Path) -> Manifest:
@@ -71,15 +75,15 @@ def pack(contents: Contents, out: Path) -> Manifest:
     files: dict[str, bytes | Path] = {}
     variants = tuple(_variant(source, files) for source in contents.variants)
     described = Manifest(
-        schema_version=needed_schema(contents.preprocess),
+        schema_version=SCHEMA_VERSION,
         name=contents.name,
-        task=TASK,
-        labels=tuple(contents.labels),
+        task=contents.task,
         preprocess=contents.preprocess,
         variants=variants,
         default=contents.default,
-        golden=_golden(contents.golden, (len(contents.golden.images), len(contents.labels)), files),
+        golden=_golden(contents.golden, (len(contents.golden.images), len(labels_of(contents.task))), files),
         provenance=contents.provenance,
+        splits=None if contents.splits is None else _splits(contents.splits, files),
     )
     if found := problems(described):
         raise BundleError(f"Cannot pack {out}: {'; '.join(found)}.")
@@ -191,8 +195,8 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
         sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
         input=source.input,
-        val=source.val and source.val.scores(),
-        test=source.test and source.test.scores(),
+        val=source.val and source.val.summary(),
+        test=source.test and source.test.summary(),
         latency=source.latency and replace(source.latency, samples_ms=()),
         machine=source.machine,
     )
@@ -213,6 +217,11 @@ def _golden(parts: GoldenSet, shape: tuple[int, int], files: dict[str, bytes | P
         logits[name] = _member(f"golden/{name}.npy", content)
         files[logits[name].file] = content
     return Golden(images=tuple(images), logits=logits, pixels_sha256=golden.pixels_sha256(parts.pixels))
+
+
+def _splits(sha256: Mapping[str, Sequence[str]], files: dict[str, bytes | Path]) -> Member:
+    files[splits.FILE] = content = splits.encode(sha256)
+    return _member(splits.FILE, content)
 
 
 def _member(name: str, content: bytes) -> Member:

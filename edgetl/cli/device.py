@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from edgetl.cli.options import (
+    BadImagesOption,
     BundleArg,
     EngineTarget,
     Json,
@@ -18,6 +19,7 @@ from edgetl.cli.options import (
     Threads,
     Variant,
 )
+from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
@@ -203,6 +205,7 @@ def predict(
 def evaluate(
     bundle: BundleArg,
     data: DataDir,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: Precision = None,
@@ -210,7 +213,12 @@ def evaluate(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion."""
+    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion.
+
+    The test split is scored, else the validation split, else all. A bundle knows the images that it was trained on and
+    validated with: a warning counts them, and in a folder without splits they are left out while others remain.
+    `--json` has both in `image_set`. baseline, gate and parity do the same.
+    """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.runtime import load
@@ -228,7 +236,9 @@ def evaluate(
         open_progress() as progress,
     ):
         _tell(session.choice)
-        output.emit(evaluate_folder(session, data, progress=progress), json, "evaluation")
+        output.emit(
+            evaluate_folder(session, data, bad_images=bad_images, progress=progress), json, "evaluation"
+        )
 
 
 def bench(
@@ -370,6 +380,7 @@ def baseline(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
@@ -385,6 +396,7 @@ def baseline(
         made = make_baseline(
             bundle,
             data=data,
+            bad_images=bad_images,
             variant=variant,
             target=target,
             threads=threads,
@@ -408,6 +420,7 @@ def gate(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
@@ -484,6 +497,7 @@ def gate(
                 against,
                 limits=limits,
                 data=data,
+                bad_images=bad_images,
                 variant=variant,
                 target=target,
                 threads=threads,
@@ -497,6 +511,7 @@ def gate(
                 baseline_path,
                 limits=limits,
                 data=data,
+                bad_images=bad_images,
                 variant=variant,
                 target=target,
                 threads=threads,

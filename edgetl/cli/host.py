@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.options import BadImagesOption, BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
 from edgetl.cli.root import typed
 from edgetl.cli.watch import faults_told, watched
 from edgetl.export.tensorrt.options import (
@@ -17,6 +17,7 @@ from edgetl.export.tensorrt.options import (
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
@@ -154,6 +155,13 @@ def data_check(
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
+    from edgetl.errors import ConfigError
+    from edgetl.inputs.spec import is_window
+
+    if window is not None and not is_window(window):
+        raise ConfigError(
+            f"--window: got {window[0]:g} {window[1]:g}, expected two finite numbers, low below high."
+        )
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
@@ -313,6 +321,7 @@ def parity(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use so many images.", show_default="all")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     json: Json = False,
 ) -> None:
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
@@ -322,7 +331,9 @@ def parity(
     from edgetl.deploy.parity import run
 
     with open_progress() as progress:
-        record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
+        record = run(
+            bundle, Path(data), checkpoint=checkpoint, limit=limit, bad_images=bad_images, progress=progress
+        )
     output.emit(record, json, "parity")
     if record.first_outside:
         raise typer.Exit(1)

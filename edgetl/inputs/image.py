@@ -90,6 +90,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_CHANNELS = 6
+"""Of a TIFF; Pillow logs an error at more."""
 _WHOLE = (0.0, 65535.0)
 """The window of grey integers where the spec names none."""
 _BLOCK = 1 << 18
@@ -102,6 +104,9 @@ _LOWER = {
     for channels in ("RGB", "RGBX", "RGBA")
     for order, other in (("B", "L"), ("L", "B"), ("N", _NATIVE_SWAPPED))
 }
+_GREY_ALPHA = "LA;16B"
+_KEPT = {*_LOWER, _GREY_ALPHA}
+"""Of 16-bit colour, what can be read in full."""
 # libtiff gives numbers in the machine's order; Pillow takes these for the file's.
 _SWAPPED_BY_LIBTIFF = (
     {"I;16BS": "I;16S", "I;32BS": "I;32S", "F;32BF": "F;32F"} if sys.byteorder == "little" else {}
@@ -115,7 +120,7 @@ class _Refused(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What an image file says of itself: width and height in pixels as stored, Pillow's mode, whether its channels have
-    more than 8 bits, and whether it holds further pages (TIFF), which are not looked at.
+    more than 8 bits that can be read, and whether it holds further pages (TIFF), which are not looked at.
     """
 
     size: tuple[int, int]
@@ -176,12 +181,12 @@ def read_header(source: Path | bytes, *, name: str | None = None) -> Header:
         image, raw = _open(metadata.without_metadata(content)[0])
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
-    deep = image.mode in _NUMBERS or _is_wide(image, raw)
+    deep = image.mode in _NUMBERS or raw in _KEPT
     return Header(size=image.size, mode=image.mode, deep=deep, pages=metadata.has_pages(content))
 
 
 def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[Any] | None:
-    """The numbers of an image of more than 8 bits, as its file holds them; None for one of 8 bits.
+    """The numbers of an image of more than 8 bits, as its file holds them; None for one of which 8 bits are read.
 
     Returns:
         (H, W) uint16, int32, uint32 or float32, or (H, W, 3) uint16; not turned upright, without alpha.
@@ -195,7 +200,7 @@ def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[An
         pixels, _ = metadata.without_metadata(content)
         image, raw = _open(pixels)
         _check_size(image.size, name)
-        if _is_wide(image, raw):
+        if raw in _KEPT:
             return _wide(pixels, image, raw)[..., :3]
         if image.mode not in _NUMBERS:
             return None
@@ -296,6 +301,10 @@ def _open(content: bytes) -> tuple[ImageFile, str]:
     plugin = next((plugin for starts, plugin in _PLUGINS if content.startswith(starts)), None)
     if plugin is None:
         raise UnidentifiedImageError
+    if content.startswith(b"GIF8"):
+        _check_gif(content)
+    if content.startswith(metadata.TIFF) and (samples := metadata.samples(content)) > _MOST_CHANNELS:
+        raise _Refused(f"has {samples} channels; at most {_MOST_CHANNELS} can be read.")
     try:
         image: ImageFile = getattr(import_module(f"PIL.{plugin[0]}"), plugin[1])(io.BytesIO(content))
     except (SyntaxError, IndexError, TypeError, struct.error) as error:  # As `Image.open` takes them.
@@ -330,6 +339,21 @@ def _open(content: bytes) -> tuple[ImageFile, str]:
 def _raw(args: Any) -> str:
     """How a tile's numbers are stored, in Pillow's words."""
     return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _check_gif(content: bytes) -> None:
+    """Refuse a first frame that is too large, even where the file's own size is not: Pillow would warn and go on."""
+    at = 13 + (3 << (content[10:11] or b"\0")[0] % 8 + 1) * ((content[10:11] or b"\0")[0] >> 7)
+    while content[at : at + 1] == b"!":  # extensions, each a row of blocks that ends with an empty one
+        at += 2
+        while length := (content[at : at + 1] or b"\0")[0]:
+            at += 1 + length
+        at += 1
+    left, top, width, height = (
+        int.from_bytes(content[at + start : at + start + 2], "little") for start in (1, 3, 5, 7)
+    )
+    if (left + width) * (top + height) > MAX_PIXELS:
+        raise _Refused(f"more than {MAX_PIXELS / 1e6:.0f} million pixels are refused.")
 
 
 def _check_tiff(image: Any) -> None:
@@ -514,12 +538,12 @@ def _wide(content: bytes, upper: ImageFile, raw: str) -> NDArray[np.uint16]:
         upper: it, opened and not yet loaded.
         raw: how its numbers are stored.
     """
-    if raw == "LA;16B":  # two numbers of two bytes, which four of one byte hold
+    if raw == _GREY_ALPHA:  # two numbers of two bytes, which four of one byte hold
         upper.tile = [tile._replace(args="RGBA") for tile in upper.tile]
         four = np.asarray(upper).astype(np.uint16)
         grey, alpha = four[..., 0] << 8 | four[..., 1], four[..., 2] << 8 | four[..., 3]
         return np.stack([grey, grey, grey, alpha], axis=-1)
-    if raw not in _LOWER:
+    if raw not in _KEPT:
         raise _Refused(
             "holds 16 bits a channel in a form of which only 8 can be read; save it as RGB in PNG or TIFF."
         )

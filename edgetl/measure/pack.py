@@ -11,6 +11,7 @@ from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
+from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
@@ -41,11 +42,12 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     """
     from edgetl.bundle import pack
     from edgetl.bundle.manifest import InputForm, Provenance
+    from edgetl.data.sources import SPLITS
 
     measured = inputs.measured
     contents = pack.Contents(
         name=inputs.name,
-        labels=inputs.index.labels,
+        task=Classification(labels=inputs.index.labels),
         preprocess=inputs.spec,
         variants=[
             pack.VariantSource(
@@ -71,6 +73,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
             seed=inputs.seed,
             packages=packages(),
         ),
+        splits={split: [s.sha256 for s in inputs.index.split(split)] for split in SPLITS},
     )
     path = inputs.run_dir / f"{inputs.name}.edgetl"
     manifest = pack.pack(contents, path)

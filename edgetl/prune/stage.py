@@ -20,13 +20,13 @@ from edgetl.config import Augment, Importance, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import guide, load_for
-from edgetl.distill.views import at_size, check_takes
-from edgetl.errors import ConfigError, ModelError, WeightsError
+from edgetl.distill.views import at_size
+from edgetl.errors import ConfigError, ModelError, UncuttableError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
@@ -40,7 +40,9 @@ from edgetl.prune.sparsity import coupled, group_lasso, near_zero
 from edgetl.prune.timed import TimedTarget
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
+from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
+from edgetl.tasks.metrics import TOP1 as METRIC
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
@@ -51,6 +53,7 @@ from edgetl.train.sets import PixelSet, Sets, open_sets
 CHECKPOINT = "pruned.safetensors"
 TEACHER = "teacher"
 """The value of `prune.network` that means the teacher itself."""
+_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
@@ -102,6 +105,8 @@ class PruneInputs:
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
     """Prune the teacher, or the backbone that `config` names, and write `out/pruned.safetensors`.
 
+    A teacher that pruning does not understand passes on whole; the record's note says why.
+
     Every finished cut and step is kept in `out`, so that a run that was stopped goes on there, and ends with the
     same weights (on the CPU, bit by bit).
 
@@ -116,7 +121,31 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
         Interrupted: Ctrl-C.
         StorageError: a file cannot be written.
     """
-    return _Run(config, inputs, out, progress).to_the_end()
+    start = time.perf_counter()
+    try:
+        return _Run(config, inputs, out, progress).to_the_end()
+    except UncuttableError as error:
+        if config.network != TEACHER:
+            raise
+        return _whole(inputs, out, time.perf_counter() - start, f"Nothing was pruned: {error}", progress)
+
+
+def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: Progress) -> PruneRecord:
+    """The teacher as it is, for what comes after, and why."""
+    progress.warning(note)
+    teacher, architecture = load_for(inputs.index.labels, inputs.teacher, "teacher")
+    size = network_size(teacher, inputs.spec.size)
+    checkpoint.save(teacher, architecture, out / CHECKPOINT)
+    return PruneRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        before=size,
+        after=size,
+        steps=(),
+        epochs=(),
+        seconds=seconds,
+        metric=METRIC.name,
+        note=note,
+    )
 
 
 class _Run:
@@ -128,15 +157,19 @@ class _Run:
         teacher, architecture = load_for(labels, inputs.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
+        # its statistics are those of batches of all classes, so what is measured anew must be too
+        self.mixed = checkpoint.REBASED in checkpoint.read_metadata(inputs.teacher)
         self.size = inputs.spec.size
         self.teacher_size = inputs.teacher_size or self.size
         self.guide = guide(self.teacher, self.teacher_size)
-        self.uncut, self.backbone = self.teacher, architecture.backbone
+        self.uncut, self.backbone, self.built = self.teacher, architecture.backbone, architecture.size
         if config.network != TEACHER:
             self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)
-            self.uncut = backbones.create(config.network, len(labels), seed=seed).to(self.device)
+            self.built = self.size
+            uncut = backbones.create(config.network, len(labels), seed=seed, size=self.size)
+            self.uncut = uncut.to(self.device)
         if self.learns:
-            check_takes(self.uncut, self.size, self.backbone)
+            check_takes(self.uncut, self.size, self.backbone, _OTHER_SIZE)
         self.before = network_size(self.uncut, self.size)
         graph = trace(self.uncut, self.size, keep=config.keep)
         _check_groups(graph, config)
@@ -172,7 +205,7 @@ class _Run:
         start = time.perf_counter()
         self.timed = self._timed() if self.config.timed else None
         sets = self._open(self.inputs.spec)
-        floor = self._teacher_top1() - self.config.max_drop
+        floor = self._teacher_score() - self.config.max_drop
         seeing, steps, epochs = self._learn(sets)
         first, sparse, trained = self._sparse(seeing, sets)
         epochs = (*epochs, *trained)
@@ -181,11 +214,11 @@ class _Run:
         model = first
         for number, budget in enumerate(self._budgets(), start=1):
             smaller, step, recovered = self._step(number, budget, model, sets)
-            steps.append(dataclasses.replace(step, kept=step.top1 >= floor))
+            steps.append(dataclasses.replace(step, kept=step.score >= floor))
             epochs = (*epochs, *recovered)
-            if step.top1 < floor:
+            if step.score < floor:
                 self.progress.warning(
-                    f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.top1:.1%} on the"
+                    f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.score:.1%} on the"
                     f" validation split, below {floor:.1%} (prune.max_drop)."
                 )
                 model = seeing if number == 1 else model
@@ -201,6 +234,7 @@ class _Run:
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
             checkpoint=f"{self.out.name}/{CHECKPOINT}",
+            metric=METRIC.name,
             before=self.before,
             after=after,
             steps=tuple(steps),
@@ -237,10 +271,10 @@ class _Run:
         view = max(self.size, self.teacher_size)
         return open_sets(self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view)
 
-    def _teacher_top1(self) -> float:
+    def _teacher_score(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""
         sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
-        return score(self.teacher, sets.val, self.inputs.index.labels).top1
+        return value(score(self.teacher, sets.val, self.inputs.index.labels), METRIC.name)
 
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
@@ -301,16 +335,16 @@ class _Run:
             loss=self._loss(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
-            start=step.top1_cut,
+            start=step.cut,
         )
         if epochs:
-            step = dataclasses.replace(step, top1=reached(epochs, None))
+            step = dataclasses.replace(step, score=reached(epochs, None))
         kept = self._save(model, path, step, epochs)
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
             f" {step.parameters / self.before.parameters:.1%} of the parameters"
             f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}; validation top-1"
-            f" {step.top1_cut:.1%} after the cut, {step.top1:.1%} after recovery"
+            f" {step.cut:.1%} after the cut, {step.score:.1%} after recovery"
         )
         return kept
 
@@ -362,18 +396,20 @@ class _Run:
                 progress=self.progress,
                 start=NO_START,  # sparse channels may cost accuracy
             )
-            top1, size = epochs[-1].val_top1, self.before
-            step = PruneStep(step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+            found_score, size = value(epochs[-1].val, METRIC.name), self.before
+            step = PruneStep(
+                step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=found_score
+            )
             kept = self._save(model, path, step, epochs)
         model, step, epochs = kept
         record = SparseTraining(
-            top1=step.top1,
+            score=step.score,
             near_zero_before=near_zero(seeing, groups),
             near_zero=near_zero(model, groups),
         )
         self.progress.message(
             f"prune sparse: {record.near_zero_before:.1%} of the channels near zero before,"
-            f" {record.near_zero:.1%} after; validation top-1 {record.top1:.1%}"
+            f" {record.near_zero:.1%} after; validation top-1 {record.score:.1%}"
         )
         return model, record, epochs
 
@@ -382,15 +418,15 @@ class _Run:
         graph = trace(copy.deepcopy(model), self.size, keep=self.config.keep)
         views = list(self._views(0, sets.train))
 
-        def top1(network: nn.Module) -> float:
+        def scored(network: nn.Module) -> float:
             recalibrate(network, views)
-            return score(network, sets.val, self.inputs.index.labels).top1
+            return value(score(network, sets.val, self.inputs.index.labels), METRIC.name)
 
         return sensitivity(
             graph,
             self._scorer(0, sets.train)(graph),
             self.limits,
-            top1,
+            scored,
             key=self.key,
             kept=self.out / _SENSITIVITY,
             progress=self.progress,
@@ -411,7 +447,7 @@ class _Run:
         kept = self._load(path)
         if kept is None:
             recalibrate(sparse, list(self._views(0, sets.train)))
-            top1 = score(sparse, sets.val, self.inputs.index.labels).top1
+            found_score = value(score(sparse, sets.val, self.inputs.index.labels), METRIC.name)
             with held(sparse):
                 epochs = fit(
                     sparse,
@@ -421,11 +457,14 @@ class _Run:
                     loss=self._loss(),
                     state=self.out / "step-two-four.state",
                     progress=self.progress,
-                    start=top1,
+                    start=found_score,
                 )
-            size, recovered = network_size(sparse, self.size), reached(epochs, None) if epochs else top1
+            size, recovered = (
+                network_size(sparse, self.size),
+                reached(epochs, None) if epochs else found_score,
+            )
             step = PruneStep(
-                step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=recovered
+                step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=recovered
             )
             kept = self._save(sparse, path, step, epochs)
         model, step, epochs = kept
@@ -435,12 +474,12 @@ class _Run:
             layers=found.layers,
             left_out=found.left_out,
             zeros=zeros / step.parameters,
-            top1_cut=step.top1_cut,
-            top1=step.top1,
+            cut=step.cut,
+            score=step.score,
         )
         self.progress.message(
             f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation top-1"
-            f" {record.top1_cut:.1%} after it, {record.top1:.1%} after recovery"
+            f" {record.cut:.1%} after it, {record.score:.1%} after recovery"
         )
         return model, record, epochs
 
@@ -461,13 +500,13 @@ class _Run:
             result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
-        top1 = score(result, sets.val, self.inputs.index.labels).top1
+        found_score = value(score(result, sets.val, self.inputs.index.labels), METRIC.name)
         step = PruneStep(
             step=number,
             macs=size.macs,
             parameters=size.parameters,
-            top1_cut=top1,
-            top1=top1,
+            cut=found_score,
+            score=found_score,
             predicted_ms=took.predicted_ms if took else None,
             measured_ms=took.measured_ms if took else None,
         )
@@ -485,7 +524,9 @@ class _Run:
     def _views(self, number: int, train: PixelSet) -> Iterator[Tensor]:
         """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step."""
         generator = numpy_generator(self.inputs.seed, "importance images", number)
-        rows = np.sort(generator.permutation(len(train))[: self.config.importance_images])
+        rows = generator.permutation(len(train))[: self.config.importance_images]
+        if not self.mixed:
+            rows = np.sort(rows)
         for batch in np.array_split(rows, max(1, math.ceil(len(rows) / _BATCH))):
             pixels = torch.from_numpy(np.ascontiguousarray(train.pixels[batch]))
             images = training_view(
@@ -498,7 +539,7 @@ class _Run:
             yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
-        return describe(model, self.backbone, len(self.inputs.index.labels))
+        return describe(model, self.backbone, len(self.inputs.index.labels), self.built)
 
     def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
         """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""

@@ -12,7 +12,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 from edgetl.config import FEW_STEPS, Augment, Metric, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
+from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records.scores import TITLES, Evaluation
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.classification.scores import evaluate
+from edgetl.tasks.metrics import metric
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
@@ -213,7 +215,7 @@ class _Run:
         self.beside.to(accelerator.device).train()
         aside = list(self.beside.parameters())
         self.learning += aside
-        model.to(accelerator.device).to(memory_format=torch.channels_last)
+        channels_last(model.to(accelerator.device))
         self.group = launched() if fitting.spread else ALONE
         self.stepped = self._stepped()
         scales = None
@@ -284,15 +286,11 @@ class _Run:
             epoch=epoch + 1,
             loss=train_loss,
             val_loss=cross_entropy(self.val.labels, logits),
-            val_top1=scores.top1,
-            val_macro_f1=scores.macro_f1,
+            val=scores.summary(),
             learning_rate=rate,
             seconds=time.perf_counter() - start,
             images_per_second=images / learned,
             loader_wait=self.loader.waited / learned,
-            val_balanced_accuracy=scores.balanced_accuracy,
-            val_top5=scores.top5,
-            val_calibration_error=scores.calibration_error,
         )
         self.history = (*self.history, record)
         if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:
@@ -312,7 +310,8 @@ class _Run:
             self.listen(record)
         self.progress.message(
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
-            f" {record.val_top1:.1%}, macro-F1 {record.val_macro_f1:.3f}, {record.seconds:.1f} s"
+            f" {value(record.val, 'top1'):.1%}, macro-F1 {value(record.val, 'macro_f1'):.3f},"
+            f" {record.seconds:.1f} s"
         )
         if done and epoch + 1 < self.fitting.epochs:
             self.progress.message(
@@ -331,7 +330,7 @@ class _Run:
         self.model.load_state_dict(versioned(self.model, self.first))
         scores = _scores(self.val.labels, self._logits(self.model))
         self.model.load_state_dict(versioned(self.model, now))
-        return (self.fitting.select or Metric.TOP1).of(scores)
+        return value(scores, self.fitting.select or Metric.TOP1)
 
     def _few_steps(self) -> tuple[str, ...]:
         """What is to be said where batch norm's statistics cannot follow."""
@@ -355,7 +354,7 @@ class _Run:
             return last
         if (score := _kept_score(self.history, fitting.select)) >= start:
             return dataclasses.replace(last, start=start)
-        title = TITLES[fitting.select or Metric.TOP1]
+        title = metric(fitting.select or Metric.TOP1).title
         note = (
             f"{fitting.phase}: training ended below the network that it began with (validation {title} {score:.1%}"
             f" against {start:.1%}), so that network is kept."
@@ -464,12 +463,12 @@ class _Run:
 
 def best_epoch(history: tuple[EpochRecord, ...], metric: Metric) -> int:
     """Index of the best epoch on the validation split; of equals, the last."""
-    return max(range(len(history)), key=lambda i: (metric_of(history[i], metric), i))
+    return max(range(len(history)), key=lambda i: (value(history[i].val, metric), i))
 
 
 def idle(history: tuple[EpochRecord, ...], metric: Metric) -> int:
     """Epochs since the validation score last rose; 0 for no epochs."""
-    scores = [metric_of(record, metric) for record in history]
+    scores = [value(record.val, metric) for record in history]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
@@ -482,25 +481,12 @@ def reached(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
 def _kept_score(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
     """The score of the epoch that a fit keeps if it does not go back to its start."""
     if select is None:
-        return metric_of(history[-1], Metric.TOP1)
-    return metric_of(history[best_epoch(history, select)], select)
+        return value(history[-1].val, Metric.TOP1)
+    return value(history[best_epoch(history, select)].val, select)
 
 
 def _scores(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> Evaluation:
     return evaluate(labels, logits, [str(i) for i in range(logits.shape[1])], resamples=0)
-
-
-def metric_of(record: EpochRecord, metric: Metric) -> float:
-    """An epoch's validation score by name."""
-    match metric:
-        case Metric.TOP1:
-            return record.val_top1
-        case Metric.MACRO_F1:
-            return record.val_macro_f1
-        case Metric.BALANCED_ACCURACY:
-            return record.val_balanced_accuracy
-        case _:
-            assert_never(metric)
 
 
 def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet, processes: int) -> None:

@@ -19,11 +19,13 @@ from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.models.size import network_size
+from edgetl.models.norms import rebase
+from edgetl.models.size import check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
-from edgetl.train.features import compute, head_of
+from edgetl.train.features import compute, head_of, plain_views
+from edgetl.train.freezing import frozen_norms
 from edgetl.train.loop import fit, reached
 from edgetl.train.objective import LossFunction
 from edgetl.train.phases import phases
@@ -34,6 +36,8 @@ from edgetl.train.tasks.classification import class_weights, cross_entropy, log_
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
+_REBASED_ON = 512
+"""Training images from which batch norms that did not learn get their statistics."""
 IMBALANCE = 3.0
 """Above this ratio of the largest to the smallest class, epochs are chosen by macro-F1 instead of top-1."""
 
@@ -72,10 +76,13 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """
     index, seed = inputs.index, inputs.seed
     classes = len(index.labels)
+    model = backbones.create(
+        config.backbone, classes, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size
+    )
+    check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = config.select or selection_metric(index)
-    model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
     start: float | None = None
     learner, begun = model, time.perf_counter()
@@ -110,12 +117,19 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 start = reached(epochs, metric)
             history += epochs
     begun = time.perf_counter()
+    learning = [p.trainable for p in planned if p.epochs]
+    if config.strategy is Strategy.HEAD:
+        learning = [backbones.head_parameters]
+    if frozen := frozen_norms(model, learning):
+        rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
     val = score(model, sets.val, index.labels)
     test = score(model, sets.test, index.labels) if sets.test is not None else None
     if launched().main:
-        architecture = describe(model, config.backbone, classes)
-        lesson = checkpoint.lesson(index.labels, inputs.spec)
-        checkpoint.save(model, architecture, out / CHECKPOINT, lesson)
+        architecture = describe(model, config.backbone, classes, inputs.spec.size)
+        extra = checkpoint.lesson(index.labels, inputs.spec)
+        if frozen:
+            extra[checkpoint.REBASED] = str(len(frozen))
+        checkpoint.save(model, architecture, out / CHECKPOINT, extra)
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=config.backbone,

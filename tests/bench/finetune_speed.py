@@ -48,7 +48,7 @@ def plain(model: nn.Module, data: PixelSet, device: torch.device) -> float:
 
 STEP = """
 import sys
-from edgetl.tuning import tune
+from edgetl.process import tune
 if sys.argv[1] == "tuned":
     tune()
 import time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgetl.records.scores import Evaluation
 from edgetl.runtime import tuned
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.targets import Target
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 
 LABELS = ("red", "green", "blue")
@@ -84,6 +86,7 @@ def write_bundle(
     test: Evaluation | None = None,
     data_sha256: str = "d" * 64,
     labels: tuple[str, ...] = LABELS,
+    splits: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Pack a bundle of one float32 variant with three golden images."""
     model = path.with_suffix(".onnx")
@@ -95,12 +98,13 @@ def write_bundle(
     pack(
         Contents(
             name=path.stem,
-            labels=labels,
+            task=Classification(labels=labels),
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model, test=test)],
             default="fp32",
             golden=GoldenSet(images=images, pixels=pixels, logits={"fp32": logits}),
             provenance=Provenance(data_sha256=data_sha256),
+            splits=splits,
         ),
         path,
     )
@@ -132,7 +136,7 @@ def write_variants(path: Path) -> Path:
     pack(
         Contents(
             name=path.stem,
-            labels=LABELS,
+            task=Classification(labels=LABELS),
             preprocess=SPEC,
             variants=sources,
             default="fp32",

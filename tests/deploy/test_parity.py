@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,9 +36,11 @@ from edgetl.quantize.plan import make_plan
 from edgetl.quantize.targets import rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.records.parity import LadderRecord
+from edgetl.records.scores import BadImages
 from edgetl.records.variants import EngineRecord
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 from tests.export.networks import SPEC, tiny
 from tests.images import write_set
 
@@ -123,7 +126,7 @@ def climb(
     golden = GoldenSet(images=encoded, pixels=pixels, logits=logits)
     contents = Contents(
         name="faults",
-        labels=LABELS,
+        task=Classification(labels=LABELS),
         preprocess=spec,
         variants=sources,
         default="fp32",
@@ -154,9 +157,9 @@ def test_sound_models_climb_to_the_top(parts: Parts, tmp_path: Path, checkpoint:
     assert (record.images, record.first_outside, record.divergence) == (18, "", None)
     assert record.sentence == "All 6 rungs agree on 18 images, each within its bound."
     torch = record.rungs[0]
-    assert torch.top1 is not None
-    assert torch.top1_interval is not None
-    assert torch.top1_interval[0] < torch.top1 < torch.top1_interval[1]
+    assert torch.score is not None
+    assert torch.interval is not None
+    assert torch.interval[0] < torch.score < torch.interval[1]
 
 
 def test_a_wrong_mean_in_the_manifest(parts: Parts, tmp_path: Path) -> None:
@@ -340,3 +343,38 @@ def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
         parity.run(tmp_path / "faults.edgetl", tmp_path / "none")
     with pytest.raises(BundleError, match="no bundle at"):
         parity.run(tmp_path / "none.edgetl", parts.images)
+
+
+def test_of_few_images_some_best_classes_may_differ_by_chance() -> None:
+    bound = parity.BOUNDS[Precision.INT8]
+    logits = np.zeros((6, 3), np.float32)
+    logits[:, 0] = 10.0
+    same = np.array([False, *[True] * 5])
+    assert parity._too_many_differ(same, logits, bound) == ""
+    assert parity._too_many_differ(~same, logits, bound) == (
+        "the best class differs on 5 of 6 images, 0 near ties left out; where 93% agree, chance explains 2"
+    )
+
+
+def test_near_ties_may_fall_either_way() -> None:
+    bound = parity.BOUNDS[Precision.INT8]
+    logits = np.full((40, 2), 10.0, np.float32)
+    logits[:, 1] -= 0.5  # Within twice the mean logit error that is allowed, 5% of the largest.
+    assert parity._too_many_differ(np.zeros(40, bool), logits, bound) == ""
+    logits[:20, 1] -= 9.0
+    assert parity._too_many_differ(np.zeros(40, bool), logits, bound).startswith(
+        "the best class differs on 20 of 20 images, 20 near ties left out"
+    )
+
+
+def test_bad_images_are_named_or_skipped(parts: Parts, tmp_path: Path) -> None:
+    images = shutil.copytree(parts.images, tmp_path / "images")
+    first = sorted((images / "test").rglob("*.png"))[0]
+    first.write_bytes(b"")
+    climb(parts, tmp_path)
+    with pytest.raises(DataError, match=rf"1 of \d+ images cannot be used:\n.*{first.name}"):
+        parity.run(tmp_path / "faults.edgetl", images)
+    record = parity.run(tmp_path / "faults.edgetl", images, bad_images=BadImages.SKIP)
+    assert record.image_set is not None
+    assert [name for name, _ in record.image_set.skipped] == [first.relative_to(images).as_posix()]
+    assert record.image_set.images == record.images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BaselineError, BundleError, ConfigError, DataError, HistoryError
+from edgetl.files import sha256_file
 from edgetl.gate.baseline import load
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
 from edgetl.records.bench import Footprint
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.gate import GateReport
+from edgetl.records.scores import BadImages, value
 from edgetl.runtime.targets import Target
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, keep_winner, write_bundle
 
@@ -60,7 +63,7 @@ def _passed(report) -> dict[str, bool]:
 def test_a_baseline_holds_what_the_bundle_says_and_what_was_timed(home: Path) -> None:
     made = make_baseline(home / "good.edgetl", threads=1, runs=20, warmup=2)
     assert made.accuracy.source == "manifest"
-    assert made.accuracy.evaluation == evaluation(85).scores()
+    assert made.accuracy.evaluation == evaluation(85).summary()
     assert (made.bundle, made.variant, made.labels) == ("good.edgetl", "fp32", LABELS)
     assert (made.latency.runs, made.latency.threads, made.latency.batch) == (20, 1, 1)
     assert made.size_bytes == (home / "good.onnx").stat().st_size
@@ -76,6 +79,7 @@ def test_accuracy_is_measured_on_the_test_split_of_a_folder(home: Path) -> None:
     assert made.accuracy.paths[:2] == ("test/blue/0.png", "test/blue/1.png")
 
 
+@pytest.mark.alone
 def test_the_same_bundle_passes(home: Path) -> None:
     # The limit is wide: both runs are some milliseconds long on a machine that is doing other things.
     from edgetl.gate.compare import Limits
@@ -86,6 +90,7 @@ def test_the_same_bundle_passes(home: Path) -> None:
     assert report.passed, report.sentences()
 
 
+@pytest.mark.alone
 def test_a_slow_bundle_fails_on_latency_and_size_beside_the_good_one(home: Path) -> None:
     report = gate_against(home / "slow.edgetl", home / "good.edgetl", threads=1, seconds=30)
     assert {name for name, passed in _passed(report).items() if not passed} == {"latency", "size"}
@@ -97,6 +102,7 @@ def test_a_slow_bundle_fails_on_latency_and_size_beside_the_good_one(home: Path)
     assert from_json(GateReport, to_json(report)) == report
 
 
+@pytest.mark.alone
 def test_a_bundle_beside_itself_passes_at_a_tight_limit(home: Path) -> None:
     from edgetl.gate.compare import Limits
 
@@ -156,7 +162,7 @@ def test_a_bundle_without_scores_needs_images(home: Path) -> None:
     ):
         make_baseline(home / "unscored.edgetl", threads=1, runs=3)
     made = make_baseline(home / "unscored.edgetl", threads=1, runs=3, data=home / "photos")
-    assert made.accuracy.evaluation.top1 == 1.0
+    assert value(made.accuracy.evaluation, "top1") == 1.0
 
 
 def test_unknown_classes_are_named(home: Path) -> None:
@@ -262,3 +268,35 @@ def test_a_baseline_names_the_engine_that_auto_took(
     keep_winner(home / "good.edgetl", Target.OPENVINO)
     assert make_baseline(home / "good.edgetl", threads=1, runs=10, warmup=1).target == "openvino"
     assert make_baseline(home / "good.edgetl", threads=2, runs=10, warmup=1).target == "cpu"
+
+
+def test_bad_images_are_skipped_for_both_bundles_alike(home: Path, tmp_path: Path) -> None:
+    photos = shutil.copytree(home / "photos", tmp_path / "photos")
+    (photos / "test" / "red" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 12 images cannot be used:\n.*1\.png"):
+        make_baseline(home / "good.edgetl", threads=1, runs=3, data=photos)
+    skip = BadImages.SKIP
+    kept = tmp_path / "kept.json"
+    make_baseline(home / "good.edgetl", threads=1, runs=60, data=photos, bad_images=skip).save(kept)
+    report = gate_baseline(home / "good.edgetl", kept, data=photos, bad_images=skip)
+    again = gate_against(
+        home / "good.edgetl", home / "slow.edgetl", threads=1, seconds=0.1, data=photos, bad_images=skip
+    )
+    for found in (report, again):
+        assert found.image_set is not None
+        assert (found.image_set.images, [name for name, _ in found.image_set.skipped]) == (
+            11,
+            ["test/red/1.png"],
+        )
+        assert "accuracy" in _passed(found)
+
+
+def test_both_bundles_are_scored_on_what_neither_was_trained_on(home: Path, tmp_path: Path) -> None:
+    photos = home / "photos" / "test"
+    hashes = [sha256_file(photos / label / "0.png") for label in LABELS]
+    one = write_bundle(tmp_path / "one.edgetl", test=evaluation(85), splits={"train": hashes[:2]})
+    other = write_bundle(tmp_path / "other.edgetl", test=evaluation(85), splits={"train": hashes[1:]})
+    report = gate_against(one, other, threads=1, seconds=0.1, data=photos)
+    taken = report.image_set
+    assert taken is not None
+    assert (taken.images, taken.trained_on, taken.left_out) == (9, 3, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ def test_what_cannot_be_read_in_full_is_refused_under_a_window() -> None:
     with pytest.raises(ImageError, match="in a form of which only 8 can be read"):
         load_pixels(wide, SPEC)
     assert load_pixels(wide, PLAIN).shape == (16, 16, 3)
+    assert (read_header(wide).deep, read_numbers(wide)) == (False, None)  # a set of these is one of 8 bits
     for values in (numbers(dtype="f8"), numbers(3, "f4")):
         with pytest.raises(ImageError, match="holds numbers of a kind that cannot be read"):
             load_pixels(tiff(values), SPEC)
@@ -206,3 +208,32 @@ def test_a_spec_without_the_new_words_keeps_its_pixels() -> None:
 def test_a_window_that_spans_nothing_is_refused(window: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"window is .* expected two finite numbers, low below high"):
         PreprocessSpec(size=8, window=window)
+
+
+@pytest.mark.parametrize("spec", [SPEC, PLAIN])
+def test_broken_bytes_of_numbers_give_an_image_or_one_sentence(spec: PreprocessSpec) -> None:
+    sound = [
+        png16(numbers()),
+        png16(numbers(3)),
+        png16(numbers(4)),
+        tiff(numbers(3), ">"),
+        tiff(numbers(dtype="f4")),
+    ]
+    sound += [tiff(numbers(dtype="i2"), ">", packed=True), tiff(numbers(4), packed=True, planar=2)]
+    generator = random.Random(0)
+    said = []
+    for _ in range(300):
+        content = bytearray(generator.choice(sound))
+        for _ in range(generator.randint(1, 4)):
+            # Directories lie at the end of these files, and headers at the start.
+            at = generator.randrange(60) if generator.random() < 0.5 else -generator.randint(1, 200)
+            content[at] = generator.choice((generator.randrange(256), 0, 1, 2, 255))
+        for read in (lambda c: load_pixels(c, spec), read_numbers, read_header):
+            try:
+                read(bytes(content[: generator.choice((None, len(content) // 2))]))
+            except ImageError as error:
+                said.append(str(error))
+    assert said
+    assert [text for text in said if not text.startswith("The image: ") or "\n" in text] == []
+    # Warnings are errors in tests, and would be found here.
+    assert [text for text in said if "Tag " in text or "too many entries" in text or "Possibly" in text] == []
