@@ -576,7 +576,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise ConfigError(f"Cannot read the recipe {path}: {cause(error)}. {remedy(error)}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a recipe: it is not text in UTF-8 ({error.reason}).") from error
+        raise ConfigError(
+            f"Cannot read the recipe {path}: it is not text in UTF-8 ({error.reason})."
+        ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
