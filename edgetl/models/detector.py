@@ -36,7 +36,9 @@ class Detector(nn.Module):
         width: channels of neck and heads.
     """
 
-    def __init__(self, backbone: nn.Module, channels: tuple[int, ...], classes: int, width: int = WIDTH) -> None:
+    def __init__(
+        self, backbone: nn.Module, channels: tuple[int, ...], classes: int, width: int = WIDTH
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.backbone = backbone
@@ -137,7 +139,9 @@ def create_detector(name: str, classes: int, weights: Any = None, *, seed: int =
 
     found = resolve(name)
     if found.source is Source.TORCHVISION:
-        raise ModelError(f"{name} is torchvision's, whose networks give no maps; name one of timm's, or efficientnet_lite0.")
+        raise ModelError(
+            f"{name} is torchvision's, whose networks give no maps; name one of timm's, or efficientnet_lite0."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -151,9 +155,13 @@ def create_detector(name: str, classes: int, weights: Any = None, *, seed: int =
         detector = Detector(body, tuple(body.feature_info.channels()), classes)
     if weights is not None and str(weights) != "none":
         own, whole = body.state_dict(), create(name, 1000, weights, seed=seed).state_dict()
-        fitting = {key: whole[key] for key, value in own.items() if key in whole and whole[key].shape == value.shape}
+        fitting = {
+            key: whole[key] for key, value in own.items() if key in whole and whole[key].shape == value.shape
+        }
         if len(fitting) < 0.9 * len(own):
-            raise ModelError(f"The weights of {name} fit {len(fitting)} of the {len(own)} tensors of its maps.")
+            raise ModelError(
+                f"The weights of {name} fit {len(fitting)} of the {len(own)} tensors of its maps."
+            )
         body.load_state_dict(own | fitting)
     return detector
 

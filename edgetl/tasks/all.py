@@ -7,7 +7,7 @@ from typing import assert_never
 from edgetl.errors import ModelError
 from edgetl.records.codec import from_json
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Task, TaskSpec
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec
 from edgetl.tasks.classification.detail import ClassDetail
 
 
@@ -18,6 +18,10 @@ def task_of(spec: TaskSpec) -> Task:
             from edgetl.tasks.classification.task import ClassificationTask
 
             return ClassificationTask(spec=spec)
+        case Detection():
+            from edgetl.tasks.detection.task import DetectionTask
+
+            return DetectionTask(spec=spec)
         case MultiLabel() | MultiHead():
             raise ModelError(f"Outputs of the task {spec.kind} cannot be read yet.")
         case _:

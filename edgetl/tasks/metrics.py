@@ -11,7 +11,10 @@ MACRO_F1 = MetricSpec(name="macro_f1", title="macro-F1")
 BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accuracy")
 TOP5 = MetricSpec(name="top5", title="top-5")
 CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
-METRICS = (TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR)
+MAP = MetricSpec(name="map", title="mAP")
+MAP50 = MetricSpec(name="map50", title="mAP50")
+AVERAGE_RECALL = MetricSpec(name="recall", title="average recall")
+METRICS = (TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR, MAP, MAP50, AVERAGE_RECALL)
 
 
 def metric(name: str) -> MetricSpec:

@@ -22,3 +22,11 @@ class Detections:
     items: tuple[Detection, ...]
     width: int
     height: int
+
+    @property
+    def text(self) -> str:
+        """How many objects of each class."""
+        counts: dict[str, int] = {}
+        for item in self.items:
+            counts[item.label] = counts.get(item.label, 0) + 1
+        return ", ".join(f"{count} {label}" for label, count in counts.items()) or "nothing"

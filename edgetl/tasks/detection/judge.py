@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
 from edgetl.records.gate import GateCheck, Verdict
+from edgetl.records.scores import Scores, score
 from edgetl.tasks.detection.scores import Found, Matches, Truth, averages, draws_for, match
 
 FALSE_ALARM = 0.05
@@ -88,6 +89,43 @@ def judge(
             labels,
             max_class_drop,
         ),
+    )
+
+
+def judge_unpaired(
+    before: Scores, after: Scores, *, margin: float | None = None, same_model: bool = False
+) -> GateCheck:
+    """Hold a mAP to an earlier one where no boxes are at hand, as of the scores written in bundles.
+
+    The interval is that of independent samples: each figure's own half-widths, added as errors are.
+    """
+    was, now = score(before, "map"), score(after, "map")
+    down = math.hypot(now.value - (now.low or 0.0), (1.0 if was.high is None else was.high) - was.value)
+    up = math.hypot((1.0 if now.high is None else now.high) - now.value, was.value - (was.low or 0.0))
+    change = now.value - was.value
+    low, high = change - down, change + up
+    allowed = settled_margin(after.images) if margin is None else margin
+    if same_model or allowed == 0 or low > -allowed:
+        verdict = Verdict.PASS if change >= -allowed - _ROUNDING else Verdict.FAIL
+    else:
+        verdict = Verdict.FAIL if -change > allowed + _ROUNDING and high < 0 else Verdict.UNSURE
+    sentence = (
+        f"mAP went from {was.value:.3f} to {now.value:.3f} on {after.images:,} images: {100 * change:+.1f} points (as of "
+        f"independent images); a drop of {100 * allowed:.3g} is allowed: {_WORDS[verdict]}."
+    )
+    if verdict is Verdict.UNSURE:
+        sentence += " Give the images, so that they are compared one by one."
+    return GateCheck(
+        name="mAP",
+        unit="mAP",
+        baseline=was.value,
+        current=now.value,
+        change=change,
+        interval=(low, high),
+        limit=allowed,
+        judged=True,
+        verdict=verdict,
+        sentence=sentence,
     )
 
 

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
+from edgetl.records.codec import to_json
 from edgetl.records.frozen import dataclass
+from edgetl.records.scores import Evaluation, Score
 from edgetl.tasks.detection.boxes import areas, overlaps
+from edgetl.tasks.detection.detail import BoxDetail, ClassPrecision, Mistakes, SizePrecision
+
+if TYPE_CHECKING:
+    from edgetl.inputs.frame import Frame
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 """(T,) the overlaps that `mAP` is a mean over."""
@@ -29,6 +35,8 @@ MOST = 100
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """Ranges of an object's area in square pixels of the original picture, as in COCO."""
 _ANY = (0.0, 1e10)
+_HIT, _NEAR = 0.5, 0.1
+"""Overlaps of a hit, and of a box that at least meant the object."""
 _WORK = 3e8
 """So many numbers the bootstrap may touch; fewer draws where an evaluation is larger."""
 
@@ -38,13 +46,15 @@ class Truth:
     """The objects of one image.
 
     `boxes` is (M, 4) float64 in the original picture's pixels, `labels` (M,) int64. `crowd` (M,) bool marks boxes
-    around many objects, which are not scored; `area` (M,) float64 in square pixels is the box's where unset.
+    around many objects, which are not scored; `area` (M,) float64 in square pixels is the box's where unset. `frame`
+    is the picture's, by which boxes found in the network's input find their way back; unset where they are there already.
     """
 
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_] | None = None
     area: NDArray[np.float64] | None = None
+    frame: Frame | None = None
 
     def crowds(self) -> NDArray[np.bool_]:
         """(M,) bool, also where none was named."""
@@ -297,3 +307,97 @@ def best_threshold(classes: Sequence[Matches]) -> tuple[float, float]:
     below = float(scores[order][best + 1]) if best + 1 < len(scores) else 0.0
     middle = (above + below) / 2
     return (middle if math.isfinite(middle) and middle < above else below), float(f1[best])
+
+
+def evaluate(
+    truths: Sequence[Truth], found: Sequence[Found], labels: Sequence[str], *, resamples: int = 1000
+) -> Evaluation:
+    """Score a detector, with 95% percentile bootstrap intervals over the images.
+
+    Args:
+        truths: N images' objects.
+        found: N images' boxes, in the same pixels.
+        labels: the C class names.
+        resamples: of the bootstrap, fewer where there are very many boxes; 0 leaves its intervals out.
+
+    Raises:
+        TensorError: the numbers of images differ, or a class is out of range.
+    """
+    for truth in truths:
+        if len(truth.labels) and not 0 <= truth.labels.min() <= truth.labels.max() < len(labels):
+            raise TensorError(f"truths: a class is outside 0..{len(labels) - 1}.")
+    classes = [match(truths, found, index) for index in range(len(labels))]
+    mean, each = averages(classes)
+    intervals: list[tuple[float, float] | tuple[None, None]] = [(None, None)] * 3
+    if resamples and len(truths) > 1:
+        draws = resampled([classes], len(truths), draws=draws_for(classes, resamples))[:, 0]
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    there = any(matches.objects.any() for matches in classes) and any(len(m.scores) for m in classes)
+    threshold, f1 = best_threshold(classes) if there else (0.5, 0.0)
+    detail = BoxDetail(
+        classes=tuple(map(_class_precision, labels, classes, each)),
+        sizes=tuple(_size_precision(name, truths, found, len(labels)) for name in SIZES),
+        mistakes=mistakes(truths, found, threshold),
+        threshold=threshold,
+        f1=f1,
+    )
+    values = zip(("map", "map50", "recall"), (mean.ap, mean.ap50, mean.recall), intervals, strict=True)
+    return Evaluation(
+        images=len(truths),
+        scores={name: Score(value=value, low=low, high=high) for name, value, (low, high) in values},
+        detail=to_json(detail),
+    )
+
+
+def _class_precision(label: str, matches: Matches, average: Averages | None) -> ClassPrecision:
+    read = curves(matches)
+    return ClassPrecision(
+        label=label,
+        objects=int(matches.objects.sum()),
+        ap=average.ap if average else None,
+        ap50=average.ap50 if average else None,
+        recall=average.recall if average else None,
+        precision=tuple(float(value) for value in read[0][0].round(4)) if read else (),
+    )
+
+
+def _size_precision(
+    name: str, truths: Sequence[Truth], found: Sequence[Found], classes: int
+) -> SizePrecision:
+    matches = [match(truths, found, index, size=SIZES[name]) for index in range(classes)]
+    objects = sum(int(one.objects.sum()) for one in matches)
+    mean, _ = averages(matches)
+    return SizePrecision(
+        size=name, objects=objects, ap=mean.ap if objects else None, recall=mean.recall if objects else None
+    )
+
+
+def mistakes(truths: Sequence[Truth], found: Sequence[Found], threshold: float) -> Mistakes:
+    """Boxes of at least `threshold` by what is wrong with them, from the best score down, and objects missed."""
+    counts = dict.fromkeys(("right", "place", "label", "both", "duplicate", "background", "missed"), 0)
+    for truth, boxes in zip(truths, found, strict=True):
+        real = np.flatnonzero(~truth.crowds())
+        own, labels = truth.boxes[real], truth.labels[real]
+        sure = np.flatnonzero(boxes.scores >= threshold)
+        sure = sure[np.argsort(-boxes.scores[sure], kind="stable")]
+        shared = overlaps(boxes.boxes[sure], own)
+        taken = np.zeros(len(real), dtype=bool)
+        for row, index in enumerate(sure):
+            mine = np.where(labels == boxes.labels[index], shared[row], 0.0)
+            free = np.where(taken, 0.0, mine)
+            if free.max(initial=0.0) >= _HIT:
+                taken[int(free.argmax())] = True
+                counts["right"] += 1
+            elif mine.max(initial=0.0) >= _HIT:
+                counts["duplicate"] += 1
+            elif shared[row].max(initial=0.0) >= _HIT:
+                counts["label"] += 1
+            elif mine.max(initial=0.0) >= _NEAR:
+                counts["place"] += 1
+            elif shared[row].max(initial=0.0) >= _NEAR:
+                counts["both"] += 1
+            else:
+                counts["background"] += 1
+        counts["missed"] += int((~taken).sum())
+    return Mistakes(**counts)

@@ -26,6 +26,7 @@ from edgetl.tasks.base import (
 from edgetl.tasks.detection.answers import Detection, Detections
 from edgetl.tasks.detection.boxes import overlaps, suppress
 from edgetl.tasks.detection.scores import Found, Truth, evaluate
+from edgetl.tasks.metrics import AVERAGE_RECALL, MAP, MAP50
 
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 BOXES, SCORES = "boxes", "scores"
 """Names of the outputs."""
-MAP = MetricSpec(name="map", title="mAP")
-MAP50 = MetricSpec(name="map50", title="mAP50")
-RECALL = MetricSpec(name="recall", title="average recall")
 _LEAST = 0.01
 """Boxes below this score are not scored: they move average precision by nothing that counts."""
 _CANDIDATES = 300
@@ -65,7 +63,7 @@ class DetectionTask:
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
         """Those of COCO."""
-        return (MAP, MAP50, RECALL)
+        return (MAP, MAP50, AVERAGE_RECALL)
 
     def predict(self, outputs: Outputs, frames: Sequence[Frame] = (), *, top_k: int = 1) -> list[Detections]:
         """The boxes above the threshold, in each picture's own pixels."""

@@ -119,5 +119,7 @@ def _generalised_overlap(first: Tensor, second: Tensor) -> Tensor:
     shared = (high - low).clamp(min=0).prod(dim=1)
     own = sum((boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (first, second))
     union = own - shared + _TINY
-    hull = (torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])).prod(dim=1)
+    hull = (torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])).prod(
+        dim=1
+    )
     return shared / union - (hull - union) / (hull + _TINY)
