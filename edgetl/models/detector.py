@@ -85,7 +85,7 @@ class Detector(nn.Module):
 
 
 class Decoded(nn.Module):
-    """A detector as it is exported: images (N, 3, S, S) to boxes (N, A, 4) in pixels of the input and scores (N, A, C)."""
+    """A detector as it is exported: images (N, 3, S, S) to boxes (N, A, 4) in the input's pixels and scores (N, A, C)."""
 
     def __init__(self, detector: nn.Module, size: int) -> None:
         super().__init__()
@@ -148,11 +148,11 @@ def create_detector(name: str, classes: int, weights: Any = None, *, seed: int =
             body = timm.create_model(found.name, pretrained=False, features_only=True, out_indices=(2, 3, 4))
         except (RuntimeError, ValueError, AssertionError, AttributeError, IndexError) as error:
             raise ModelError(f"{name} gives no maps of three sizes ({error}).") from error
-        if tuple(body.feature_info.reduction()) != STRIDES:
-            raise ModelError(
-                f"{name} gives maps of strides {', '.join(map(str, body.feature_info.reduction()))}; 8, 16 and 32 are needed."
-            )
-        detector = Detector(body, tuple(body.feature_info.channels()), classes)
+        info: Any = body.feature_info
+        if tuple(info.reduction()) != STRIDES:
+            strides = ", ".join(map(str, info.reduction()))
+            raise ModelError(f"{name} gives maps of strides {strides}; 8, 16 and 32 are needed.")
+        detector = Detector(body, tuple(info.channels()), classes)
     if weights is not None and str(weights) != "none":
         own, whole = body.state_dict(), create(name, 1000, weights, seed=seed).state_dict()
         fitting = {

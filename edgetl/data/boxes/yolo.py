@@ -54,9 +54,9 @@ def _yaml(file: Path) -> dict[str, Any]:
     try:
         import yaml
     except ImportError as error:
-        from edgetl.errors import MissingDependencyError
+        from edgetl.packages import missing
 
-        raise MissingDependencyError("PyYAML is not installed: pip install pyyaml") from error
+        raise missing("yaml") from error
     try:
         content = yaml.safe_load(read_text(file))
     except (yaml.YAMLError, RecursionError) as error:

@@ -110,8 +110,8 @@ def judge_unpaired(
     else:
         verdict = Verdict.FAIL if -change > allowed + _ROUNDING and high < 0 else Verdict.UNSURE
     sentence = (
-        f"mAP went from {was.value:.3f} to {now.value:.3f} on {after.images:,} images: {100 * change:+.1f} points (as of "
-        f"independent images); a drop of {100 * allowed:.3g} is allowed: {_WORDS[verdict]}."
+        f"mAP went from {was.value:.3f} to {now.value:.3f} on {after.images:,} images: {100 * change:+.1f} points "
+        f"(as of independent images); a drop of {100 * allowed:.3g} is allowed: {_WORDS[verdict]}."
     )
     if verdict is Verdict.UNSURE:
         sentence += " Give the images, so that they are compared one by one."

@@ -47,7 +47,7 @@ class Truth:
 
     `boxes` is (M, 4) float64 in the original picture's pixels, `labels` (M,) int64. `crowd` (M,) bool marks boxes
     around many objects, which are not scored; `area` (M,) float64 in square pixels is the box's where unset. `frame`
-    is the picture's, by which boxes found in the network's input find their way back; unset where they are there already.
+    is the picture's, by which boxes found in the network's input find their way back; unset where they did.
     """
 
     boxes: NDArray[np.float64]

@@ -31,7 +31,7 @@ class Assigned:
     Attributes:
         boxes: (N, A, 4) its object's box; arbitrary for background.
         scores: (N, A, C) the score of each class; zero for background.
-        weights: (N, A) the share of one object that the place stands for; they sum to 1 per object that is answered for.
+        weights: (N, A) the share of one object that the place stands for; they sum to 1 per object.
         answers: (N, A) bool, whether it answers for an object.
     """
 
