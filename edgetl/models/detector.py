@@ -85,7 +85,7 @@ class Detector(nn.Module):
 
 
 class Decoded(nn.Module):
-    """A detector as it is exported: images (N, 3, S, S) to boxes (N, A, 4) in the input's pixels and scores (N, A, C)."""
+    """A detector as it is exported: images (N, 3, S, S) to boxes (N, A, 4) in pixels and scores (N, A, C)."""
 
     def __init__(self, detector: nn.Module, size: int) -> None:
         super().__init__()
