@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import Imbalance, Recipe
+from edgetl.config import DistillLoss, Imbalance, Recipe
 from edgetl.errors import Interrupted
 from edgetl.files import (
     StageCache,
@@ -31,6 +31,7 @@ from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, Q
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
+    from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.report.run import RunReport
@@ -287,19 +288,11 @@ class _Run:
         if not config.enabled or distill.student != "pruned":
             return None, False
         inputs = stage.PruneInputs(
-            teacher=self._teacher,
+            guide=replace(self._guide, loss=DistillLoss.HINTON),
             index=self.index,
             spec=self.student_spec,
-            teacher_size=self.spec.size,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
-            batch_size=train.batch_size,
-            weight_decay=train.weight_decay,
-            precision=train.precision,
-            temperature=distill.temperature,
-            soft_weight=distill.soft_weight,
-            augment=distill.augment,
-            class_balance=self._balanced,
             stopwatch=self._stopwatch() if config.timed else None,
             alignment=alignment_for(self.recipe.quantize.target),
         )
@@ -329,17 +322,12 @@ class _Run:
         pruned: PruneRecord | None = self.records[Stage.PRUNE]
         start = self.dir / pruned.checkpoint if pruned else self._teacher
         inputs = stage.DistillInputs(
-            teacher=self._teacher,
+            guide=self._guide,
             pruned=start if config.student == "pruned" else None,
             index=self.index,
             spec=self.student_spec,
-            teacher_size=self.spec.size,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
-            batch_size=train.batch_size,
-            weight_decay=train.weight_decay,
-            precision=train.precision,
-            class_balance=self._balanced,
             select=train.select,
             unlabelled=self.unlabelled,
         )
@@ -380,15 +368,7 @@ class _Run:
             return None, False
         exported: ExportRecord = self.records[Stage.EXPORT]
         distill, metric = self.recipe.distill, self.recipe.bundle.metric
-        guide = stage.Guide(
-            teacher=self._teacher,
-            teacher_size=self.spec.size,
-            batch_size=self.recipe.train.batch_size,
-            temperature=distill.temperature,
-            soft_weight=distill.soft_weight,
-            loss=distill.loss,
-            augment=distill.augment,
-        )
+        guide = self._guide
         inputs = stage.QuantizeInputs(
             onnx=self.dir / exported.onnx,
             index=self.index,
@@ -558,6 +538,25 @@ class _Run:
         from edgetl.bench.machine import describe
 
         return [describe().fingerprint, self.recipe.bench.threads]
+
+    @property
+    def _guide(self) -> Guide:
+        """The teacher, and how students follow it."""
+        from edgetl.distill.objective import Guide
+
+        train, distill = self.recipe.train, self.recipe.distill
+        return Guide(
+            teacher=self._teacher,
+            teacher_size=self.spec.size,
+            batch_size=train.batch_size,
+            weight_decay=train.weight_decay,
+            precision=train.precision,
+            temperature=distill.temperature,
+            soft_weight=distill.soft_weight,
+            loss=distill.loss,
+            augment=distill.augment,
+            class_balance=self._balanced,
+        )
 
     @property
     def _balanced(self) -> bool:

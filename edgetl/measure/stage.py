@@ -80,8 +80,8 @@ def run(
     with progress.task("Scoring variants", total=len(backends)) as task:
         for c in inputs.candidates:
             logits_of = runner(backends[c.name], c.onnx, c.target, inputs.spec)
-            val = _score(logits_of, sets.val.pixels, sets.val.labels, inputs)
-            test = _score(logits_of, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            val = _score(logits_of, sets.val.pixels, sets.val.targets, inputs)
+            test = _score(logits_of, sets.test.pixels, sets.test.targets, inputs) if sets.test else None
             scores[c.name] = (val, test)
             task.advance(note=f"{c.name} {val.top1:.1%}")
     latencies = _time(inputs, bench, backends, progress)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Importance, Precision, PruneConfig
+from edgetl.config import Augment, Importance, PruneConfig
 from edgetl.data.index import DataIndex
-from edgetl.distill.losses import soft_targets
+from edgetl.distill.objective import Distillation, Guide
 from edgetl.distill.teacher import guide, load_for
 from edgetl.distill.views import at_size, check_takes
 from edgetl.errors import ConfigError, ModelError, WeightsError
@@ -36,7 +36,7 @@ from edgetl.prune.latency import Stopwatch
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
 from edgetl.prune.sensitivity import sensitivity
-from edgetl.prune.sparsity import coupled, group_lasso, near_zero
+from edgetl.prune.sparsity import GroupLasso, coupled, near_zero
 from edgetl.prune.timed import TimedTarget
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
@@ -44,9 +44,9 @@ from edgetl.records.train import EpochRecord
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
-from edgetl.train.objective import LossFunction
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
+from edgetl.train.tasks.all import training_task
 
 CHECKPOINT = "pruned.safetensors"
 TEACHER = "teacher"
@@ -64,37 +64,22 @@ class PruneInputs:
     """What the stage reads.
 
     Attributes:
-        teacher: its checkpoint; it teaches, and it is pruned unless `prune.network` names another backbone.
+        guide: the teacher, and how recovery follows it; it is pruned unless `prune.network` names another backbone.
+            Where it sees at another size than the student, the network first learns to see at the student's, as step 0,
+            before anything is cut; so does another backbone than the teacher's.
         index: the images and their splits.
         spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
-        batch_size: images a step of recovery.
-        weight_decay: as in training.
-        precision: arithmetic.
-        temperature: of the soft targets.
-        soft_weight: share of the soft targets in the loss.
-        augment: the training view.
-        class_balance: draw every class equally often.
-        teacher_size: side of the teacher's input, where it is not the student's. The network then first learns to see
-            at the student's size, as step 0, before anything is cut; so does another backbone than the teacher's.
         stopwatch: times a network and the teacher in the runtime; only for a target of the clock.
         alignment: channel counts are multiples of this, where `prune.round_to` is unset.
     """
 
-    teacher: Path
+    guide: Guide
     index: DataIndex
     spec: PreprocessSpec
     pixels_dir: Path
     seed: int
-    batch_size: int
-    weight_decay: float
-    precision: Precision
-    temperature: float
-    soft_weight: float
-    augment: Augment
-    class_balance: bool = False
-    teacher_size: int | None = None
     stopwatch: Stopwatch | None = None
     alignment: int = 8
 
@@ -124,17 +109,17 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        labels = inputs.index.labels
-        teacher, architecture = load_for(labels, inputs.teacher, "teacher")
+        self.task, self.how = training_task(inputs.index), inputs.guide
+        teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
         self.size = inputs.spec.size
-        self.teacher_size = inputs.teacher_size or self.size
+        self.teacher_size = self.how.teacher_size
         self.guide = guide(self.teacher, self.teacher_size)
         self.uncut, self.backbone = self.teacher, architecture.backbone
         if config.network != TEACHER:
             self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)
-            self.uncut = backbones.create(config.network, len(labels), seed=seed).to(self.device)
+            self.uncut = self.task.network(config.network, backbones.PRETRAINED, seed=seed).to(self.device)
         if self.learns:
             check_takes(self.uncut, self.size, self.backbone)
         self.before = network_size(self.uncut, self.size)
@@ -158,12 +143,11 @@ class _Run:
         self.key = sha256_json(
             [
                 config.model_dump(mode="json"),
-                sha256_file(inputs.teacher),
+                sha256_file(self.how.teacher),
                 inputs.index.sha256,
                 inputs.spec,
-                [inputs.seed, inputs.batch_size, inputs.weight_decay, inputs.precision],
-                [inputs.temperature, inputs.soft_weight, inputs.augment, inputs.class_balance],
-                *([self.teacher_size] if self.shrunk else []),
+                inputs.seed,
+                dataclasses.replace(self.how, teacher=Path()),
                 *([inputs.alignment] if config.round_to is None else []),
             ]
         )
@@ -235,12 +219,14 @@ class _Run:
     def _open(self, spec: PreprocessSpec) -> Sets:
         """The splits; training's views are as large as the larger of teacher and student needs."""
         view = max(self.size, self.teacher_size)
-        return open_sets(self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view)
+        return open_sets(
+            self.task, self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view
+        )
 
     def _teacher_top1(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""
         sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
-        return score(self.teacher, sets.val, self.inputs.index.labels).top1
+        return score(self.task, self.teacher, sets.val).top1
 
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
@@ -296,9 +282,10 @@ class _Run:
         epochs = fit(
             model,
             self._fitting(f"recover-{number}" if budget else "start", epochs_wanted),
+            task=self.task,
             train=sets.train,
             val=sets.val,
-            loss=self._loss(),
+            objective=self._objective(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
             start=step.top1_cut,
@@ -318,20 +305,18 @@ class _Run:
         return Fitting(
             phase=phase,
             epochs=epochs,
-            batch_size=self.inputs.batch_size,
+            batch_size=self.how.batch_size,
             lr=self.config.lr,
-            weight_decay=self.inputs.weight_decay,
-            augment=self.inputs.augment,
+            weight_decay=self.how.weight_decay,
+            augment=self.how.augment,
             seed=self.inputs.seed,
-            class_balance=self.inputs.class_balance,
-            precision=self.inputs.precision,
+            class_balance=self.how.class_balance,
+            precision=self.how.precision,
         )
 
-    def _loss(self) -> LossFunction:
+    def _objective(self) -> Distillation:
         """The teacher's soft targets, at its own size, and the labels."""
-        return soft_targets(
-            self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
-        )
+        return self.how.objective(self.guide, self.task, student_size=self.size)
 
     def _learn(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
         """What the first cut finds: the teacher; or, as step 0, a copy of it that has learned to see at the student's
@@ -355,9 +340,12 @@ class _Run:
             epochs = fit(
                 model,
                 self._fitting("sparse", self.config.sparse_epochs),
+                task=self.task,
                 train=sets.train,
                 val=sets.val,
-                loss=group_lasso(self._loss(), groups, self.config.sparse_strength),
+                objective=GroupLasso(
+                    objective=self._objective(), groups=groups, strength=self.config.sparse_strength
+                ),
                 state=self.out / "step-sparse.state",
                 progress=self.progress,
                 start=NO_START,  # sparse channels may cost accuracy
@@ -384,7 +372,7 @@ class _Run:
 
         def top1(network: nn.Module) -> float:
             recalibrate(network, views)
-            return score(network, sets.val, self.inputs.index.labels).top1
+            return score(self.task, network, sets.val).top1
 
         return sensitivity(
             graph,
@@ -411,14 +399,15 @@ class _Run:
         kept = self._load(path)
         if kept is None:
             recalibrate(sparse, list(self._views(0, sets.train)))
-            top1 = score(sparse, sets.val, self.inputs.index.labels).top1
+            top1 = score(self.task, sparse, sets.val).top1
             with held(sparse):
                 epochs = fit(
                     sparse,
                     self._fitting("recover-2-4", self.config.recovery_epochs),
+                    task=self.task,
                     train=sets.train,
                     val=sets.val,
-                    loss=self._loss(),
+                    objective=self._objective(),
                     state=self.out / "step-two-four.state",
                     progress=self.progress,
                     start=top1,
@@ -461,7 +450,7 @@ class _Run:
             result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
-        top1 = score(result, sets.val, self.inputs.index.labels).top1
+        top1 = score(self.task, result, sets.val).top1
         step = PruneStep(
             step=number,
             macs=size.macs,
@@ -478,7 +467,8 @@ class _Run:
             self.config.importance,
             images=functools.partial(self._views, number, train),
             teacher=self.guide,
-            temperature=self.inputs.temperature,
+            task=self.task,
+            temperature=self.how.temperature,
             seed=derive(self.inputs.seed, "importance", number),
         )
 
@@ -498,7 +488,7 @@ class _Run:
             yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
-        return describe(model, self.backbone, len(self.inputs.index.labels))
+        return describe(model, self.backbone, self.task.width)
 
     def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
         """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""

@@ -18,8 +18,9 @@ from edgetl.config import Augment, Precision
 from edgetl.models import backbones
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet
-from edgetl.train.tasks.classification import cross_entropy
+from edgetl.train.tasks.classification import ClassificationTraining, cross_entropy
 from tests.bench.claims import Claim, at_least, at_most
 from tests.bench.head_cache import BACKBONE, BATCH, CLASSES, SIZE, images
 
@@ -103,6 +104,9 @@ def one_epoch(phase: str) -> Fitting:
     )
 
 
+TASK = ClassificationTraining(labels=tuple(map(str, range(CLASSES))))
+
+
 def run() -> Iterator[Claim]:
     """Yield the claims. `EDGETL_BENCH_IMAGES` sets the training images (default 640)."""
     count = int(os.environ.get("EDGETL_BENCH_IMAGES", "640"))
@@ -112,7 +116,15 @@ def run() -> Iterator[Claim]:
     own, other, waits = [], [], []
     for _ in range(1 + TURNS):
         model = backbones.create(BACKBONE, CLASSES)
-        (epoch,) = fit(model, how, train=train, val=val, loss=cross_entropy(0.1), state=None)
+        (epoch,) = fit(
+            model,
+            how,
+            train=train,
+            val=val,
+            task=TASK,
+            objective=Hard(hard_loss=cross_entropy(0.1)),
+            state=None,
+        )
         own.append(epoch.images_per_second)
         waits.append(epoch.loader_wait)
         other.append(count / plain(backbones.create(BACKBONE, CLASSES), train, device))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from edgetl.config import Augment, DataConfig, Imbalance, Metric, Mix, Strategy, TrainConfig
-from edgetl.data.index import DataIndex, Sample, build_index
+from edgetl.data.index import Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
@@ -20,6 +20,8 @@ from edgetl.train import stage
 from edgetl.train.evaluate import score
 from edgetl.train.seeds import derive
 from edgetl.train.sets import open_sets
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.classification import ClassificationTraining
 
 from .tiny import epoch_record
 
@@ -79,7 +81,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     )
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
-    again = score(model, sets.test, inputs.index.labels)
+    again = score(training_task(inputs.index), model, sets.test)
     assert again.cells == record.test.cells
     assert again.calibration_error == pytest.approx(record.test.calibration_error, abs=1e-5)
 
@@ -140,8 +142,8 @@ def test_each_phase_is_held_to_the_score_of_the_one_before(
 @pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
 def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) -> None:
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
-    index = DataIndex(root=Path("/"), labels=("a", "b"), samples=tuple(samples), skipped=())
-    assert stage.selection_metric(index) is metric
+    task = ClassificationTraining(labels=("a", "b"))
+    assert task.selection(task.targets(samples)) is metric
 
 
 @pytest.mark.parametrize(
@@ -206,5 +208,5 @@ def test_every_way_with_imbalance_trains(
     )
     record = stage.run(config, inputs, out=folder(tmp_path))
     assert all(np.isfinite(e.loss) for e in record.epochs)
-    (head, *_) = stage.phases(config, 0, Metric.TOP1, 3)
+    (head, *_) = stage.phases(config, 0, Metric.TOP1, training_task(inputs.index))
     assert head.class_balance is (imbalance is Imbalance.SAMPLING)
