@@ -27,7 +27,10 @@ from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
-from edgetl.records.scores import Scores
+from edgetl.inputs.spec import is_window
+from edgetl.overrides import value_of
+from edgetl.records.scores import BadImages, Scores
+from edgetl.shell import command
 
 
 def _fraction(value: float) -> float:
@@ -42,6 +45,12 @@ def _open_fraction(value: float) -> float:
     return value
 
 
+def _window(value: tuple[float, float]) -> tuple[float, float]:
+    if not is_window(value):
+        raise PydanticCustomError("window", "input should be two finite numbers [low, high], low below high")
+    return value
+
+
 Fraction = Annotated[float, AfterValidator(_fraction)]
 OpenFraction = Annotated[float, AfterValidator(_open_fraction)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -50,13 +59,6 @@ Epochs = Annotated[int, Field(ge=0)]
 BUILT_IN = ("digits", "cifar10")
 """Names of image sets that are no paths, whatever folders there are."""
 Triple = tuple[float, float, float]
-
-
-class BadImages(StrEnum):
-    """What to do with images that cannot be read: stop with a list of them, or leave them out and say so."""
-
-    REFUSE = "refuse"
-    SKIP = "skip"
 
 
 class Augment(StrEnum):
@@ -289,6 +291,10 @@ class PreprocessConfig(_Section):
     """Mean a channel on the 0..1 scale; the backbone's own where unset."""
     std: Annotated[Triple | None, Field()] = None
     """Standard deviation a channel on the 0..1 scale; the backbone's own where unset."""
+    window: Annotated[tuple[float, float], AfterValidator(_window)] | None = None
+    """For images of more than 8 bits a channel: the numbers [low, high] of the files that become black and white; what
+    lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole range,
+    and floats are refused."""
 
 
 class TrainConfig(_Section):
@@ -575,7 +581,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"No recipe at {path}. Write one with: edgetl init DATA_DIR -o {path}") from None
+        raise ConfigError(
+            f"No recipe at {path}. Write one with: {command('init', 'DATA_DIR', '-o', path)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the recipe {path}: {error}") from error
     try:
@@ -676,11 +684,17 @@ def _apply_override(values: dict[str, Any], override: str, problems: list[str]) 
     if not equals:
         problems.append(f"--set {override}: expected the form section.key=value.")
         return
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
     section, dot, key = name.strip().partition(".")
+    sections = _sections()
+    if not dot and section in sections:
+        first = next(iter(sections[section].model_fields))
+        problems.append(
+            f"--set {override}: {section} is a section; name one of its settings, as in {section}.{first}."
+        )
+        return
+    fields = sections[section].model_fields if section in sections else {} if dot else Recipe.model_fields
+    field = fields.get(key if dot else section)
+    value = text if field is None else value_of(text, field.annotation)
     if not dot:
         values[section] = value
         return

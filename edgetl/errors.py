@@ -3,7 +3,8 @@
 EdgetlError                    the user's input or machine is at fault; the command line exits with 2
 ├── ConfigError                a recipe is wrong; carries all problems at once
 ├── DataError                  an image set is wrong (missing, empty, one class, bad labels)
-│   └── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+│   ├── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+│   └── SourceError            a camera or stream cannot be opened, closed, or gives nothing any more
 ├── WeightsError               pretrained weights or a checkpoint cannot be had or do not fit
 ├── ModelError                 a network cannot be built, traced, pruned or exported
 ├── TrainingError              training cannot go on (non-finite loss, too few images)
@@ -11,10 +12,11 @@ EdgetlError                    the user's input or machine is at fault; the comm
 │   ├── BundleIntegrityError   truncated, altered, or unsafe
 │   └── BundleSchemaError      written by a newer edgetl
 ├── TensorError                an array of the wrong shape or dtype came in
-├── ForkError              an engine from before a fork was used in the child
+├── ForkError                  an engine from before a fork was used in the child
 ├── BaselineError              no baseline, or one that cannot be compared
 ├── HistoryError               a history of benchmarks is missing, broken, another program's, or locked
-├── StorageError               a file cannot be written (no space, no permission)
+├── StorageError               a file or stream cannot be used (no space, no permission, a name that is too long)
+├── BusyError                  another process works in the same folder
 ├── MissingDependencyError     an optional package or part is absent; the message names the remedy
 └── Interrupted                the user stopped a run; the message says how to go on (exit code 130)
 
@@ -24,10 +26,17 @@ Anything else is a bug and keeps its traceback.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class EdgetlError(Exception):
-    """Base of all errors that are the user's to mend. The message is one clear sentence or a short list."""
+    """Base of all errors that are the user's to mend. The message is one clear sentence or a short list.
+
+    Attributes:
+        exit_code: with which the command line ends.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class ConfigError(EdgetlError):
@@ -48,6 +57,10 @@ class DataError(EdgetlError):
 
 class ImageError(DataError):
     """One image cannot be used; the message names the file and the reason."""
+
+
+class SourceError(DataError):
+    """A camera or network stream cannot be opened, closed, or fell silent; what came before was given."""
 
 
 class WeightsError(EdgetlError):
@@ -91,7 +104,11 @@ class HistoryError(EdgetlError):
 
 
 class StorageError(EdgetlError):
-    """A file cannot be written; the message names the file and the cause."""
+    """A file or stream cannot be used; the message names it and the cause."""
+
+
+class BusyError(EdgetlError):
+    """Another process works in the same folder; the message names it."""
 
 
 class MissingDependencyError(EdgetlError):
@@ -99,7 +116,7 @@ class MissingDependencyError(EdgetlError):
 
     Args:
         what: what is missing, e.g. `onnxruntime`.
-        remedy: one imperative sentence, e.g. `Install it with: pip install 'edgetl[cpu]'`.
+        remedy: one imperative sentence, e.g. `Install it with: pip install onnxruntime`.
     """
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -109,3 +126,5 @@ class MissingDependencyError(EdgetlError):
 
 class Interrupted(EdgetlError):
     """The user stopped a run; what was done is kept."""
+
+    exit_code: ClassVar[int] = 130

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -19,33 +18,34 @@ from edgetl.records.codec import from_json, to_json
 
 R = TypeVar("R")
 
-_DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-}
+_PREFIX = 40
+"""Characters of a file's name that its temporary file bears, so that this one's fits too where that one's does."""
+
+UNENCODABLE = "backslashreplace"
+"""What becomes of characters that a file or stream cannot take, everywhere: `\\udce9`, `\\xe9`."""
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's write errors into one clear `StorageError` that names `path`."""
+    """Turn the operating system's errors into one clear `StorageError` that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            cause = (
-                "no space left on the device"
-                if error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else error.strerror
-            )
-            raise StorageError(f"Cannot write {path}: {cause}. Nothing was changed there.") from error
-        raise
+        if error.errno is None or not _concerns(error, path):
+            raise
+        from edgetl.failures import cause, remedy
+
+        raise StorageError(
+            f"Cannot write {path}: {cause(error)}. Nothing was changed there. {remedy(error)}".rstrip()
+        ) from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether it is about `path`, a folder above it or what lies beside it; a source that is read inside is not."""
+    if not isinstance(error.filename, str):
+        return True
+    named, path = Path(error.filename).absolute(), path.absolute()
+    return named == path or named in path.parents or path.parent in named.parents
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         try:
@@ -75,6 +75,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def encode(text: str) -> bytes:
+    """UTF-8 of text that may hold names of files.
+
+    A byte of a name that is not UTF-8, which Python holds as a lone surrogate, becomes JSON's own escape for it: so
+    JSON gives the same name back, and other text shows it.
+    """
+    return text.encode("utf-8", UNENCODABLE)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
     with atomic_path(path) as temporary:
@@ -82,8 +91,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write `content` as UTF-8 to `path` atomically."""
-    write_bytes(path, content.encode())
+    """Write `content`, as `encode` does, to `path` atomically."""
+    write_bytes(path, encode(content))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -122,15 +131,25 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """SHA-256 of the canonical JSON of a record or plain values: the same for equal values."""
     text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha256_bytes(text.encode())
+    return sha256_bytes(encode(text))
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for edgetl: `$EDGETL_CACHE`, else `$XDG_CACHE_HOME/edgetl`, else `~/.cache/edgetl`."""
+    """The user's cache folder for edgetl: `$EDGETL_CACHE`, else `$XDG_CACHE_HOME/edgetl`, else `~/.cache/edgetl`.
+
+    Raises:
+        StorageError: this user has no home folder, and none of the variables is set.
+    """
     if own := os.environ.get("EDGETL_CACHE"):
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgetl"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "edgetl"
+    try:
+        return Path.home() / ".cache" / "edgetl"
+    except RuntimeError:
+        raise StorageError(
+            "This user has no home folder. Set EDGETL_CACHE to a folder for the cache."
+        ) from None
 
 
 class StageCache:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
 from edgetl.config import DistillLoss, Imbalance, Recipe
-from edgetl.errors import Interrupted
+from edgetl.data.walk import place
+from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
     StageCache,
     sha256_bytes,
@@ -22,6 +24,7 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
+from edgetl.locks import only_one
 from edgetl.measure.stage import Candidate, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
@@ -73,6 +76,7 @@ def run(
     until: Stage = Stage.BUNDLE,
     progress: Progress = SILENT,
     resume_hint: str = "",
+    begins: Callable[[Stage], None] = lambda _: None,
 ) -> Outcome:
     """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
 
@@ -82,15 +86,18 @@ def run(
         until: the last stage.
         progress: where to report.
         resume_hint: the command that goes on after an interruption, for the message.
+        begins: is called with each stage before it is done.
 
     Raises:
+        BusyError: another process works in `run_dir`.
         EdgetlError: bad input; what earlier stages finished is kept.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
     hint = resume_hint or "the same call"
     tune()
     try:
-        return _Run(recipe, run_dir, progress).until(until)
+        with _alone_in(run_dir, hint, progress):
+            return _Run(recipe, run_dir, progress).until(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -110,6 +117,7 @@ def cross_validate(
         resume_hint: the command that goes on after an interruption, for the message.
 
     Raises:
+        BusyError: another process works in `run_dir`.
         DataError: fewer than two folds, or a class has fewer images than folds.
         EdgetlError: bad input.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
@@ -120,16 +128,24 @@ def cross_validate(
     hint = resume_hint or "the same call"
     tune()
     try:
-        run = _Run(recipe, run_dir, progress)
-        run.until(Stage.DATA)
-        inputs = TrainInputs(index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed)
-        return cross_validation.run(
-            run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
-        )
+        with _alone_in(run_dir, hint, progress):
+            run = _Run(recipe, run_dir, progress)
+            run.until(Stage.DATA)
+            inputs = TrainInputs(
+                index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed
+            )
+            return cross_validation.run(
+                run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
+            )
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+
+
+def _alone_in(run_dir: Path, command: str, progress: Progress) -> AbstractContextManager[None]:
+    """Two runs in one folder would mix their stages: the second is refused."""
+    return only_one(run_dir / ".lock", place=run_dir, command=command, warn=progress.warning)
 
 
 def follow(recipe: Recipe, run_dir: Path) -> None:
@@ -162,6 +178,21 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"preprocess": settings})
 
 
+def other_source(run_dir: Path, source: str) -> str | None:
+    """The data set whose teacher was trained in a run folder, where it is another than `source` and still there."""
+    if not (run_dir / Stage.TRAIN / "stage.json").is_file():
+        return None
+    try:
+        lock = tomllib.loads((run_dir / "recipe.lock.toml").read_text(encoding="utf-8"))
+        before = str(lock["data"]["source"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if before == source or not (before in recipes.BUILT_IN or Path(before).exists()):
+        return None
+    built_in = before in recipes.BUILT_IN or source in recipes.BUILT_IN
+    return before if built_in or Path(before).resolve() != place(source).resolve() else None
+
+
 class _Run:
     def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
         self.recipe = resolve(recipe)
@@ -175,7 +206,12 @@ class _Run:
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
-    def until(self, last: Stage) -> Outcome:
+    def until(self, last: Stage, begins: Callable[[Stage], None] = lambda _: None) -> Outcome:
+        if (other := other_source(self.dir, self.recipe.data.source)) is not None:
+            raise ConfigError(
+                f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
+                f" --out, or a name of its own in the recipe, or delete {self.dir}."
+            )
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -188,6 +224,7 @@ class _Run:
             Stage.BUNDLE: self._bundle,
         }
         for stage, step in steps.items():
+            begins(stage)
             record, cached = step()
             self.records[stage] = record
             if cached:
@@ -204,15 +241,22 @@ class _Run:
         from edgetl.data import index as indexes
         from edgetl.data import stage
 
-        config = self.recipe.data
+        config, window = self.recipe.data, self.recipe.preprocess.window
         record, cached = self.cache.run(
             "data",
             config=config.model_dump(mode="json"),
-            inputs={"source": _source_key(config.source, self.progress), "seed": self.recipe.seed},
+            inputs={
+                "source": _source_key(config.source, self.progress),
+                "seed": self.recipe.seed,
+                "window": window,
+            },
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(
-                config, stage.DataInputs(seed=self.recipe.seed), out=out, progress=self.progress
+                config,
+                stage.DataInputs(seed=self.recipe.seed, window=window),
+                out=out,
+                progress=self.progress,
             ),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
@@ -507,6 +551,8 @@ class _Run:
             interpolation=p.interpolation,
             mean=p.mean,
             std=p.std,
+            window=p.window,
+            guess_floats=False,
         )
 
     @property
@@ -627,7 +673,8 @@ class _Warnings:
         self.inner.message(text)
 
     def warning(self, text: str) -> None:
-        if text not in self.seen:  # each phase of training may say the same
+        # The source is looked through twice, and each phase of training may say the same.
+        if text not in self.seen:
             self.seen.append(text)
             self.inner.warning(text)
 
@@ -655,8 +702,9 @@ def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.sources import find
 
-    found = find(source, progress=progress).entries
-    return sha256_json([[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found])
+    found = find(source, progress=progress)
+    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    return sha256_json([entries, found.others])
 
 
 def _file_state(path: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""The built wheel with the `cpu` extra, in a bare environment without torch: from bundle to prediction."""
+"""The built wheel and one engine, in a bare environment without torch: from bundle to prediction."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgetl import pipeline
+from edgetl.packages import HOST, PIP_NAMES, pip_install
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
 
@@ -33,7 +34,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel = next(home.glob("edgetl-*.whl"))
     venv.create(home / "env", with_pip=False, symlinks=True)
     bin_dir = home / "env" / "bin"
-    install = ["install", "--quiet", "--no-index", "--find-links", str(WHEELS), f"{wheel}[cpu]"]
+    install = ["install", "--quiet", "--no-index", "--find-links", str(WHEELS), str(wheel), "onnxruntime"]
     subprocess.run([*pip, "--python", str(bin_dir / "python"), *install], check=True)
     return bin_dir
 
@@ -87,6 +88,14 @@ def test_from_bundle_to_prediction_without_torch(device: Path, bundle: Path) -> 
 
 def test_the_host_side_names_its_remedy(device: Path, bundle: Path) -> None:
     told = _edgetl(device, "run", "recipe.toml", code=2)
-    assert (
-        told == "Error: torch is not available. Install the host side with: pip install 'edgetl[train,cpu]'\n"
+    names = [PIP_NAMES[module] for module in HOST]
+    assert told == (
+        f"Error: {', '.join(names)} is not available. Install the host side with: pip install {' '.join(names)}\n"
     )
+
+
+def test_doctor_in_the_wheel_says_that_the_versions_are_those_tried(device: Path, bundle: Path) -> None:
+    checkup = json.loads(_edgetl(device, "doctor", "--json"))
+    assert checkup["differences"] == []
+    training = next(part for part in checkup["parts"] if part["name"] == "training (torch)")
+    assert training["remedy"] == pip_install(*HOST)

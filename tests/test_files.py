@@ -83,8 +83,9 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError) as caught:
         files.write_bytes(path, b"new")
-    assert (
-        str(caught.value) == f"Cannot write {path}: no space left on the device. Nothing was changed there."
+    assert str(caught.value) == (
+        f"Cannot write {path}: no space left on the device. Nothing was changed there. "
+        "Free some space there, or choose another folder."
     )
     assert path.read_bytes() == b"old"
     assert _leftovers(tmp_path) == []
@@ -97,7 +98,7 @@ def test_a_disk_that_fills_up_at_the_last_moment(tmp_path: Path, monkeypatch: py
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="no space left on the device"):
+    with pytest.raises(StorageError, match="the quota of this user is used up"):
         files.write_bytes(tmp_path / "model.bin", b"new")
     assert list(tmp_path.iterdir()) == []
 
@@ -135,7 +136,7 @@ def test_a_really_full_disk(small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "cause"), [(errno.EACCES, "Permission denied"), (errno.EROFS, "Read-only file system")]
+    ("number", "cause"), [(errno.EACCES, "permission denied"), (errno.EROFS, "the file system is read-only")]
 )
 def test_a_place_that_may_not_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, cause: str
@@ -148,9 +149,15 @@ def test_a_place_that_may_not_be_written(
         files.write_bytes(tmp_path / "model.bin", b"x")
 
 
-def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Input/output"), files.storage_errors(tmp_path):
-        raise OSError(errno.EIO, "Input/output error")
+def test_an_error_about_another_file_is_not_taken_for_one_of_writing(tmp_path: Path) -> None:
+    source = tmp_path / "elsewhere" / "photo.png"
+    with (
+        pytest.raises(FileNotFoundError, match=r"photo\.png"),
+        files.storage_errors(tmp_path / "out" / "model.bin"),
+    ):
+        source.read_bytes()
+    with pytest.raises(OSError, match="no number"), files.storage_errors(tmp_path):
+        raise OSError("no number: a library's own")
 
 
 def test_a_file_in_a_folders_place_is_a_storage_error(tmp_path: Path) -> None:

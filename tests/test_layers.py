@@ -13,11 +13,15 @@ PACKAGE = Path(__file__).parent.parent / "edgetl"
 BASE = (
     "_version",
     "errors",
+    "packages",
+    "failures",
+    "shell",
     "process",
     "quiet",
     "progress",
     "records",
     "files",
+    "locks",
     "statistics",
     "inputs",
     "tasks",
@@ -26,6 +30,7 @@ BASE = (
 # distillation, with whose losses it recovers.
 ROWS: tuple[str, ...] = (
     *BASE,
+    "overrides",
     "config",
     "data",
     "models",
@@ -44,6 +49,7 @@ ROWS: tuple[str, ...] = (
     "report",
     "pipeline",
     "cli",
+    "__main__",
 )
 DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "report", *BASE)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")

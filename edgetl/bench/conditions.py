@@ -88,7 +88,7 @@ def shifted(samples_ms: Sequence[float]) -> tuple[str, ...]:
     )
     return (
         f"The level of the {len(samples_ms)} samples moved {moves}: the machine throttled, or another program "
-        "ran. Measure again, or compare interleaved with: edgetl gate --against.",
+        "ran. Measure again, or compare interleaved with: edgetl gate NEW --against OLD",
     )
 
 

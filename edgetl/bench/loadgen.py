@@ -10,7 +10,8 @@ from typing import Any
 
 from edgetl.bench.scenarios import BenchOptions, Scenario, ScenarioResult
 from edgetl.bench.timer import quiet_gc
-from edgetl.errors import ConfigError, MissingDependencyError
+from edgetl.errors import ConfigError
+from edgetl.packages import missing
 from edgetl.records.bench import LoadgenRecord
 
 _NAMES = {
@@ -32,9 +33,7 @@ def import_loadgen() -> Any:
     try:
         import mlperf_loadgen
     except ImportError as error:
-        raise MissingDependencyError(
-            "mlcommons-loadgen", "Install it with: pip install 'edgetl[loadgen]'"
-        ) from error
+        raise missing("mlperf_loadgen") from error
     return mlperf_loadgen
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from edgetl.errors import EdgetlError
+from edgetl.failures import death
 from edgetl.progress import SILENT, Progress
 from edgetl.records.bench import Footprint
 from edgetl.records.codec import from_json
@@ -93,5 +94,6 @@ def _probe(command: list[str]) -> Footprint:
         raise EdgetlError(f"Loading the bundle took more than {_TIMEOUT_S} s in a fresh process.") from None
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise EdgetlError(f"The bundle could not be loaded in a fresh process: {last[0]}")
+        why = f"it died by {death(done.returncode)}" if done.returncode < 0 else last[0]
+        raise EdgetlError(f"The bundle could not be loaded in a fresh process: {why}")
     return from_json(Footprint, json.loads(done.stdout.splitlines()[-1]))

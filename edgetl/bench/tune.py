@@ -21,7 +21,7 @@ from edgetl.bench.machine import describe
 from edgetl.bench.statistics import EQUAL, median_ratio, summarise
 from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls, time_interleaved
 from edgetl.bundle.archive import open_bundle
-from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError, StorageError
+from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from edgetl.files import storage_errors
 from edgetl.inputs.image import load_pixels
 from edgetl.process import usable_cores
@@ -206,12 +206,7 @@ def _today(manifest: Manifest) -> Choice | None:
 
 def _make_folder(bundle: Bundle) -> None:
     """Learn before the measurement, not after it, that what it finds cannot be kept."""
-    try:
-        folder = tuned_path(bundle).parent
-    except RuntimeError:
-        raise StorageError(
-            "There is no home folder to keep the measurement in: set EDGETL_CACHE to a folder."
-        ) from None
+    folder = tuned_path(bundle).parent
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

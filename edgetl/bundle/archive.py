@@ -1,8 +1,8 @@
 """The bundle's file format: writing, opening, and refusing what is not whole.
 
 A bundle is a zip whose members are stored, not compressed. It holds `manifest.json`, `models/VARIANT.onnx`,
-`golden/NN.jpg` and `golden/VARIANT.npy`, and, where they were built, `engines/*.engine`; a signed one holds
-`signature.json` (see `edgetl.bundle.signature`). The archive's comment is the seal: `edgetl-sha256:` and the
+`golden/NN.jpg`, `golden/VARIANT.npy` and `splits.bin`, and, where they were built, `engines/*.engine`; a signed one
+holds `signature.json` (see `edgetl.bundle.signature`). The archive's comment is the seal: `edgetl-sha256:` and the
 SHA-256 in hex of every byte before the digest, except the contents of the members other than `manifest.json` and
 `signature.json`. Those contents are covered by the hashes in the manifest. So a change of any one byte is
 found: in the manifest, the signature or the zip's own structures when the bundle is opened, elsewhere before
@@ -33,6 +33,8 @@ from edgetl.records.frozen import dataclass
 
 if TYPE_CHECKING:
     import zipfile
+
+    from edgetl.bundle.splits import Splits
 
 SIGNATURE = "signature.json"
 _SEAL = b"edgetl-sha256:"
@@ -141,6 +143,17 @@ class Bundle:
         member = self.manifest.golden.logits[self.variant(name).name]
         shape = (len(self.manifest.golden.images), len(self.manifest.labels))
         return golden.decode_logits(self.read(member), shape, f"{self.path}: {member.file}")
+
+    def splits(self) -> Splits | None:
+        """Which images it was trained on; None where it does not tell.
+
+        Raises:
+            BundleIntegrityError: the file was altered.
+        """
+        from edgetl.bundle import splits
+
+        member = self.manifest.splits
+        return None if member is None else splits.decode(self.read(member), f"{self.path}: {member.file}")
 
     def verify(self) -> None:
         """Check every member against the manifest.

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, TensorError
 from edgetl.files import sha256_bytes
-from edgetl.inputs.image import decode
+from edgetl.inputs.image import decode, read_numbers
 from edgetl.inputs.spec import PreprocessSpec
 
 TOLERANCE: Mapping[Precision, float] = {
@@ -131,21 +132,37 @@ def compare(
 def encode_image(source: Path, spec: PreprocessSpec) -> bytes:
     """A picture as it goes into the bundle: the file as it is when small, else a smaller JPEG of it.
 
-    The smaller one keeps twice the pixels a side that the network needs, so that resizing is proven too.
+    The smaller one keeps twice the pixels a side that the network needs, so that resizing is proven too. Of a picture
+    of more than 8 bits it keeps the numbers, every so many of them, so that the window is proven.
 
     Raises:
         ImageError: it cannot be decoded.
     """
     content = source.read_bytes()
-    picture = decode(source, None)
+    picture = decode(content, None, name=str(source), spec=spec)
     if len(content) <= _KEEP_BYTES:
         return content
     side = 2 * spec.size
+    if (numbers := read_numbers(content, name=str(source))) is not None and numbers.ndim == 2:
+        step = max(1, min(numbers.shape) // side)
+        return _encoded(
+            Image.fromarray(_storable(numbers[::step, ::step])), "TIFF", compression="tiff_adobe_deflate"
+        )
     if (shorter := min(picture.size)) > side:
         width, height = (max(1, round(length * side / shorter)) for length in picture.size)
         picture = picture.resize((width, height))
+    return _encoded(picture, "JPEG", quality=_JPEG_QUALITY)
+
+
+def _storable(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Numbers in a type that TIFF has a form for, in this machine's byte order."""
+    kind = np.float32 if numbers.dtype.kind == "f" else np.uint16 if numbers.dtype.itemsize == 2 else np.int32
+    return np.ascontiguousarray(numbers.astype(kind))
+
+
+def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    picture.save(buffer, form, **options)
     return buffer.getvalue()
 
 

@@ -20,7 +20,9 @@ from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest schema that is read. A bundle says the oldest that suffices (`needed_schema`): 2 for a window of
+preprocessing, without which the model would be given other pixels and nobody would notice."""
 MANIFEST = "manifest.json"
 TASK = "image-classification"
 
@@ -137,7 +139,10 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The description of a bundle. `labels[i]` names logit i; `default` names the variant that ships."""
+    """The description of a bundle. `labels[i]` names logit i; `default` names the variant that ships.
+
+    `splits` is the file that tells which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
+    """
 
     schema_version: int
     name: str
@@ -149,6 +154,7 @@ class Manifest:
     golden: Golden
     provenance: Provenance
     engines: tuple[Engine, ...] = ()
+    splits: Member | None = None
 
     def members(self) -> Iterator[Member]:
         """Every file that the archive must hold beside the manifest, each once."""
@@ -156,11 +162,18 @@ class Manifest:
         yield from self.golden.images
         yield from self.golden.logits.values()
         yield from (engine.member for engine in self.engines)
+        if self.splits is not None:
+            yield self.splits
 
     def variant(self, name: str | None = None) -> Variant | None:
         """The variant of that name, the default one for None; None when there is no such variant."""
         wanted = self.default if name is None else name
         return next((variant for variant in self.variants if variant.name == wanted), None)
+
+
+def needed_schema(spec: PreprocessSpec) -> int:
+    """The schema that a reader must know to run models on what this preprocessing gives."""
+    return 1 if spec.window is None else 2
 
 
 def problems(manifest: Manifest) -> list[str]:
@@ -225,7 +238,7 @@ def _check_schema(values: Mapping[str, Any], where: str) -> None:
         raise BundleSchemaError(
             f"{where} was written by {writer or 'a newer edgetl'} with schema {version}; "
             f"edgetl {__version__} reads up to schema {SCHEMA_VERSION}. "
-            "Update with: pip install --upgrade edgetl"
+            "Install a wheel of that version of edgetl."
         )
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.bundle import golden
+from edgetl.bundle import golden, splits
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
-    SCHEMA_VERSION,
     TASK,
     Engine,
     Golden,
@@ -23,6 +22,7 @@ from edgetl.bundle.manifest import (
     Precision,
     Provenance,
     Variant,
+    needed_schema,
     problems,
 )
 from edgetl.errors import BundleError
@@ -50,7 +50,10 @@ class VariantSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """All that goes into a new bundle. `labels[i]` names logit i; `default` names one of the variants."""
+    """All that goes into a new bundle. `labels[i]` names logit i; `default` names one of the variants.
+
+    `splits` holds the SHA-256 in hex of every image file of `train`, `val` and `test`; None keeps it untold.
+    """
 
     name: str
     labels: Sequence[str]
@@ -59,6 +62,7 @@ class Contents:
     default: str
     golden: GoldenSet
     provenance: Provenance
+    splits: Mapping[str, Sequence[str]] | None = None
 
 
 def pack(contents: Contents, out: Path) -> Manifest:
@@ -71,7 +75,7 @@ def pack(contents: Contents, out: Path) -> Manifest:
     files: dict[str, bytes | Path] = {}
     variants = tuple(_variant(source, files) for source in contents.variants)
     described = Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=needed_schema(contents.preprocess),
         name=contents.name,
         task=TASK,
         labels=tuple(contents.labels),
@@ -80,6 +84,7 @@ def pack(contents: Contents, out: Path) -> Manifest:
         default=contents.default,
         golden=_golden(contents.golden, (len(contents.golden.images), len(contents.labels)), files),
         provenance=contents.provenance,
+        splits=None if contents.splits is None else _splits(contents.splits, files),
     )
     if found := problems(described):
         raise BundleError(f"Cannot pack {out}: {'; '.join(found)}.")
@@ -213,6 +218,11 @@ def _golden(parts: GoldenSet, shape: tuple[int, int], files: dict[str, bytes | P
         logits[name] = _member(f"golden/{name}.npy", content)
         files[logits[name].file] = content
     return Golden(images=tuple(images), logits=logits, pixels_sha256=golden.pixels_sha256(parts.pixels))
+
+
+def _splits(sha256: Mapping[str, Sequence[str]], files: dict[str, bytes | Path]) -> Member:
+    files[splits.FILE] = content = splits.encode(sha256)
+    return _member(splits.FILE, content)
 
 
 def _member(name: str, content: bytes) -> Member:

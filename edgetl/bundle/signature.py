@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgetl.bundle import manifest
 from edgetl.bundle.archive import SIGNATURE, Bundle, open_bundle, write_archive
-from edgetl.errors import BundleIntegrityError, ConfigError, MissingDependencyError
+from edgetl.errors import BundleIntegrityError, ConfigError
 from edgetl.files import storage_errors, write_bytes
+from edgetl.packages import missing
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -79,14 +81,20 @@ def sign(bundle: Path, key: Path, out: Path | None = None) -> Signed:
         MissingDependencyError: `cryptography` is not installed.
         StorageError: it cannot be written.
     """
+    from edgetl.locks import turn_at
+
     private = _private_key(key)
-    opened = open_bundle(bundle)
-    public = _hex(private.public_key())
-    written = manifest.encode(opened.manifest)  # Not its old bytes, which another version may have laid out.
-    content = {"public_key": public, "signature": private.sign(PREFIX + written).hex()}
-    text = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
-    files: dict[str, bytes | Path] = {m.file: opened.read(m) for m in opened.manifest.members()}
-    write_archive(opened.manifest, files, out or bundle, signature=text)
+    open_bundle(bundle)  # What is wrong with it is said in the bundle's own words.
+    with turn_at(bundle):
+        opened = open_bundle(bundle)
+        public = _hex(private.public_key())
+        written = manifest.encode(
+            opened.manifest
+        )  # Not its old bytes, which another version may have laid out.
+        content = {"public_key": public, "signature": private.sign(PREFIX + written).hex()}
+        text = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+        files: dict[str, bytes | Path] = {m.file: opened.read(m) for m in opened.manifest.members()}
+        write_archive(opened.manifest, files, out or bundle, signature=text)
     return Signed(path=str(out or bundle), public_hex=public)
 
 
@@ -102,7 +110,7 @@ def require_signature(bundle: Bundle, key: Path) -> None:
     if bundle.signature is None:
         raise BundleIntegrityError(
             f"{bundle.path} is not signed, and a signature of {key} is required. "
-            f"Sign it with: edgetl sign {bundle.path} --key PRIVATE_KEY"
+            f"Sign it with: {command('sign', bundle.path, '--key', 'PRIVATE_KEY')}"
         )
     claimed, signature = _decode(bundle)
     if claimed != _hex(public):
@@ -165,7 +173,7 @@ def _library() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise MissingDependencyError("cryptography", "Install it with: pip install 'edgetl[sign]'") from error
+        raise missing("cryptography") from error
     return serialization, ed25519
 
 

@@ -1,7 +1,7 @@
 """The command line: thin. A command builds the config, calls, and emits; only here do exceptions become exit codes.
 
-Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 3 a gate cannot tell; 130 stopped by
-Ctrl-C. A bug keeps its traceback.
+Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 3 a gate cannot tell; 70 a bug, which keeps its traceback;
+130 stopped by Ctrl-C. Each class of `edgetl.errors` names its own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import sys
 import typer
 
 from edgetl.cli import device, host
+from edgetl.cli.root import Root
+
+BUG = 70
+"""Exit code of what is not the user's to mend (`EX_SOFTWARE` of sysexits.h): never one of a gate."""
 
 app = typer.Typer(
     name="edgetl",
+    cls=Root,
     help="From a folder of images to a small, measured, gated model on an edge device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,17 +49,33 @@ def _root(
 
 def main() -> None:
     """Run the command line and turn the user's errors into one clear message and an exit code."""
+    from edgetl.cli import streams
+
+    with streams.safe():
+        sys.exit(_run())
+
+
+def _run() -> int:
     from edgetl.errors import EdgetlError, Interrupted
 
     try:
-        app()
+        try:
+            app()
+        except SystemExit as leave:
+            # Here and not when the interpreter ends, where an error would be a traceback.
+            sys.stdout.flush()
+            return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        return 0
     except Interrupted as stop:
         typer.echo(str(stop), err=True)
-        sys.exit(130)
+        return stop.exit_code
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
-        sys.exit(130)
+        return Interrupted.exit_code
     except EdgetlError as error:
         typer.secho("Error: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(str(error), err=True)
-        sys.exit(2)
+        return error.exit_code
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        return BUG

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from edgetl.cli.options import (
+    BadImagesOption,
     BundleArg,
     EngineTarget,
     Json,
@@ -18,6 +19,8 @@ from edgetl.cli.options import (
     Threads,
     Variant,
 )
+from edgetl.records.scores import BadImages
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.runtime.targets import Choice
@@ -125,6 +128,32 @@ def predict(
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
     ] = False,
+    every_frame: Annotated[
+        bool,
+        typer.Option(
+            "--every-frame",
+            help="Cameras and streams: wait for the model; else it takes the newest frame, and those dropped are "
+            "counted. Files give every frame anyway.",
+        ),
+    ] = False,
+    reconnect: Annotated[
+        float,
+        typer.Option(
+            "--reconnect",
+            min=0.0,
+            metavar="SECONDS",
+            help="Cameras and streams: try for so long to open again what closed or fell silent.",
+        ),
+    ] = 0.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            min=0.1,
+            metavar="SECONDS",
+            help="Cameras and streams: silent after so long without a frame.",
+        ),
+    ] = 10.0,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: Precision = None,
@@ -132,40 +161,51 @@ def predict(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Label images, frames of videos and cameras, or raw frames on standard input."""
+    """Label images, frames of videos and cameras, or raw frames on standard input.
+
+    Frames have their time in the output: `seconds` into the video, or since the camera was opened, and there also
+    `time`, UTC. Exit code 2 where nothing could be labelled, or a camera or stream closed or fell silent.
+    """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
-    from edgetl.errors import ConfigError
+    from edgetl.errors import ConfigError, SourceError
     from edgetl.runtime import load
-    from edgetl.runtime.inputs import has_end, open_source, parse_frame_format, predict_all
+    from edgetl.runtime.inputs import ImageResult, has_end, open_source, parse_frame_format, predict_all
+    from edgetl.runtime.video import Live
 
     form = parse_frame_format(frame_size, pixel_format) if frame_size else None
     if not (json_lines or limit or has_end(images, form)):
         raise ConfigError("A camera or stream may have no end: give --json-lines, or --limit.")
-    source = open_source(images, limit=limit, frame_format=form)
-    with (
-        load(
+    live = Live(timeout=timeout, reconnect=reconnect, every_frame=every_frame)
+    found, lost = list[ImageResult](), None
+    with open_progress() as progress:
+        source = open_source(images, limit=limit, frame_format=form, live=live, progress=progress)
+        with load(
             bundle,
             target=target,
             variant=variant,
             precision=precision,
             threads=threads,
             require_signature=require_signature,
-        ) as session,
-        open_progress() as progress,
-    ):
-        _tell(session.choice)
-        results = predict_all(session, source, top_k=top, progress=progress)
-        if json_lines:
-            output.emit_lines(results)
-            return
-        found = tuple(results)
+        ) as session:
+            _tell(session.choice)
+            results = predict_all(session, source, top_k=top, progress=progress)
+            if json_lines:
+                output.emit_lines(results)
+                return
+            try:
+                found.extend(results)
+            except SourceError as error:
+                lost = error  # What came before it is still worth its table.
     output.emit(found, json, "predictions")
+    if lost is not None:
+        raise lost
 
 
 def evaluate(
     bundle: BundleArg,
     data: DataDir,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: Precision = None,
@@ -173,7 +213,12 @@ def evaluate(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion."""
+    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion.
+
+    The test split is scored, else the validation split, else all. A bundle knows the images that it was trained on and
+    validated with: a warning counts them, and in a folder without splits they are left out while others remain.
+    `--json` has both in `image_set`. baseline, gate and parity do the same.
+    """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.runtime import load
@@ -191,7 +236,9 @@ def evaluate(
         open_progress() as progress,
     ):
         _tell(session.choice)
-        output.emit(evaluate_folder(session, data, progress=progress), json, "evaluation")
+        output.emit(
+            evaluate_folder(session, data, bad_images=bad_images, progress=progress), json, "evaluation"
+        )
 
 
 def bench(
@@ -273,7 +320,7 @@ def bench(
         from edgetl.history import append
 
         append(history_path, record)
-        typer.echo(f"Added to {history_path}. Show it with: edgetl history {history_path}", err=True)
+        typer.echo(f"Added to {history_path}. Show it with: {command('history', history_path)}", err=True)
 
 
 def tune(
@@ -333,6 +380,7 @@ def baseline(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     target: EngineTarget = "auto",
     variant: Variant = None,
     threads: Threads = None,
@@ -348,6 +396,7 @@ def baseline(
         made = make_baseline(
             bundle,
             data=data,
+            bad_images=bad_images,
             variant=variant,
             target=target,
             threads=threads,
@@ -355,7 +404,9 @@ def baseline(
             progress=progress,
         )
     made.save(output_path)
-    typer.echo(f"Wrote {output_path}. Later: edgetl gate NEW_BUNDLE --baseline {output_path}", err=True)
+    typer.echo(
+        f"Wrote {output_path}. Later: {command('gate', 'NEW_BUNDLE', '--baseline', output_path)}", err=True
+    )
 
 
 def gate(
@@ -369,6 +420,7 @@ def gate(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images to score; else the bundle's figures.")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
@@ -445,6 +497,7 @@ def gate(
                 against,
                 limits=limits,
                 data=data,
+                bad_images=bad_images,
                 variant=variant,
                 target=target,
                 threads=threads,
@@ -458,6 +511,7 @@ def gate(
                 baseline_path,
                 limits=limits,
                 data=data,
+                bad_images=bad_images,
                 variant=variant,
                 target=target,
                 threads=threads,
@@ -521,7 +575,8 @@ def doctor(json: Json = False) -> None:
 
 def _tell(choice: Choice) -> None:
     """Say on standard error what runs, and why."""
-    typer.echo(f"Runs {choice.variant} on {choice.target}: {choice.reason}.", err=True)
+    # Without a full stop, since the reason may end with a command.
+    typer.echo(f"Runs {choice.variant} on {choice.target}: {choice.reason}", err=True)
 
 
 def _require(key: Path | None, bundle: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgetl.cli.options import BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.options import BadImagesOption, BundleArg, DataArg, Json, RecipeArg, RunDir, Set, Variant
+from edgetl.cli.root import typed
+from edgetl.cli.watch import faults_told, watched
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
     EngineTarget,
     HardwareCompatibility,
 )
+from edgetl.records.scores import BadImages
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.pipeline import Outcome
@@ -48,15 +53,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _require_train() -> None:
-    from importlib.util import find_spec
+    from edgetl.packages import missing_host
 
-    from edgetl.errors import MissingDependencyError
-
-    for module in ("torch", "torchvision", "timm", "pydantic"):
-        if find_spec(module) is None:
-            raise MissingDependencyError(
-                module, "Install the host side with: pip install 'edgetl[train,cpu]'"
-            )
+    faults_told()
+    if (error := missing_host()) is not None:
+        raise error
 
 
 def init(
@@ -70,8 +71,10 @@ def init(
     _require_train()
     from edgetl import config
     from edgetl.cli.progress import open_progress
+    from edgetl.data import depth
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import default_name, look, suggest
+    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest, suggest_window
+    from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
 
@@ -79,35 +82,55 @@ def init(
         raise ConfigError(
             f"{output} is there already; overwrite it with --force or choose another name with -o."
         )
-    data = config.DataConfig(source=source)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        index = build_index(
-            data.model_copy(update={"bad_images": config.BadImages.SKIP}), seed=0, progress=progress
-        )
+        index = build_index(data, seed=0, progress=progress)
+        numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = suggest(seen)
+    chosen = [*suggest(seen), *suggest_window(numbers)]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
+    name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
         section, _, key = item.key.partition(".")
         values.setdefault(section, {})[key] = item.value
-    recipe = config.parse({"name": default_name(source), **values})
+    recipe = config.parse({"name": name, **values})
     write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
         + (
-            f"; {len(index.skipped)} images cannot be read (edgetl data check {source})"
+            f"; {len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
             if index.skipped
             else ""
         )
+        + (f"; beside them {counted(index.others)}" if index.others else "")
     )
+    batch, steps = batch_size(seen.train_images)
+    if steps < FEW_STEPS:
+        typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
-    typer.echo(f"Wrote {output}. Next: edgetl run {output}")
+    for problem in numbers.with_proposed().problems():
+        typer.echo(f"  {problem}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
+
+
+class _RunsOf(Container[str]):
+    """Names under which another data set was run."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self._folder, self._source = folder, source
+
+    def __contains__(self, name: object) -> bool:
+        from edgetl.pipeline import other_source
+
+        return other_source(self._folder / str(name), self._source) is not None
 
 
 def _portable(source: str, recipe: Path) -> str:
     """The source as the recipe should name it: relative to the recipe where it lies below it, else absolute."""
-    path = Path(source)
+    from edgetl.data.walk import place
+
+    path = place(source)
     if not path.exists():
         return source
     folder = recipe.resolve().parent
@@ -115,7 +138,16 @@ def _portable(source: str, recipe: Path) -> str:
     return str(resolved.relative_to(folder)) if resolved.is_relative_to(folder) else str(resolved)
 
 
-def data_check(source: DataArg, json: Json = False) -> None:
+def data_check(
+    source: DataArg,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--window", help="LOW HIGH: the recipe's preprocess.window, to see whether the set keeps to it."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
     _require_train()
     from edgetl import config
@@ -124,9 +156,9 @@ def data_check(source: DataArg, json: Json = False) -> None:
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
 
-    data = config.DataConfig(source=source, bad_images=config.BadImages.SKIP)
+    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        report = audit(build_index(data, seed=0, progress=progress), progress=progress)
+        report = audit(build_index(data, seed=0, progress=progress), window=window, progress=progress)
     output.emit(report, json, "audit")
 
 
@@ -170,9 +202,9 @@ def finetune(
         raise ConfigError("--folds trains in one process; start it without torchrun or accelerate launch.")
     loaded = config.load(recipe, settings or [])
     run_dir = out or Path("runs") / loaded.name
-    hint = f"edgetl finetune {recipe} --folds {folds} --out {run_dir}"
-    with open_progress() as progress:
-        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=hint)
+    with watched(typed()) as begins, open_progress() as progress:
+        begins("train")
+        record = pipeline.cross_validate(loaded, run_dir, folds, progress=progress, resume_hint=typed())
     output.emit(record, json, "folds")
 
 
@@ -244,6 +276,8 @@ def build(
     """Compile a TensorRT engine from a bundle's ONNX and prove its precision. TensorRT-RTX needs no GPU for this."""
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
+
+    faults_told()
     from edgetl.deploy.engine import build_from_bundle
 
     options = BuildOptions(
@@ -280,15 +314,19 @@ def parity(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use so many images.", show_default="all")
     ] = None,
+    bad_images: BadImagesOption = BadImages.REFUSE,
     json: Json = False,
 ) -> None:
     """Compare torch, ONNX, variants and engines; name the first that is off (exit code 1), and its layer."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.deploy.parity import run
 
     with open_progress() as progress:
-        record = run(bundle, Path(data), checkpoint=checkpoint, limit=limit, progress=progress)
+        record = run(
+            bundle, Path(data), checkpoint=checkpoint, limit=limit, bad_images=bad_images, progress=progress
+        )
     output.emit(record, json, "parity")
     if record.first_outside:
         raise typer.Exit(1)
@@ -311,6 +349,7 @@ def onnx(
     json: Json = False,
 ) -> None:
     """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_onnx
 
@@ -334,6 +373,7 @@ def triton(
     json: Json = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton, or add the model to one."""
+    faults_told()
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_triton
 
@@ -376,7 +416,7 @@ def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: 
     if not processes.launched().main:
         pipeline.follow(loaded, run_dir)
         raise typer.Exit
-    with open_progress() as progress:
+    with watched(typed()) as begins, open_progress() as progress:
         return pipeline.run(
-            loaded, run_dir, until=last, progress=progress, resume_hint=f"edgetl run {recipe} --out {run_dir}"
+            loaded, run_dir, until=last, progress=progress, resume_hint=typed(), begins=begins
         )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgetl.records.scores import BadImages
+
 RecipeArg = Annotated[
     Path, typer.Argument(help="The recipe (TOML); write one with `edgetl init`.", show_default=False)
 ]
@@ -36,6 +38,13 @@ RequireSignature = Annotated[
     Path | None,
     typer.Option(
         "--require-signature", metavar="KEY", help="Refuse a bundle that this public key did not sign."
+    ),
+]
+BadImagesOption = Annotated[
+    BadImages,
+    typer.Option(
+        "--bad-images",
+        help="Images that cannot be read: refuse the set (exit code 2), or skip them, named and counted.",
     ),
 ]
 Set = Annotated[

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgetl.data import labels
+from edgetl.data.depth import Depth, Window
+from edgetl.data.depth import look as look_at_numbers
 from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
-from edgetl.inputs.image import decode
+from edgetl.data.suggest import BATCH_SIZES, FEW_STEPS, batch_size
+from edgetl.data.walk import counted, lost
+from edgetl.inputs.image import PreprocessSpec, decode, read_header
 from edgetl.progress import SILENT, Progress
 
 NEAR = 0.98
@@ -33,6 +38,11 @@ ODD_SIZE = 4.0
 
 _THUMB = 16
 _BLOCK = 1 << 22
+_SAMPLE = 4000
+_COMPONENTS = 32
+_ROUNDING = 1e-3
+_MANY_POSSIBLE = 0.02
+"""From this share of pairs on that cannot be ruled out, all of a block are compared at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +80,10 @@ class AuditReport:
         tiny_classes: (label, training images) of classes below `TINY_CLASS`.
         median_size: median width and height in pixels.
         odd_sizes: images far from it.
+        depth: the numbers of images of more than 8 bits.
+        others: number of files beside the images by kind, as in `edgetl.data.walk`.
+        alike: groups of classes whose names look the same.
+        epoch_steps: steps of an epoch at the batch size that `edgetl init` proposes.
     """
 
     images: int
@@ -83,12 +97,22 @@ class AuditReport:
     tiny_classes: tuple[tuple[str, int], ...]
     median_size: tuple[int, int]
     odd_sizes: tuple[OddSize, ...]
+    depth: Depth
+    others: Mapping[str, int] = field(default_factory=dict)
+    alike: tuple[tuple[str, ...], ...] = ()
+    epoch_steps: int | None = None
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each kind of problem, with what to do; empty where all is well."""
         spare = sum(len(group) - 1 for group in self.duplicates)
+        missed = lost(self.others)
         found = (
             (len(self.skipped), f"{len(self.skipped)} images cannot be read; mend or remove them."),
+            (
+                len(missed),
+                f"Beside the images, {counted(missed)} are not read; convert, fetch or remove them.",
+            ),
+            (len(self.alike), labels.question(self.alike)),
             (
                 len(self.leaks),
                 f"{len(self.leaks)} images are in more than one split; remove them from all but one.",
@@ -115,12 +139,17 @@ class AuditReport:
                 f"({', '.join(label for label, _ in self.tiny_classes[:5])}); their scores are uncertain.",
             ),
             (
+                self.epoch_steps is not None and self.epoch_steps < FEW_STEPS,
+                f"An epoch has {self.epoch_steps} steps of {BATCH_SIZES[-1]} images: too few for batch norm's running"
+                " statistics to follow the weights. Add images, or train for more epochs at that batch size.",
+            ),
+            (
                 len(self.odd_sizes),
                 f"{len(self.odd_sizes)} images are far from the usual size of "
                 f"{self.median_size[0]}x{self.median_size[1]} pixels; look whether they belong here.",
             ),
         )
-        return tuple(sentence for holds, sentence in found if holds)
+        return (*(sentence for holds, sentence in found if holds), *self.depth.problems())
 
 
 @dataclass(frozen=True)
@@ -131,15 +160,21 @@ class _Look:
     thumbs: NDArray[np.float32]
 
 
-def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
+def audit(index: DataIndex, *, window: Window | None = None, progress: Progress = SILENT) -> AuditReport:
     """Look at every image of an index; images are decoded once more, in threads, at a reduced size.
+
+    Args:
+        index: the images.
+        window: that of their preprocessing, for images of more than 8 bits; the one that suits them where unset.
+        progress: told of the images.
 
     Raises:
         ImageError: an image cannot be read any more.
     """
     samples = index.samples
     names = [sample.path.relative_to(index.root).as_posix() for sample in samples]
-    look = _look(samples, progress)
+    depth = look_at_numbers(index, window, progress=progress)
+    look = _look(samples, window or depth.proposed, progress)
     groups = _equal(samples)
     train = Counter(sample.label for sample in index.split("train"))
     sizes = [train[label] for label in range(len(index.labels))]
@@ -168,11 +203,20 @@ def audit(index: DataIndex, *, progress: Progress = SILENT) -> AuditReport:
             OddSize(path=names[at], width=int(look.sizes[at, 0]), height=int(look.sizes[at, 1]))
             for at in _odd(look.sizes)
         ),
+        depth=depth,
+        others=index.others,
+        alike=labels.alike(index.labels),
+        epoch_steps=batch_size(sum(sizes))[1],
     )
 
 
 def near_copies(
-    samples: Sequence[Sample], parts: Sequence[int], asked: Sequence[int], *, progress: Progress = SILENT
+    samples: Sequence[Sample],
+    parts: Sequence[int],
+    asked: Sequence[int],
+    *,
+    window: Window | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[tuple[int, int], ...]:
     """Those of some images that have a near-duplicate in another part, e.g. another fold.
 
@@ -180,6 +224,7 @@ def near_copies(
         samples: the images.
         parts: the part of each.
         asked: positions of the images that this is asked of.
+        window: that of their preprocessing.
         progress: told of the images.
 
     Returns:
@@ -188,7 +233,11 @@ def near_copies(
     Raises:
         ImageError: an image cannot be read any more.
     """
-    look, groups, wanted = _look(samples, progress), np.asarray(parts), np.asarray(asked, dtype=np.intp)
+    look, groups, wanted = (
+        _look(samples, window, progress),
+        np.asarray(parts),
+        np.asarray(asked, dtype=np.intp),
+    )
     pairs = []
     for part in np.unique(groups[wanted]):
         ours, others = wanted[groups[wanted] == part], np.flatnonzero(groups != part)
@@ -197,7 +246,12 @@ def near_copies(
 
 
 def warn_of_copies(
-    samples: Sequence[Sample], parts: Sequence[int], where: str, *, progress: Progress = SILENT
+    samples: Sequence[Sample],
+    parts: Sequence[int],
+    where: str,
+    *,
+    window: Window | None = None,
+    progress: Progress = SILENT,
 ) -> int:
     """Say so where many images that are scored, those of val and test, have a near-copy in another part.
 
@@ -205,6 +259,7 @@ def warn_of_copies(
         samples: the images.
         parts: the part of each.
         where: what such a part is called, e.g. `another split`.
+        window: that of their preprocessing.
         progress: gets the warning.
 
     Returns:
@@ -214,7 +269,7 @@ def warn_of_copies(
         ImageError: an image cannot be read any more.
     """
     scored = [at for at, sample in enumerate(samples) if sample.split != "train"]
-    pairs = near_copies(samples, parts, scored, progress=progress)
+    pairs = near_copies(samples, parts, scored, window=window, progress=progress)
     if pairs and len(pairs) >= MANY_COPIES * len(scored):
         other, image = (samples[at].path.name for at in pairs[0])
         progress.warning(
@@ -225,15 +280,16 @@ def warn_of_copies(
     return len(pairs)
 
 
-def _look(samples: Sequence[Sample], progress: Progress) -> _Look:
+def _look(samples: Sequence[Sample], window: Window | None, progress: Progress) -> _Look:
     sizes = np.empty((len(samples), 2), dtype=np.int64)
     thumbs = np.empty((len(samples), _THUMB * _THUMB), dtype=np.float32)
+    spec = PreprocessSpec(size=_THUMB, window=window)
 
     def look(at: int) -> int:
         path = samples[at].path
-        grey = decode(path, _THUMB).convert("L")
-        with Image.open(path) as opened:  # reads the header alone; the decoded image may be a reduced one
-            sizes[at] = opened.size
+        content = path.read_bytes()
+        grey = decode(content, _THUMB, name=str(path), spec=spec).convert("L")
+        sizes[at] = read_header(content, name=str(path)).size  # the decoded image may be a reduced one
         thumbs[at] = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)).reshape(-1)
         return at
 
@@ -270,13 +326,52 @@ def _near(
     """For each of our images that has a near-duplicate among the others: (the most alike, it, correlation)."""
     if not len(others):
         return
-    for part in np.array_split(ours, len(ours) * len(others) // _BLOCK + 1):
-        correlations = look.thumbs[part] @ look.thumbs[others].T
-        correlations[contents[part, None] == contents[None, others]] = -1
-        best = correlations.argmax(axis=1)
-        for at, column in enumerate(best.tolist()):
-            if correlations[at, column] >= NEAR:
-                yield int(others[column]), int(part[at]), round(float(correlations[at, column]), 4)
+    # The product of two unit vectors is that of their first principal components and at most that of the lengths of
+    # what remains: so most pairs are ruled out at an eighth of the work, and none that counts.
+    ours_short, others_short = _shortened(look.thumbs[ours], look.thumbs[others])
+    for rows in np.array_split(np.arange(len(ours)), len(ours) * len(others) // _BLOCK + 1):
+        part = ours[rows]
+        possible = ours_short[rows] @ others_short.T >= NEAR - _ROUNDING
+        if np.count_nonzero(possible) > _MANY_POSSIBLE * possible.size:
+            correlations = look.thumbs[part] @ look.thumbs[others].T
+            correlations[contents[part, None] == contents[None, others]] = -1
+            best = correlations.argmax(axis=1)
+            found = [(at, int(column), correlations[at, column]) for at, column in enumerate(best.tolist())]
+        else:
+            at_row, at_column = possible.nonzero()
+            left, right = part[at_row], others[at_column]
+            values = np.einsum("nd,nd->n", look.thumbs[left], look.thumbs[right])
+            values[contents[left] == contents[right]] = -1
+            found = _best(at_row, at_column, values)
+        for row, column, correlation in found:
+            if correlation >= NEAR:
+                yield int(others[column]), int(part[row]), round(float(correlation), 4)
+
+
+def _best(
+    rows: NDArray[np.intp], columns: NDArray[np.intp], values: NDArray[np.float32]
+) -> list[tuple[int, int, float]]:
+    """For each row, its first largest value and where it stands; rows ascend."""
+    best: dict[int, tuple[int, float]] = {}
+    for row, column, value in zip(rows.tolist(), columns.tolist(), values.tolist(), strict=True):
+        if row not in best or value > best[row][1]:
+            best[row] = (column, value)
+    return [(row, column, value) for row, (column, value) in best.items()]
+
+
+def _shortened(
+    ours: NDArray[np.float32], others: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Unit vectors (N, 256) as (N, 33): their first 32 principal components, and the length of what remains."""
+    some = others[:: max(1, len(others) // _SAMPLE)]
+    axes = np.linalg.eigh(some.T @ some)[1][:, -_COMPONENTS:]
+
+    def shorten(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        main = vectors @ axes
+        rest = np.sqrt(np.maximum((vectors**2).sum(axis=1) - (main**2).sum(axis=1), 0))
+        return np.concatenate([main, rest[:, None]], axis=1)
+
+    return shorten(ours), shorten(others)
 
 
 def _odd(sizes: NDArray[np.int64]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgetl.errors import DataError, MissingDependencyError
+from edgetl.errors import DataError
 from edgetl.files import cache_dir, storage_errors
+from edgetl.packages import missing
 from edgetl.progress import Progress
 
 NAMES = ("digits", "cifar10")
@@ -48,8 +48,11 @@ def _write_folder(target: Path, images: Callable[[Path], Iterator[tuple[str, Ima
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # Uncompressed: the bytes, and with them hashes and splits, are the same with every zlib.
                 image.save(path, compress_level=0)
-            with contextlib.suppress(OSError) if target.is_dir() else contextlib.nullcontext():
+            try:
                 (work / "images").rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was faster, and wrote the same
+                    raise
 
 
 def _digits(_: Path) -> Iterator[tuple[str, Image.Image]]:
@@ -57,7 +60,7 @@ def _digits(_: Path) -> Iterator[tuple[str, Image.Image]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise MissingDependencyError("scikit-learn", "Install it with: pip install 'edgetl[train]'") from None
+        raise missing("sklearn") from None
     digits: Any = load_digits()
     pixels = np.rint(digits.images * (255.0 / 16.0)).astype(np.uint8)
     for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
@@ -69,7 +72,7 @@ def _cifar10(download: Path) -> Iterator[tuple[str, Image.Image]]:
     try:
         from torchvision.datasets import CIFAR10
     except ImportError:
-        raise MissingDependencyError("torchvision", "Install it with: pip install 'edgetl[train]'") from None
+        raise missing("torchvision") from None
     for split, train in (("train", True), ("test", False)):
         try:
             images: Any = CIFAR10(str(download), train=train, download=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from edgetl.data import sources, splits
+from edgetl.data import hints, sources, splits
+from edgetl.data import labels as class_names
 from edgetl.data.parallel import in_threads
-from edgetl.data.sources import SPLITS, Entry, Split, closest, listing
+from edgetl.data.sources import NAMED, SPLITS, Entry, Split, closest, listing
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
@@ -61,12 +62,14 @@ class DataIndex:
         labels: class names; a label is a position in here.
         samples: by split, label and path.
         skipped: (path relative to root, reason) of images that were left out.
+        others: number of files beside the images by kind, as in `edgetl.data.walk`.
     """
 
     root: Path
     labels: tuple[str, ...]
     samples: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of one split, `train`, `val` or `test`."""
@@ -90,7 +93,7 @@ class DataIndex:
         Raises:
             StorageError: the file cannot be written.
         """
-        head = {"root": str(self.root), "labels": self.labels, "skipped": self.skipped}
+        head = {"root": str(self.root), "labels": self.labels, "skipped": self.skipped, "others": self.others}
         lines = [
             json.dumps([s.path.relative_to(self.root).as_posix(), *_row(s)], ensure_ascii=False)
             for s in self.samples
@@ -110,7 +113,7 @@ def load(path: Path) -> DataIndex:
         root = Path(saved["root"])
         samples = tuple(Sample(root / name, *row) for name, *row in saved["samples"])
         skipped = tuple((name, reason) for name, reason in saved["skipped"])
-        return DataIndex(root, tuple(saved["labels"]), samples, skipped)
+        return DataIndex(root, tuple(saved["labels"]), samples, skipped, saved.get("others", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not an index that can be read: {error}.") from error
 
@@ -129,6 +132,7 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
             `bad_images` is `refuse`; the message names what and what to do.
     """
     found = sources.find(config.source, progress=progress)
+    _refuse_names(config.source, {entry.label for entry in found.entries})
     good, bad = usable(config.source, found.entries, config.bad_images, progress)
     labels = sort_labels({entry.label for entry, _ in good})
     _check_labels(config.source, good, labels, progress)
@@ -137,9 +141,10 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
         samples = _subset(samples, config.max_train_images, seed, shrink_val=not given)
+    _check_splits(config, samples, labels)
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
-    return DataIndex(found.root, labels, tuple(samples), skipped)
+    return DataIndex(found.root, labels, tuple(samples), skipped, found.others)
 
 
 def usable(
@@ -151,14 +156,18 @@ def usable(
         DataError: there is a bad image and `bad_images` is not `skip`.
     """
     good, bad = _check(entries, progress)
-    if bad and bad_images != "skip":
+    if not bad:
+        return good, bad
+    count = f"{len(bad)} of {len(entries)} images in {source} cannot be used"
+    hint = "".join(f"\n{sentence}" for sentence in hints.why(Path(source), tuple(bad)))
+    if not good:
+        raise DataError(f"{count}:\n{listing(bad.values())}{hint}")
+    if bad_images != "skip":
         raise DataError(
-            f"{len(bad)} of {len(entries)} images in {source} cannot be used:\n"
-            f"{listing(bad.values())}\n"
+            f"{count}:\n{listing(bad.values())}{hint}\n"
             'Mend or remove them, or leave them out with data.bad_images = "skip".'
         )
-    if bad:
-        progress.warning(f"{len(bad)} of {len(entries)} images in {source} cannot be used and are skipped.")
+    progress.warning(f"{count} and are skipped, e.g. {next(iter(bad.values()))}{hint}")
     return good, bad
 
 
@@ -199,30 +208,41 @@ def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Ent
     return good, bad
 
 
+def _refuse_names(source: str, labels: Iterable[str]) -> None:
+    faults = [fault for label in sorted(labels) if (fault := class_names.fault(label))]
+    if faults:
+        raise DataError(f"{source} has classes that need other names:\n{listing(faults)}")
+
+
 def _check_labels(
     source: str, good: Sequence[tuple[Entry, str]], labels: Sequence[str], progress: Progress
 ) -> None:
-    if not good:
-        raise DataError(f"{source} holds no usable images.")
     if len(labels) < 2:
         raise DataError(f"{source} holds one class only ({labels[0]}); a classifier needs at least two.")
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for entry, _ in good:
         counts[entry.label][entry.split or "train"] += 1
-    problems = []
-    for label in labels:
-        if counts[label]["train"]:
-            continue
-        where = " and ".join(split for split in SPLITS if counts[label][split])
-        close = closest(label, [other for other in labels if counts[other]["train"]])
-        hint = f" Did you mean {close}?" if close else ""
-        problems.append(f"{label}: {counts[label].total()} images in {where}, none in train.{hint}")
-    if problems:
-        raise DataError(f"{source} has classes that cannot be learned:\n{listing(problems)}")
-    for label in labels:
-        others = [other for other in labels if counts[other].total() > 1]
-        if counts[label].total() == 1 and (close := closest(label, others)):
+    lacking = [label for label in labels if not counts[label]["train"]]
+    if lacking:
+        raise DataError(
+            f"{source} has classes that cannot be learned:\n"
+            f"{listing(_lacking(label, counts, near=at < NAMED) for at, label in enumerate(lacking))}"
+        )
+    if alike := class_names.alike(labels):
+        progress.warning(class_names.question(alike))
+    common = [label for label in labels if counts[label].total() > 1]
+    # With many such, a class of one image is no typing error, and looking for likenesses would take long.
+    for label in [label for label in labels if counts[label].total() == 1][:NAMED]:
+        if close := closest(label, common):
             progress.warning(f"The label {label} has one image and looks like {close}. Is it a typing error?")
+
+
+def _lacking(label: str, counts: Mapping[str, Counter[str]], *, near: bool) -> str:
+    where = " and ".join(split for split in SPLITS if counts[label][split])
+    learned = [other for other in counts if counts[other]["train"]] if near else []
+    close = closest(label, learned)
+    hint = f" Did you mean {close}?" if close else ""
+    return f"{label}: {counts[label].total()} images in {where}, none in train.{hint}"
 
 
 def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: DataSettings) -> list[Sample]:
@@ -252,6 +272,31 @@ def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: Dat
         )
         for key, (entry, sha256) in zip(keys, good, strict=True)
     ]
+
+
+def _check_splits(config: DataSettings, samples: Sequence[Sample], labels: Sequence[str]) -> None:
+    """Every class has training images, and something is left to choose a model by."""
+    counts = Counter((sample.split, sample.label) for sample in samples)
+    lacking = [label for at, label in enumerate(labels) if not counts["train", at]]
+    if lacking and config.max_train_images is not None and config.max_train_images < len(labels):
+        raise DataError(
+            f"data.max_train_images = {config.max_train_images} leaves {len(lacking)} of {len(labels)} classes without"
+            f" training images; give at least {len(labels)}."
+        )
+    if lacking:
+        some = [f"{label}: all its images went to validation or test" for label in lacking]
+        raise DataError(
+            f"{config.source} has classes without training images, since these are copies of other classes' images, or"
+            f" in one group with them:\n{listing(some)}\nGive a split in a CSV, smaller groups, or more images."
+        )
+    if not any(sample.split == "val" for sample in samples):
+        sizes = Counter(sample.label for sample in samples)
+        least = min(range(len(labels)), key=lambda at: (sizes[at], at))
+        raise DataError(
+            f"{config.source} has too few images for a validation split: {len(samples)} training images of"
+            f" {len(labels)} classes, none to choose a model by. Add at least 2 images of another content to the class"
+            f" {labels[least]}; 10 of each class say little still."
+        )
 
 
 def _row(sample: Sample) -> list[int | str]:

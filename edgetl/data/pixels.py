@@ -16,7 +16,7 @@ from edgetl.files import atomic_path, sha256_bytes, sha256_json
 from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels
 from edgetl.progress import SILENT, Progress
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever the same image and spec give other pixels than before."""
 
 
@@ -69,7 +69,10 @@ def _decode(sample: Sample, spec: PreprocessSpec) -> NDArray[np.uint8]:
 def _key(samples: Sequence[Sample], spec: PreprocessSpec) -> str:
     geometry = [spec.size, spec.resize, spec.resized_side, spec.interpolation]
     fill = spec.mean if spec.resize is Resize.PAD else None
-    return sha256_json([_FORMAT, PIL.__version__, geometry, fill, [sample.sha256 for sample in samples]])
+    numbers = [spec.window, spec.guess_floats]
+    return sha256_json(
+        [_FORMAT, PIL.__version__, geometry, fill, numbers, [sample.sha256 for sample in samples]]
+    )
 
 
 def _reopen(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

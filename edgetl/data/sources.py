@@ -6,12 +6,13 @@ import csv
 import difflib
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from edgetl.data import builtin
+from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
 from edgetl.errors import DataError
 from edgetl.progress import SILENT, Progress
 
@@ -25,25 +26,6 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-    }
-)
-"""Endings of files that count as images, whatever their case; other files are ignored."""
-
 NAMED = 10
 """How many files or lines an error names before it only counts."""
 
@@ -63,10 +45,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """A source's entries, in a stable order. `root` is an absolute folder that holds them all."""
+    """A source's entries, in a stable order.
+
+    Attributes:
+        root: an absolute folder that holds them all.
+        entries: the labelled files.
+        others: number of files beside them by kind, as in `edgetl.data.walk`.
+    """
 
     root: Path
     entries: tuple[Entry, ...]
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def find(source: str, *, progress: Progress = SILENT) -> Found:
@@ -77,7 +66,7 @@ def find(source: str, *, progress: Progress = SILENT) -> Found:
     """
     if (folder := builtin.folder(source, progress=progress)) is not None:
         return _folder(folder, progress)
-    path = Path(source).expanduser()
+    path = place(source)
     if path.is_dir():
         return _folder(path.absolute(), progress)
     if path.is_file():
@@ -107,30 +96,48 @@ def closest(word: str, words: Iterable[str], cutoff: float = 0.75) -> str | None
 
 
 def _folder(root: Path, progress: Progress) -> Found:
-    folders = _subfolders(root)
-    splits = _split_folders(root, folders)
+    top = list_folder(root)
+    named = [path for path in top.folders if path.name.casefold() in SPLIT_NAMES]
+    inside = {path: list_folder(path) for path in named}
+    splits = _split_folders(root, inside)
+    if not splits:
+        inside = {path: list_folder(path) for path in top.folders}
+    beside: list[Mapping[str, int]] = [_lost_here(top)]
+    entries: list[Entry] = []
     if splits:
-        others = [path.name for path in folders if path not in splits.values()]
+        others = [path.name for path in top.folders if path not in splits.values()]
         if others:
             progress.warning(f"{root}: beside its splits, these folders are not read: {', '.join(others)}.")
-        entries = [
-            entry
-            for split, path in splits.items()
-            for entry in _classes(path, _subfolders(path), split, progress)
-        ]
+        for split, path in splits.items():
+            classes = [list_folder(folder) for folder in inside[path].folders]
+            entries += _classes(inside[path], classes, split, progress)
+            beside += [_lost_here(inside[path]), *(folder.others for folder in classes)]
     else:
-        entries = list(_classes(root, folders, None, progress))
+        entries += _classes(top, inside.values(), None, progress)
+        beside += [folder.others for folder in inside.values()]
+    total = together(beside)
     if not entries:
-        raise DataError(_why_empty(root, folders, splits))
-    return Found(root, tuple(entries))
+        raise DataError(_why_empty(top, inside, splits, total))
+    if missed := lost(total):
+        progress.warning(f"{root}: beside the images, {counted(missed)} are not read.{_how_to_fetch(missed)}")
+    return Found(root, tuple(entries), total)
 
 
-def _split_folders(root: Path, folders: Sequence[Path]) -> dict[Split, Path]:
+def _lost_here(folder: Folder) -> dict[str, int]:
+    """Of the files beside class folders, those that may be meant as data; a README is not missed."""
+    return lost(folder.others)
+
+
+def _how_to_fetch(missed: Mapping[str, int]) -> str:
+    return " Fetch what the links stand for (git annex get, dvc pull)." if LINKS in missed else ""
+
+
+def _split_folders(root: Path, inside: Mapping[Path, Folder]) -> dict[Split, Path]:
     """The folders of a SPLIT/CLASS/* layout; empty where the layout is CLASS/*."""
     found: dict[Split, Path] = {}
-    for path in folders:
+    for path, folder in inside.items():
         split = SPLIT_NAMES.get(path.name.casefold())
-        if split is None or not _subfolders(path):
+        if split is None or not folder.folders:
             continue  # a folder `train` of images, beside `bus`, is a class
         if split in found:
             raise DataError(f"{root} has two {split} folders, {found[split].name} and {path.name}; keep one.")
@@ -144,63 +151,51 @@ def _split_folders(root: Path, folders: Sequence[Path]) -> dict[Split, Path]:
 
 
 def _classes(
-    parent: Path, folders: Sequence[Path], split: Split | None, progress: Progress
+    parent: Folder, folders: Iterable[Folder], split: Split | None, progress: Progress
 ) -> Iterable[Entry]:
     for folder in folders:
-        images = _images(folder)
-        if not images:
-            progress.warning(f"{folder} holds no images; this class folder is left out.")
-        elif nested := _subfolders(folder):
+        if not folder.images:
+            beside = f" It holds {counted(folder.others)}." if folder.others else ""
+            progress.warning(f"{folder.path} holds no images; this class folder is left out.{beside}")
+        elif folder.folders:
             progress.warning(
-                f"{folder}: its {len(nested)} subfolders are not read, only the images beside them."
+                f"{folder.path}: its {len(folder.folders)} subfolders{_how_many_in(folder.folders)} are not read, only"
+                " the images beside them."
             )
-        label = unicodedata.normalize("NFC", folder.name)
-        for path in images:
+        label = unicodedata.normalize("NFC", folder.path.name)
+        for path in folder.images:
             yield Entry(path, label, split)
-    if loose := len(_images(parent)):
-        progress.warning(f"{parent}: {loose} images lie beside the class folders and are not read.")
+    if loose := len(parent.images):
+        progress.warning(f"{parent.path}: {loose} images lie beside the class folders and are not read.")
 
 
-def _why_empty(root: Path, folders: Sequence[Path], splits: dict[Split, Path]) -> str:
-    if splits or not folders:
-        loose = len(_images(root))
-        if loose:
+def _how_many_in(folders: Iterable[Path]) -> str:
+    try:
+        return f", with {sum(len(images_below(folder)[0]) for folder in folders)} images,"
+    except DataError:
+        return ""
+
+
+def _why_empty(
+    top: Folder, inside: Mapping[Path, Folder], splits: Mapping[Split, Path], others: Mapping[str, int]
+) -> str:
+    root, beside = top.path, f" It holds {counted(others)}." if others else ""
+    if splits or not inside:
+        if loose := len(top.images):
             return f"{root} holds {loose} images but no class folders; put each class in its own folder."
-        return f"{root} holds no images; expected CLASS/* or train/CLASS/*, val/CLASS/*, test/CLASS/*."
-    deeper = next((path for path in folders if any(_images(inner) for inner in _subfolders(path))), None)
-    hint = f" Did you mean {deeper}?" if deeper and len(folders) == 1 else ""
+        return (
+            f"{root} holds no images; expected CLASS/* or train/CLASS/*, val/CLASS/*, test/CLASS/*.{beside}"
+        )
+    grown = {path: [list_folder(inner) for inner in folder.folders] for path, folder in inside.items()}
+    deeper = next((path for path, inner in grown.items() if any(one.images for one in inner)), None)
+    hint = f" Did you mean {deeper}?" if deeper and len(inside) == 1 else ""
     if deeper is None:
-        deeper = next((path for path in folders if any(map(_subfolders, _subfolders(path)))), None)
+        deeper = next((path for path, inner in grown.items() if any(one.folders for one in inner)), None)
         hint = f" Did you mean {deeper}?" if deeper else ""
     return (
         f"{root} holds no images in its class folders; expected CLASS/* or train/CLASS/*, "
-        f"with files that end in .jpg, .png or the like.{hint}"
+        f"with files that end in .jpg, .png or the like.{hint or beside}"
     )
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    with _listed(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    return [folder / name for name in names]
-
-
-def _images(folder: Path) -> list[Path]:
-    with _listed(folder) as entries:
-        names = sorted(
-            entry.name
-            for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES  # noqa: PTH122 Path is ten times slower here
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
-    return [folder / name for name in names]
-
-
-def _listed(folder: Path) -> os._ScandirIterator[str]:
-    try:
-        return os.scandir(folder)
-    except OSError as error:
-        raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error
 
 
 def _near(path: Path) -> str:
@@ -287,6 +282,10 @@ def _csv_entry(folder: Path, values: dict[str, str], number: int, problems: list
         hint = f"; did you mean {close}?" if close else "; expected train, val or test"
         problems.append(f"line {number}: the split is {text!r}{hint}")
         return None
-    absolute = Path(os.path.normpath(folder / Path(values["path"]).expanduser()))
+    try:
+        absolute = Path(os.path.normpath(folder / place(values["path"])))
+    except DataError as error:
+        problems.append(f"line {number}: {error}")
+        return None
     label = unicodedata.normalize("NFC", values["label"])
     return Entry(absolute, label, split, values.get("group", ""))

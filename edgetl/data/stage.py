@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl.data import depth
 from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataSettings, build_index
 from edgetl.data.sources import SPLITS
@@ -14,21 +15,25 @@ from edgetl.records.train import DataRecord
 
 @dataclass(frozen=True, kw_only=True)
 class DataInputs:
-    """What the stage needs beside its config. `seed` chooses the images of `max_train_images`."""
+    """What the stage needs beside its config. `seed` chooses the images of `max_train_images`, `window` is that of
+    their preprocessing.
+    """
 
     seed: int
+    window: tuple[float, float] | None = None
 
 
 def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progress = SILENT) -> DataRecord:
     """Index the source and write `index.json` into `out`. Scored images with near-copies in other splits are counted.
 
     Raises:
-        DataError: the source cannot be used.
+        DataError: the source cannot be used, or holds floats and there is no window.
         StorageError: the index cannot be written.
     """
     index = build_index(config, seed=inputs.seed, progress=progress)
+    depth.check(index, inputs.window, progress=progress)
     parts = [SPLITS.index(sample.split) for sample in index.samples]
-    near = warn_of_copies(index.samples, parts, "another split", progress=progress)
+    near = warn_of_copies(index.samples, parts, "another split", window=inputs.window, progress=progress)
     index.save(out / "index.json")
     return DataRecord(
         index=f"{out.name}/index.json",
@@ -37,4 +42,5 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         skipped=index.skipped,
         sha256=index.sha256,
         near_copies=near,
+        others=dict(index.others),
     )

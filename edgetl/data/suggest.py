@@ -5,17 +5,37 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetl.inputs.image import decode
+
 if TYPE_CHECKING:
+    from edgetl.data.depth import Depth
     from edgetl.data.index import DataIndex
 
 _SAMPLE = 200
 _MAX_DROP = 0.021
 """The default floor lies so far below the teacher, with a little room for rounding."""
+
+_LOWEST_FLOOR = 0.5
+"""No floor is proposed that lies further below the teacher, however few the validation images are: it would be none."""
+
+FEW_STEPS = 8
+"""An epoch of fewer steps is short: batch norm's running statistics lag behind the weights."""
+
+BATCH_SIZES = (32, 16, 8)
+"""Batch sizes that are proposed, the default first; batch norm suffers below the last."""
+
+_LONGEST_NAME = 80
+"""Characters of a run's name: it becomes part of file names, which end at 255 bytes."""
+
+_THUMB = 32
+_COLOURED = 12
+"""A picture is grey where no pixel's channels, of a thumbnail, differ by so many levels of 255."""
 
 _PART_SIDE = 192
 """Grey images whose shorter side is so long in pixels are taken for pictures of parts under inspection."""
@@ -59,7 +79,12 @@ class Look:
 
 
 def look(index: DataIndex) -> Look:
-    """Open an even sample of the training images and count the classes."""
+    """Open an even sample of the training images and count the classes.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    import numpy as np
     from PIL import Image
 
     train = index.split("train")
@@ -68,10 +93,12 @@ def look(index: DataIndex) -> Look:
     sides, aspects, grey = [], [], 0
     sample = train[:: max(1, len(train) // _SAMPLE)]
     for path in (s.path for s in sample):
-        with Image.open(path) as image:
+        pixels = np.asarray(decode(path, _THUMB).resize((_THUMB, _THUMB)), np.int16)
+        grey += int(np.ptp(pixels, axis=2).max()) < _COLOURED
+        with Image.open(path) as image:  # reads the header alone; the decoded image may be a reduced one
             sides.append(min(image.size))
             aspects.append(max(image.size) / min(image.size))
-            grey += _is_grey(image)
+    classes = range(len(index.labels))
     return Look(
         train_images=len(train),
         val_images=val.total(),
@@ -79,10 +106,20 @@ def look(index: DataIndex) -> Look:
         median_side=int(statistics.median(sides)),
         median_aspect=statistics.median(aspects),
         grey_share=grey / len(sample),
-        smallest_class=min(counts.values()),
-        largest_class=max(counts.values()),
-        smallest_val_class=min(val.values()),
+        smallest_class=min(counts[label] for label in classes),
+        largest_class=max(counts[label] for label in classes),
+        smallest_val_class=min(val[label] for label in classes),
     )
+
+
+def batch_size(train_images: int) -> tuple[int, int]:
+    """The largest batch size that gives an epoch enough steps, or the smallest one there is; and those steps."""
+    size = next((size for size in BATCH_SIZES if _steps(train_images, size) >= FEW_STEPS), BATCH_SIZES[-1])
+    return size, _steps(train_images, size)
+
+
+def _steps(images: int, batch: int) -> int:
+    return max(1, math.ceil(images / batch))
 
 
 def suggest(seen: Look) -> Sequence[Suggestion]:
@@ -101,6 +138,14 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             "squash",
             f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends",
         )
+    batch, steps_an_epoch = batch_size(seen.train_images)
+    if batch != BATCH_SIZES[0]:
+        add(
+            "train.batch_size",
+            batch,
+            f"{seen.train_images} training images make {_steps(seen.train_images, BATCH_SIZES[0])} steps of"
+            f" {BATCH_SIZES[0]} an epoch, too few for batch norm's statistics; so they make {steps_an_epoch}",
+        )
     if seen.train_images >= _MANY:
         steps = f"{seen.train_images} training images make many steps an epoch"
         add("train.epochs", 4, steps)
@@ -111,11 +156,14 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         add("train.imbalance", "sampling", f"{counts}; every class is drawn equally often")
         add("bundle.metric", "macro_f1", f"{counts}; macro-F1 counts every class alike")
     if 2 * seen.one_image > _MAX_DROP:
+        drop = math.ceil(200 * seen.one_image) / 100
         images = f"{seen.val_images} validation images, {seen.smallest_val_class} of the rarest class"
         reason = (
             f"{images}: one image may move the score by {seen.one_image:.1%}, and the floor should bear two"
         )
-        add("bundle.max_drop", math.ceil(200 * seen.one_image) / 100, reason)
+        if drop > _LOWEST_FLOOR:
+            reason += ", but then it were none; add validation images"
+        add("bundle.max_drop", min(drop, _LOWEST_FLOOR), reason)
     if seen.grey_share > 0.9 and seen.median_side >= _PART_SIDE:
         add("preprocess.size", 224, "grey images of parts: marks may be small, and 160 px would blur them")
     if seen.grey_share > 0.9 and seen.median_side > 48:
@@ -131,17 +179,20 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     return found
 
 
-def _is_grey(image: Any) -> bool:
-    if image.mode in ("1", "L", "LA", "I", "I;16", "F"):
-        return True
-    import numpy as np
+def suggest_window(seen: Depth) -> Sequence[Suggestion]:
+    """The window of a set whose images have more than 8 bits."""
+    if seen.proposed is None:
+        return ()
+    numbers = f"{seen.least:g} to {seen.largest:g}, of which all but a few lie within"
+    reason = f"{seen.deep} images of more than 8 bits hold {numbers}; 0..255 are spread over these alone"
+    return (Suggestion(key="preprocess.window", value=seen.proposed, reason=reason),)
 
-    pixels = np.asarray(image.convert("RGB").resize((32, 32)), np.int16)
-    return int(np.ptp(pixels, axis=2).max()) < 12
 
-
-def default_name(source: str) -> str:
-    """A run's name from its data source: the folder's name, with odd characters replaced."""
+def default_name(source: str, taken: Container[str] = ()) -> str:
+    """A run's name from its data source: the folder's name, with odd characters replaced; another where it is taken."""
     stem = Path(source).stem or Path(source).resolve().name or "model"
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).strip("-._")
-    return kept or "model"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
+    name = plain.strip("-._")[:_LONGEST_NAME].strip("-._") or "model"
+    if name not in taken:
+        return name
+    return next(other for number in count(2) if (other := f"{name}-{number}") not in taken)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.data.audit import near_copies
 from edgetl.data.index import UNLABELLED, DataIndex, Sample, usable
-from edgetl.data.sources import SUFFIXES, Entry
+from edgetl.data.sources import Entry
+from edgetl.data.walk import counted, images_below, lost, place
 from edgetl.errors import DataError
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import UnlabelledRecord
@@ -27,31 +27,26 @@ class UnlabelledInputs:
     bad_images: str
 
 
-def find(folder: str) -> tuple[Path, ...]:
-    """The images in a folder at any depth, by path. Hidden files and folders, and links to folders, are passed over.
+def find(folder: str, *, progress: Progress = SILENT) -> tuple[Path, ...]:
+    """The images in a folder at any depth, by path, as `edgetl.data.walk` finds them.
 
     Raises:
         DataError: there is no such folder, it cannot be read, or it holds no images.
     """
-    root = Path(folder).expanduser().absolute()
+    root = place(folder).absolute()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"distill.unlabelled: {root} {what}; give a folder of images.")
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
-
-    found: list[Path] = []
-    for parent, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found, others = images_below(root)
     if not found:
+        beside = f" It holds {counted(others)}." if others else ""
         raise DataError(
             f"distill.unlabelled: {root} holds no images at any depth; expected files that end in .jpg, .png or the"
-            " like."
+            f" like.{beside}"
         )
-    return tuple(sorted(found))
+    if missed := lost(others):
+        progress.warning(f"distill.unlabelled: beside the images, {counted(missed)} in {root} are not read.")
+    return found
 
 
 def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress = SILENT) -> UnlabelledRecord:
@@ -70,11 +65,9 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
         DataError: there is nothing usable, or a bad image where `bad_images` is `refuse`.
         StorageError: the index cannot be written.
     """
-    root = Path(folder).expanduser().absolute()
-    entries = [Entry(path, "", None) for path in find(folder)]
+    root = place(folder).absolute()
+    entries = [Entry(path, "", None) for path in find(folder, progress=progress)]
     good, bad = usable(folder, entries, inputs.bad_images, progress)
-    if not good:
-        raise DataError(f"distill.unlabelled: {folder} holds no usable images.")
     scored = [sample for sample in inputs.index.samples if sample.split != "train"]
     contents = {sample.sha256 for sample in scored}
     kept = {sha256: entry.path for entry, sha256 in reversed(good) if sha256 not in contents}

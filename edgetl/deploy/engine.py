@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.bundle.pack import VariantSource, add_engine, add_variant, engine_name
-from edgetl.errors import BundleError, ConfigError, MissingDependencyError
+from edgetl.errors import BundleError, ConfigError
 from edgetl.export.tensorrt import BuildOptions, EnginePrecision, EngineTarget, build_engine
 from edgetl.export.tensorrt.builder import float32_layers
 from edgetl.files import write_bytes
+from edgetl.packages import missing
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import EngineRecord
 
@@ -150,10 +151,7 @@ def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependencyError(
-            "onnx, to convert the model to half precision,",
-            "Install it with: pip install 'edgetl[train,cpu]'",
-        ) from error
+        raise missing("onnx", purpose="to convert the model to half precision") from error
     import numpy as np
 
     from edgetl.export.half_precision import to_half

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
-from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, MissingDependencyError
+from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.parity import Divergence, LadderRecord, Rung
+from edgetl.records.scores import BadImages
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.runtime.evaluate import LabelledImage, find_samples
+from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
 from edgetl.statistics import compare_paired
 from edgetl.tasks.classification.scores import evaluate
 
@@ -83,6 +85,7 @@ def run(
     *,
     checkpoint: Path | None = None,
     limit: int | None = None,
+    bad_images: BadImages = BadImages.REFUSE,
     progress: Progress = SILENT,
 ) -> LadderRecord:
     """Climb the ladder.
@@ -92,17 +95,28 @@ def run(
         data: labelled images, as `edgetl eval` takes them.
         checkpoint: the network that was exported; where unset, the one in the bundle's run folder, if it is there.
         limit: use at most so many images, spread over the data.
+        bad_images: skip images that cannot be used, or refuse the set.
         progress: where to report.
 
     Raises:
         BundleError: the bundle cannot be used.
-        DataError: there are no images, or classes that the bundle does not know.
+        DataError: there are no images, classes that the bundle does not know, or images that cannot be used.
         WeightsError: the checkpoint cannot be used.
         MissingDependencyError: onnxruntime is absent, or torch where a checkpoint is given.
     """
     opened = open_bundle(bundle)
-    samples = _spread(find_samples(data, opened.manifest.labels, progress=progress), limit)
-    return _Ladder(opened, samples, _checkpoint(bundle, checkpoint), progress).climb()
+    images = choose_images(data, [opened], progress=progress)
+    samples = _spread(images.samples, limit)
+    kept, pixels, bad = list[LabelledImage](), list[NDArray[np.uint8]](), dict[Path, str]()
+    for sample in samples:
+        try:
+            pixels.append(load_pixels(sample.path, opened.manifest.preprocess))
+            kept.append(sample)
+        except ImageError as error:
+            bad[sample.path] = str(error)
+    refuse_or_skip(bad, len(samples), bad_images, progress)
+    checked = _Ladder(opened, kept, np.stack(pixels), _checkpoint(bundle, checkpoint), progress).climb()
+    return replace(checked, image_set=images.use(len(kept), bad))
 
 
 def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
@@ -120,12 +134,17 @@ def _spread(samples: Sequence[LabelledImage], limit: int | None) -> list[Labelle
 
 class _Ladder:
     def __init__(
-        self, bundle: Bundle, samples: Sequence[LabelledImage], checkpoint: Path | None, progress: Progress
+        self,
+        bundle: Bundle,
+        samples: Sequence[LabelledImage],
+        pixels: NDArray[np.uint8],
+        checkpoint: Path | None,
+        progress: Progress,
     ) -> None:
         self.bundle, self.checkpoint, self.progress = bundle, checkpoint, progress
         self.spec, self.names = bundle.manifest.preprocess, bundle.manifest.labels
         self.labels = np.array([sample.label for sample in samples], np.int64)
-        self.paths = [sample.path for sample in samples]
+        self.paths, self.pixels = [sample.path for sample in samples], pixels
         self.rungs: list[Rung] = []
         self.divergence: Divergence | None = None
 
@@ -140,7 +159,6 @@ class _Ladder:
             )
         engines = self.bundle.manifest.engines
         with self.progress.task("Parity", total=len(variants) + len(engines) + 2) as task:
-            self.pixels = np.stack([load_pixels(path, self.spec) for path in self.paths])
             exported = self._exported(base)
             task.advance(note="onnx")
             plain = self._bundled(base, exported)
@@ -196,7 +214,8 @@ class _Ladder:
             import torch
         except ImportError as error:
             raise MissingDependencyError(
-                "torch", "Leave the checkpoint out, or install it with: pip install 'edgetl[train,cpu]'"
+                "torch",
+                f"Leave the checkpoint out, or install it with: {pip_install('torch', 'torchvision', 'timm')}",
             ) from error
         from edgetl.export.onnx import to_bytes, to_onnx
         from edgetl.models import checkpoint
@@ -344,7 +363,7 @@ class _Ladder:
             return
         if not _has("onnx"):
             self.progress.warning(
-                "The first diverging layer is not looked for: install onnx (pip install onnx)."
+                f"The first diverging layer is not looked for: install onnx ({pip_install('onnx')})."
             )
             return
         import onnx
@@ -431,6 +450,8 @@ def _geometry(spec: PreprocessSpec) -> tuple[Any, ...]:
         spec.crop_fraction,
         spec.interpolation,
         spec.mean if spec.resize == "pad" else None,
+        spec.window,
+        spec.guess_floats,
     )
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.manifest import InputForm
-from edgetl.errors import ConfigError, MissingDependencyError
+from edgetl.errors import ConfigError
 from edgetl.files import write_bytes, write_text
+from edgetl.packages import missing
 from edgetl.records.variants import ServeRecord
 
 if TYPE_CHECKING:
@@ -124,9 +125,7 @@ def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
     try:
         import onnx
     except ImportError as error:
-        raise MissingDependencyError(
-            "onnx, to change the model,", "Install it with: pip install 'edgetl[train,cpu]'"
-        ) from error
+        raise missing("onnx", purpose="to change the model") from error
     from edgetl.export.bake import bake_head, bake_preprocess
 
     model = onnx.load_from_string(content)

@@ -124,6 +124,11 @@ def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest
             " of a run or of a fold."
         )
     own = from_json(PreprocessSpec, json.loads(kept[checkpoint.SPEC]))
+    if own.window != spec.window:
+        raise WeightsError(
+            f"The further teacher {path} saw numbers of more than 8 bits through the window {own.window}, these images"
+            f" are seen through {spec.window} (preprocess.window). Take a teacher of the same window."
+        )
     if (own.mean, own.std) != (spec.mean, spec.std):
         network = _Renormalised(network, own, spec)
     return Guest(network=guide(network, own.size), size=own.size)

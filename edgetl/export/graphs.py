@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.errors import ModelError
+from edgetl.packages import missing
 from edgetl.quiet import quietly
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
@@ -94,9 +95,7 @@ class Probe:
             with quietly():
                 import onnxruntime as ort
         except ImportError as error:
-            raise MissingDependencyError(
-                "onnxruntime", "Install it with: pip install 'edgetl[cpu]'"
-            ) from error
+            raise missing("onnxruntime") from error
         types = float_results(model)
         shown = copy_of(model)
         present = {value.name for value in shown.graph.output}

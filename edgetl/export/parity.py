@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.packages import missing
 from edgetl.quiet import quietly
 
 Array = NDArray[np.float32]
@@ -101,9 +102,7 @@ class _Runner:
             with quietly():
                 import onnxruntime as ort
         except ImportError as error:
-            raise MissingDependencyError(
-                "onnxruntime", "Install it with: pip install 'edgetl[cpu]'"
-            ) from error
+            raise missing("onnxruntime") from error
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self.session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

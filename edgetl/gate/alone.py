@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgetl.files import cache_dir, storage_errors
+from edgetl.files import cache_dir
+from edgetl.locks import turn
 
 
 @contextmanager
@@ -16,17 +16,5 @@ def alone() -> Iterator[None]:
     Raises:
         StorageError: the cache folder cannot be written.
     """
-    path = cache_dir() / "measuring.lock"
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with turn(cache_dir() / "measuring.lock"):
         yield

@@ -13,7 +13,8 @@ from edgetl._version import __version__
 from edgetl.errors import BaselineError
 from edgetl.records.codec import from_json
 from edgetl.records.measured import Latency, Machine
-from edgetl.records.scores import Scores
+from edgetl.records.scores import Scores, SetUse
+from edgetl.shell import command
 
 SCHEMA_VERSION = 2
 
@@ -28,6 +29,7 @@ class Accuracy:
         paths: for `measured`, the images in order, relative to the image set; else empty, as the next two.
         truth: position of each image's class in the labels.
         predictions: position of the class that was predicted.
+        image_set: what was taken of it; None for `manifest`.
     """
 
     source: Literal["measured", "manifest"]
@@ -36,6 +38,7 @@ class Accuracy:
     paths: tuple[str, ...] = ()
     truth: tuple[int, ...] = ()
     predictions: tuple[int, ...] = ()
+    image_set: SetUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,7 @@ def load(path: Path) -> Baseline:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BaselineError(
-            f"There is no baseline at {path}. Write one with: edgetl baseline BUNDLE -o {path}"
+            f"There is no baseline at {path}. Write one with: {command('baseline', 'BUNDLE', '-o', path)}"
         ) from None
     except OSError as error:
         raise BaselineError(f"Cannot read the baseline {path}: {error.strerror}.") from error
@@ -108,7 +111,8 @@ def load(path: Path) -> Baseline:
     if version < SCHEMA_VERSION:
         raise BaselineError(
             f"{path} was written by an older edgetl with schema {version}, which kept no predictions; this one reads "
-            f"schema {SCHEMA_VERSION}. Write it anew: edgetl baseline BUNDLE --data DATA -o {path}"
+            f"schema {SCHEMA_VERSION}. Write it anew: "
+            f"{command('baseline', 'BUNDLE', '--data', 'DATA', '-o', path)}"
         )
     try:
         baseline = from_json(Baseline, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.records.gate import LatencyTrial
 from edgetl.records.measured import Latency
+from edgetl.records.scores import BadImages
 from edgetl.tasks.classification.scores import evaluate_predictions
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def capture(
     variant: str | None = None,
     target: str = "auto",
     data: Path | None = None,
+    bad_images: BadImages = BadImages.REFUSE,
     timing: Timing | None = None,
     progress: Progress = SILENT,
 ) -> Baseline:
@@ -62,6 +64,7 @@ def capture(
         variant: its variant, the default one where unset.
         target: the engine, as in `edgetl.load`.
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
+        bad_images: `skip` images that cannot be used, or `refuse` the set.
         timing: how latency is sampled.
         progress: told of images and samples.
 
@@ -73,7 +76,7 @@ def capture(
     timing = timing or Timing()
     with _open(bundle, variant, target, timing.engine_threads) as (session, call):
         samples = time_calls(call, warmup=timing.warmup, runs=timing.runs, progress=progress)
-        accuracy = _accuracy(session, data, progress)
+        [accuracy] = _accuracies([session], data, bad_images, progress)
     latency = _latency(samples, timing.engine_threads, timing.warmup)
     [loads] = measure_loads(
         [bundle], variant=variant, target=target, threads=timing.engine_threads, progress=progress
@@ -90,6 +93,7 @@ def capture_pair(
     variant: str | None = None,
     target: str = "auto",
     data: Path | None = None,
+    bad_images: BadImages = BadImages.REFUSE,
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Baseline, Baseline, LatencyTrial]:
@@ -103,13 +107,14 @@ def capture_pair(
         variant: the variant of both, the default ones where unset.
         target: the engine of both.
         data: as in `capture`, whose errors it raises.
+        bad_images: as in `capture`; both are scored on the same images.
         threads: threads of the engines; every usable core where unset.
         progress: told of images and of the timing.
     """
     count = threads or usable_cores()
     with ExitStack() as stack:
         opened = [stack.enter_context(_open(path, variant, target, count)) for path in (reference, candidate)]
-        accuracies = [_accuracy(session, data, progress) for session, _ in opened]
+        accuracies = _accuracies([session for session, _ in opened], data, bad_images, progress)
         (_, first), (_, second) = opened
         trial = race(first, second, limit=limit, seconds=seconds, progress=progress)
     loads = measure_loads(
@@ -174,9 +179,16 @@ def _latency(samples_ms: list[float], threads: int, warmup: int) -> Latency:
     )
 
 
-def _accuracy(session: Session, data: Path | None, progress: Progress) -> Accuracy:
+def _accuracies(
+    sessions: Sequence[Session], data: Path | None, bad_images: BadImages, progress: Progress
+) -> list[Accuracy]:
     if data is not None:
-        return measure_accuracy(session, data, progress=progress)
+        return measure_accuracies(sessions, data, bad_images=bad_images, progress=progress)
+    return [_recorded(session) for session in sessions]
+
+
+def _recorded(session: Session) -> Accuracy:
+    """The bundle's own score."""
     found = session.variant
     for split, scores in (("test", found.test), ("val", found.val)):
         if scores is not None:
@@ -188,37 +200,58 @@ def _accuracy(session: Session, data: Path | None, progress: Progress) -> Accura
     )
 
 
-def measure_accuracy(session: Session, data: Path, *, progress: Progress = SILENT) -> Accuracy:
-    """Score a session on labelled images, and keep what it said of each.
+def measure_accuracies(
+    sessions: Sequence[Session],
+    data: Path,
+    *,
+    bad_images: BadImages = BadImages.REFUSE,
+    progress: Progress = SILENT,
+) -> list[Accuracy]:
+    """Score sessions on the same labelled images, and keep what each said of each.
+
+    Images that any of the bundles was trained on are left out for all, see
+    `edgetl.runtime.evaluate.choose_images`; so are those that cannot be used, where `bad_images` is `skip`.
 
     Raises:
-        DataError: there are no images, of a class that the bundle does not know, or none of one that it does.
-        ImageError: an image cannot be read.
+        DataError: there are no images, of a class that the bundle does not know, or none of one that it does; or some
+            cannot be used.
     """
-    from edgetl.data.sources import find
-    from edgetl.runtime.evaluate import find_samples, predict_logits
+    from edgetl.runtime.evaluate import choose_images, usable
 
-    samples = find_samples(data, session.labels, progress=progress)
-    truth = np.array([sample.label for sample in samples], dtype=np.int64)
-    missing = [name for at, name in enumerate(session.labels) if at not in set(truth.tolist())]
-    if missing:
+    images = choose_images(data, [session.bundle for session in sessions], progress=progress)
+    labels = sessions[0].labels
+    kept, bad, found = images.samples, dict[Path, str](), list[Accuracy]()
+    _refuse_missing(data, labels, {sample.label for sample in kept}, images.left_out)
+    for session in sessions:
+        # What the first one could decode is what the others are scored on: no image of it may be lost.
+        allowed = BadImages.REFUSE if found else bad_images
+        logits, kept, skipped = usable(session, kept, allowed, progress=progress)
+        bad |= skipped
+        truth = np.array([sample.label for sample in kept], dtype=np.int64)
+        _refuse_missing(data, labels, set(truth.tolist()), images.left_out)
+        predicted = logits.argmax(axis=1)
+        found.append(
+            Accuracy(
+                source="measured",
+                evaluation=evaluate_predictions(truth, predicted, labels).scores(),
+                images_sha256=files.sha256_json([[files.sha256_file(s.path), labels[s.label]] for s in kept]),
+                paths=tuple(s.path.relative_to(images.root).as_posix() for s in kept),
+                truth=tuple(truth.tolist()),
+                predictions=tuple(predicted.tolist()),
+                image_set=images.use(len(kept), bad),
+            )
+        )
+    return found
+
+
+def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_out: int) -> None:
+    if missing := [name for at, name in enumerate(labels) if at not in present]:
+        learned = f" beside the {left_out} that a bundle was trained on or validated with" if left_out else ""
         raise DataError(
             f"{data} has no images of {', '.join(missing[:3])}"
-            f"{f' and {len(missing) - 3} more' if missing[3:] else ''}, "
+            f"{f' and {len(missing) - 3} more' if missing[3:] else ''}{learned}, "
             "which the bundle knows: a class without images could be lost unseen. Add images of it."
         )
-    predicted = predict_logits(session, samples, progress=progress).argmax(axis=1)
-    root = find(str(data)).root
-    return Accuracy(
-        source="measured",
-        evaluation=evaluate_predictions(truth, predicted, session.labels).scores(),
-        images_sha256=files.sha256_json(
-            [[files.sha256_file(s.path), session.labels[s.label]] for s in samples]
-        ),
-        paths=tuple(s.path.relative_to(root).as_posix() for s in samples),
-        truth=tuple(truth.tolist()),
-        predictions=tuple(predicted.tolist()),
-    )
 
 
 def _identity(split: str, manifest: Manifest, images: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from edgetl.gate.latency_check import check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
 from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
 from edgetl.tasks.classification.judge import judge, judge_unpaired
+
+if TYPE_CHECKING:
+    from edgetl.bundle.manifest import Manifest
 
 # 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
@@ -135,10 +139,11 @@ def compare(
         machine=current.machine,
         trial=trial,
         flips=_flips(baseline.accuracy, current.accuracy, current.labels),
+        image_set=current.accuracy.image_set,
     )
 
 
-def refuse_other_classes(baseline: Baseline, task: str, labels: tuple[str, ...]) -> None:
+def refuse_other_classes(baseline: Baseline | Manifest, task: str, labels: tuple[str, ...]) -> None:
     """What a bundle's manifest alone tells, so that nothing is measured in vain.
 
     Raises:

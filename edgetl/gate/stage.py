@@ -13,12 +13,14 @@ from edgetl.gate.latency import SECONDS
 from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.records.gate import GateReport
+from edgetl.records.scores import BadImages
 
 
 def make_baseline(
     bundle: Path,
     *,
     data: Path | None = None,
+    bad_images: BadImages = BadImages.REFUSE,
     variant: str | None = None,
     target: str = "auto",
     threads: int | None = None,
@@ -31,6 +33,7 @@ def make_baseline(
     Args:
         bundle: the bundle.
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
+        bad_images: skip images that cannot be used, or refuse the set.
         variant: its variant, the default one where unset.
         target: the engine, as in `edgetl.load`.
         threads: threads of the engine; every usable core where unset.
@@ -44,7 +47,15 @@ def make_baseline(
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
     timing = Timing(threads=threads, warmup=warmup, runs=runs)
-    return capture(bundle, variant=variant, target=target, data=data, timing=timing, progress=progress)
+    return capture(
+        bundle,
+        variant=variant,
+        target=target,
+        data=data,
+        bad_images=bad_images,
+        timing=timing,
+        progress=progress,
+    )
 
 
 def gate_baseline(
@@ -53,6 +64,7 @@ def gate_baseline(
     *,
     limits: Limits | None = None,
     data: Path | None = None,
+    bad_images: BadImages = BadImages.REFUSE,
     variant: str | None = None,
     target: str = "auto",
     threads: int | None = None,
@@ -85,7 +97,15 @@ def gate_baseline(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
     refuse_other_target(stored.target, _engine(bundle, variant, target, timing.engine_threads))
-    current = capture(bundle, variant=variant, target=target, data=data, timing=timing, progress=progress)
+    current = capture(
+        bundle,
+        variant=variant,
+        target=target,
+        data=data,
+        bad_images=bad_images,
+        timing=timing,
+        progress=progress,
+    )
     known = None
     if history is not None:
         subject = (current.machine.fingerprint, manifest.name, current.variant, current.target)
@@ -99,6 +119,7 @@ def gate_against(
     *,
     limits: Limits | None = None,
     data: Path | None = None,
+    bad_images: BadImages = BadImages.REFUSE,
     variant: str | None = None,
     target: str = "auto",
     threads: int | None = None,
@@ -114,6 +135,7 @@ def gate_against(
         reference: the bundle to hold to.
         limits: what passes; the defaults where unset.
         data: labelled images to measure accuracy on.
+        bad_images: as in `make_baseline`; both are scored on the same images.
         variant: the variant of both.
         target: the engine of both.
         threads: threads of the engines.
@@ -123,14 +145,18 @@ def gate_against(
     Raises:
         BaselineError: `auto` takes another engine for the one than for the other.
     """
+    from edgetl.bundle.archive import open_bundle
+
     limits = limits or Limits()
+    before, now = (open_bundle(path).manifest for path in (reference, bundle))
+    refuse_other_classes(before, now.task, now.labels)
     engines = [_engine(path, variant, target, threads or usable_cores()) for path in (reference, bundle)]
     if engines[0] != engines[1]:
         raise BaselineError(
             f"{target} runs {reference.name} on {engines[0]} and {bundle.name} on {engines[1]}, whose latencies do not "
-            "compare. Name one engine for both (--target), or measure both with: edgetl tune"
+            "compare. Name one engine for both (--target), or measure both with: edgetl tune BUNDLE"
         )
-    before, now, trial = capture_pair(
+    first, second, trial = capture_pair(
         reference,
         bundle,
         limit=limits.max_latency_increase,
@@ -138,10 +164,11 @@ def gate_against(
         variant=variant,
         target=target,
         data=data,
+        bad_images=bad_images,
         threads=threads,
         progress=progress,
     )
-    return compare(before, now, limits, trial=trial)
+    return compare(first, second, limits, trial=trial)
 
 
 def _engine(bundle: Path, variant: str | None, target: str, threads: int) -> str:

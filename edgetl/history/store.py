@@ -17,6 +17,7 @@ from edgetl._version import __version__
 from edgetl.errors import HistoryError
 from edgetl.records.bench import BenchRecord, HistoryRun
 from edgetl.records.codec import to_json
+from edgetl.shell import command
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6564676C  # "edgl": tells this file from other SQLite files.
@@ -113,7 +114,7 @@ def runs_by_subject(path: Path) -> dict[Subject, list[HistoryRun]]:
     """
     if not path.exists():
         raise HistoryError(
-            f"There is no history at {path}. Write one with: edgetl bench BUNDLE --history {path}"
+            f"There is no history at {path}. Write one with: {command('bench', 'BUNDLE', '--history', path)}"
         )
     found: dict[Subject, list[HistoryRun]] = {}
     with _opened(path, write=False) as database:

@@ -300,9 +300,11 @@ def _open(content: bytes) -> tuple[ImageFile, str]:
         image: ImageFile = getattr(import_module(f"PIL.{plugin[0]}"), plugin[1])(io.BytesIO(content))
     except (SyntaxError, IndexError, TypeError, struct.error) as error:  # As `Image.open` takes them.
         raise UnidentifiedImageError(str(error)) from error
-    # All in one block: pieces of 64 kB, as Pillow takes, make its decoder stop and start again at each seam.
-    image.decodermaxblock = len(content)
-    if not image.tile or plugin[0] == "JpegImagePlugin":
+    if plugin[0] == "JpegImagePlugin":
+        # All in one block: pieces of 64 kB, as Pillow takes, make its decoder stop and start again at each seam.
+        image.decodermaxblock = len(content)
+        return image, ""
+    if not image.tile:
         return image, ""
     if plugin[0] == "TiffImagePlugin":
         _check_tiff(image)

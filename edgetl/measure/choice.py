@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from edgetl.config import Metric
 from edgetl.records.variants import VariantScore
-
-if TYPE_CHECKING:
-    pass
-
 
 FLOAT = "fp32"
 """The precision that others are held against."""

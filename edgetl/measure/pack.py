@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.bundle.provenance import git_commit, packages
 from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
     from edgetl.data.index import DataIndex, Sample
     from edgetl.inputs.image import PreprocessSpec
-
-from edgetl.bundle.provenance import git_commit, packages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +41,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     """
     from edgetl.bundle import pack
     from edgetl.bundle.manifest import InputForm, Provenance
+    from edgetl.data.sources import SPLITS
 
     measured = inputs.measured
     contents = pack.Contents(
@@ -72,6 +72,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
             seed=inputs.seed,
             packages=packages(),
         ),
+        splits={split: [s.sha256 for s in inputs.index.split(split)] for split in SPLITS},
     )
     path = inputs.run_dir / f"{inputs.name}.edgetl"
     manifest = pack.pack(contents, path)

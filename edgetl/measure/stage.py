@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.files import sha256_file
+from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
-
-from edgetl.measure.choice import choose
 
 
 @dataclass(frozen=True, kw_only=True)

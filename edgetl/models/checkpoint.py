@@ -14,9 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgetl.errors import WeightsError
+from edgetl.failures import cause, remedy
 from edgetl.files import write_bytes
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.architecture import Architecture, Extent, build
+from edgetl.models.formats import Format, fault, recognise
 from edgetl.models.weights import versioned
 from edgetl.records.codec import to_json
 
@@ -96,7 +98,16 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable .safetensors file: {error}.") from error
+        raise WeightsError(_unreadable(path)) from error
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        if recognise(path) is Format.TORCH:
+            return f"{path} is not a checkpoint of edgetl (.safetensors), but a file of torch's."
+        return f"{path} {fault(path)}"
+    except OSError as error:
+        return f"Cannot read {path}: {cause(error)}. {remedy(error)}"
 
 
 def _with_sorted_header(content: bytes) -> bytes:
@@ -120,7 +131,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         return load_file(path), metadata
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable .safetensors file: {error}.") from error
+        raise WeightsError(_unreadable(path)) from error
 
 
 def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:

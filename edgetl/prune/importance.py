@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgetl.config import Importance
 from edgetl.errors import ModelError
+from edgetl.models.memory import kept_contiguous
 from edgetl.prune.graph import Graph
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.surgery import is_consumer
@@ -222,7 +223,7 @@ def taylor(
         if name in read
     ]
     trained = [p for p in model.parameters() if p.requires_grad]
-    model.eval().requires_grad_(False)
+    kept_contiguous(model.eval().requires_grad_(False))
     device = next(model.parameters()).device
     try:
         for batch in images:

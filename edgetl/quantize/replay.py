@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError
+from edgetl.models.memory import contiguous, needs_contiguous
 from edgetl.quantize.affine import Affine, Grid, for_weights
 from edgetl.quantize.graph import Graph, attributes
 from edgetl.quantize.plan import Plan
@@ -249,6 +250,8 @@ def _conv(values: Values, options: Options) -> Tensor:
         "dilation": tuple(options.get("dilations", [1, 1])),
         "groups": options.get("group", 1),
     }
+    if needs_contiguous(weights.shape[1], weights.shape[2:], common["stride"]):
+        x, weights = contiguous(x), contiguous(weights)
     pads = list(options.get("pads", [0, 0, 0, 0]))
     if pads[:2] == pads[2:]:
         return F.conv2d(x, weights, _optional(values, 2), padding=tuple(pads[:2]), **common)

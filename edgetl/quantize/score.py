@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.errors import DataError, MissingDependencyError, ModelError
+from edgetl.errors import DataError, ModelError
+from edgetl.packages import missing
 from edgetl.quiet import quietly
 
 Array = NDArray[np.float32]
@@ -69,7 +70,7 @@ def open_session(
         with quietly():
             import onnxruntime as ort
     except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "Install it with: pip install 'edgetl[cpu]'") from error
+        raise missing("onnxruntime") from error
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0

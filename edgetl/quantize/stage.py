@@ -22,6 +22,7 @@ from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
 from edgetl.quantize.compact import compact
@@ -354,8 +355,8 @@ def _compiled_by_openvino(model: onnx.ModelProto) -> str:
     """
     if find_spec("openvino") is None:
         return (
-            "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it:"
-            " pip install openvino"
+            "OpenVINO is not installed here, so int8-openvino was written but not compiled; to check it: "
+            + pip_install("openvino")
         )
     with quietly():
         import openvino

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from edgetl.records.measured import Latency, Machine
 
-# --- what a device finds out -------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:

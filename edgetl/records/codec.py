@@ -32,7 +32,7 @@ def from_json(kind: type[R], value: Any) -> R:
         ValueError: a field is missing or of the wrong shape; the message names it.
     """
     reader = _reader(typing.cast(Any, kind))
-    return typing.cast(R, reader(value, kind.__name__))
+    return typing.cast(R, reader(value, getattr(kind, "__name__", "value")))  # A union has no name.
 
 
 _Reader = Callable[[Any, str], Any]
@@ -46,8 +46,9 @@ def _reader(kind: Any) -> _Reader:
         return lambda value, where: value
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        inner = _reader(next(a for a in args if a is not type(None)))
-        return lambda value, where: None if value is None else inner(value, where)
+        kinds = [a for a in args if a is not type(None)]
+        inner = _reader(kinds[0]) if len(kinds) == 1 else _tagged_reader(kinds)
+        return lambda value, where: None if value is None and len(kinds) < len(args) else inner(value, where)
     if origin is tuple:
         return _tuple_reader(args)
     if origin in (dict, Mapping):
@@ -102,6 +103,20 @@ def _dataclass_reader(kind: Any) -> _Reader:
             elif required:
                 raise ValueError(f"{where}.{name} is missing")
         return kind(**values)
+
+    return read
+
+
+def _tagged_reader(kinds: list[Any]) -> _Reader:
+    """Reads a union of records, each of which has a field `kind` of one literal that says which it is."""
+    tags = {typing.get_args(typing.get_type_hints(kind)["kind"])[0]: kind for kind in kinds}
+    tag_of = _choice_reader({tag: tag for tag in tags})
+
+    def read(value: Any, where: str) -> Any:
+        _expect(isinstance(value, Mapping), where, "an object", value)
+        _expect("kind" in value, where, "an object with a kind", value)
+        # Asked for when it is read, so that only what occurs is prepared.
+        return _reader(tags[tag_of(value["kind"], f"{where}.kind")])(value, where)
 
     return read
 

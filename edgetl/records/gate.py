@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from edgetl.records.measured import Machine
+from edgetl.records.scores import SetUse
 
 
 class Verdict(StrEnum):
@@ -105,7 +106,7 @@ class GateReport:
     """What the gate found, check by check.
 
     `target` is the engine that ran the variant. `trial` stands where two bundles were timed in turn, `flips` where
-    there are predictions image by image.
+    there are predictions image by image, `image_set` what was taken of the image set.
     """
 
     baseline: str
@@ -116,6 +117,7 @@ class GateReport:
     machine: Machine
     trial: LatencyTrial | None = None
     flips: Flips | None = None
+    image_set: SetUse | None = None
 
     @property
     def verdict(self) -> Verdict:

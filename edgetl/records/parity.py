@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgetl.records.scores import SetUse
+
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
@@ -48,7 +50,10 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class LadderRecord:
-    """The parity ladder. `first_outside` names the first rung outside its bound, empty where there is none."""
+    """The parity ladder. `first_outside` names the first rung outside its bound, empty where there is none.
+
+    `image_set` is what was taken of the image set.
+    """
 
     bundle: str
     images: int
@@ -56,6 +61,7 @@ class LadderRecord:
     rungs: tuple[Rung, ...]
     first_outside: str = ""
     divergence: Divergence | None = None
+    image_set: SetUse | None = None
 
     @property
     def sentence(self) -> str:

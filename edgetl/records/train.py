@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgetl.records.scores import Evaluation
-
-# --- what each stage returns -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class DataRecord:
     """What the data stage found. `counts[split][label]` is a number of images.
 
     So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`); None where nobody
-    looked.
+    looked. `others` counts the files beside the images by kind, e.g. `.heic files`.
     """
 
     index: str
@@ -58,6 +56,7 @@ class DataRecord:
     skipped: tuple[tuple[str, str], ...]
     sha256: str
     near_copies: int | None = None
+    others: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

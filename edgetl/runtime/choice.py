@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
-from edgetl.errors import BundleError
+from edgetl.errors import BundleError, StorageError
+from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
-
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
 
 
 def choose_here(
@@ -55,7 +55,7 @@ def _tuned_file(bundle: Bundle) -> Path | None:
     try:
         path = tuned_path(bundle)
         return path if path.is_file() else None
-    except (OSError, RuntimeError):  # Without a home, or the right to look into it, nothing was kept.
+    except (OSError, StorageError):  # Without a home, or the right to look into it, nothing was kept.
         return None
 
 
@@ -132,9 +132,8 @@ def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
     if not (names := [str(target) for target, provider in _PROVIDERS if provider in offered]):
         return choice
     told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
-    return dataclasses.replace(
-        choice, reason=f"{choice.reason}; {told}: measure with edgetl bench --target {names[0]}"
-    )
+    measure = command("bench", "BUNDLE", "--target", names[0])
+    return dataclasses.replace(choice, reason=f"{choice.reason}; {told}: measure with {measure}")
 
 
 _PROVIDERS = (
@@ -180,4 +179,4 @@ def _figures(variant: Variant, arch: str) -> str:
     other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
     if any(name in variant.machine.system.lower() for name in other):
         return measured
-    return f"{measured}, another kind of machine: measure here with edgetl bench"
+    return f"{measured}, another kind of machine: measure here with edgetl bench BUNDLE"

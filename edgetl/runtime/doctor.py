@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module, metadata, resources
 from importlib.util import find_spec
 from pathlib import Path
+
+from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, pip_install
 
 _BASE = ("edgetl", "numpy", "pillow", "typer", "rich")
 _ENGINES = ("onnxruntime", "onnxruntime-gpu")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+_TRIED = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,26 @@ class Package:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """An installed package of another version than the one that edgetl was tried with."""
+
+    name: str
+    installed: str
+    tried: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkup:
-    """The machine in words, its capabilities, and what the device side needs of what is installed, by size."""
+    """The machine in words and its capabilities.
+
+    `install` is what the device side needs of what is installed, by size; `differences` the installed packages whose
+    versions are not those of `edgetl/constraints.txt`, by name.
+    """
 
     machine: str
     parts: tuple[Part, ...]
     install: tuple[Package, ...] = ()
+    differences: tuple[Difference, ...] = ()
 
 
 def examine() -> Checkup:
@@ -51,12 +68,12 @@ def examine() -> Checkup:
         machine=f"{processor}, {platform.platform()}, Python {platform.python_version()}",
         parts=(
             _check(
-                "ONNX Runtime", _onnxruntime, "pip install 'edgetl[cpu]', or 'edgetl[gpu]' for NVIDIA GPUs"
+                "ONNX Runtime", _onnxruntime, f"{pip_install('onnxruntime')}, or {GPU_ENGINE} for NVIDIA GPUs"
             ),
-            _check("OpenVINO", _version_of("openvino", "openvino"), "pip install 'edgetl[openvino]'"),
-            _check("videos and cameras (OpenCV)", _opencv, "pip install 'edgetl[video]'"),
-            _check("signatures", _version_of("cryptography", "cryptography"), "pip install 'edgetl[sign]'"),
-            _check("training (torch)", _torch, "pip install 'edgetl[train,cpu]'"),
+            _check("OpenVINO", _version_of("openvino"), pip_install("openvino")),
+            _check("videos and cameras (OpenCV)", _opencv, pip_install("cv2")),
+            _check("signatures", _version_of("cryptography"), pip_install("cryptography")),
+            _check("training (torch)", _torch, pip_install(*HOST)),
             _check(
                 "CUDA GPU",
                 _gpu,
@@ -64,12 +81,30 @@ def examine() -> Checkup:
             ),
             _check(
                 "TensorRT-RTX builder",
-                _version_of("tensorrt_rtx", "tensorrt-rtx"),
-                "pip install 'edgetl[rtx]'",
+                _version_of("tensorrt_rtx"),
+                pip_install("tensorrt_rtx"),
             ),
-            _check("TensorRT builder", _version_of("tensorrt", "tensorrt"), "pip install 'edgetl[tensorrt]'"),
+            _check("TensorRT builder", _version_of("tensorrt"), pip_install("tensorrt")),
         ),
         install=_device_install(),
+        differences=differences(),
+    )
+
+
+def constraints() -> dict[str, str]:
+    """The versions that edgetl was tried with, by package: what `edgetl/constraints.txt` holds."""
+    lines = (resources.files("edgetl") / "constraints.txt").read_text(encoding="utf-8").split()
+    pairs = [_TRIED.fullmatch(line) for line in lines]
+    return {_canonical(pair[1]): pair[2] for pair in pairs if pair}
+
+
+def differences() -> tuple[Difference, ...]:
+    """Installed packages whose versions are not those of `edgetl/constraints.txt`, by name."""
+    installed = {name: found.version for name in constraints() if (found := _installed(name))}
+    return tuple(
+        Difference(name=name, installed=installed[name], tried=tried)
+        for name, tried in sorted(constraints().items())
+        if installed.get(name, tried) != tried
     )
 
 
@@ -98,7 +133,7 @@ def _opencv() -> str:
 
 
 def _device_install() -> tuple[Package, ...]:
-    """The packages of `edgetl[cpu]` or `edgetl[gpu]` as they are installed here, the largest first."""
+    """The device side's packages and its engine as they are installed here, the largest first."""
     found: dict[str, Package] = {}
     wanted = [*_BASE, *(name for name in _ENGINES if _installed(name))]
     while wanted:
@@ -129,11 +164,11 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _version_of(module: str, package: str) -> Callable[[], str]:
+def _version_of(module: str) -> Callable[[], str]:
     def look() -> str:
         if find_spec(module) is None:
             raise ModuleNotFoundError(f"{module} is not installed")
-        return metadata.version(package)
+        return metadata.version(PIP_NAMES[module])
 
     return look
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.data.sources import closest, find
-from edgetl.errors import DataError, ImageError
+from edgetl.bundle.archive import Bundle
+from edgetl.data.sources import Entry, closest, find, listing
+from edgetl.errors import DataError, EdgetlError, ImageError
+from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
 from edgetl.tasks.classification.scores import evaluate as score
 
@@ -36,6 +38,29 @@ class LabelledImage:
 
     path: Path
     label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Labelled images to score, below `root`, and what is known of them; see `edgetl.records.scores.SetUse`."""
+
+    root: Path
+    samples: tuple[LabelledImage, ...]
+    trained_on: int | None = None
+    chosen_by: int | None = None
+    left_out: int = 0
+
+    def use(self, images: int, skipped: Mapping[Path, str]) -> SetUse:
+        """What was taken of it, where so many images were scored and these could not be used."""
+        return SetUse(
+            images=images,
+            skipped=tuple(
+                (path.relative_to(self.root).as_posix(), reason) for path, reason in skipped.items()
+            ),
+            trained_on=self.trained_on,
+            chosen_by=self.chosen_by,
+            left_out=self.left_out,
+        )
 
 
 def evaluate(session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT) -> Evaluation:
@@ -72,14 +97,133 @@ def predict_logits(
     return logits
 
 
-def evaluate_folder(session: Session, data: Path, *, progress: Progress = SILENT) -> Evaluation:
-    """As `evaluate`, on a folder CLASS/* or SPLIT/CLASS/*, or a CSV; see `find_samples`.
+def usable(
+    session: Session,
+    samples: Sequence[LabelledImage],
+    bad_images: BadImages = BadImages.REFUSE,
+    *,
+    progress: Progress = SILENT,
+) -> tuple[NDArray[np.float32], tuple[LabelledImage, ...], dict[Path, str]]:
+    """Logits (N, C) float32 of the images that can be used, these images, and why the others cannot.
+
+    Args:
+        session: gives the logits.
+        samples: the images.
+        bad_images: `skip` images that cannot be used, or `refuse` the set, as a recipe's `data.bad_images`.
+        progress: told of images, and of those skipped.
 
     Raises:
-        DataError: there is nothing to read, or a class that the bundle does not know.
-        ImageError: an image cannot be used; the message names it.
+        DataError: there are no images, or some cannot be used and are not skipped, or none can be used; the message
+            lists the first.
     """
-    return evaluate(session, find_samples(data, session.labels, progress=progress), progress=progress)
+    if not samples:
+        raise DataError("There are no images to score.")
+    rows, kept, bad = list[NDArray[np.float32]](), list[LabelledImage](), dict[Path, str]()
+    with progress.task("Scoring", total=len(samples)) as task:
+        found = session.logits_of(samples, lambda sample: session.pixels(sample.path))
+        for sample, row in found:
+            if isinstance(row, ImageError):
+                bad[sample.path] = str(row)
+            else:
+                rows.append(row.copy())
+                kept.append(sample)
+            task.advance()
+    refuse_or_skip(bad, len(samples), bad_images, progress)
+    return np.stack(rows), tuple(kept), bad
+
+
+def refuse_or_skip(bad: Mapping[Path, str], images: int, bad_images: BadImages, progress: Progress) -> None:
+    """Warn of images that are skipped, naming them.
+
+    Raises:
+        DataError: they may not be skipped, or none of the images is left.
+    """
+    if not bad:
+        return
+    named = f"{len(bad)} of {images} images cannot be used"
+    if bad_images is BadImages.REFUSE:
+        raise DataError(
+            f"{named}:\n{listing(bad.values())}\nMend or remove them, or leave them out with --bad-images skip."
+        )
+    if len(bad) == images:
+        raise DataError(f"{named}:\n{listing(bad.values())}")
+    progress.warning(f"{named} and are skipped:\n{listing(bad.values())}")
+
+
+def evaluate_folder(
+    session: Session, data: Path, *, bad_images: BadImages = BadImages.REFUSE, progress: Progress = SILENT
+) -> SetEvaluation:
+    """As `evaluate`, on a folder CLASS/* or SPLIT/CLASS/*, or a CSV; see `choose_images`.
+
+    Raises:
+        DataError: there is nothing to read, a class that the bundle does not know, or images that cannot be used
+            where `bad_images` is not `skip`.
+    """
+    images = choose_images(data, [session.bundle], progress=progress)
+    logits, kept, bad = usable(session, images.samples, bad_images, progress=progress)
+    found = score(np.array([sample.label for sample in kept], dtype=np.int64), logits, session.labels)
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    return SetEvaluation(**values, image_set=images.use(len(kept), bad))
+
+
+def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress = SILENT) -> ImageSet:
+    """The images to score bundles on: those of `find_samples`, less what the bundles have learned from.
+
+    Newer bundles know the images that they were trained on and validated with. Where a set has no splits of its own,
+    as the very folder that a bundle was made from, those images are left out as long as others remain: first the
+    trained ones, then those that choices were made by. Where a set says itself what is for testing, or nothing else
+    is left, all are kept. In any case a warning counts them.
+
+    Raises:
+        DataError: as `find_samples`.
+        BundleIntegrityError: a bundle's record of its images was altered.
+    """
+    root, entries, own_split = _entries(data, progress)
+    samples = _with_labels(data, entries, bundles[0].manifest.labels)
+    known = [splits for bundle in bundles if (splits := bundle.splits()) is not None]
+    if not known:
+        return ImageSet(root=root, samples=samples)
+    hashes = list(map(_sha256, samples))
+    trained = np.any([splits.holds("train", hashes) for splits in known], axis=0)
+    chosen = np.any([splits.holds("val", hashes) for splits in known], axis=0) & ~trained
+    out = np.zeros(len(samples), dtype=bool)
+    for part in (trained, chosen):
+        if not own_split and not (out | part).all():
+            out |= part
+    images = ImageSet(
+        root=root,
+        samples=tuple(sample for sample, gone in zip(samples, out, strict=True) if not gone),
+        trained_on=int(trained.sum()),
+        chosen_by=int(chosen.sum()),
+        left_out=int(out.sum()),
+    )
+    _warn_of_learned(images, len(samples), progress)
+    return images
+
+
+def _warn_of_learned(images: ImageSet, count: int, progress: Progress) -> None:
+    parts = [
+        f"{number} {what}"
+        for number, what in (
+            (images.trained_on, "it was trained on"),
+            (images.chosen_by, "it was validated with"),
+        )
+        if number
+    ]
+    if not parts:
+        return
+    if not images.left_out:
+        what = "All are scored, so the scores are better than on new images."
+    else:
+        what = f"{images.left_out} of them are left out; the other {len(images.samples)} are scored."
+    progress.warning(f"Of these {count} images the bundle knows {' and '.join(parts)}. {what}")
+
+
+def _sha256(sample: LabelledImage) -> str:
+    try:
+        return sha256_file(sample.path)
+    except (OSError, EdgetlError):
+        return ""  # It is found among the bad images.
 
 
 def find_samples(
@@ -92,13 +236,22 @@ def find_samples(
     Raises:
         DataError: there is nothing to read, or a class is not among `labels`; the message names the nearest.
     """
-    entries = find(str(data), progress=progress).entries
-    splits = {entry.split for entry in entries}
+    return _with_labels(data, _entries(data, progress)[1], labels)
+
+
+def _entries(data: Path, progress: Progress) -> tuple[Path, list[Entry], bool]:
+    """The set's root, what is to be scored, and whether the set itself says so by its splits."""
+    found = find(str(data), progress=progress)
+    splits = {entry.split for entry in found.entries}
     chosen = next((split for split in ("test", "val") if split in splits), None)
+    kept = [entry for entry in found.entries if chosen is None or entry.split == chosen]
+    return found.root, kept, chosen is not None
+
+
+def _with_labels(data: Path, entries: Sequence[Entry], labels: Sequence[str]) -> tuple[LabelledImage, ...]:
     position = {label: index for index, label in enumerate(labels)}
-    kept = [entry for entry in entries if chosen is None or entry.split == chosen]
-    for name in sorted({entry.label for entry in kept} - position.keys()):
+    for name in sorted({entry.label for entry in entries} - position.keys()):
         near = closest(name, labels, cutoff=0.6)
         hint = f"Did you mean {near!r}?" if near else f"It knows: {', '.join(labels)}."
         raise DataError(f"{data} has the class {name!r}, which the bundle does not know. {hint}")
-    return tuple(LabelledImage(entry.path, position[entry.label]) for entry in kept)
+    return tuple(LabelledImage(entry.path, position[entry.label]) for entry in entries)

@@ -14,12 +14,12 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.data.sources import SUFFIXES
-from edgetl.errors import ConfigError, DataError, ImageError
+from edgetl.data.walk import counted, images_below, is_image, lost, place
+from edgetl.errors import ConfigError, DataError, ImageError, SourceError
 from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
 from edgetl.runtime.session import Channels, Picture, Session
-from edgetl.runtime.video import frames, is_live, is_video
+from edgetl.runtime.video import Live, frames, is_live, is_video, utc
 from edgetl.tasks.classification.answers import Prediction
 
 STANDARD_INPUT = "-"
@@ -28,11 +28,18 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:
-    """What became of one image: a prediction, or None and the reason in `error`."""
+    """What became of one image: a prediction, or None and the reason in `error`.
+
+    A frame has its time as well, see `edgetl.runtime.video.Frame`: `seconds` into the video, or since the live source
+    was opened; `time`, the wall clock when it came live; `dropped`, frames left out just before it.
+    """
 
     path: str
     prediction: Prediction | None
     error: str = ""
+    seconds: float | None = None
+    time: str = ""
+    dropped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +58,27 @@ class FrameFormat:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture, or why there is none, and what results call it."""
+    """A picture, or why there is none, and what results call it; of frames also the time, as in `ImageResult`."""
 
     name: str
-    picture: Picture | ImageError
+    picture: Picture | ImageError | SourceError
     channels: Channels = "rgb"
+    seconds: float | None = None
+    time: str = ""
+    dropped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Pictures to label. `count` is their number, None where it is not known before the end."""
+    """Pictures to label.
+
+    `count` is their number, None where it is not known before the end. Those of a `live` source are labelled one by
+    one as they come, with all threads: none waits for the next one.
+    """
 
     items: Iterator[Item]
     count: int | None
+    live: bool = False
 
 
 def parse_frame_format(size: str, channels: str) -> FrameFormat:
@@ -91,6 +106,8 @@ def open_source(
     limit: int | None = None,
     frame_format: FrameFormat | None = None,
     stdin: BinaryIO | None = None,
+    live: Live | None = None,
+    progress: Progress = SILENT,
 ) -> Source:
     """The pictures behind the names, in their order.
 
@@ -100,6 +117,8 @@ def open_source(
         limit: at most so many.
         frame_format: of the frames on standard input.
         stdin: another stream than standard input.
+        live: how cameras and streams are read.
+        progress: as in `find_images`; and told when a live source is lost and tried again.
 
     Raises:
         ConfigError: a frame format is given without `-`.
@@ -108,9 +127,11 @@ def open_source(
     if frame_format is not None and STANDARD_INPUT not in names:
         raise ConfigError("A frame size is for raw frames on standard input: name - as the image.")
     if any(name == STANDARD_INPUT or is_video(name) for name in names):
-        items = _mixed(names, frame_format, sys.stdin.buffer if stdin is None else stdin)
-        return Source(items=islice(items, limit), count=None)
-    found = find_images(names, limit)
+        items = _mixed(
+            names, frame_format, sys.stdin.buffer if stdin is None else stdin, live or Live(), progress
+        )
+        return Source(items=islice(items, limit), count=None, live=any(map(is_live, names)))
+    found = find_images(names, limit, progress=progress)
     return Source(items=(Item(str(path), path) for path in found), count=len(found))
 
 
@@ -119,30 +140,36 @@ def has_end(names: Sequence[str], frame_format: FrameFormat | None) -> bool:
     return frame_format is None and not any(map(is_live, names))
 
 
-def find_images(names: Sequence[str], limit: int | None = None) -> tuple[Path, ...]:
+def find_images(
+    names: Sequence[str], limit: int | None = None, *, progress: Progress = SILENT
+) -> tuple[Path, ...]:
     """Image files for the names given: a file as it is, a folder with all images below it, a glob's matches.
 
     Args:
         names: files, folders and globs (`*`, `?`, `[`, and `**` for any folders).
         limit: return at most so many.
+        progress: told of files in a folder that may be pictures but are not read.
 
     Raises:
         DataError: a name does not exist, or a folder or glob holds no images.
     """
     found: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = place(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if _is_image(p))
+            inside, others = images_below(path)
             if not inside:
-                raise DataError(f"The folder {path} holds no images.")
+                beside = f" It holds {counted(others)}." if others else ""
+                raise DataError(f"The folder {path} holds no images.{beside}")
+            if missed := lost(others):
+                progress.warning(f"{path}: beside the images, {counted(missed)} are not read.")
             found += inside
         elif path.exists():
             found.append(path)
         elif _MAGIC.search(name):
             # Path.glob takes no absolute pattern.
             found_here = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-            matches = sorted(p for p in found_here if _is_image(p))
+            matches = sorted(p for p in found_here if is_image(p))
             if not matches:
                 raise DataError(f"No image matches {name}.")
             found += matches
@@ -158,52 +185,86 @@ def predict_all(
 
     Raises:
         ImageError: no picture at all can be used; raised at the end.
+        SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
     """
-    broken: list[str] = []
-    good = 0
+    broken, gone = list[str](), list[str]()
+    good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
-        for item, row in session.logits_of(source.items, lambda item: _pixels(session, item)):
-            if isinstance(row, ImageError):
-                broken = [*broken, str(row)][:10]
-                progress.warning(str(row))
-                yield ImageResult(path=item.name, prediction=None, error=str(row))
-            else:
+        for item, found in _labelled(session, source, top_k):
+            dropped += item.dropped
+            if isinstance(found, Prediction):
                 good += 1
-                yield ImageResult(path=item.name, prediction=session.rank(row[None], top_k)[0])
+                yield ImageResult(
+                    path=item.name,
+                    prediction=found,
+                    seconds=item.seconds,
+                    time=item.time,
+                    dropped=item.dropped,
+                )
+            else:
+                if isinstance(found, SourceError):
+                    gone.append(str(found))
+                else:
+                    broken = [*broken, str(found)][:10]
+                    progress.warning(str(found))
+                yield ImageResult(path=item.name, prediction=None, error=str(found))
             task.advance()
+    if dropped:
+        progress.warning(
+            f"{dropped} of {good + dropped} frames came faster than they could be labelled and were dropped."
+        )
+    if gone:
+        raise SourceError("\n".join(gone))
     if broken and not good:
         raise ImageError("\n".join(broken))
+
+
+def _labelled(
+    session: Session, source: Source, top_k: int
+) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
+    if not source.live:
+        for item, row in session.logits_of(source.items, lambda item: _pixels(session, item)):
+            yield item, row if isinstance(row, ImageError) else session.rank(row[None], top_k)[0]
+        return
+    for item in source.items:
+        if isinstance(item.picture, ImageError | SourceError):
+            yield item, item.picture
+            continue
+        try:
+            yield item, session.predict(item.picture, top_k=top_k, channels=item.channels)
+        except ImageError as error:
+            yield item, error
 
 
 def _pixels(session: Session, item: Item) -> NDArray[np.uint8]:
     if isinstance(item.picture, ImageError):
         raise item.picture
+    assert not isinstance(item.picture, SourceError)  # Of live sources alone.
     return session.pixels(item.picture, channels=item.channels)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def _mixed(names: Sequence[str], frame_format: FrameFormat | None, stdin: BinaryIO) -> Iterator[Item]:
+def _mixed(
+    names: Sequence[str], frame_format: FrameFormat | None, stdin: BinaryIO, live: Live, progress: Progress
+) -> Iterator[Item]:
     for name in names:
         if name == STANDARD_INPUT and frame_format is not None:
-            yield from _raw_frames(stdin, frame_format)
+            yield from _raw_frames(stdin, frame_format, live)
         elif name == STANDARD_INPUT:
             yield Item("standard input", stdin.read())
         elif is_video(name):
             try:
-                for number, frame in enumerate(frames(name)):
-                    yield Item(f"{name}#{number}", frame, "bgr")
-            except ImageError as error:
+                for f in frames(name, live, say=progress.warning):
+                    yield Item(f"{name}#{f.number}", f.pixels, "bgr", f.seconds, f.time, f.dropped)
+            except (ImageError, SourceError) as error:
                 yield Item(name, error)
         else:
-            yield from (Item(str(path), path) for path in find_images([name]))
+            yield from (Item(str(path), path) for path in find_images([name], progress=progress))
 
 
-def _raw_frames(stdin: BinaryIO, form: FrameFormat) -> Iterator[Item]:
+def _raw_frames(stdin: BinaryIO, form: FrameFormat, live: Live) -> Iterator[Item]:
+    began = live.clock()
     for number in count():
         # One buffer a frame: the frames before it may still be in the workers' hands.
         content = bytearray(form.size_bytes)
@@ -220,7 +281,7 @@ def _raw_frames(stdin: BinaryIO, form: FrameFormat) -> Iterator[Item]:
             )
             return
         pixels = np.frombuffer(content, dtype=np.uint8).reshape(form.height, form.width, 3)
-        yield Item(name, pixels, form.channels)
+        yield Item(name, pixels, form.channels, live.clock() - began, utc(live.wall()))
 
 
 def _fill(stdin: BinaryIO, content: bytearray) -> int:

@@ -36,11 +36,14 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, TensorSpec, describe, run_pixels
+from edgetl.runtime.engines.base import Backend, describe, run_pixels
 from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
+from edgetl.shell import command
+from edgetl.tasks.base import TensorSpec
+from edgetl.tasks.classification.answers import Candidate, Prediction
 from edgetl.tasks.classification.scores import softmax, topk
 
 if TYPE_CHECKING:
@@ -48,12 +51,12 @@ if TYPE_CHECKING:
 
     from edgetl.bundle.golden import GoldenCheck
 
-from edgetl.tasks.classification.answers import Prediction, Score
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.uint8]"
-"""A file, an encoded image, a Pillow image, or an array (H, W, 3) uint8."""
+Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[Any]"
+"""A file, an encoded image, a Pillow image, or an array: (H, W, 3) or (H, W), uint8, or uint16 or float32, whose
+numbers become 8 bits as those of files do, by the bundle's window."""
 Channels = Literal["rgb", "bgr"]
 """The order of an array's channels: `bgr` for what OpenCV gives."""
 
@@ -221,10 +224,12 @@ class Session(Inheritable):
             return to_pixels(image, self._spec)
         if not isinstance(image, str | Path):
             raise TensorError(
-                f"image: got {describe(image)}, expected a path, bytes, a Pillow image or (H, W, 3) uint8."
+                f"image: got {describe(image)}, expected a path, bytes, a Pillow image or an array (H, W, 3)."
             )
         if Path(image).suffix.lower() in VIDEO_SUFFIXES:
-            raise ImageError(f"{image} is a video; label its frames with: edgetl predict BUNDLE {image}")
+            raise ImageError(
+                f"{image} is a video; label its frames with: {command('predict', 'BUNDLE', Path(image))}"
+            )
         return load_pixels(Path(image), self._spec)
 
     def rank(self, logits: NDArray[np.float32], top_k: int = 1) -> list[Prediction]:
@@ -232,7 +237,7 @@ class Session(Inheritable):
         probabilities, best = softmax(logits), topk(logits, top_k)
         found = []
         for row, indices in zip(probabilities, best, strict=True):
-            top = tuple(Score(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
+            top = tuple(Candidate(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
             first = top[0]
             found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
         return found
@@ -367,8 +372,8 @@ def load(
             )
             raise ModelError(
                 f"edgetl tune found {choice.variant} on {choice.target} the fastest here, but it cannot be opened "
-                f"any more ({cause.rstrip('.')}): measure again with edgetl tune {bundle.path}, or name a target, "
-                "e.g. cpu."
+                f"any more ({cause.rstrip('.')}). Name a target, e.g. cpu, or measure again with: "
+                f"{command('tune', bundle.path)}"
             ) from error
 
 

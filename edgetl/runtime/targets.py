@@ -63,7 +63,7 @@ def tuned_path(bundle: Bundle) -> Path:
     The manifest lists the SHA-256 of every other file, so its own stands for the whole bundle.
 
     Raises:
-        RuntimeError: the user has no home.
+        StorageError: the user has no home folder.
     """
     return cache_dir() / "tuned" / f"{sha256_bytes(bundle.manifest_bytes)}.json"
 

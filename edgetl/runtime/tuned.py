@@ -20,6 +20,7 @@ from edgetl.process import usable_cores
 from edgetl.records.codec import from_json
 from edgetl.records.frozen import dataclass
 from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.shell import command
 
 PACKAGES: Mapping[Target, tuple[str, ...]] = {
     # Either package of ONNX Runtime runs on the CPU; only one of them is there.
@@ -84,12 +85,15 @@ def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
     Raises:
         StorageError: it cannot be written.
     """
+    from edgetl.locks import turn
+
     path = tuned_path(bundle)
-    try:
-        others = _read(path, bundle).by_threads
-    except (OSError, ValueError, RecursionError):
-        others = {}
-    write_json(path, Tuned(by_threads={**others, str(threads): winner}))
+    with turn(path.parent / ".lock"):
+        try:
+            others = _read(path, bundle).by_threads
+        except (OSError, ValueError, RecursionError):
+            others = {}
+        write_json(path, Tuned(by_threads={**others, str(threads): winner}))
     return path
 
 
@@ -104,7 +108,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
         bundle: the bundle.
         threads: threads of the engine.
     """
-    renew = f"measure again with: edgetl tune {bundle.path}"
+    renew = f"measure again with: {command('tune', bundle.path)}"
     try:
         winners = _read(path, bundle).by_threads
     except (OSError, ValueError, RecursionError):
@@ -113,7 +117,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
         known = " and ".join(sorted(winners, key=int))
         return (
             f"edgetl tune measured here with {known} threads, not with {threads}: "
-            f"measure with: edgetl tune {bundle.path} --threads {threads}"
+            f"measure with: {command('tune', bundle.path, '--threads', str(threads))}"
         )
     if winner.machine != (here := this_machine()):
         return (

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgetl.config import FEW_STEPS, Augment, Metric, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
+from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.scores import TITLES
@@ -214,7 +215,7 @@ class _Run:
         self.beside.to(accelerator.device).train()
         aside = list(self.beside.parameters())
         self.learning += aside
-        model.to(accelerator.device).to(memory_format=torch.channels_last)
+        channels_last(model.to(accelerator.device))
         self.group = launched() if fitting.spread else ALONE
         self.stepped = self._stepped()
         scales = None

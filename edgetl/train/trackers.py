@@ -10,6 +10,7 @@ from typing import Any, Protocol, assert_never
 
 from edgetl.config import Tracker
 from edgetl.errors import MissingDependencyError
+from edgetl.packages import pip_install
 from edgetl.records.train import EpochRecord
 from edgetl.train.processes import join, launched
 
@@ -63,7 +64,7 @@ def _open(tracker: Tracker, folder: Path, name: str) -> Any:
     package = tracker.value
     if find_spec(package) is None:
         raise MissingDependencyError(
-            package, f"Install it with: pip install {package}, or take {package!r} out of train.trackers."
+            package, f"Install it with: {pip_install(package)}, or take {package!r} out of train.trackers."
         )
     from accelerate import tracking as library
     from accelerate.state import PartialState

@@ -26,7 +26,7 @@ def run() -> Iterator[Claim]:
     """Yield the claims."""
     calls = {
         "bare": [sys.executable, "-c", BARE, "--help"],
-        "edgetl": [sys.executable, "-m", "edgetl.cli", "--help"],
+        "edgetl": [sys.executable, "-m", "edgetl", "--help"],
         "import": [sys.executable, "-c", "import edgetl"],
         "python": [sys.executable, "-c", "pass"],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ def write_bundle(
     test: Evaluation | None = None,
     data_sha256: str = "d" * 64,
     labels: tuple[str, ...] = LABELS,
+    splits: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Pack a bundle of one float32 variant with three golden images."""
     model = path.with_suffix(".onnx")
@@ -101,6 +103,7 @@ def write_bundle(
             default="fp32",
             golden=GoldenSet(images=images, pixels=pixels, logits={"fp32": logits}),
             provenance=Provenance(data_sha256=data_sha256),
+            splits=splits,
         ),
         path,
     )

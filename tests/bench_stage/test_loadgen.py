@@ -54,13 +54,13 @@ def test_a_log_without_a_result_is_said() -> None:
 
 def test_an_absent_generator_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mlperf_loadgen", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'edgetl\[loadgen\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install mlcommons-loadgen"):
         loadgen.import_loadgen()
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
 def test_the_real_generator_makes_the_queries_that_were_asked_for(scenario: Scenario) -> None:
-    pytest.importorskip("mlperf_loadgen", reason="needs: pip install 'edgetl[loadgen]'")
+    pytest.importorskip("mlperf_loadgen", reason="needs: pip install mlcommons-loadgen")
     made = []
 
     def call() -> None:
@@ -79,7 +79,7 @@ def test_the_real_generator_makes_the_queries_that_were_asked_for(scenario: Scen
 
 
 def test_an_error_of_the_model_comes_out_of_the_generator() -> None:
-    pytest.importorskip("mlperf_loadgen", reason="needs: pip install 'edgetl[loadgen]'")
+    pytest.importorskip("mlperf_loadgen", reason="needs: pip install mlcommons-loadgen")
     options = BenchOptions(warmup=0, runs=10, threads=1)
     ours, left = measure(lambda: None, options), iter(range(loadgen._SETTLE + 3))
 

@@ -56,7 +56,7 @@ def test_batches_reach_the_model(bundle: Path) -> None:
 
 
 def test_options_add_pinning_layers_and_the_load_generator(bundle: Path) -> None:
-    pytest.importorskip("mlperf_loadgen", reason="needs: pip install 'edgetl[loadgen]'")
+    pytest.importorskip("mlperf_loadgen", reason="needs: pip install mlcommons-loadgen")
     core = min(os.sched_getaffinity(0))
     options = BenchOptions(runs=12, pin=(core,), end_to_end=False)
     record = run(options, BenchInputs(bundle=bundle), profiled=True, with_loadgen=True)
@@ -92,7 +92,7 @@ def test_a_level_that_moves_and_an_unsteady_start_are_in_the_record(
 def test_fresh_processes_load_on_the_engine_that_was_chosen_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     path = write_bundle(tmp_path / "tuned.edgetl")
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
     keep_winner(path, Target.OPENVINO)

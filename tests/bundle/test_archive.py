@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgetl.bundle import archive
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
-from edgetl.bundle.manifest import Manifest, Member, encode
+from edgetl.bundle.manifest import SCHEMA_VERSION, Manifest, Member, encode
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, BundleIntegrityError, BundleSchemaError, StorageError
 from tests.bundles import contents
@@ -238,8 +238,8 @@ def test_another_zip_is_no_bundle(tmp_path: Path) -> None:
 
 def test_a_newer_schema_in_a_whole_bundle(packed: Packed, tmp_path: Path) -> None:
     path = tmp_path / "new.edgetl"
-    write_archive(replace(packed.manifest, schema_version=2), members(packed), path)
-    with pytest.raises(BundleSchemaError, match="pip install --upgrade edgetl"):
+    write_archive(replace(packed.manifest, schema_version=SCHEMA_VERSION + 1), members(packed), path)
+    with pytest.raises(BundleSchemaError, match="Install a wheel of that version of edgetl"):
         open_bundle(path)
 
 

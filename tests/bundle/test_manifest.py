@@ -56,8 +56,8 @@ def test_a_newer_schema_says_who_wrote_it_and_what_to_do(manifest: Manifest) -> 
     )
     with pytest.raises(BundleSchemaError) as caught:
         decode(content, "m.edgetl")
-    assert str(caught.value).startswith("m.edgetl was written by edgetl 9.1 with schema 2; edgetl ")
-    assert str(caught.value).endswith("reads up to schema 1. Update with: pip install --upgrade edgetl")
+    assert str(caught.value).startswith("m.edgetl was written by edgetl 9.1 with schema 3; edgetl ")
+    assert str(caught.value).endswith("reads up to schema 2. Install a wheel of that version of edgetl.")
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,19 @@ def test_figures_that_are_not_finite_cannot_be_written(manifest: Manifest) -> No
     object.__setattr__(spec, "crop_fraction", float("nan"))
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode(replace(manifest, preprocess=spec))
+
+
+def test_a_window_asks_for_readers_that_know_it(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    plain = pack(parts, tmp_path / "plain.edgetl")
+    windowed = replace(parts, preprocess=replace(parts.preprocess, window=(20_000.0, 24_000.0)))
+    packed = pack(windowed, tmp_path / "windowed.edgetl")
+    assert (plain.schema_version, packed.schema_version) == (1, 2)
+    assert decode(encode(packed), "x").preprocess.window == (20_000.0, 24_000.0)
+
+
+def test_a_manifest_from_before_there_were_windows_guesses_as_then(manifest: Manifest) -> None:
+    saved = json.loads(encode(manifest))
+    del saved["preprocess"]["window"], saved["preprocess"]["guess_floats"]
+    found = decode(json.dumps(saved).encode(), "x").preprocess
+    assert (found.window, found.guess_floats) == (None, True)

@@ -72,6 +72,7 @@ def test_json_of_verify_holds_the_verdict():
 
 def test_json_of_an_audit_holds_the_problems():
     from edgetl.data.audit import AuditReport
+    from edgetl.data.depth import Depth
 
     report = AuditReport(
         images=2,
@@ -85,6 +86,7 @@ def test_json_of_an_audit_holds_the_problems():
         tiny_classes=(),
         median_size=(64, 64),
         odd_sizes=(),
+        depth=Depth(images=3),
     )
     assert json.loads(to_text(report, "audit"))["problems"] == list(report.problems())
 

@@ -21,15 +21,15 @@ def build(root: Path, bad_images: str = "refuse") -> DataIndex:
 
 
 def sound(root: Path) -> Path:
-    fill(root, {f"train/{label}": 20 for label in "ab"})
+    fill(root, {f"train/{label}": 32 for label in "ab"})
     return fill(root, {f"{split}/{label}": 3 for split in ("val", "test") for label in "ab"}, start=100)
 
 
 def test_sound_set_has_no_problems(tmp_path: Path) -> None:
     report = audit(build(sound(tmp_path)))
     assert report.problems() == ()
-    assert report.images == 52
-    assert report.counts["train"] == {"a": 20, "b": 20}
+    assert report.images == 76
+    assert report.counts["train"] == {"a": 32, "b": 32}
     assert report.imbalance == 1.0
     assert report.median_size == (8, 8)
 
@@ -80,10 +80,10 @@ def test_imbalance_and_tiny_classes_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "train" / "a" / "bad.png").write_bytes(b"")
     report = audit(build(tmp_path, bad_images="skip"))
     assert report.tiny_classes == (("rare", 2),)
-    assert report.imbalance == 10.0
+    assert report.imbalance == 16.0
     problems = "\n".join(report.problems())
     assert "1 images cannot be read" in problems
-    assert "The largest class has 10.0 times the training images of the smallest" in problems
+    assert "The largest class has 16.0 times the training images of the smallest" in problems
     assert "1 classes have fewer than 20 training images (rare)" in problems
 
 
@@ -143,3 +143,19 @@ def test_blocks_give_the_same_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]
     monkeypatch.setattr(audits, "_BLOCK", 7)
     assert audit(index).near_duplicates == whole
+
+
+def test_ruling_pairs_out_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    thumbs = random.normal(size=(500, 256)) * np.linspace(1, 0.01, 256) ** 2
+    thumbs[:100] = thumbs[200:300] + random.normal(size=(100, 256)) * random.uniform(0, 0.2, (100, 1))
+    thumbs -= thumbs.mean(axis=1, keepdims=True)
+    thumbs /= np.linalg.norm(thumbs, axis=1, keepdims=True)
+    look = audits._Look(np.ones((500, 2), np.int64), thumbs.astype(np.float32))
+    ours, others, contents = np.arange(200), np.arange(200, 500), np.arange(500)
+    found = {}
+    for share in (-1.0, 1.0):  # compare all pairs, and only those that are possible
+        monkeypatch.setattr(audits, "_MANY_POSSIBLE", share)
+        found[share] = list(audits._near(look, contents, ours, others))
+    assert [pair[:2] for pair in found[1.0]] == [pair[:2] for pair in found[-1.0]]
+    assert 20 < len(found[1.0]) < 100

@@ -176,7 +176,10 @@ def test_bad_images_are_skipped_with_their_reasons(tmp_path: Path) -> None:
     assert [path for path, _ in index.skipped] == [
         f"train/b/{name}" for name in ("dot.png", "short.png", "text.jpg", "zero.png")
     ]
-    assert recorder.warnings == [f"4 of 26 images in {tmp_path} cannot be used and are skipped."]
+    assert recorder.warnings == [
+        f"4 of 26 images in {tmp_path} cannot be used and are skipped, e.g. {tmp_path / 'train/b/dot.png'}: is 1x1"
+        " pixels; at least 4x4 are needed."
+    ]
     assert recorder.steps == 26
 
 
@@ -214,7 +217,9 @@ def test_one_class(tmp_path: Path) -> None:
 def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(b"")
-    assert refusal(tmp_path, bad_images="skip") == f"{tmp_path} holds no usable images."
+    assert refusal(tmp_path, bad_images="skip") == (
+        f"1 of 1 images in {tmp_path} cannot be used:\n  {tmp_path / 'a/1.png'}: the file is empty."
+    )
 
 
 def test_class_that_train_lacks(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     said = "\n".join(recorder.warnings)
     assert "beside its splits, these folders are not read: extra." in said
     assert "empty holds no images; this class folder is left out." in said
-    assert "its 1 subfolders are not read" in said
+    assert "its 1 subfolders, with 1 images, are not read" in said
     assert "1 images lie beside the class folders and are not read." in said
 
 

@@ -111,7 +111,8 @@ def test_a_folder_that_is_missing_or_empty_or_a_file_is_refused(index: DataIndex
     expected = {
         "gone": "does not exist; give a folder of images.",
         "empty/deeper/notes.txt": "is a file; give a folder of images.",
-        "empty": "holds no images at any depth; expected files that end in .jpg, .png or the like.",
+        "empty": "holds no images at any depth; expected files that end in .jpg, .png or the like."
+        " It holds 1 .txt file.",
     }
     for name, text in expected.items():
         told = refusal(tmp_path / name, index, tmp_path / "out")
@@ -129,8 +130,11 @@ def test_a_corrupt_image_is_named_or_skipped(further: Path, index: DataIndex, tm
     record, found = look(further, index, tmp_path / "out", bad_images="skip", progress=recorder)
     assert (record.images, len(found.samples)) == (6, 6)
     assert [name for name, _ in record.skipped] == ["b/1.png"]
-    assert recorder.warnings == [f"1 of 7 images in {further} cannot be used and are skipped."]
+    assert recorder.warnings == [
+        f"1 of 7 images in {further} cannot be used and are skipped, e.g. {further / 'b/1.png'}: is not an image that"
+        " can be read, or its start is corrupt."
+    ]
     for path in unlabelled.find(str(further)):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"distill\.unlabelled: .*further holds no usable images\."):
+    with pytest.raises(DataError, match=r"7 of 7 images in .*further cannot be used:"):
         look(further, index, tmp_path / "out", bad_images="skip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from edgetl.quantize.plan import make_plan
 from edgetl.quantize.targets import rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.records.parity import LadderRecord
+from edgetl.records.scores import BadImages
 from edgetl.records.variants import EngineRecord
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
@@ -340,3 +342,16 @@ def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
         parity.run(tmp_path / "faults.edgetl", tmp_path / "none")
     with pytest.raises(BundleError, match="no bundle at"):
         parity.run(tmp_path / "none.edgetl", parts.images)
+
+
+def test_bad_images_are_named_or_skipped(parts: Parts, tmp_path: Path) -> None:
+    images = shutil.copytree(parts.images, tmp_path / "images")
+    first = sorted((images / "test").rglob("*.png"))[0]
+    first.write_bytes(b"")
+    climb(parts, tmp_path)
+    with pytest.raises(DataError, match=rf"1 of \d+ images cannot be used:\n.*{first.name}"):
+        parity.run(tmp_path / "faults.edgetl", images)
+    record = parity.run(tmp_path / "faults.edgetl", images, bad_images=BadImages.SKIP)
+    assert record.image_set is not None
+    assert [name for name, _ in record.image_set.skipped] == [first.relative_to(images).as_posix()]
+    assert record.image_set.images == record.images

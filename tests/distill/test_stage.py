@@ -32,7 +32,7 @@ from edgetl.train.sets import open_sets
 from edgetl.train.tasks.all import training_task
 from tests.distill.guides import guide_of
 from tests.images import write_set
-from tests.train.tiny import same
+from tests.train.tiny import TASK, same
 
 BACKBONE = "mobilenetv3_small_050"
 CONFIG = DistillConfig(epochs=2, augment=Augment.BASIC)

@@ -96,7 +96,7 @@ def test_a_missing_file_and_a_missing_builder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"There is no ONNX model at .*no\.onnx"):
         build_engine(tmp_path / "no.onnx", RTX)
     if find_spec("tensorrt") is None:
-        with pytest.raises(MissingDependencyError, match=r"pip install 'edgetl\[tensorrt\]'"):
+        with pytest.raises(MissingDependencyError, match=r"pip install tensorrt"):
             build_engine(classifier(), BuildOptions(target=EngineTarget.TENSORRT))
 
 

@@ -1,6 +1,6 @@
 """An example to copy: hold a bundle to its baseline in your own tests.
 
-    pip install 'edgetl[cpu]' pytest
+    pip install edgetl-*.whl onnxruntime pytest
     edgetl baseline model.edgetl --data photos -o baseline.json     # once, on the machine that runs the tests
     pytest test_edge_model.py
 

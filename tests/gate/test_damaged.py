@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.gate.capture import measure_accuracy
+from edgetl.gate.capture import measure_accuracies
 from edgetl.records.gate import Verdict
 from edgetl.runtime.session import load
 from edgetl.tasks.classification.judge import judge
@@ -28,7 +28,7 @@ def _compared(home: Path, before: str, after: str) -> dict[str, Verdict]:
     scores = []
     for name in (before, after):
         with load(home / f"{name}.edgetl", threads=1) as session:
-            scores.append(measure_accuracy(session, home / "images"))
+            scores += measure_accuracies([session], home / "images")
     first, second = scores
     checks = judge(first.truth, first.predictions, second.predictions, LABELS)
     print(*(check.sentence for check in checks), sep="\n")

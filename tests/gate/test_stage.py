@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BaselineError, BundleError, ConfigError, DataError, HistoryError
+from edgetl.files import sha256_file
 from edgetl.gate.baseline import load
 from edgetl.gate.stage import gate_against, gate_baseline, make_baseline
 from edgetl.records.bench import Footprint
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.gate import GateReport
+from edgetl.records.scores import BadImages
 from edgetl.runtime.targets import Target
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, keep_winner, write_bundle
 
@@ -257,8 +260,40 @@ def test_engines_are_not_mixed_where_one_was_measured_as_faster_meanwhile(
 def test_a_baseline_names_the_engine_that_auto_took(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
     keep_winner(home / "good.edgetl", Target.OPENVINO)
     assert make_baseline(home / "good.edgetl", threads=1, runs=10, warmup=1).target == "openvino"
     assert make_baseline(home / "good.edgetl", threads=2, runs=10, warmup=1).target == "cpu"
+
+
+def test_bad_images_are_skipped_for_both_bundles_alike(home: Path, tmp_path: Path) -> None:
+    photos = shutil.copytree(home / "photos", tmp_path / "photos")
+    (photos / "test" / "red" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 12 images cannot be used:\n.*1\.png"):
+        make_baseline(home / "good.edgetl", threads=1, runs=3, data=photos)
+    skip = BadImages.SKIP
+    kept = tmp_path / "kept.json"
+    make_baseline(home / "good.edgetl", threads=1, runs=60, data=photos, bad_images=skip).save(kept)
+    report = gate_baseline(home / "good.edgetl", kept, data=photos, bad_images=skip)
+    again = gate_against(
+        home / "good.edgetl", home / "slow.edgetl", threads=1, seconds=0.1, data=photos, bad_images=skip
+    )
+    for found in (report, again):
+        assert found.image_set is not None
+        assert (found.image_set.images, [name for name, _ in found.image_set.skipped]) == (
+            11,
+            ["test/red/1.png"],
+        )
+        assert "accuracy" in _passed(found)
+
+
+def test_both_bundles_are_scored_on_what_neither_was_trained_on(home: Path, tmp_path: Path) -> None:
+    photos = home / "photos" / "test"
+    hashes = [sha256_file(photos / label / "0.png") for label in LABELS]
+    one = write_bundle(tmp_path / "one.edgetl", test=evaluation(85), splits={"train": hashes[:2]})
+    other = write_bundle(tmp_path / "other.edgetl", test=evaluation(85), splits={"train": hashes[1:]})
+    report = gate_against(one, other, threads=1, seconds=0.1, data=photos)
+    taken = report.image_set
+    assert taken is not None
+    assert (taken.images, taken.trained_on, taken.left_out) == (9, 3, 3)

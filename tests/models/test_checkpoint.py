@@ -109,7 +109,9 @@ def test_truncated_and_foreign_files_are_refused(path: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[:-7], whole[:5], b"", b"PK\x03\x04 nothing"):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"is not a readable \.safetensors file"):
+        with pytest.raises(
+            WeightsError, match=r"m\.safetensors is (cut short|neither|empty|not a checkpoint)"
+        ):
             checkpoint.load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="holds tensors but no architecture"):

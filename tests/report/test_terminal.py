@@ -215,7 +215,7 @@ Notes
 
 def test_stage_data_and_measure(report):
     told = shown(stages.stage, report.data)
-    assert told.splitlines()[2] == "cyclamen          117   45    61    223"
+    assert told.splitlines()[2] == "bougainvillea      96   24    40    160"
     assert told.splitlines()[14] == "all             1,269  405   597  2,271"
     assert "train/rose/IMG_0031.jpg: truncated after 20,480 of 81,204 bytes" in told
     told = shown(stages.stage, report.measure, width=200)
@@ -224,6 +224,7 @@ def test_stage_data_and_measure(report):
 
 def test_audit():
     from edgetl.data.audit import AuditReport, NearDuplicate, OddSize
+    from edgetl.data.depth import Depth
 
     report = AuditReport(
         images=60,
@@ -237,6 +238,7 @@ def test_audit():
         tiny_classes=(("rose", 4),),
         median_size=(640, 480),
         odd_sizes=tuple(OddSize(path=f"train/lily/{i}.jpg", width=20, height=15) for i in range(12)),
+        depth=Depth(images=3),
     )
     told = shown(stages.audit, report, width=200)
     assert told.startswith(f"""\
@@ -264,6 +266,7 @@ Images of an odd size
 
 def test_audit_without_problems():
     from edgetl.data.audit import AuditReport
+    from edgetl.data.depth import Depth
 
     fine = AuditReport(
         images=80,
@@ -277,6 +280,7 @@ def test_audit_without_problems():
         tiny_classes=(),
         median_size=(64, 64),
         odd_sizes=(),
+        depth=Depth(images=3),
     )
     assert shown(stages.audit, fine).endswith("80 images: nothing wrong was found.\n")
 

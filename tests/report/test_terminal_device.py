@@ -9,10 +9,10 @@ from edgetl.records.bench import BenchRecord, Footprint
 from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, Verdict
 from edgetl.records.variants import EngineRecord
 from edgetl.report.terminal import device
-from edgetl.runtime.doctor import Checkup, Package, Part
+from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.targets import Target
-from edgetl.tasks.classification.answers import Prediction, Score
+from edgetl.tasks.classification.answers import Candidate, Prediction
 from tests.report.conftest import latency
 from tests.report.test_terminal import rule, shown
 
@@ -53,6 +53,12 @@ def manifest(report) -> Manifest:
         golden=Golden(images=(MEMBER,), logits={}, pixels_sha256="0" * 64),
         provenance=Provenance(git_commit="778a7cb", created_by="edgetl 0.1.0"),
     )
+
+
+def test_bundle_with_a_window_says_what_is_black_and_white(report):
+    spec = dataclasses.replace(manifest(report).preprocess, window=(20967.0, 22022.5))
+    shown_ = shown(device.bundle, dataclasses.replace(manifest(report), preprocess=spec), width=80)
+    assert "more than 8 bits  20967 becomes black, 22022.5 white" in shown_
 
 
 def test_bundle(report):
@@ -115,12 +121,12 @@ def test_verify():
     assert shown(device.verify, bad, width=300) == f"FAILED: {bad.reason}\n"
 
 
-def _rose(top: tuple[Score, ...]) -> Prediction:
+def _rose(top: tuple[Candidate, ...]) -> Prediction:
     return Prediction(label="rose", index=11, score=0.91, top=top)
 
 
 def test_predictions():
-    top = (Score(label="rose", index=11, score=0.91), Score(label="lily", index=3, score=0.05))
+    top = (Candidate(label="rose", index=11, score=0.91), Candidate(label="lily", index=3, score=0.05))
     results = (
         ImageResult(path="a b/ü.jpg", prediction=_rose(top)),
         ImageResult(path="one.jpg", prediction=_rose(top[:1])),
@@ -347,6 +353,20 @@ yes  ONNX Runtime  1.31.1
 no   CUDA GPU      nvidia-smi finds no GPU here  use a GPU machine
 
 """
+    )
+
+
+def test_doctor_lists_versions_that_were_not_tried():
+    other = Difference(name="torch", installed="2.14.1", tried="2.15.0")
+    shown_ = shown(device.doctor, Checkup(machine="x86_64", parts=(), differences=(other,)))
+    assert (
+        f"""\
+Other versions than edgetl was tried with:
+package  installed  tried
+{rule(26)}
+torch    2.14.1     2.15.0
+"""
+        in shown_
     )
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgetl.bundle.pack import pack
 from edgetl.errors import DataError, ImageError
+from edgetl.files import sha256_file
+from edgetl.records.scores import BadImages
 from edgetl.runtime import Session, load
 from edgetl.runtime.evaluate import LabelledImage, evaluate, evaluate_folder, find_samples
 from edgetl.runtime.inputs import find_images, open_source, predict_all
@@ -98,6 +101,66 @@ def test_a_broken_image_is_named(session: Session, tmp_path: Path) -> None:
     broken.write_bytes(b"")
     with pytest.raises(ImageError, match=r"broken\.png: the file is empty"):
         evaluate(session, [LabelledImage(broken, 0)])
+
+
+# --- images that cannot be used, and images that were learned from -------------------------------------------
+
+
+def test_images_that_cannot_be_used_are_all_named_or_skipped(session: Session, tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"tulip": 4, "daisy": 3})
+    (root / "tulip" / "00.png").write_bytes(b"")
+    (root / "daisy" / "01.png").write_bytes(picture()[:500])
+    with pytest.raises(DataError) as caught:
+        evaluate_folder(session, root)
+    for text in ("2 of 7 images cannot be used", "00.png", "01.png", "--bad-images skip"):
+        assert text in str(caught.value)
+    recorder = Recorder()
+    found = evaluate_folder(session, root, bad_images=BadImages.SKIP, progress=recorder)
+    assert (found.images, found.image_set.images) == (5, 5)
+    assert [name for name, _ in found.image_set.skipped] == ["daisy/01.png", "tulip/00.png"]
+    assert len(recorder.warnings) == 1
+    assert "2 of 7 images cannot be used and are skipped" in recorder.warnings[0]
+
+
+def test_a_set_of_bad_images_alone_is_an_error(session: Session, tmp_path: Path) -> None:
+    root = write(tmp_path / "set", {"tulip": 1, "daisy": 1})
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="2 of 2 images cannot be used"):
+        evaluate_folder(session, root, bad_images=BadImages.SKIP)
+
+
+@pytest.mark.parametrize(
+    ("learned", "use", "warning"),
+    [
+        # Of five images: what stays is what the bundle has not seen, while there is any.
+        ({"train": 3, "val": 1, "test": 1}, (1, 3, 1, 4), "4 of them are left out; the other 1 are scored."),
+        ({"train": 3, "val": 2}, (2, 3, 2, 3), "3 of them are left out; the other 2 are scored."),
+        ({"train": 5}, (5, 5, 0, 0), "All are scored, so the scores are better than on new images."),
+        ({"val": 1}, (4, 0, 1, 1), "1 of them are left out; the other 4 are scored."),
+        ({"test": 5}, (5, 0, 0, 0), ""),
+        (None, (5, None, None, 0), ""),
+    ],
+)
+def test_what_the_bundle_learned_from_is_left_out_of_a_flat_folder(
+    learned: dict[str, int] | None, use: tuple[int, ...], warning: str, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "set", {"tulip": 3, "daisy": 2})
+    hashes = [sha256_file(path) for path in sorted(root.rglob("*.png"))]
+    splits, at = {}, 0
+    for split, count in (learned or {}).items():
+        splits[split], at = hashes[at : at + count], at + count
+    pack(replace(contents(tmp_path), splits=splits if learned else None), tmp_path / "b.edgetl")
+    recorder = Recorder()
+    with load(tmp_path / "b.edgetl", threads=1) as opened:
+        found = evaluate_folder(opened, root, progress=recorder)
+        # A set that says itself what is for testing is scored as it says, and still counted.
+        own = evaluate_folder(opened, write(tmp_path / "own", {"train/tulip": 1, "test/tulip": 3}))
+    taken = found.image_set
+    assert (taken.images, taken.trained_on, taken.chosen_by, taken.left_out) == use
+    assert found.images == use[0]
+    assert [text.endswith(warning) for text in recorder.warnings] == [True] * bool(warning)
+    assert (own.images, own.image_set.left_out) == (3, 0)
 
 
 # --- what users name on the command line --------------------------------------------------------------------

@@ -15,8 +15,9 @@ import pytest
 from edgetl.errors import MissingDependencyError, ModelError, TensorError
 from edgetl.process import usable_cores
 from edgetl.runtime.engines import onnxruntime as engine
-from edgetl.runtime.engines.base import Backend, TensorSpec
+from edgetl.runtime.engines.base import Backend
 from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend, placement
+from edgetl.tasks.base import TensorSpec
 from tests.onnx_models import classifier
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
@@ -129,7 +130,7 @@ def test_a_gpu_that_is_not_here_has_a_remedy(device: Device) -> None:
         pytest.skip("this ONNX Runtime offers CUDA")
     with pytest.raises(
         MissingDependencyError,
-        match=rf"ONNX Runtime on {device} \(this ONNX Runtime offers .*\) is not available\. .*edgetl\[gpu\]",
+        match=rf"ONNX Runtime on {device} \(this ONNX Runtime offers .*\) is not .*pip install onnxruntime-gpu",
     ):
         OnnxBackend(classifier(), device=device)
 
@@ -184,10 +185,7 @@ def test_without_onnxruntime_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(MissingDependencyError) as caught:
         OnnxBackend(classifier())
-    assert str(caught.value) == (
-        "onnxruntime is not available. "
-        "Install it with: pip install 'edgetl[cpu]' (or 'edgetl[gpu]' for an NVIDIA GPU)"
-    )
+    assert str(caught.value) == ("onnxruntime is not available. Install it with: pip install onnxruntime")
 
 
 def test_threads_spin_only_where_there_are_cores_for_them(monkeypatch: pytest.MonkeyPatch) -> None:

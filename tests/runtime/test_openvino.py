@@ -20,13 +20,13 @@ IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
 def test_without_openvino_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(contents(tmp_path), tmp_path / "b.edgetl")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingDependencyError, match=r"openvino is not available.*edgetl\[openvino\]"):
+    with pytest.raises(MissingDependencyError, match=r"openvino is not available.*pip install openvino"):
         load(tmp_path / "b.edgetl", target="openvino")
 
 
 @pytest.fixture
 def backend():
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     from edgetl.runtime.engines.openvino import OpenVinoBackend
 
     with OpenVinoBackend(classifier(), threads=2) as opened:
@@ -78,7 +78,7 @@ def test_broken_models_are_refused_in_one_line(backend) -> None:
 
 
 def test_a_bundle_proves_itself_through_it(tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     pack(contents(tmp_path), tmp_path / "b.edgetl")
     with load(tmp_path / "b.edgetl", target="openvino", threads=2) as session:
         assert session.verify().passed

@@ -22,6 +22,7 @@ from edgetl.export.bake import bake_preprocess
 from edgetl.inputs.image import Resize, load_batch, load_pixels, normalise
 from edgetl.runtime import Prediction, Session, load
 from tests.bundles import LABELS, SPEC, contents, picture
+from tests.deep_images import png16
 from tests.onnx_models import classifier
 
 
@@ -169,7 +170,7 @@ def test_lists_are_batched_and_keep_their_order(session: Session) -> None:
         (Path("clip.MP4"), ImageError, r"clip\.MP4 is a video; .*edgetl predict BUNDLE clip\.MP4"),
         (np.zeros((32, 32, 3)), TensorError, r"\(32, 32, 3\) float64"),
         (np.zeros((2, 2, 3), np.uint8), ImageError, "is 2x2 pixels"),
-        (3, TensorError, r"image: got a int, expected a path, bytes, a Pillow image or \(H, W, 3\) uint8"),
+        (3, TensorError, r"image: got a int, expected a path, bytes, a Pillow image or an array \(H, W, 3\)"),
     ],
 )
 def test_what_cannot_be_predicted_is_named(
@@ -407,3 +408,24 @@ def test_every_byte_of_the_model_is_checked_before_the_engine_sees_it(
         with pytest.raises(BundleIntegrityError, match=r"models/fp32\.onnx was altered"):
             load(path)
     assert seen == []
+
+
+def test_numbers_beyond_8_bits_go_through_the_bundle_s_window(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    spec = replace(SPEC, window=(20_000.0, 24_000.0), guess_floats=False)
+    pack(replace(parts, preprocess=spec), tmp_path / "w.edgetl")
+    values = np.random.default_rng(0).integers(19_000, 25_000, (40, 48)).astype(np.uint16)
+    (tmp_path / "frame.png").write_bytes(png16(values))
+    grey = np.rint(np.clip((values - 20_000.0) / 4_000, 0, 1) * 255).astype(np.uint8)
+    with load(tmp_path / "w.edgetl", threads=1) as opened:
+        expected = opened.predict(grey)
+        frames = [
+            values,
+            values.astype(np.float32),
+            Image.fromarray(values),
+            png16(values),
+            tmp_path / "frame.png",
+        ]
+        assert [opened.predict(frame) for frame in frames] == [expected] * len(frames)
+        assert opened.predict(frames) == [expected] * len(frames)
+        assert opened.predict(np.repeat(values[..., None], 3, 2), channels="bgr") == expected

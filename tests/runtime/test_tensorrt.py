@@ -239,7 +239,7 @@ def test_what_was_built_here_is_remembered(bundle: Path) -> None:
 
 @pytest.mark.trt
 def test_the_real_runtime_says_that_there_is_no_gpu(bundle: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'edgetl[rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx")
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     if not int(runtime.cudaGetDeviceCount()[0]):
         pytest.skip("there is a GPU here; the test after this one runs on it")

@@ -71,7 +71,7 @@ def test_a_user_without_a_home_has_measured_nothing(bundle: Bundle, monkeypatch:
 
 
 def test_the_winner_runs_on_its_engine_and_its_reason_is_told(bundle: Bundle) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'edgetl[openvino]'")
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     keep(bundle, 1, winner(target=Target.OPENVINO))
     with edgetl.load(bundle.path, threads=1) as session:
         assert (session.variant.name, session.choice.target) == ("quick", Target.OPENVINO)
@@ -112,7 +112,7 @@ def test_a_winner_that_cannot_be_opened_is_an_error_and_nothing_takes_its_place(
         edgetl.load(bundle.path, threads=1)
     assert str(caught.value) == (
         "edgetl tune found quick on openvino the fastest here, but it cannot be opened any more (openvino is not "
-        f"available): measure again with edgetl tune {bundle.path}, or name a target, e.g. cpu."
+        f"available). Name a target, e.g. cpu, or measure again with: edgetl tune {bundle.path}"
     )
 
 

@@ -226,7 +226,7 @@ def rows(trt: Any) -> Iterator[Row]:
 @pytest.mark.trt
 @pytest.mark.timeout(5400)
 @pytest.mark.skipif(
-    find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is missing: pip install 'edgetl[rtx]'"
+    find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is missing: pip install tensorrt-rtx"
 )
 def test_the_coverage_table() -> None:
     print(f"\n{HEAD}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from edgetl.gate.capture import measure_accuracy
+from edgetl.gate.capture import measure_accuracies
 from edgetl.records.gate import Verdict
 from edgetl.runtime.session import load
 from edgetl.tasks.classification.judge import FALSE_ALARM, MISS, judge, settled_margin
@@ -84,7 +84,7 @@ def test_every_damaged_digit_is_caught(tmp_path: Path) -> None:
 
     def predicted(path: Path):
         with load(path, threads=1) as session:
-            return measure_accuracy(session, images)
+            return measure_accuracies([session], images)[0]
 
     sound = predicted(write_digits_bundle(tmp_path / "sound.edgetl", images=60))
     for digit in range(10):

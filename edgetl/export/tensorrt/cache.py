@@ -57,9 +57,9 @@ def folder() -> Path:
 
 def load(key: EngineKey, warn: Callable[[str], None]) -> BuiltEngine | None:
     """The engine of that key; None where there is none, or where its file is truncated or altered (it says so)."""
-    path = folder() / f"{key.digest}.engine"
     try:
-        record = read_json(path.with_suffix(".json"), EngineRecord)
+        record = read_json(_record(key), EngineRecord)
+        path = _engine(record)
         content = path.read_bytes()
     except (OSError, ValueError):
         return None
@@ -70,15 +70,23 @@ def load(key: EngineKey, warn: Callable[[str], None]) -> BuiltEngine | None:
 
 
 def store(key: EngineKey, built: BuiltEngine) -> None:
-    """Keep an engine; its record is written last, so that a half-written one is not found.
+    """Keep an engine. Its record is written last and names it by its content, so that what is half-written is not
+    found, and two processes that build the same cannot mix theirs.
 
     Raises:
         StorageError: it cannot be written.
     """
-    path = folder() / f"{key.digest}.engine"
-    write_bytes(path, built.content)
-    write_json(path.with_suffix(".json"), built.record)
+    write_bytes(_engine(built.record), built.content)
+    write_json(_record(key), built.record)
     remember(built.record)
+
+
+def _record(key: EngineKey) -> Path:
+    return folder() / f"{key.digest}.json"
+
+
+def _engine(record: EngineRecord) -> Path:
+    return folder() / f"{record.sha256}.engine"
 
 
 def remember(record: EngineRecord) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from edgetl.errors import EdgetlError, ModelError
 from edgetl.export.tensorrt.builder import PERCENT, BuiltEngine, check_onnx
 from edgetl.export.tensorrt.options import BuildOptions
 from edgetl.export.tensorrt.worker import Request
+from edgetl.failures import death
 from edgetl.files import read_json, sha256_bytes, write_json
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import EngineRecord
@@ -91,7 +91,7 @@ def _run(command: list[str], folder: Path, options: BuildOptions, progress: Prog
     if code and not (folder / "error.json").is_file():
         words = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()[-_LAST_WORDS:]
         raise ModelError(
-            f"{options.target} died while it compiled the model ({_cause(code)}); nothing was written."
+            f"{options.target} died while it compiled the model ({death(code)}); nothing was written."
             + (f" Its last words: {' '.join(words.split())}" if words else "")
         )
 
@@ -103,13 +103,6 @@ def _event(line: str) -> dict[str, Any]:
         if isinstance(event, dict):
             return event
     return {}
-
-
-def _cause(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
 
 
 def _error(told: dict[str, Any]) -> EdgetlError:

@@ -7,6 +7,7 @@ The folder holds `request.json` and `model.onnx`. Progress goes to standard outp
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ class Request:
 
 def main(folder: Path) -> int:
     """Build; 0 where there is a result, 1 where there is an error for the user."""
+    faulthandler.enable()
     try:
         _build(folder)
     except EdgetlError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgetl.data.walk import counted
 from edgetl.records.prune import PruneStep
 from edgetl.records.train import NetworkSize
 from edgetl.report import units
@@ -250,7 +251,9 @@ def data(report: RunReport) -> Markup:
         )
     else:
         shown = table(heads, [*rows, total], "Images a class and split")
-    return Markup(tag("p", lead.strip(), css="lead") + shown + _near_copies(report) + _skipped(report))
+    return Markup(
+        tag("p", lead.strip(), css="lead") + shown + _near_copies(report) + _skipped(report) + _others(report)
+    )
 
 
 def _imbalance(report: RunReport) -> str:
@@ -287,6 +290,11 @@ def _skipped(report: RunReport) -> Markup:
     if len(skipped) > _SKIPPED_SHOWN:
         title += f", the first {_SKIPPED_SHOWN} listed"
     return disclosure(title, table(heads, rows, "Skipped images"))
+
+
+def _others(report: RunReport) -> Markup:
+    others = report.data.others
+    return tag("p", f"Beside the images: {counted(others)}.", css="lead") if others else Markup("")
 
 
 def provenance(report: RunReport) -> Markup:

@@ -28,6 +28,12 @@ _LABELS_SHOWN = 12
 _FLIPS_SHOWN = 8
 
 
+def _window(window: tuple[float, float] | None) -> str:
+    if window is None:
+        return ""
+    return f"{window[0]:g} becomes black, {window[1]:g} white"
+
+
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
@@ -41,6 +47,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("task", manifest.task),
             ("labels", f"{len(manifest.labels)}: {labels}"),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
+            ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
             ("golden images", str(len(manifest.golden.images))),
             ("measured on", machine.fingerprint if machine else ""),
@@ -93,18 +100,22 @@ def verify(console: Console, check: GoldenCheck) -> None:
 def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     """A row an image, with its best classes, or why it has none."""
     most = max((len(r.prediction.top) for r in results if r.prediction), default=1)
-    heads: list[Head] = list(text("image"))
+    timed = any(result.seconds is not None for result in results)
+    heads: list[Head] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
     lines = []
     for result in results:
         if result.prediction is None:
-            lines.append(Line(cells=(result.path, "not readable", *[""] * (2 * most - 1)), tone="bad"))
+            first = (result.path, *([""] if timed else []))
+            lines.append(Line(cells=(*first, "not readable", *[""] * (2 * most - 1)), tone="bad"))
             continue
         cells = [result.path]
+        if timed:
+            cells.append("-" if result.seconds is None else f"{result.seconds:.2f}")
         for score in result.prediction.top:
             cells += [score.label, f"{score.score:.3f}"]
-        lines.append(Line(cells=(*cells, *[""] * (2 * most + 1 - len(cells)))))
+        lines.append(Line(cells=(*cells, *[""] * (len(heads) - len(cells)))))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:
@@ -255,6 +266,10 @@ def doctor(console: Console, checkup: Checkup) -> None:
         total = units.bytes_(sum(package.size_bytes for package in checkup.install))
         sizes.append(Line(cells=("the device's install", "", total), tone="strong"))
         table(console, (*text("package", "version"), *numbers("size")), sizes)
+    if checkup.differences:
+        say(console, "Other versions than edgetl was tried with:")
+        rows = [Line(cells=(each.name, each.installed, each.tried)) for each in checkup.differences]
+        table(console, text("package", "installed", "tried"), rows)
 
 
 def keys(console: Console, pair: KeyPair) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from edgetl.data.walk import counted
 from edgetl.records.parity import LadderRecord, Rung
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation
@@ -67,17 +68,10 @@ def folds(console: Console, record: FoldsRecord) -> None:
 def audit(console: Console, report: AuditReport) -> None:
     """What is wrong with an image set, and what to do."""
     splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
-    labels = sorted({label for split in report.counts.values() for label in split})
-    lines = [
-        _counts_line(label, [report.counts[s].get(label, 0) for s in splits])
-        for label in labels[:_CLASSES_SHOWN]
-    ]
-    if len(labels) > _CLASSES_SHOWN:
-        rest = labels[_CLASSES_SHOWN:]
-        sums = [sum(report.counts[s].get(label, 0) for label in rest) for s in splits]
-        lines.append(_counts_line(f"{len(rest)} more classes", sums))
+    lines = _classes(report.counts, splits)
     lines.append(_counts_line("all", [sum(report.counts[s].values()) for s in splits], "strong"))
     table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    _beside_images(console, report.others)
     _listing(console, "Unreadable images", [f"{path}: {reason}" for path, reason in report.skipped])
     _listing(console, "The same file in more than one split", [" = ".join(group) for group in report.leaks])
     alike = [f"{n.first} ~ {n.second}" for n in report.near_duplicates]
@@ -96,16 +90,30 @@ def audit(console: Console, report: AuditReport) -> None:
 
 def _data(console: Console, record: DataRecord) -> None:
     splits = [s for s in ("train", "val", "test") if s in record.counts]
-    labels = sorted(
-        record.labels, key=lambda label: (-sum(record.counts[s].get(label, 0) for s in splits), label)
-    )
-    lines = [
-        _counts_line(label, [record.counts[s].get(label, 0) for s in splits])
-        for label in labels[:_CLASSES_SHOWN]
-    ]
+    lines = _classes(record.counts, splits)
     lines.append(_counts_line("all", [sum(record.counts[s].values()) for s in splits], "strong"))
     table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    _beside_images(console, record.others)
     _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
+
+
+def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[Line]:
+    """A line a class, by name; of many classes those with the fewest images, and the others in one line."""
+    labels = sorted({label for split in counts.values() for label in split})
+    by_class = {label: [counts[s].get(label, 0) for s in splits] for label in labels}
+    shown = labels
+    if len(labels) > _CLASSES_SHOWN:
+        shown = sorted(labels, key=lambda label: (sum(by_class[label]), label))[:_CLASSES_SHOWN]
+    lines = [_counts_line(label, by_class.pop(label)) for label in shown]
+    if by_class:
+        sums = [sum(column) for column in zip(*by_class.values(), strict=True)]
+        lines.append(_counts_line(f"{len(by_class)} larger classes", sums))
+    return lines
+
+
+def _beside_images(console: Console, others: Mapping[str, int]) -> None:
+    if others:
+        pairs(console, [("not images", counted(others))])
 
 
 def _train(console: Console, record: TrainRecord) -> None:

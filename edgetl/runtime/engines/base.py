@@ -11,23 +11,10 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
 from edgetl.inputs.spec import PreprocessSpec, normalise
-from edgetl.records.frozen import dataclass
+from edgetl.tasks.base import TensorSpec
 
 Bound = Callable[[], NDArray[np.float32]]
 """Runs a model on fixed buffers; for one thread at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """A model's input or output. `shape` has None where any length is accepted."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        dims = ", ".join("N" if length is None else str(length) for length in self.shape)
-        return f"({dims}{',' if len(self.shape) == 1 else ''}) {self.dtype}"
 
 
 class Backend(Protocol):

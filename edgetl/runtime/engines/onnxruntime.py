@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
+from edgetl.packages import GPU_ENGINE, missing
 from edgetl.process import usable_cores
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start
+from edgetl.tasks.base import TensorSpec
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -239,9 +241,7 @@ def import_engine() -> Any:
         with quietly():
             import onnxruntime
     except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime", "Install it with: pip install 'edgetl[cpu]' (or 'edgetl[gpu]' for an NVIDIA GPU)"
-        ) from error
+        raise missing("onnxruntime") from error
     return onnxruntime
 
 
@@ -272,7 +272,7 @@ def _providers(device: Device, ort: Any) -> list[tuple[str, dict[str, str]]]:
 def _device_missing(device: Device, found: str) -> MissingDependencyError:
     return MissingDependencyError(
         f"ONNX Runtime on {device} ({found})",
-        "Check the driver with nvidia-smi, then: pip uninstall -y onnxruntime && pip install 'edgetl[gpu]'",
+        f"Check the driver with nvidia-smi, then: pip uninstall -y onnxruntime && pip install {GPU_ENGINE}",
     )
 
 

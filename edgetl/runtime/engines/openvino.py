@@ -10,10 +10,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import MissingDependencyError, ModelError
+from edgetl.errors import ModelError
+from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
+from edgetl.tasks.base import TensorSpec
 
 
 class OpenVinoBackend(Inheritable):
@@ -34,9 +36,7 @@ class OpenVinoBackend(Inheritable):
             with quietly():
                 import openvino
         except ImportError as error:
-            raise MissingDependencyError(
-                "openvino", "Install it with: pip install 'edgetl[openvino]'"
-            ) from error
+            raise missing("openvino") from error
         start("OpenVINO")
         self.threads = threads
         settings = {

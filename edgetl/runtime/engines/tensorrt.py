@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
-from edgetl.runtime.engines.base import Bound, TensorSpec, mismatch
+from edgetl.packages import missing
+from edgetl.runtime.engines.base import Bound, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
+from edgetl.shell import command
+from edgetl.tasks.base import TensorSpec
 
 
 class TensorRtBackend(Inheritable):
@@ -54,7 +57,7 @@ class TensorRtBackend(Inheritable):
             reason = self._log.errors[-1] if self._log.errors else "it gave no reason"
             raise BundleError(
                 f"{target} {trt.__version__} cannot load the engine: {' '.join(reason.split())} "
-                f"Build it for this machine with: edgetl build BUNDLE --target {target}"
+                f"Build it for this machine with: {command('build', 'BUNDLE', '--target', target)}"
             )
         self.input, self.output = _signature(self._engine, trt)
         self.providers = (f"{target} {trt.__version__} on {self._cuda.device_name()}",)
@@ -249,9 +252,7 @@ def _runtime() -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        raise MissingDependencyError(
-            "cuda-bindings", "Install it with: pip install 'edgetl[tensorrt]'"
-        ) from error
+        raise missing("cuda.bindings") from error
     return runtime
 
 

