@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -16,6 +16,7 @@ from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
 from edgetl.distill.views import check_takes
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
@@ -55,7 +56,7 @@ class DistillInputs:
     pruned: Path | None
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
     select: Metric | None = None
     unlabelled: DataIndex | None = None
@@ -81,7 +82,7 @@ def run(
         StorageError: a file cannot be written.
     """
     start, labels, how = time.perf_counter(), inputs.index.labels, inputs.guide.under(config)
-    task = training_task(inputs.index)
+    task = training_task(inputs.index.task)
     if config.mix is not Mix.NONE and how.loss is DistillLoss.DKD:
         raise ConfigError(
             "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."

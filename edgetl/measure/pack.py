@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.bundle.provenance import git_commit, packages
 from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
+from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
 
@@ -26,7 +27,7 @@ class ShipInputs:
     measured: MeasureRecord
     index: DataIndex
     spec: PreprocessSpec
-    run_dir: Path
+    run_dir: Path = field(metadata=UNKEYED)
     recipe_sha256: str
     seed: int
     calibration_sha256: str = ""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.files import sha256_file
+from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
@@ -44,7 +45,8 @@ class MeasureInputs:
     """What is measured.
 
     `teacher_val` and `teacher_test` are the teacher's scores from training; `teacher_spec` is its preprocessing, of
-    which its size may differ from that of the candidates' `spec`.
+    which its size may differ from that of the candidates' `spec`. `machine` is the fingerprint of the one that
+    measures.
     """
 
     candidates: tuple[Candidate, ...]
@@ -54,8 +56,9 @@ class MeasureInputs:
     teacher_test: Evaluation | None
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
-    run_dir: Path
+    machine: str
+    pixels_dir: Path = field(metadata=UNKEYED)
+    run_dir: Path = field(metadata=UNKEYED)
 
 
 def run(

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from edgetl.distill.objective import Distillation, Guide
 from edgetl.distill.teacher import guide, load_for
 from edgetl.distill.views import at_size, check_takes
 from edgetl.errors import ConfigError, ModelError, WeightsError
-from edgetl.files import sha256_file, sha256_json
+from edgetl.files import sha256_json
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED, key_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
 from edgetl.models.size import network_size
@@ -78,7 +79,7 @@ class PruneInputs:
     guide: Guide
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
     stopwatch: Stopwatch | None = None
     alignment: int = 8
@@ -109,7 +110,7 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        self.task, self.how = training_task(inputs.index), inputs.guide
+        self.task, self.how = training_task(inputs.index.task), inputs.guide
         teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
@@ -140,17 +141,8 @@ class _Run:
                 f"prune: {len(lacking)} of {len(graph.groups)} groups have no batch norm and are ranked by magnitude,"
                 f" e.g. {lacking[0]}"
             )
-        self.key = sha256_json(
-            [
-                config.model_dump(mode="json"),
-                sha256_file(self.how.teacher),
-                inputs.index.sha256,
-                inputs.spec,
-                inputs.seed,
-                dataclasses.replace(self.how, teacher=Path()),
-                *([inputs.alignment] if config.round_to is None else []),
-            ]
-        )
+        # what the times depend on is in the stage's own key
+        self.key = sha256_json(key_of([config, dataclasses.replace(inputs, stopwatch=None)]))
 
     def to_the_end(self) -> PruneRecord:
         start = time.perf_counter()
@@ -219,9 +211,7 @@ class _Run:
     def _open(self, spec: PreprocessSpec) -> Sets:
         """The splits; training's views are as large as the larger of teacher and student needs."""
         view = max(self.size, self.teacher_size)
-        return open_sets(
-            self.task, self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view
-        )
+        return open_sets(self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view)
 
     def _teacher_top1(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""

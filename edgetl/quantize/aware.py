@@ -78,7 +78,7 @@ def train(
         ModelError: an operator is not known to the replay.
         WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
     """
-    how, task = lessons.guide, training_task(lessons.index)
+    how, task = lessons.guide, training_task(lessons.index.task)
     teacher, _ = load_for(lessons.index.labels, how.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
     size = lessons.spec.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.keys import UNKEYED
 from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
@@ -67,8 +68,8 @@ class QuantizeInputs:
     index: DataIndex
     spec: PreprocessSpec
     seed: int
-    pixels_dir: Path
-    cache_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
+    cache_dir: Path = field(metadata=UNKEYED)
     metric: Metric = Metric.TOP1
     guide: Guide | None = None
 

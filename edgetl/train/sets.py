@@ -148,7 +148,7 @@ def open_sets(
         ImageError: an image cannot be decoded.
         StorageError: the pixels cannot be written.
     """
-    task, test = training_task(index), index.split("test")
+    task, test = training_task(index.task), index.split("test")
     seen = spec if view_size is None else dataclasses.replace(spec, size=view_size)
     return Sets(
         train=_open(task, index.split("train"), with_margin(seen), seen, folder, progress),

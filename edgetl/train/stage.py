@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from edgetl.config import Strategy, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import network_size
@@ -47,7 +48,7 @@ class TrainInputs:
 
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
 
 
@@ -67,7 +68,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         MissingDependencyError: a tracker is not installed.
     """
     index, seed = inputs.index, inputs.seed
-    task = training_task(index)
+    task = training_task(index.task)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = config.select or task.selection(sets.train.targets)

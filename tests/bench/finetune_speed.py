@@ -16,6 +16,7 @@ from torch import nn
 
 from edgetl.config import Augment, Precision
 from edgetl.models import backbones
+from edgetl.tasks.base import Classification
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard
@@ -104,7 +105,7 @@ def one_epoch(phase: str) -> Fitting:
     )
 
 
-TASK = ClassificationTraining(labels=tuple(map(str, range(CLASSES))))
+TASK = ClassificationTraining(spec=Classification(labels=tuple(map(str, range(CLASSES)))))
 
 
 def run() -> Iterator[Claim]:

@@ -320,7 +320,7 @@ def _train(case: Case, index: DataIndex, sets: Sets) -> None:
         fitting,
         train=sets.train,
         val=sets.val,
-        task=training_task(index),
+        task=training_task(index.task),
         objective=Hard(hard_loss=cross_entropy(0.1)),
         state=state,
         progress=Spoken(),

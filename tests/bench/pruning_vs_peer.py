@@ -273,7 +273,7 @@ def _distillation(bench: Bench) -> Objective:
     teacher = checkpoint.load(bench.teacher)[0]
     return Distillation(
         teacher=teacher,
-        task=training_task(bench.index),
+        task=training_task(bench.index.task),
         temperature=TEMPERATURE,
         soft_weight=SOFT_WEIGHT,
         student_size=bench.case.size,
@@ -298,7 +298,7 @@ def _fit(
     fit(
         model,
         fitting,
-        task=training_task(bench.index),
+        task=training_task(bench.index.task),
         train=bench.sets.train,
         val=bench.sets.val,
         objective=objective,

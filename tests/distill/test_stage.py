@@ -82,7 +82,7 @@ def test_the_pruned_student_is_taught_and_recorded(
     model, _ = checkpoint.load(out.parent / record.checkpoint)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
-    again = score(training_task(inputs.index), model, sets.test)
+    again = score(training_task(inputs.index.task), model, sets.test)
     assert again.cells == record.test.cells
     assert again.calibration_error == pytest.approx(record.test.calibration_error, abs=1e-5)
 
@@ -327,7 +327,7 @@ def test_the_student_may_have_another_input_size(
     assert record.size == network_size(model, size)
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
     assert sets.val.pixels.shape[1] == size
-    assert score(training_task(inputs.index), model, sets.val).cells == record.val.cells
+    assert score(training_task(inputs.index.task), model, sets.val).cells == record.val.cells
 
 
 def test_a_student_that_takes_one_size_only_is_refused_at_another(

@@ -103,7 +103,7 @@ def test_the_record_tells_every_step_and_the_checkpoint(
     assert (architecture.backbone, architecture.num_classes) == (BACKBONE, 3)
     assert network_size(model, 32) == record.after
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
-    assert score(training_task(inputs.index), model, sets.val).top1 == last.top1
+    assert score(training_task(inputs.index.task), model, sets.val).top1 == last.top1
 
 
 def test_a_smaller_backbone_learns_from_the_teacher_and_is_cut(
@@ -188,7 +188,7 @@ def test_pruning_stops_before_a_cut_that_costs_too_much(
 ) -> None:
     teacher, _ = checkpoint.load(inputs.guide.teacher)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
-    found = score(training_task(inputs.index), teacher, sets.val)
+    found = score(training_task(inputs.index.task), teacher, sets.val)
     tops = itertools.chain([1.0], itertools.repeat(0.0))  # the teacher, then what is cut
     monkeypatch.setattr(stage, "score", lambda *_: dataclasses.replace(found, top1=next(tops)))
     progress = _Warnings()
@@ -226,7 +226,7 @@ def test_a_smaller_input_is_learned_first_and_everything_is_counted_at_it(
     assert [e.phase for e in record.epochs] == ["start", "recover-1"]
     assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
-    assert score(training_task(inputs.index), model, sets.val).top1 == record.steps[-1].top1
+    assert score(training_task(inputs.index.task), model, sets.val).top1 == record.steps[-1].top1
 
 
 def test_the_floor_is_the_teachers_score_at_its_own_size(
@@ -297,7 +297,8 @@ def test_a_sparse_network_whose_first_cut_fails_gives_way_to_the_teacher(
     teacher, _ = checkpoint.load(inputs.guide.teacher)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     worse = [
-        dataclasses.replace(score(training_task(inputs.index), teacher, sets.val), top1=t) for t in (1.0, 0.0)
+        dataclasses.replace(score(training_task(inputs.index.task), teacher, sets.val), top1=t)
+        for t in (1.0, 0.0)
     ]
     monkeypatch.setattr(stage, "score", lambda *_: worse.pop(0))
     config = CONFIG.model_copy(update={"steps": 1, "recovery_epochs": 0, "max_drop": 0.1, "sparse_epochs": 1})

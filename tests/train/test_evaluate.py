@@ -8,6 +8,7 @@ from torch import nn
 from edgetl.config import PreprocessConfig
 from edgetl.errors import TensorError
 from edgetl.inputs.image import PreprocessSpec, Resize, normalise
+from edgetl.tasks.base import Classification
 from edgetl.train.evaluate import predict_outputs, score
 from edgetl.train.sets import PixelSet, with_margin
 from edgetl.train.tasks.classification import ClassificationTraining
@@ -46,7 +47,7 @@ def test_cross_entropy_agrees_with_torch() -> None:
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(0, 50, (20, 4)).astype(np.float32), rng.integers(0, 4, 20)
     expected = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
-    task = ClassificationTraining(labels=tuple("abcd"))
+    task = ClassificationTraining(spec=Classification(labels=tuple("abcd")))
     assert task.val_loss(labels, logits) == pytest.approx(expected.item(), rel=1e-5)
 
 

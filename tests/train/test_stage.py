@@ -16,6 +16,7 @@ from edgetl.models import backbones, checkpoint
 from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.tasks.base import Classification
 from edgetl.train import stage
 from edgetl.train.evaluate import score
 from edgetl.train.seeds import derive
@@ -81,7 +82,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     )
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
-    again = score(training_task(inputs.index), model, sets.test)
+    again = score(training_task(inputs.index.task), model, sets.test)
     assert again.cells == record.test.cells
     assert again.calibration_error == pytest.approx(record.test.calibration_error, abs=1e-5)
 
@@ -142,7 +143,7 @@ def test_each_phase_is_held_to_the_score_of_the_one_before(
 @pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
 def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) -> None:
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
-    task = ClassificationTraining(labels=("a", "b"))
+    task = ClassificationTraining(spec=Classification(labels=("a", "b")))
     assert task.selection(task.targets(samples)) is metric
 
 
@@ -208,5 +209,5 @@ def test_every_way_with_imbalance_trains(
     )
     record = stage.run(config, inputs, out=folder(tmp_path))
     assert all(np.isfinite(e.loss) for e in record.epochs)
-    (head, *_) = stage.phases(config, 0, Metric.TOP1, training_task(inputs.index))
+    (head, *_) = stage.phases(config, 0, Metric.TOP1, training_task(inputs.index.task))
     assert head.class_balance is (imbalance is Imbalance.SAMPLING)

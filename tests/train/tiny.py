@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from edgetl.config import Augment, Precision
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.train import EpochRecord
+from edgetl.tasks.base import Classification
 from edgetl.train.loop import Fitting
 from edgetl.train.objective import Batch, Hard, Need
 from edgetl.train.sets import PixelSet, Unlabelled
 from edgetl.train.tasks.classification import ClassificationTraining, cross_entropy
 
 SPEC = PreprocessSpec(size=16)
-TASK = ClassificationTraining(labels=("red", "green", "blue"))
+TASK = ClassificationTraining(spec=Classification(labels=("red", "green", "blue")))
 
 
 def entropy(label_smoothing: float = 0.0, **settings: Tensor) -> Hard:

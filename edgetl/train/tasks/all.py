@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from edgetl.data.index import DataIndex
+from typing import assert_never
+
+from edgetl.errors import ModelError
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
-from edgetl.train.tasks.classification import ClassificationTraining
 
 
-def training_task(index: DataIndex) -> TrainingTask:
-    """The code for what the images are labelled for."""
-    return ClassificationTraining(labels=index.labels)
+def training_task(spec: TaskSpec) -> TrainingTask:
+    """The code that trains for what a description asks."""
+    match spec:
+        case Classification():
+            from edgetl.train.tasks.classification import ClassificationTraining
+
+            return ClassificationTraining(spec=spec)
+        case MultiLabel() | MultiHead():
+            raise ModelError(f"The task {spec.kind} cannot be trained yet.")
+        case _:
+            assert_never(spec)

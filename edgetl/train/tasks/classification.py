@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgetl.config import Imbalance, Metric, TrainConfig
 from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification import scores
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks import soft
@@ -34,10 +35,10 @@ class ClassificationTraining:
     """See `TrainingTask`. Targets are (N,) int64 classes, or (N, C) float32 shares where images are blended.
 
     Attributes:
-        labels: `labels[i]` names output i.
+        spec: `spec.labels[i]` names output i.
     """
 
-    labels: tuple[str, ...]
+    spec: Classification
 
     view = staticmethod(still_view)
     soft_loss = staticmethod(soft.soft_loss)
@@ -45,7 +46,7 @@ class ClassificationTraining:
     @property
     def width(self) -> int:
         """The number of classes."""
-        return len(self.labels)
+        return len(self.spec.labels)
 
     def network(self, backbone: str, weights: str | Path, *, seed: int) -> nn.Module:
         """The backbone with a classifier of the classes."""
@@ -102,7 +103,7 @@ class ClassificationTraining:
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Accuracy and its kin."""
-        return scores.evaluate(targets, outputs, self.labels, resamples=resamples)
+        return scores.evaluate(targets, outputs, self.spec.labels, resamples=resamples)
 
     def selection(self, targets: Targets) -> Metric:
         """Macro-F1 where the classes are imbalanced (see `IMBALANCE`), else top-1."""
