@@ -10,7 +10,7 @@ TRIED := edgetl/constraints.txt
 WHEELS := .cache/wheels
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
-# Every core has a process of its own; timings then run alone (tests/conftest.py).
+# Every core runs tests in a process of its own.
 WORKERS ?= auto
 DATA ?= $(EDGETL_DATA)
 
@@ -86,7 +86,8 @@ format: $(TESTS)  ## Ruff, in place
 	$(BIN)/ruff check --fix .
 
 test: lint $(WHEELS)/.ready  ## Lint, types and tests
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not alone'
+	$(PYTEST) -m 'alone and not slow'
 
 test-slow: $(PEERS)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
 	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s

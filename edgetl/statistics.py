@@ -101,16 +101,27 @@ def paired_interval(lost: float, won: float, images: float, z: float = Z95) -> t
     return (_root(score, z, -1.0, measured), _root(score, -z, measured, 1.0))
 
 
-def binomial_tail(successes: int, trials: int) -> float:
-    """P of at least `successes` heads in `trials` tosses of a fair coin; McNemar's exact test, one-sided."""
-    base = math.lgamma(trials + 1) - trials * math.log(2)
-    return min(
-        1.0,
-        math.fsum(
-            math.exp(base - math.lgamma(k + 1) - math.lgamma(trials - k + 1))
-            for k in range(successes, trials + 1)
-        ),
-    )
+def binomial_tail(successes: int, trials: int, chance: float = 0.5) -> float:
+    """P of at least `successes` in `trials` that succeed with `chance` (0..1, exclusive) each, exactly.
+
+    For a fair coin it is McNemar's exact test, one-sided.
+    """
+    return min(1.0, math.fsum(_binomial(k, trials, chance) for k in range(max(0, successes), trials + 1)))
+
+
+def most_by_chance(trials: int, chance: float, *, level: float = 0.01) -> int:
+    """The most successes of `trials` that chance explains: more happen with a probability below `level`, exactly."""
+    tail = 0.0
+    for successes in range(trials, 0, -1):
+        tail += _binomial(successes, trials, chance)
+        if tail >= level:
+            return successes
+    return 0
+
+
+def _binomial(successes: int, trials: int, chance: float) -> float:
+    ways = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
+    return math.exp(ways + successes * math.log(chance) + (trials - successes) * math.log1p(-chance))
 
 
 def difference_interval(

@@ -6,17 +6,28 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from edgetl.process import tune
+from edgetl.process import tune, usable_cores
 from edgetl.quiet import ONNX_RUNTIME_SWITCH
 from tests.real_sets import unpacked
 
+# How long an example takes says something of the machine and nothing of the code.
+settings.register_profile("edgetl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgetl")
+
 
 def pytest_configure() -> None:
-    """Before any test module imports torch or an engine."""
+    """Before any test module imports torch or an engine; one thread, since every core may have a worker."""
     os.environ.setdefault(ONNX_RUNTIME_SWITCH, "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     tune()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker for each core that this process may use; more than 16 would only fill the memory."""
+    return min(usable_cores(), 16)
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ def test_a_run_is_tuned_before_torch_is_imported() -> None:
     code = """
 import sys
 from pathlib import Path
-from edgetl import pipeline, tuning
+from edgetl import pipeline
 seen = []
 pipeline.tune = lambda: seen.append("torch" in sys.modules)
 pipeline._Run = lambda *args: sys.exit(print(*seen))

@@ -120,3 +120,20 @@ def test_bootstrap_is_repeatable_and_near_theory() -> None:
 def test_paired_comparison_refuses_other_lengths() -> None:
     with pytest.raises(TensorError, match=r"first \(2,\) and second \(3,\)"):
         statistics.compare_paired(np.ones(2), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "chance"), [(3, 10, 0.5), (1, 6, 0.07), (20, 300, 0.07), (6, 6, 0.2)]
+)
+def test_a_binomial_tail_is_the_sum_of_its_terms(successes: int, trials: int, chance: float) -> None:
+    terms = [
+        math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k) for k in range(successes, trials + 1)
+    ]
+    assert statistics.binomial_tail(successes, trials, chance) == pytest.approx(math.fsum(terms), rel=1e-9)
+
+
+@pytest.mark.parametrize(("trials", "most"), [(0, 0), (1, 1), (6, 2), (18, 4), (100, 13), (1000, 89)])
+def test_the_most_that_chance_explains(trials: int, most: int) -> None:
+    assert statistics.most_by_chance(trials, 0.07) == most
+    assert statistics.binomial_tail(most + 1, trials, 0.07) < 0.01
+    assert most == 0 or statistics.binomial_tail(most, trials, 0.07) >= 0.01

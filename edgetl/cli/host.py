@@ -155,6 +155,13 @@ def data_check(
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.index import build_index
+    from edgetl.errors import ConfigError
+    from edgetl.inputs.spec import is_window
+
+    if window is not None and not is_window(window):
+        raise ConfigError(
+            f"--window: got {window[0]:g} {window[1]:g}, expected two finite numbers, low below high."
+        )
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:

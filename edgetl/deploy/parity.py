@@ -31,7 +31,7 @@ from edgetl.records.scores import BadImages
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
-from edgetl.statistics import compare_paired
+from edgetl.statistics import compare_paired, most_by_chance
 from edgetl.tasks.classification.scores import evaluate
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ class Bound:
 
     `maximum` and `mean` are logit differences relative to the largest logit, `agreement` is the least share of images
     with the same best class, `layer` the largest relative error of a layer's output when the culprit is looked for.
+    Of few images some differ by chance: `agreement` is broken only where so many differ that a share of
+    1 - `agreement` gives as many in fewer than one of a hundred sets of that size (exact binomial). Near ties, whose
+    two best logits lie closer than twice the `mean` that is allowed, may fall either way and are not counted.
     """
 
     maximum: float
@@ -322,7 +325,7 @@ class _Ladder:
         shown = np.nan_to_num(stage.logits, nan=0.0, posinf=0.0, neginf=0.0)
         maximum = float(gaps.max()) / largest if finite else None
         mean = float(gaps.mean()) / largest if finite else None
-        agreement = float((shown.argmax(1) == below.logits.argmax(1)).mean())
+        same = shown.argmax(1) == below.logits.argmax(1)
         score = evaluate(self.labels, shown, self.names, resamples=0)
         paired = compare_paired(below.logits.argmax(1) == self.labels, shown.argmax(1) == self.labels)
         reasons = [fault] if fault else []
@@ -333,10 +336,8 @@ class _Ladder:
                 reasons.append(f"its largest logit error is {maximum:.2g}, allowed {bound.maximum:g}")
             if mean > bound.mean:
                 reasons.append(f"its mean logit error is {mean:.2g}, allowed {bound.mean:g}")
-        if agreement < bound.agreement:
-            reasons.append(
-                f"the best class agrees on {agreement:.1%}, at least {bound.agreement:.0%} is wanted"
-            )
+        if fault_of_classes := _too_many_differ(same, below.logits, bound):
+            reasons.append(fault_of_classes)
         self.rungs.append(
             Rung(
                 name=name,
@@ -344,7 +345,7 @@ class _Ladder:
                 against=below.name,
                 max_error=maximum,
                 mean_error=mean,
-                top1_agreement=agreement,
+                top1_agreement=float(same.mean()),
                 top1=score.top1,
                 top1_interval=score.top1_interval,
                 change=paired.difference,
@@ -385,6 +386,26 @@ class _Ladder:
             self.divergence = first_diverging_module(
                 below.network, graph, stage.feed(pixels), limit=bound.layer
             )
+
+
+def _too_many_differ(same: NDArray[np.bool_], logits: Logits, bound: Bound) -> str:
+    """What is wrong with the best classes, in words; empty where chance explains those that differ.
+
+    Args:
+        same: (N,) whether the best class is that of the step below.
+        logits: (N, C) of the step below.
+        bound: see there.
+    """
+    best = np.sort(logits, axis=1)[:, -2:]
+    ties = best[:, -1] - best[:, 0] < 2 * bound.mean * np.abs(logits).max()
+    counted, differ = int((~ties).sum()), int((~same & ~ties).sum())
+    allowed = most_by_chance(counted, 1 - bound.agreement)
+    if differ <= allowed:
+        return ""
+    return (
+        f"the best class differs on {differ} of {counted} images, {len(ties) - counted} near ties left out; where "
+        f"{bound.agreement:.0%} agree, chance explains {allowed}"
+    )
 
 
 def _run(

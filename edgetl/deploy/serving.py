@@ -56,7 +56,8 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
     """
     name, content = _model(bundle, options)
     write_bytes(out, content)
-    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content))
+    window = open_bundle(bundle).manifest.preprocess.window
+    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
 
 
 def write_triton(
@@ -84,7 +85,8 @@ def write_triton(
     config = triton_config(opened.manifest.name, onnx.load_from_string(content), max_batch=max_batch, gpu=gpu)
     write_text(folder / "config.pbtxt", config)
     files = ("config.pbtxt", "labels.txt", f"{VERSION}/model.onnx")
-    return ServeRecord(variant=name, path=str(folder), files=files, size_bytes=len(content))
+    window = opened.manifest.preprocess.window
+    return ServeRecord(variant=name, path=str(folder), files=files, size_bytes=len(content), window=window)
 
 
 def triton_config(name: str, model: onnx.ModelProto, *, max_batch: int, gpu: bool) -> str:

@@ -90,6 +90,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_CHANNELS = 6
+"""Of a TIFF; Pillow logs an error at more."""
 _WHOLE = (0.0, 65535.0)
 """The window of grey integers where the spec names none."""
 _BLOCK = 1 << 18
@@ -296,6 +298,10 @@ def _open(content: bytes) -> tuple[ImageFile, str]:
     plugin = next((plugin for starts, plugin in _PLUGINS if content.startswith(starts)), None)
     if plugin is None:
         raise UnidentifiedImageError
+    if content.startswith(b"GIF8"):
+        _check_gif(content)
+    if content.startswith(metadata.TIFF) and (samples := metadata.samples(content)) > _MOST_CHANNELS:
+        raise _Refused(f"has {samples} channels; at most {_MOST_CHANNELS} can be read.")
     try:
         image: ImageFile = getattr(import_module(f"PIL.{plugin[0]}"), plugin[1])(io.BytesIO(content))
     except (SyntaxError, IndexError, TypeError, struct.error) as error:  # As `Image.open` takes them.
@@ -330,6 +336,21 @@ def _open(content: bytes) -> tuple[ImageFile, str]:
 def _raw(args: Any) -> str:
     """How a tile's numbers are stored, in Pillow's words."""
     return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _check_gif(content: bytes) -> None:
+    """Refuse a first frame that is too large, even where the file's own size is not: Pillow would warn and go on."""
+    at = 13 + (3 << (content[10:11] or b"\0")[0] % 8 + 1) * ((content[10:11] or b"\0")[0] >> 7)
+    while content[at : at + 1] == b"!":  # extensions, each a row of blocks that ends with an empty one
+        at += 2
+        while length := (content[at : at + 1] or b"\0")[0]:
+            at += 1 + length
+        at += 1
+    left, top, width, height = (
+        int.from_bytes(content[at + start : at + start + 2], "little") for start in (1, 3, 5, 7)
+    )
+    if (left + width) * (top + height) > MAX_PIXELS:
+        raise _Refused(f"more than {MAX_PIXELS / 1e6:.0f} million pixels are refused.")
 
 
 def _check_tiff(image: Any) -> None:

@@ -40,7 +40,7 @@ WEBP = b"WEBP"
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ORIENTATION = 274
-_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_XMP_ORIENTATION = rb'tiff:Orientation(?:="|>)([0-9])'
 _MAX_TEXT = 1 << 20
 """Bytes of unpacked text that are looked at."""
 
@@ -84,9 +84,15 @@ def orientation(exif: bytes, xmp: bytes = b"") -> int:
     for tag, entry in _entries(exif):
         if tag == _ORIENTATION:
             said = _number(exif, entry)
-    if said is None and (found := _XMP_ORIENTATION.search(xmp)):
+    if said is None and (found := re.search(_XMP_ORIENTATION, xmp)):
         said = int(found[1])
     return int(said) if isinstance(said, int | float) and said in range(1, 9) else UPRIGHT
+
+
+def samples(content: bytes) -> int:
+    """Channels of a TIFF's first page; 1 where it does not say."""
+    said = next((_number(content, entry) for tag, entry in _entries(content) if tag == _SAMPLES), 1)
+    return said if isinstance(said, int) else 1
 
 
 def has_pages(content: bytes) -> bool:

@@ -24,6 +24,8 @@ from edgetl.records.codec import to_json
 
 SCHEMA = 1
 LABELS, SPEC = "edgetl.labels", "edgetl.preprocess"
+REBASED = "edgetl.rebased"
+"""How many batch norms did not learn and are written in terms of the images at hand (`edgetl.models.norms`)."""
 _SCHEMA_KEY, _ARCHITECTURE_KEY = "edgetl.schema", "edgetl.architecture"
 
 

@@ -114,6 +114,8 @@ class _Run:
         teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
+        # its statistics are those of batches of all classes, so what is measured anew must be too
+        self.mixed = checkpoint.REBASED in checkpoint.read_metadata(self.how.teacher)
         self.size = inputs.spec.size
         self.teacher_size = self.how.teacher_size
         self.guide = guide(self.teacher, self.teacher_size)
@@ -465,7 +467,9 @@ class _Run:
     def _views(self, number: int, train: PixelSet) -> Iterator[Tensor]:
         """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step."""
         generator = numpy_generator(self.inputs.seed, "importance images", number)
-        rows = np.sort(generator.permutation(len(train))[: self.config.importance_images])
+        rows = generator.permutation(len(train))[: self.config.importance_images]
+        if not self.mixed:
+            rows = np.sort(rows)
         for batch in np.array_split(rows, max(1, math.ceil(len(rows) / _BATCH))):
             pixels = torch.from_numpy(np.ascontiguousarray(train.pixels[batch]))
             images = training_view(

@@ -177,9 +177,13 @@ class EngineRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeRecord:
-    """A bundle's model written for another runtime: `files` below `path`, or `path` itself."""
+    """A bundle's model written for another runtime: `files` below `path`, or `path` itself.
+
+    `window` is what its caller spreads over 0..255 where images have more than 8 bits, as in the manifest.
+    """
 
     variant: str
     path: str
     files: tuple[str, ...]
     size_bytes: int
+    window: tuple[float, float] | None = None

@@ -94,6 +94,8 @@ def stream(
         while True:
             while len(waiting) < _WAITING * workers and (part := list(islice(remaining, batch))):
                 waiting.append(pool.submit(work, part))
+                while waiting and waiting[0].done():  # The next item may be long in coming.
+                    yield from waiting.popleft().result()
             if not waiting:
                 return
             if os.getpid() != process:  # The workers stayed with the parent.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from edgetl.train.processes import main_first
 from edgetl.train.seeds import torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet
 
-_BATCH = 64
+_BATCH, _PLAIN_BATCH = 64, 32
 
 
 def head_of(model: nn.Module, size: int) -> nn.Module:
@@ -123,8 +125,20 @@ def _write(
     model.to(home)
 
 
+def plain_views(data: PixelSet, most: int) -> Iterator[Tensor]:
+    """Batches (n, 3, S, S) of images as evaluation sees them, of at most `most` evenly spread ones."""
+    rows = np.unique(np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(np.int64))
+    batches = max(1, math.ceil(len(rows) / _PLAIN_BATCH))
+    for first in range(batches):  # classes often stand one after the other: each batch gets some of all
+        yield _views(data, rows[first::batches], Augment.NONE, torch.Generator(), torch.device("cpu"))
+
+
 def _views(
-    data: PixelSet, rows: slice, policy: Augment, generator: torch.Generator, device: torch.device
+    data: PixelSet,
+    rows: slice | NDArray[np.int64],
+    policy: Augment,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Tensor:
     spec = data.spec
     pixels = torch.from_numpy(np.array(data.pixels[rows])).to(device)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
 from edgetl.errors import TrainingError
+from edgetl.models.norms import batch_norms
 
 Trainable = Callable[[nn.Module], Iterable[nn.Parameter]]
 """Picks the parameters that learn, e.g. `edgetl.models.backbones.head_parameters`."""
@@ -39,3 +40,21 @@ def train_mode(model: nn.Module, partly_frozen: bool) -> None:
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
+
+
+def frozen_norms(model: nn.Module, phases: Sequence[Trainable | None]) -> tuple[str, ...]:
+    """Names of the batch norms whose statistics no phase of training moves. All parameters may learn afterwards.
+
+    Args:
+        model: the network.
+        phases: what learns in each (all where None).
+    """
+    if None in phases:
+        return ()
+    names, moved = batch_norms(model), set[str]()
+    for trainable in phases:
+        freeze(model, trainable)
+        train_mode(model, partly_frozen=True)
+        moved |= {name for name, norm in names.items() if norm.training}
+    model.requires_grad_(True).eval()
+    return tuple(name for name in names if name not in moved)

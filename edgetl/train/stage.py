@@ -17,11 +17,13 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
+from edgetl.models.norms import rebase
 from edgetl.models.size import network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
-from edgetl.train.features import compute, head_of
+from edgetl.train.features import compute, head_of, plain_views
+from edgetl.train.freezing import frozen_norms
 from edgetl.train.loop import fit, reached
 from edgetl.train.objective import Hard
 from edgetl.train.phases import phases
@@ -33,6 +35,8 @@ from edgetl.train.tasks.base import output_parameters
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
+_REBASED_ON = 512
+"""Training images from which batch norms that did not learn get their statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +114,19 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 start = reached(epochs, metric)
             history += epochs
     begun = time.perf_counter()
+    learning = [p.trainable for p in planned if p.epochs]
+    if config.strategy is Strategy.HEAD:
+        learning = [partial(output_parameters, task)]
+    if frozen := frozen_norms(model, learning):
+        rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
     val = score(task, model, sets.val)
     test = score(task, model, sets.test) if sets.test is not None else None
     if launched().main:
         architecture = describe(model, config.backbone, task.width)
-        lesson = checkpoint.lesson(index.labels, inputs.spec)
-        checkpoint.save(model, architecture, out / CHECKPOINT, lesson)
+        extra = checkpoint.lesson(index.labels, inputs.spec)
+        if frozen:
+            extra[checkpoint.REBASED] = str(len(frozen))
+        checkpoint.save(model, architecture, out / CHECKPOINT, extra)
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=config.backbone,

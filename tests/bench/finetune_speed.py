@@ -16,14 +16,13 @@ from torch import nn
 
 from edgetl.config import Augment, Precision
 from edgetl.models import backbones
-from edgetl.tasks.base import Classification
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet
-from edgetl.train.tasks.classification import ClassificationTraining, cross_entropy
+from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim, at_least, at_most
-from tests.bench.head_cache import BACKBONE, BATCH, CLASSES, SIZE, images
+from tests.bench.head_cache import BACKBONE, BATCH, CLASSES, SIZE, TASK, images
 
 TURNS = 3
 
@@ -50,13 +49,13 @@ def plain(model: nn.Module, data: PixelSet, device: torch.device) -> float:
 
 STEP = """
 import sys
-from edgetl.tuning import tune
+from edgetl.process import tune
 if sys.argv[1] == "tuned":
     tune()
 import time
 import torch
 from edgetl.models import backbones
-from tests.bench.head_cache import BACKBONE, BATCH, CLASSES, SIZE
+from tests.bench.head_cache import TASK, BACKBONE, BATCH, CLASSES, SIZE
 from contextlib import nullcontext
 from edgetl.train.cores import own_cores
 model = backbones.create(BACKBONE, CLASSES).train().to(memory_format=torch.channels_last)
@@ -103,9 +102,6 @@ def one_epoch(phase: str) -> Fitting:
         seed=0,
         precision=Precision.FP32,
     )
-
-
-TASK = ClassificationTraining(spec=Classification(labels=tuple(map(str, range(CLASSES)))))
 
 
 def run() -> Iterator[Claim]:

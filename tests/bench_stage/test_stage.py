@@ -64,7 +64,8 @@ def test_options_add_pinning_layers_and_the_load_generator(bundle: Path) -> None
     assert record.steady is not None
     assert record.latency.warmup >= 30
     assert record.profile is not None
-    assert record.profile.operators[0].operator == "Conv"
+    # Engines name the fused form as they like, and which operator leads is a matter of timing.
+    assert any("Conv" in each.operator for each in record.profile.operators)
     assert record.loadgen is not None
     assert (record.loadgen.metric, record.loadgen.queries) == ("p90_ms", 12)
     assert record.loadgen.difference == pytest.approx(record.loadgen.value / record.value - 1)

@@ -12,8 +12,10 @@ from edgetl.bundle import golden
 from edgetl.bundle.golden import TOLERANCE, compare, decode_logits, encode_image, encode_logits
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, ImageError, TensorError
+from edgetl.inputs.image import PreprocessSpec, read_numbers
 from edgetl.records.codec import to_json
 from tests.bundles import SPEC, picture
+from tests.deep_images import tiff
 
 RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)
 
@@ -114,3 +116,17 @@ def test_broken_pictures_are_named(tmp_path: Path) -> None:
     path.write_bytes(picture()[:100])
     with pytest.raises(ImageError, match=r"broken\.png"):
         encode_image(path, SPEC)
+
+
+@pytest.mark.parametrize("dtype", ["u2", ">u2", "i4", "f4"])
+def test_a_large_frame_of_more_than_8_bits_keeps_its_numbers(tmp_path: Path, dtype: str) -> None:
+    """Else a bundle's proof would begin behind its window."""
+    spec = PreprocessSpec(size=16, window=(20_000.0, 24_000.0), guess_floats=False)
+    values = np.random.default_rng(0).integers(19_000, 25_000, (300, 400)).astype(dtype)
+    (tmp_path / "frame.tif").write_bytes(tiff(values, ">" if dtype == ">u2" else "<"))
+    content = encode_image(tmp_path / "frame.tif", spec)
+    kept = read_numbers(content)
+    assert kept is not None
+    assert np.array_equal(kept, values[::9, ::9])
+    (tmp_path / "small.tif").write_bytes(tiff(values[:40, :40]))
+    assert encode_image(tmp_path / "small.tif", spec) == (tmp_path / "small.tif").read_bytes()

@@ -12,8 +12,9 @@ from edgetl.data import pixels
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.pixels import open_pixels
 from edgetl.errors import DataError, ImageError, StorageError
-from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels
+from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels, to_pixels
 from tests.data.images import Recorder, Settings, fill
+from tests.deep_images import png16, tiff
 
 SPEC = PreprocessSpec(size=16)
 
@@ -49,6 +50,8 @@ def test_file_is_used_again(index: DataIndex, tmp_path: Path) -> None:
         replace(SPEC, crop_fraction=0.5),
         replace(SPEC, resize=Resize.PAD),
         replace(SPEC, resize=Resize.PAD, mean=(0, 0, 0)),
+        replace(SPEC, window=(0.0, 4095.0)),
+        replace(SPEC, guess_floats=False),
     ],
 )
 def test_other_pixels_have_another_file(index: DataIndex, tmp_path: Path, spec: PreprocessSpec) -> None:
@@ -89,3 +92,21 @@ def test_full_disk(index: DataIndex, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_no_samples(tmp_path: Path) -> None:
     assert open_pixels((), SPEC, tmp_path / "cache").shape == (0, 16, 16, 3)
+
+
+def test_training_and_the_device_see_the_same_numbers(tmp_path: Path) -> None:
+    """Frames of 16 bits, floats and colour, read by the training set's cache and as a session reads them."""
+    spec = replace(SPEC, window=(20_000.0, 24_000.0), guess_floats=False)
+    values = np.random.default_rng(0).integers(19_000, 25_000, (12, 30, 40, 3)).astype(np.uint16)
+    for at, frame in enumerate(values):
+        folder = tmp_path / "set" / "ab"[at % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        content = (png16(frame), png16(frame[..., 0]), tiff(frame[..., 0].astype(np.float32)))[at % 3]
+        (folder / f"{at}.{'tif' if at % 3 == 2 else 'png'}").write_bytes(content)
+    index = build_index(Settings(source=str(tmp_path / "set")))
+    opened = open_pixels(index.samples, spec, tmp_path / "cache")
+    for row, sample in zip(opened, index.samples, strict=True):
+        at = int(sample.path.stem)
+        array = (values[at], values[at][..., 0], values[at][..., 0].astype(np.float32))[at % 3]
+        assert np.array_equal(row, load_pixels(sample.path, spec))
+        assert np.array_equal(row, to_pixels(array, spec))

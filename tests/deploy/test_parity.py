@@ -344,6 +344,28 @@ def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
         parity.run(tmp_path / "none.edgetl", parts.images)
 
 
+def test_of_few_images_some_best_classes_may_differ_by_chance() -> None:
+    bound = parity.BOUNDS[Precision.INT8]
+    logits = np.zeros((6, 3), np.float32)
+    logits[:, 0] = 10.0
+    same = np.array([False, *[True] * 5])
+    assert parity._too_many_differ(same, logits, bound) == ""
+    assert parity._too_many_differ(~same, logits, bound) == (
+        "the best class differs on 5 of 6 images, 0 near ties left out; where 93% agree, chance explains 2"
+    )
+
+
+def test_near_ties_may_fall_either_way() -> None:
+    bound = parity.BOUNDS[Precision.INT8]
+    logits = np.full((40, 2), 10.0, np.float32)
+    logits[:, 1] -= 0.5  # Within twice the mean logit error that is allowed, 5% of the largest.
+    assert parity._too_many_differ(np.zeros(40, bool), logits, bound) == ""
+    logits[:20, 1] -= 9.0
+    assert parity._too_many_differ(np.zeros(40, bool), logits, bound).startswith(
+        "the best class differs on 20 of 20 images, 20 near ties left out"
+    )
+
+
 def test_bad_images_are_named_or_skipped(parts: Parts, tmp_path: Path) -> None:
     images = shutil.copytree(parts.images, tmp_path / "images")
     first = sorted((images / "test").rglob("*.png"))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,16 @@ def test_openvino_computes_the_same(
         expected = session.run(PIXELS)
     expected = softmax(expected) if options.softmax else expected
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_window_is_said_to_whoever_runs_the_model(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    spec = replace(parts.preprocess, window=(20_000.0, 24_000.0))
+    pack(replace(parts, preprocess=spec), tmp_path / "w.edgetl")
+    options = ServeOptions(uint8=True)
+    found = write_onnx(tmp_path / "w.edgetl", options, tmp_path / "m.onnx")
+    assert (
+        found.window
+        == write_triton(tmp_path / "w.edgetl", options, tmp_path / "models").window
+        == spec.window
+    )

@@ -299,6 +299,10 @@ def test_an_ensemble_averages_softened_probabilities(inputs: stage.DistillInputs
     guest = load_guest(labels, path, inputs.spec)
     given, own = (torch.from_numpy(normalise(pixels, s)) for s in (inputs.spec, spec))
     torch.testing.assert_close(guest.network(given), model(own), atol=1e-4, rtol=1e-4)
+    with pytest.raises(
+        WeightsError, match=r"through the window None, these images are seen through \(0\.0, 9\.0\)"
+    ):
+        load_guest(labels, path, dataclasses.replace(inputs.spec, window=(0.0, 9.0)))
 
 
 def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +110,26 @@ def test_a_stream_without_end_is_labelled_as_it_comes(session: Session) -> None:
     assert first.prediction is not None
     assert len(taken) <= 6
     results.close()  # type: ignore[attr-defined]
+
+
+def test_a_result_does_not_wait_for_many_later_frames(session: Session) -> None:
+    taken, decoded = [], threading.Event()
+
+    def slow() -> Iterator[int]:
+        for number in range(8):
+            taken.append(number)
+            decoded.clear()
+            yield number
+            assert decoded.wait(10)
+            time.sleep(0.05)  # Time for the model.
+
+    def pixels(_: int) -> np.ndarray:
+        decoded.set()
+        return session.pixels(picture())
+
+    with load(session.bundle.path, threads=4) as opened:  # Eight frames would be taken ahead.
+        next(iter(opened.logits_of(slow(), pixels)))
+    assert len(taken) < 6
 
 
 @pytest.mark.parametrize("size", ["640", "640x", "axb", "640x480x3", "2x2", "99999x99999", "-4x8"])

@@ -43,7 +43,7 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 """,
-    "onnxruntime": "from edgetl.runtime.onnx_backend import import_engine; import_engine()",
+    "onnxruntime": "from edgetl.runtime.engines.onnxruntime import import_engine; import_engine()",
     "cv2": "import cv2",
     "PIL": "from PIL import Image; Image.init()",
     "rich": "import rich.console, rich.progress",

@@ -31,7 +31,9 @@ import random, sys, warnings
 from pathlib import Path
 import edgetl
 from tests.slow.test_fuzz import mutate, seeds
-warnings.simplefilter("ignore")
+warned = []
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
 bundle, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 answers = errors = 0
 originals = seeds()
@@ -45,6 +47,7 @@ with edgetl.load(bundle, threads=1) as session:
         except edgetl.EdgetlError as error:
             assert str(error).strip() and "\\n" not in str(error), repr(error)
             errors += 1
+        assert not warned, warned
 print(answers, errors)
 """
 BUNDLES = """
@@ -73,6 +76,14 @@ for case in range(first, first + count):
         errors += 1
 path.unlink()
 print(answers, errors)
+"""
+
+
+METADATA = """
+import sys
+from tests.inputs.test_metadata import fuzz
+first, count = int(sys.argv[1]), int(sys.argv[2])
+print(fuzz(count, seed=first))
 """
 
 
@@ -174,6 +185,24 @@ def test_mutated_images(bundle: Path) -> None:
     print(f"\n{answers + errors} mutated images: {answers} answers, {errors} errors of ours")
     assert answers > 100
     assert errors > 100
+
+
+def test_mutated_metadata_never_changes_a_pixel() -> None:
+    """A sixth of the cases for each of six formats; a child process fails at a crash, a warning or another pixel."""
+    cases, turned = CASES // 6, 0
+    for first in range(0, cases, PART):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", METADATA, str(first), str(min(PART, cases - first))],
+            capture_output=True,
+            text=True,
+            timeout=PART_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert not done.stderr
+        turned += int(done.stdout)
+    print(f"\n{6 * cases} mutated metadata: no pixel changed, {turned} pictures turned")
+    assert turned > 100
 
 
 def test_mutated_bundles(bundle: Path) -> None:

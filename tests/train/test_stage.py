@@ -13,12 +13,16 @@ from edgetl.data.index import Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
+from edgetl.models.norms import batch_norms
 from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.tasks.base import Classification
 from edgetl.train import stage
-from edgetl.train.evaluate import score
+from edgetl.train.evaluate import predict_outputs, score
+from edgetl.train.features import plain_views
+from edgetl.train.freezing import frozen_norms
+from edgetl.train.phases import phases
 from edgetl.train.seeds import derive
 from edgetl.train.sets import open_sets
 from edgetl.train.tasks.all import training_task
@@ -26,6 +30,7 @@ from edgetl.train.tasks.classification import ClassificationTraining
 
 from .tiny import epoch_record
 
+_NORM = ("weight", "bias", "running_mean", "running_var")
 COLOURS = {"blue": (40, 40, 200), "grün": (40, 200, 40), "red": (200, 40, 40)}
 CONFIG = TrainConfig(
     backbone="mobilenetv3_small_050",
@@ -140,6 +145,33 @@ def test_each_phase_is_held_to_the_score_of_the_one_before(
     assert starts == [None, 0.9]
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
+    inputs: stage.TrainInputs, tmp_path: Path, strategy: Strategy
+) -> None:
+    """What follows measures them anew: that must not make another network of the teacher."""
+    config = CONFIG.model_copy(update={"strategy": strategy, "epochs": 3})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    names = frozen_norms(model, [p.trainable for p in phases(config, 0, Metric.TOP1, 3)])
+    if strategy is Strategy.HEAD:
+        names = tuple(batch_norms(model))
+    assert bool(names) is (strategy in (Strategy.HEAD, Strategy.PARTIAL))
+    assert (checkpoint.REBASED in checkpoint.read_metadata(tmp_path / record.checkpoint)) is bool(names)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    before = predict_outputs(model, sets.val)
+    for name, norm in batch_norms(model).items():
+        if name in names:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None
+    with torch.no_grad():
+        for batch in plain_views(sets.train, 512):
+            model(batch)
+    # a batch is normalised by its own variance, which is a twenty-fourth less than what is kept
+    assert np.allclose(predict_outputs(model, sets.val), before, atol=0.1 * np.abs(before).max())
+
+
 @pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
 def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) -> None:
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
@@ -178,7 +210,8 @@ def test_only_the_head_moves_where_the_strategy_is_head(inputs: stage.TrainInput
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     fresh = backbones.create("test_efficientnet", 3, "none", seed=derive(inputs.seed, "weights"))
     moved = {n for n, v in fresh.state_dict().items() if not torch.equal(v, model.state_dict()[n])}
-    assert moved == {"classifier.weight", "classifier.bias"}
+    norms = {f"{name}.{part}" for name in batch_norms(fresh) for part in _NORM}  # in other terms
+    assert moved - norms == {"classifier.weight", "classifier.bias"}
     assert record.val.top1 == max(e.val_top1 for e in record.epochs)
 
 

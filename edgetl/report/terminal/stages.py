@@ -351,5 +351,12 @@ def serve(console: Console, record: ServeRecord) -> None:
             ("written to", record.path),
             ("files", ", ".join(record.files)),
             ("model", units.bytes_(record.size_bytes)),
+            ("before it", _spread(record.window)),
         ],
     )
+
+
+def _spread(window: tuple[float, float] | None) -> str:
+    if window is None:
+        return ""
+    return f"numbers beyond 8 bits: spread {window[0]:g} to {window[1]:g} over 0 to 255, rounded and clipped"
