@@ -41,6 +41,7 @@ def run() -> Iterator[Claim]:
     model, settings = backbones.create(BACKBONE, CLASSES), {"batch_size": BATCH, "lr": 3e-3, "seed": 0}
     common = {"phase": "head", "epochs": 1, "weight_decay": 0.02, "augment": Augment.NONE, **settings}
     plain = Fitting(**common, trainable=backbones.head_parameters)
+    objective = Hard(hard_loss=cross_entropy(0.1))
     seconds: dict[str, list[float]] = {"uncached": [], "cached": []}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -54,7 +55,7 @@ def run() -> Iterator[Claim]:
                 train=train,
                 val=val,
                 task=TASK,
-                objective=Hard(hard_loss=cross_entropy(0.1)),
+                objective=objective,
                 state=None,
             )
             seconds["uncached"].append(epoch.seconds)
@@ -64,7 +65,7 @@ def run() -> Iterator[Claim]:
                 train=kept,
                 val=kept_val,
                 task=TASK,
-                objective=Hard(hard_loss=cross_entropy(0.1)),
+                objective=objective,
                 state=None,
             )
             seconds["cached"].append(epoch.seconds)
