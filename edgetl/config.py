@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self, assert_never
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +29,7 @@ from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
-from edgetl.records.scores import BadImages, Scores
+from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 
@@ -229,18 +229,6 @@ class Metric(StrEnum):
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
-
-    def of(self, scores: Scores) -> float:
-        """The score of this name, in 0..1."""
-        match self:
-            case Metric.TOP1:
-                return scores.top1
-            case Metric.MACRO_F1:
-                return scores.macro_f1
-            case Metric.BALANCED_ACCURACY:
-                return scores.balanced_accuracy
-            case _:
-                assert_never(self)
 
 
 def _listed(value: object) -> object:
@@ -676,7 +664,19 @@ def _sections() -> dict[str, type[_Section]]:
 def _toml(value: Any) -> str:
     import tomli_w
 
+    if isinstance(value, str) and not _is_text(value):
+        raise ConfigError(
+            f"{value!r} has bytes that are not UTF-8, which a recipe cannot hold; rename it, or name a link to it."
+        )
     return tomli_w.dumps({"x": value}).partition(" = ")[2].strip()
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _apply_override(values: dict[str, Any], override: str, problems: list[str]) -> None:

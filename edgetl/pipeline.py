@@ -30,6 +30,7 @@ from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
+from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
@@ -573,7 +574,7 @@ class _Run:
         report = RunReport(
             name=self.recipe.name,
             recipe=recipes.dump(self.recipe),
-            labels=self.index.labels,
+            task=Classification(labels=self.index.labels),
             data=r[Stage.DATA],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],

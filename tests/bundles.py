@@ -13,6 +13,7 @@ from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 from tests.onnx_models import SIZE, classifier
 
 LABELS = ("rose", "daisy", "tulip")
@@ -45,7 +46,7 @@ def contents(folder: Path, *, images: int = 3, default: str = "fp32") -> Content
         sources.append(VariantSource(name=name, precision=precision, target=target, model=path))
     return Contents(
         name="flowers",
-        labels=LABELS,
+        task=Classification(labels=LABELS),
         preprocess=SPEC,
         variants=sources,
         default=default,

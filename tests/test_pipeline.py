@@ -25,6 +25,7 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
 from edgetl.prune.stage import PruneInputs
+from edgetl.records.scores import value
 from edgetl.runtime.evaluate import evaluate
 from tests.images import write_set
 
@@ -121,7 +122,7 @@ def test_variants_that_normalise_inside_are_measured_and_packed_too(
     ]
     manifest = open_bundle(outcome.bundle).manifest
     assert [v.name for v in manifest.variants] == names
-    scores = {v.name: v.val.top1 for v in manifest.variants if v.val}
+    scores = {v.name: value(v.val, "top1") for v in manifest.variants if v.val}
     assert scores["fp32-uint8"] == scores["fp32"]
     picture = images / "test" / "red" / "000.png"
     with (
@@ -234,7 +235,7 @@ def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_
         assert session.run(np.zeros((2, 3, 24, 24), np.float32)).shape == (2, 3)
         scored = evaluate(session, build_index(DataConfig(source=str(images))).split("test"))
     measured = {v.name: v.test for v in records[Stage.MEASURE].variants}
-    assert scored.cells == measured[records[Stage.MEASURE].default].cells
+    assert scored.detail == measured[records[Stage.MEASURE].default].detail
     assert "input size" in (tmp_path / "report.html").read_text()
     again = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
     assert again.cached == ALL

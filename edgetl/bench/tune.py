@@ -27,9 +27,11 @@ from edgetl.inputs.image import load_pixels
 from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency, Machine
+from edgetl.records.scores import value
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import as_accurate, choose
 from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+from edgetl.tasks.metrics import TOP1
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -249,7 +251,7 @@ def _doubt(manifest: Manifest, today: Choice | None, target: Target, variant: Va
     assert default is not None  # A manifest without its default is refused when it is read.
     if variant is default or (today and variant.name == today.variant) or as_accurate(variant, default):
         return None
-    scores = [f"{v.val.top1:.1%}" if v.val else "not recorded" for v in (variant, default)]
+    scores = [f"{value(v.val, TOP1.name):.1%}" if v.val else "not recorded" for v in (variant, default)]
     note = f"Its top-1 on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
     return Trial(target=target, variant=variant.name, outcome=Outcome.LESS_ACCURATE, note=note)
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 from edgetl._version import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
@@ -19,12 +19,12 @@ from edgetl.records.codec import from_json, to_json
 from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores
+from edgetl.tasks.base import TaskSpec, labels_of
 
 SCHEMA_VERSION = 2
-"""The newest schema that is read. A bundle says the oldest that suffices (`needed_schema`): 2 for a window of
-preprocessing, without which the model would be given other pixels and nobody would notice."""
 MANIFEST = "manifest.json"
-TASK = "image-classification"
+_FIRST_TASK = "image-classification"
+"""What schema 1 called the one task that it had."""
 
 
 class Precision(StrEnum):
@@ -35,6 +35,12 @@ class Precision(StrEnum):
     BF16 = "bf16"
     FP8 = "fp8"
     INT8 = "int8"
+
+
+class ModelFormat(StrEnum):
+    """What a variant's file is."""
+
+    ONNX = "onnx"
 
 
 class InputForm(StrEnum):
@@ -66,6 +72,7 @@ class Variant:
     file: str
     size_bytes: int
     sha256: str
+    format: ModelFormat = ModelFormat.ONNX
     input: InputForm = InputForm.FLOAT32
     val: Scores | None = None
     test: Scores | None = None
@@ -139,15 +146,14 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The description of a bundle. `labels[i]` names logit i; `default` names the variant that ships.
+    """The description of a bundle. `task` says what the models answer; `default` names the variant that ships.
 
     `splits` is the file that tells which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
     """
 
     schema_version: int
     name: str
-    task: str
-    labels: tuple[str, ...]
+    task: TaskSpec
     preprocess: PreprocessSpec
     variants: tuple[Variant, ...]
     default: str
@@ -155,6 +161,11 @@ class Manifest:
     provenance: Provenance
     engines: tuple[Engine, ...] = ()
     splits: Member | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names; of several heads each as `head/name`."""
+        return labels_of(self.task)
 
     def members(self) -> Iterator[Member]:
         """Every file that the archive must hold beside the manifest, each once."""
@@ -171,20 +182,11 @@ class Manifest:
         return next((variant for variant in self.variants if variant.name == wanted), None)
 
 
-def needed_schema(spec: PreprocessSpec) -> int:
-    """The schema that a reader must know to run models on what this preprocessing gives."""
-    return 1 if spec.window is None else 2
-
-
 def problems(manifest: Manifest) -> list[str]:
     """What contradicts itself in a manifest, one sentence each."""
     names = [variant.name for variant in manifest.variants]
     files = [member.file.casefold() for member in manifest.members()]
     found = []
-    if manifest.task != TASK:
-        found.append(f"its task is {manifest.task!r}, this version knows {TASK!r}")
-    if not manifest.labels or len(set(manifest.labels)) != len(manifest.labels):
-        found.append("its labels are empty or not unique")
     if len(set(names)) != len(names):
         found.append("two variants have one name")
     if manifest.default not in names:
@@ -212,7 +214,7 @@ def decode(content: bytes, where: str) -> Manifest:
     """Read a manifest; `where` names the bundle in errors.
 
     Raises:
-        BundleSchemaError: it was written for a newer schema.
+        BundleSchemaError: it was written for a newer schema, or for a task that this version does not know.
         BundleIntegrityError: it is not a manifest, or contradicts itself.
     """
     try:
@@ -220,6 +222,9 @@ def decode(content: bytes, where: str) -> Manifest:
         if not isinstance(values, Mapping):
             raise ValueError("it is not a JSON object")
         _check_schema(values, where)
+        if values["schema_version"] == 1:
+            values = _from_first(values)
+        _check_task(values, where)
         manifest = from_json(Manifest, values)
     except (ValueError, RecursionError) as error:
         raise BundleIntegrityError(f"{where} has a broken {MANIFEST}: {error}.") from error
@@ -240,6 +245,46 @@ def _check_schema(values: Mapping[str, Any], where: str) -> None:
             f"edgetl {__version__} reads up to schema {SCHEMA_VERSION}. "
             "Install a wheel of that version of edgetl."
         )
+
+
+def _check_task(values: Mapping[str, Any], where: str) -> None:
+    task = values.get("task")
+    kind = task.get("kind") if isinstance(task, Mapping) else None
+    known = [spec.kind for spec in get_args(TaskSpec)]
+    if isinstance(kind, str) and kind not in known:
+        raise BundleSchemaError(
+            f"{where} is of the task {kind!r}, which edgetl {__version__} does not know (it knows {', '.join(known)}). "
+            "Install a wheel of a newer version of edgetl."
+        )
+
+
+def _from_first(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 1 as schema 2: its one task was classification, and scores stood side by side."""
+    if values.get("task") != _FIRST_TASK:
+        raise ValueError(f"its task is {values.get('task')!r:.60}, schema 1 has only {_FIRST_TASK!r}")
+    variants = values.get("variants")
+    if not isinstance(variants, list) or not all(isinstance(variant, Mapping) for variant in variants):
+        raise ValueError("its variants are not a list of objects")
+    return {
+        **values,
+        "schema_version": SCHEMA_VERSION,
+        "task": {"kind": "classification", "labels": values.get("labels")},
+        "variants": [
+            {**v, **{split: _first_scores(v[split]) for split in ("val", "test") if v.get(split) is not None}}
+            for v in variants
+        ],
+    }
+
+
+def _first_scores(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    scores = {}
+    for name in ("top1", "macro_f1", "balanced_accuracy", "top5", "calibration_error"):
+        if values.get(name) is not None:
+            low, high = values.get(f"{name}_interval") or (None, None)
+            scores[name] = {"value": values[name], "low": low, "high": high}
+    return {"images": values.get("images"), "scores": scores}
 
 
 def _refuse_constant(name: str) -> float:

@@ -13,7 +13,7 @@ from edgetl.bundle import golden, splits
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
-    TASK,
+    SCHEMA_VERSION,
     Engine,
     Golden,
     InputForm,
@@ -22,7 +22,6 @@ from edgetl.bundle.manifest import (
     Precision,
     Provenance,
     Variant,
-    needed_schema,
     problems,
 )
 from edgetl.errors import BundleError
@@ -31,6 +30,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 from edgetl.records.variants import EngineRecord
+from edgetl.tasks.base import TaskSpec, labels_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,13 @@ class VariantSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """All that goes into a new bundle. `labels[i]` names logit i; `default` names one of the variants.
+    """All that goes into a new bundle. `task` says what the models answer; `default` names one of the variants.
 
     `splits` holds the SHA-256 in hex of every image file of `train`, `val` and `test`; None keeps it untold.
     """
 
     name: str
-    labels: Sequence[str]
+    task: TaskSpec
     preprocess: PreprocessSpec
     variants: Sequence[VariantSource]
     default: str
@@ -75,14 +75,13 @@ def pack(contents: Contents, out: Path) -> Manifest:
     files: dict[str, bytes | Path] = {}
     variants = tuple(_variant(source, files) for source in contents.variants)
     described = Manifest(
-        schema_version=needed_schema(contents.preprocess),
+        schema_version=SCHEMA_VERSION,
         name=contents.name,
-        task=TASK,
-        labels=tuple(contents.labels),
+        task=contents.task,
         preprocess=contents.preprocess,
         variants=variants,
         default=contents.default,
-        golden=_golden(contents.golden, (len(contents.golden.images), len(contents.labels)), files),
+        golden=_golden(contents.golden, (len(contents.golden.images), len(labels_of(contents.task))), files),
         provenance=contents.provenance,
         splits=None if contents.splits is None else _splits(contents.splits, files),
     )
@@ -196,8 +195,8 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
         sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
         input=source.input,
-        val=source.val and source.val.scores(),
-        test=source.test and source.test.scores(),
+        val=source.val and source.val.summary(),
+        test=source.test and source.test.summary(),
         latency=source.latency and replace(source.latency, samples_ms=()),
         machine=source.machine,
     )

@@ -143,7 +143,12 @@ def look(index: DataIndex, window: Window | None = None, *, progress: Progress =
     Raises:
         ImageError: an image cannot be read any more, or holds numbers that are not finite.
     """
-    kinds = [_kind(sample.path) for sample in index.samples]
+    paths = [sample.path for sample in index.samples]
+    kinds = [
+        kind
+        for part in in_threads(_kind, paths, description="Looking at headers", progress=progress)
+        for kind in part
+    ]
     deep = [sample for sample, (is_deep, _, _) in zip(index.samples, kinds, strict=True) if is_deep]
     seen = Depth(
         images=len(kinds),

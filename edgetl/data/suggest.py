@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.inputs.image import decode
+from edgetl.inputs.image import decode, read_header
 
 if TYPE_CHECKING:
     from edgetl.data.depth import Depth
@@ -85,7 +85,6 @@ def look(index: DataIndex) -> Look:
         ImageError: an image cannot be read any more.
     """
     import numpy as np
-    from PIL import Image
 
     train = index.split("train")
     counts = Counter(s.label for s in train)
@@ -95,9 +94,9 @@ def look(index: DataIndex) -> Look:
     for path in (s.path for s in sample):
         pixels = np.asarray(decode(path, _THUMB).resize((_THUMB, _THUMB)), np.int16)
         grey += int(np.ptp(pixels, axis=2).max()) < _COLOURED
-        with Image.open(path) as image:  # reads the header alone; the decoded image may be a reduced one
-            sides.append(min(image.size))
-            aspects.append(max(image.size) / min(image.size))
+        size = read_header(path).size  # the decoded image may be a reduced one
+        sides.append(min(size))
+        aspects.append(max(size) / min(size))
     classes = range(len(index.labels))
     return Look(
         train_images=len(train),

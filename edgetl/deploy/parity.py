@@ -27,12 +27,13 @@ from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.parity import Divergence, LadderRecord, Rung
-from edgetl.records.scores import BadImages
+from edgetl.records.scores import BadImages, score
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
 from edgetl.statistics import compare_paired, most_by_chance
 from edgetl.tasks.classification.scores import evaluate
+from edgetl.tasks.metrics import TOP1 as METRIC
 
 if TYPE_CHECKING:
     import onnx
@@ -179,6 +180,7 @@ class _Ladder:
             bundle=str(self.bundle.path),
             images=len(self.paths),
             checkpoint=str(self.checkpoint or ""),
+            metric=METRIC.name,
             rungs=tuple(self.rungs),
             first_outside=broken.name if broken else "",
             divergence=self.divergence,
@@ -303,8 +305,8 @@ class _Ladder:
     # --- judging --------------------------------------------------------------------------------------------
 
     def _first(self, name: str, logits: Logits, kind: str) -> None:
-        score = evaluate(self.labels, logits, self.names, resamples=0)
-        self.rungs.append(Rung(name=name, kind=kind, top1=score.top1, top1_interval=score.top1_interval))
+        found = score(evaluate(self.labels, logits, self.names, resamples=0), METRIC.name)
+        self.rungs.append(Rung(name=name, kind=kind, score=found.value, interval=found.interval))
 
     def _judge(
         self,
@@ -326,7 +328,7 @@ class _Ladder:
         maximum = float(gaps.max()) / largest if finite else None
         mean = float(gaps.mean()) / largest if finite else None
         same = shown.argmax(1) == below.logits.argmax(1)
-        score = evaluate(self.labels, shown, self.names, resamples=0)
+        found = score(evaluate(self.labels, shown, self.names, resamples=0), METRIC.name)
         paired = compare_paired(below.logits.argmax(1) == self.labels, shown.argmax(1) == self.labels)
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
@@ -345,9 +347,9 @@ class _Ladder:
                 against=below.name,
                 max_error=maximum,
                 mean_error=mean,
-                top1_agreement=float(same.mean()),
-                top1=score.top1,
-                top1_interval=score.top1_interval,
+                same=float(same.mean()),
+                score=found.value,
+                interval=found.interval,
                 change=paired.difference,
                 change_interval=paired.interval,
                 holds=not reasons,

@@ -24,12 +24,12 @@ class Parity:
     Attributes:
         images: how many were compared.
         max_difference: largest absolute difference of a logit, divided by the largest absolute logit.
-        top1_agreement: share of images with the same best class, in 0..1.
+        same: share of images with the same best class, in 0..1.
     """
 
     images: int
     max_difference: float
-    top1_agreement: float
+    same: float
 
 
 def compare(reference: Array, logits: Array) -> Parity:
@@ -46,7 +46,7 @@ def compare(reference: Array, logits: Array) -> Parity:
     return Parity(
         images=len(reference),
         max_difference=float(np.abs(reference - logits).max()) / largest,
-        top1_agreement=float((reference.argmax(1) == logits.argmax(1)).mean()),
+        same=float((reference.argmax(1) == logits.argmax(1)).mean()),
     )
 
 
@@ -82,7 +82,7 @@ def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_differ
         raise ModelError(
             f"The exported graph differs from the network: {parity.max_difference:.3g} of the largest logit"
             f" on {parity.images} images, allowed {max_difference:.3g} (export.max_difference); the best"
-            f" class agrees on {parity.top1_agreement:.1%}{_first_layer(model, onnx, seen, max_difference)}."
+            f" class agrees on {parity.same:.1%}{_first_layer(model, onnx, seen, max_difference)}."
         )
     return parity
 

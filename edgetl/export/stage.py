@@ -80,7 +80,7 @@ def run(
         opset=exported.opset_import[0].version,
         images=parity.images,
         max_difference=parity.max_difference,
-        top1_agreement=parity.top1_agreement,
+        same=parity.same,
         half_weights=f"{out.name}/{HALF_FILE}",
         two_four_layers=_two_four(model, exported, half),
     )

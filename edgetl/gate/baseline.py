@@ -15,8 +15,9 @@ from edgetl.records.codec import from_json
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores, SetUse
 from edgetl.shell import command
+from edgetl.tasks.base import TaskSpec, labels_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,9 @@ class Baseline:
     created_by: str = f"edgetl {__version__}"
     bundle: str
     bundle_sha256: str
-    task: str
+    task: TaskSpec
     variant: str
     model_sha256: str
-    labels: tuple[str, ...]
     size_bytes: int
     accuracy: Accuracy
     latency: Latency
@@ -74,6 +74,11 @@ class Baseline:
     target: str
     placement: dict[str, int]
     machine: Machine
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names."""
+        return labels_of(self.task)
 
     def save(self, path: Path) -> None:
         """Write it atomically.
@@ -110,7 +115,7 @@ def load(path: Path) -> Baseline:
         )
     if version < SCHEMA_VERSION:
         raise BaselineError(
-            f"{path} was written by an older edgetl with schema {version}, which kept no predictions; this one reads "
+            f"{path} was written by an older edgetl with schema {version}; this one reads "
             f"schema {SCHEMA_VERSION}. Write it anew: "
             f"{command('baseline', 'BUNDLE', '--data', 'DATA', '-o', path)}"
         )
@@ -131,7 +136,7 @@ def _check(baseline: Baseline) -> None:
     accuracy = baseline.accuracy
     if not baseline.latency.samples_ms or min(baseline.latency.samples_ms) <= 0:
         raise ValueError("its latency has no samples, or one that is not above 0")
-    if accuracy.evaluation.images < 1 or not 0.0 <= accuracy.evaluation.top1 <= 1.0:
+    if accuracy.evaluation.images < 1 or not accuracy.evaluation.scores:
         raise ValueError("its accuracy is of no images, or outside 0..1")
     images = accuracy.evaluation.images if accuracy.source == "measured" else 0
     if not len(accuracy.paths) == len(accuracy.truth) == len(accuracy.predictions) == images:

@@ -147,7 +147,6 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
         task=session.manifest.task,
         variant=session.variant.name,
         model_sha256=session.variant.sha256,
-        labels=session.labels,
         size_bytes=session.variant.size_bytes,
         accuracy=accuracy,
         latency=latency,
@@ -233,7 +232,7 @@ def measure_accuracies(
         found.append(
             Accuracy(
                 source="measured",
-                evaluation=evaluate_predictions(truth, predicted, labels).scores(),
+                evaluation=evaluate_predictions(truth, predicted, labels).summary(),
                 images_sha256=files.sha256_json([[files.sha256_file(s.path), labels[s.label]] for s in kept]),
                 paths=tuple(s.path.relative_to(images.root).as_posix() for s in kept),
                 truth=tuple(truth.tolist()),

@@ -12,10 +12,11 @@ from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.gate.latency_check import check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
 from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
+from edgetl.tasks.base import TaskSpec, labels_of
 from edgetl.tasks.classification.judge import judge, judge_unpaired
 
 if TYPE_CHECKING:
-    from edgetl.bundle.manifest import Manifest
+    pass
 
 # 1.05 / 1 - 1 is 0.050000000000000044 in floating point and must not exceed a limit of 0.05.
 _ROUNDING = 1e-9
@@ -143,19 +144,19 @@ def compare(
     )
 
 
-def refuse_other_classes(baseline: Baseline | Manifest, task: str, labels: tuple[str, ...]) -> None:
+def refuse_other_task(before: TaskSpec, now: TaskSpec) -> None:
     """What a bundle's manifest alone tells, so that nothing is measured in vain.
 
     Raises:
         BaselineError: the task or the classes are not the baseline's.
     """
-    if baseline.task != task:
+    if before.kind != now.kind:
         raise BaselineError(
-            f"The baseline is of the task {baseline.task}, the bundle of {task}: they cannot be compared."
+            f"The baseline is of the task {before.kind}, the bundle of {now.kind}: they cannot be compared."
         )
-    if baseline.labels != labels:
-        gone = sorted(set(baseline.labels) - set(labels))
-        new = sorted(set(labels) - set(baseline.labels))
+    was, is_now = labels_of(before), labels_of(now)
+    if was != is_now:
+        gone, new = sorted(set(was) - set(is_now)), sorted(set(is_now) - set(was))
         what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
         raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
 
@@ -179,7 +180,7 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
     Raises:
         BaselineError: naming the first difference.
     """
-    refuse_other_classes(baseline, current.task, current.labels)
+    refuse_other_task(baseline.task, current.task)
     before, now = baseline.accuracy, current.accuracy
     if before.source != now.source:
         data = {"measured": "on an image set", "manifest": "as written in the bundle"}

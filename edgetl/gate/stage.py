@@ -8,7 +8,7 @@ from edgetl.errors import BaselineError
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
 from edgetl.gate.capture import Timing, capture, capture_pair
-from edgetl.gate.compare import Limits, compare, refuse_other_classes, refuse_other_target
+from edgetl.gate.compare import Limits, compare, refuse_other_target, refuse_other_task
 from edgetl.gate.latency import SECONDS
 from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
@@ -92,7 +92,7 @@ def gate_baseline(
 
     stored = baselines.load(baseline)
     manifest = open_bundle(bundle).manifest
-    refuse_other_classes(stored, manifest.task, manifest.labels)
+    refuse_other_task(stored.task, manifest.task)
     timing = Timing(
         threads=threads or stored.latency.threads, warmup=stored.latency.warmup, runs=stored.latency.runs
     )
@@ -149,7 +149,7 @@ def gate_against(
 
     limits = limits or Limits()
     before, now = (open_bundle(path).manifest for path in (reference, bundle))
-    refuse_other_classes(before, now.task, now.labels)
+    refuse_other_task(before.task, now.task)
     engines = [_engine(path, variant, target, threads or usable_cores()) for path in (reference, bundle)]
     if engines[0] != engines[1]:
         raise BaselineError(

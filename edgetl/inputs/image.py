@@ -104,6 +104,9 @@ _LOWER = {
     for channels in ("RGB", "RGBX", "RGBA")
     for order, other in (("B", "L"), ("L", "B"), ("N", _NATIVE_SWAPPED))
 }
+_GREY_ALPHA = "LA;16B"
+_KEPT = {*_LOWER, _GREY_ALPHA}
+"""Of 16-bit colour, what can be read in full."""
 # libtiff gives numbers in the machine's order; Pillow takes these for the file's.
 _SWAPPED_BY_LIBTIFF = (
     {"I;16BS": "I;16S", "I;32BS": "I;32S", "F;32BF": "F;32F"} if sys.byteorder == "little" else {}
@@ -117,7 +120,7 @@ class _Refused(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What an image file says of itself: width and height in pixels as stored, Pillow's mode, whether its channels have
-    more than 8 bits, and whether it holds further pages (TIFF), which are not looked at.
+    more than 8 bits that can be read, and whether it holds further pages (TIFF), which are not looked at.
     """
 
     size: tuple[int, int]
@@ -178,12 +181,12 @@ def read_header(source: Path | bytes, *, name: str | None = None) -> Header:
         image, raw = _open(metadata.without_metadata(content)[0])
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
-    deep = image.mode in _NUMBERS or _is_wide(image, raw)
+    deep = image.mode in _NUMBERS or raw in _KEPT
     return Header(size=image.size, mode=image.mode, deep=deep, pages=metadata.has_pages(content))
 
 
 def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[Any] | None:
-    """The numbers of an image of more than 8 bits, as its file holds them; None for one of 8 bits.
+    """The numbers of an image of more than 8 bits, as its file holds them; None for one of which 8 bits are read.
 
     Returns:
         (H, W) uint16, int32, uint32 or float32, or (H, W, 3) uint16; not turned upright, without alpha.
@@ -197,7 +200,7 @@ def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[An
         pixels, _ = metadata.without_metadata(content)
         image, raw = _open(pixels)
         _check_size(image.size, name)
-        if _is_wide(image, raw):
+        if raw in _KEPT:
             return _wide(pixels, image, raw)[..., :3]
         if image.mode not in _NUMBERS:
             return None
@@ -535,12 +538,12 @@ def _wide(content: bytes, upper: ImageFile, raw: str) -> NDArray[np.uint16]:
         upper: it, opened and not yet loaded.
         raw: how its numbers are stored.
     """
-    if raw == "LA;16B":  # two numbers of two bytes, which four of one byte hold
+    if raw == _GREY_ALPHA:  # two numbers of two bytes, which four of one byte hold
         upper.tile = [tile._replace(args="RGBA") for tile in upper.tile]
         four = np.asarray(upper).astype(np.uint16)
         grey, alpha = four[..., 0] << 8 | four[..., 1], four[..., 2] << 8 | four[..., 3]
         return np.stack([grey, grey, grey, alpha], axis=-1)
-    if raw not in _LOWER:
+    if raw not in _KEPT:
         raise _Refused(
             "holds 16 bits a channel in a form of which only 8 can be read; save it as RGB in PNG or TIFF."
         )

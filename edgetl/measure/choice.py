@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgetl.config import Metric
+from edgetl.records.scores import value
 from edgetl.records.variants import VariantScore
 
 FLOAT = "fp32"
@@ -31,12 +32,12 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     from edgetl.quantize.score import integers_run_here
 
     here = [v for v in variants if integers_run_here(v.target)] or list(variants)
-    kept = [v for v in here if metric.of(v.val) >= floor]
+    kept = [v for v in here if value(v.val, metric) >= floor]
     if not kept:
-        best = max(here, key=lambda v: (metric.of(v.val), -v.latency.p50_ms))
+        best = max(here, key=lambda v: (value(v.val, metric), -v.latency.p50_ms))
         reason = (
             f"no variant keeps {metric} {floor:.1%} on the validation split; "
-            f"{best.name} comes nearest with {metric.of(best.val):.1%}"
+            f"{best.name} comes nearest with {value(best.val, metric):.1%}"
         )
         return best.name, False, reason
     fastest = min(kept, key=lambda v: v.latency.p50_ms)
@@ -48,7 +49,7 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
     why = "the fastest variant" if len(level) == 1 else "the smallest of the equally fast variants"
     reason = (
         f"{chosen.name} is {why} that keeps {metric} {floor:.1%} on the validation split: "
-        f"{chosen.latency.p50_ms:.2f} ms at {metric.of(chosen.val):.1%}"
+        f"{chosen.latency.p50_ms:.2f} ms at {value(chosen.val, metric):.1%}"
     )
     others = [_why_not(v, kept, level, metric) for v in here if v is not chosen]
     others += [f"{v.name} is made for {v.target}, not for this machine" for v in variants if v not in here]
@@ -69,7 +70,7 @@ def _why_not(
     variant: VariantScore, kept: Sequence[VariantScore], level: Sequence[VariantScore], metric: Metric
 ) -> str:
     if variant not in kept:
-        return f"{variant.name} falls below the floor ({metric.of(variant.val):.1%})"
+        return f"{variant.name} falls below the floor ({value(variant.val, metric):.1%})"
     if variant in level:
         return f"{variant.name} is larger ({variant.latency.p50_ms:.2f} ms)"
     return f"{variant.name} is slower ({variant.latency.p50_ms:.2f} ms)"

@@ -12,6 +12,7 @@ from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
+from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
@@ -47,7 +48,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     measured = inputs.measured
     contents = pack.Contents(
         name=inputs.name,
-        labels=inputs.index.labels,
+        task=Classification(labels=inputs.index.labels),
         preprocess=inputs.spec,
         variants=[
             pack.VariantSource(

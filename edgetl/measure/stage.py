@@ -18,7 +18,7 @@ from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(
             val = _score(logits_of, sets.val.pixels, sets.val.targets, inputs)
             test = _score(logits_of, sets.test.pixels, sets.test.targets, inputs) if sets.test else None
             scores[c.name] = (val, test)
-            task.advance(note=f"{c.name} {val.top1:.1%}")
+            task.advance(note=f"{c.name} {value(val, bundle.metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
     variants = tuple(
         VariantScore(
@@ -102,7 +102,7 @@ def run(
         )
         for c in inputs.candidates
     )
-    floor = bundle.metric.of(inputs.teacher_val) - bundle.max_drop
+    floor = value(inputs.teacher_val, bundle.metric) - bundle.max_drop
     default, floor_met, reason = choose(variants, bundle.metric, floor)
     return MeasureRecord(
         variants=variants,

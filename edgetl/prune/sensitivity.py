@@ -53,7 +53,7 @@ def sensitivity(
         graph: the traced network, in evaluation mode; it stays as it is.
         scores: of all its groups.
         limits: alignment and floors. A share that no whole number of units comes near is left out.
-        score: top-1 in 0..1 of a network whose batch norms it may measure anew, in place.
+        score: that of a network whose batch norms it may measure anew, in place.
         key: what the result depends on; groups kept under another key are measured again.
         kept: file in which the groups measured so far stand; a second call goes on there. The caller deletes it.
         progress: gets an estimate of the time and a bar of all cuts.
@@ -79,13 +79,13 @@ def sensitivity(
                 )
                 task.advance(1, f"{group.name} {tops[count]:.1%}")
             cuts_ = tuple(
-                GroupCut(removed=n, saved=_saved(graph, group, n), top1=tops[n]) if n else None
+                GroupCut(removed=n, saved=_saved(graph, group, n), score=tops[n]) if n else None
                 for n in counts[group.name]
             )
             row = GroupSensitivity(name=group.name, channels=group.channels, cuts=cuts_)
             done = _Kept(key=key, base=done.base, groups=(*done.groups, row))
             write_json(kept, done)
-    return PruneSensitivity(shares=SHARES, top1=done.base, groups=done.groups)
+    return PruneSensitivity(shares=SHARES, score=done.base, groups=done.groups)
 
 
 def _count(group: ChannelGroup, share: float, limits: Limits) -> int:

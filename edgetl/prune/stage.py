@@ -41,7 +41,9 @@ from edgetl.prune.sparsity import GroupLasso, coupled, near_zero
 from edgetl.prune.timed import TimedTarget
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
+from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
+from edgetl.tasks.metrics import TOP1 as METRIC
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
@@ -150,7 +152,7 @@ class _Run:
         start = time.perf_counter()
         self.timed = self._timed() if self.config.timed else None
         sets = self._open(self.inputs.spec)
-        floor = self._teacher_top1() - self.config.max_drop
+        floor = self._teacher_score() - self.config.max_drop
         seeing, steps, epochs = self._learn(sets)
         first, sparse, trained = self._sparse(seeing, sets)
         epochs = (*epochs, *trained)
@@ -159,11 +161,11 @@ class _Run:
         model = first
         for number, budget in enumerate(self._budgets(), start=1):
             smaller, step, recovered = self._step(number, budget, model, sets)
-            steps.append(dataclasses.replace(step, kept=step.top1 >= floor))
+            steps.append(dataclasses.replace(step, kept=step.score >= floor))
             epochs = (*epochs, *recovered)
-            if step.top1 < floor:
+            if step.score < floor:
                 self.progress.warning(
-                    f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.top1:.1%} on the"
+                    f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.score:.1%} on the"
                     f" validation split, below {floor:.1%} (prune.max_drop)."
                 )
                 model = seeing if number == 1 else model
@@ -179,6 +181,7 @@ class _Run:
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
             checkpoint=f"{self.out.name}/{CHECKPOINT}",
+            metric=METRIC.name,
             before=self.before,
             after=after,
             steps=tuple(steps),
@@ -215,10 +218,10 @@ class _Run:
         view = max(self.size, self.teacher_size)
         return open_sets(self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view)
 
-    def _teacher_top1(self) -> float:
+    def _teacher_score(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""
         sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
-        return score(self.task, self.teacher, sets.val).top1
+        return value(score(self.task, self.teacher, sets.val), METRIC.name)
 
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
@@ -280,16 +283,16 @@ class _Run:
             objective=self._objective(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
-            start=step.top1_cut,
+            start=step.cut,
         )
         if epochs:
-            step = dataclasses.replace(step, top1=reached(epochs, None))
+            step = dataclasses.replace(step, score=reached(epochs, None))
         kept = self._save(model, path, step, epochs)
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
             f" {step.parameters / self.before.parameters:.1%} of the parameters"
             f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}; validation top-1"
-            f" {step.top1_cut:.1%} after the cut, {step.top1:.1%} after recovery"
+            f" {step.cut:.1%} after the cut, {step.score:.1%} after recovery"
         )
         return kept
 
@@ -342,18 +345,20 @@ class _Run:
                 progress=self.progress,
                 start=NO_START,  # sparse channels may cost accuracy
             )
-            top1, size = epochs[-1].val_top1, self.before
-            step = PruneStep(step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=top1)
+            found_score, size = value(epochs[-1].val, METRIC.name), self.before
+            step = PruneStep(
+                step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=found_score
+            )
             kept = self._save(model, path, step, epochs)
         model, step, epochs = kept
         record = SparseTraining(
-            top1=step.top1,
+            score=step.score,
             near_zero_before=near_zero(seeing, groups),
             near_zero=near_zero(model, groups),
         )
         self.progress.message(
             f"prune sparse: {record.near_zero_before:.1%} of the channels near zero before,"
-            f" {record.near_zero:.1%} after; validation top-1 {record.top1:.1%}"
+            f" {record.near_zero:.1%} after; validation top-1 {record.score:.1%}"
         )
         return model, record, epochs
 
@@ -362,15 +367,15 @@ class _Run:
         graph = trace(copy.deepcopy(model), self.size, keep=self.config.keep)
         views = list(self._views(0, sets.train))
 
-        def top1(network: nn.Module) -> float:
+        def scored(network: nn.Module) -> float:
             recalibrate(network, views)
-            return score(self.task, network, sets.val).top1
+            return value(score(self.task, network, sets.val), METRIC.name)
 
         return sensitivity(
             graph,
             self._scorer(0, sets.train)(graph),
             self.limits,
-            top1,
+            scored,
             key=self.key,
             kept=self.out / _SENSITIVITY,
             progress=self.progress,
@@ -391,7 +396,7 @@ class _Run:
         kept = self._load(path)
         if kept is None:
             recalibrate(sparse, list(self._views(0, sets.train)))
-            top1 = score(self.task, sparse, sets.val).top1
+            found_score = value(score(self.task, sparse, sets.val), METRIC.name)
             with held(sparse):
                 epochs = fit(
                     sparse,
@@ -402,11 +407,14 @@ class _Run:
                     objective=self._objective(),
                     state=self.out / "step-two-four.state",
                     progress=self.progress,
-                    start=top1,
+                    start=found_score,
                 )
-            size, recovered = network_size(sparse, self.size), reached(epochs, None) if epochs else top1
+            size, recovered = (
+                network_size(sparse, self.size),
+                reached(epochs, None) if epochs else found_score,
+            )
             step = PruneStep(
-                step=0, macs=size.macs, parameters=size.parameters, top1_cut=top1, top1=recovered
+                step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=recovered
             )
             kept = self._save(sparse, path, step, epochs)
         model, step, epochs = kept
@@ -416,12 +424,12 @@ class _Run:
             layers=found.layers,
             left_out=found.left_out,
             zeros=zeros / step.parameters,
-            top1_cut=step.top1_cut,
-            top1=step.top1,
+            cut=step.cut,
+            score=step.score,
         )
         self.progress.message(
             f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation top-1"
-            f" {record.top1_cut:.1%} after it, {record.top1:.1%} after recovery"
+            f" {record.cut:.1%} after it, {record.score:.1%} after recovery"
         )
         return model, record, epochs
 
@@ -442,13 +450,13 @@ class _Run:
             result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
-        top1 = score(self.task, result, sets.val).top1
+        found_score = value(score(self.task, result, sets.val), METRIC.name)
         step = PruneStep(
             step=number,
             macs=size.macs,
             parameters=size.parameters,
-            top1_cut=top1,
-            top1=top1,
+            cut=found_score,
+            score=found_score,
             predicted_ms=took.predicted_ms if took else None,
             measured_ms=took.measured_ms if took else None,
         )

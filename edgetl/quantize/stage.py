@@ -35,6 +35,7 @@ from edgetl.quantize.score import integers_run_here, logits
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
+from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
 from edgetl.tasks.classification import scores
 
@@ -310,7 +311,7 @@ class _Scorer:
         scored = scores.evaluate(
             self.labels, logits(model, self._batches(), target=target), self.inputs.index.labels, resamples=0
         )
-        return self.inputs.metric.of(scored)
+        return value(scored, self.inputs.metric)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(self.pixels), _SCORED):

@@ -29,8 +29,9 @@ class Divergence:
 class Rung:
     """One step of the parity ladder, compared with the rung `against` that it stands on.
 
-    Errors of logits are relative to the largest logit there, None where they are not finite; `change` is the
-    difference in top-1 with its 95% interval. `holds` is None for the first rung and for one that was `skipped`.
+    Errors of outputs are relative to the largest value there, None where they are not finite. `same` is the share of
+    images with the same answer, `score` the first of the task's metrics with its 95% interval, `change` its
+    difference with its own. `holds` is None for the first rung and for one that was `skipped`.
     """
 
     name: str
@@ -38,9 +39,9 @@ class Rung:
     against: str = ""
     max_error: float | None = None
     mean_error: float | None = None
-    top1_agreement: float | None = None
-    top1: float | None = None
-    top1_interval: tuple[float, float] | None = None
+    same: float | None = None
+    score: float | None = None
+    interval: tuple[float, float] | None = None
     change: float | None = None
     change_interval: tuple[float, float] | None = None
     holds: bool | None = None
@@ -50,14 +51,16 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class LadderRecord:
-    """The parity ladder. `first_outside` names the first rung outside its bound, empty where there is none.
+    """The parity ladder. `metric` names the score.
 
-    `image_set` is what was taken of the image set.
+    `first_outside` names the first rung outside its bound, empty where there is none. `image_set` is what was taken of
+    the image set.
     """
 
     bundle: str
     images: int
     checkpoint: str
+    metric: str
     rungs: tuple[Rung, ...]
     first_outside: str = ""
     divergence: Divergence | None = None

@@ -9,7 +9,7 @@ from edgetl.records.train import EpochRecord, NetworkSize
 
 @dataclass(frozen=True, kw_only=True)
 class PruneStep:
-    """One cut and its recovery. `top1_cut` is validation accuracy right after the cut, `top1` after recovery.
+    """One cut and its recovery. `cut` is the score on the validation split right after the cut, `score` after recovery.
 
     Step 0, where there is one, cuts nothing: the network learned to see at the student's input size.
 
@@ -22,8 +22,8 @@ class PruneStep:
     step: int
     macs: int
     parameters: int
-    top1_cut: float
-    top1: float
+    cut: float
+    score: float
     kept: bool = True
     predicted_ms: float | None = None
     measured_ms: float | None = None
@@ -66,23 +66,23 @@ class PruneLatency:
 class SparseTraining:
     """Training towards sparse channels before the first cut.
 
-    `top1` is validation accuracy after it; `near_zero_before` and `near_zero` are the shares of channels whose weights
-    are below a tenth of their group's largest, in 0..1.
+    `score` is that on the validation split after it; `near_zero_before` and `near_zero` are the shares of channels
+    whose weights are below a tenth of their group's largest, in 0..1.
     """
 
-    top1: float
+    score: float
     near_zero_before: float
     near_zero: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupCut:
-    """One channel group cut alone: channels removed, share of the network's multiply-accumulates saved, and
-    validation top-1 without any recovery."""
+    """One channel group cut alone: channels removed, share of the network's multiply-accumulates saved, and the
+    score on the validation split without any recovery."""
 
     removed: int
     saved: float
-    top1: float
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +96,11 @@ class GroupSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneSensitivity:
-    """What cutting each channel group alone costs, in the network's order. `top1` is that of the uncut network with
+    """What cutting each channel group alone costs, in the network's order. `score` is that of the uncut network with
     batch norms measured as after a cut."""
 
     shares: tuple[float, ...]
-    top1: float
+    score: float
     groups: tuple[GroupSensitivity, ...]
 
 
@@ -109,19 +109,21 @@ class TwoFourRecord:
     """2:4 sparsity: two of every four weights along the input channels are zero in `layers`.
 
     `left_out` are layers that cannot have it or had better not, with the reason. `zeros` is the share of the network's
-    parameters that it set to zero. `top1_cut` is validation accuracy right after that, `top1` after recovery.
+    parameters that it set to zero. `cut` is the score on the validation split right after that, `score` after recovery.
     """
 
     layers: tuple[str, ...]
     left_out: dict[str, str]
     zeros: float
-    top1_cut: float
-    top1: float
+    cut: float
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRecord:
     """The pruned network.
+
+    `metric` names the score that every part tells, on the validation split.
 
     `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
     where pruning had one step. `network` is the backbone's name where another than the teacher was cut; `before` is the
@@ -129,6 +131,7 @@ class PruneRecord:
     """
 
     checkpoint: str
+    metric: str
     before: NetworkSize
     after: NetworkSize
     steps: tuple[PruneStep, ...]

@@ -1,14 +1,12 @@
-"""Scores of a model on a set of images."""
+"""Scores of a model on a set of images, by name."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import field
 from enum import StrEnum
+from typing import Any
 
 from edgetl.records.frozen import dataclass
-
-TITLES = {"top1": "top-1", "macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy"}
-"""How a score's name is written within a sentence."""
 
 
 class BadImages(StrEnum):
@@ -16,37 +14,6 @@ class BadImages(StrEnum):
 
     REFUSE = "refuse"
     SKIP = "skip"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScore:
-    """One class's scores. `support` is its number of images; a ratio with an empty denominator is 0."""
-
-    label: str
-    support: int
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Accuracy of a classifier on a set of images, in figures that do not grow with its classes: what bundles carry.
-
-    All ratios are in 0..1. `top1_interval` is a 95% Wilson score interval; those of macro-F1 and balanced accuracy are
-    95% percentile bootstrap intervals over the images. `top5` stands where there are more than five classes,
-    `calibration_error` (expected calibration error of the top class, 15 bins) where scores are at hand.
-    """
-
-    images: int
-    top1: float
-    top1_interval: tuple[float, float]
-    macro_f1: float
-    balanced_accuracy: float
-    top5: float | None = None
-    calibration_error: float | None = None
-    macro_f1_interval: tuple[float, float] | None = None
-    balanced_accuracy_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +36,39 @@ class SetUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Scores):
-    """Scores, and what they are made of.
+class Score:
+    """One figure, and its 95% interval where it has one."""
 
-    `cells` are those of the confusion matrix that are not zero, row by row: (right class, predicted class, images). So
-    its size grows with the classes and the images, not with the square of the classes.
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a model scores on so many images, in figures that do not grow with its classes: what bundles carry.
+
+    `scores` is by a metric's name (`edgetl.tasks.metrics`), without those that the images do not allow.
     """
 
-    classes: tuple[ClassScore, ...]
-    cells: tuple[tuple[int, int, int], ...]
+    images: int
+    scores: dict[str, Score]
 
-    def scores(self) -> Scores:
-        """The figures alone, without classes and confusion."""
-        return Scores(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Scores)})
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Scores):
+    """Scores, and as plain JSON values what they are made of: the task's own record (see `edgetl.tasks`)."""
+
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> Scores:
+        """The figures without what they are made of."""
+        return Scores(images=self.images, scores=self.scores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +78,17 @@ class SetEvaluation(Evaluation):
     image_set: SetUse
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One figure of an evaluation, and where it has one its 95% interval."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-def value(evaluation: Scores, metric: str) -> float:
+def score(scores: Scores, metric: str) -> Score:
     """A score by its name.
 
     Raises:
-        KeyError: the evaluation has no such score.
+        KeyError: there is none; the message says which there are.
     """
-    found = getattr(evaluation, metric, None)
-    if not isinstance(found, float):
-        raise KeyError(metric)
-    return found
+    if metric not in scores.scores:
+        raise KeyError(f"there is no score {metric!r} among {', '.join(scores.scores) or 'none'}")
+    return scores.scores[metric]
+
+
+def value(scores: Scores, metric: str) -> float:
+    """A score's figure by its name; raises as `score`."""
+    return score(scores, metric).value

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
     """One epoch of training. `phase` is `head`, `full`, `recover-1`, `distill`, ...
 
-    `loader_wait` is the share of the training time spent waiting for batches. `val_top5` and `val_calibration_error` as
-    in `Evaluation`.
+    `val` are its scores on the validation split, without intervals. `loader_wait` is the share of the training time
+    spent waiting for batches.
 
     A phase's last epoch tells how the phase ended: `kept_start` where it came out below the network that it had begun
     with, which scores `start` (by the metric that chooses) and was given back. `notes` are one sentence each.
@@ -23,15 +23,11 @@ class EpochRecord:
     epoch: int
     loss: float
     val_loss: float
-    val_top1: float
-    val_macro_f1: float
+    val: Scores
     learning_rate: float
     seconds: float
     images_per_second: float
     loader_wait: float = 0.0
-    val_balanced_accuracy: float = 0.0
-    val_top5: float | None = None
-    val_calibration_error: float | None = None
     start: float | None = None
     kept_start: bool = False
     notes: tuple[str, ...] = ()
@@ -107,9 +103,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldsRecord:
-    """Cross-validation: each fold's validation scores, and their spread."""
+    """Cross-validation: each fold's validation scores, and the spread of each score by its name."""
 
     folds: tuple[Evaluation, ...]
-    top1: Spread
-    macro_f1: Spread
-    balanced_accuracy: Spread
+    spreads: dict[str, Spread]

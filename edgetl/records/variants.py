@@ -12,9 +12,10 @@ from edgetl.records.scores import Evaluation
 class ExportRecord:
     """A float32 ONNX model.
 
-    `max_difference` is the largest logit difference from torch on `images` real images, relative to the largest
-    logit. `top1_agreement` is the share of them with the same best class, in 0..1. `half_weights` is the same model
-    with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4 sparsity.
+    `max_difference` is the largest difference of any output from torch's on `images` real images, relative to the
+    largest value of that output. `same` is the share of them with the same answer, in 0..1. `half_weights` is the
+    same model with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4
+    sparsity.
     """
 
     onnx: str
@@ -23,7 +24,7 @@ class ExportRecord:
     opset: int
     images: int
     max_difference: float
-    top1_agreement: float
+    same: float
     half_weights: str = ""
     two_four_layers: int = 0
 

@@ -9,10 +9,11 @@ from typing import Literal
 from edgetl.bench.statistics import EQUAL, median_ratio
 from edgetl.records.measured import Latency
 from edgetl.records.prune import PruneRecord
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, TrainRecord
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord, VariantScore
-from edgetl.report import units
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class RunReport:
     Attributes:
         name: the run's name.
         recipe: the recipe as TOML with every default explicit.
-        labels: class names, in the order of the logits.
+        task: what was asked of an image.
         prune: None where pruning was off.
         quantize: None where quantization was off.
         stage_seconds: wall time of each stage; a stage that was not redone keeps its first time.
@@ -33,7 +34,7 @@ class RunReport:
 
     name: str
     recipe: str
-    labels: tuple[str, ...]
+    task: TaskSpec
     data: DataRecord
     teacher: TrainRecord
     prune: PruneRecord | None
@@ -57,7 +58,8 @@ class Headline:
         split: the split that `teacher` and `student` were scored on: test where the run has one, else val.
         teacher: the teacher's scores on `split`.
         student: the shipped variant's scores on `split`.
-        points: top-1 of the shipped variant less the teacher's, in percentage points.
+        metric: the first of the task's metrics.
+        points: it of the shipped variant less the teacher's, in percentage points.
         latency_ratio: median latency of the teacher in eager torch over that of the shipped variant.
         latency_interval: 95% bootstrap interval of `latency_ratio`; None where raw samples were not kept.
         size_ratio: bytes of the teacher's checkpoint over those of the shipped model.
@@ -67,6 +69,7 @@ class Headline:
     split: Literal["test", "val"]
     teacher: Evaluation
     student: Evaluation
+    metric: str
     points: float
     latency_ratio: float
     latency_interval: tuple[float, float] | None
@@ -84,12 +87,14 @@ def headline(report: RunReport) -> Headline:
     on_test = measure.teacher_test is not None and shipped.test is not None
     teacher = measure.teacher_test if on_test and measure.teacher_test else measure.teacher_val
     student = shipped.test if on_test and shipped.test else shipped.val
+    metric = task_of(report.task).metrics[0].name
     return Headline(
         shipped=shipped,
         split="test" if on_test else "val",
         teacher=teacher,
         student=student,
-        points=100.0 * (student.top1 - teacher.top1),
+        metric=metric,
+        points=100.0 * (value(student, metric) - value(teacher, metric)),
         latency_ratio=ratio(measure.teacher_latency.p50_ms, shipped.latency.p50_ms),
         latency_interval=_ratio_interval(measure.teacher_latency, shipped.latency),
         size_ratio=ratio(measure.teacher_size_bytes, shipped.size_bytes),
@@ -117,17 +122,6 @@ def shipped_variant(measure: MeasureRecord) -> VariantScore:
     raise ValueError(f"measure.default is {measure.default!r}, expected one of: {names}")
 
 
-def metric_of(evaluation: Evaluation, metric: str) -> float:
-    """The score that is held to the floor, in 0..1: `top1`, `macro_f1` or `balanced_accuracy`.
-
-    Raises:
-        ValueError: another metric.
-    """
-    if metric not in units.METRICS:
-        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(units.METRICS)}")
-    return float(getattr(evaluation, metric))
-
-
 def ratio(of: float, to: float) -> float:
     """`of / to`; 0 where `to` is 0."""
     return of / to if to else 0.0
@@ -149,6 +143,6 @@ def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:
         slowdown = ratio(variant.latency.p50_ms, reference.latency.p50_ms)
         if slowdown > EQUAL:
             found.append(f"{slowdown:.2f}x slower than float")
-    if metric_of(variant.val, measure.metric) < measure.floor:
+    if value(variant.val, measure.metric) < measure.floor:
         found.append("below the floor")
     return tuple(found)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 
 from edgetl.records.prune import TwoFourRecord
-from edgetl.records.scores import TITLES
+from edgetl.tasks.metrics import metric as metric_spec
 
 
 def percent(share: float, digits: int = 1) -> str:
     """0.9731 as `97.3%`."""
     return f"{100 * share:.{digits}f}%"
-
-
-METRICS = TITLES
 
 
 def metric(name: str) -> str:
@@ -22,7 +19,7 @@ def metric(name: str) -> str:
     Raises:
         KeyError: there is no such score.
     """
-    return METRICS[name]
+    return metric_spec(name).title
 
 
 def metric_title(name: str) -> str:
@@ -108,10 +105,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def two_four(record: TwoFourRecord) -> str:
-    """2:4 sparsity in one line, with who gains from it."""
+def two_four(record: TwoFourRecord, name: str) -> str:
+    """2:4 sparsity in one line, with who gains from it; `name` is that of its score."""
     return (
-        f"{counted(len(record.layers), 'layer')}, {percent(record.zeros)} of the parameters are zero; top-1"
-        f" {percent(record.top1_cut)} after it, {percent(record.top1)} recovered; only sparse tensor cores (TensorRT)"
+        f"{counted(len(record.layers), 'layer')}, {percent(record.zeros)} of the parameters are zero; {metric(name)}"
+        f" {percent(record.cut)} after it, {percent(record.score)} recovered; only sparse tensor cores (TensorRT)"
         " get faster by it"
     )

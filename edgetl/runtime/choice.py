@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
+from edgetl.records.scores import value
 from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
 from edgetl.shell import command
+from edgetl.tasks.metrics import TOP1
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -161,20 +163,24 @@ def _fastest(fitting: Sequence[Variant], default: Variant) -> Variant:
         return min(kept, key=lambda v: v.latency.p50_ms if v.latency else 0.0)
     scored = [v for v in fitting if v.val]
     if scored:
-        return max(scored, key=lambda v: v.val.top1 if v.val else 0.0)
+        return max(scored, key=lambda v: value(v.val, TOP1.name) if v.val else 0.0)
     return min(fitting, key=lambda v: v.precision is not Precision.FP32)
 
 
 def as_accurate(variant: Variant, default: Variant) -> bool:
     """Whether a variant's top-1 on the validation split is known to be no lower than the default's."""
-    return variant.val is not None and default.val is not None and variant.val.top1 >= default.val.top1
+    return (
+        variant.val is not None
+        and default.val is not None
+        and value(variant.val, TOP1.name) >= value(default.val, TOP1.name)
+    )
 
 
 def _figures(variant: Variant, arch: str) -> str:
     """`: 1.35 ms at 99.2% on ...`, and whether that was a machine like this one."""
     if variant.latency is None or variant.machine is None:
         return "; it carries no measured latency"
-    accuracy = f" at {variant.val.top1:.1%}" if variant.val else ""
+    accuracy = f" at {value(variant.val, TOP1.name):.1%}" if variant.val else ""
     measured = f": {variant.latency.p50_ms:.2f} ms{accuracy}, measured on {variant.machine.fingerprint}"
     other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
     if any(name in variant.machine.system.lower() for name in other):

@@ -8,6 +8,7 @@ opened again.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import threading
@@ -15,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ImageError, SourceError
 from edgetl.packages import missing
+from edgetl.records.frozen import dataclass
 
 SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".mjpeg"}
@@ -36,13 +37,15 @@ _STREAM = re.compile(r"(rtsp|rtmp|http|https|udp)://")
 _WAITING = 8
 """Frames that wait for a reader who wants every one of a live source; then the source waits."""
 _RETRY_SECONDS = 1.0
+_GRACE_SECONDS = 2.0
+"""For the read that a source is in when it is left; OpenCV ends its own at the same timeout."""
 _BAD_FRAMES = 10
 """Frames in a row that cannot be decoded; OpenCV does not tell them from the end."""
 # Headers of some containers give a duration, from which the number of frames is reckoned: a few may be off.
 _FEW_FRAMES, _SMALL_SHARE = 2, 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Frame:
     """One frame.
 
@@ -139,7 +142,7 @@ def _file_frames(name: str, capture: Any, live: Live) -> Iterator[Frame]:
             at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if at <= 0 < count:  # Not every container tells it.
                 at = count / rate if rate > 0 else -1.0
-            yield Frame(pixels, count, at if at >= 0 else None)
+            yield Frame(pixels=pixels, number=count, seconds=at if at >= 0 else None)
             count += 1
     finally:
         capture.release()
@@ -197,7 +200,10 @@ class _Reader:
         self._last = live.clock()
         self._dropped = 0
         self.total, self.reason = total, ""
-        threading.Thread(target=self._run, daemon=True, name="edgetl-source").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="edgetl-source")
+        self._thread.start()
+        # Python ends threads that come back from C++ code while it shuts down, and C++ then aborts the process.
+        atexit.register(self.stop)
 
     def take(self) -> Frame | None:
         """The next frame, the newest unless every one is wanted; None where no more come, and `reason` says why."""
@@ -216,10 +222,13 @@ class _Reader:
             return frame
 
     def stop(self) -> None:
-        """Have the thread give the device back after the read that it is in."""
+        """Have the thread give the device back after the read that it is in, and wait for it unless that hangs."""
+        atexit.unregister(self.stop)
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_GRACE_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -244,7 +253,9 @@ class _Reader:
             self._last = self._live.clock()  # It was the reader who took long.
         elif self._frames:
             self._dropped = self._frames.pop().dropped + 1
-        self._frames.append(Frame(pixels, self.total, came, wall, self._dropped))
+        self._frames.append(
+            Frame(pixels=pixels, number=self.total, seconds=came, time=wall, dropped=self._dropped)
+        )
         self._dropped = 0
         self.total += 1
         self._changed.notify_all()

@@ -1,11 +1,14 @@
-"""The task of a description."""
+"""The task of a description, and what its scores are made of."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
 from edgetl.errors import ModelError
+from edgetl.records.codec import from_json
+from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Task, TaskSpec
+from edgetl.tasks.classification.detail import ClassDetail
 
 
 def task_of(spec: TaskSpec) -> Task:
@@ -19,3 +22,16 @@ def task_of(spec: TaskSpec) -> Task:
             raise ModelError(f"Outputs of the task {spec.kind} cannot be read yet.")
         case _:
             assert_never(spec)
+
+
+Detail = ClassDetail
+"""What an evaluation's scores are made of, by its task; `kind` says which."""
+
+
+def detail_of(evaluation: Evaluation) -> Detail:
+    """An evaluation's detail as its task's record.
+
+    Raises:
+        ValueError: it has none, or of an unknown task.
+    """
+    return from_json(Detail, evaluation.detail)

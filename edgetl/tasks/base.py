@@ -110,6 +110,13 @@ TaskSpec: TypeAlias = Classification | MultiLabel | MultiHead
 """What is asked of an image; in JSON an object whose `kind` says which."""
 
 
+def labels_of(spec: TaskSpec) -> tuple[str, ...]:
+    """A task's class names; of several heads each as `head/name`."""
+    if isinstance(spec, MultiHead):
+        return tuple(f"{name}/{label}" for name, head in spec.heads.items() for label in head.labels)
+    return spec.labels
+
+
 def _check_labels(labels: tuple[str, ...]) -> None:
     if not labels or len(set(labels)) != len(labels):
         raise ValueError("its labels are empty or not unique")

@@ -16,7 +16,7 @@ from edgetl.data.index import DataIndex, Sample
 from edgetl.errors import DataError
 from edgetl.files import StageCache
 from edgetl.progress import SILENT, Progress
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import FoldsRecord, Spread, TrainRecord
 from edgetl.train import stage
 from edgetl.train.seeds import derive
@@ -61,9 +61,7 @@ def run(
         shutil.rmtree(own.pixels_dir, ignore_errors=True)
     return FoldsRecord(
         folds=tuple(found),
-        top1=_spread(found, "top1"),
-        macro_f1=_spread(found, "macro_f1"),
-        balanced_accuracy=_spread(found, "balanced_accuracy"),
+        spreads={name: _spread(found, name) for name in found[0].scores},
     )
 
 
@@ -117,5 +115,5 @@ def _dealt(
 
 
 def _spread(evaluations: Sequence[Evaluation], name: str) -> Spread:
-    values = [float(getattr(e, name)) for e in evaluations]
+    values = [value(e, name) for e in evaluations]
     return Spread(mean=float(np.mean(values)), deviation=float(np.std(values, ddof=1)))

@@ -26,8 +26,9 @@ from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records.scores import TITLES
+from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
+from edgetl.tasks.metrics import metric
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
@@ -287,15 +288,11 @@ class _Run:
             epoch=epoch + 1,
             loss=train_loss,
             val_loss=self.task.val_loss(self.val.targets, outputs),
-            val_top1=scores.top1,
-            val_macro_f1=scores.macro_f1,
+            val=scores.summary(),
             learning_rate=rate,
             seconds=time.perf_counter() - start,
             images_per_second=images / learned,
             loader_wait=self.loader.waited / learned,
-            val_balanced_accuracy=scores.balanced_accuracy,
-            val_top5=scores.top5,
-            val_calibration_error=scores.calibration_error,
         )
         self.history = (*self.history, record)
         if self.fitting.select is not None and best_epoch(self.history, self.fitting.select) == epoch:
@@ -315,7 +312,8 @@ class _Run:
             self.listen(record)
         self.progress.message(
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
-            f" {record.val_top1:.1%}, macro-F1 {record.val_macro_f1:.3f}, {record.seconds:.1f} s"
+            f" {value(record.val, 'top1'):.1%}, macro-F1 {value(record.val, 'macro_f1'):.3f},"
+            f" {record.seconds:.1f} s"
         )
         if done and epoch + 1 < self.fitting.epochs:
             self.progress.message(
@@ -334,7 +332,7 @@ class _Run:
         self.model.load_state_dict(versioned(self.model, self.first))
         scores = self.task.evaluate(self.val.targets, self._outputs(self.model), resamples=0)
         self.model.load_state_dict(versioned(self.model, now))
-        return (self.fitting.select or Metric.TOP1).of(scores)
+        return value(scores, self.fitting.select or Metric.TOP1)
 
     def _few_steps(self) -> tuple[str, ...]:
         """What is to be said where batch norm's statistics cannot follow."""
@@ -358,7 +356,7 @@ class _Run:
             return last
         if (score := _kept_score(self.history, fitting.select)) >= start:
             return dataclasses.replace(last, start=start)
-        title = TITLES[fitting.select or Metric.TOP1]
+        title = metric(fitting.select or Metric.TOP1).title
         note = (
             f"{fitting.phase}: training ended below the network that it began with (validation {title} {score:.1%}"
             f" against {start:.1%}), so that network is kept."
@@ -466,12 +464,12 @@ class _Run:
 
 def best_epoch(history: tuple[EpochRecord, ...], metric: Metric) -> int:
     """Index of the best epoch on the validation split; of equals, the last."""
-    return max(range(len(history)), key=lambda i: (metric_of(history[i], metric), i))
+    return max(range(len(history)), key=lambda i: (value(history[i].val, metric), i))
 
 
 def idle(history: tuple[EpochRecord, ...], metric: Metric) -> int:
     """Epochs since the validation score last rose; 0 for no epochs."""
-    scores = [metric_of(record, metric) for record in history]
+    scores = [value(record.val, metric) for record in history]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
@@ -484,21 +482,8 @@ def reached(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
 def _kept_score(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
     """The score of the epoch that a fit keeps if it does not go back to its start."""
     if select is None:
-        return metric_of(history[-1], Metric.TOP1)
-    return metric_of(history[best_epoch(history, select)], select)
-
-
-def metric_of(record: EpochRecord, metric: Metric) -> float:
-    """An epoch's validation score by name."""
-    match metric:
-        case Metric.TOP1:
-            return record.val_top1
-        case Metric.MACRO_F1:
-            return record.val_macro_f1
-        case Metric.BALANCED_ACCURACY:
-            return record.val_balanced_accuracy
-        case _:
-            assert_never(metric)
+        return value(history[-1].val, Metric.TOP1)
+    return value(history[best_epoch(history, select)].val, select)
 
 
 def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet, processes: int) -> None:

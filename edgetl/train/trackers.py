@@ -54,10 +54,14 @@ def tracking(
 
 def figures(record: EpochRecord) -> dict[str, float]:
     """What is logged of an epoch."""
-    names = ["loss", "val_loss", "val_top1", "val_top5", "val_macro_f1", "val_balanced_accuracy"]
-    names += ["val_calibration_error", "learning_rate", "images_per_second"]
-    values = {f"{record.phase}/{name}": getattr(record, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {
+        "loss": record.loss,
+        "val_loss": record.val_loss,
+        **{f"val_{name}": score.value for name, score in record.val.scores.items()},
+        "learning_rate": record.learning_rate,
+        "images_per_second": record.images_per_second,
+    }
+    return {f"{record.phase}/{name}": value for name, value in values.items()}
 
 
 def _open(tracker: Tracker, folder: Path, name: str) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgetl import config, pipeline
 from edgetl.config import Recipe
+from edgetl.records.scores import value
 from edgetl.report.run import headline
 from tests.bench.claims import Claim, at_least, at_most
 from tests.bench.steps import Spoken, kept
@@ -90,7 +91,7 @@ def _set(source: Path, settings: Settings) -> Iterator[Claim]:
         sizes.append(head.size_ratio)
         yield Claim(
             name=f"{source.name}, seed {seed}: teacher and {head.shipped.name} on {head.split}",
-            measured=f"{head.teacher.top1:.2%} and {head.student.top1:.2%};"
+            measured=f"{value(head.teacher, 'top1'):.2%} and {value(head.student, 'top1'):.2%};"
             f" {report.measure.teacher_latency.p50_ms:.2f} and {head.shipped.latency.p50_ms:.3f} ms,"
             f" {head.latency_ratio:.1f}x; {report.measure.teacher_size_bytes / 1e6:.2f} and"
             f" {head.shipped.size_bytes / 1e6:.3f} MB, {head.size_ratio:.1f}x;"

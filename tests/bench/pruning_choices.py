@@ -26,6 +26,7 @@ from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.records.prune import PruneRecord
+from edgetl.records.scores import score
 from edgetl.records.train import TrainRecord
 from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
@@ -114,12 +115,12 @@ def _student(source: Path, seed: int, name: str, settings: dict[str, object]) ->
     student: TrainRecord = records[Stage.DISTILL]
     assert student.test is not None
     assert pruned.latency is not None
-    low, high = student.test.top1_interval
+    test = score(student.test, "top1")
     found = Found(
-        top1=student.test.top1,
-        low=low,
-        high=high,
-        pruned=pruned.steps[-1].top1,
+        top1=test.value,
+        low=test.low or 0.0,
+        high=test.high or 0.0,
+        pruned=pruned.steps[-1].score,
         latency=pruned.latency.measured_ms / pruned.latency.teacher_ms,
         macs=pruned.after.macs / pruned.before.macs,
         minutes=(pruned.seconds + student.seconds) / 60,

@@ -17,6 +17,7 @@ from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 from tests.real_sets import unpacked
 
 BACKBONE = "efficientnet_lite0"
@@ -62,7 +63,7 @@ def write_bundle(folder: Path) -> Path:
     pack(
         Contents(
             name="bench",
-            labels=CLASSES,
+            task=Classification(labels=CLASSES),
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model)],
             default="fp32",

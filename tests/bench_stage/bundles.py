@@ -20,6 +20,7 @@ from edgetl.records.scores import Evaluation
 from edgetl.runtime import tuned
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.targets import Target
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 
 LABELS = ("red", "green", "blue")
@@ -97,7 +98,7 @@ def write_bundle(
     pack(
         Contents(
             name=path.stem,
-            labels=labels,
+            task=Classification(labels=labels),
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model, test=test)],
             default="fp32",
@@ -135,7 +136,7 @@ def write_variants(path: Path) -> Path:
     pack(
         Contents(
             name=path.stem,
-            labels=LABELS,
+            task=Classification(labels=LABELS),
             preprocess=SPEC,
             variants=sources,
             default="fp32",

@@ -12,7 +12,9 @@ from edgetl.bundle.manifest import Precision, encode
 from edgetl.bundle.pack import Contents, add_engine, pack
 from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes
+from edgetl.records.scores import value
 from edgetl.records.variants import EngineRecord
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
 
@@ -55,8 +57,8 @@ def test_scores_in_a_bundle_do_not_grow_with_the_classes(parts: Contents, tmp_pa
         tmp_path / "b.edgetl",
     )
     kept = manifest.variants[0]
-    assert kept.test == kept.val == scored.scores()
-    assert kept.test.top1 == scored.top1
+    assert kept.test == kept.val == scored.summary()
+    assert value(kept.test, "top1") == value(scored, "top1")
     assert kept.latency is not None
     assert (kept.latency.p50_ms, kept.latency.samples_ms) == (2.0, ())
     assert len(encode(manifest)) < 8000
@@ -71,7 +73,7 @@ def test_parts_that_do_not_fit_are_refused(parts: Contents, tmp_path: Path) -> N
     with pytest.raises(BundleError, match="its golden set does not cover every variant"):
         pack(replace(parts, variants=[first]), out)
     with pytest.raises(BundleError, match="golden logits of variant fp32 is float32"):
-        pack(replace(parts, labels=("a", "b")), out)
+        pack(replace(parts, task=Classification(labels=("a", "b"))), out)
     with pytest.raises(BundleError, match=r"cannot be named '\.\./x'"):
         pack(replace(parts, variants=[replace(first, name="../x"), second]), out)
     with pytest.raises(BundleError, match="has the precision 'int3', expected fp32, fp16"):

@@ -16,6 +16,7 @@ from edgetl.bundle.signature import make_keys, require_signature, sign
 from edgetl.errors import BundleIntegrityError, ConfigError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.records.variants import EngineRecord
+from edgetl.tasks.base import Classification
 from tests.bundles import contents, picture
 
 pytest.importorskip("cryptography", reason="signatures need: pip install cryptography")
@@ -72,7 +73,7 @@ def test_a_bundle_that_was_resealed_after_a_change_is_refused(bundle: Path, key:
     """An attacker may write a whole new valid bundle, but not sign it."""
     sign(bundle, key)
     opened = open_bundle(bundle)
-    changed = replace(opened.manifest, labels=("daisy", "rose", "tulip"))
+    changed = replace(opened.manifest, task=Classification(labels=("daisy", "rose", "tulip")))
     files = {m.file: opened.read(m) for m in changed.members()}
     write_archive(changed, files, bundle, signature=opened.signature)
     with pytest.raises(BundleIntegrityError, match="the signature is not that of its content"):

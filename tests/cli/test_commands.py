@@ -391,7 +391,7 @@ def test_cross_validation_tells_mean_and_deviation_and_goes_on(recipe: Path, tmp
     again = edgetl(*command, "--json")
     record = json.loads(again.stdout)
     assert len(record["folds"]) == 2
-    assert "mean" in record["macro_f1"]
+    assert "mean" in record["spreads"]["macro_f1"]
     assert "loss" not in again.stderr
 
 

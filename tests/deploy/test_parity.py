@@ -40,6 +40,7 @@ from edgetl.records.scores import BadImages
 from edgetl.records.variants import EngineRecord
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 from tests.export.networks import SPEC, tiny
 from tests.images import write_set
 
@@ -125,7 +126,7 @@ def climb(
     golden = GoldenSet(images=encoded, pixels=pixels, logits=logits)
     contents = Contents(
         name="faults",
-        labels=LABELS,
+        task=Classification(labels=LABELS),
         preprocess=spec,
         variants=sources,
         default="fp32",
@@ -156,9 +157,9 @@ def test_sound_models_climb_to_the_top(parts: Parts, tmp_path: Path, checkpoint:
     assert (record.images, record.first_outside, record.divergence) == (18, "", None)
     assert record.sentence == "All 6 rungs agree on 18 images, each within its bound."
     torch = record.rungs[0]
-    assert torch.top1 is not None
-    assert torch.top1_interval is not None
-    assert torch.top1_interval[0] < torch.top1 < torch.top1_interval[1]
+    assert torch.score is not None
+    assert torch.interval is not None
+    assert torch.interval[0] < torch.score < torch.interval[1]
 
 
 def test_a_wrong_mean_in_the_manifest(parts: Parts, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_the_difference_is_relative_to_the_largest_logit() -> None:
     reference = np.array([[4.0, 1.0], [0.0, -8.0]], np.float32)
     logits = np.array([[4.0, 5.0], [0.0, -8.0]], np.float32)
     parity = compare(reference, logits)
-    assert (parity.images, parity.max_difference, parity.top1_agreement) == (2, 0.5, 0.5)
+    assert (parity.images, parity.max_difference, parity.same) == (2, 0.5, 0.5)
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
@@ -36,7 +36,7 @@ def _batches() -> list[np.ndarray]:
 def test_an_export_agrees_with_its_network() -> None:
     content = to_bytes(to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18))
     parity = check(tiny(), content, _batches(), max_difference=1e-4)
-    assert (parity.images, parity.top1_agreement) == (5, 1.0)
+    assert (parity.images, parity.same) == (5, 1.0)
 
 
 def test_another_network_does_not_and_the_figures_are_told() -> None:

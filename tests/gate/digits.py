@@ -16,6 +16,7 @@ from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.inputs.image import Interpolation, PreprocessSpec, Resize, load_pixels, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 
 LABELS = tuple("0123456789")
 SPEC = PreprocessSpec(
@@ -73,7 +74,7 @@ def write_digits_bundle(path: Path, *, images: int, lose: int | None = None) -> 
     pack(
         Contents(
             name=path.stem,
-            labels=LABELS,
+            task=Classification(labels=LABELS),
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model)],
             default="fp32",

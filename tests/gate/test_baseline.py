@@ -40,19 +40,19 @@ def _altered(path: Path, **changes: object) -> Path:
     ("content", "message"),
     [
         (b"", "is not a baseline: it is not JSON"),
-        (b'{"schema_version": 2, "bun', "is not a baseline: it is not JSON"),
+        (b'{"schema_version": 3, "bun', "is not a baseline: it is not JSON"),
         (b"\xff\xfe\x00", "is not a baseline: it is not JSON"),
         (b"[1, 2]", "is not a baseline: it has no schema_version"),
         (b"{}", "is not a baseline: it has no schema_version"),
         (b'{"schema_version": true}', "is not a baseline: it has no schema_version"),
-        (b'{"schema_version": 2}', "is a broken baseline: Baseline.bundle is missing"),
+        (b'{"schema_version": 3}', "is a broken baseline: Baseline.bundle is missing"),
         (
             b'{"schema_version": 99}',
-            r"was written by a newer edgetl with schema 99; edgetl .* reads schema 2",
+            r"was written by a newer edgetl with schema 99; edgetl .* reads schema 3",
         ),
         (
             b'{"schema_version": 1}',
-            r"was written by an older edgetl with schema 1, which kept no predictions; this one reads schema 2. Write "
+            r"was written by an older edgetl with schema 1; this one reads schema 3. Write "
             r"it anew: edgetl baseline BUNDLE --data DATA -o .*baseline.json$",
         ),
     ],

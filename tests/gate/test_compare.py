@@ -12,6 +12,7 @@ from edgetl.gate.compare import Limits, compare
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.gate import GateCheck, GateReport, LatencyTrial, Verdict
 from edgetl.records.measured import Machine
+from edgetl.tasks.base import Classification, MultiLabel
 from edgetl.tasks.classification.scores import evaluate_predictions
 
 LABELS = ("ant", "bee")
@@ -26,7 +27,7 @@ def accuracy(
     predicted = np.where(np.arange(images) < right, truth, 1 - truth)
     values: dict = {
         "source": "measured" if measured else "manifest",
-        "evaluation": evaluate_predictions(truth, predicted, LABELS).scores(),
+        "evaluation": evaluate_predictions(truth, predicted, LABELS).summary(),
         "images_sha256": images_sha256,
     }
     if measured:
@@ -58,10 +59,9 @@ def figures(
     values: dict = {
         "bundle": "model.edgetl",
         "bundle_sha256": "0" * 64,
-        "task": "image-classification",
+        "task": Classification(labels=LABELS),
         "model_sha256": f"{right}-{size}",
         "variant": "int8",
-        "labels": LABELS,
         "size_bytes": size,
         "accuracy": accuracy(right),
         "latency": summarise(samples, scenario="single-stream", batch=1, threads=2, warmup=20),
@@ -262,8 +262,11 @@ def test_another_machine_is_shown_but_not_judged_when_allowed() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": ("ant", "wasp")}, "classes are not the baseline's: missing bee, new wasp"),
-        ({"labels": ("bee", "ant")}, "classes are not the baseline's: in another order"),
+        (
+            {"task": Classification(labels=("ant", "wasp"))},
+            "classes are not the baseline's: missing bee, new wasp",
+        ),
+        ({"task": Classification(labels=("bee", "ant"))}, "classes are not the baseline's: in another order"),
         (
             {"accuracy": accuracy(950, measured=False)},
             "baseline's accuracy is on an image set, the bundle's as written in the bundle",
@@ -278,7 +281,10 @@ def test_another_machine_is_shown_but_not_judged_when_allowed() -> None:
             "accuracy was measured on other images: missing bee/999.png, new none",
         ),
         ({"target": "openvino"}, r"on the target cpu, this on openvino. Name the same one \(--target\)"),
-        ({"task": "detection"}, "The baseline is of the task image-classification, the bundle of detection"),
+        (
+            {"task": MultiLabel(labels=LABELS)},
+            "The baseline is of the task classification, the bundle of multilabel",
+        ),
         (
             {"latency": summarise([3.0], scenario="single-stream", batch=8, threads=2, warmup=0)},
             "latency was measured with batch 1, this one with 8",

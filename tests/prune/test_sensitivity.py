@@ -53,7 +53,7 @@ def test_each_group_is_cut_alone_and_scored_as_if_it_were_gone(tmp_path: Path) -
     before = copy.deepcopy(model.state_dict())
     found = measure(model, tmp_path / "kept.json", energy, told=told)
     assert found.shares == SHARES == (0.25, 0.5, 0.75)
-    assert found.top1 == energy(model)
+    assert found.score == energy(model)
     stream, inner = sorted(found.groups, key=lambda g: g.channels)
     # 16 channels in units of 8 are half or nothing; 32 take every share
     assert [c and c.removed for c in stream.cuts] == [None, 8, None]
@@ -65,7 +65,7 @@ def test_each_group_is_cut_alone_and_scored_as_if_it_were_gone(tmp_path: Path) -
         for cut in filter(None, row.cuts):
             gone = least_important(group, scores, cut.removed)
             smaller = without(graph.model, graph.groups, {group.name: gone})
-            assert cut.top1 == pytest.approx(energy(smaller), rel=1e-4)
+            assert cut.score == pytest.approx(energy(smaller), rel=1e-4)
             macs = cost_of(trace(smaller, SIZE)).macs
             assert cut.saved == pytest.approx(1 - macs / cost_of(graph).macs)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

@@ -23,7 +23,7 @@ from edgetl.prune.graph import layer_costs, trace
 from edgetl.prune.latency import Timing
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, Score, value
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
 from edgetl.train.tasks.all import training_task
@@ -73,7 +73,7 @@ def test_two_four_sparsity_is_recovered_and_kept(inputs: stage.PruneInputs, tmp_
     assert record.two_four.left_out["classifier"] == "classifier"
     assert 0.2 < record.two_four.zeros < 0.5
     assert [e.phase for e in record.epochs] == ["recover-1", "recover-2-4"]
-    assert record.two_four.top1 == record.epochs[-1].val_top1
+    assert record.two_four.score == value(record.epochs[-1].val, "top1")
     assert from_json(PruneRecord, to_json(record)) == record
     assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
 
@@ -92,18 +92,18 @@ def test_the_record_tells_every_step_and_the_checkpoint(
     assert last.macs == record.after.macs <= 0.6 * record.before.macs
     assert record.after.parameters <= 0.7 * record.before.parameters
     assert last.macs < first.macs <= math.sqrt(0.6) * record.before.macs
-    assert all(0.0 <= s.top1_cut <= 1.0 for s in record.steps)
-    assert [s.top1 for s in record.steps] == [e.val_top1 for e in record.epochs]
+    assert all(0.0 <= s.cut <= 1.0 for s in record.steps)
+    assert [s.score for s in record.steps] == [value(e.val, "top1") for e in record.epochs]
     assert record.one_shot is not None
     assert last.macs * 0.9 < record.one_shot.macs <= 0.6 * record.before.macs
-    assert record.one_shot.top1 == record.one_shot.top1_cut
+    assert record.one_shot.score == record.one_shot.cut
     assert (record.sparse, record.sensitivity) == (None, None)
     assert from_json(PruneRecord, to_json(record)) == record
     model, architecture = checkpoint.load(out.parent / record.checkpoint)
     assert (architecture.backbone, architecture.num_classes) == (BACKBONE, 3)
     assert network_size(model, 32) == record.after
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
-    assert score(training_task(inputs.index.task), model, sets.val).top1 == last.top1
+    assert value(score(training_task(inputs.index.task), model, sets.val), "top1") == last.score
 
 
 def test_a_smaller_backbone_learns_from_the_teacher_and_is_cut(
@@ -157,7 +157,7 @@ def test_steps_kept_for_other_settings_are_not_used(inputs: stage.PruneInputs, t
     config = config.model_copy(update={"importance": Importance.RANDOM, "recovery_epochs": 0})
     record = stage.run(config, inputs, out=out)
     assert record.epochs == ()
-    assert [s.top1 for s in record.steps] == [s.top1_cut for s in record.steps]
+    assert [s.score for s in record.steps] == [s.cut for s in record.steps]
     fresh = stage.run(config, inputs, out=folder(tmp_path, "fresh"))
     assert fresh.steps == record.steps
 
@@ -190,7 +190,9 @@ def test_pruning_stops_before_a_cut_that_costs_too_much(
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     found = score(training_task(inputs.index.task), teacher, sets.val)
     tops = itertools.chain([1.0], itertools.repeat(0.0))  # the teacher, then what is cut
-    monkeypatch.setattr(stage, "score", lambda *_: dataclasses.replace(found, top1=next(tops)))
+    monkeypatch.setattr(
+        stage, "score", lambda *_: dataclasses.replace(found, scores={"top1": Score(value=next(tops))})
+    )
     progress = _Warnings()
     strict = CONFIG.model_copy(update={"max_drop": 0.1})
     record = stage.run(strict, inputs, out=folder(tmp_path), progress=progress)
@@ -226,7 +228,7 @@ def test_a_smaller_input_is_learned_first_and_everything_is_counted_at_it(
     assert [e.phase for e in record.epochs] == ["start", "recover-1"]
     assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
-    assert score(training_task(inputs.index.task), model, sets.val).top1 == record.steps[-1].top1
+    assert value(score(training_task(inputs.index.task), model, sets.val), "top1") == record.steps[-1].score
 
 
 def test_the_floor_is_the_teachers_score_at_its_own_size(
@@ -273,13 +275,13 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
     assert any("groups have no batch norm and are ranked by magnitude" in text for text in progress.told)
     assert record.one_shot is None
     assert record.sparse is not None
-    assert record.sparse.top1 == record.epochs[0].val_top1
+    assert record.sparse.score == value(record.epochs[0].val, "top1")
     assert 0.0 <= record.sparse.near_zero <= 1.0
     assert record.sensitivity is not None
     assert record.sensitivity.shares == (0.25, 0.5, 0.75)
     cuts = [cut for group in record.sensitivity.groups for cut in group.cuts]
     assert None in cuts
-    assert all(0.0 <= cut.top1 <= 1.0 and 0.0 < cut.saved < 1.0 for cut in cuts if cut)
+    assert all(0.0 <= cut.score <= 1.0 and 0.0 < cut.saved < 1.0 for cut in cuts if cut)
     assert from_json(PruneRecord, to_json(record)) == record
 
 
@@ -297,7 +299,9 @@ def test_a_sparse_network_whose_first_cut_fails_gives_way_to_the_teacher(
     teacher, _ = checkpoint.load(inputs.guide.teacher)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     worse = [
-        dataclasses.replace(score(training_task(inputs.index.task), teacher, sets.val), top1=t)
+        dataclasses.replace(
+            score(training_task(inputs.index.task), teacher, sets.val), scores={"top1": Score(value=t)}
+        )
         for t in (1.0, 0.0)
     ]
     monkeypatch.setattr(stage, "score", lambda *_: worse.pop(0))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgetl.bench.statistics import summarise
+from edgetl.records.codec import to_json
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.prune import (
     GroupCut,
@@ -19,7 +20,7 @@ from edgetl.records.prune import (
     PruneStep,
     SparseTraining,
 )
-from edgetl.records.scores import ClassScore, Evaluation
+from edgetl.records.scores import Evaluation, Score, Scores
 from edgetl.records.train import DataRecord, EpochRecord, NetworkSize, TrainRecord
 from edgetl.records.variants import (
     BundleRecord,
@@ -32,6 +33,8 @@ from edgetl.records.variants import (
     VariantScore,
 )
 from edgetl.report.run import RunReport
+from edgetl.tasks.base import Classification
+from edgetl.tasks.classification.detail import ClassDetail, ClassScore
 
 FLOWERS = (
     "bougainvillea", "camellia", "clematis", "cyclamen", "foxglove", "frangipani", "hibiscus", "lotus",
@@ -69,17 +72,23 @@ def evaluation(labels: Sequence[str], top1: float, *, per_class: int = 40, seed:
     recall, precision = hits / np.maximum(support, 1), hits / np.maximum(predicted, 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
     share = float(hits.sum() / support.sum())
-    return Evaluation(
-        images=int(support.sum()),
-        top1=share,
-        top1_interval=wilson(share, int(support.sum())),
-        macro_f1=float(f1.mean()),
-        balanced_accuracy=float(recall.mean()),
+    low, high = wilson(share, int(support.sum()))
+    f1s, recalls = float(f1.mean()), float(recall.mean())
+    detail = ClassDetail(
         classes=tuple(
             ClassScore(label=label, support=int(s), precision=float(p), recall=float(r), f1=float(f))
             for label, s, p, r, f in zip(labels, support, precision, recall, f1, strict=True)
         ),
         cells=tuple((i, j, int(n)) for (i, j), n in np.ndenumerate(confusion) if n),
+    )
+    return Evaluation(
+        images=int(support.sum()),
+        scores={
+            "top1": Score(value=share, low=low, high=high),
+            "macro_f1": Score(value=f1s, low=f1s - 0.01, high=f1s + 0.01),
+            "balanced_accuracy": Score(value=recalls, low=recalls - 0.01, high=recalls + 0.01),
+        },
+        detail=to_json(detail),
     )
 
 
@@ -104,8 +113,10 @@ def epochs(phase: str, count: int, start: float, end: float, *, loss: float = 1.
                 epoch=i + 1,
                 loss=loss * (1.5 - way) + 0.1,
                 val_loss=loss * (1.4 - way) + 0.16,
-                val_top1=top1,
-                val_macro_f1=top1 - 0.008,
+                val=Scores(
+                    images=400,
+                    scores={"top1": Score(value=top1), "macro_f1": Score(value=top1 - 0.008)},
+                ),
                 learning_rate=1e-3,
                 seconds=11.0,
                 images_per_second=130.0,
@@ -159,13 +170,13 @@ def make_report(labels: Sequence[str] = FLOWERS, *, per_class: int = 40, metric:
             step=i + 1,
             macs=int(before.macs * share),
             parameters=int(before.parameters * (share + 0.1)),
-            top1_cut=cut,
-            top1=back,
+            cut=cut,
+            score=back,
         )
         for i, (share, cut, back) in enumerate(cuts)
     )
     recovery = tuple(
-        e for s in steps for e in epochs(f"recover-{s.step}", 2, s.top1_cut, s.top1 + 0.002, loss=0.5)
+        e for s in steps for e in epochs(f"recover-{s.step}", 2, s.cut, s.score + 0.002, loss=0.5)
     )
     counts = {
         split: {label: size + (7 * i) % 23 for i, label in enumerate(labels)}
@@ -174,7 +185,7 @@ def make_report(labels: Sequence[str] = FLOWERS, *, per_class: int = 40, metric:
     return RunReport(
         name="flowers",
         recipe=RECIPE,
-        labels=labels,
+        task=Classification(labels=labels),
         data=DataRecord(
             index="data/index.json",
             labels=labels,
@@ -193,6 +204,7 @@ def make_report(labels: Sequence[str] = FLOWERS, *, per_class: int = 40, metric:
         ),
         prune=PruneRecord(
             checkpoint="prune/pruned.safetensors",
+            metric="top1",
             before=before,
             after=after,
             steps=steps,
@@ -215,7 +227,7 @@ def make_report(labels: Sequence[str] = FLOWERS, *, per_class: int = 40, metric:
             opset=18,
             images=32,
             max_difference=3.1e-5,
-            top1_agreement=1.0,
+            same=1.0,
         ),
         quantize=QuantizeRecord(
             variants=(
@@ -315,15 +327,15 @@ def report() -> RunReport:
 def in_detail(prune: PruneRecord) -> PruneRecord:
     """A pruning with sparse training, sensitivity and the one-shot cut told as well."""
     last = prune.steps[-1]
-    cut = GroupCut(removed=8, saved=0.041, top1=0.962)
-    deep = GroupCut(removed=16, saved=0.08, top1=0.412)
+    cut = GroupCut(removed=8, saved=0.041, score=0.962)
+    deep = GroupCut(removed=16, saved=0.08, score=0.412)
     return dataclasses.replace(
         prune,
-        one_shot=dataclasses.replace(last, step=0, top1_cut=0.104, top1=0.104),
-        sparse=SparseTraining(top1=0.975, near_zero_before=0.02, near_zero=0.316),
+        one_shot=dataclasses.replace(last, step=0, cut=0.104, score=0.104),
+        sparse=SparseTraining(score=0.975, near_zero_before=0.02, near_zero=0.316),
         sensitivity=PruneSensitivity(
             shares=(0.25, 0.5, 0.75),
-            top1=0.979,
+            score=0.979,
             groups=(
                 GroupSensitivity(name="conv_stem", channels=32, cuts=(cut, deep, None)),
                 GroupSensitivity(name="blocks.0.0.conv_pw", channels=8, cuts=(None, None, None)),

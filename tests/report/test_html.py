@@ -4,10 +4,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from edgetl.records.scores import Score
 from edgetl.report.page import run
-from edgetl.report.page.curves import SCORES, training_curves
+from edgetl.report.page.curves import score_lines, training_curves
 from edgetl.report.page.sections import SECTIONS
 from edgetl.report.tasks.confusion import class_order, heat_map, shown_classes
+from edgetl.tasks.all import detail_of
+from edgetl.tasks.metrics import MACRO_F1, TOP1
 from tests.report.conftest import epochs, evaluation, in_detail, make_report
 
 _VOID = {"meta", "link", "br"}
@@ -215,15 +218,19 @@ def test_parts_that_did_not_run_are_left_out(report):
     assert "Warnings" not in page.words
 
 
-def test_macro_f1_has_no_error_bars(report):
+def test_a_score_without_intervals_has_no_error_bars(report):
+    val = report.measure.teacher_val
+    bare = dataclasses.replace(val, scores={**val.scores, "macro_f1": Score(value=0.9)})
+    measure = dataclasses.replace(report.measure, metric="macro_f1")
+    page = _Page(run.render(dataclasses.replace(report, measure=measure)))
+    assert [a for a in page.all("line") if "bar" in a["class"].split()]
+    assert "Bars are 95% intervals." in page.words
     page = _Page(
-        run.render(
-            dataclasses.replace(report, measure=dataclasses.replace(report.measure, metric="macro_f1"))
-        )
+        run.render(dataclasses.replace(report, measure=dataclasses.replace(measure, teacher_val=bare)))
     )
     assert not [a for a in page.all("line") if "bar" in a["class"].split()]
     assert "Macro-F1 floor 95.5%" in page.words
-    assert "Wilson intervals." not in page.words
+    assert "Bars are" not in page.words
 
 
 def test_one_variant_that_is_slower_than_the_teacher(report):
@@ -244,6 +251,7 @@ def test_one_variant_that_is_slower_than_the_teacher(report):
 @pytest.mark.parametrize("width", [360, 760])
 def test_heat_map_holds_every_class_up_to_a_hundred(classes, width):
     scores = evaluation([f"label {i}" for i in range(classes)], 0.9, per_class=10)
+    scores = detail_of(scores)
     drawn = _Page(heat_map(scores, width))
     shown = shown_classes(scores)
     cells = [a for a in drawn.all("rect") if a["class"] in ("hit", "miss")]
@@ -258,7 +266,7 @@ def test_heat_map_holds_every_class_up_to_a_hundred(classes, width):
 
 
 def test_heat_map_shows_the_worst_classes_of_many():
-    scores = evaluation([f"label {i}" for i in range(130)], 0.9, per_class=10)
+    scores = detail_of(evaluation([f"label {i}" for i in range(130)], 0.9, per_class=10))
     assert set(shown_classes(scores)) == set(class_order(scores)[:100])
 
 
@@ -266,6 +274,9 @@ def test_hundred_classes_stay_small():
     text = run.render(make_report([f"class {i}" for i in range(100)], per_class=12))
     assert len(text) < 400_000
     assert "The other 75 classes" in text
+
+
+SCORES = score_lines((TOP1, MACRO_F1))
 
 
 def test_curves_break_between_phases():

@@ -4,9 +4,11 @@ import io
 import pytest
 from rich.console import Console
 
+from edgetl.records.codec import to_json
 from edgetl.records.prune import TwoFourRecord
 from edgetl.report.terminal import run, stages
 from edgetl.report.terminal.tables import Line, numbers, pairs, printable, table, text
+from edgetl.tasks.all import detail_of
 from tests.report.conftest import evaluation, in_detail
 
 
@@ -92,8 +94,10 @@ def test_evaluation_of_many_classes_is_cut():
 
 def test_a_class_without_images_has_no_recall():
     scores = evaluation(("lily", "rose"), 1.0)
-    classes = (scores.classes[0], dataclasses.replace(scores.classes[1], support=0, recall=0.0, f1=0.0))
-    told = shown(run.evaluation, dataclasses.replace(scores, classes=classes))
+    lily, rose = detail_of(scores).classes
+    classes = (lily, dataclasses.replace(rose, support=0, recall=0.0, f1=0.0))
+    detail = to_json(dataclasses.replace(detail_of(scores), classes=classes))
+    told = shown(run.evaluation, dataclasses.replace(scores, detail=detail))
     assert "rose                             0     100.0%       -       -\n" in told
 
 
@@ -105,8 +109,8 @@ def test_stage_train(report):
 backbone              efficientnet_lite0
 multiply-accumulates  205 M
 parameters            3.39 M
-validation            top-1 97.3% (95.4 to 98.4%), macro-F1 97.3%, 480 images
-test                  top-1 97.9% (96.2 to 98.9%), macro-F1 97.9%, 480 images
+validation            top-1 97.3% (95.4 to 98.4%), macro-F1 97.3% (96.3 to 98.3%), 480 images
+test                  top-1 97.9% (96.2 to 98.9%), macro-F1 97.9% (96.9 to 98.9%), 480 images
 time                  2 min 23 s
 checkpoint            train/teacher.safetensors
 
@@ -170,7 +174,7 @@ checkpoint  prune/pruned.safetensors
 
 def test_stage_prune_tells_of_two_four_sparsity(report):
     sparse = TwoFourRecord(
-        layers=("a", "b"), left_out={"stem": "3 input channels"}, zeros=0.41, top1_cut=0.902, top1=0.931
+        layers=("a", "b"), left_out={"stem": "3 input channels"}, zeros=0.41, cut=0.902, score=0.931
     )
     text = shown(stages.stage, dataclasses.replace(report.prune, two_four=sparse), width=200)
     assert (
@@ -186,17 +190,17 @@ def test_stage_export_and_quantize(report):
 file           export/model-fp32.onnx
 size           4.6 MB
 opset          18
-against torch  largest logit difference 3.1e-05, same top-1 on 100.0% of 32 images
+against torch  largest difference 3.1e-05, same answer on 100.0% of 32 images
 
 """
     )
     assert (
         shown(stages.stage, report.quantize)
         == """\
-     variant    size  recovery  val top1  in INT8  in float
-───────────────────────────────────────────────────────────
-int8-cpu-x86  1.3 MB      bias     96.6%      103         2
-    fp16-gpu  2.3 MB      none     96.7%        0         0
+     variant    size  recovery  val top-1  in INT8  in float
+────────────────────────────────────────────────────────────
+int8-cpu-x86  1.3 MB      bias      96.6%      103         2
+    fp16-gpu  2.3 MB      none      96.7%        0         0
 
 range estimator  percentile 99.99 on 256 images
 in float         96.7%, floor 96.2%

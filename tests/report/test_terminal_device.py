@@ -12,6 +12,7 @@ from edgetl.report.terminal import device
 from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.targets import Target
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.answers import Candidate, Prediction
 from tests.report.conftest import latency
 from tests.report.test_terminal import rule, shown
@@ -36,10 +37,9 @@ def manifest(report) -> Manifest:
         for v in (fp32, int8)
     )
     return Manifest(
-        schema_version=1,
+        schema_version=2,
         name="flowers",
-        task="image-classification",
-        labels=report.labels,
+        task=report.task,
         preprocess=PreprocessSpec(
             size=160,
             resize=Resize.CROP,
@@ -66,7 +66,7 @@ def test_bundle(report):
         shown(device.bundle, manifest(report), width=80)
         == f"""\
 flowers
-task             image-classification
+task             classification
 labels           12: bougainvillea, camellia, clematis, cyclamen, foxglove,
                  frangipani, hibiscus, lotus, morning glory, passion flower,
                  petunia, rose
@@ -77,7 +77,7 @@ measured on      Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz x2, Linux 6.1
                  x86_64
 made by          edgetl 0.1.0
 git commit       778a7cb
-schema           1
+schema           2
 
                                             val   test   p50   p90
 variant       precision  target     size  top-1  top-1    ms    ms
@@ -101,7 +101,8 @@ def test_bundle_with_an_engine_and_many_labels(report):
         sha256="0" * 64,
     )
     labels = tuple(f"class {i}" for i in range(40))
-    told = shown(device.bundle, dataclasses.replace(manifest(report), engines=(engine,), labels=labels))
+    many = dataclasses.replace(manifest(report), engines=(engine,), task=Classification(labels=labels))
+    told = shown(device.bundle, many)
     assert "class 11 and 28 more" in told
     assert "tensorrt-rtx  fp32     86, 89              1.7.1    1/1/8  3.0 MB\n" in told
 

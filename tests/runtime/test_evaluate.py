@@ -9,10 +9,11 @@ import pytest
 from edgetl.bundle.pack import pack
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_file
-from edgetl.records.scores import BadImages
+from edgetl.records.scores import BadImages, value
 from edgetl.runtime import Session, load
 from edgetl.runtime.evaluate import LabelledImage, evaluate, evaluate_folder, find_samples
 from edgetl.runtime.inputs import find_images, open_source, predict_all
+from edgetl.tasks.all import detail_of
 from tests.bundles import LABELS, contents, picture
 
 
@@ -55,9 +56,13 @@ def test_a_flat_folder_is_scored_by_class_name(session: Session, tmp_path: Path)
         for path in root.rglob("*.png")  # type: ignore[attr-defined]
     )
     assert found.images == 35
-    assert found.top1 == pytest.approx(right / 35)
-    assert [(c.label, c.support) for c in found.classes] == [("rose", 0), ("daisy", 15), ("tulip", 20)]
-    assert sum(images for _, _, images in found.cells) == 35
+    assert value(found, "top1") == pytest.approx(right / 35)
+    assert [(c.label, c.support) for c in detail_of(found).classes] == [
+        ("rose", 0),
+        ("daisy", 15),
+        ("tulip", 20),
+    ]
+    assert sum(images for _, _, images in detail_of(found).cells) == 35
 
 
 @pytest.mark.parametrize(

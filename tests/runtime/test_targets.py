@@ -13,6 +13,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.measured import Machine
 from edgetl.runtime.choice import choose, unmeasured_gpus
 from edgetl.runtime.targets import Target, architecture
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
 from tests.report.conftest import latency
@@ -42,10 +43,9 @@ def variant(name: str, target: str, *, top1: float | None = None, p50: float | N
 
 def manifest(*variants: Variant, default: str, engines: tuple[Engine, ...] = ()) -> Manifest:
     return Manifest(
-        schema_version=1,
+        schema_version=2,
         name="set",
-        task="image-classification",
-        labels=("a", "b"),
+        task=Classification(labels=("a", "b")),
         preprocess=PreprocessSpec(size=8),
         variants=variants,
         default=default,

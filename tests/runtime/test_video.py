@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -123,6 +124,26 @@ def test_the_command_says_so_with_exit_code_2(bundle: Path) -> None:
     )  # No line of the decoder's own.
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_the_process_ends_in_order_beside_a_reading_thread(silent: bool, bundle: Path) -> None:
+    command = [sys.executable, "-m", "edgetl.cli", "predict", str(bundle)]
+    options = ["--json-lines", "--timeout", "0.5" if silent else "30"]
+    with (
+        camera(5 if silent else 10**9, silent=silent) as url,
+        subprocess.Popen(
+            [*command, url, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["prediction"]
+        if not silent:
+            process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == (2 if silent else 130)
+    assert said.splitlines()[-1].startswith("Error: " if silent else "Stopped.")
+    assert len(said.splitlines()) <= 3  # What runs, perhaps a count of dropped frames, and the end.
+
+
 def test_a_lost_source_is_opened_again() -> None:
     clock, said, opened = Clock(), list[str](), list[Capture]()
 
@@ -146,7 +167,8 @@ def test_a_lost_source_is_opened_again() -> None:
     )
 
 
-def test_a_camera_whose_driver_hangs_is_silent() -> None:
+def test_a_camera_whose_driver_hangs_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetl.runtime.video._GRACE_SECONDS", 0.05)
     hanging = Capture(2, hang=True)
     live = Live(timeout=0.2, every_frame=True)
     came = frames("camera:0", live, open_=lambda *_: hanging)

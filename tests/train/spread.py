@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgetl.config import Augment, Metric, Mix
 from edgetl.models import backbones
+from edgetl.records.scores import value
 from edgetl.train.loop import fit
 from edgetl.train.processes import launched
 from edgetl.train.tasks.mixing import Mixing
@@ -39,7 +40,7 @@ def curves(accumulate: int) -> dict[str, list[float]]:
             objective=entropy(0.1),
             state=None,
         )
-        figures = [v for e in history for v in (e.loss, e.val_loss, e.val_top1)]
+        figures = [v for e in history for v in (e.loss, e.val_loss, value(e.val, "top1"))]
         found[augment.value] = figures + [float(p.detach().double().norm()) for p in model.parameters()]
     return found
 

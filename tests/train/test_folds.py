@@ -14,6 +14,7 @@ from edgetl.errors import DataError, MissingDependencyError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
+from edgetl.records.scores import value
 from edgetl.records.train import FoldsRecord
 from edgetl.train import folds, trackers
 from edgetl.train.stage import TrainInputs
@@ -109,9 +110,9 @@ def test_the_spread_is_over_the_folds(inputs: TrainInputs, tmp_path: Path) -> No
     config = TrainConfig(backbone="test_efficientnet", weights="none", epochs=1, batch_size=8)
     record = folds.run(config, inputs, folds=3, out=tmp_path)
     assert [e.images for e in record.folds] == [10, 10, 10]
-    scores = [e.top1 for e in record.folds]
-    assert record.top1.mean == pytest.approx(np.mean(scores))
-    assert record.top1.deviation == pytest.approx(np.std(scores, ddof=1))
+    scores = [value(e, "top1") for e in record.folds]
+    assert record.spreads["top1"].mean == pytest.approx(np.mean(scores))
+    assert record.spreads["top1"].deviation == pytest.approx(np.std(scores, ddof=1))
     networks = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.safetensors"))
     assert networks == [f"fold-{number}/teacher.safetensors" for number in (1, 2, 3)]
     with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgetl.config import Augment, Precision
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.records.scores import Score, Scores
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.base import Classification
 from edgetl.train.loop import Fitting
@@ -100,8 +101,7 @@ def epoch_record(epoch: int, top1: float, f1: float) -> EpochRecord:
         epoch=epoch,
         loss=0.0,
         val_loss=0.0,
-        val_top1=top1,
-        val_macro_f1=f1,
+        val=Scores(images=10, scores={"top1": Score(value=top1), "macro_f1": Score(value=f1)}),
         learning_rate=0.0,
         seconds=0.0,
         images_per_second=0.0,

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from edgetl.records.measured import Latency
+from edgetl.records.scores import score
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Axis, Labels, draw_axes
 from edgetl.report.page.svg import Drawing, Point, Scale, linear_ticks, log_ticks, shorten
-from edgetl.report.run import metric_of, ratio, shipped_variant
+from edgetl.report.run import ratio, shipped_variant
 
 TEACHER = "Teacher (eager torch)"
 _MOST_CDF_POINTS = 160
@@ -24,15 +25,16 @@ def series_class(position: int) -> str:
 def accuracy_latency(measure: MeasureRecord, width: float) -> str:
     """Validation score against median latency (log scale) of the teacher and every variant.
 
-    Error bars are 95% Wilson intervals and are drawn for top-1 alone, the score they are known for.
+    Error bars are 95% intervals, where the score has them.
     """
     small = width < NARROW
     drawing = Drawing(width, 350 if small else 380)
     entries = [(TEACHER, "st", measure.teacher_val, measure.teacher_latency)]
     entries += [(v.name, series_class(i), v.val, v.latency) for i, v in enumerate(measure.variants)]
-    scores = [metric_of(e, measure.metric) for _, _, e, _ in entries]
-    with_bars = measure.metric == "top1"
-    bars = [e.top1_interval if with_bars else (s, s) for (_, _, e, _), s in zip(entries, scores, strict=True)]
+    found = [score(e, measure.metric) for _, _, e, _ in entries]
+    scores = [one.value for one in found]
+    with_bars = all(one.interval is not None for one in found)
+    bars = [one.interval or (one.value, one.value) for one in found]
     x = _latency_axis([e[3].p50_ms for e in entries], 50, width - (16 if small else 24), small)
     y = _score_axis(
         [b for bar in bars for b in bar] + [*scores, measure.floor], 58, drawing.height - 50, measure.metric
@@ -40,17 +42,17 @@ def accuracy_latency(measure: MeasureRecord, width: float) -> str:
     draw_axes(drawing, x, y)
     labels = Labels(left=50, right=width - 2, top=46, bottom=drawing.height - 50)
     _floor_line(drawing, labels, x.scale, y.scale, measure.floor)
-    for (_, css, _, latency), score, (low, high) in zip(entries, scores, bars, strict=True):
-        at, center = x.scale(latency.p50_ms), y.scale(score)
+    for (_, css, _, latency), figure, (low, high) in zip(entries, scores, bars, strict=True):
+        at, center = x.scale(latency.p50_ms), y.scale(figure)
         if with_bars:
             drawing.line(at, y.scale(low), at, y.scale(high), f"{css} bar")
             for end in (low, high):
                 drawing.line(at - 5, y.scale(end), at + 5, y.scale(end), f"{css} bar")
             labels.block(at - 6, y.scale(high), at + 6, y.scale(low))
         labels.block(at - 9, center - 9, at + 9, center + 9)
-    for (name, css, _, latency), score, bar in zip(entries, scores, bars, strict=True):
-        at, center = x.scale(latency.p50_ms), y.scale(score)
-        told = f"{name}: {units.percent(score)}, {units.milliseconds(latency.p50_ms)} median"
+    for (name, css, _, latency), figure, bar in zip(entries, scores, bars, strict=True):
+        at, center = x.scale(latency.p50_ms), y.scale(figure)
+        told = f"{name}: {units.percent(figure)}, {units.milliseconds(latency.p50_ms)} median"
         told += f", 95% interval {units.interval(bar)}" if with_bars else ""
         if css == "st":
             drawing.diamond(at, center, 8, f"{css} dot", told)
@@ -59,7 +61,7 @@ def accuracy_latency(measure: MeasureRecord, width: float) -> str:
                 drawing.circle(at, center, 11, f"{css} ring")
             drawing.circle(at, center, 6.5, f"{css} dot", told)
         short = "Teacher" if css == "st" and small else shorten(name, 20 if small else 30)
-        figures = f"{units.percent(score)}, {units.milliseconds(latency.p50_ms)}"
+        figures = f"{units.percent(figure)}, {units.milliseconds(latency.p50_ms)}"
         labels.place(drawing, at, center, [(short, "name"), *([] if small else [(figures, "note")])])
     _gain_bracket(drawing, x.scale, measure)
     label = f"{units.metric_title(measure.metric)} on validation against median latency"

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from edgetl.records.prune import PruneRecord
+from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Axis, draw_axes
 from edgetl.report.page.svg import Drawing, Point, Scale, linear_ticks, text_width
 from edgetl.report.run import ratio
+from edgetl.tasks.base import MetricSpec
 
 _DOTS_UP_TO = 80
 
@@ -29,10 +31,15 @@ LOSSES = (
     Line(name="training", css="c-train", value=lambda e: e.loss),
     Line(name="validation", css="c-val", value=lambda e: e.val_loss),
 )
-SCORES = (
-    Line(name="top-1", css="c-val", value=lambda e: e.val_top1),
-    Line(name="macro-F1", css="c-f1", value=lambda e: e.val_macro_f1),
-)
+
+
+def score_lines(metrics: Sequence[MetricSpec]) -> tuple[Line, ...]:
+    """The curves of a task's first two metrics on the validation split."""
+
+    def line(css: str, metric: MetricSpec) -> Line:
+        return Line(name=metric.title, css=css, value=lambda epoch: value(epoch.val, metric.name))
+
+    return tuple(line(css, metric) for css, metric in zip(("c-val", "c-f1"), metrics, strict=False))
 
 
 def all_epochs(
@@ -141,14 +148,19 @@ def _bands(drawing: Drawing, epochs: Sequence[EpochRecord], x: Scale, top: float
         drawing.text(start, top - 7, text, "phase")
 
 
-def pruning_steps(prune: PruneRecord, teacher: TrainRecord, student: TrainRecord, width: float) -> str:
-    """Validation top-1 against the share of MACs left: right after each cut, after recovery, and in one shot."""
+def pruning_steps(
+    prune: PruneRecord, teacher: TrainRecord, student: TrainRecord, chance: float | None, width: float
+) -> str:
+    """The validation score against the share of MACs left: right after each cut, after recovery, and in one shot.
+
+    `chance` is what guessing would score, where that is known.
+    """
     if not prune.steps:
         return ""
     drawing = Drawing(width, 290 if width < NARROW else 320)
     bottom, whole = drawing.height - 50, prune.before.macs
     shares = [ratio(s.macs, whole) for s in prune.steps]
-    end_share, end = ratio(student.size.macs, whole), student.val.top1
+    end_share, end = ratio(student.size.macs, whole), value(student.val, prune.metric)
     once = prune.one_shot
     low_x = max(min([*shares, end_share, *([ratio(once.macs, whole)] if once else [])]) - 0.06, 0.0)
     x_scale = Scale(low=low_x, high=1.03, start=width - 20, end=50)
@@ -163,50 +175,49 @@ def pruning_steps(prune: PruneRecord, teacher: TrainRecord, student: TrainRecord
         scale=y_scale,
         ticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0],
         write=lambda v: units.percent(v, 0),
-        title="Top-1, validation",
+        title=f"{units.metric_title(prune.metric)}, validation",
     )
     draw_axes(drawing, x, y)
-    chance = 1 / max(len(teacher.val.classes), 1)
-    drawing.line(50, y_scale(chance), width - 20, y_scale(chance), "chance")
-    drawing.text(54, y_scale(chance) - 5, f"chance {units.percent(chance)}", "note")
-    before = (x_scale(1.0), y_scale(teacher.val.top1))
+    if chance is not None:
+        drawing.line(50, y_scale(chance), width - 20, y_scale(chance), "chance")
+        drawing.text(54, y_scale(chance) - 5, f"chance {units.percent(chance)}", "note")
+    begun = value(teacher.val, prune.metric)
+    before = (x_scale(1.0), y_scale(begun))
     alive = [before]
     for step, share in zip(prune.steps, shares, strict=True):
-        cut, back = (x_scale(share), y_scale(step.top1_cut)), (x_scale(share), y_scale(step.top1))
+        cut, back = (x_scale(share), y_scale(step.cut)), (x_scale(share), y_scale(step.score))
         drawing.path([alive[-1], cut, back], "c-cut thin")
         alive.append(back)
     drawing.path(alive, "c-val curve")
     if once is not None:
-        spot = (x_scale(ratio(once.macs, whole)), y_scale(once.top1_cut))
+        spot = (x_scale(ratio(once.macs, whole)), y_scale(once.cut))
         drawing.path([before, spot], "c-once thin")
-        told = (
-            f"one cut to {units.percent(ratio(once.macs, whole))} of the MACs: {units.percent(once.top1_cut)}"
-        )
+        told = f"one cut to {units.percent(ratio(once.macs, whole))} of the MACs: {units.percent(once.cut)}"
         drawing.diamond(*spot, 6, "c-once dot", told)
-    drawing.diamond(*before, 6.5, "st dot", f"teacher: {units.percent(teacher.val.top1)}")
+    drawing.diamond(*before, 6.5, "st dot", f"teacher: {units.percent(begun)}")
     for step, share in zip(prune.steps, shares, strict=True):
         at = f"step {step.step}, {units.percent(share)} of the MACs"
         drawing.circle(
             x_scale(share),
-            y_scale(step.top1_cut),
+            y_scale(step.cut),
             4,
             "c-cut hollow",
-            f"{at}, after the cut: {units.percent(step.top1_cut)}",
+            f"{at}, after the cut: {units.percent(step.cut)}",
         )
         drawing.circle(
             x_scale(share),
-            y_scale(step.top1),
+            y_scale(step.score),
             4.5,
             "c-val dot",
-            f"{at}, after recovery: {units.percent(step.top1)}",
+            f"{at}, after recovery: {units.percent(step.score)}",
         )
     if student.epochs:
         told = f"student after distillation: {units.percent(end)} at {units.percent(end_share)} of the MACs"
         drawing.circle(x_scale(end_share), y_scale(end), 6.5, "c-f1 dot", told)
     described = "; ".join(
-        f"step {s.step} {units.percent(s.top1_cut)} after the cut, {units.percent(s.top1)} after recovery"
+        f"step {s.step} {units.percent(s.cut)} after the cut, {units.percent(s.score)} after recovery"
         for s in prune.steps
     )
     if once is not None:
-        described += f"; one cut to the target {units.percent(once.top1_cut)}"
+        described += f"; one cut to the target {units.percent(once.cut)}"
     return drawing.render("Pruning step by step", described)

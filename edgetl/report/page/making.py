@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from edgetl.data.walk import counted
 from edgetl.records.prune import PruneStep
+from edgetl.records.scores import value
 from edgetl.records.train import NetworkSize
 from edgetl.report import units
 from edgetl.report.page import widths
-from edgetl.report.page.curves import LOSSES, SCORES, all_epochs, phase_group, pruning_steps, training_curves
+from edgetl.report.page.curves import (
+    LOSSES,
+    all_epochs,
+    phase_group,
+    pruning_steps,
+    score_lines,
+    training_curves,
+)
 from edgetl.report.page.markup import (
     HALF,
     Column,
@@ -25,6 +33,8 @@ from edgetl.report.page.markup import (
 from edgetl.report.page.pruning import sensitivity
 from edgetl.report.page.quantization import quantized
 from edgetl.report.run import RunReport, ratio
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Classification
 
 _SKIPPED_SHOWN = 50
 _CLASSES_OPEN = 30
@@ -55,25 +65,27 @@ def training(report: RunReport) -> Markup:
         legend([(line.name, line.css, "line") for line in LOSSES]),
         figure(lambda width: training_curves(epochs, LOSSES, "Loss", False, width), wide=HALF),
     )
+    lines = score_lines(task_of(report.task).metrics)
     score = tag(
         "div",
         tag("h3", "Validation scores"),
-        legend([(line.name, line.css, "line") for line in SCORES]),
-        figure(lambda width: training_curves(epochs, SCORES, "Validation score", True, width), wide=HALF),
+        legend([(line.name, line.css, "line") for line in lines]),
+        figure(lambda width: training_curves(epochs, lines, "Validation score", True, width), wide=HALF),
     )
     return Markup(tag("p", lead, css="lead") + columns(loss, score) + _networks(report))
 
 
 def _networks(report: RunReport) -> Markup:
+    first, *others = task_of(report.task).metrics[:2]
     heads = (
         Column(header="Network"),
         Column(header="Backbone"),
         Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
         Column(header="Parameters", number=True),
         Column(header="Checkpoint", number=True),
-        Column(header="Val top-1", number=True),
-        Column(header="Test top-1", number=True),
-        Column(header="Val macro-F1", number=True),
+        Column(header=f"Val {first.title}", number=True),
+        Column(header=f"Test {first.title}", number=True),
+        *(Column(header=f"Val {m.title}", number=True) for m in others),
         Column(header="Time", number=True),
     )
     rows = [
@@ -84,9 +96,9 @@ def _networks(report: RunReport) -> Markup:
                 units.count(record.size.macs),
                 units.count(record.size.parameters),
                 units.bytes_(record.size.size_bytes),
-                units.percent(record.val.top1),
-                units.percent(record.test.top1) if record.test else "–",
-                units.percent(record.val.macro_f1),
+                units.percent(value(record.val, first.name)),
+                units.percent(value(record.test, first.name)) if record.test else "–",
+                *(units.percent(value(record.val, m.name)) for m in others),
                 units.duration(record.seconds),
             )
         )
@@ -101,6 +113,7 @@ def pruning(report: RunReport) -> Markup:
     if prune is None:
         return Markup("")
     before, after, told = prune.before, prune.after, prune.latency
+    title, begun = units.metric(prune.metric), value(report.teacher.val, prune.metric)
     cuts = [step for step in prune.steps if step.step > 0]
     kept = sum(step.kept for step in cuts)
     lead = (
@@ -115,8 +128,8 @@ def pruning(report: RunReport) -> Markup:
         lead += " The last cut cost too much and was taken back."
     if (once := prune.one_shot) is not None and kept:
         lead += (
-            f" One cut to {units.percent(ratio(once.macs, before.macs), 0)} leaves top-1"
-            f" {units.percent(once.top1_cut)}; the steps end at {units.percent(cuts[kept - 1].top1)}."
+            f" One cut to {units.percent(ratio(once.macs, before.macs), 0)} leaves {title}"
+            f" {units.percent(once.cut)}; the steps end at {units.percent(cuts[kept - 1].score)}."
         )
     if (sparse := prune.sparse) is not None:
         lead += (
@@ -124,7 +137,8 @@ def pruning(report: RunReport) -> Markup:
             f" zero ({units.percent(sparse.near_zero_before)} before)."
         )
     if prune.two_four:
-        lead += f" 2:4 sparsity: {units.two_four(prune.two_four)}."
+        lead += f" 2:4 sparsity: {units.two_four(prune.two_four, prune.metric)}."
+    chance = 1 / len(report.task.labels) if isinstance(report.task, Classification) else None
     marks = [
         ("teacher", "st", "diamond"),
         ("after recovery", "c-val", "line"),
@@ -134,7 +148,9 @@ def pruning(report: RunReport) -> Markup:
         marks.append(("one cut to the target", "c-once", "diamond"))
     if report.student.epochs:
         marks.append(("after distillation", "c-f1", "dot"))
-    chart = figure(lambda width: pruning_steps(prune, report.teacher, report.student, width), wide=HALF)
+    chart = figure(
+        lambda width: pruning_steps(prune, report.teacher, report.student, chance, width), wide=HALF
+    )
     heads = (
         Column(header="Step", number=True),
         Column(header="MACs", number=True, hint="multiply-accumulates for one image"),
@@ -147,11 +163,10 @@ def pruning(report: RunReport) -> Markup:
         Column(header="ms", number=True, hint="measured in the runtime")
         if told
         else Column(header="Params", number=True, hint="parameters"),
-        Column(header="After cut", number=True, hint="validation top-1 before any recovery"),
-        Column(header="Recovered", number=True, hint="validation top-1 after recovery"),
-        Column(header="Points", number=True, hint="top-1 less the teacher's, in percentage points"),
+        Column(header="After cut", number=True, hint=f"validation {title} before any recovery"),
+        Column(header="Recovered", number=True, hint=f"validation {title} after recovery"),
+        Column(header="Points", number=True, hint=f"{title} less the teacher's, in percentage points"),
     )
-    top1 = report.teacher.val.top1
 
     def row(
         name: str,
@@ -168,30 +183,33 @@ def pruning(report: RunReport) -> Markup:
             (units.significant(ms) if ms else "") if told else units.count(size.parameters),
             units.percent(cut) if cut is not None else "",
             units.percent(end) if end is not None else "",
-            f"{100 * (end if end is not None else cut or 0.0) - 100 * top1:+.1f}",
+            f"{100 * (end if end is not None else cut or 0.0) - 100 * begun:+.1f}",
         )
         return Row(cells=cells, css=css)
 
     steps = [
-        row(units.step(s.step, s.kept, prune.network), s, s.measured_ms, s.top1_cut, s.top1)
-        for s in prune.steps
+        row(units.step(s.step, s.kept, prune.network), s, s.measured_ms, s.cut, s.score) for s in prune.steps
     ]
     learned = len(steps) - len(cuts)
-    first = "teacher's top-1" if prune.network else "teacher"
-    rows = [row(first, before, told.measured_before_ms if told else None, None, top1), *steps[:learned]]
+    first = f"teacher's {title}" if prune.network else "teacher"
+    rows = [row(first, before, told.measured_before_ms if told else None, None, begun), *steps[:learned]]
     if sparse is not None:
-        rows.append(row("sparse", before, None, None, sparse.top1))
+        rows.append(row("sparse", before, None, None, sparse.score))
     rows += steps[learned:]
     if once is not None:
-        rows.append(row("one cut", once, once.measured_ms, once.top1_cut, None))
+        rows.append(row("one cut", once, once.measured_ms, once.cut, None))
     if report.student.epochs:
-        rows.append(row("distilled", report.student.size, None, None, report.student.val.top1, "total"))
+        rows.append(
+            row(
+                "distilled", report.student.size, None, None, value(report.student.val, prune.metric), "total"
+            )
+        )
     left = tag("div", legend(marks), chart)
     return Markup(
         tag("p", lead, css="lead")
         + columns(left, table(heads, rows, "Pruning step by step"))
         + (widths.chosen(told) if told else "")
-        + sensitivity(prune.sensitivity)
+        + sensitivity(prune.sensitivity, prune.metric)
     )
 
 
@@ -203,8 +221,8 @@ def deployment(report: RunReport) -> Markup:
             ("File", export.onnx),
             ("Size", units.bytes_(export.size_bytes)),
             ("ONNX operator set", str(export.opset)),
-            ("Largest logit difference from torch", f"{export.max_difference:.2g} on {export.images} images"),
-            ("Same top-1 as torch", units.percent(export.top1_agreement)),
+            ("Largest difference from torch", f"{export.max_difference:.2g} on {export.images} images"),
+            ("Same answer as torch", units.percent(export.same)),
             ("SHA-256", tag("code", export.sha256)),
         ]
     )
@@ -214,7 +232,7 @@ def deployment(report: RunReport) -> Markup:
 
 def data(report: RunReport) -> Markup:
     """Images a split and class, and what was skipped."""
-    counts, labels = report.data.counts, report.labels
+    counts, labels = report.data.counts, report.data.labels
     splits = [
         *(s for s in ("train", "val", "test") if s in counts),
         *sorted(set(counts) - {"train", "val", "test"}),

@@ -13,25 +13,25 @@ _OPEN_UP_TO = 40
 _FAINTEST, _STRONGEST = 0.04, 0.92
 
 
-def sensitivity(record: PruneSensitivity | None) -> Markup:
-    """What each group costs alone; nothing where it was not measured."""
+def sensitivity(record: PruneSensitivity | None, name: str) -> Markup:
+    """What each group costs alone, by the score of that name; nothing where it was not measured."""
     if record is None or not record.groups:
         return Markup("")
     shares = ", ".join(units.percent(share, 0) for share in record.shares)
     lead = (
         f"Each group of channels cut alone by about {shares}, its least important channels first, batch norms measured"
-        " anew, nothing trained: the change of validation top-1 in points, from"
-        f" {units.percent(record.top1)} uncut. Groups that cost much can be named in prune.keep."
+        f" anew, nothing trained: the change of validation {units.metric(name)} in points, from"
+        f" {units.percent(record.score)} uncut. Groups that cost much can be named in prune.keep."
         " n/a: the group is too small for that share."
     )
-    drawn = figure(lambda width: sensitivity_map(record, width), wide=760.0)
+    drawn = figure(lambda width: sensitivity_map(record, name, width), wide=760.0)
     title = f"{units.counted(len(record.groups), 'group')} cut alone"
     shown = drawn if len(record.groups) <= _OPEN_UP_TO else disclosure(title, drawn)
     return Markup(tag("h3", "Sensitivity of the groups") + tag("p", lead, css="lead") + shown)
 
 
-def sensitivity_map(record: PruneSensitivity, width: float) -> str:
-    """A row a group in the network's order, a cell a share: the darker, the more top-1 was lost.
+def sensitivity_map(record: PruneSensitivity, name: str, width: float) -> str:
+    """A row a group in the network's order, a cell a share: the darker, the more of the score was lost.
 
     On the right stands what cutting half of the group saves, as a share of the network's multiply-accumulates.
     """
@@ -39,7 +39,7 @@ def sensitivity_map(record: PruneSensitivity, width: float) -> str:
     names, left, right = (16, 116.0, 54.0) if small else (34, 226.0, 110.0)
     cell = (width - left - right) / len(record.shares)
     drawing = Drawing(width, _HEAD + len(record.groups) * _ROW + 4)
-    most = max((record.top1 - c.top1 for g in record.groups for c in g.cuts if c), default=0.0)
+    most = max((record.score - c.score for g in record.groups for c in g.cuts if c), default=0.0)
     for column, share in enumerate(record.shares):
         middle = left + (column + 0.5) * cell
         drawing.text(
@@ -51,20 +51,23 @@ def sensitivity_map(record: PruneSensitivity, width: float) -> str:
         told = f"{group.name}: {units.counted(group.channels, 'channel')}"
         drawing.text(left - 8, top + 14, shorten(group.name, names), "note", anchor="end", title=told)
         for column, cut in enumerate(group.cuts):
-            _cell(drawing, group, cut, record.top1, most, left + column * cell, top, cell)
+            _cell(drawing, group, cut, name, record.score, most, left + column * cell, top, cell)
         half = _half(record, group)
         drawing.text(width, top + 14, units.percent(half.saved) if half else "", "note", anchor="end")
-    worst = [(c.top1, g.name) for g in record.groups for c in g.cuts if c]
+    worst = [(c.score, g.name) for g in record.groups for c in g.cuts if c]
     described = (
-        f"Worst: {min(worst)[1]}, top-1 {units.percent(min(worst)[0])}" if worst else "No group can be cut"
+        f"Worst: {min(worst)[1]}, {units.metric(name)} {units.percent(min(worst)[0])}"
+        if worst
+        else "No group can be cut"
     )
-    return drawing.render("Top-1 with each group of channels cut alone", described)
+    return drawing.render(f"{units.metric_title(name)} with each group of channels cut alone", described)
 
 
 def _cell(
     drawing: Drawing,
     group: GroupSensitivity,
     cut: GroupCut | None,
+    name: str,
     uncut: float,
     most: float,
     x: float,
@@ -75,15 +78,15 @@ def _cell(
         drawing.rect(x + 1, y + 1, wide - 2, _ROW - 2, "matrix", title=f"{group.name}: too small", radius=3)
         drawing.text(x + wide / 2, y + 14, "n/a", "note", anchor="middle")
         return
-    lost = max(uncut - cut.top1, 0.0)
+    lost = max(uncut - cut.score, 0.0)
     shade = _FAINTEST + (_STRONGEST - _FAINTEST) * (lost / most if most > 0 else 0.0)
     told = (
-        f"{group.name} without {cut.removed} of {group.channels} channels: top-1 {units.percent(cut.top1)},"
-        f" saves {units.percent(cut.saved)} of the multiply-accumulates"
+        f"{group.name} without {cut.removed} of {group.channels} channels: {units.metric(name)}"
+        f" {units.percent(cut.score)}, saves {units.percent(cut.saved)} of the multiply-accumulates"
     )
     drawing.rect(x + 1, y + 1, wide - 2, _ROW - 2, "miss", title=told, opacity=shade, radius=3)
     css = "cell on" if shade > 0.55 else "cell"
-    drawing.text(x + wide / 2, y + 14, f"{100 * (cut.top1 - uncut):+.1f}", css, anchor="middle")
+    drawing.text(x + wide / 2, y + 14, f"{100 * (cut.score - uncut):+.1f}", css, anchor="middle")
 
 
 def _half(record: PruneSensitivity, group: GroupSensitivity) -> GroupCut | None:

@@ -29,7 +29,7 @@ _FAINTEST = 1e-8
 
 def quantized(record: QuantizeRecord) -> Markup:
     """All that is told about a quantize record."""
-    metric = "top-1" if record.metric == "top1" else "macro-F1"
+    metric = units.metric(record.metric)
     listed = definitions(
         [
             ("Range estimator", record.method),

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from edgetl import files
+from edgetl.records.scores import score
 from edgetl.report import units
 from edgetl.report.page.markup import Markup, meter, section, sentence, tag
 from edgetl.report.page.sections import SECTIONS
@@ -59,7 +60,7 @@ def _header(report: RunReport, head: Headline, links: list[tuple[str, str]]) -> 
         css="pill good" if met else "pill bad",
     )
     images = sum(sum(split.values()) for split in report.data.counts.values())
-    taught = f"{units.counted(len(report.labels), 'class')} on {units.counted(images, 'image')}"
+    taught = f"{units.counted(len(report.data.labels), 'class')} on {units.counted(images, 'image')}"
     about = f"{report.teacher.backbone} was taught {taught}; {head.shipped.name} ships"
     if head.latency_ratio > 1:
         about += (
@@ -94,23 +95,27 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         tag("p", f"one of {units.counted(len(measure.variants), 'variant')} in {report.bundle.path}"),
         css="card",
     )
-    intervals = " and ".join(units.interval(e.top1_interval) for e in (head.teacher, head.student))
+    before, after = (score(e, head.metric) for e in (head.teacher, head.student))
+    intervals = " and ".join(units.interval(s.interval) for s in (before, after) if s.interval)
     accuracy = tag(
         "article",
-        tag("h2", f"Top-1 on {split}, {units.counted(head.student.images, 'image')}"),
+        tag(
+            "h2",
+            f"{units.metric_title(head.metric)} on {split}, {units.counted(head.student.images, 'image')}",
+        ),
         tag(
             "p",
-            units.percent(head.student.top1),
+            units.percent(after.value),
             Markup(" "),
             tag("small", units.points(head.points)),
             css="value",
         ),
         _pair(
-            ("teacher", head.teacher.top1, units.percent(head.teacher.top1)),
-            ("shipped", head.student.top1, units.percent(head.student.top1)),
+            ("teacher", before.value, units.percent(before.value)),
+            ("shipped", after.value, units.percent(after.value)),
             1.0,
         ),
-        tag("p", f"95% intervals {intervals}"),
+        tag("p", f"95% intervals {intervals}" if intervals else ""),
         css="card",
     )
     eager, now = measure.teacher_latency.p50_ms, shipped.latency.p50_ms
@@ -130,16 +135,16 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         tag("p", told),
         css="card",
     )
-    before, after = measure.teacher_size_bytes, shipped.size_bytes
+    whole, small = measure.teacher_size_bytes, shipped.size_bytes
     packed = units.counted(len(report.bundle.variants), "variant")
     size = tag(
         "article",
         tag("h2", "Size on disk"),
         tag("p", *_change(head.size_ratio, "smaller", "larger"), css="value"),
         _pair(
-            ("teacher", before, units.bytes_(before)),
-            ("shipped", after, units.bytes_(after)),
-            max(before, after),
+            ("teacher", whole, units.bytes_(whole)),
+            ("shipped", small, units.bytes_(small)),
+            max(whole, small),
         ),
         tag("p", f"the bundle with {packed} is {units.bytes_(report.bundle.size_bytes)}"),
         css="card",

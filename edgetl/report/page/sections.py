@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgetl.report.page import making, variants
+from edgetl.report.page.answers import answers
 from edgetl.report.page.markup import Markup
 from edgetl.report.run import RunReport
-from edgetl.report.tasks import classification
 
 SECTIONS: tuple[tuple[str, str, Callable[[RunReport], Markup]], ...] = (
     ("variants", "Accuracy against latency", variants.variants),
-    ("classes", "Shipped variant by class", classification.evaluation),
+    ("classes", "Shipped variant by class", answers),
     ("latency", "Latency distribution", variants.latency),
     ("training", "Training", making.training),
     ("pruning", "Pruning", making.pruning),

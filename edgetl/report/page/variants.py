@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgetl.records.measured import Latency
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.page.charts import TEACHER, accuracy_latency, latency_cdf, series_class
@@ -17,26 +19,38 @@ from edgetl.report.page.markup import (
     tag,
 )
 from edgetl.report.run import RunReport, remarks
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import MetricSpec
 
-_VARIANT_COLUMNS = (
-    Column(header="Model"),
-    Column(header="Precision"),
-    Column(header="Target", hint="what the variant was made for"),
-    Column(header="Size", number=True),
-    Column(header="Val top-1", number=True, hint="with a 95% Wilson interval"),
-    Column(header="Test top-1", number=True, hint="with a 95% Wilson interval"),
-    Column(header="Macro-F1", number=True, hint="on test where there is one, else on validation"),
-    Column(header="p50 ms", number=True),
-    Column(header="p90 ms", number=True),
-    Column(header="p99 ms", number=True),
-    Column(header="Images/s", number=True),
-    Column(header="Remarks"),
-)
+
+def _columns(metrics: Sequence[MetricSpec]) -> tuple[Column, ...]:
+    first, *others = metrics[:2]
+    return (
+        Column(header="Model"),
+        Column(header="Precision"),
+        Column(header="Target", hint="what the variant was made for"),
+        Column(header="Size", number=True),
+        Column(header=f"Val {first.title}", number=True, hint="with its 95% interval"),
+        Column(header=f"Test {first.title}", number=True, hint="with its 95% interval"),
+        *(
+            Column(
+                header=units.metric_title(m.name),
+                number=True,
+                hint="on test where there is one, else on validation",
+            )
+            for m in others
+        ),
+        Column(header="p50 ms", number=True),
+        Column(header="p90 ms", number=True),
+        Column(header="p99 ms", number=True),
+        Column(header="Images/s", number=True),
+        Column(header="Remarks"),
+    )
 
 
 def variants(report: RunReport) -> Markup:
     """Accuracy against latency, and every variant's figures."""
-    measure = report.measure
+    measure, metrics = report.measure, task_of(report.task).metrics
     floor = units.percent(measure.floor)
     rule = f"What ships is the fastest variant that keeps the floor of {floor}."
     if not measure.floor_met:
@@ -47,10 +61,10 @@ def variants(report: RunReport) -> Markup:
     )
     caption = (
         "Upper left is better. The ring marks what ships; below the dashed line no variant may ship. "
-        + ("Bars are 95% Wilson intervals." if measure.metric == "top1" else "")
+        + ("Bars are 95% intervals." if score(measure.teacher_val, measure.metric).interval else "")
     )
     chart = figure(lambda width: accuracy_latency(measure, width), caption.strip())
-    rows = [_teacher_row(measure)]
+    rows = [_teacher_row(measure, metrics)]
     for i, variant in enumerate(measure.variants):
         name = tag(
             "span", _swatch(series_class(i)), variant.name, css="named" if len(variant.name) <= 22 else ""
@@ -63,24 +77,24 @@ def variants(report: RunReport) -> Markup:
                     variant.precision,
                     variant.target,
                     units.bytes_(variant.size_bytes),
-                    *_scores(variant.val, variant.test),
+                    *_scores(variant.val, variant.test, metrics),
                     *_times(variant.latency),
                     Markup("".join(_remark(text) for text in remarks(measure, variant))),
                 ),
                 css="default" if default else "",
             )
         )
-    return Markup(tag("p", lead, css="lead") + chart + table(_VARIANT_COLUMNS, rows, "Variants"))
+    return Markup(tag("p", lead, css="lead") + chart + table(_columns(metrics), rows, "Variants"))
 
 
-def _teacher_row(measure: MeasureRecord) -> Row:
+def _teacher_row(measure: MeasureRecord, metrics: Sequence[MetricSpec]) -> Row:
     return Row(
         cells=(
             tag("span", _swatch("st"), TEACHER, css="named"),
             "fp32",
             "host",
             units.bytes_(measure.teacher_size_bytes),
-            *_scores(measure.teacher_val, measure.teacher_test),
+            *_scores(measure.teacher_val, measure.teacher_test, metrics),
             *_times(measure.teacher_latency),
             "",
         )
@@ -96,18 +110,24 @@ def _remark(text: str) -> Markup:
     return tag("span", text, css=f"tag {css}")
 
 
-def _scores(val: Evaluation, test: Evaluation | None) -> tuple[str, str, str]:
-    return _score(val), _score(test) if test else "–", units.percent((test or val).macro_f1)
+def _scores(val: Evaluation, test: Evaluation | None, metrics: Sequence[MetricSpec]) -> tuple[str, ...]:
+    first, *others = (m.name for m in metrics[:2])
+    return (
+        _score(val, first),
+        _score(test, first) if test else "–",
+        *(units.percent(value(test or val, name)) for name in others),
+    )
 
 
-def _score(evaluation: Evaluation) -> Markup:
-    bounds = tag("span", units.interval(evaluation.top1_interval), css="range")
-    return tag("span", units.percent(evaluation.top1), bounds)
+def _score(evaluation: Evaluation, metric: str) -> Markup:
+    found = score(evaluation, metric)
+    bounds = tag("span", units.interval(found.interval), css="range") if found.interval else ""
+    return tag("span", units.percent(found.value), bounds)
 
 
 def _times(latency: Latency) -> tuple[str, ...]:
     figures = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.throughput)
-    return tuple(units.significant(value) for value in figures)
+    return tuple(units.significant(figure_) for figure_ in figures)
 
 
 def latency(report: RunReport) -> Markup:

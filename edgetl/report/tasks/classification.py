@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgetl.records.scores import Evaluation
+from typing import TYPE_CHECKING
+
 from edgetl.report import units
 from edgetl.report.page.markup import (
     Column,
@@ -16,43 +17,42 @@ from edgetl.report.page.markup import (
     table,
     tag,
 )
-from edgetl.report.run import RunReport, headline
 from edgetl.report.tasks.confusion import MOST_CLASSES, class_order, confused_pairs, heat_map, shown_classes
+from edgetl.report.terminal.tables import Line, numbers, say, text
+from edgetl.report.terminal.tables import table as terminal_table
+from edgetl.tasks.classification.detail import ClassDetail
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _CLASSES_OPEN = 25
 _PAIRS = 8
+_CLASSES_SHOWN = 30
+_PAIRS_SHOWN = 5
 
 
-def evaluation(report: RunReport) -> Markup:
-    """The shipped variant's confusion matrix, its frequent mistakes, and its scores by class."""
-    head = headline(report)
-    scores = head.student
-    lead = (
-        f"{head.shipped.name} on the {'test' if head.split == 'test' else 'validation'} split: "
-        f"{units.counted(scores.images, 'image')}, top-1 {units.percent(scores.top1)} "
-        f"(95% interval {units.interval(scores.top1_interval)}), macro-F1 {units.percent(scores.macro_f1)}, "
-        f"balanced accuracy {units.percent(scores.balanced_accuracy)}."
-    )
-    shown = shown_classes(scores)
+def page(detail: ClassDetail) -> Markup:
+    """The confusion matrix, the frequent mistakes, and the scores by class."""
+    shown = shown_classes(detail)
     caption = (
         "Rows are true classes, columns predictions; colour deepens with the share of the row. "
         "Point at a cell for its figures."
     )
-    if len(shown) < len(scores.classes):
-        caption += f" Shown are the {MOST_CLASSES} classes of lowest recall, of {len(scores.classes)}."
+    if len(shown) < len(detail.classes):
+        caption += f" Shown are the {MOST_CLASSES} classes of lowest recall, of {len(detail.classes)}."
     marks = legend([("right", "hit-key", "cell"), ("mistaken", "miss-key", "cell")])
     few = len(shown) <= 20
-    matrix = Markup(figure(lambda width: heat_map(scores, width), caption, wide=560 if few else 760) + marks)
-    pairs = _pairs(scores)
-    by_class = _classes(scores)
+    matrix = Markup(figure(lambda width: heat_map(detail, width), caption, wide=560 if few else 760) + marks)
+    pairs = _pairs(detail)
+    by_class = _classes(detail)
     first = tag("div", tag("h3", "Confusion matrix"), matrix, css="" if few else "matrix-large")
     second = tag("div", tag("h3", "By class, lowest recall first"), by_class)
     if few:
-        return Markup(tag("p", lead, css="lead") + columns(first, tag("div", second, pairs)))
-    return Markup(tag("p", lead, css="lead") + first + columns(second, pairs or Markup("")))
+        return columns(first, tag("div", second, pairs))
+    return Markup(first + columns(second, pairs or Markup("")))
 
 
-def _classes(scores: Evaluation) -> Markup:
+def _classes(detail: ClassDetail) -> Markup:
     heads = (
         Column(
             header="No.",
@@ -67,8 +67,8 @@ def _classes(scores: Evaluation) -> Markup:
         Column(header="F1", number=True),
     )
     rows = []
-    for i in class_order(scores):
-        c = scores.classes[i]
+    for i in class_order(detail):
+        c = detail.classes[i]
         bar = meter(c.recall, "low" if c.recall < 0.8 else "")
         figures = (units.percent(c.precision), units.percent(c.recall), bar, units.percent(c.f1))
         if not c.support:
@@ -81,8 +81,8 @@ def _classes(scores: Evaluation) -> Markup:
     return Markup(first + disclosure(f"The other {len(rows) - _CLASSES_OPEN} classes", rest))
 
 
-def _pairs(scores: Evaluation) -> Markup:
-    found = confused_pairs(scores, _PAIRS)
+def _pairs(detail: ClassDetail) -> Markup:
+    found = confused_pairs(detail, _PAIRS)
     if not found:
         return Markup("")
     heads = (
@@ -93,3 +93,23 @@ def _pairs(scores: Evaluation) -> Markup:
     )
     rows = [Row(cells=(true, taken, units.count(n), units.percent(share))) for true, taken, n, share in found]
     return tag("div", tag("h3", "Most frequent mistakes"), table(heads, rows, "Most frequent mistakes"))
+
+
+def terminal(console: Console, detail: ClassDetail) -> None:
+    """Each class, lowest recall first, and the most frequent mistakes."""
+    order = class_order(detail)
+    lines = []
+    for i in order[:_CLASSES_SHOWN]:
+        c = detail.classes[i]
+        recall, f1 = (units.percent(c.recall), units.percent(c.f1)) if c.support else ("-", "-")
+        lines.append(Line(cells=(c.label, units.count(c.support), units.percent(c.precision), recall, f1)))
+    heads = (*text("class, lowest recall first"), *numbers("images", "precision", "recall", "F1"))
+    terminal_table(console, heads, lines)
+    if len(order) > _CLASSES_SHOWN:
+        say(console, f"{len(order) - _CLASSES_SHOWN} more classes are left out; --json gives all.", "faint")
+    if mistakes := confused_pairs(detail, _PAIRS_SHOWN):
+        lines = [
+            Line(cells=(true, taken, units.count(n), units.percent(share)))
+            for true, taken, n, share in mistakes
+        ]
+        terminal_table(console, (*text("true", "taken for"), *numbers("images", "of the class")), lines)

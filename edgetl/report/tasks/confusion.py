@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from edgetl.records.scores import Evaluation
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW
 from edgetl.report.page.svg import Drawing, shorten, text_width
 from edgetl.report.run import ratio
+from edgetl.tasks.classification.detail import ClassDetail
 
 MOST_CLASSES = 100
 _MOST_NAMED = 40
@@ -16,22 +16,22 @@ _MOST_NAMED_NARROW = 16
 _MOST_COUNTED = 20
 
 
-def shown_classes(evaluation: Evaluation) -> tuple[int, ...]:
+def shown_classes(detail: ClassDetail) -> tuple[int, ...]:
     """The classes that the heat map shows: all, or the hundred of lowest recall, in label order."""
-    total = len(evaluation.classes)
+    total = len(detail.classes)
     if total <= MOST_CLASSES:
         return tuple(range(total))
-    return tuple(sorted(class_order(evaluation)[:MOST_CLASSES]))
+    return tuple(sorted(class_order(detail)[:MOST_CLASSES]))
 
 
-def heat_map(evaluation: Evaluation, width: float) -> str:
+def heat_map(detail: ClassDetail, width: float) -> str:
     """Rows are true classes, columns predictions; colour deepens with the share of the row.
 
     Labels collapse to class numbers where there is no room for names, counts to colour where there is no room
     for digits; every cell keeps its figures in a tooltip.
     """
-    shown = shown_classes(evaluation)
-    names = [evaluation.classes[i].label for i in shown]
+    shown = shown_classes(detail)
+    names = [detail.classes[i].label for i in shown]
     narrow = width < NARROW
     named = len(shown) <= (_MOST_NAMED_NARROW if narrow else _MOST_NAMED)
     size = 10.0 if narrow or len(shown) > 24 else 11.5
@@ -60,15 +60,17 @@ def heat_map(evaluation: Evaluation, width: float) -> str:
             drawing.text(left + at, top - 6, text, css, anchor="middle", title=names[i])
     counted = len(shown) <= _MOST_COUNTED and side >= 15
     place = {number: i for i, number in enumerate(shown)}
-    for row, column, images in evaluation.cells:
+    for row, column, count in detail.cells:
         if row in place and column in place:
-            i, j, total = place[row], place[column], evaluation.classes[row].support
-            share = ratio(images, total)
-            told = f"{names[i]} → {names[j]}: {images} of {total} ({units.percent(share)})"
+            i, j, total = place[row], place[column], detail.classes[row].support
+            share = ratio(count, total)
+            told = f"{names[i]} → {names[j]}: {count} of {total} ({units.percent(share)})"
             x, y = left + j * side, top + i * side
-            _cell(drawing, x, y, side, images, share, row == column, told, counted)
-    label = f"Confusion matrix of {len(shown)} classes on {evaluation.images} images"
-    return drawing.render(label, f"{units.percent(evaluation.top1)} lie on the diagonal")
+            _cell(drawing, x, y, side, count, share, row == column, told, counted)
+    images = sum(cell[2] for cell in detail.cells)
+    right = sum(n for row, column, n in detail.cells if row == column)
+    label = f"Confusion matrix of {len(shown)} classes on {images} images"
+    return drawing.render(label, f"{units.percent(ratio(right, images))} lie on the diagonal")
 
 
 def _cell(
@@ -105,21 +107,19 @@ def _cell(
         )
 
 
-def class_order(evaluation: Evaluation) -> tuple[int, ...]:
+def class_order(detail: ClassDetail) -> tuple[int, ...]:
     """Class indices by recall, lowest first; classes without images come last."""
-    scores = evaluation.classes
+    scores = detail.classes
     return tuple(
         sorted(range(len(scores)), key=lambda i: (scores[i].support == 0, scores[i].recall, scores[i].label))
     )
 
 
-def confused_pairs(evaluation: Evaluation, limit: int) -> tuple[tuple[str, str, int, float], ...]:
+def confused_pairs(detail: ClassDetail, limit: int) -> tuple[tuple[str, str, int, float], ...]:
     """The most frequent mistakes: (true label, predicted label, images, share of the true class's images)."""
-    names = [c.label for c in evaluation.classes]
+    names = [c.label for c in detail.classes]
     pairs = [
-        (names[i], names[j], n, ratio(n, evaluation.classes[i].support))
-        for i, j, n in evaluation.cells
-        if i != j
+        (names[i], names[j], n, ratio(n, detail.classes[i].support)) for i, j, n in detail.cells if i != j
     ]
     pairs.sort(key=lambda pair: (-pair[2], -pair[3], pair[0], pair[1]))
     return tuple(pairs[:limit])

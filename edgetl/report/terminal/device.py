@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, assert_never
 from edgetl.records.bench import BenchRecord
 from edgetl.records.gate import GateCheck, GateReport, Verdict
 from edgetl.records.measured import Latency
+from edgetl.records.scores import value
 from edgetl.records.variants import EngineRecord
 from edgetl.report import units
 from edgetl.report.terminal.bench import details
 from edgetl.report.terminal.tables import Head, Line, Tone, numbers, pairs, say, table, text
+from edgetl.tasks.metrics import TOP1
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +46,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
     pairs(
         console,
         [
-            ("task", manifest.task),
+            ("task", manifest.task.kind),
             ("labels", f"{len(manifest.labels)}: {labels}"),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
             ("more than 8 bits", _window(spec.window)),
@@ -59,15 +61,17 @@ def bundle(console: Console, manifest: Manifest) -> None:
         ],
         title=manifest.name,
     )
+    metric = TOP1.name
+    title = units.metric(metric)
     heads = (
         Head(text="variant", keep=True),
         *text("precision", "target"),
-        *numbers("size", "val\ntop-1", "test\ntop-1", "p50\nms", "p90\nms"),
+        *numbers("size", f"val\n{title}", f"test\n{title}", "p50\nms", "p90\nms"),
     )
     lines = []
     for v in manifest.variants:
         times = _times(v.latency)[:2] if v.latency else ("-", "-")
-        scores = (units.percent(e.top1) if e else "-" for e in (v.val, v.test))
+        scores = (units.percent(value(e, metric)) if e else "-" for e in (v.val, v.test))
         cells = (v.name, v.precision, v.target, units.bytes_(v.size_bytes), *scores, *times)
         lines.append(Line(cells=cells, tone="strong" if v.name == manifest.default else "plain"))
     table(console, heads, lines)

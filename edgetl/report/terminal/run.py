@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgetl.records.measured import Latency
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
-from edgetl.report.tasks.confusion import class_order, confused_pairs
-from edgetl.report.terminal.tables import Head, Line, numbers, pairs, say, table, text
+from edgetl.report.tasks import classification
+from edgetl.report.terminal.tables import Head, Line, numbers, pairs, say, table
+from edgetl.tasks.all import Detail, detail_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-_CLASSES_SHOWN = 30
-_PAIRS_SHOWN = 5
 
 
 def run(console: Console, report: RunReport) -> None:
@@ -26,15 +24,17 @@ def run(console: Console, report: RunReport) -> None:
     eager, shipped = measure.teacher_latency, head.shipped.latency
     split = "test" if head.split == "test" else "validation"
     timed = f"batch {shipped.batch}, {units.counted(shipped.threads, 'thread')}"
-    accuracy = f"{units.percent(head.teacher.top1)} -> {units.percent(head.student.top1)} ({units.points(head.points)})"
-    bounds = (
-        f"95% intervals {' and '.join(units.interval(e.top1_interval) for e in (head.teacher, head.student))}"
-    )
+    before, after = (score(e, head.metric) for e in (head.teacher, head.student))
+    accuracy = f"{units.percent(before.value)} -> {units.percent(after.value)} ({units.points(head.points)})"
+    intervals = " and ".join(units.interval(s.interval) for s in (before, after) if s.interval)
     pairs(
         console,
         [
             ("ships", f"{head.shipped.name}, {head.shipped.precision} for {head.shipped.target}"),
-            (f"top-1 on {split}", f"{accuracy}, {bounds}"),
+            (
+                f"{units.metric(head.metric)} on {split}",
+                f"{accuracy}{f', 95% intervals {intervals}' if intervals else ''}",
+            ),
             (
                 "median latency",
                 f"{units.milliseconds(eager.p50_ms)} -> {units.milliseconds(shipped.p50_ms)} "
@@ -61,18 +61,19 @@ def run(console: Console, report: RunReport) -> None:
 
 def variants(console: Console, measure: MeasureRecord) -> None:
     """Every variant's accuracy, latency and size beside the teacher's."""
+    names = [name for name, found in measure.teacher_val.scores.items() if found.interval is not None][:2]
+    first, *others = (units.metric(name) for name in names)
+    figures = (f"val\n{first}", f"test\n{first}", *(title.replace("-", "\n") for title in others))
     heads = (
         Head(text="model", keep=True),
-        *numbers(
-            "size", "val\ntop-1", "test\ntop-1", "macro\nF1", "p50\nms", "p90\nms", "p99\nms", "images\n/s"
-        ),
+        *numbers("size", *figures, "p50\nms", "p90\nms", "p99\nms", "images\n/s"),
     )
     lines = [
         Line(
             cells=(
                 "teacher (torch)",
                 units.bytes_(measure.teacher_size_bytes),
-                *_scores(measure.teacher_val, measure.teacher_test),
+                *_scores(measure.teacher_val, measure.teacher_test, names),
                 *_times(measure.teacher_latency),
             )
         )
@@ -81,7 +82,7 @@ def variants(console: Console, measure: MeasureRecord) -> None:
         cells = (
             variant.name,
             units.bytes_(variant.size_bytes),
-            *_scores(variant.val, variant.test),
+            *_scores(variant.val, variant.test, names),
             *_times(variant.latency),
         )
         lines.append(Line(cells=cells, tone="strong" if variant.name == measure.default else "plain"))
@@ -92,41 +93,26 @@ def variants(console: Console, measure: MeasureRecord) -> None:
 
 
 def evaluation(console: Console, scores: Evaluation, title: str = "") -> None:
-    """Scores of a set of images: the whole, each class (lowest recall first), the most frequent mistakes."""
-    pairs(
-        console,
-        [
-            ("images", units.count(scores.images)),
-            ("top-1", f"{units.percent(scores.top1)}, 95% interval {units.interval(scores.top1_interval)}"),
-            ("macro-F1", units.percent(scores.macro_f1)),
-            ("balanced accuracy", units.percent(scores.balanced_accuracy)),
-        ],
-        title=title,
-    )
-    order = class_order(scores)
-    lines = []
-    for i in order[:_CLASSES_SHOWN]:
-        c = scores.classes[i]
-        recall, f1 = (units.percent(c.recall), units.percent(c.f1)) if c.support else ("-", "-")
-        lines.append(Line(cells=(c.label, units.count(c.support), units.percent(c.precision), recall, f1)))
-    table(
-        console, (*text("class, lowest recall first"), *numbers("images", "precision", "recall", "F1")), lines
-    )
-    if len(order) > _CLASSES_SHOWN:
-        say(console, f"{len(order) - _CLASSES_SHOWN} more classes are left out; --json gives all.", "faint")
-    if mistakes := confused_pairs(scores, _PAIRS_SHOWN):
-        lines = [
-            Line(cells=(true, taken, units.count(n), units.percent(share)))
-            for true, taken, n, share in mistakes
-        ]
-        table(console, (*text("true", "taken for"), *numbers("images", "of the class")), lines)
+    """Scores of a set of images: the whole, then what they are made of."""
+    figures: list[tuple[str, str]] = []
+    for name, found in scores.scores.items():
+        if found.interval is not None:
+            bounds = "" if figures else f", 95% interval {units.interval(found.interval)}"
+            figures.append((units.metric(name), f"{units.percent(found.value)}{bounds}"))
+    pairs(console, [("images", units.count(scores.images)), *figures], title=title)
+    _detail(console, detail_of(scores))
 
 
-def _scores(val: Evaluation, test: Evaluation | None) -> tuple[str, str, str]:
+def _detail(console: Console, detail: Detail) -> None:
+    classification.terminal(console, detail)
+
+
+def _scores(val: Evaluation, test: Evaluation | None, names: Sequence[str]) -> tuple[str, ...]:
+    first, *others = names
     return (
-        units.percent(val.top1),
-        units.percent(test.top1) if test else "-",
-        units.percent((test or val).macro_f1),
+        units.percent(value(val, first)),
+        units.percent(value(test, first)) if test else "-",
+        *(units.percent(value(test or val, name)) for name in others),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgetl.data.walk import counted
 from edgetl.records.parity import LadderRecord, Rung
 from edgetl.records.prune import PruneRecord, PruneSensitivity
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of
 from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
 from edgetl.report import units
@@ -54,14 +54,15 @@ def stage(console: Console, record: StageRecord) -> None:
 
 def folds(console: Console, record: FoldsRecord) -> None:
     """Cross-validation: each fold's scores, then mean and deviation."""
-    spreads = (record.top1, record.macro_f1, record.balanced_accuracy)
+    names = [name for name, found in record.folds[0].scores.items() if found.interval is not None]
+    spreads = [record.spreads[name] for name in names]
     lines = [
-        Line(cells=(f"{n}", f"{e.images}", *map(units.percent, (e.top1, e.macro_f1, e.balanced_accuracy))))
+        Line(cells=(f"{n}", f"{e.images}", *(units.percent(value(e, name)) for name in names)))
         for n, e in enumerate(record.folds, start=1)
     ]
     lines.append(Line(cells=("mean", "", *(units.percent(one.mean) for one in spreads)), tone="strong"))
     lines.append(Line(cells=("deviation", "", *(units.percent(one.deviation) for one in spreads))))
-    heads = (*text("fold"), *numbers("images", "top-1", "macro-F1", "balanced accuracy"))
+    heads = (*text("fold"), *numbers("images", *map(units.metric, names)))
     table(console, heads, lines, "Cross-validation")
 
 
@@ -141,6 +142,7 @@ def _beside(unlabelled: int) -> str:
 def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
     if not epochs:
         return
+    names = list(epochs[0].val.scores)[:2]
     lines = [
         Line(
             cells=(
@@ -148,19 +150,19 @@ def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
                 str(e.epoch),
                 f"{e.loss:.3f}",
                 f"{e.val_loss:.3f}",
-                units.percent(e.val_top1),
-                units.percent(e.val_macro_f1),
+                *(units.percent(value(e.val, name)) for name in names),
                 units.significant(e.images_per_second),
             )
         )
         for e in epochs
     ]
-    heads = numbers("epoch", "loss", "val loss", "val top-1", "val macro-F1", "images/s")
+    titles = (f"val {units.metric(name)}" for name in names)
+    heads = numbers("epoch", "loss", "val loss", *titles, "images/s")
     table(console, (*text("phase"), *heads), lines)
 
 
 def _prune(console: Console, record: PruneRecord) -> None:
-    whole, told = record.before.macs, record.latency
+    whole, told, title = record.before.macs, record.latency, units.metric(record.metric)
     lines = [
         Line(
             cells=(
@@ -168,8 +170,8 @@ def _prune(console: Console, record: PruneRecord) -> None:
                 units.count(s.macs),
                 units.percent(ratio(s.macs, whole)),
                 units.count(s.parameters),
-                units.percent(s.top1_cut),
-                units.percent(s.top1),
+                units.percent(s.cut),
+                units.percent(s.score),
                 *((_ms(s.predicted_ms), _ms(s.measured_ms)) if told else ()),
             )
         )
@@ -182,17 +184,17 @@ def _prune(console: Console, record: PruneRecord) -> None:
             units.count(once.parameters),
         )
         times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if told else ()
-        lines.append(Line(cells=("one cut", *figures, units.percent(once.top1_cut), "–", *times)))
+        lines.append(Line(cells=("one cut", *figures, units.percent(once.cut), "–", *times)))
     timed = ("predicted\nms", "measured\nms") if told else ()
     left = "of the uncut" if record.network else "of the teacher"
-    heads = numbers("step", "MACs", left, "parameters", "top-1 after the cut", "recovered", *timed)
+    heads = numbers("step", "MACs", left, "parameters", f"{title} after the cut", "recovered", *timed)
     table(console, heads, lines)
     if (sparse := record.sparse) is not None:
         before, after = units.percent(sparse.near_zero_before), units.percent(sparse.near_zero)
-        found = f"{after} of the channels near zero ({before} before), top-1 {units.percent(sparse.top1)}"
+        found = f"{after} of the channels near zero ({before} before), {title} {units.percent(sparse.score)}"
         pairs(console, [("sparse training", found)])
     if record.sensitivity is not None:
-        _sensitivity(console, record.sensitivity)
+        _sensitivity(console, record.sensitivity, title)
     if told:
         heads = (*text("channels of"), *numbers("before and after", "ms before", "ms after"))
         table(console, heads, [Line(cells=tuple(row)) for row in widths.lines(told)], "Widths for the target")
@@ -201,7 +203,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
         [
             ("latency", widths.summary(told) if told else ""),
             ("latency table", widths.origin(told) if told else ""),
-            ("2:4 sparsity", units.two_four(record.two_four) if record.two_four else ""),
+            ("2:4 sparsity", units.two_four(record.two_four, record.metric) if record.two_four else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],
@@ -213,7 +215,7 @@ def _ms(value: float | None) -> str:
     return "" if value is None else units.significant(value)
 
 
-def _sensitivity(console: Console, record: PruneSensitivity) -> None:
+def _sensitivity(console: Console, record: PruneSensitivity, title: str) -> None:
     shares = [units.percent(share, 0) for share in record.shares]
     lines = [
         Line(
@@ -223,29 +225,27 @@ def _sensitivity(console: Console, record: PruneSensitivity) -> None:
                 *(
                     "n/a"
                     if cut is None
-                    else f"{units.percent(cut.top1)} ({100 * (cut.top1 - record.top1):+.1f})"
+                    else f"{units.percent(cut.score)} ({100 * (cut.score - record.score):+.1f})"
                     for cut in g.cuts
                 ),
             )
         )
         for g in record.groups
     ]
-    heads = numbers("channels", *(f"top-1 without {share}" for share in shares))
+    heads = numbers("channels", *(f"{title} without {share}" for share in shares))
     table(console, (*text("group cut alone"), *heads), lines)
-    pairs(console, [("top-1 uncut", units.percent(record.top1))])
+    pairs(console, [(f"{title} uncut", units.percent(record.score))])
 
 
 def _export(console: Console, record: ExportRecord) -> None:
-    agreed = (
-        f"same top-1 on {units.percent(record.top1_agreement)} of {units.counted(record.images, 'image')}"
-    )
+    agreed = f"same answer on {units.percent(record.same)} of {units.counted(record.images, 'image')}"
     pairs(
         console,
         [
             ("file", record.onnx),
             ("size", units.bytes_(record.size_bytes)),
             ("opset", str(record.opset)),
-            ("against torch", f"largest logit difference {record.max_difference:.2g}, {agreed}"),
+            ("against torch", f"largest difference {record.max_difference:.2g}, {agreed}"),
         ],
     )
 
@@ -264,7 +264,9 @@ def _quantize(console: Console, record: QuantizeRecord) -> None:
         )
         for v in record.variants
     ]
-    heads = numbers("variant", "size", "recovery", f"val {record.metric}", "in INT8", "in float")
+    heads = numbers(
+        "variant", "size", "recovery", f"val {units.metric(record.metric)}", "in INT8", "in float"
+    )
     table(console, heads, lines)
     pairs(
         console,
@@ -295,11 +297,12 @@ def _listing(console: Console, title: str, entries: Sequence[str]) -> None:
 
 
 def _told(scores: Evaluation) -> str:
-    bounds = f" ({units.interval(scores.macro_f1_interval)})" if scores.macro_f1_interval else ""
-    return (
-        f"top-1 {units.percent(scores.top1)} ({units.interval(scores.top1_interval)}), "
-        f"macro-F1 {units.percent(scores.macro_f1)}{bounds}, {units.counted(scores.images, 'image')}"
-    )
+    figures = [
+        f"{units.metric(name)} {units.percent(found.value)} ({units.interval(found.interval)})"
+        for name, found in scores.scores.items()
+        if found.interval is not None
+    ]
+    return f"{', '.join(figures[:2])}, {units.counted(scores.images, 'image')}"
 
 
 def parity(console: Console, record: LadderRecord) -> None:
@@ -307,7 +310,14 @@ def parity(console: Console, record: LadderRecord) -> None:
     heads = (
         Head(text="rung", keep=True),
         *text("against"),
-        *numbers("largest\nerror", "mean\nerror", "same\nclass", "top-1", "95% interval", "change"),
+        *numbers(
+            "largest\nerror",
+            "mean\nerror",
+            "same\nanswer",
+            units.metric(record.metric),
+            "95% interval",
+            "change",
+        ),
         *text("bound"),
     )
     ran = [rung for rung in record.rungs if not rung.skipped]
@@ -328,9 +338,9 @@ def _rung(rung: Rung) -> Line:
             rung.against,
             "" if first else _error(rung.max_error),
             "" if first else _error(rung.mean_error),
-            "" if rung.top1_agreement is None else units.percent(rung.top1_agreement),
-            "" if rung.top1 is None else units.percent(rung.top1),
-            "" if rung.top1_interval is None else units.interval(rung.top1_interval),
+            "" if rung.same is None else units.percent(rung.same),
+            "" if rung.score is None else units.percent(rung.score),
+            "" if rung.interval is None else units.interval(rung.interval),
             "" if rung.change is None else units.points(100 * rung.change),
             word,
         ),

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
 from edgetl.records.gate import GateCheck, Verdict
-from edgetl.records.scores import Evaluation, Scores
+from edgetl.records.scores import Evaluation, Scores, value
 from edgetl.statistics import binomial_tail, difference_interval, paired_interval, wilson_interval
 from edgetl.tasks.classification.scores import evaluate_predictions
 
@@ -106,7 +106,8 @@ def judge_unpaired(
     """
     was, now = _wilson(before), _wilson(after)
     low, high = difference_interval(was, now)
-    change, settled = after.top1 - before.top1, margin is None
+    top1, then = value(after, "top1"), value(before, "top1")
+    change, settled = top1 - then, margin is None
     allowed = max(_MARGIN, _half_points(-difference_interval(was, was)[0])) if margin is None else margin
     if same_model or allowed == 0 or low > -allowed:
         verdict = Verdict.PASS if change >= -allowed - _ROUNDING else Verdict.FAIL
@@ -114,13 +115,13 @@ def judge_unpaired(
         verdict = Verdict.FAIL if -change > allowed + _ROUNDING and high < 0 else Verdict.UNSURE
     bound = "the model file is the same" if same_model else _certainty(low)
     sentence = (
-        f"{_went('Top-1', before.top1, after.top1)} on {after.images:,} images: {_points(change)} points, {bound} "
+        f"{_went('Top-1', then, top1)} on {after.images:,} images: {_points(change)} points, {bound} "
         f"(as of independent images: which of them flipped is not in the bundles); {_allowed(allowed, settled)}: "
         f"{_word(verdict)}."
     )
     if verdict is Verdict.UNSURE:
         sentence += " Give the images, so that they are compared one by one."
-    return _check("accuracy", "top-1", before.top1, after.top1, (low, high), allowed, verdict, sentence)
+    return _check("accuracy", "top-1", then, top1, (low, high), allowed, verdict, sentence)
 
 
 def settled_margin(images: int) -> float:
@@ -239,7 +240,7 @@ def _top1(
     *,
     settled: bool,
 ) -> GateCheck:
-    images = first.images
+    images, then, top1 = first.images, value(first, "top1"), value(second, "top1")
     lost, won = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
     change = (won - lost) / images
     interval = paired_interval(lost, won, images, _Z)
@@ -262,7 +263,7 @@ def _top1(
     else:
         sure = _certainty(interval[0])
     sentence = (
-        f"{_went('Top-1', first.top1, second.top1)} on {images:,} images ({flips}): {_points(change)} points, {sure}; "
+        f"{_went('Top-1', then, top1)} on {images:,} images ({flips}): {_points(change)} points, {sure}; "
         f"{_allowed(allowed, settled)}: {_word(verdict)}."
     )
     if verdict is Verdict.UNSURE:
@@ -274,11 +275,12 @@ def _top1(
         )
         least = settled_margin(images)
         sentence += f"; these settle {_drop(least)}." if needed and least > allowed else "."
-    return _check("accuracy", "top-1", first.top1, second.top1, interval, allowed, verdict, sentence)
+    return _check("accuracy", "top-1", then, top1, interval, allowed, verdict, sentence)
 
 
 def _macro_f1(first: Evaluation, second: Evaluation, draws: NDArray[np.float64], allowed: float) -> GateCheck:
-    change = second.macro_f1 - first.macro_f1
+    then, now = value(first, "macro_f1"), value(second, "macro_f1")
+    change = now - then
     low, high = (float(v) for v in np.quantile(draws, [MISS, 1 - MISS]))
     beyond = -change > allowed + _ROUNDING
     if not beyond:
@@ -288,15 +290,13 @@ def _macro_f1(first: Evaluation, second: Evaluation, draws: NDArray[np.float64],
     else:
         verdict = Verdict.UNSURE
     sentence = (
-        f"{_went('Macro-F1', first.macro_f1, second.macro_f1)}: {_points(change)} points (90% interval "
+        f"{_went('Macro-F1', then, now)}: {_points(change)} points (90% interval "
         f"{_points(low)} to {_points(high)}, paired bootstrap); a drop of {_drop(allowed)} is allowed: "
         f"{_word(verdict)}."
     )
     if verdict is Verdict.UNSURE:
         sentence += " Chance alone may do that: more images of the rare classes would settle it."
-    return _check(
-        "macro-F1", "macro-F1", first.macro_f1, second.macro_f1, (low, high), allowed, verdict, sentence
-    )
+    return _check("macro-F1", "macro-F1", then, now, (low, high), allowed, verdict, sentence)
 
 
 def _recall(
@@ -390,8 +390,8 @@ def _check(
 
 
 def _wilson(evaluation: Scores) -> tuple[float, tuple[float, float]]:
-    right = round(evaluation.top1 * evaluation.images)
-    return evaluation.top1, wilson_interval(right, evaluation.images, _Z)
+    right = round(value(evaluation, "top1") * evaluation.images)
+    return value(evaluation, "top1"), wilson_interval(right, evaluation.images, _Z)
 
 
 def _half_points(share: float) -> float:

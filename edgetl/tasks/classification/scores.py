@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
-from edgetl.records.scores import ClassScore, Evaluation
+from edgetl.records.codec import to_json
+from edgetl.records.scores import Evaluation, Score
 from edgetl.statistics import wilson_interval
+from edgetl.tasks.classification.detail import ClassDetail, ClassScore
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
@@ -80,17 +82,17 @@ def evaluate(
         raise TensorError(f"scores: {scores.shape[1]} columns came for {len(names)} class names.")
     predictions = scores.argmax(axis=1)
     plain = evaluate_predictions(labels, predictions, names)
-    macro_f1, balanced = None, None
+    found = dict(plain.scores)
     if resamples and len(labels):
         cells = confusion(labels, predictions, len(names))
-        macro_f1, balanced = confusion_intervals(cells, len(names), resamples=resamples)
-    return dataclasses.replace(
-        plain,
-        top5=topk_accuracy(labels, scores, 5) if len(names) > 5 else None,
-        calibration_error=calibration_error(labels, scores) if len(labels) else None,
-        macro_f1_interval=macro_f1,
-        balanced_accuracy_interval=balanced,
-    )
+        intervals = confusion_intervals(cells, len(names), resamples=resamples)
+        for name, (low, high) in zip(("macro_f1", "balanced_accuracy"), intervals, strict=True):
+            found[name] = Score(value=found[name].value, low=low, high=high)
+    if len(names) > 5:
+        found["top5"] = Score(value=topk_accuracy(labels, scores, 5))
+    if len(labels):
+        found["calibration_error"] = Score(value=calibration_error(labels, scores))
+    return dataclasses.replace(plain, scores=found)
 
 
 def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> Evaluation:
@@ -102,12 +104,8 @@ def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names:
     precision = _ratio(hits, predicted)
     f1 = _ratio(2 * hits, support + predicted)
     present = support > 0
-    return Evaluation(
-        images=images,
-        top1=right / images if images else 0.0,
-        top1_interval=wilson_interval(right, images),
-        macro_f1=float(f1[present].mean()) if images else 0.0,
-        balanced_accuracy=float(recall[present].mean()) if images else 0.0,
+    low, high = wilson_interval(right, images)
+    detail = ClassDetail(
         classes=tuple(
             ClassScore(
                 label=name,
@@ -119,6 +117,15 @@ def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names:
             for i, name in enumerate(names)
         ),
         cells=tuple(map(tuple, cells.tolist())),
+    )
+    return Evaluation(
+        images=images,
+        scores={
+            "top1": Score(value=right / images if images else 0.0, low=low, high=high),
+            "macro_f1": Score(value=float(f1[present].mean()) if images else 0.0),
+            "balanced_accuracy": Score(value=float(recall[present].mean()) if images else 0.0),
+        },
+        detail=to_json(detail),
     )
 
 

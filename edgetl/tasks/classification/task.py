@@ -22,17 +22,12 @@ from edgetl.tasks.base import (
 )
 from edgetl.tasks.classification.answers import Candidate, Prediction
 from edgetl.tasks.classification.scores import evaluate, softmax, topk
+from edgetl.tasks.metrics import BALANCED_ACCURACY, CALIBRATION_ERROR, MACRO_F1, TOP1, TOP5
 
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
     from edgetl.records.gate import GateCheck
     from edgetl.records.scores import Evaluation, Scores
-
-TOP1 = MetricSpec(name="top1", title="top-1")
-MACRO_F1 = MetricSpec(name="macro_f1", title="macro-F1")
-BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accuracy")
-TOP5 = MetricSpec(name="top5", title="top-5")
-CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
 
 
 @dataclass(frozen=True, kw_only=True)

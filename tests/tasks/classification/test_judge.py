@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 
 from edgetl.errors import TensorError
 from edgetl.records.gate import GateCheck, Verdict
+from edgetl.records.scores import value
 from edgetl.tasks.classification import judge
 from edgetl.tasks.classification.scores import evaluate_predictions
 
@@ -200,7 +201,7 @@ def test_draws_are_differences_of_macro_f1_over_resampled_images() -> None:
     for _ in range(400):
         rows = generator.integers(0, 300, 300)
         first, second = (
-            evaluate_predictions(truth[rows], p[rows], LABELS[:4]).macro_f1 for p in (before, after)
+            value(evaluate_predictions(truth[rows], p[rows], LABELS[:4]), "macro_f1") for p in (before, after)
         )
         direct.append(second - first)
     assert draws.mean() == pytest.approx(np.mean(direct), abs=0.006)

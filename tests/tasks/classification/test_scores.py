@@ -13,7 +13,8 @@ from sklearn import metrics as reference
 from edgetl import statistics
 from edgetl.errors import TensorError
 from edgetl.records.codec import to_json
-from edgetl.records.scores import Evaluation
+from edgetl.records.scores import Evaluation, score, value
+from edgetl.tasks.all import detail_of
 from edgetl.tasks.classification import scores as metrics
 
 NAMES = ("ant", "bee", "cat")
@@ -28,8 +29,8 @@ def _random(images: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _dense(result: Evaluation) -> np.ndarray:
-    matrix = np.zeros((len(result.classes), len(result.classes)), dtype=np.int64)
-    for row, column, images in result.cells:
+    matrix = np.zeros((len(detail_of(result).classes), len(detail_of(result).classes)), dtype=np.int64)
+    for row, column, images in detail_of(result).cells:
         matrix[row, column] = images
     return matrix
 
@@ -39,9 +40,9 @@ def test_evaluate_on_a_case_worked_by_hand() -> None:
     scores = np.eye(3)[[0, 0, 1, 1, 1, 0]]
     result = metrics.evaluate(labels, scores, NAMES)
     assert result.images == 6
-    assert result.top1 == pytest.approx(4 / 6)
-    assert result.cells == ((0, 0, 2), (0, 1, 1), (1, 1, 2), (2, 0, 1))
-    ant, bee, cat = result.classes
+    assert value(result, "top1") == pytest.approx(4 / 6)
+    assert detail_of(result).cells == ((0, 0, 2), (0, 1, 1), (1, 1, 2), (2, 0, 1))
+    ant, bee, cat = detail_of(result).classes
     assert (ant.label, ant.support, ant.precision, ant.recall) == (
         "ant",
         3,
@@ -50,8 +51,8 @@ def test_evaluate_on_a_case_worked_by_hand() -> None:
     )
     assert (bee.precision, bee.recall, bee.f1) == (pytest.approx(2 / 3), 1.0, pytest.approx(0.8))
     assert (cat.precision, cat.recall, cat.f1) == (0.0, 0.0, 0.0)
-    assert result.macro_f1 == pytest.approx((2 / 3 + 0.8) / 3)
-    assert result.balanced_accuracy == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert value(result, "macro_f1") == pytest.approx((2 / 3 + 0.8) / 3)
+    assert value(result, "balanced_accuracy") == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
 @pytest.mark.parametrize(("images", "classes", "seed"), [(50, 3, 0), (400, 12, 1), (7, 5, 2)])
@@ -64,28 +65,33 @@ def test_evaluate_agrees_with_scikit_learn(images: int, classes: int, seed: int)
     precision, recall, f1, support = reference.precision_recall_fscore_support(
         labels, predicted, labels=range(classes), zero_division=0
     )
-    assert result.top1 == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert result.balanced_accuracy == pytest.approx(np.mean(recall[present]))
-    assert result.macro_f1 == pytest.approx(
+    assert value(result, "top1") == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert value(result, "balanced_accuracy") == pytest.approx(np.mean(recall[present]))
+    assert value(result, "macro_f1") == pytest.approx(
         reference.f1_score(labels, predicted, labels=present, average="macro", zero_division=0)
     )
-    assert [c.precision for c in result.classes] == pytest.approx(precision.tolist())
-    assert [c.recall for c in result.classes] == pytest.approx(recall.tolist())
-    assert [c.f1 for c in result.classes] == pytest.approx(f1.tolist())
-    assert [c.support for c in result.classes] == support.tolist()
+    assert [c.precision for c in detail_of(result).classes] == pytest.approx(precision.tolist())
+    assert [c.recall for c in detail_of(result).classes] == pytest.approx(recall.tolist())
+    assert [c.f1 for c in detail_of(result).classes] == pytest.approx(f1.tolist())
+    assert [c.support for c in detail_of(result).classes] == support.tolist()
     matrix = reference.confusion_matrix(labels, predicted, labels=range(classes))
     assert np.array_equal(_dense(result), matrix)
 
 
 def test_a_class_without_images_does_not_pull_the_means_down() -> None:
     result = metrics.evaluate(np.array([0, 1]), np.eye(3)[[0, 1]], NAMES)
-    assert result.macro_f1 == result.balanced_accuracy == 1.0
-    assert result.classes[2].support == 0
+    assert value(result, "macro_f1") == value(result, "balanced_accuracy") == 1.0
+    assert detail_of(result).classes[2].support == 0
 
 
 def test_no_images_is_a_zero_evaluation_with_an_open_interval() -> None:
     result = metrics.evaluate(np.zeros(0, dtype=np.int64), np.zeros((0, 3)), NAMES)
-    assert (result.images, result.top1, result.macro_f1, result.top1_interval) == (0, 0.0, 0.0, (0.0, 1.0))
+    assert (
+        result.images,
+        value(result, "top1"),
+        value(result, "macro_f1"),
+        score(result, "top1").interval,
+    ) == (0, 0.0, 0.0, (0.0, 1.0))
 
 
 def test_softmax_is_stable_and_sums_to_one() -> None:
@@ -152,8 +158,8 @@ def test_evaluation_is_consistent_with_its_confusion(pairs: list[tuple[int, int]
     result = metrics.evaluate_predictions(labels, predicted, NAMES)
     matrix = _dense(result)
     assert matrix.sum() == result.images == len(pairs)
-    assert result.top1 == pytest.approx(np.trace(matrix) / len(pairs))
-    assert result.top1_interval[0] <= result.top1 <= result.top1_interval[1]
+    assert value(result, "top1") == pytest.approx(np.trace(matrix) / len(pairs))
+    assert score(result, "top1").interval[0] <= value(result, "top1") <= score(result, "top1").interval[1]
 
 
 def test_what_an_evaluation_holds_grows_with_classes_and_images_not_with_their_square() -> None:
@@ -179,18 +185,22 @@ def test_metrics_needs_numpy_alone() -> None:
 def test_evaluate_tells_top5_calibration_and_intervals() -> None:
     labels, scores = _random(300, 8, 1)
     result = metrics.evaluate(labels, scores, [str(i) for i in range(8)])
-    assert result.top5 == metrics.topk_accuracy(labels, scores, 5)
-    assert result.calibration_error == metrics.calibration_error(labels, scores)
-    assert result.macro_f1_interval is not None
-    low, high = result.macro_f1_interval
-    assert low < result.macro_f1 < high
+    assert value(result, "top5") == metrics.topk_accuracy(labels, scores, 5)
+    assert value(result, "calibration_error") == metrics.calibration_error(labels, scores)
+    assert score(result, "macro_f1").interval is not None
+    low, high = score(result, "macro_f1").interval
+    assert low < value(result, "macro_f1") < high
     assert 0.05 < high - low < 0.2
     again = metrics.evaluate(labels, scores, [str(i) for i in range(8)])
     assert again == result
     few = metrics.evaluate(*_random(20, 5, 0), [str(i) for i in range(5)], resamples=0)
-    assert (few.top5, few.macro_f1_interval, few.balanced_accuracy_interval) == (None, None, None)
+    assert (
+        few.scores.get("top5"),
+        score(few, "macro_f1").interval,
+        score(few, "balanced_accuracy").interval,
+    ) == (None, None, None)
     empty = metrics.evaluate(np.zeros(0, int), np.zeros((0, 3)), NAMES)
-    assert (empty.calibration_error, empty.macro_f1_interval) == (None, None)
+    assert (empty.scores.get("calibration_error"), score(empty, "macro_f1").interval) == (None, None)
 
 
 def test_intervals_from_the_matrix_are_those_of_resampled_images() -> None:

@@ -1,0 +1,27 @@
+"""Every figure that a task may score, and how it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgetl.tasks.base import MetricSpec
+
+TOP1 = MetricSpec(name="top1", title="top-1")
+MACRO_F1 = MetricSpec(name="macro_f1", title="macro-F1")
+BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accuracy")
+TOP5 = MetricSpec(name="top5", title="top-5")
+CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
+METRICS = (TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR)
+
+
+def metric(name: str) -> MetricSpec:
+    """A metric by its name; of a head's, `head/name`, the head stands in the title too.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    head, _, plain = name.rpartition("/")
+    found = next((spec for spec in METRICS if spec.name == plain), None)
+    if found is None:
+        raise KeyError(f"there is no metric {name!r}; there are {', '.join(spec.name for spec in METRICS)}")
+    return dataclasses.replace(found, name=name, title=f"{head} {found.title}") if head else found
