@@ -70,6 +70,8 @@ def values(kind: Any, folder: Path) -> Iterator[Any]:
         (first, second, *_) = values(args[1], folder)
         yield {"a": first}
         yield {"a": second}
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind(**{name: 2 for name, field in kind.model_fields.items() if field.is_required()})
     elif kind is bool:
         yield from (False, True)
     elif kind is Path:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Importance, PruneConfig
+from edgetl.config import Augment, Importance, MacsTarget, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.objective import Distillation, Guide
 from edgetl.distill.teacher import guide, load_for
@@ -226,10 +226,11 @@ class _Run:
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
         config, before = self.config, self.before
-        macs = [share * before.macs - self.fixed_macs for share in shares(config.target_macs, config.steps)]
+        macs = [math.inf] * config.steps
+        if isinstance(config.target, MacsTarget):
+            kept = shares(config.target.share, config.steps)
+            macs = [share * before.macs - self.fixed_macs for share in kept]
         milliseconds = self.timed.goals() if self.timed else (math.inf,) * config.steps
-        if config.timed:
-            macs = [math.inf] * config.steps
         if config.target_parameters is None:
             parameters = [math.inf] * config.steps
         else:

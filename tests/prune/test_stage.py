@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgetl.config import DataConfig, Importance, PruneConfig
+from edgetl.config import DataConfig, Importance, MacsTarget, PruneConfig
 from edgetl.data.index import build_index
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
@@ -174,7 +174,7 @@ def test_a_teacher_of_other_classes_is_refused(inputs: stage.PruneInputs, tmp_pa
 def test_an_impossible_target_is_refused_before_anything_is_done(
     inputs: stage.PruneInputs, tmp_path: Path
 ) -> None:
-    config = CONFIG.model_copy(update={"target_macs": 0.001})
+    config = CONFIG.model_copy(update={"target": MacsTarget(share=0.001)})
     nowhere = dataclasses.replace(inputs, pixels_dir=tmp_path / "pixels")
     with pytest.raises(
         ModelError, match=r"cannot be cut to 0\.1% of its .*the best reachable is \d+\.\d% and"
@@ -253,7 +253,7 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
 ) -> None:
     config = CONFIG.model_copy(
         update={
-            "target_macs": 0.9,
+            "target": MacsTarget(share=0.9),
             "target_parameters": None,
             "steps": 1,
             "recovery_epochs": 0,
