@@ -16,7 +16,7 @@ from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
-    from edgetl.data.index import DataIndex, Sample
+    from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
 
 
@@ -91,11 +91,13 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     import numpy as np
 
     from edgetl.bundle.golden import GoldenSet, encode_image
+    from edgetl.data.splits import spread
     from edgetl.inputs.image import load_pixels
     from edgetl.measure.stage import runner
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
-    chosen = _spread(inputs.index.split("val"), config.golden_images)
+    ordered = sorted(inputs.index.split("val"), key=lambda s: (s.label, s.sha256))
+    chosen = spread(ordered, config.golden_images)
     images = tuple(encode_image(sample.path, inputs.spec) for sample in chosen)
     pixels = np.stack([load_pixels(content, inputs.spec) for content in images])
     logits = {}
@@ -107,10 +109,3 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
             rows = [logits_of(pixels[i : i + 1]) for i in range(len(pixels))]
         logits[variant.name] = np.concatenate(rows)
     return GoldenSet(images=images, pixels=pixels, logits=logits)
-
-
-def _spread(samples: tuple[Sample, ...], count: int) -> list[Sample]:
-    """Up to `count` samples, spread over the classes."""
-    ordered = sorted(samples, key=lambda s: (s.label, s.sha256))
-    count = min(count, len(ordered))
-    return [ordered[i * len(ordered) // count] for i in range(count)]
