@@ -55,6 +55,8 @@ def values(kind: Any, folder: Path) -> Iterator[Any]:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is type(None):
         yield None
+    elif kind is Any:
+        yield from (1, 2)
     elif origin is typing.Annotated:
         yield from values(args[0], folder)
     elif origin in (typing.Union, types.UnionType):

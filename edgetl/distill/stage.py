@@ -13,13 +13,12 @@ from edgetl.data.index import DataIndex
 from edgetl.distill.features import Features
 from edgetl.distill.objective import Guide
 from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
-from edgetl.distill.views import check_takes
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import TrainRecord
@@ -33,6 +32,7 @@ from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing
 
 CHECKPOINT = "student.safetensors"
+_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 PRUNED = "pruned"
 """The value of `distill.student` that means the pruned teacher."""
 
@@ -89,10 +89,10 @@ def run(
         )
     further = _unlabelled(config, inputs)
     teacher, _ = load_for(labels, how.teacher, "teacher")
-    student, backbone = _student(config, inputs, task)
+    student, backbone, built = _student(config, inputs, task)
     size, teacher_size = inputs.spec.size, how.teacher_size
     if size != teacher_size:
-        check_takes(student, size, backbone)
+        check_takes(student, size, backbone, _OTHER_SIZE)
     guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
     view = max(size, teacher_size, *(guest.size for guest in guests))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
@@ -162,7 +162,7 @@ def run(
     begun = time.perf_counter()
     val = score(task, student, sets.val)
     test = score(task, student, sets.test) if sets.test is not None else None
-    architecture = describe(student, backbone, task.width)
+    architecture = describe(student, backbone, task.width, built)
     checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.lesson(labels, inputs.spec))
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
@@ -196,15 +196,17 @@ def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | Non
     return inputs.unlabelled
 
 
-def _student(config: DistillConfig, inputs: DistillInputs, task: TrainingTask) -> tuple[nn.Module, str]:
-    """The untaught student and its backbone's name."""
+def _student(
+    config: DistillConfig, inputs: DistillInputs, task: TrainingTask
+) -> tuple[nn.Module, str, int | None]:
+    """The untaught student, its backbone's name, and the size that it is built for."""
     if config.student != PRUNED:
-        seed = derive(inputs.seed, "weights", config.student)
-        return task.network(config.student, config.weights, seed=seed), config.student
+        seed, size = derive(inputs.seed, "weights", config.student), inputs.spec.size
+        return task.network(config.student, config.weights, seed=seed, size=size), config.student, size
     if inputs.pruned is None:
         raise WeightsError(
             'distill.student is "pruned", but there is no pruned network. Run the prune stage first, or name a'
             " backbone in distill.student."
         )
     model, architecture = load_for(inputs.index.labels, inputs.pruned, "pruned network")
-    return model, architecture.backbone
+    return model, architecture.backbone, architecture.size

@@ -20,14 +20,14 @@ from edgetl.config import Augment, Importance, MacsTarget, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.objective import Distillation, Guide
 from edgetl.distill.teacher import guide, load_for
-from edgetl.distill.views import at_size, check_takes
-from edgetl.errors import ConfigError, ModelError, WeightsError
+from edgetl.distill.views import at_size
+from edgetl.errors import ConfigError, ModelError, UncuttableError, WeightsError
 from edgetl.files import sha256_json
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED, key_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
@@ -54,6 +54,7 @@ from edgetl.train.tasks.all import training_task
 CHECKPOINT = "pruned.safetensors"
 TEACHER = "teacher"
 """The value of `prune.network` that means the teacher itself."""
+_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
@@ -90,6 +91,8 @@ class PruneInputs:
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
     """Prune the teacher, or the backbone that `config` names, and write `out/pruned.safetensors`.
 
+    A teacher that pruning does not understand passes on whole; the record's note says why.
+
     Every finished cut and step is kept in `out`, so that a run that was stopped goes on there, and ends with the
     same weights (on the CPU, bit by bit).
 
@@ -104,7 +107,31 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
         Interrupted: Ctrl-C.
         StorageError: a file cannot be written.
     """
-    return _Run(config, inputs, out, progress).to_the_end()
+    start = time.perf_counter()
+    try:
+        return _Run(config, inputs, out, progress).to_the_end()
+    except UncuttableError as error:
+        if config.network != TEACHER:
+            raise
+        return _whole(inputs, out, time.perf_counter() - start, f"Nothing was pruned: {error}", progress)
+
+
+def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: Progress) -> PruneRecord:
+    """The teacher as it is, for what comes after, and why."""
+    progress.warning(note)
+    teacher, architecture = load_for(inputs.index.labels, inputs.guide.teacher, "teacher")
+    size = network_size(teacher, inputs.spec.size)
+    checkpoint.save(teacher, architecture, out / CHECKPOINT)
+    return PruneRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        before=size,
+        after=size,
+        steps=(),
+        epochs=(),
+        seconds=seconds,
+        metric=METRIC.name,
+        note=note,
+    )
 
 
 class _Run:
@@ -121,12 +148,14 @@ class _Run:
         self.size = inputs.spec.size
         self.teacher_size = self.how.teacher_size
         self.guide = guide(self.teacher, self.teacher_size)
-        self.uncut, self.backbone = self.teacher, architecture.backbone
+        self.uncut, self.backbone, self.built = self.teacher, architecture.backbone, architecture.size
         if config.network != TEACHER:
             self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)
-            self.uncut = self.task.network(config.network, backbones.PRETRAINED, seed=seed).to(self.device)
+            self.built = self.size
+            uncut = self.task.network(config.network, backbones.PRETRAINED, seed=seed, size=self.size)
+            self.uncut = uncut.to(self.device)
         if self.learns:
-            check_takes(self.uncut, self.size, self.backbone)
+            check_takes(self.uncut, self.size, self.backbone, _OTHER_SIZE)
         self.before = network_size(self.uncut, self.size)
         graph = trace(self.uncut, self.size, keep=config.keep)
         _check_groups(graph, config)
@@ -491,7 +520,7 @@ class _Run:
             yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
-        return describe(model, self.backbone, self.task.width)
+        return describe(model, self.backbone, self.task.width, self.built)
 
     def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
         """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""

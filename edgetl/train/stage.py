@@ -18,7 +18,7 @@ from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.norms import rebase
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
@@ -73,10 +73,11 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """
     index, seed = inputs.index, inputs.seed
     task = training_task(index.task)
+    model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size)
+    check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = config.select or task.selection(sets.train.targets)
-    model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
     start: float | None = None
     learner, begun = model, time.perf_counter()
@@ -122,7 +123,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     val = score(task, model, sets.val)
     test = score(task, model, sets.test) if sets.test is not None else None
     if launched().main:
-        architecture = describe(model, config.backbone, task.width)
+        architecture = describe(model, config.backbone, task.width, inputs.spec.size)
         extra = checkpoint.lesson(index.labels, inputs.spec)
         if frozen:
             extra[checkpoint.REBASED] = str(len(frozen))

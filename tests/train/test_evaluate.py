@@ -41,7 +41,7 @@ def test_a_score_counts_what_was_right() -> None:
 
     result = score(TASK, Always(), pixel_set(9, 16))
     assert value(result, "top1") == pytest.approx(1 / 3)
-    assert [c.recall for c in result.classes] == [0.0, 1.0, 0.0]
+    assert [c["recall"] for c in result.detail["classes"]] == [0.0, 1.0, 0.0]
 
 
 def test_cross_entropy_agrees_with_torch() -> None:

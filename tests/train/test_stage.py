@@ -76,7 +76,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     assert [p.name for p in out.iterdir()] == ["teacher.safetensors"]
     assert (record.val.images, record.test and record.test.images) == (12, 12)
     assert value(record.val, "top1") == max(value(e.val, "top1") for e in record.epochs)
-    assert [c.label for c in record.val.classes] == ["blue", "grün", "red"]
+    assert [c["label"] for c in record.val.detail["classes"]] == ["blue", "grün", "red"]
     assert record.size.macs > 1e5
     assert record.size.size_bytes == pytest.approx((out / "teacher.safetensors").stat().st_size, rel=0.02)
     assert from_json(TrainRecord, to_json(record)) == record
@@ -89,7 +89,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
     again = score(training_task(inputs.index.task), model, sets.test)
-    assert again.cells == record.test.cells
+    assert again.detail == record.test.detail
     assert value(again, "calibration_error") == pytest.approx(
         value(record.test, "calibration_error"), abs=1e-5
     )

@@ -32,8 +32,8 @@ class TrainingTask(Protocol):
     def width(self) -> int:
         """D, the outputs of its network."""
 
-    def network(self, backbone: str, weights: str | Path, *, seed: int) -> nn.Module:
-        """A backbone with the task's head: images (N, 3, S, S) -> outputs (N, D).
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """A backbone for images of `size`, with the task's head: images (N, 3, S, S) -> outputs (N, D).
 
         Raises:
             ModelError: unknown backbone.

@@ -48,9 +48,9 @@ class ClassificationTraining:
         """The number of classes."""
         return len(self.spec.labels)
 
-    def network(self, backbone: str, weights: str | Path, *, seed: int) -> nn.Module:
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """The backbone with a classifier of the classes."""
-        return backbones.create(backbone, self.width, weights, seed=seed)
+        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
 
     def output_layers(self, model: nn.Module) -> tuple[str, ...]:
         """The classifier."""
