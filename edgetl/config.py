@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
+from edgetl.failures import cause, remedy
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
@@ -572,8 +573,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"No recipe at {path}. Write one with: {command('init', 'DATA_DIR', '-o', path)}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the recipe {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"Cannot read the recipe {path}: {cause(error)}. {remedy(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"Cannot read the recipe {path}: it is not text in UTF-8 ({error.reason})."
+        ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -664,7 +669,19 @@ def _sections() -> dict[str, type[_Section]]:
 def _toml(value: Any) -> str:
     import tomli_w
 
+    if isinstance(value, str) and not _is_text(value):
+        raise ConfigError(
+            f"{value!r} has bytes that are not UTF-8, which a recipe cannot hold; rename it, or name a link to it."
+        )
     return tomli_w.dumps({"x": value}).partition(" = ")[2].strip()
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _apply_override(values: dict[str, Any], override: str, problems: list[str]) -> None:
