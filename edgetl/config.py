@@ -664,7 +664,19 @@ def _sections() -> dict[str, type[_Section]]:
 def _toml(value: Any) -> str:
     import tomli_w
 
+    if isinstance(value, str) and not _is_text(value):
+        raise ConfigError(
+            f"{value!r} has bytes that are not UTF-8, which a recipe cannot hold; rename it, or name a link to it."
+        )
     return tomli_w.dumps({"x": value}).partition(" = ")[2].strip()
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _apply_override(values: dict[str, Any], override: str, problems: list[str]) -> None:

@@ -71,6 +71,10 @@ class ModelError(EdgetlError):
     """A network cannot be built, traced, pruned or exported; the message names the module."""
 
 
+class UncuttableError(ModelError):
+    """Pruning does not understand a network, whatever the settings: it can still be trained and shipped whole."""
+
+
 class TrainingError(EdgetlError):
     """Training cannot go on."""
 

@@ -655,8 +655,9 @@ class _Run:
         """What was warned of in this call, and what the records say: all there is of stages that were done before."""
         r = self.records
         teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
+        whole = [pruned.note] if pruned and pruned.note else []
         epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
-        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs)]))
+        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 
 
 class _Warnings:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -397,3 +398,19 @@ def test_finished_epochs_of_other_settings_are_not_thrown_away(
     with pytest.raises(KeyboardInterrupt):
         run(first, [1], False)
     assert (folder / "full.state").exists()
+
+
+def test_a_name_that_is_not_utf8_passes_every_sink_and_comes_back_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    assert files.encode(f"é {name}") == "é ".encode() + b"caf\\udce9.png"
+    files.write_json(tmp_path / "x.json", {"name": name, "plain": "é"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"name": name, "plain": "é"}
+    files.write_text(tmp_path / "x.html", name)
+    assert (tmp_path / "x.html").read_text(encoding="utf-8") == "caf\\udce9.png"
+    assert files.sha256_json([name]) != files.sha256_json(["caf\\udce9.png"])
+
+
+def test_a_file_of_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    files.write_text(path, "fits")
+    assert path.read_text(encoding="utf-8") == "fits"

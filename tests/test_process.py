@@ -50,15 +50,15 @@ def test_what_the_environment_sets_stays() -> None:
     assert int(run(spins)) > 0
 
 
-def test_a_run_is_tuned_before_torch_is_imported() -> None:
-    code = """
+def test_a_run_is_tuned_before_torch_is_imported(tmp_path: Path) -> None:
+    code = f"""
 import sys
 from pathlib import Path
 from edgetl import pipeline
 seen = []
 pipeline.tune = lambda: seen.append("torch" in sys.modules)
 pipeline._Run = lambda *args: sys.exit(print(*seen))
-pipeline.run(None, Path("nowhere"))
+pipeline.run(None, Path({str(tmp_path)!r}))
 """
     assert run(code) == "False"
 

@@ -40,6 +40,8 @@ _THUMB = 16
 _BLOCK = 1 << 22
 _SAMPLE = 4000
 _COMPONENTS = 32
+_WORTH_IT = 1 << 20
+"""From so many pairs on, ruling some out takes less than comparing all."""
 _ROUNDING = 1e-3
 _MANY_POSSIBLE = 0.02
 """From this share of pairs on that cannot be ruled out, all of a block are compared at once."""
@@ -328,7 +330,12 @@ def _near(
         return
     # The product of two unit vectors is that of their first principal components and at most that of the lengths of
     # what remains: so most pairs are ruled out at an eighth of the work, and none that counts.
-    ours_short, others_short = _shortened(look.thumbs[ours], look.thumbs[others])
+    worth_it = len(ours) * len(others) >= _WORTH_IT
+    ours_short, others_short = (
+        _shortened(look.thumbs[ours], look.thumbs[others])
+        if worth_it
+        else (look.thumbs[ours], look.thumbs[others])
+    )
     for rows in np.array_split(np.arange(len(ours)), len(ours) * len(others) // _BLOCK + 1):
         part = ours[rows]
         possible = ours_short[rows] @ others_short.T >= NEAR - _ROUNDING

@@ -76,6 +76,8 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_pointer(path: Path) -> bool:
+    if not path.is_file():  # a pipe might never end
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(_POINTER)) == _POINTER

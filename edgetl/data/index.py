@@ -184,12 +184,17 @@ def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Ent
 
     def look(entry: Entry) -> tuple[str, str]:
         try:
+            if entry.path.exists() and not entry.path.is_file() and not entry.path.is_dir():
+                return "", f"{entry.path}: is a pipe or device, not a file."  # which might never end
             content = entry.path.read_bytes()
             decode(content, MIN_SIDE, name=str(entry.path))
         except FileNotFoundError:
-            return "", f"{entry.path}: there is no such file."
+            gone = "is a link that leads nowhere" if entry.path.is_symlink() else "there is no such file"
+            return "", f"{entry.path}: {gone}."
         except OSError as error:
             return "", f"{entry.path}: cannot be read ({error.strerror})."
+        except ValueError as error:  # a zero byte in a name
+            return "", f"{entry.path}: cannot be read ({error})."
         except ImageError as error:
             return "", str(error)
         return sha256_bytes(content), ""

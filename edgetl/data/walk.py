@@ -111,7 +111,7 @@ def place(text: str) -> Path:
         path.exists()
         return path
     except (OSError, RuntimeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
         raise DataError(f"{text!r:.200} cannot be used as a path: {reason}.") from error
 
 

@@ -13,12 +13,11 @@ from edgetl.data.index import DataIndex
 from edgetl.distill.features import Features
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
-from edgetl.distill.views import check_takes
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import TrainRecord
@@ -31,6 +30,7 @@ from edgetl.train.stage import selection_metric
 from edgetl.train.tasks.mixing import Mixing
 
 CHECKPOINT = "student.safetensors"
+_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 PRUNED = "pruned"
 """The value of `distill.student` that means the pruned teacher."""
 
@@ -96,10 +96,10 @@ def run(
         )
     further = _unlabelled(config, inputs)
     teacher, _ = load_for(labels, inputs.teacher, "teacher")
-    student, backbone = _student(config, inputs)
+    student, backbone, built = _student(config, inputs)
     size, teacher_size = inputs.spec.size, inputs.teacher_size or inputs.spec.size
     if size != teacher_size:
-        check_takes(student, size, backbone)
+        check_takes(student, size, backbone, _OTHER_SIZE)
     guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
     view = max(size, teacher_size, *(guest.size for guest in guests))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
@@ -176,7 +176,7 @@ def run(
     begun = time.perf_counter()
     val = score(student, sets.val, labels)
     test = score(student, sets.test, labels) if sets.test is not None else None
-    architecture = describe(student, backbone, len(labels))
+    architecture = describe(student, backbone, len(labels), built)
     checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.lesson(labels, inputs.spec))
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
@@ -210,16 +210,18 @@ def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | Non
     return inputs.unlabelled
 
 
-def _student(config: DistillConfig, inputs: DistillInputs) -> tuple[nn.Module, str]:
-    """The untaught student and its backbone's name."""
+def _student(config: DistillConfig, inputs: DistillInputs) -> tuple[nn.Module, str, int | None]:
+    """The untaught student, its backbone's name, and the size that it is built for."""
     labels = inputs.index.labels
     if config.student != PRUNED:
         seed = derive(inputs.seed, "weights", config.student)
-        return backbones.create(config.student, len(labels), config.weights, seed=seed), config.student
+        size = inputs.spec.size
+        model = backbones.create(config.student, len(labels), config.weights, seed=seed, size=size)
+        return model, config.student, size
     if inputs.pruned is None:
         raise WeightsError(
             'distill.student is "pruned", but there is no pruned network. Run the prune stage first, or name a'
             " backbone in distill.student."
         )
     model, architecture = load_for(labels, inputs.pruned, "pruned network")
-    return model, architecture.backbone
+    return model, architecture.backbone, architecture.size

@@ -6,9 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetl.errors import ModelError
-from edgetl.models.size import network_size
-
 
 def at_size(images: Tensor, size: int) -> Tensor:
     """The same images at another size, by antialiased bicubic resampling; `images` itself where they have it already.
@@ -24,22 +21,6 @@ def at_size(images: Tensor, size: int) -> Tensor:
         return images
     resized = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
     return resized.contiguous(memory_format=torch.channels_last)
-
-
-def check_takes(network: nn.Module, size: int, name: str) -> None:
-    """See whether a network runs on images of `size`.
-
-    Raises:
-        ModelError: it does not, as transformers that are built for one size.
-    """
-    try:
-        network_size(network, size)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ModelError(
-            f"{name} does not take images of {size} pixels a side ({reason}). Leave distill.size unset, or name"
-            " a convolutional network in distill.student."
-        ) from error
 
 
 class AtSize(nn.Module):

@@ -54,7 +54,33 @@ _WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 # TIFF 6.0, its supplements, and the codecs' own: the tags without which the first page cannot be decoded.
 _PIXEL_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325}
 _PIXEL_TAGS |= {332, 334, 336, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533), 50674}
+_ONE_VALUE = {
+    256,
+    257,
+    259,
+    262,
+    266,
+    277,
+    278,
+    284,
+    292,
+    293,
+    317,
+    322,
+    323,
+    332,
+    334,
+    512,
+    513,
+    514,
+    515,
+    531,
+}
 _SAMPLES, _PLANES, _XMP_TAG = 277, 284, 700
+_TEXTS = (1, 2, 7)
+"""TIFF's types of bytes."""
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+"""TIFF's types, and the bytes of a value of each."""
 _FORMATS = {1: "B", 3: "H", 4: "L", 5: "LL", 6: "b", 8: "h", 9: "l", 10: "ll", 11: "f", 12: "d", 16: "Q"}
 """TIFF's types of numbers; of one value, two for the rationals."""
 
@@ -62,7 +88,8 @@ _FORMATS = {1: "B", 3: "H", 4: "L", 5: "LL", 6: "b", 8: "h", 9: "l", 10: "ll", 1
 def without_metadata(content: bytes) -> tuple[bytes, int]:
     """An encoded image as its decoder should see it, and its orientation, 1 to 8 as in EXIF.
 
-    The pixels are those of `content`; of a TIFF of several pages, the first page is left.
+    The pixels are those of `content`; of a TIFF of several pages, the first page is left, and nothing of one whose
+    directory cannot be read.
     """
     if content.startswith(JPEG):
         return _jpeg(content)
@@ -81,9 +108,8 @@ def orientation(exif: bytes, xmp: bytes = b"") -> int:
         exif = exif[len(_EXIF) :]
     # A tag that is there and makes no sense stays in force: XMP is asked only where EXIF says nothing.
     said: object = None
-    for tag, entry in _entries(exif):
-        if tag == _ORIENTATION:
-            said = _number(exif, entry)
+    if (entry := _first(exif).get(_ORIENTATION)) is not None:
+        said = _number(exif, entry)
     if said is None and (found := re.search(_XMP_ORIENTATION, xmp)):
         said = int(found[1])
     return int(said) if isinstance(said, int | float) and said in range(1, 9) else UPRIGHT
@@ -240,23 +266,54 @@ def _tiff(content: bytes) -> tuple[bytes, int]:
     """A TIFF whose only directory names what its first page's pixels need; it stands where the first one stood.
 
     Pillow takes the order of planes from a tag that means nothing where there is one sample a pixel, and then misreads
-    such files; so it goes too.
+    such files; so it goes too. It warns of entries that cannot be read, which go, and of too many values, of which the
+    first stays, as it would take it.
     """
-    entries = dict(_entries(content))
+    entries = _first(content)
     single = _SAMPLES not in entries or _number(content, entries[_SAMPLES]) == 1
-    kept = [
-        entry
-        for tag, entry in sorted(entries.items())
-        if tag in _PIXEL_TAGS and not (tag == _PLANES and single)
-    ]
+    kept, total = [], 0
+    for tag, entry in sorted(entries.items()):
+        if tag in _PIXEL_TAGS and not (tag == _PLANES and single):
+            short, size = _readable(content, tag, entry)
+            total += size
+            if short and total <= len(content):
+                kept.append(short)
     if not kept:
-        return content, UPRIGHT
+        return b"", UPRIGHT
     order, big = _order(content), _is_big(content)
     offset, count = ("Q", "Q") if big else ("L", "H")
     (at,) = struct.unpack_from(order + offset, content, 8 if big else 4)
     directory = struct.pack(order + count, len(kept)) + b"".join(kept) + struct.pack(order + offset, 0)
     said = orientation(content, _value(content, entries[_XMP_TAG]) if _XMP_TAG in entries else b"")
     return b"".join((content[:at], directory, content[at + len(directory) :])), said
+
+
+def _first(content: bytes) -> dict[int, bytes]:
+    """The entries by tag; of several for one tag, the first."""
+    found: dict[int, bytes] = {}
+    for tag, entry in _entries(content):
+        found.setdefault(tag, entry)
+    return found
+
+
+def _readable(content: bytes, tag: int, entry: bytes) -> tuple[bytes, int]:
+    """An entry, with one value where its tag has one, and the bytes that it takes elsewhere; empty without a value."""
+    order, big = _order(content), len(entry) == 20
+    number = "Q" if big else "L"
+    kind, count = struct.unpack_from(order + "H" + number, entry, 2)
+    unit = _BYTES.get(kind, 0)
+    if tag in _ONE_VALUE and kind not in _TEXTS and count > 1:
+        value = _value(content, entry, unit)[:unit]
+        count = 1
+        field = value.ljust(8 if big else 4, b"\0") if unit <= (8 if big else 4) else entry[-4:]
+        entry = entry[:4] + struct.pack(order + number, 1) + field
+        if len(value) < unit:
+            return b"", 0
+    size = unit * count
+    if size <= (8 if big else 4):
+        return (entry if size else b""), 0
+    (at,) = struct.unpack(order + number, entry[12:] if big else entry[8:])
+    return (entry if at + size <= len(content) else b""), size
 
 
 def _order(content: bytes) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError, WeightsError
-from edgetl.models.backbones import NO_WEIGHTS, create
+from edgetl.models.backbones import NO_WEIGHTS, built_for, create
 
 Extent = int | tuple[int, ...]
 """An integer, a tensor's shape, or a tuple of integers such as `normalized_shape`."""
@@ -25,21 +25,24 @@ class Architecture:
 
     `layers[module][name]` is the value of an integer attribute of the module (`out_channels`: 24), or the shape
     of a tensor that it owns (`weight`: (24, 16, 1, 1)); only what differs from the fresh backbone is listed.
-    The module named `` is the network itself.
+    The module named `` is the network itself. `size` is that of the images that the network is built for, where it
+    takes one size alone and that is not the library's.
     """
 
     backbone: str
     num_classes: int
     layers: Mapping[str, Mapping[str, Extent]] = field(default_factory=dict)
+    size: int | None = None
 
 
-def describe(model: nn.Module, backbone: str, num_classes: int) -> Architecture:
-    """Compare a network with the fresh backbone.
+def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None = None) -> Architecture:
+    """Compare a network with the fresh backbone, built for images of `size`.
 
     Raises:
         ModelError: it has other layers than the backbone, so that shapes alone do not describe it.
     """
-    fresh = dict(create(backbone, num_classes, NO_WEIGHTS).named_modules())
+    size = built_for(backbone, size)
+    fresh = dict(create(backbone, num_classes, NO_WEIGHTS, size=size).named_modules())
     own = dict(model.named_modules())
     if odd := [*(fresh.keys() - own.keys()), *(own.keys() - fresh.keys())]:
         raise ModelError(
@@ -54,7 +57,7 @@ def describe(model: nn.Module, backbone: str, num_classes: int) -> Architecture:
             )
         if changed := _differences(module, fresh[name]):
             layers[name] = changed
-    return Architecture(backbone=backbone, num_classes=num_classes, layers=layers)
+    return Architecture(backbone=backbone, num_classes=num_classes, layers=layers, size=size)
 
 
 def build(architecture: Architecture, *, seed: int = 0) -> nn.Module:
@@ -64,7 +67,8 @@ def build(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         ModelError: unknown backbone.
         WeightsError: the description does not fit the backbone.
     """
-    model = create(architecture.backbone, architecture.num_classes, NO_WEIGHTS, seed=seed)
+    name, size = architecture.backbone, architecture.size
+    model = create(name, architecture.num_classes, NO_WEIGHTS, seed=seed, size=size)
     modules = dict(model.named_modules())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -75,7 +75,14 @@ def known_names() -> list[str]:
     return list(dict.fromkeys([*_LITE, *timm.models.list_models(), *_torchvision_names()]))
 
 
-def create(name: str, num_classes: int, weights: str | Path = PRETRAINED, *, seed: int = 0) -> nn.Module:
+def create(
+    name: str,
+    num_classes: int,
+    weights: str | Path = PRETRAINED,
+    *,
+    seed: int = 0,
+    size: int | None = None,
+) -> nn.Module:
     """Build a classifier: images (N, 3, H, W) float32 -> logits (N, num_classes) float32.
 
     Args:
@@ -84,9 +91,10 @@ def create(name: str, num_classes: int, weights: str | Path = PRETRAINED, *, see
         weights: `pretrained`, `none`, or a local .safetensors file or .pth state dict. A file's classifier is
             left out where its class count differs.
         seed: decides the random weights, whatever the state of torch's global generator.
+        size: side of the images, for which a network that takes one size alone is built; the library's where None.
 
     Raises:
-        ModelError: unknown name.
+        ModelError: unknown name, or the network cannot be built for this size.
         WeightsError: the weights cannot be had or do not fit; the message says what to do.
     """
     backbone = resolve(name)
@@ -94,14 +102,30 @@ def create(name: str, num_classes: int, weights: str | Path = PRETRAINED, *, see
         torch.manual_seed(seed)
         match str(weights):
             case "none":
-                return _fresh(backbone, num_classes)
+                return _fresh(backbone, num_classes, size)
             case "pretrained":
-                return _pretrained(backbone, num_classes)
+                return _pretrained(backbone, num_classes, size)
             case _:
-                model = _fresh(backbone, num_classes)
+                model = _fresh(backbone, num_classes, size)
                 _calm_head(model)
                 _load(model, backbone, read_state(Path(weights)), str(weights))
                 return model
+
+
+def built_for(name: str, size: int | None) -> int | None:
+    """`size` where `create` builds the backbone for it; None where the library's own network takes it as it is.
+
+    Raises:
+        ModelError: unknown name.
+    """
+    backbone = resolve(name)
+    if size is None or backbone.source is Source.TORCHVISION:
+        return None
+    import timm.models
+
+    cfg = timm.models.get_pretrained_cfg(backbone.name)
+    fixed = cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != size
+    return size if fixed else None
 
 
 def default_preprocess(
@@ -185,31 +209,56 @@ def _default_weights(name: str) -> Any:
     return torchvision.models.get_model_weights(name).DEFAULT
 
 
-def _fresh(backbone: Backbone, num_classes: int) -> nn.Module:
+def _sized(backbone: Backbone, size: int | None) -> dict[str, Any]:
+    own = built_for(f"timm/{backbone.name}", size) if backbone.source is not Source.TORCHVISION else None
+    return {} if own is None else {"img_size": own}
+
+
+def _unsized(backbone: Backbone, size: int, error: Exception) -> ModelError:
+    import timm.models
+
+    cfg = timm.models.get_pretrained_cfg(backbone.name)
+    own = cfg.input_size[-1] if cfg is not None else "another size"
+    return ModelError(
+        f"{backbone.name} cannot be built for images of {size} pixels a side ({reason(error)}). It takes {own}: set"
+        f" preprocess.size = {own}, or take another backbone."
+    )
+
+
+def reason(error: Exception) -> str:
+    """A library's complaint on one line, without its full stop."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _fresh(backbone: Backbone, num_classes: int, size: int | None) -> nn.Module:
     model: nn.Module
     match backbone.source:
         case Source.WHEEL | Source.TIMM:
             import timm
 
-            model = timm.create_model(backbone.name, pretrained=False, num_classes=num_classes)
+            extra = _sized(backbone, size)
+            try:
+                model = timm.create_model(backbone.name, pretrained=False, num_classes=num_classes, **extra)
+            except Exception as error:
+                if size is None or not extra:
+                    raise
+                raise _unsized(backbone, size, error) from error
         case Source.TORCHVISION:
             import torchvision.models
 
-            extra: dict[str, Any] = {}
-            if backbone.name in _INCEPTION:
-                extra = {"aux_logits": False, "init_weights": True}
+            inception = {"aux_logits": False, "init_weights": True} if backbone.name in _INCEPTION else {}
             model = torchvision.models.get_model(
-                backbone.name, weights=None, num_classes=num_classes, **extra
+                backbone.name, weights=None, num_classes=num_classes, **inception
             )
         case _:
             assert_never(backbone.source)
     return model
 
 
-def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
+def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Module:
     match backbone.source:
         case Source.WHEEL:
-            model = _fresh(backbone, num_classes)
+            model = _fresh(backbone, num_classes, size)
             _calm_head(model)
             path = wheel_file(backbone.name.removeprefix("tf_"))
             _load(model, backbone, read_state(path), str(path))
@@ -217,8 +266,12 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
         case Source.TIMM:
             import timm
 
+            if extra := _sized(backbone, size):
+                _fresh(backbone, num_classes, size)  # the size's own errors
             try:
-                loaded: nn.Module = timm.create_model(backbone.name, pretrained=True, num_classes=num_classes)
+                loaded: nn.Module = timm.create_model(
+                    backbone.name, pretrained=True, num_classes=num_classes, **extra
+                )
             except Exception as error:
                 raise offline(backbone.name, error) from error
             cfg: object = getattr(loaded, "pretrained_cfg", None)
@@ -226,7 +279,7 @@ def _pretrained(backbone: Backbone, num_classes: int) -> nn.Module:
                 _calm_head(loaded)
             return loaded
         case Source.TORCHVISION:
-            model = _fresh(backbone, num_classes)
+            model = _fresh(backbone, num_classes, size)
             _calm_head(model)
             try:
                 state = _default_weights(backbone.name).get_state_dict(progress=False, check_hash=True)

@@ -49,9 +49,16 @@ def save(
     metadata = {
         **(extra or {}),
         _SCHEMA_KEY: str(SCHEMA),
-        _ARCHITECTURE_KEY: json.dumps(to_json(architecture), sort_keys=True),
+        _ARCHITECTURE_KEY: json.dumps(_plain(architecture), sort_keys=True),
     }
     write_bytes(path, _with_sorted_header(serialise(tensors, metadata=metadata)))
+
+
+def _plain(architecture: Architecture) -> dict[str, Any]:
+    values: dict[str, Any] = to_json(architecture)
+    if architecture.size is None:
+        del values["size"]
+    return values
 
 
 def lesson(labels: Sequence[str], spec: PreprocessSpec) -> dict[str, str]:
@@ -151,6 +158,7 @@ def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:
         return Architecture(
             backbone=_typed(value["backbone"], str),
             num_classes=_typed(value["num_classes"], int),
+            size=_typed(value["size"], int) if "size" in value else None,
             layers={
                 name: {key: _extent(extent) for key, extent in layer.items()}
                 for name, layer in value["layers"].items()

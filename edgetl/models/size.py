@@ -8,7 +8,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgetl.errors import ModelError
+from edgetl.models.backbones import reason
 from edgetl.records.train import NetworkSize
+
+_SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384)
+"""Sides that are tried to say which a network takes."""
 
 
 def network_size(model: nn.Module, input_size: int) -> NetworkSize:
@@ -33,3 +38,26 @@ def network_size(model: nn.Module, input_size: int) -> NetworkSize:
         parameters=sum(p.numel() for p in model.parameters()),
         size_bytes=sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in state),
     )
+
+
+def check_takes(network: nn.Module, size: int, name: str, remedy: str) -> None:
+    """See whether a network runs on images of `size`.
+
+    Raises:
+        ModelError: it does not, as transformers that are built for one size; says which sizes it takes, and `remedy`.
+    """
+    if (why := _refusal(network, size)) is None:
+        return
+    taken = [str(side) for side in _SIZES if _refusal(network, side) is None]
+    which = f"Of the usual sizes it takes {', '.join(taken)}" if taken else "It takes none of the usual sizes"
+    raise ModelError(
+        f"{name} does not take images of {size} pixels a side ({why}). {which}. {remedy}, or take another backbone."
+    )
+
+
+def _refusal(network: nn.Module, size: int) -> str | None:
+    try:
+        network_size(network, size)
+    except Exception as error:
+        return reason(error)
+    return None

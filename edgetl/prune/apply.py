@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, UncuttableError
 from edgetl.prune.graph import Graph, layer_costs, trace, watched, whole_groups
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import LatencyTable
@@ -73,7 +73,7 @@ def cut(
     with torch.no_grad():
         wrong = mismatch(masked(graph.model, graph.groups, plan.removed)(probe), logits)
     if wrong:
-        raise ModelError(
+        raise UncuttableError(
             f"{type(work).__name__} cannot be pruned: after the cut {wrong}. Name the layers that it comes from in"
             " prune.keep, or take another backbone."
         )
@@ -132,7 +132,7 @@ def _cut(graph: Graph, plan: Plan) -> nn.Module:
     try:
         work = without(graph.model, graph.groups, plan.removed)
     except Exception as error:
-        raise ModelError(
+        raise UncuttableError(
             f"{type(graph.model).__name__} cannot be pruned: {error}. Name layers in prune.keep, or take another"
             f" backbone. Cut were: {', '.join(plan.removed)}."
         ) from error
@@ -145,14 +145,14 @@ def _check(graph: Graph, model: nn.Module, plan: Plan, round_to: int) -> None:
     for group in graph.groups:
         gone = len(plan.removed.get(group.name, ()))
         if gone and (group.channels - gone) % round_to:
-            raise ModelError(
+            raise UncuttableError(
                 f"{type(model).__name__} cannot be pruned: {group.name} has {group.channels - gone} channels after the"
                 f" cut, expected a multiple of {round_to}."
             )
         for name, share in group.outputs.items():
             planned, actual = graph.layers[name].outputs - gone * share, len(modules[name].weight)
             if actual != planned:
-                raise ModelError(
+                raise UncuttableError(
                     f"{type(model).__name__} cannot be pruned: {name} has {actual} channels after the cut, planned"
                     f" were {planned:g}."
                 )
@@ -162,11 +162,13 @@ def _check(graph: Graph, model: nn.Module, plan: Plan, round_to: int) -> None:
         if whole_groups(module) and isinstance(module, nn.Conv2d) and module.out_channels % module.groups
     ]
     if odd:
-        raise ModelError(f"{type(model).__name__} cannot be pruned: {odd[0]} is left with uneven groups.")
+        raise UncuttableError(
+            f"{type(model).__name__} cannot be pruned: {odd[0]} is left with uneven groups."
+        )
     layers = layer_costs(model, graph.input_size).values()
     macs = sum(layer.macs(layer.inputs, layer.outputs) for layer in layers)
     if abs(macs - plan.cost.macs) > 0.01 * plan.cost.macs:
-        raise ModelError(
+        raise UncuttableError(
             f"{type(model).__name__} cannot be pruned: {macs:.3g} multiply-accumulates remain, planned"
             f" were {plan.cost.macs:.3g}."
         )
@@ -177,7 +179,7 @@ def _forward(model: nn.Module, images: Tensor) -> Tensor:
         try:
             logits: Tensor = model(images)
         except Exception as error:
-            raise ModelError(
+            raise UncuttableError(
                 f"{type(model).__name__} cannot be pruned: after the cut it fails{where()}: {error}. Name the layers"
                 " around it in prune.keep, or take another backbone."
             ) from error

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, UncuttableError
 from edgetl.prune.chains import chains, heads
 from edgetl.prune.groups import ChannelGroup, Layer
 from edgetl.prune.surgery import is_consumer, masked, mismatch, without
@@ -68,7 +68,7 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Gra
         try:
             layers = layer_costs(model, input_size)
         except Exception as error:
-            raise ModelError(
+            raise UncuttableError(
                 f"{type(model).__name__} cannot be traced for pruning{where()}: {error}. "
                 "Take another backbone, or set prune.enabled = false."
             ) from error
@@ -89,7 +89,7 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Gra
         outputs += [layer for group in sound for layer in group.outputs]
     if not groups and not keep:
         name, why = next(iter(refused.items()), ("every layer", "no channels belong together by themselves"))
-        raise ModelError(
+        raise UncuttableError(
             f"{type(model).__name__} cannot be traced for pruning at {name}: {why}. Take another backbone, or set"
             " prune.enabled = false."
         )

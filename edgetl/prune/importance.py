@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.config import Importance
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, UncuttableError
 from edgetl.models.memory import kept_contiguous
 from edgetl.prune.graph import Graph
 from edgetl.prune.groups import ChannelGroup
@@ -224,7 +224,8 @@ def taylor(
                 soft = F.softmax(teacher(batch).float().cpu() / temperature, dim=1)
             drawn = torch.multinomial(soft, 1, generator=generator)[:, 0].to(device)
             loss = F.cross_entropy(logits.float() / temperature, drawn, reduction="sum")
-            shares = _shares(reads, torch.autograd.grad(loss, [r.values for r in reads], allow_unused=True))
+            gradients = torch.autograd.grad(loss, [r.values for r in reads], allow_unused=True)
+            shares = _shares(reads, gradients, len(batch))
             reads.clear()
             count += len(batch)
             for total, group in zip(totals, graph.groups, strict=True):
@@ -285,8 +286,14 @@ def _watch(module: nn.Module, args: tuple[Any, ...], name: str, reads: list[_Rea
     return (seen, *args[1:])
 
 
-def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None]) -> dict[str, Tensor]:
-    """Centred input times gradient, summed over places: (n, channels) for each layer."""
+def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None], images: int) -> dict[str, Tensor]:
+    """Centred input times gradient, summed over places: (n, channels) for each layer, n `images`.
+
+    Where a network lays parts of an image (windows, patches) beside the images, they are summed up too.
+
+    Raises:
+        UncuttableError: a layer's inputs cannot be told apart by images.
+    """
     shares: dict[str, Tensor] = {}
     for read, gradient in zip(reads, gradients, strict=True):
         if gradient is None:
@@ -296,6 +303,13 @@ def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None]) -> dict[
         product = (values - values.mean(around, keepdim=True)) * gradient
         # (n, channels, places): a sum over no dimension would sum over all
         effect = product.movedim(read.channel, 1).flatten(2).sum(2) if product.dim() > 2 else product
+        if len(effect) % images:
+            raise UncuttableError(
+                f"Channels cannot be ranked by prune.importance = taylor: {read.layer} gets {tuple(values.shape)} for"
+                f" {images} images. Take magnitude."
+            )
+        if len(effect) != images:
+            effect = effect.reshape(images, -1, effect.shape[1]).sum(1)
         shares[read.layer] = shares[read.layer] + effect if read.layer in shares else effect
     return shares
 

@@ -20,13 +20,13 @@ from edgetl.config import Augment, Importance, Precision, PruneConfig
 from edgetl.data.index import DataIndex
 from edgetl.distill.losses import soft_targets
 from edgetl.distill.teacher import guide, load_for
-from edgetl.distill.views import at_size, check_takes
-from edgetl.errors import ConfigError, ModelError, WeightsError
+from edgetl.distill.views import at_size
+from edgetl.errors import ConfigError, ModelError, UncuttableError, WeightsError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
@@ -53,6 +53,7 @@ from edgetl.train.sets import PixelSet, Sets, open_sets
 CHECKPOINT = "pruned.safetensors"
 TEACHER = "teacher"
 """The value of `prune.network` that means the teacher itself."""
+_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
@@ -104,6 +105,8 @@ class PruneInputs:
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
     """Prune the teacher, or the backbone that `config` names, and write `out/pruned.safetensors`.
 
+    A teacher that pruning does not understand passes on whole; the record's note says why.
+
     Every finished cut and step is kept in `out`, so that a run that was stopped goes on there, and ends with the
     same weights (on the CPU, bit by bit).
 
@@ -118,7 +121,31 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
         Interrupted: Ctrl-C.
         StorageError: a file cannot be written.
     """
-    return _Run(config, inputs, out, progress).to_the_end()
+    start = time.perf_counter()
+    try:
+        return _Run(config, inputs, out, progress).to_the_end()
+    except UncuttableError as error:
+        if config.network != TEACHER:
+            raise
+        return _whole(inputs, out, time.perf_counter() - start, f"Nothing was pruned: {error}", progress)
+
+
+def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: Progress) -> PruneRecord:
+    """The teacher as it is, for what comes after, and why."""
+    progress.warning(note)
+    teacher, architecture = load_for(inputs.index.labels, inputs.teacher, "teacher")
+    size = network_size(teacher, inputs.spec.size)
+    checkpoint.save(teacher, architecture, out / CHECKPOINT)
+    return PruneRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        before=size,
+        after=size,
+        steps=(),
+        epochs=(),
+        seconds=seconds,
+        metric=METRIC.name,
+        note=note,
+    )
 
 
 class _Run:
@@ -135,12 +162,14 @@ class _Run:
         self.size = inputs.spec.size
         self.teacher_size = inputs.teacher_size or self.size
         self.guide = guide(self.teacher, self.teacher_size)
-        self.uncut, self.backbone = self.teacher, architecture.backbone
+        self.uncut, self.backbone, self.built = self.teacher, architecture.backbone, architecture.size
         if config.network != TEACHER:
             self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)
-            self.uncut = backbones.create(config.network, len(labels), seed=seed).to(self.device)
+            self.built = self.size
+            uncut = backbones.create(config.network, len(labels), seed=seed, size=self.size)
+            self.uncut = uncut.to(self.device)
         if self.learns:
-            check_takes(self.uncut, self.size, self.backbone)
+            check_takes(self.uncut, self.size, self.backbone, _OTHER_SIZE)
         self.before = network_size(self.uncut, self.size)
         graph = trace(self.uncut, self.size, keep=config.keep)
         _check_groups(graph, config)
@@ -510,7 +539,7 @@ class _Run:
             yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
-        return describe(model, self.backbone, len(self.inputs.index.labels))
+        return describe(model, self.backbone, len(self.inputs.index.labels), self.built)
 
     def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
         """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""

@@ -127,7 +127,7 @@ class PruneRecord:
 
     `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
     where pruning had one step. `network` is the backbone's name where another than the teacher was cut; `before` is the
-    uncut network. The other parts are None where they were not asked for.
+    uncut network. `note` says why nothing could be cut. The other parts are None where they were not asked for.
     """
 
     checkpoint: str
@@ -143,3 +143,4 @@ class PruneRecord:
     sensitivity: PruneSensitivity | None = None
     two_four: TwoFourRecord | None = None
     network: str = ""
+    note: str = ""

@@ -20,7 +20,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.norms import rebase
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.train.evaluate import score
@@ -76,10 +76,13 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """
     index, seed = inputs.index, inputs.seed
     classes = len(index.labels)
+    model = backbones.create(
+        config.backbone, classes, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size
+    )
+    check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = config.select or selection_metric(index)
-    model = backbones.create(config.backbone, classes, config.weights, seed=derive(seed, "weights"))
     history: tuple[EpochRecord, ...] = ()
     start: float | None = None
     learner, begun = model, time.perf_counter()
@@ -122,7 +125,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     val = score(model, sets.val, index.labels)
     test = score(model, sets.test, index.labels) if sets.test is not None else None
     if launched().main:
-        architecture = describe(model, config.backbone, classes)
+        architecture = describe(model, config.backbone, classes, inputs.spec.size)
         extra = checkpoint.lesson(index.labels, inputs.spec)
         if frozen:
             extra[checkpoint.REBASED] = str(len(frozen))

@@ -154,6 +154,7 @@ def test_ruling_pairs_out_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
     look = audits._Look(np.ones((500, 2), np.int64), thumbs.astype(np.float32))
     ours, others, contents = np.arange(200), np.arange(200, 500), np.arange(500)
     found = {}
+    monkeypatch.setattr(audits, "_WORTH_IT", 0)
     for share in (-1.0, 1.0):  # compare all pairs, and only those that are possible
         monkeypatch.setattr(audits, "_MANY_POSSIBLE", share)
         found[share] = list(audits._near(look, contents, ours, others))

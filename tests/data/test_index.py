@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -161,7 +163,7 @@ def test_bad_images_are_refused_all_at_once(tmp_path: Path) -> None:
     assert refusal(tmp_path).splitlines() == [
         f"4 of 26 images in {tmp_path} cannot be used:",
         f"  {folder / 'dot.png'}: is 1x1 pixels; at least 4x4 are needed.",
-        f"  {folder / 'short.png'}: is truncated (image file is truncated).",
+        f"  {folder / 'short.png'}: is truncated (image file is truncated (0 bytes not processed)).",
         f"  {folder / 'text.jpg'}: is not an image that can be read, or its start is corrupt.",
         f"  {folder / 'zero.png'}: the file is empty.",
         'Mend or remove them, or leave them out with data.bad_images = "skip".',
@@ -220,6 +222,70 @@ def test_nothing_usable(tmp_path: Path) -> None:
     assert refusal(tmp_path, bad_images="skip") == (
         f"1 of 1 images in {tmp_path} cannot be used:\n  {tmp_path / 'a/1.png'}: the file is empty."
     )
+
+
+def test_too_few_images_for_a_validation_split(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 1, "b": 1})
+    assert "has too few images for a validation split: 2 training images of 2 classes" in refusal(tmp_path)
+    assert "to the class a" in refusal(tmp_path)
+
+
+def test_a_class_whose_images_all_go_elsewhere(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 30, "b": 1})
+    lines = [f"a/{n:03d}.png,a,group {n % 9}" for n in range(30)] + ["b/000.png,b,group 1"]
+    said = []
+    for group in range(9):
+        lines[-1] = f"b/000.png,b,group {group}"
+        (tmp_path / "t.csv").write_text("\n".join(["path,label,group", *lines]))
+        try:
+            build_index(Settings(source=str(tmp_path / "t.csv")))
+        except DataError as error:
+            said.append(str(error))
+    assert 0 < len(said) < 9
+    assert all("classes without training images" in text for text in said)
+    assert all("b: all its images went to validation or test" in text for text in said)
+
+
+def test_fewer_training_images_than_classes(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 5, "b": 5, "c": 5})
+    with pytest.raises(
+        DataError, match=r"max_train_images = 2 leaves 1 of 3 classes without training images"
+    ):
+        build_index(Settings(source=str(tmp_path), max_train_images=2))
+
+
+def test_a_name_that_is_not_utf8_is_indexed_and_read_back(tmp_path: Path) -> None:
+    fill(tmp_path / "set", {"a": 4, "b": 4})
+    (tmp_path / "set" / "a" / "000.png").rename(tmp_path / "set" / "a" / os.fsdecode(b"caf\xe9.png"))
+    index = build_index(Settings(source=str(tmp_path / "set")))
+    index.save(tmp_path / "index.json")
+    again = indexes.load(tmp_path / "index.json")
+    assert again == index
+    assert all(sample.path.exists() for sample in again.samples)
+
+
+def test_pipes_are_not_read(tmp_path: Path) -> None:
+    fill(tmp_path, {"a": 4, "b": 4})
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = [f"{label}/{n:03d}.png,{label}" for label in "ab" for n in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows, "pipe.png,a"]))
+    assert "pipe.png: is a pipe or device, not a file." in refusal(tmp_path / "t.csv")
+
+
+def test_a_thousand_classes_take_no_time_by_their_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Counter()  # type: ignore[var-annotated]
+    closest = indexes.closest
+
+    def counted(*arguments: object) -> object:
+        calls["closest"] += 1
+        return closest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(indexes, "closest", counted)
+    fill(tmp_path, {f"c{n:04d}": 1 for n in range(0, 400)} | {"d": 2})
+    assert len(build_index(Settings(source=str(tmp_path))).labels) == 401
+    assert calls["closest"] <= 10
 
 
 def test_class_that_train_lacks(tmp_path: Path) -> None:

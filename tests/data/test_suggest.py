@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from edgetl import config
-from edgetl.data.index import build_index
-from edgetl.data.suggest import Look, default_name, look, suggest
+from edgetl.data import suggest as suggestions
+from edgetl.data.index import DataIndex, Sample, build_index
+from edgetl.data.splits import assign
+from edgetl.data.suggest import BATCH_SIZES, Look, batch_size, default_name, look, suggest
 from tests.images import write_set
 from tests.metadata_files import png_chunk
 
@@ -96,6 +98,65 @@ def test_what_is_chosen_makes_a_recipe() -> None:
     assert "# Chosen: the sides differ (1.4 to 1)" in text
 
 
+def _index(tmp_path: Path, counts: tuple[int, ...]) -> DataIndex | None:
+    """An index of so many images a class, split as the data stage does; one small file plays them all."""
+    picture = tmp_path / "x.png"
+    if not picture.exists():
+        Image.new("RGB", (8, 8), "red").save(picture)
+    contents = [(f"{label}-{at}", str(label)) for label, count in enumerate(counts) for at in range(count)]
+    splits = assign(contents, val_fraction=0.15, test_fraction=0.15)
+    samples = tuple(Sample(picture, int(label), splits[sha256], sha256) for sha256, label in contents)
+    labels = tuple(str(label) for label in range(len(counts)))
+    return DataIndex(tmp_path, labels, samples) if any(s.split == "val" for s in samples) else None
+
+
+def test_whatever_the_number_of_images_the_settings_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suggestions, "_SAMPLE", 1)
+    sizes = (1, 2, 3, 4, 7, 10, 60, 200)
+    tried = 0
+    for counts in ((a, b, *more) for a in sizes for b in sizes for more in ((), (1,), (5, 5), (40,) * 6)):
+        index = _index(tmp_path, counts)
+        if index is None:
+            assert set(counts) == {1}
+            continue
+        values: dict[str, dict[str, object]] = {}
+        for item in suggest(look(index)):
+            section, _, key = item.key.partition(".")
+            values.setdefault(section, {})[key] = item.value
+        recipe = config.parse(values)
+        assert 0.02 <= recipe.bundle.max_drop <= 0.5
+        tried += 1
+    assert tried > 200
+
+
+@pytest.mark.parametrize(
+    ("counts", "drop"), [((2, 2), 0.5), ((300, 10), 0.5), ((60, 4), 0.5), ((1, 2), 0.5), ((35, 35), 0.4)]
+)
+def test_few_images_get_a_bounded_floor(tmp_path: Path, counts: tuple[int, ...], drop: float) -> None:
+    index = _index(tmp_path, counts)
+    assert index is not None
+    chosen = {item.key: item for item in suggest(look(index))}
+    assert chosen["bundle.max_drop"].value <= drop
+    if chosen["bundle.max_drop"].value == 0.5:
+        assert "add validation images" in chosen["bundle.max_drop"].reason
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"), [(600, (32, 19)), (250, (32, 8)), (200, (16, 13)), (49, (8, 7)), (1, (8, 1))]
+)
+def test_short_epochs_get_a_smaller_batch(images: int, expected: tuple[int, int]) -> None:
+    assert batch_size(images) == expected
+    wanted = {} if expected[0] == 32 else {"train.batch_size": expected[0]}
+    chosen = _chosen(train_images=images)
+    assert {key: value for key, value in chosen.items() if key == "train.batch_size"} == wanted
+
+
+def test_the_default_batch_size_is_the_first_that_is_proposed() -> None:
+    assert config.TrainConfig().batch_size == BATCH_SIZES[0]
+
+
 def test_look_counts_sizes_classes_and_greys(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", {"train": 6, "val": 2, "test": 2}, side=40)
     grey = root / "train" / "grey"
@@ -114,6 +175,12 @@ def test_look_counts_sizes_classes_and_greys(tmp_path: Path) -> None:
 )
 def test_a_run_s_name_is_plain(source: str, name: str) -> None:
     assert default_name(source) == name
+
+
+def test_a_name_that_is_taken_or_long_is_changed() -> None:
+    assert default_name("/b/photos", {"photos"}) == "photos-2"
+    assert default_name("/b/photos", {"photos", "photos-2"}) == "photos-3"
+    assert default_name("x" * 250) == "x" * 80
 
 
 def test_metadata_that_is_broken_stops_no_look(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 
 from edgetl.config import DistillLoss
 from edgetl.distill import losses
-from edgetl.distill.views import AtSize, at_size, check_takes
-from edgetl.errors import ModelError, TensorError
+from edgetl.distill.views import AtSize, at_size
+from edgetl.errors import TensorError
 
 N, C = 6, 5
 
@@ -205,11 +205,3 @@ def test_at_size_keeps_a_plain_picture_and_leaves_the_right_size_alone() -> None
     # fine stripes average out instead of turning into coarse ones
     stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 3, 32, 32).contiguous()
     assert (at_size(stripes, 8)[..., 1:-1] - 0.5).abs().max() < 0.1
-
-
-def test_a_network_of_one_size_only_is_refused_elsewhere() -> None:
-    check_takes(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 24, "pooled")
-    with pytest.raises(
-        ModelError, match=r"flat does not take images of 24 pixels a side \(.*\)\. Leave distill\.size"
-    ):
-        check_takes(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), 24, "flat")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from typing import Any
 
 import numpy as np
@@ -207,3 +208,32 @@ def test_a_spec_without_the_new_words_keeps_its_pixels() -> None:
 def test_a_window_that_spans_nothing_is_refused(window: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"window is .* expected two finite numbers, low below high"):
         PreprocessSpec(size=8, window=window)
+
+
+@pytest.mark.parametrize("spec", [SPEC, PLAIN])
+def test_broken_bytes_of_numbers_give_an_image_or_one_sentence(spec: PreprocessSpec) -> None:
+    sound = [
+        png16(numbers()),
+        png16(numbers(3)),
+        png16(numbers(4)),
+        tiff(numbers(3), ">"),
+        tiff(numbers(dtype="f4")),
+    ]
+    sound += [tiff(numbers(dtype="i2"), ">", packed=True), tiff(numbers(4), packed=True, planar=2)]
+    generator = random.Random(0)
+    said = []
+    for _ in range(300):
+        content = bytearray(generator.choice(sound))
+        for _ in range(generator.randint(1, 4)):
+            # Directories lie at the end of these files, and headers at the start.
+            at = generator.randrange(60) if generator.random() < 0.5 else -generator.randint(1, 200)
+            content[at] = generator.choice((generator.randrange(256), 0, 1, 2, 255))
+        for read in (lambda c: load_pixels(c, spec), read_numbers, read_header):
+            try:
+                read(bytes(content[: generator.choice((None, len(content) // 2))]))
+            except ImageError as error:
+                said.append(str(error))
+    assert said
+    assert [text for text in said if not text.startswith("The image: ") or "\n" in text] == []
+    # Warnings are errors in tests, and would be found here.
+    assert [text for text in said if "Tag " in text or "too many entries" in text or "Possibly" in text] == []

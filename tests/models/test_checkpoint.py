@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edgetl.errors import StorageError, WeightsError
-from edgetl.models import checkpoint
+from edgetl.errors import ModelError, StorageError, WeightsError
+from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
 from edgetl.models.backbones import create
 
@@ -134,3 +134,28 @@ def test_a_full_disk_keeps_the_old_file(
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "levit_128s", "efficientformerv2_s0"])
+def test_a_network_that_takes_one_size_is_built_for_the_size_asked_and_read_back(
+    tmp_path: Path, backbone: str
+) -> None:
+    model = backbones.create(backbone, 3, "none", size=96).eval()
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    checkpoint.save(model, describe(model, backbone, 3, 96), tmp_path / "net.safetensors")
+    again, architecture = checkpoint.load(tmp_path / "net.safetensors")
+    assert (architecture.size, dict(architecture.layers)) == (96, {})
+    assert torch.equal(again(images), model(images))
+    assert backbones.built_for(backbone, 224) is None
+
+
+def test_a_network_that_cannot_be_built_for_a_size_says_which_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("unexpected keyword argument 'img_size'")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    told = r"cannot be built for images of 96 pixels a side \(.*\)\. It takes 224: set preprocess\.size = 224"
+    with pytest.raises(ModelError, match=told):
+        backbones.create("vit_tiny_patch16_224", 3, "none", size=96)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgetl.errors import ModelError
 from edgetl.models.backbones import create
-from edgetl.models.size import network_size
+from edgetl.models.size import check_takes, network_size
 
 
 def test_macs_of_plain_and_grouped_convolutions_are_exact() -> None:
@@ -54,3 +55,14 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     network_size(model, 32)
     assert model.training
     assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_a_network_of_one_size_only_is_refused_elsewhere_and_the_sizes_it_takes_are_named() -> None:
+    check_takes(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 24, "pooled", "x")
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 128 * 128, 2))
+    with pytest.raises(ModelError) as caught:
+        check_takes(flat, 24, "flat", "Set preprocess.size to it")
+    assert str(caught.value).startswith("flat does not take images of 24 pixels a side (")
+    assert str(caught.value).endswith(
+        "). Of the usual sizes it takes 128. Set preprocess.size to it, or take another backbone."
+    )

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
 from edgetl.data.index import build_index
-from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
+from edgetl.errors import ConfigError, Interrupted, ModelError, UncuttableError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
@@ -28,6 +28,7 @@ from edgetl.records.scores import Evaluation, Score, value
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
 from tests.images import write_set
+from tests.train.tiny import same
 
 BACKBONE = "mobilenetv3_small_050"
 CONFIG = PruneConfig(
@@ -390,3 +391,18 @@ def test_a_target_of_the_clock_without_a_stopwatch_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"needs a stopwatch: set PruneInputs\.stopwatch"):
         stage.run(TIMED, inputs, out=folder(tmp_path))
+
+
+def test_a_teacher_that_pruning_does_not_understand_passes_on_whole(
+    inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UncuttableError("Net cannot be traced for pruning at 1: not today.")
+
+    monkeypatch.setattr(stage, "trace", refuse)
+    progress = _Warnings()
+    record = stage.run(CONFIG, inputs, out=folder(tmp_path), progress=progress)
+    assert progress.told == [record.note]
+    assert record.note == "Nothing was pruned: Net cannot be traced for pruning at 1: not today."
+    assert (record.after, record.steps) == (record.before, ())
+    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.teacher)[0])

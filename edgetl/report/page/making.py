@@ -27,6 +27,7 @@ from edgetl.report.page.markup import (
     figure,
     legend,
     meter,
+    sentence,
     table,
     tag,
 )
@@ -112,6 +113,8 @@ def pruning(report: RunReport) -> Markup:
     prune = report.prune
     if prune is None:
         return Markup("")
+    if prune.note:
+        return tag("p", sentence(prune.note), css="lead")
     before, after, told = prune.before, prune.after, prune.latency
     title, begun = units.metric(prune.metric), value(report.teacher.val, prune.metric)
     cuts = [step for step in prune.steps if step.step > 0]

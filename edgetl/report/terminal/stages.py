@@ -162,6 +162,8 @@ def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
 
 
 def _prune(console: Console, record: PruneRecord) -> None:
+    if record.note:
+        say(console, record.note, "strong")
     whole, told, title = record.before.macs, record.latency, units.metric(record.metric)
     lines = [
         Line(
