@@ -85,7 +85,7 @@ def test_a_run_gives_a_bundle_that_predicts(finished: pipeline.Outcome, images: 
         prediction = session.predict(images / "test" / "red" / "000.png")
         assert prediction.label in session.labels
         assert session.verify().passed
-        assert session.run(np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 3)
+        assert session.run(np.zeros((2, 3, 32, 32), np.float32))["logits"].shape == (2, 3)
 
 
 def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -> None:
@@ -254,7 +254,7 @@ def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_
     assert open_bundle(outcome.bundle).manifest.preprocess.size == 24
     with edgetl.load(outcome.bundle, threads=1) as session:
         assert session.verify().passed
-        assert session.run(np.zeros((2, 3, 24, 24), np.float32)).shape == (2, 3)
+        assert session.run(np.zeros((2, 3, 24, 24), np.float32))["logits"].shape == (2, 3)
         scored = evaluate(session, build_index(DataConfig(source=str(images))).split("test"))
     measured = {v.name: v.test for v in records[Stage.MEASURE].variants}
     assert scored.detail == measured[records[Stage.MEASURE].default].detail

@@ -26,7 +26,7 @@ CHECK = GoldenCheck(
     images=8,
     max_difference=0.5,
     allowed_difference=0.001,
-    top1_agreement=0.5,
+    same=0.5,
     pixels_identical=True,
 )
 
