@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
+from edgetl.failures import cause, remedy
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
@@ -572,8 +573,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"No recipe at {path}. Write one with: {command('init', 'DATA_DIR', '-o', path)}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the recipe {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"Cannot read the recipe {path}: {cause(error)}. {remedy(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"Cannot read the recipe {path}: it is not text in UTF-8 ({error.reason})."
+        ) from error
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

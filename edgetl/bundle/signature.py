@@ -54,6 +54,8 @@ def make_keys(private: Path) -> KeyPair:
         MissingDependencyError: `cryptography` is not installed.
         StorageError: they cannot be written.
     """
+    if not private.name:
+        raise ConfigError(f"{private} is a folder; name the file of the private key.")
     serialization, ed25519 = _library()
     public = private.with_name(private.name + ".pub")
     for path in (private, public):

@@ -52,9 +52,10 @@ def watched(command: str) -> Iterator[Callable[[str], None]]:
         command: what goes on afterwards.
     """
     reading, writing = os.pipe()
+    watcher: subprocess.Popen[bytes] | None = None
     with contextlib.suppress(OSError):
         # A session of its own: Ctrl-C is for this process.
-        subprocess.Popen(
+        watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", _WATCHER, command],
             stdin=reading,
             stdout=subprocess.DEVNULL,
@@ -77,6 +78,8 @@ def watched(command: str) -> Iterator[Callable[[str], None]]:
         if still[0] and os.getpid() == owner:
             _say(writing, _DONE)
             os.close(writing)
+            if watcher is not None:
+                watcher.wait()
         still[0] = False
 
 

@@ -22,6 +22,8 @@ from edgetl.shell import command
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6564676C  # "edgl": tells this file from other SQLite files.
 WAIT_S = 10.0
+_SQLITE = b"SQLite format 3\0"
+"""How SQLite's files begin. SQLite itself takes one of a few bytes for an empty one, and would write over it."""
 
 _TABLE = """
 CREATE TABLE runs (
@@ -144,6 +146,8 @@ def _opened(path: Path, *, write: bool) -> Iterator[sqlite3.Connection]:
     """Open the file, and say SQLite's errors in one sentence."""
     mode = "rwc" if write else "ro"
     try:
+        if path.is_file() and not _SQLITE.startswith(_head(path)):
+            raise sqlite3.DatabaseError("file is not a database")
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)
         address = f"{path.absolute().as_uri()}?mode={mode}"
@@ -163,6 +167,11 @@ def _opened(path: Path, *, write: bool) -> Iterator[sqlite3.Connection]:
         ) from error
     except OSError as error:
         raise HistoryError(f"Cannot write the history {path}: {error.strerror}.") from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE))
 
 
 def _version(database: sqlite3.Connection, path: Path) -> int:

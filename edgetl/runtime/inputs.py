@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
 from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
-from edgetl.tasks.classification.answers import Prediction
+from edgetl.tasks.all import Prediction
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -128,11 +129,20 @@ def open_source(
         raise ConfigError("A frame size is for raw frames on standard input: name - as the image.")
     if any(name == STANDARD_INPUT or is_video(name) for name in names):
         items = _mixed(
-            names, frame_format, sys.stdin.buffer if stdin is None else stdin, live or Live(), progress
+            names, frame_format, _standard_input(names) if stdin is None else stdin, live or Live(), progress
         )
         return Source(items=islice(items, limit), count=None, live=any(map(is_live, names)))
     found = find_images(names, limit, progress=progress)
     return Source(items=(Item(str(path), path) for path in found), count=len(found))
+
+
+def _standard_input(names: Sequence[str]) -> BinaryIO:
+    """Standard input, where it is named; there is none in a process that was started without one."""
+    if STANDARD_INPUT not in names:
+        return io.BytesIO()
+    if sys.stdin is None or sys.stdin.closed:
+        raise DataError("Standard input is closed: redirect a file to it, or name the image.")
+    return sys.stdin.buffer
 
 
 def has_end(names: Sequence[str], frame_format: FrameFormat | None) -> bool:
@@ -225,8 +235,8 @@ def _labelled(
     session: Session, source: Source, top_k: int
 ) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
     if not source.live:
-        for item, row in session.logits_of(source.items, lambda item: _pixels(session, item)):
-            yield item, row if isinstance(row, ImageError) else session.rank(row[None], top_k)[0]
+        for item, row in session.outputs_of(source.items, lambda item: _pixels(session, item)):
+            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k)
         return
     for item in source.items:
         if isinstance(item.picture, ImageError | SourceError):
