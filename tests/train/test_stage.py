@@ -156,7 +156,9 @@ def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
     config = CONFIG.model_copy(update={"strategy": strategy, "epochs": 3})
     record = stage.run(config, inputs, out=folder(tmp_path))
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
-    names = frozen_norms(model, [p.trainable for p in phases(config, 0, Metric.TOP1, 3)])
+    names = frozen_norms(
+        model, [p.trainable for p in phases(config, 0, Metric.TOP1, training_task(inputs.index.task))]
+    )
     if strategy is Strategy.HEAD:
         names = tuple(batch_norms(model))
     assert bool(names) is (strategy in (Strategy.HEAD, Strategy.PARTIAL))
@@ -213,8 +215,6 @@ def test_only_the_head_moves_where_the_strategy_is_head(inputs: stage.TrainInput
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     fresh = backbones.create("test_efficientnet", 3, "none", seed=derive(inputs.seed, "weights"))
     moved = {n for n, v in fresh.state_dict().items() if not torch.equal(v, model.state_dict()[n])}
-    assert moved == {"classifier.weight", "classifier.bias"}
-    assert value(record.val, "top1") == max(value(e.val, "top1") for e in record.epochs)
     norms = {f"{name}.{part}" for name in batch_norms(fresh) for part in _NORM}  # in other terms
     assert moved - norms == {"classifier.weight", "classifier.bias"}
     assert value(record.val, "top1") == max(value(e.val, "top1") for e in record.epochs)
