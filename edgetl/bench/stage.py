@@ -26,6 +26,7 @@ from edgetl.errors import BundleError
 from edgetl.progress import SILENT, Progress
 from edgetl.records.bench import BenchRecord, Footprint, LoadgenRecord, Profile
 from edgetl.records.measured import Latency
+from edgetl.tasks.base import Outputs
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest, Variant
@@ -49,8 +50,8 @@ class Model(Protocol):
         """Which of the bundle's models runs."""
         ...
 
-    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """(N, 3, S, S) float32 images, or (N, S, S, 3) uint8 pictures, to (N, C) float32 logits."""
+    def run(self, batch: NDArray[Any]) -> Outputs:
+        """(N, 3, S, S) float32 images, or (N, S, S, 3) uint8 pictures, to float32 outputs by name."""
         ...
 
     def predict(self, image: Any) -> object:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from edgetl.bundle.splits import Splits
 
+
 SIGNATURE = "signature.json"
 _SEAL = b"edgetl-sha256:"
 _DIGITS = 64
@@ -178,17 +179,22 @@ class Bundle:
         """
         return tuple(self.read(member) for member in self.manifest.golden.images)
 
-    def golden_logits(self, name: str | None = None) -> NDArray[np.float32]:
-        """The logits recorded for a variant, (images, classes) float32.
+    def golden_outputs(self, name: str | None = None) -> dict[str, NDArray[np.float32]]:
+        """The outputs recorded for a variant, by name; the first axis is that of the golden images.
 
         Raises:
             BundleError: there is no such variant, or the file was altered or does not fit the manifest.
         """
         from edgetl.bundle import golden
+        from edgetl.tasks.all import task_of
 
-        member = self.manifest.golden.logits[self.variant(name).name]
-        shape = (len(self.manifest.golden.images), len(self.manifest.labels))
-        return golden.decode_logits(self.read(member), shape, f"{self.path}: {member.file}")
+        member = self.manifest.golden.outputs[self.variant(name).name]
+        return golden.decode_outputs(
+            self.read(member),
+            task_of(self.manifest.task),
+            len(self.manifest.golden.images),
+            f"{self.path}: {member.file}",
+        )
 
     def splits(self) -> Splits | None:
         """Which images it was trained on; None where it does not tell.
@@ -210,7 +216,7 @@ class Bundle:
         for member in self.manifest.members():
             self.read(member)
         for variant in self.manifest.variants:
-            self.golden_logits(variant.name)
+            self.golden_outputs(variant.name)
 
     def unpack(self, folder: Path) -> None:
         """Write `manifest.json` and every member below `folder`, each checked first.

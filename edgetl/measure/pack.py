@@ -11,7 +11,7 @@ from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
-from edgetl.tasks.base import Classification
+from edgetl.tasks.base import Classification, joined
 
 if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
@@ -97,15 +97,15 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     chosen = _spread(inputs.index.split("val"), config.golden_images)
     images = tuple(encode_image(sample.path, inputs.spec) for sample in chosen)
     pixels = np.stack([load_pixels(content, inputs.spec) for content in images])
-    logits = {}
+    outputs = {}
     for variant in inputs.measured.variants:
         file = inputs.run_dir / variant.file
         with OnnxBackend(file, threads=1) as backend:
-            logits_of = runner(backend, file, variant.target, inputs.spec)
+            run = runner(backend, file, variant.target, inputs.spec)
             # One image a call, as the device's check runs them.
-            rows = [logits_of(pixels[i : i + 1]) for i in range(len(pixels))]
-        logits[variant.name] = np.concatenate(rows)
-    return GoldenSet(images=images, pixels=pixels, logits=logits)
+            rows = [run(pixels[i : i + 1]) for i in range(len(pixels))]
+        outputs[variant.name] = joined(rows)
+    return GoldenSet(images=images, pixels=pixels, outputs=outputs)
 
 
 def _spread(samples: tuple[Sample, ...], count: int) -> list[Sample]:

@@ -29,13 +29,14 @@ from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.recover import Climb, Recovered, Train
-from edgetl.quantize.score import integers_run_here, logits
+from edgetl.quantize.score import integers_run_here, outputs
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
-from edgetl.tasks.classification import scores
+from edgetl.tasks.base import Classification
+from edgetl.tasks.classification.task import ClassificationTask
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -319,9 +320,8 @@ class _Scorer:
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:
-        scored = scores.evaluate(
-            self.labels, logits(model, self._batches(), target=target), self.inputs.index.labels, resamples=0
-        )
+        task = ClassificationTask(spec=Classification(labels=self.inputs.index.labels))
+        scored = task.score(self.labels, outputs(model, self._batches(), target=target))
         return value(scored, self.inputs.metric)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
