@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -49,10 +50,15 @@ def _concerns(error: OSError, path: Path) -> bool:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it goes.
 
+    Args:
+        path: the file.
+        new: take nothing's place, not even that of a file which another process wrote meanwhile.
+
     Raises:
+        FileExistsError: something is there, and `new` is asked for.
         StorageError: the folder or file cannot be written.
     """
     import tempfile
@@ -69,10 +75,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
-            temporary.replace(path)
+            if not (taken := new and not _claimed(path)):
+                temporary.replace(path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+    if taken:  # Not inside: this is an answer, and no fault of the system.
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _claimed(path: Path) -> bool:
+    """Make the file, empty, where nothing of its name is there: whether it was made."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def encode(text: str) -> bytes:
@@ -84,15 +102,15 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", UNENCODABLE)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    with atomic_path(path) as temporary:
+def write_bytes(path: Path, content: bytes, *, new: bool = False) -> None:
+    """Write `content` to `path` atomically; with `new` as `atomic_path` says."""
+    with atomic_path(path, new=new) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write `content`, as `encode` does, to `path` atomically."""
-    write_bytes(path, encode(content))
+def write_text(path: Path, content: str, *, new: bool = False) -> None:
+    """Write `content`, as `encode` does, to `path` atomically; with `new` as `atomic_path` says."""
+    write_bytes(path, encode(content), new=new)
 
 
 def write_json(path: Path, value: Any) -> None:
