@@ -34,7 +34,7 @@ def contents(folder: Path, *, images: int = 3, default: str = "fp32") -> Content
     """Parts of a bundle; model files are written to `folder`."""
     encoded = tuple(picture(i, kind=("PNG", "JPEG")[i % 2]) for i in range(images))
     pixels = np.stack([load_pixels(content, SPEC) for content in encoded])
-    sources, logits = [], {}
+    sources, outputs = [], {}
     for name, precision, target, zero_point in (
         ("fp32", "fp32", "any", None),
         ("int8-cpu-x86", "int8", "cpu-x86", 0),
@@ -42,7 +42,7 @@ def contents(folder: Path, *, images: int = 3, default: str = "fp32") -> Content
         path = folder / f"model-{name}.onnx"
         path.write_bytes(classifier(zero_point=zero_point))
         with OnnxBackend(path, threads=1) as backend:
-            logits[name] = backend.run(normalise(pixels, SPEC))
+            outputs[name] = backend.run(normalise(pixels, SPEC))
         sources.append(VariantSource(name=name, precision=precision, target=target, model=path))
     return Contents(
         name="flowers",
@@ -50,6 +50,6 @@ def contents(folder: Path, *, images: int = 3, default: str = "fp32") -> Content
         preprocess=SPEC,
         variants=sources,
         default=default,
-        golden=GoldenSet(images=encoded, pixels=pixels, logits=logits),
+        golden=GoldenSet(images=encoded, pixels=pixels, outputs=outputs),
         provenance=Provenance(recipe_sha256="a" * 64, data_sha256="b" * 64, seed=7, packages={"numpy": "2"}),
     )

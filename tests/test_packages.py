@@ -178,7 +178,8 @@ def test_the_constraints_are_plain_and_cover_what_is_declared() -> None:
 
 def test_doctor_says_where_versions_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     have = metadata.version("numpy")
-    monkeypatch.setattr(doctor, "constraints", lambda: {"numpy": "0.1", "not-installed": "1.0"})
+    monkeypatch.setattr(doctor, "constraints", lambda: {"numpy": "0.1", "not-installed": "1.0", "pip": "0.1"})
+    # pip is installed, and nothing of ours uses it.
     assert doctor.differences() == (doctor.Difference(name="numpy", installed=have, tried="0.1"),)
     monkeypatch.setattr(doctor, "constraints", lambda: {"numpy": have})
     assert doctor.differences() == ()

@@ -1,8 +1,8 @@
 """`edgetl tune`: the fastest variant and engine on this machine, measured and kept for `edgetl.load`.
 
-Every variant is tried on every engine that suits it. One may win only if it computes the golden images' logits here and
-its recorded accuracy is no lower than the default variant's. All that may win are timed in turn in this process, from
-pixels to logits, as variants that normalise inside and those that leave it to us compare only so.
+Every variant is tried on every engine that suits it. One may win only if it computes the golden images' outputs here
+and its recorded accuracy is no lower than the default variant's. All that may win are timed in turn in this process,
+from pixels to outputs, as variants that normalise inside and those that leave it to us compare only so.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ENGINES = tuple(target for target in Target if target is not Target.AUTO)
 class Outcome(StrEnum):
     """What became of a candidate.
 
-    `absent`: the engine cannot run here. `failed`: it refuses the model. `wrong`: it gives other logits than those
+    `absent`: the engine cannot run here. `failed`: it refuses the model. `wrong`: it gives other outputs than those
     recorded. `less accurate`: its recorded accuracy is lower than the default variant's, or not known.
     """
 
@@ -62,7 +62,7 @@ class Outcome(StrEnum):
 class Trial:
     """One candidate. `variant` is empty for an engine as a whole.
 
-    `latency` is from pixels to logits, batch 1, None where it was not timed; then `note` says why in one sentence.
+    `latency` is from pixels to outputs, batch 1, None where it was not timed; then `note` says why in one sentence.
     """
 
     target: Target

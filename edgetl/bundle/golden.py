@@ -1,7 +1,7 @@
-"""Golden images and logits: how a device proves that it computes what was measured.
+"""Golden images and outputs: how a device proves that it computes what was measured.
 
-The rule: on the golden images, decoded and preprocessed on the device, no logit may differ from the
-recorded one by more than `TOLERANCE[precision] * max(1, largest recorded |logit|)`. A picture whose two
+The rule: on the golden images, decoded and preprocessed on the device, no value of an output may differ from the
+recorded one by more than `TOLERANCE[precision] * max(1, largest recorded |value| of that output)`. A picture whose two
 best logits lie further apart than twice that keeps its class by this rule. Float arithmetic differs between
 machines by the order of summation alone. Sums of integers do not differ at all: ONNX Runtime gives the same
 bits for one thread and two, for one image and eight. INT8 is wider all the same: another memory layout
@@ -15,8 +15,8 @@ with 8-bit weights meets an x86 CPU without VNNI, gave 0.37.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.bundle.manifest import Precision
-from edgetl.errors import BundleIntegrityError, TensorError
+from edgetl.errors import BundleIntegrityError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import decode, read_numbers
 from edgetl.inputs.spec import PreprocessSpec
+from edgetl.tasks.base import LOGITS, Outputs, Task
 
 TOLERANCE: Mapping[Precision, float] = {
     Precision.FP32: 1e-3,
@@ -37,9 +38,9 @@ TOLERANCE: Mapping[Precision, float] = {
     Precision.FP8: 1e-1,
     Precision.INT8: 5e-2,
 }
-"""Largest allowed logit difference, relative to the largest recorded logit."""
+"""Largest allowed difference of an output, relative to its largest recorded value."""
 
-_LARGEST = float(np.finfo(np.float32).max)
+_NPY = b"\x93NUMPY"
 _KEEP_BYTES = 48 * 1024
 _JPEG_QUALITY = 92
 
@@ -51,19 +52,20 @@ class GoldenSet:
     Attributes:
         images: encoded pictures (JPEG or PNG).
         pixels: what preprocessing made of them, (images, size, size, 3) uint8.
-        logits: variant name to (images, classes) float32, as the runtime gave them for these pixels.
+        outputs: variant name to its outputs for these pixels, as the runtime gave them.
     """
 
     images: tuple[bytes, ...]
     pixels: NDArray[np.uint8]
-    logits: Mapping[str, NDArray[np.float32]]
+    outputs: Mapping[str, Outputs]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenCheck:
-    """Outcome of a comparison with the golden logits.
+    """Outcome of a comparison with the golden outputs.
 
-    `max_difference` and `allowed_difference` are in logits; `top1_agreement` is a share in 0..1;
+    `max_difference` and `allowed_difference` are in values of `output`, the one that differs most relative to its
+    largest value; `same` is the share of images with the same answer, in 0..1;
     `pixels_identical` says whether preprocessing gave bit for bit the recorded pixels (image decoders of
     other versions may differ slightly).
     """
@@ -73,19 +75,20 @@ class GoldenCheck:
     images: int
     max_difference: float
     allowed_difference: float
-    top1_agreement: float
+    same: float
     pixels_identical: bool
+    output: str = LOGITS
 
     @property
     def passed(self) -> bool:
-        """Whether every logit is within the tolerance; one that is not finite never is."""
+        """Whether every value is within the tolerance; one that is not finite never is."""
         return self.max_difference <= self.allowed_difference
 
     @property
     def reason(self) -> str:
         """The outcome in one sentence."""
         figures = (
-            f"on {self.images} golden images the largest logit difference is {self.max_difference:.3g}, "
+            f"on {self.images} golden images the largest difference of {self.output} is {self.max_difference:.3g}, "
             f"allowed is {self.allowed_difference:.3g}"
         )
         if self.passed:
@@ -102,30 +105,26 @@ def compare(
     *,
     variant: str,
     precision: Precision,
-    recorded: NDArray[np.float32],
-    computed: NDArray[np.float32],
+    task: Task,
+    recorded: Outputs,
+    computed: Outputs,
     pixels_identical: bool,
 ) -> GoldenCheck:
-    """Compare computed with recorded logits, both (N, C) float32, by the rule of this module.
+    """Compare computed with recorded outputs by the rule of this module.
 
     Raises:
-        TensorError: the shapes differ.
+        TensorError: an output is missing, or the shapes differ.
     """
-    if recorded.shape != computed.shape:
-        raise TensorError(
-            f"logits of variant {variant}: got shape {computed.shape}, expected {recorded.shape}."
-        )
-    scale = max(1.0, float(np.abs(recorded).max()))
-    # NaN and infinity become the largest float32, so that they never pass and still travel as JSON.
-    difference = np.nan_to_num(np.abs(recorded - computed), nan=_LARGEST, posinf=_LARGEST)
+    found = task.agreement(recorded, computed)
     return GoldenCheck(
         variant=variant,
         precision=precision,
-        images=len(recorded),
-        max_difference=float(difference.max()),
-        allowed_difference=TOLERANCE[precision] * scale,
-        top1_agreement=float((recorded.argmax(1) == computed.argmax(1)).mean()),
+        images=found.images,
+        max_difference=found.difference,
+        allowed_difference=TOLERANCE[precision] * found.scale,
+        same=found.same,
         pixels_identical=pixels_identical,
+        output=found.output,
     )
 
 
@@ -171,25 +170,53 @@ def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
     return sha256_bytes(np.ascontiguousarray(pixels).tobytes())
 
 
-def encode_logits(logits: NDArray[Any]) -> bytes:
-    """Logits (N, C) as the bytes of a little-endian float32 `.npy`."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(logits, dtype="<f4"), allow_pickle=False)
-    return buffer.getvalue()
+def encode_outputs(outputs: Outputs) -> bytes:
+    """Outputs as the bytes of a `.npz` of little-endian float32 arrays, stored; equal outputs give equal bytes."""
+    import zipfile
+
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(outputs):
+            array = io.BytesIO()
+            np.save(array, np.ascontiguousarray(outputs[name], dtype="<f4"), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
+    return content.getvalue()
 
 
-def decode_logits(content: bytes, shape: Sequence[int], where: str) -> NDArray[np.float32]:
-    """Read logits of the given shape; `where` names them in errors.
+def decode_outputs(content: bytes, task: Task, images: int, where: str) -> dict[str, NDArray[np.float32]]:
+    """Read the outputs for so many images; `where` names them in errors. Schema 1 kept the one output as a `.npy`.
 
     Raises:
-        BundleIntegrityError: it is not a float32 `.npy` of that shape with finite values.
+        BundleIntegrityError: it is not what `encode_outputs` writes, does not fit the task, or is not finite.
     """
-    try:
-        logits = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise BundleIntegrityError(f"{where} is not a .npy array: {error}.") from error
-    if logits.dtype != np.float32 or logits.shape != tuple(shape) or not np.isfinite(logits).all():
-        raise BundleIntegrityError(
-            f"{where} is {logits.dtype} {logits.shape}, expected finite float32 {tuple(shape)}."
+    import zipfile
+
+    found: dict[str, NDArray[np.float32]] = {}
+    for spec in task.outputs:
+        try:
+            array = np.load(io.BytesIO(_stored(content, spec.name)), allow_pickle=False)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
+            raise BundleIntegrityError(f"{where} does not hold the output {spec.name}: {error}.") from error
+        shape = (images, *spec.shape[1:])
+        fits = array.ndim == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
         )
-    return np.asarray(logits, dtype=np.float32)
+        if array.dtype != np.float32 or not fits or not np.isfinite(array).all():
+            raise BundleIntegrityError(
+                f"{where}: {spec.name} is {array.shape} {array.dtype}, expected finite {replace(spec, shape=shape)}."
+            )
+        found[spec.name] = np.asarray(array, dtype=np.float32)
+    return found
+
+
+def _stored(content: bytes, name: str) -> bytes:
+    """One array's `.npy`."""
+    import zipfile
+
+    if content.startswith(_NPY):
+        return content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("it is compressed")
+        return archive.read(member)

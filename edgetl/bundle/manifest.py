@@ -113,16 +113,16 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """A few encoded images, the logits that each variant gave for them, and what preprocessing made of them.
+    """A few encoded images, the outputs that each variant gave for them, and what preprocessing made of them.
 
     Attributes:
         images: encoded pictures (JPEG or PNG).
-        logits: variant name to a `.npy` of (images, classes) float32.
+        outputs: variant name to a `.npz` with a float32 array for each of the task's outputs.
         pixels_sha256: SHA-256 of the preprocessed pixels, (images, size, size, 3) uint8 in C order.
     """
 
     images: tuple[Member, ...]
-    logits: dict[str, Member]
+    outputs: dict[str, Member]
     pixels_sha256: str
 
 
@@ -171,7 +171,7 @@ class Manifest:
         """Every file that the archive must hold beside the manifest, each once."""
         yield from (variant.member for variant in self.variants)
         yield from self.golden.images
-        yield from self.golden.logits.values()
+        yield from self.golden.outputs.values()
         yield from (engine.member for engine in self.engines)
         if self.splits is not None:
             yield self.splits
@@ -193,7 +193,7 @@ def problems(manifest: Manifest) -> list[str]:
         found.append(f"its default variant {manifest.default!r} is not among {', '.join(names) or 'none'}")
     if len(set(files)) != len(files):
         found.append("one file is listed twice")
-    if set(manifest.golden.logits) != set(names) or not manifest.golden.images:
+    if set(manifest.golden.outputs) != set(names) or not manifest.golden.images:
         found.append("its golden set does not cover every variant")
     if strays := {engine.variant for engine in manifest.engines} - set(names):
         found.append(f"it has an engine of an unknown variant {min(strays)!r}")
@@ -259,14 +259,19 @@ def _check_task(values: Mapping[str, Any], where: str) -> None:
 
 
 def _from_first(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Schema 1 as schema 2: its one task was classification, and scores stood side by side."""
+    """Schema 1 as schema 2: its one task was classification, whose scores stood side by side and whose golden
+    logits are one array."""
     if values.get("task") != _FIRST_TASK:
         raise ValueError(f"its task is {values.get('task')!r:.60}, schema 1 has only {_FIRST_TASK!r}")
     variants = values.get("variants")
     if not isinstance(variants, list) or not all(isinstance(variant, Mapping) for variant in variants):
         raise ValueError("its variants are not a list of objects")
+    golden = values.get("golden")
+    if not isinstance(golden, Mapping):
+        raise ValueError("its golden set is not an object")
     return {
         **values,
+        "golden": {**golden, "outputs": golden.get("logits")},
         "schema_version": SCHEMA_VERSION,
         "task": {"kind": "classification", "labels": values.get("labels")},
         "variants": [

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgetl.bundle import golden, splits
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.golden import GoldenSet
@@ -30,7 +27,8 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 from edgetl.records.variants import EngineRecord
-from edgetl.tasks.base import TaskSpec, labels_of
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Outputs, TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ def pack(contents: Contents, out: Path) -> Manifest:
         preprocess=contents.preprocess,
         variants=variants,
         default=contents.default,
-        golden=_golden(contents.golden, (len(contents.golden.images), len(labels_of(contents.task))), files),
+        golden=_golden(contents.golden, contents.task, files),
         provenance=contents.provenance,
         splits=None if contents.splits is None else _splits(contents.splits, files),
     )
@@ -130,7 +128,7 @@ def add_engine(
 
 
 def add_variant(
-    bundle: Bundle, source: VariantSource, *, logits: NDArray[np.float32], out: Path | None = None
+    bundle: Bundle, source: VariantSource, *, outputs: Outputs, out: Path | None = None
 ) -> Bundle:
     """Write the bundle with one more model, atomically; by default in place of the old one.
 
@@ -139,7 +137,7 @@ def add_variant(
     Args:
         bundle: the bundle.
         source: the model.
-        logits: what it gives for the golden images, (images, classes).
+        outputs: what it gives for the golden images.
         out: where to write.
 
     Raises:
@@ -148,17 +146,14 @@ def add_variant(
     """
     files: dict[str, bytes | Path] = {}
     variant = _variant(source, files)
-    recorded = _member(f"golden/{source.name}.npy", golden.encode_logits(logits))
-    files[recorded.file] = golden.encode_logits(logits)
     known = bundle.manifest
+    recorded = _outputs(source.name, outputs, known.task, len(known.golden.images), files)
     kept = [other for other in known.variants if other.name != source.name]
     described = replace(
         known,
         variants=(*kept, variant),
-        golden=replace(known.golden, logits={**known.golden.logits, source.name: recorded}),
+        golden=replace(known.golden, outputs={**known.golden.outputs, source.name: recorded}),
     )
-    shape = (len(known.golden.images), len(known.labels))
-    golden.decode_logits(golden.encode_logits(logits), shape, f"The golden logits of variant {source.name}")
     if found := problems(described):
         raise BundleError(f"Cannot add {source.name} to {bundle.path}: {'; '.join(found)}.")
     contents = {m.file: files[m.file] if m.file in files else bundle.read(m) for m in described.members()}
@@ -202,7 +197,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
     )
 
 
-def _golden(parts: GoldenSet, shape: tuple[int, int], files: dict[str, bytes | Path]) -> Golden:
+def _golden(parts: GoldenSet, task: TaskSpec, files: dict[str, bytes | Path]) -> Golden:
     images = []
     for index, content in enumerate(parts.images):
         suffix = (
@@ -210,13 +205,20 @@ def _golden(parts: GoldenSet, shape: tuple[int, int], files: dict[str, bytes | P
         )
         images.append(_member(f"golden/{index:02d}.{suffix}", content))
         files[images[-1].file] = content
-    logits = {}
-    for name, array in sorted(parts.logits.items()):
-        content = golden.encode_logits(array)
-        golden.decode_logits(content, shape, f"The golden logits of variant {name}")
-        logits[name] = _member(f"golden/{name}.npy", content)
-        files[logits[name].file] = content
-    return Golden(images=tuple(images), logits=logits, pixels_sha256=golden.pixels_sha256(parts.pixels))
+    outputs = {
+        name: _outputs(name, found, task, len(images), files) for name, found in sorted(parts.outputs.items())
+    }
+    return Golden(images=tuple(images), outputs=outputs, pixels_sha256=golden.pixels_sha256(parts.pixels))
+
+
+def _outputs(
+    variant: str, outputs: Outputs, task: TaskSpec, images: int, files: dict[str, bytes | Path]
+) -> Member:
+    content = golden.encode_outputs(outputs)
+    golden.decode_outputs(content, task_of(task), images, f"The golden outputs of variant {variant}")
+    member = _member(f"golden/{variant}.npz", content)
+    files[member.file] = content
+    return member
 
 
 def _splits(sha256: Mapping[str, Sequence[str]], files: dict[str, bytes | Path]) -> Member:

@@ -88,7 +88,7 @@ def verify(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Check every hash, and that this machine gives the golden images' logits. Exit code 1 where it does not."""
+    """Check every hash, and that this machine gives the golden images' outputs. Exit code 1 where it does not."""
     from edgetl.cli import output
     from edgetl.runtime import load
 
@@ -334,7 +334,7 @@ def tune(
 ) -> None:
     """Find the fastest variant and engine on this machine, and run that from now on wherever no target is named.
 
-    Every variant is tried on every engine that works here: it must give the golden images' logits, and its accuracy
+    Every variant is tried on every engine that works here: it must give the golden images' outputs, and its accuracy
     must be no lower than the default variant's. What is found is kept in your cache folder.
     """
     from edgetl.bench.tune import tune as measure

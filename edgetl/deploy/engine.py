@@ -16,6 +16,7 @@ from edgetl.files import write_bytes
 from edgetl.packages import missing
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import EngineRecord
+from edgetl.tasks.base import joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,7 +169,7 @@ def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
 
 
 def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
-    """The bundle with the model that was made for the engine, and the golden logits that it gives on a CPU."""
+    """The bundle with the model that was made for the engine, and the golden outputs that it gives on a CPU."""
     import numpy as np
 
     from edgetl.inputs.image import load_pixels
@@ -178,7 +179,7 @@ def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
     spec = bundle.manifest.preprocess
     pixels = np.stack([load_pixels(content, spec) for content in bundle.golden_images()])
     with OnnxBackend(source.onnx, threads=1) as backend:
-        logits = np.concatenate([run_pixels(backend, pixels[i : i + 1], spec) for i in range(len(pixels))])
+        outputs = joined([run_pixels(backend, pixels[i : i + 1], spec) for i in range(len(pixels))])
     made = VariantSource(
         name=source.variant,
         precision=source.precision.value,
@@ -186,4 +187,4 @@ def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
         model=source.onnx,
         input=source.input,
     )
-    return add_variant(bundle, made, logits=logits, out=out)
+    return add_variant(bundle, made, outputs=outputs, out=out)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
+from edgetl.data.splits import spread
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
@@ -32,14 +33,13 @@ from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
 from edgetl.statistics import compare_paired, most_by_chance
-from edgetl.tasks.classification.scores import evaluate
-from edgetl.tasks.metrics import TOP1 as METRIC
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Outputs, joined
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-Logits = NDArray[np.float32]
 BATCH = 16
 BISECTED = 4
 """Images, those with the largest errors, on which the layers are compared."""
@@ -49,11 +49,11 @@ BISECTED = 4
 class Bound:
     """What a rung may differ from the one that it stands on.
 
-    `maximum` and `mean` are logit differences relative to the largest logit, `agreement` is the least share of images
-    with the same best class, `layer` the largest relative error of a layer's output when the culprit is looked for.
+    `maximum` and `mean` are differences of an output relative to its largest value, `agreement` is the least share of
+    images with the same answer, `layer` the largest relative error of a layer's output when the culprit is looked for.
     Of few images some differ by chance: `agreement` is broken only where so many differ that a share of
     1 - `agreement` gives as many in fewer than one of a hundred sets of that size (exact binomial). Near ties, whose
-    two best logits lie closer than twice the `mean` that is allowed, may fall either way and are not counted.
+    margin (`Task.margins`) is below the `mean` that is allowed, may fall either way and are not counted.
     """
 
     maximum: float
@@ -74,10 +74,10 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class _Stage:
-    """A rung that was run: its logits, and what the layers are compared with if it breaks."""
+    """A rung that was run: its outputs, and what the layers are compared with if it breaks."""
 
     name: str
-    logits: Logits
+    outputs: Outputs
     onnx: Callable[[], bytes] | None = None
     feed: Callable[[NDArray[np.uint8]], NDArray[Any]] | None = None
     network: nn.Module | None = None
@@ -110,7 +110,8 @@ def run(
     """
     opened = open_bundle(bundle)
     images = choose_images(data, [opened], progress=progress)
-    samples = _spread(images.samples, limit)
+    ordered = sorted(images.samples, key=lambda sample: (sample.label, str(sample.path)))
+    samples = ordered if limit is None else spread(ordered, limit)
     kept, pixels, bad = list[LabelledImage](), list[NDArray[np.uint8]](), dict[Path, str]()
     for sample in samples:
         try:
@@ -129,13 +130,6 @@ def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
     return given or (beside if beside.is_file() and _has("torch") else None)
 
 
-def _spread(samples: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
-    ordered = sorted(samples, key=lambda sample: (sample.label, str(sample.path)))
-    if limit is None or limit >= len(ordered):
-        return ordered
-    return [ordered[i * len(ordered) // limit] for i in range(limit)]
-
-
 class _Ladder:
     def __init__(
         self,
@@ -147,7 +141,9 @@ class _Ladder:
     ) -> None:
         self.bundle, self.checkpoint, self.progress = bundle, checkpoint, progress
         self.spec, self.names = bundle.manifest.preprocess, bundle.manifest.labels
-        self.labels = np.array([sample.label for sample in samples], np.int64)
+        self.task = task_of(bundle.manifest.task)
+        self.metric = self.task.metrics[0].name
+        self.truths = self.task.read([sample.label for sample in samples])
         self.paths, self.pixels = [sample.path for sample in samples], pixels
         self.rungs: list[Rung] = []
         self.divergence: Divergence | None = None
@@ -180,7 +176,7 @@ class _Ladder:
             bundle=str(self.bundle.path),
             images=len(self.paths),
             checkpoint=str(self.checkpoint or ""),
-            metric=METRIC.name,
+            metric=self.metric,
             rungs=tuple(self.rungs),
             first_outside=broken.name if broken else "",
             divergence=self.divergence,
@@ -203,13 +199,13 @@ class _Ladder:
             return normalise(part, spec)
 
         with OnnxBackend(content) as backend:
-            logits = _run(lambda part: backend.run(feed(part)), pixels)
-        stage = _Stage("onnx", logits, lambda: content, feed)
+            outputs = _run(lambda part: backend.run(feed(part)), pixels)
+        stage = _Stage("onnx", outputs, lambda: content, feed)
         if self.checkpoint is None:
-            self._first("onnx", logits, "as exported")
+            self._first("onnx", outputs, "as exported")
             return stage
         network = self._torch(spec, pixels, content)
-        self._first("torch", network.logits, str(self.checkpoint))
+        self._first("torch", network.outputs, str(self.checkpoint))
         self._judge("onnx", "as exported", Precision.FP32, stage, network, pixels=pixels)
         return stage
 
@@ -229,11 +225,12 @@ class _Ladder:
         model, _ = checkpoint.load(self.checkpoint)
         model = model.to(memory_format=torch.channels_last)
 
-        def call(part: NDArray[np.uint8]) -> Logits:
+        def call(part: NDArray[np.uint8]) -> Outputs:
             images = torch.from_numpy(normalise(part, spec)).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
-                logits: Logits = model(images).float().numpy()
-            return logits
+                found = model(images)
+            named = found if isinstance(found, dict) else {self.task.outputs[0].name: found}
+            return {name: tensor.float().numpy() for name, tensor in named.items()}
 
         def fresh() -> bytes:
             import onnx
@@ -277,11 +274,11 @@ class _Ladder:
 
         if variant.precision is Precision.FP16 and _has("onnx"):
             # ONNX Runtime on a CPU computes half precision in float32, and so hides what overflows.
-            logits = _run(_rounded(content, feed), self.pixels)
+            outputs = _run(_rounded(content, feed), self.pixels)
         else:
             with OnnxBackend(content) as backend:
-                logits = _run(lambda part: run_pixels(backend, part, spec), self.pixels)
-        return _Stage(variant.name, logits, lambda: content, feed)
+                outputs = _run(lambda part: run_pixels(backend, part, spec), self.pixels)
+        return _Stage(variant.name, outputs, lambda: content, feed)
 
     def _engine(self, file: str, variant: _Stage) -> None:
         engine = next(e for e in self.bundle.manifest.engines if e.file == file)
@@ -293,19 +290,19 @@ class _Ladder:
             return
         least, _, largest = engine.batch
         with backend:
-            logits = _run(
+            outputs = _run(
                 lambda part: run_pixels(backend, part, self.spec),
                 self.pixels,
                 batch=min(BATCH, largest),
                 least=least,
             )
         precision = Precision(engine.precision or Precision.FP32)
-        self._judge(name, engine.target, precision, _Stage(name, logits), variant)
+        self._judge(name, engine.target, precision, _Stage(name, outputs), variant)
 
     # --- judging --------------------------------------------------------------------------------------------
 
-    def _first(self, name: str, logits: Logits, kind: str) -> None:
-        found = score(evaluate(self.labels, logits, self.names, resamples=0), METRIC.name)
+    def _first(self, name: str, outputs: Outputs, kind: str) -> None:
+        found = score(self.task.score(self.truths, outputs), self.metric)
         self.rungs.append(Rung(name=name, kind=kind, score=found.value, interval=found.interval))
 
     def _judge(
@@ -320,26 +317,30 @@ class _Ladder:
         pixels: NDArray[np.uint8] | None = None,
     ) -> None:
         bound = BOUNDS[precision]
-        with np.errstate(invalid="ignore"):
-            gaps = np.abs(stage.logits - below.logits)
-        largest = max(float(np.abs(below.logits).max()), float(np.finfo(np.float32).tiny))
-        finite = bool(np.isfinite(stage.logits).all())
-        shown = np.nan_to_num(stage.logits, nan=0.0, posinf=0.0, neginf=0.0)
-        maximum = float(gaps.max()) / largest if finite else None
-        mean = float(gaps.mean()) / largest if finite else None
-        same = shown.argmax(1) == below.logits.argmax(1)
-        found = score(evaluate(self.labels, shown, self.names, resamples=0), METRIC.name)
-        paired = compare_paired(below.logits.argmax(1) == self.labels, shown.argmax(1) == self.labels)
+        gaps = _gaps(below.outputs, stage.outputs)
+        finite = all(np.isfinite(array).all() for array in stage.outputs.values())
+        shown = {
+            n: np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for n, array in stage.outputs.items()
+        }
+        maximum = max(float(gap.max()) for gap in gaps.values()) if finite else None
+        mean = max(float(gap.mean()) for gap in gaps.values()) if finite else None
+        right, was, is_now = (
+            np.array(self.task.words(answers), object)
+            for answers in (self.truths, self.task.decide(below.outputs), self.task.decide(shown))
+        )
+        same = was == is_now
+        found = score(self.task.score(self.truths, shown), self.metric)
+        paired = compare_paired(was == right, is_now == right)
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
-            reasons.append("its logits are NaN or infinite")
+            reasons.append("its outputs are NaN or infinite")
         else:
             if maximum > bound.maximum:
-                reasons.append(f"its largest logit error is {maximum:.2g}, allowed {bound.maximum:g}")
+                reasons.append(f"its largest error is {maximum:.2g}, allowed {bound.maximum:g}")
             if mean > bound.mean:
-                reasons.append(f"its mean logit error is {mean:.2g}, allowed {bound.mean:g}")
-        if fault_of_classes := _too_many_differ(same, below.logits, bound):
-            reasons.append(fault_of_classes)
+                reasons.append(f"its mean error is {mean:.2g}, allowed {bound.mean:g}")
+        if differing := _too_many_differ(same, self._ties(below.outputs, bound), bound):
+            reasons.append(differing)
         self.rungs.append(
             Rung(
                 name=name,
@@ -357,8 +358,14 @@ class _Ladder:
             )
         )
         if reasons and self.divergence is None and not any(r.holds is False for r in self.rungs[:-1]):
-            worst = np.argsort(-np.nan_to_num(gaps, nan=np.inf).max(axis=1), kind="stable")[:BISECTED]
+            each = [gap.reshape(len(gap), -1).max(axis=1) for gap in gaps.values()]
+            worst = np.argsort(-np.nan_to_num(np.max(each, axis=0), nan=np.inf), kind="stable")[:BISECTED]
             self._bisect(stage, below, (self.pixels if pixels is None else pixels)[worst], bound)
+
+    def _ties(self, outputs: Outputs, bound: Bound) -> NDArray[np.bool_]:
+        """Whose answer what is allowed may turn."""
+        largest = max(float(np.abs(array).max()) for array in outputs.values())
+        return np.asarray(self.task.margins(outputs) < bound.mean * largest)
 
     def _bisect(self, stage: _Stage, below: _Stage, pixels: NDArray[np.uint8], bound: Bound) -> None:
         """Find the first layer that diverges, where there are two graphs to compare and onnx is there to read them."""
@@ -390,53 +397,66 @@ class _Ladder:
             )
 
 
-def _too_many_differ(same: NDArray[np.bool_], logits: Logits, bound: Bound) -> str:
-    """What is wrong with the best classes, in words; empty where chance explains those that differ.
+def _gaps(expected: Outputs, found: Outputs) -> dict[str, NDArray[np.float32]]:
+    """Differences of each output relative to its largest expected value."""
+    gaps = {}
+    for name, array in expected.items():
+        largest = max(float(np.abs(array).max()), float(np.finfo(np.float32).tiny))
+        with np.errstate(invalid="ignore"):
+            gaps[name] = np.abs(found[name] - array) / largest
+    return gaps
+
+
+def _too_many_differ(same: NDArray[np.bool_], ties: NDArray[np.bool_], bound: Bound) -> str:
+    """Why so many other answers are more than chance; empty where they are not.
 
     Args:
-        same: (N,) whether the best class is that of the step below.
-        logits: (N, C) of the step below.
-        bound: see there.
+        same: (N,) bool, which answers are the same.
+        ties: (N,) bool, which may fall either way.
+        bound: what is allowed.
     """
-    best = np.sort(logits, axis=1)[:, -2:]
-    ties = best[:, -1] - best[:, 0] < 2 * bound.mean * np.abs(logits).max()
     counted, differ = int((~ties).sum()), int((~same & ~ties).sum())
     allowed = most_by_chance(counted, 1 - bound.agreement)
     if differ <= allowed:
         return ""
     return (
-        f"the best class differs on {differ} of {counted} images, {len(ties) - counted} near ties left out; where "
+        f"the answer differs on {differ} of {counted} images, {len(ties) - counted} near ties left out; where "
         f"{bound.agreement:.0%} agree, chance explains {allowed}"
     )
 
 
 def _run(
-    call: Callable[[NDArray[np.uint8]], Logits],
+    call: Callable[[NDArray[np.uint8]], Outputs],
     pixels: NDArray[np.uint8],
     *,
     batch: int = BATCH,
     least: int = 1,
-) -> Logits:
-    """Logits of all pixels, at most `batch` a call; a last call of fewer than `least` is filled up."""
+) -> Outputs:
+    """The outputs for all pixels, at most `batch` a call; a last call of fewer than `least` is filled up."""
     rows = []
     for start in range(0, len(pixels), batch):
         part = pixels[start : start + batch]
         filled = np.concatenate([part, np.repeat(part[:1], max(0, least - len(part)), axis=0)])
-        rows.append(call(filled)[: len(part)])
-    return np.concatenate(rows)
+        rows.append({name: array[: len(part)] for name, array in call(filled).items()})
+    return joined(rows)
 
 
 def _rounded(
     content: bytes, feed: Callable[[NDArray[np.uint8]], NDArray[Any]]
-) -> Callable[[NDArray[np.uint8]], Logits]:
+) -> Callable[[NDArray[np.uint8]], Outputs]:
     import onnx
 
     from edgetl.export.graphs import Probe
     from edgetl.export.half_precision import as_on_a_gpu
 
     model: onnx.ModelProto = as_on_a_gpu(onnx.load_from_string(content))
-    probe = Probe(model, [model.graph.output[0].name], optimised=False)
-    return lambda part: np.asarray(probe.run(feed(part))[0], np.float32)
+    names = [tensor.name for tensor in model.graph.output]
+    probe = Probe(model, names, optimised=False)
+
+    def run(part: NDArray[np.uint8]) -> Outputs:
+        return {n: np.asarray(a, np.float32) for n, a in zip(names, probe.run(feed(part)), strict=True)}
+
+    return run
 
 
 def _has(package: str) -> bool:

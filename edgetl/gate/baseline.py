@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgetl import files
 from edgetl._version import __version__
@@ -15,6 +15,7 @@ from edgetl.records.codec import from_json
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores, SetUse
 from edgetl.shell import command
+from edgetl.tasks.all import task_of
 from edgetl.tasks.base import TaskSpec, labels_of
 
 SCHEMA_VERSION = 3
@@ -28,8 +29,8 @@ class Accuracy:
         source: `measured` here through the runtime, or taken from the bundle's `manifest` (its test split).
         images_sha256: which images; two scores are comparable only where this is equal.
         paths: for `measured`, the images in order, relative to the image set; else empty, as the next two.
-        truth: position of each image's class in the labels.
-        predictions: position of the class that was predicted.
+        truth: what is right for each image, as `Task.plain` has it.
+        predictions: what was decided for it, likewise.
         image_set: what was taken of it; None for `manifest`.
     """
 
@@ -37,8 +38,8 @@ class Accuracy:
     evaluation: Scores
     images_sha256: str
     paths: tuple[str, ...] = ()
-    truth: tuple[int, ...] = ()
-    predictions: tuple[int, ...] = ()
+    truth: tuple[Any, ...] = ()
+    predictions: tuple[Any, ...] = ()
     image_set: SetUse | None = None
 
 
@@ -141,9 +142,9 @@ def _check(baseline: Baseline) -> None:
     images = accuracy.evaluation.images if accuracy.source == "measured" else 0
     if not len(accuracy.paths) == len(accuracy.truth) == len(accuracy.predictions) == images:
         raise ValueError("it does not hold one path, class and prediction an image")
-    classes = range(len(baseline.labels))
-    if any(index not in classes for index in (*accuracy.truth, *accuracy.predictions)):
-        raise ValueError("it holds a class that is not among its labels")
+    task = task_of(baseline.task)
+    for values in (accuracy.truth, accuracy.predictions):
+        task.read(values)
     loads = baseline.loads
     if not loads.load_ms or min(loads.load_ms) <= 0 or len(loads.peak_memory_bytes) != len(loads.load_ms):
         raise ValueError("its loads are none, or not above 0")

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgetl import files
 from edgetl.bench.machine import describe
 from edgetl.bench.scenarios import Scenario
@@ -26,7 +24,6 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.gate import LatencyTrial
 from edgetl.records.measured import Latency
 from edgetl.records.scores import BadImages
-from edgetl.tasks.classification.scores import evaluate_predictions
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
@@ -133,17 +130,16 @@ def _open(
     bundle: Path, variant: str | None, target: str, threads: int
 ) -> Iterator[tuple[Session, Callable[[], object]]]:
     """A session, and a call of its model on one image."""
-    from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
     with load(bundle, target=target, variant=variant, threads=threads) as session:
-        yield session, model_call(session, open_bundle(bundle).golden_images(), 1)
+        yield session, model_call(session, session.bundle.golden_images(), 1)
 
 
 def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads) -> Baseline:
     return Baseline(
         bundle=path.name,
-        bundle_sha256=files.sha256_file(path),
+        bundle_sha256=session.bundle.sha256(),
         task=session.manifest.task,
         variant=session.variant.name,
         model_sha256=session.variant.sha256,
@@ -224,19 +220,19 @@ def measure_accuracies(
     for session in sessions:
         # What the first one could decode is what the others are scored on: no image of it may be lost.
         allowed = BadImages.REFUSE if found else bad_images
-        logits, kept, skipped = usable(session, kept, allowed, progress=progress)
+        outputs, kept, skipped = usable(session, kept, allowed, progress=progress)
         bad |= skipped
-        truth = np.array([sample.label for sample in kept], dtype=np.int64)
-        _refuse_missing(data, labels, set(truth.tolist()), images.left_out)
-        predicted = logits.argmax(axis=1)
+        truth = [sample.label for sample in kept]
+        task = session.task
+        _refuse_missing(data, labels, set(truth), images.left_out)
         found.append(
             Accuracy(
                 source="measured",
-                evaluation=evaluate_predictions(truth, predicted, labels).summary(),
+                evaluation=task.score(task.read(truth), outputs).summary(),
                 images_sha256=files.sha256_json([[files.sha256_file(s.path), labels[s.label]] for s in kept]),
                 paths=tuple(s.path.relative_to(images.root).as_posix() for s in kept),
-                truth=tuple(truth.tolist()),
-                predictions=tuple(predicted.tolist()),
+                truth=tuple(truth),
+                predictions=tuple(task.plain(task.decide(outputs))),
                 image_set=images.use(len(kept), bad),
             )
         )

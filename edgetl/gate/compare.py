@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.gate.latency_check import check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
 from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
-from edgetl.tasks.base import TaskSpec, labels_of
-from edgetl.tasks.classification.judge import judge, judge_unpaired
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import ScoreLimits, Task, TaskSpec, labels_of
 
 if TYPE_CHECKING:
     pass
@@ -139,7 +137,7 @@ def compare(
         checks=checks,
         machine=current.machine,
         trial=trial,
-        flips=_flips(baseline.accuracy, current.accuracy, current.labels),
+        flips=_flips(baseline.accuracy, current.accuracy, task_of(current.task)),
         image_set=current.accuracy.image_set,
     )
 
@@ -214,28 +212,23 @@ def _other_images(before: Accuracy, now: Accuracy) -> str:
 def _accuracy(baseline: Baseline, current: Baseline, limits: Limits) -> tuple[GateCheck, ...]:
     before, now = baseline.accuracy, current.accuracy
     same_model = baseline.model_sha256 == current.model_sha256
-    if not now.predictions:
-        margin = limits.max_accuracy_drop
-        return (judge_unpaired(before.evaluation, now.evaluation, margin=margin, same_model=same_model),)
-    return judge(
-        np.array(now.truth),
-        np.array(before.predictions),
-        np.array(now.predictions),
-        current.labels,
-        margin=limits.max_accuracy_drop,
-        max_recall_drop=limits.max_recall_drop,
-        same_model=same_model,
+    task = task_of(current.task)
+    allowed = ScoreLimits(
+        max_drop=limits.max_accuracy_drop, max_class_drop=limits.max_recall_drop, same_model=same_model
     )
+    if not now.predictions:
+        return task.judge_scores(before.evaluation, now.evaluation, allowed)
+    truths, was, is_now = map(task.read, (now.truth, before.predictions, now.predictions))
+    return task.judge(truths, was, is_now, allowed)
 
 
-def _flips(before: Accuracy, now: Accuracy, labels: tuple[str, ...]) -> Flips | None:
+def _flips(before: Accuracy, now: Accuracy, task: Task) -> Flips | None:
     if not now.predictions:
         return None
+    said = [task.words(task.read(values)) for values in (now.truth, before.predictions, now.predictions)]
     found = [
-        Flip(path=path, label=labels[truth], before=labels[was], after=labels[is_now])
-        for path, truth, was, is_now in zip(
-            now.paths, now.truth, before.predictions, now.predictions, strict=True
-        )
+        Flip(path=path, label=truth, before=was, after=is_now)
+        for path, truth, was, is_now in zip(now.paths, *said, strict=True)
         if (was == truth) != (is_now == truth)
     ]
     lost, won = [flip for flip in found if flip.lost], [flip for flip in found if not flip.lost]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.files import sha256_file
+from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Classification, Outputs, Truths, joined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +47,8 @@ class MeasureInputs:
     """What is measured.
 
     `teacher_val` and `teacher_test` are the teacher's scores from training; `teacher_spec` is its preprocessing, of
-    which its size may differ from that of the candidates' `spec`.
+    which its size may differ from that of the candidates' `spec`. `machine` is the fingerprint of the one that
+    measures.
     """
 
     candidates: tuple[Candidate, ...]
@@ -54,8 +58,9 @@ class MeasureInputs:
     teacher_test: Evaluation | None
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
-    run_dir: Path
+    machine: str
+    pixels_dir: Path = field(metadata=UNKEYED)
+    run_dir: Path = field(metadata=UNKEYED)
 
 
 def run(
@@ -78,9 +83,9 @@ def run(
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as task:
         for c in inputs.candidates:
-            logits_of = runner(backends[c.name], c.onnx, c.target, inputs.spec)
-            val = _score(logits_of, sets.val.pixels, sets.val.labels, inputs)
-            test = _score(logits_of, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
+            val = _score(run_, sets.val.pixels, sets.val.targets, inputs)
+            test = _score(run_, sets.test.pixels, sets.test.targets, inputs) if sets.test else None
             scores[c.name] = (val, test)
             task.advance(note=f"{c.name} {value(val, bundle.metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
@@ -118,8 +123,8 @@ def run(
 
 def runner(
     backend: OnnxBackend, file: Path, target: str, spec: PreprocessSpec
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A variant as a function from pixels (N, S, S, 3) uint8 to logits (N, C), computed as its target would."""
+) -> Callable[[np.ndarray], Outputs]:
+    """A variant as a function from pixels (N, S, S, 3) uint8 to its outputs, computed as its target would."""
     from edgetl.inputs.image import normalise
     from edgetl.quantize.score import integers_run_here, simulated
     from edgetl.runtime.engines.base import run_pixels
@@ -131,17 +136,10 @@ def runner(
 
 
 def _score(
-    logits_of: Callable[[np.ndarray], np.ndarray],
-    pixels: np.ndarray,
-    labels: np.ndarray,
-    inputs: MeasureInputs,
+    run: Callable[[np.ndarray], Outputs], pixels: np.ndarray, truths: Truths, inputs: MeasureInputs
 ) -> Evaluation:
-    import numpy as np
-
-    from edgetl.tasks.classification.scores import evaluate
-
-    logits = [logits_of(pixels[i : i + 32]) for i in range(0, len(pixels), 32)]
-    return evaluate(labels, np.concatenate(logits), inputs.index.labels)
+    outputs = joined([run(pixels[i : i + 32]) for i in range(0, len(pixels), 32)])
+    return task_of(Classification(labels=inputs.index.labels)).score(truths, outputs)
 
 
 def _time(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgetl.errors import DataError, ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
+from edgetl.tasks.base import Outputs, joined
 
 Array = NDArray[np.float32]
 _X86 = ("x86_64", "AMD64", "i386", "i686")
@@ -89,16 +90,33 @@ def open_session(
         raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
 
 
-def simulated(path: Path) -> Callable[[Array], Array]:
-    """A model as a function from a batch to logits, its quantization carried out in float32."""
+def simulated(path: Path) -> Callable[[Array], Outputs]:
+    """A model as a function from a batch to its outputs by name, its quantization carried out in float32."""
     session = open_session(path, integers=False)
-    source = session.get_inputs()[0].name
+    source, names = session.get_inputs()[0].name, [tensor.name for tensor in session.get_outputs()]
+    return lambda batch: dict(zip(names, session.run(names, {source: batch}), strict=True))
 
-    def run(batch: Array) -> Array:
-        found: Array = session.run(None, {source: batch})[0]
-        return found
 
-    return run
+def outputs(
+    model: onnx.ModelProto | bytes | Path,
+    batches: Iterable[Array],
+    *,
+    target: str = "any",
+    threads: int | None = None,
+) -> dict[str, Array]:
+    """A model's outputs for batches (n, 3, S, S) float32, as the target would give them.
+
+    Raises:
+        DataError: the images do not fit the model.
+        ModelError: the model does not load.
+    """
+    session = open_session(model, integers=integers_run_here(target), threads=threads)
+    source, names = session.get_inputs()[0].name, [tensor.name for tensor in session.get_outputs()]
+    shape, parts = tuple(session.get_inputs()[0].shape), list[dict[str, Array]]()
+    for batch in batches:
+        check_shape(batch, shape)
+        parts.append(dict(zip(names, session.run(names, {source: batch}), strict=True)))
+    return joined(parts)
 
 
 def logits(
@@ -108,19 +126,8 @@ def logits(
     target: str = "any",
     threads: int | None = None,
 ) -> Array:
-    """(N, C) logits of batches (n, 3, S, S) float32, as the target would give them.
-
-    Raises:
-        DataError: the images do not fit the model.
-        ModelError: the model does not load.
-    """
-    session = open_session(model, integers=integers_run_here(target), threads=threads)
-    source = session.get_inputs()[0].name
-    shape, parts = tuple(session.get_inputs()[0].shape), []
-    for batch in batches:
-        check_shape(batch, shape)
-        parts.append(session.run(None, {source: batch})[0])
-    return np.concatenate(parts)
+    """(N, C) logits, those of several heads side by side; arguments and errors as of `outputs`."""
+    return np.concatenate(list(outputs(model, batches, target=target, threads=threads).values()), axis=1)
 
 
 def divergence(expected: Array, found: Array) -> float:

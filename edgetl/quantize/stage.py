@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,14 +13,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.config import Augment, Calibrator, DistillLoss, Metric, QuantizeConfig, Recovery, Target
+from edgetl.config import Calibrator, Metric, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
+from edgetl.distill.objective import Guide
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.keys import UNKEYED
 from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
@@ -29,13 +31,14 @@ from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.recover import Climb, Recovered, Train
-from edgetl.quantize.score import integers_run_here, logits
+from edgetl.quantize.score import integers_run_here, outputs
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
-from edgetl.tasks.classification import scores
+from edgetl.tasks.base import Classification
+from edgetl.tasks.classification.task import ClassificationTask
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -46,19 +49,6 @@ FP16 = "fp16-gpu"
 DYNAMIC = "int8-dynamic"
 WEIGHT_ONLY = "fp32-int8-weights"
 _SCORED = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guide:
-    """Whom quantization-aware training follows, and how: as in distillation."""
-
-    teacher: Path
-    teacher_size: int
-    batch_size: int
-    temperature: float
-    soft_weight: float
-    loss: DistillLoss
-    augment: Augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +63,15 @@ class QuantizeInputs:
         pixels_dir: folder of decoded pixels, shared by the stages.
         cache_dir: folder of kept calibrations.
         metric: the score that is held to the floor.
-        guide: None rules quantization-aware training out.
+        guide: the teacher, and how it is followed; None rules quantization-aware training out.
     """
 
     onnx: Path
     index: DataIndex
     spec: PreprocessSpec
     seed: int
-    pixels_dir: Path
-    cache_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
+    cache_dir: Path = field(metadata=UNKEYED)
     metric: Metric = Metric.TOP1
     guide: Guide | None = None
 
@@ -319,9 +309,8 @@ class _Scorer:
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:
-        scored = scores.evaluate(
-            self.labels, logits(model, self._batches(), target=target), self.inputs.index.labels, resamples=0
-        )
+        task = ClassificationTask(spec=Classification(labels=self.inputs.index.labels))
+        scored = task.score(self.labels, outputs(model, self._batches(), target=target))
         return value(scored, self.inputs.metric)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
@@ -338,18 +327,12 @@ def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress
         from edgetl.quantize import aware
 
         lessons = aware.Lessons(
-            teacher=guide.teacher,
-            teacher_size=guide.teacher_size,
+            guide=guide,
             index=inputs.index,
             spec=inputs.spec,
             pixels_dir=inputs.pixels_dir,
             epochs=config.qat_epochs,
             lr=config.qat_lr,
-            batch_size=guide.batch_size,
-            temperature=guide.temperature,
-            soft_weight=guide.soft_weight,
-            loss=guide.loss,
-            augment=guide.augment,
             metric=inputs.metric,
             seed=inputs.seed,
             state=out / f"qat-{form.rules.target}.state",

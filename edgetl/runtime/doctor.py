@@ -99,12 +99,13 @@ def constraints() -> dict[str, str]:
 
 
 def differences() -> tuple[Difference, ...]:
-    """Installed packages whose versions are not those of `edgetl/constraints.txt`, by name."""
-    installed = {name: found.version for name in constraints() if (found := _installed(name))}
+    """Installed packages that edgetl uses here, of other versions than those of `edgetl/constraints.txt`, by name."""
+    extras = [_NAME.match(text)[0] for text in metadata.requires("edgetl") or [] if "extra ==" in text]  # type: ignore[index]
+    used = _reached(*_BASE, *extras)
     return tuple(
-        Difference(name=name, installed=installed[name], tried=tried)
+        Difference(name=name, installed=used[name].version, tried=tried)
         for name, tried in sorted(constraints().items())
-        if installed.get(name, tried) != tried
+        if name in used and used[name].version != tried
     )
 
 
@@ -134,19 +135,26 @@ def _opencv() -> str:
 
 def _device_install() -> tuple[Package, ...]:
     """The device side's packages and its engine as they are installed here, the largest first."""
-    found: dict[str, Package] = {}
-    wanted = [*_BASE, *(name for name in _ENGINES if _installed(name))]
+    found = []
+    for name, distribution in _reached(*_BASE, *_ENGINES).items():
+        files = distribution.files or []
+        size = sum(path.stat().st_size for path in map(_located, files) if path.is_file())
+        found.append(Package(name=name, version=distribution.version, size_bytes=size))
+    return tuple(sorted(found, key=lambda package: (-package.size_bytes, package.name)))
+
+
+def _reached(*names: str) -> dict[str, metadata.Distribution]:
+    """What is installed of these packages and of all that they need, by name, without what extras bring."""
+    found: dict[str, metadata.Distribution] = {}
+    wanted = list(names)
     while wanted:
         name = _canonical(wanted.pop())
         distribution = _installed(name)
         if name in found or distribution is None:
             continue
-        files = distribution.files or []
-        size = sum(path.stat().st_size for path in map(_located, files) if path.is_file())
-        found[name] = Package(name=name, version=distribution.version, size_bytes=size)
-        # What an extra brings is not part of it.
+        found[name] = distribution
         wanted += [_NAME.match(text)[0] for text in distribution.requires or [] if "extra ==" not in text]  # type: ignore[index]
-    return tuple(sorted(found.values(), key=lambda package: (-package.size_bytes, package.name)))
+    return found
 
 
 def _located(file: metadata.PackagePath) -> Path:

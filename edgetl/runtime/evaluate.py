@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle
 from edgetl.data.sources import Entry, closest, find, listing
@@ -17,19 +16,19 @@ from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
-from edgetl.tasks.classification.scores import evaluate as score
+from edgetl.tasks.base import Outputs, joined
 
 
 class Labelled(Protocol):
-    """An image file and the position of its class in the session's labels."""
+    """An image file and what is right for it."""
 
     @property
     def path(self) -> Path:
         """The image."""
 
     @property
-    def label(self) -> int:
-        """Index into the labels."""
+    def label(self) -> Any:
+        """One image's truth as `Task.plain` has it: of classification, the position of the class in the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class LabelledImage:
     """See `Labelled`."""
 
     path: Path
-    label: int
+    label: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +63,18 @@ class ImageSet:
 
 
 def evaluate(session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT) -> Evaluation:
-    """Accuracy, macro-F1, per-class scores and confusion of a session.
+    """The task's scores of a session.
 
     Raises:
         DataError: there are no samples.
         ImageError: an image cannot be used; the message names it.
     """
-    logits = predict_logits(session, samples, progress=progress)
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    return score(labels, logits, session.labels)
+    outputs = predict_outputs(session, samples, progress=progress)
+    return session.task.score(session.task.read([sample.label for sample in samples]), outputs)
 
 
-def predict_logits(
-    session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT
-) -> NDArray[np.float32]:
-    """Logits (N, C) float32 of images in their order; decodes and runs in the engine's number of threads.
+def predict_outputs(session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT) -> Outputs:
+    """The outputs for images in their order; decodes and runs in the engine's number of threads.
 
     Raises:
         DataError: there are no samples.
@@ -86,15 +82,14 @@ def predict_logits(
     """
     if not samples:
         raise DataError("There are no images to score.")
-    logits = np.empty((len(samples), len(session.labels)), dtype=np.float32)
+    rows = []
     with progress.task("Scoring", total=len(samples)) as task:
-        found = session.logits_of([sample.path for sample in samples])
-        for index, (_, row) in enumerate(found):
+        for _, row in session.outputs_of([sample.path for sample in samples]):
             if isinstance(row, ImageError):
                 raise row
-            logits[index] = row
+            rows.append(row)
             task.advance()
-    return logits
+    return joined(rows)
 
 
 def usable(
@@ -103,11 +98,11 @@ def usable(
     bad_images: BadImages = BadImages.REFUSE,
     *,
     progress: Progress = SILENT,
-) -> tuple[NDArray[np.float32], tuple[LabelledImage, ...], dict[Path, str]]:
-    """Logits (N, C) float32 of the images that can be used, these images, and why the others cannot.
+) -> tuple[Outputs, tuple[LabelledImage, ...], dict[Path, str]]:
+    """The outputs for the images that can be used, these images, and why the others cannot.
 
     Args:
-        session: gives the logits.
+        session: gives the outputs.
         samples: the images.
         bad_images: `skip` images that cannot be used, or `refuse` the set, as a recipe's `data.bad_images`.
         progress: told of images, and of those skipped.
@@ -118,18 +113,18 @@ def usable(
     """
     if not samples:
         raise DataError("There are no images to score.")
-    rows, kept, bad = list[NDArray[np.float32]](), list[LabelledImage](), dict[Path, str]()
+    rows, kept, bad = list[Outputs](), list[LabelledImage](), dict[Path, str]()
     with progress.task("Scoring", total=len(samples)) as task:
-        found = session.logits_of(samples, lambda sample: session.pixels(sample.path))
+        found = session.outputs_of(samples, lambda sample: session.pixels(sample.path))
         for sample, row in found:
             if isinstance(row, ImageError):
                 bad[sample.path] = str(row)
             else:
-                rows.append(row.copy())
+                rows.append(row)
                 kept.append(sample)
             task.advance()
     refuse_or_skip(bad, len(samples), bad_images, progress)
-    return np.stack(rows), tuple(kept), bad
+    return joined(rows), tuple(kept), bad
 
 
 def refuse_or_skip(bad: Mapping[Path, str], images: int, bad_images: BadImages, progress: Progress) -> None:
@@ -160,8 +155,8 @@ def evaluate_folder(
             where `bad_images` is not `skip`.
     """
     images = choose_images(data, [session.bundle], progress=progress)
-    logits, kept, bad = usable(session, images.samples, bad_images, progress=progress)
-    found = score(np.array([sample.label for sample in kept], dtype=np.int64), logits, session.labels)
+    outputs, kept, bad = usable(session, images.samples, bad_images, progress=progress)
+    found = session.task.score(session.task.read([sample.label for sample in kept]), outputs)
     values = {field.name: getattr(found, field.name) for field in fields(found)}
     return SetEvaluation(**values, image_set=images.use(len(kept), bad))
 

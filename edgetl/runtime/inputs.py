@@ -21,7 +21,7 @@ from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
 from edgetl.progress import SILENT, Progress
 from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
-from edgetl.tasks.classification.answers import Prediction
+from edgetl.tasks.all import Prediction
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -235,8 +235,8 @@ def _labelled(
     session: Session, source: Source, top_k: int
 ) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
     if not source.live:
-        for item, row in session.logits_of(source.items, lambda item: _pixels(session, item)):
-            yield item, row if isinstance(row, ImageError) else session.rank(row[None], top_k)[0]
+        for item, row in session.outputs_of(source.items, lambda item: _pixels(session, item)):
+            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k)
         return
     for item in source.items:
         if isinstance(item.picture, ImageError | SourceError):

@@ -42,9 +42,8 @@ from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
-from edgetl.tasks.base import TensorSpec
-from edgetl.tasks.classification.answers import Candidate, Prediction
-from edgetl.tasks.classification.scores import softmax, topk
+from edgetl.tasks.all import Prediction, task_of
+from edgetl.tasks.base import Outputs, TensorSpec, joined
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,6 +67,7 @@ class Session(Inheritable):
         bundle: the opened bundle.
         variant: which model runs.
         backend: the inference engine.
+        task: what its outputs answer.
         choice: which variant and engine were chosen, and why.
     """
 
@@ -86,25 +86,27 @@ class Session(Inheritable):
         none, workers share `backend`.
         """
         self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
+        self.task = task_of(bundle.manifest.task)
         self._spec = bundle.manifest.preprocess
         self._swapped = replace(self._spec, mean=self._spec.mean[::-1])  # Padding is filled with the mean.
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
         self.watch_forks()
-        size, classes = self._spec.size, len(bundle.manifest.labels)
+        size = self._spec.size
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
         self._bytes = TensorSpec(name=backend.input.name, dtype="uint8", shape=(None, size, size, 3))
         self._bakes = variant.input is InputForm.UINT8
-        takes = self._bytes if self._bakes else self._floats
-        for tensor, dtype, shape in (
-            (backend.input, takes.dtype, takes.shape[1:]),
-            (backend.output, "float32", (classes,)),
-        ):
-            fits = all(have in (None, want) for have, want in zip(tensor.shape[1:], shape, strict=True))
-            if not fits or tensor.dtype != dtype:
+        takes, which = self._bytes if self._bakes else self._floats, f"variant {variant.name}"
+        if not _fits(backend.input, takes):
+            raise ModelError(
+                f"{bundle.path}: tensor {backend.input.name} of {which} is {backend.input}, the manifest says {takes}."
+            )
+        for wanted in self.task.outputs:
+            if not any(found.name == wanted.name and _fits(found, wanted) for found in backend.outputs):
+                gives = ", ".join(f"{found.name} {found}" for found in backend.outputs)
                 raise ModelError(
-                    f"{bundle.path}: tensor {tensor.name} of variant {variant.name} is {tensor}, "
-                    f"the manifest says (N, {', '.join(map(str, shape))}) {dtype}."
+                    f"{bundle.path}: {which} gives {gives}; the manifest's task, {self.task.spec.kind}, asks for "
+                    f"{wanted.name} {wanted}."
                 )
 
     @property
@@ -114,18 +116,18 @@ class Session(Inheritable):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """`labels[i]` names logit i."""
+        """The class names; of several heads each as `head/name`."""
         return self.bundle.manifest.labels
 
-    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits of a batch.
+    def run(self, batch: NDArray[Any]) -> Outputs:
+        """The outputs for a batch.
 
         Args:
             batch: (N, S, S, 3) uint8 RGB, which is normalised here or in the model; or, for a variant that leaves
                 that to its caller, (N, 3, S, S) float32, normalised.
 
         Returns:
-            (N, C) float32.
+            Float32 arrays by name, as `task.outputs` describes them.
 
         Raises:
             TensorError: another shape or dtype came; the message says which was expected.
@@ -155,7 +157,7 @@ class Session(Inheritable):
         Args:
             image: one picture or a sequence of them; see `Picture`. A 4-dimensional array (N, H, W, 3) is a
                 sequence.
-            top_k: how many classes `Prediction.top` lists.
+            top_k: how many answers a prediction lists, where the task ranks them.
             channels: the order of an array's channels.
 
         Raises:
@@ -171,13 +173,13 @@ class Session(Inheritable):
         many = _sequence(image)
         if many is None:
             pixels = self.pixels(cast("Picture", image), channels=channels)
-            return self.rank(self._slot().logits([pixels]), top_k)[0]
-        return [self.rank(row[None], top_k)[0] for row in self._rows(many, channels)]
+            return self.answer(self._slot().outputs([pixels]), top_k)
+        return [self.answer(row, top_k) for row in self._rows(many, channels)]
 
-    def logits_of(
+    def outputs_of(
         self, items: Iterable[T], pixels: Callable[[T], NDArray[np.uint8]] | None = None
-    ) -> Iterator[tuple[T, NDArray[np.float32] | ImageError]]:
-        """Yield each item, in order, with its logits (C,), or with the reason why its image cannot be used.
+    ) -> Iterator[tuple[T, Outputs | ImageError]]:
+        """Yield each item, in order, with its outputs (first axis 1), or with the reason why its image cannot be used.
 
         Decoding and the model run side by side in `backend.threads` workers.
 
@@ -232,18 +234,12 @@ class Session(Inheritable):
             )
         return load_pixels(Path(image), self._spec)
 
-    def rank(self, logits: NDArray[np.float32], top_k: int = 1) -> list[Prediction]:
-        """One prediction for each row of logits (N, C)."""
-        probabilities, best = softmax(logits), topk(logits, top_k)
-        found = []
-        for row, indices in zip(probabilities, best, strict=True):
-            top = tuple(Candidate(label=self.labels[i], index=int(i), score=float(row[i])) for i in indices)
-            first = top[0]
-            found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
-        return found
+    def answer(self, outputs: Outputs, top_k: int = 1) -> Prediction:
+        """What one image's outputs (first axis 1) say."""
+        return cast("Prediction", self.task.predict(outputs, top_k=top_k)[0])
 
     def verify(self) -> GoldenCheck:
-        """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the logits.
+        """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the outputs.
 
         So decoding, preprocessing and the engine are proven together; `edgetl.bundle.golden` has the
         tolerance.
@@ -256,12 +252,13 @@ class Session(Inheritable):
 
         self.bundle.verify()
         pixels = np.stack([load_pixels(content, self._spec) for content in self.bundle.golden_images()])
-        logits = np.concatenate([self.run(pixels[i : i + 1]) for i in range(len(pixels))])
+        rows = [self.run(pixels[i : i + 1]) for i in range(len(pixels))]
         return compare(
             variant=self.variant.name,
             precision=self.variant.precision,
-            recorded=self.bundle.golden_logits(self.variant.name),
-            computed=logits,
+            task=self.task,
+            recorded=self.bundle.golden_outputs(self.variant.name),
+            computed=joined(rows),
             pixels_identical=pixels_sha256(pixels) == self.manifest.golden.pixels_sha256,
         )
 
@@ -286,8 +283,8 @@ class Session(Inheritable):
     ) -> None:
         self.close()
 
-    def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[NDArray[np.float32]]:
-        for _, row in self.logits_of(pictures, lambda picture: self.pixels(picture, channels=channels)):
+    def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Outputs]:
+        for _, row in self.outputs_of(pictures, lambda picture: self.pixels(picture, channels=channels)):
             if isinstance(row, ImageError):
                 raise row
             yield row
@@ -430,6 +427,14 @@ def _open(
             return _session(bundle, variant, TensorRtBackend(engine, target=kind), choice)
         case _:
             assert_never(target)
+
+
+def _fits(have: TensorSpec, want: TensorSpec) -> bool:
+    return (
+        have.dtype == want.dtype
+        and len(have.shape) == len(want.shape)
+        and all(h in (None, w) for h, w in zip(have.shape[1:], want.shape[1:], strict=True))
+    )
 
 
 def _session(

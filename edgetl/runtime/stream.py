@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgetl.errors import ImageError
 from edgetl.inputs.spec import PreprocessSpec, normalise
 from edgetl.runtime.forks import refuse
+from edgetl.tasks.base import Outputs
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -42,8 +43,8 @@ class Slot:
         self._images = np.empty(shape, dtype=np.uint8 if self._bakes else np.float32)
         self._call = backend.bind(self._images)
 
-    def logits(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Logits of up to `count` images (S, S, 3) uint8; where all are given, the next call overwrites them."""
+    def outputs(self, pixels: Sequence[NDArray[np.uint8]]) -> Outputs:
+        """The outputs for up to `count` images (S, S, 3) uint8; where all are given, the next call overwrites them."""
         for row, image in enumerate(pixels):
             if self._bakes:
                 self._images[row] = image
@@ -54,6 +55,13 @@ class Slot:
         return self._backend.run(self._images[: len(pixels)])
 
 
+def _rows(outputs: Outputs) -> list[Outputs]:
+    """Each image's outputs, copied out of buffers."""
+    kept = {name: np.array(array) for name, array in outputs.items()}
+    count = len(next(iter(kept.values())))
+    return [{name: array[at : at + 1] for name, array in kept.items()} for at in range(count)]
+
+
 def stream(
     items: Iterable[T],
     pixels: Callable[[T], NDArray[np.uint8]],
@@ -61,8 +69,8 @@ def stream(
     slot: Callable[[], Slot],
     workers: int,
     batch: int,
-) -> Iterator[tuple[T, NDArray[np.float32] | ImageError]]:
-    """Yield each item, in order, with its logits (C,), or with the reason why its image cannot be used.
+) -> Iterator[tuple[T, Outputs | ImageError]]:
+    """Yield each item, in order, with its outputs (first axis 1), or with the reason why its image cannot be used.
 
     Args:
         items: what stands for images; taken a few ahead of what is yielded, so it may be endless.
@@ -76,7 +84,7 @@ def stream(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    def work(part: Sequence[T]) -> list[tuple[T, NDArray[np.float32] | ImageError]]:
+    def work(part: Sequence[T]) -> list[tuple[T, Outputs | ImageError]]:
         found: list[NDArray[np.uint8] | ImageError] = []
         for item in part:
             try:
@@ -84,11 +92,11 @@ def stream(
             except ImageError as error:
                 found.append(error)
         usable = [image for image in found if not isinstance(image, ImageError)]
-        rows = iter(np.array(slot().logits(usable)) if usable else ())
+        rows = iter(_rows(slot().outputs(usable)) if usable else ())
         return [(i, f if isinstance(f, ImageError) else next(rows)) for i, f in zip(part, found, strict=True)]
 
     process = os.getpid()
-    remaining, waiting = iter(items), deque["Future[list[tuple[T, NDArray[np.float32] | ImageError]]]"]()
+    remaining, waiting = iter(items), deque["Future[list[tuple[T, Outputs | ImageError]]]"]()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgetl")
     try:
         while True:

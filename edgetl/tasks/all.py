@@ -8,6 +8,7 @@ from edgetl.errors import ModelError
 from edgetl.records.codec import from_json
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec
+from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.classification.detail import ClassDetail
 
 
@@ -28,6 +29,8 @@ def task_of(spec: TaskSpec) -> Task:
             assert_never(spec)
 
 
+Prediction = ClassPrediction
+"""What a task answers for one image."""
 Detail = ClassDetail
 """What an evaluation's scores are made of, by its task; `kind` says which."""
 

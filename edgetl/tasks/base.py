@@ -267,6 +267,9 @@ class Task(Protocol):
     def decide(self, outputs: Outputs) -> Answers:
         """What a gate keeps of outputs: the answers in the form of truths."""
 
+    def margins(self, outputs: Outputs) -> NDArray[Any]:
+        """(N,) how far each value of an image's outputs may move, at least, before the answer is another."""
+
     def score(self, truths: Truths, outputs: Outputs) -> Evaluation:
         """Score outputs.
 
@@ -296,10 +299,10 @@ class Task(Protocol):
     def words(self, answers: Answers) -> list[str]:
         """Truths or answers in words, one per image."""
 
-    def plain(self, answers: Answers) -> Any:
-        """Truths or answers as JSON values, for a baseline's file."""
+    def plain(self, answers: Answers) -> list[Any]:
+        """Truths or answers as JSON values, one per image: as labelled sets and baselines hold them."""
 
-    def read(self, values: Any) -> Answers:
+    def read(self, values: Sequence[Any]) -> Answers:
         """Truths or answers from `plain`'s JSON values.
 
         Raises:
@@ -327,6 +330,11 @@ def output(task: Task, outputs: Outputs, name: str) -> NDArray[Any]:
     ):
         raise TensorError(f"{name}: got {found.shape} {found.dtype}, expected {spec}.")
     return found
+
+
+def joined(parts: Sequence[Outputs]) -> dict[str, NDArray[Any]]:
+    """Outputs of several batches as one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def agreement(task: Task, expected: Outputs, found: Outputs, same: NDArray[np.bool_]) -> Agreement:

@@ -17,7 +17,7 @@ from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.tasks.base import Classification
+from edgetl.tasks.base import Classification, joined
 from tests.real_sets import unpacked
 
 BACKBONE = "efficientnet_lite0"
@@ -58,7 +58,7 @@ def write_bundle(folder: Path) -> Path:
     images = tuple(photographs(2, SMALL))
     pixels = np.stack([load_pixels(image, SPEC) for image in images])
     with OnnxBackend(model, threads=1) as backend:
-        logits = np.concatenate([backend.run(normalise(row[None], SPEC)) for row in pixels])
+        outputs = joined([backend.run(normalise(row[None], SPEC)) for row in pixels])
     out = folder / "bench.edgetl"
     pack(
         Contents(
@@ -67,7 +67,7 @@ def write_bundle(folder: Path) -> Path:
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model)],
             default="fp32",
-            golden=GoldenSet(images=images, pixels=pixels, logits={"fp32": logits}),
+            golden=GoldenSet(images=images, pixels=pixels, outputs={"fp32": outputs}),
             provenance=Provenance(),
         ),
         out,

@@ -94,7 +94,7 @@ def write_bundle(
     images = tuple(colour_png(label) for label in range(3))
     pixels = np.stack([load_pixels(image, SPEC) for image in images])
     with OnnxBackend(model, threads=1) as backend:
-        logits = backend.run(normalise(pixels, SPEC))
+        outputs = backend.run(normalise(pixels, SPEC))
     pack(
         Contents(
             name=path.stem,
@@ -102,7 +102,7 @@ def write_bundle(
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model, test=test)],
             default="fp32",
-            golden=GoldenSet(images=images, pixels=pixels, logits={"fp32": logits}),
+            golden=GoldenSet(images=images, pixels=pixels, outputs={"fp32": outputs}),
             provenance=Provenance(data_sha256=data_sha256),
             splits=splits,
         ),
@@ -119,7 +119,7 @@ def write_variants(path: Path) -> Path:
     """
     images = tuple(colour_png(label) for label in range(3))
     pixels = np.stack([load_pixels(image, SPEC) for image in images])
-    sources, logits = [], {}
+    sources, outputs = [], {}
     for name, layers, right in (
         ("fp32", 40, 85),
         ("quick", 1, 85),
@@ -130,7 +130,8 @@ def write_variants(path: Path) -> Path:
         model = path.with_name(f"{path.stem}-{name}.onnx")
         write_model(model, layers=layers)
         with OnnxBackend(model, threads=1) as backend:
-            logits[name] = backend.run(normalise(pixels, SPEC)) + np.float32(name == "wrong")
+            found = backend.run(normalise(pixels, SPEC))
+            outputs[name] = {"logits": found["logits"] + np.float32(name == "wrong")}
         val = None if right is None else evaluation(right)
         sources.append(VariantSource(name=name, precision="fp32", target="any", model=model, val=val))
     pack(
@@ -140,7 +141,7 @@ def write_variants(path: Path) -> Path:
             preprocess=SPEC,
             variants=sources,
             default="fp32",
-            golden=GoldenSet(images=images, pixels=pixels, logits=logits),
+            golden=GoldenSet(images=images, pixels=pixels, outputs=outputs),
             provenance=Provenance(),
         ),
         path,

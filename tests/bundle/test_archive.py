@@ -67,14 +67,14 @@ def test_a_bundle_holds_what_was_packed(packed: Packed) -> None:
         "golden/00.png",
         "golden/01.jpg",
         "golden/02.png",
-        "golden/fp32.npy",
-        "golden/int8-cpu-x86.npy",
+        "golden/fp32.npz",
+        "golden/int8-cpu-x86.npz",
         "models/fp32.onnx",
         "models/int8-cpu-x86.onnx",
     ]
     assert bundle.model() == packed.files["models/fp32.onnx"]
     assert bundle.model("int8-cpu-x86") == packed.files["models/int8-cpu-x86.onnx"]
-    logits = bundle.golden_logits("int8-cpu-x86")
+    logits = bundle.golden_outputs("int8-cpu-x86")["logits"]
     assert logits.shape == (3, 3)
     assert logits.dtype == np.float32
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,28 @@ import pytest
 from PIL import Image
 
 from edgetl.bundle import golden
-from edgetl.bundle.golden import TOLERANCE, compare, decode_logits, encode_image, encode_logits
+from edgetl.bundle.golden import TOLERANCE, compare, decode_outputs, encode_image, encode_outputs
 from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, ImageError, TensorError
 from edgetl.inputs.image import PreprocessSpec, read_numbers
 from edgetl.records.codec import to_json
+from edgetl.tasks.base import Classification
+from edgetl.tasks.classification.task import ClassificationTask
 from tests.bundles import SPEC, picture
 from tests.deep_images import tiff
 
+TASK = ClassificationTask(spec=Classification(labels=("a", "b")))
 RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)
 
 
 def check(computed: np.ndarray, precision: Precision, same: bool = True) -> golden.GoldenCheck:
     return compare(
-        variant="v", precision=precision, recorded=RECORDED, computed=computed, pixels_identical=same
+        variant="v",
+        precision=precision,
+        task=TASK,
+        recorded={"logits": RECORDED},
+        computed={"logits": computed},
+        pixels_identical=same,
     )
 
 
@@ -53,11 +62,11 @@ def test_what_is_not_finite_never_passes_and_travels_as_json(value: float) -> No
 def test_the_reason_tells_preprocessing_from_the_engine() -> None:
     other = RECORDED[:, ::-1].copy()
     assert check(RECORDED, Precision.FP32).reason == (
-        "Variant v computes what was recorded: on 2 golden images the largest logit difference is 0, "
+        "Variant v computes what was recorded: on 2 golden images the largest difference of logits is 0, "
         "allowed is 0.008."
     )
     engine, pixels = check(other, Precision.FP32), check(other, Precision.FP32, same=False)
-    assert engine.top1_agreement == 0.0
+    assert engine.same == 0.0
     assert engine.reason.endswith(
         "the pixels are identical, so the inference engine computes something else."
     )
@@ -65,34 +74,62 @@ def test_the_reason_tells_preprocessing_from_the_engine() -> None:
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(TensorError, match=r"logits of variant v: got shape \(1, 2\), expected \(2, 2\)"):
+    with pytest.raises(TensorError, match=r"logits: got shape \(1, 2\), expected \(2, 2\)"):
         check(RECORDED[:1], Precision.FP32)
 
 
-def test_logits_round_trip() -> None:
-    assert np.array_equal(decode_logits(encode_logits(RECORDED), (2, 2), "x"), RECORDED)
-    assert encode_logits(RECORDED.astype(">f8")) == encode_logits(RECORDED)
+def test_outputs_round_trip() -> None:
+    found = decode_outputs(encode_outputs({"logits": RECORDED}), TASK, 2, "x")
+    assert np.array_equal(found["logits"], RECORDED)
+    assert encode_outputs({"logits": RECORDED.astype(">f8")}) == encode_outputs({"logits": RECORDED})
+    assert encode_outputs({"b": RECORDED, "a": RECORDED}) == encode_outputs({"a": RECORDED, "b": RECORDED})
 
 
-def pickled() -> bytes:
+def npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.array([{"evil": 1}], dtype=object), allow_pickle=True)
+    np.save(buffer, array, allow_pickle=True)
     return buffer.getvalue()
+
+
+def zipped(content: bytes, *, name: str = "logits.npy", how: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_the_one_array_of_schema_1_is_still_read() -> None:
+    assert np.array_equal(decode_outputs(npy(RECORDED), TASK, 2, "x")["logits"], RECORDED)
+
+
+EVIL = npy(np.array([{"evil": 1}], dtype=object))
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "x is not a .npy array"),
-        (b"\x93NUMPY\x01", "x is not a .npy array"),
-        (pickled(), "x is not a .npy array: Object arrays cannot be loaded"),
-        (encode_logits(RECORDED[:1]), r"x is float32 \(1, 2\), expected finite float32 \(2, 2\)"),
-        (encode_logits(RECORDED * np.inf), "expected finite float32"),
+        (b"", "x does not hold the output logits: "),
+        (b"\x93NUMPY\x01", "x does not hold the output logits: "),
+        (EVIL, "x does not hold the output logits: Object arrays cannot be loaded"),
+        (zipped(EVIL), "x does not hold the output logits: Object arrays cannot be loaded"),
+        (
+            zipped(npy(RECORDED), how=zipfile.ZIP_DEFLATED),
+            "does not hold the output logits: it is compressed",
+        ),
+        (
+            zipped(npy(RECORDED), name="scores.npy"),
+            "does not hold the output logits: .*no item named 'logits.npy'",
+        ),
+        (
+            encode_outputs({"logits": RECORDED[:1]}),
+            r"x: logits is \(1, 2\) float32, expected finite \(2, 2\) float32",
+        ),
+        (encode_outputs({"logits": RECORDED * np.inf}), "expected finite"),
     ],
 )
-def test_broken_logits_are_refused_and_nothing_is_unpickled(content: bytes, reason: str) -> None:
+def test_broken_outputs_are_refused_and_nothing_is_unpickled(content: bytes, reason: str) -> None:
     with pytest.raises(BundleIntegrityError, match=reason):
-        decode_logits(content, (2, 2), "x")
+        decode_outputs(content, TASK, 2, "x")
 
 
 def test_small_pictures_are_kept_as_they_are(tmp_path: Path) -> None:

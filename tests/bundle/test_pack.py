@@ -72,7 +72,10 @@ def test_parts_that_do_not_fit_are_refused(parts: Contents, tmp_path: Path) -> N
         pack(replace(parts, default="x"), out)
     with pytest.raises(BundleError, match="its golden set does not cover every variant"):
         pack(replace(parts, variants=[first]), out)
-    with pytest.raises(BundleError, match="golden logits of variant fp32 is float32"):
+    with pytest.raises(
+        BundleError,
+        match=r"golden outputs of variant fp32: logits is \(3, 3\) float32, expected finite \(3, 2\) float32",
+    ):
         pack(replace(parts, task=Classification(labels=("a", "b"))), out)
     with pytest.raises(BundleError, match=r"cannot be named '\.\./x'"):
         pack(replace(parts, variants=[replace(first, name="../x"), second]), out)
@@ -128,6 +131,8 @@ def test_wrong_engines_are_refused_and_change_nothing(parts: Contents, tmp_path:
 
 
 def test_logits_of_other_dtypes_are_stored_as_float32(parts: Contents, tmp_path: Path) -> None:
-    golden = replace(parts.golden, logits={k: v.astype(np.float64) for k, v in parts.golden.logits.items()})
+    wide = {k: {"logits": v["logits"].astype(np.float64)} for k, v in parts.golden.outputs.items()}
+    golden = replace(parts.golden, outputs=wide)
     pack(replace(parts, golden=golden), tmp_path / "b.edgetl")
-    assert np.array_equal(open_bundle(tmp_path / "b.edgetl").golden_logits(), parts.golden.logits["fp32"])
+    found = open_bundle(tmp_path / "b.edgetl").golden_outputs()
+    assert np.array_equal(found["logits"], parts.golden.outputs["fp32"]["logits"])

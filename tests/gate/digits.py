@@ -70,7 +70,7 @@ def write_digits_bundle(path: Path, *, images: int, lose: int | None = None) -> 
     golden = golden_file.read_bytes()
     pixels = load_pixels(golden, SPEC)[None]
     with OnnxBackend(model, threads=1) as backend:
-        logits = backend.run(normalise(pixels, SPEC))
+        outputs = backend.run(normalise(pixels, SPEC))
     pack(
         Contents(
             name=path.stem,
@@ -78,7 +78,7 @@ def write_digits_bundle(path: Path, *, images: int, lose: int | None = None) -> 
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=model)],
             default="fp32",
-            golden=GoldenSet(images=(golden,), pixels=pixels, logits={"fp32": logits}),
+            golden=GoldenSet(images=(golden,), pixels=pixels, outputs={"fp32": outputs}),
             provenance=Provenance(data_sha256="d" * 64),
         ),
         path,

@@ -50,7 +50,7 @@ def manifest(report) -> Manifest:
         ),
         variants=(variants[0], dataclasses.replace(variants[1], latency=None)),
         default="int8-cpu-x86",
-        golden=Golden(images=(MEMBER,), logits={}, pixels_sha256="0" * 64),
+        golden=Golden(images=(MEMBER,), outputs={}, pixels_sha256="0" * 64),
         provenance=Provenance(git_commit="778a7cb", created_by="edgetl 0.1.0"),
     )
 
@@ -114,7 +114,7 @@ def test_verify():
         images=8,
         max_difference=1e-5,
         allowed_difference=1e-3,
-        top1_agreement=1.0,
+        same=1.0,
         pixels_identical=True,
     )
     assert shown(device.verify, check, width=200) == f"OK: {check.reason}\n"
@@ -271,7 +271,7 @@ def test_tune(report):
     assert (
         shown(device.tune, record)
         == f"""\
-flowers.edgetl, batch 1, 2 threads, from pixels to logits
+flowers.edgetl, batch 1, 2 threads, from pixels to outputs
                      p50   p90
 engine    variant     ms    ms  calls  result  why
 {rule(87)}

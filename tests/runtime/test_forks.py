@@ -22,7 +22,7 @@ warnings.simplefilter("ignore")  # Python warns of forks beside threads; this is
 bundle, image, engine, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 session = edgetl.load(bundle, target=engine, threads=threads)
 wanted = session.predict(image).label
-several = session.logits_of([image] * 50)
+several = session.outputs_of([image] * 50)
 next(several)
 
 def refused(work):

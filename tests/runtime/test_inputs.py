@@ -128,7 +128,7 @@ def test_a_result_does_not_wait_for_many_later_frames(session: Session) -> None:
         return session.pixels(picture())
 
     with load(session.bundle.path, threads=4) as opened:  # Eight frames would be taken ahead.
-        next(iter(opened.logits_of(slow(), pixels)))
+        next(iter(opened.outputs_of(slow(), pixels)))
     assert len(taken) < 6
 
 

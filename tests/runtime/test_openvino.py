@@ -35,10 +35,10 @@ def backend():
 
 def test_it_agrees_with_onnx_runtime(backend) -> None:
     with OnnxBackend(classifier(), threads=1) as reference:
-        expected = reference.run(IMAGES)
-    assert np.allclose(backend.run(IMAGES), expected, atol=1e-5)
-    assert np.allclose(backend.run(np.asfortranarray(IMAGES)), expected, atol=1e-5)
-    assert backend.run(IMAGES[:0]).shape == (0, 3)
+        expected = reference.run(IMAGES)["logits"]
+    assert np.allclose(backend.run(IMAGES)["logits"], expected, atol=1e-5)
+    assert np.allclose(backend.run(np.asfortranarray(IMAGES))["logits"], expected, atol=1e-5)
+    assert backend.run(IMAGES[:0])["logits"].shape == (0, 3)
     assert str(backend.input) == "(N, 3, 32, 32) float32"
     assert backend.providers == ("OpenVINO CPU",)
     for wrong in (IMAGES[0], IMAGES.astype(np.float64), None):
@@ -49,18 +49,20 @@ def test_it_agrees_with_onnx_runtime(backend) -> None:
 def test_a_bound_call_reads_its_buffer_each_time(backend) -> None:
     images = IMAGES[:1].copy()
     call = backend.bind(images)
-    first = call().copy()
+    first = call()["logits"].copy()
     images[:] = IMAGES[1:2]
-    assert np.allclose(np.concatenate([first, call()]), backend.run(IMAGES[:2]), atol=1e-5)
+    assert np.allclose(
+        np.concatenate([first, call()["logits"]]), backend.run(IMAGES[:2])["logits"], atol=1e-5
+    )
 
 
 def test_results_are_kept_apart_between_calls_and_threads(backend) -> None:
-    expected = [backend.run(IMAGES[i : i + 1]) for i in range(4)]
+    expected = [backend.run(IMAGES[i : i + 1])["logits"] for i in range(4)]
     wrong = []
 
     def work(i: int) -> None:
         for _ in range(100):
-            if not np.array_equal(backend.run(IMAGES[i : i + 1]), expected[i]):
+            if not np.array_equal(backend.run(IMAGES[i : i + 1])["logits"], expected[i]):
                 wrong.append(i)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]

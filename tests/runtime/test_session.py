@@ -57,10 +57,10 @@ def test_the_public_door(bundle: Path) -> None:
 
 def test_run_takes_floats_and_bytes_alike(session: Session) -> None:
     pixels = np.stack([load_pixels(picture(i), SPEC) for i in range(5)])
-    logits = session.run(normalise(pixels, SPEC))
+    logits = session.run(normalise(pixels, SPEC))["logits"]
     assert logits.shape == (5, 3)
     assert logits.dtype == np.float32
-    assert np.array_equal(session.run(pixels), logits)
+    assert np.array_equal(session.run(pixels)["logits"], logits)
 
 
 def test_a_variant_that_normalises_inside_takes_bytes_alone(bundle: Path, tmp_path: Path) -> None:
@@ -70,13 +70,14 @@ def test_a_variant_that_normalises_inside_takes_bytes_alone(bundle: Path, tmp_pa
     baked = VariantSource(
         name="fp32-uint8", precision="fp32", target="any", model=path, input=InputForm.UINT8
     )
-    logits = parts.golden.logits
-    golden = replace(parts.golden, logits={**logits, "fp32-uint8": logits["fp32"]})
+    outputs = parts.golden.outputs
+    golden = replace(parts.golden, outputs={**outputs, "fp32-uint8": outputs["fp32"]})
     pack(replace(parts, variants=[*parts.variants, baked], golden=golden), tmp_path / "baked.edgetl")
     pixels = np.stack([load_pixels(picture(i), SPEC) for i in range(3)])
     with load(tmp_path / "baked.edgetl", variant="fp32-uint8", threads=1) as inside, load(bundle) as outside:
         assert inside.verify().passed
-        np.testing.assert_allclose(inside.run(pixels), outside.run(pixels), rtol=1e-4, atol=1e-5)
+        first, second = (opened_.run(pixels)["logits"] for opened_ in (inside, outside))
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
         with pytest.raises(
             TensorError, match=r"got \(3, 3, 32, 32\) float32, expected \(N, 32, 32, 3\) uint8"
         ):
@@ -129,7 +130,7 @@ def test_every_form_of_one_picture_gives_the_same_prediction(session: Session, p
     forms = [photo, str(photo), photo.read_bytes(), image, np.array(image)]
     found = [session.predict(form) for form in forms]
     assert len(set(found)) == 1
-    logits = session.run(load_batch([photo], SPEC))[0].astype(np.float64)
+    logits = session.run(load_batch([photo], SPEC))["logits"][0].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum()
     assert found[0].index == int(logits.argmax())
     assert found[0].label == LABELS[found[0].index]
@@ -199,7 +200,7 @@ def test_a_good_bundle_verifies(bundle: Path, variant: str) -> None:
     assert check.passed
     assert check.pixels_identical
     assert check.images == 3
-    assert check.top1_agreement == 1.0
+    assert check.same == 1.0
     assert check.max_difference <= check.allowed_difference
 
 
@@ -211,8 +212,8 @@ def repacked(folder: Path, golden: GoldenSet) -> Path:
 
 def test_another_engine_is_found(tmp_path: Path) -> None:
     golden = contents(tmp_path).golden
-    off = {name: logits + 0.01 for name, logits in golden.logits.items()}
-    with load(repacked(tmp_path, replace(golden, logits=off))) as opened:
+    off = {name: {"logits": out["logits"] + 0.01} for name, out in golden.outputs.items()}
+    with load(repacked(tmp_path, replace(golden, outputs=off))) as opened:
         check = opened.verify()
     assert not check.passed
     assert check.pixels_identical
@@ -224,8 +225,8 @@ def test_other_preprocessing_is_found(tmp_path: Path) -> None:
     golden = contents(tmp_path).golden
     shifted = np.roll(golden.pixels, 2, axis=1)
     with load(repacked(tmp_path, golden)) as opened:
-        logits = opened.run(shifted)
-    other = replace(golden, pixels=shifted, logits={**golden.logits, "fp32": logits})
+        outputs = opened.run(shifted)
+    other = replace(golden, pixels=shifted, outputs={**golden.outputs, "fp32": outputs})
     with load(repacked(tmp_path, other)) as opened:
         check = opened.verify()
     assert not check.passed
@@ -429,3 +430,18 @@ def test_numbers_beyond_8_bits_go_through_the_bundle_s_window(tmp_path: Path) ->
         assert [opened.predict(frame) for frame in frames] == [expected] * len(frames)
         assert opened.predict(frames) == [expected] * len(frames)
         assert opened.predict(np.repeat(values[..., None], 3, 2), channels="bgr") == expected
+
+
+def test_a_model_whose_outputs_do_not_fit_the_task_is_refused(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    other = tmp_path / "other.onnx"
+    other.write_bytes(classifier(names=("images", "scores")))
+    first, second = parts.variants
+    out = tmp_path / "b.edgetl"
+    pack(replace(parts, variants=[replace(first, model=other), second]), out)
+    with pytest.raises(
+        ModelError,
+        match=r"b\.edgetl: variant fp32 gives scores \(N, 3\) float32; the manifest's task, classification, asks for "
+        r"logits \(N, 3\) float32\.$",
+    ):
+        load(out, variant="fp32")

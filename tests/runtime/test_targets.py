@@ -49,7 +49,7 @@ def manifest(*variants: Variant, default: str, engines: tuple[Engine, ...] = ())
         preprocess=PreprocessSpec(size=8),
         variants=variants,
         default=default,
-        golden=Golden(images=(), logits={}, pixels_sha256=""),
+        golden=Golden(images=(), outputs={}, pixels_sha256=""),
         provenance=Provenance(),
         engines=engines,
     )
@@ -79,7 +79,7 @@ def test_auto_names_the_gpu_that_it_passes_over_since_no_bundle_has_figures_of_i
     assert named.reason == (
         "fp32 is the bundle's default: 3.00 ms at 97.0%, measured on EPYC x2, Linux x86_64; ONNX Runtime "
         "offers cuda and ort-tensorrt here, for which the bundle carries no measured latency: "
-        "measure with edgetl bench --target cuda"
+        "measure with edgetl bench BUNDLE --target cuda"
     )
 
 
@@ -101,7 +101,8 @@ def test_elsewhere_the_fastest_made_for_the_machine_takes_its_place_and_says_so(
     assert found.variant == "fp32-half-weights"
     assert found.reason == (
         "fp32-half-weights is the fastest made for any machine, and the default int8-cpu-x86 was made for cpu-x86: "
-        "2.90 ms at 97.0%, measured on EPYC x2, Linux x86_64, another kind of machine: measure here with edgetl bench"
+        "2.90 ms at 97.0%, measured on EPYC x2, Linux x86_64, another kind of machine: measure here with edgetl bench "
+        "BUNDLE"
     )
 
 

@@ -35,7 +35,7 @@ def opened(
 @pytest.mark.parametrize("count", [0, 1, 2, LARGEST, LARGEST + 1, 11])
 def test_any_number_of_images_gives_their_logits(count: int) -> None:
     with opened(FakeCuda()) as backend:
-        found = backend.run(IMAGES[:count])
+        found = backend.run(IMAGES[:count])["logits"]
     assert found.shape == (count, 3)
     assert np.allclose(found, logits(IMAGES[:count]), atol=1e-6)
 
@@ -51,21 +51,21 @@ def test_single_images_replay_a_graph_that_is_recorded_once() -> None:
     engine = Engine(cuda)
     with opened(cuda, engine) as backend:
         for image in IMAGES:
-            assert np.allclose(backend.run(image[None]), logits(image[None]), atol=1e-6)
+            assert np.allclose(backend.run(image[None])["logits"], logits(image[None]), atol=1e-6)
         assert (len(cuda.graphs), cuda.launches) == (1, len(IMAGES))
         copies = cuda.copies
         backend.run(IMAGES[:1])
         assert cuda.copies == copies, "a replay issues no copies of its own"
         # A batch between must not disturb the shapes that the graph was recorded with.
-        assert np.allclose(backend.run(IMAGES[:3]), logits(IMAGES[:3]), atol=1e-6)
-        assert np.allclose(backend.run(IMAGES[5:6]), logits(IMAGES[5:6]), atol=1e-6)
+        assert np.allclose(backend.run(IMAGES[:3])["logits"], logits(IMAGES[:3]), atol=1e-6)
+        assert np.allclose(backend.run(IMAGES[5:6])["logits"], logits(IMAGES[5:6]), atol=1e-6)
         assert [context.shape[0] for context in engine.contexts] == [3, 1]
 
 
 def test_tensorrt_rtx_is_not_recorded() -> None:
     cuda = FakeCuda()
     with opened(cuda, target=EngineTarget.TENSORRT_RTX) as backend:
-        assert np.allclose(backend.run(IMAGES[:1]), logits(IMAGES[:1]), atol=1e-6)
+        assert np.allclose(backend.run(IMAGES[:1])["logits"], logits(IMAGES[:1]), atol=1e-6)
     assert cuda.graphs == []
 
 
@@ -73,9 +73,9 @@ def test_a_bound_call_reads_its_buffer_each_time() -> None:
     with opened(FakeCuda()) as backend:
         images = IMAGES[:1].copy()
         call = backend.bind(images)
-        call()
+        call()["logits"]
         images[:] = IMAGES[1:2]
-        assert np.allclose(call(), logits(IMAGES[1:2]), atol=1e-6)
+        assert np.allclose(call()["logits"], logits(IMAGES[1:2]), atol=1e-6)
 
 
 def test_eight_threads_get_their_own_answers() -> None:
@@ -85,7 +85,7 @@ def test_eight_threads_get_their_own_answers() -> None:
         def work(seed: int) -> None:
             images = np.random.default_rng(seed).normal(size=(1 + seed % 5, 3, SIDE, SIDE)).astype(np.float32)
             for _ in range(50):
-                if not np.allclose(backend.run(images), logits(images), atol=1e-6):
+                if not np.allclose(backend.run(images)["logits"], logits(images), atol=1e-6):
                     wrong.append(seed)
 
         threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]

@@ -20,8 +20,8 @@ from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.models import backbones
 from edgetl.records.scores import value
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.runtime.evaluate import evaluate_folder, find_samples, predict_logits
-from edgetl.tasks.base import Classification
+from edgetl.runtime.evaluate import evaluate_folder, find_samples, predict_outputs
+from edgetl.tasks.base import Classification, joined
 from edgetl.tasks.classification import scores
 from edgetl.train import evaluate as training
 from edgetl.train.sets import open_sets
@@ -66,11 +66,11 @@ def test_predictions_are_those_of_training_s_evaluation(
     model = fitted(index, tmp_path)
     test = open_sets(index, SPEC, tmp_path / "pixels").test
     assert test is not None
-    in_torch = training.predict_logits(model, test)
+    in_torch = training.predict_outputs(model, test)
     bundle = packed(model, index, tmp_path)
     with edgetl.load(bundle) as session:
         samples = find_samples(source, session.labels)
-        own = predict_logits(session, samples)
+        own = predict_outputs(session, samples)["logits"]
         order = {str(s.path): i for i, s in enumerate(index.split("test"))}
         rows = [order[str(s.path)] for s in samples]
         assert len(rows) == len(test)
@@ -101,7 +101,7 @@ def packed(model: torch.nn.Module, index: DataIndex, folder: Path) -> Path:
     images = tuple(encode_image(s.path, SPEC) for s in index.split("test")[:2])
     pixels = np.stack([load_pixels(image, SPEC) for image in images])
     with OnnxBackend(path, threads=1) as backend:
-        logits = np.concatenate([backend.run(normalise(row[None], SPEC)) for row in pixels])
+        outputs = joined([backend.run(normalise(row[None], SPEC)) for row in pixels])
     out = folder / "parity.edgetl"
     pack(
         Contents(
@@ -110,7 +110,7 @@ def packed(model: torch.nn.Module, index: DataIndex, folder: Path) -> Path:
             preprocess=SPEC,
             variants=[VariantSource(name="fp32", precision="fp32", target="any", model=path)],
             default="fp32",
-            golden=GoldenSet(images=images, pixels=pixels, logits={"fp32": logits}),
+            golden=GoldenSet(images=images, pixels=pixels, outputs={"fp32": outputs}),
             provenance=Provenance(),
         ),
         out,

@@ -193,7 +193,7 @@ def tune(console: Console, record: TuneRecord) -> None:
         tone: Tone = "strong" if trial.outcome == "chosen" else "plain" if trial.latency else "faint"
         cells = (trial.target, trial.variant or "-", *times, trial.outcome, trial.note)
         lines.append(Line(cells=cells, tone=tone))
-    title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to logits"
+    title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to outputs"
     table(console, heads, lines, title=title)
     say(console, f"{record.reason}.", "good")
     say(console, f"Kept in {record.kept}: it runs from now on wherever no target or variant is named.")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import TensorError
+from edgetl.errors import ModelError, TensorError
 from edgetl.inputs.spec import PreprocessSpec, normalise
-from edgetl.tasks.base import TensorSpec
+from edgetl.tasks.base import Outputs, TensorSpec
 
-Bound = Callable[[], NDArray[np.float32]]
+Bound = Callable[[], Outputs]
 """Runs a model on fixed buffers; for one thread at a time."""
 
 
 class Backend(Protocol):
-    """One loaded model: images (N, 3, S, S) float32 or pictures (N, S, S, 3) uint8 in, logits (N, C) float32 out.
+    """One loaded model: images (N, 3, S, S) float32 or pictures (N, S, S, 3) uint8 in, float32 tensors by name out.
 
     `run` may be called from many threads.
     """
@@ -28,8 +28,8 @@ class Backend(Protocol):
         """The images."""
 
     @property
-    def output(self) -> TensorSpec:
-        """The logits."""
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What comes out, in the model's order; the first axis of each is the batch."""
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -39,8 +39,8 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads inside one call."""
 
-    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits (N, C) of images of `input`'s shape and dtype.
+    def run(self, images: NDArray[Any]) -> Outputs:
+        """The outputs for images of `input`'s shape and dtype.
 
         Raises:
             TensorError: images have another shape or dtype.
@@ -49,7 +49,7 @@ class Backend(Protocol):
     def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the model on what then stands in `images`, a contiguous buffer as `run` takes.
 
-        Its result (N, C) is a buffer too: the next call overwrites it. Nothing is checked or allocated a call.
+        Its results are buffers too: the next call overwrites them. Nothing is checked or allocated a call.
         Each thread needs its own.
 
         Raises:
@@ -66,9 +66,37 @@ class Backend(Protocol):
     ) -> None: ...
 
 
-def run_pixels(backend: Backend, pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Logits (N, C) of pixels (N, S, S, 3) uint8, normalised here unless the model does it itself."""
+def run_pixels(backend: Backend, pixels: NDArray[np.uint8], spec: PreprocessSpec) -> Outputs:
+    """The outputs for pixels (N, S, S, 3) uint8, normalised here unless the model does it itself."""
     return backend.run(pixels if backend.input.dtype == "uint8" else normalise(pixels, spec))
+
+
+def check_signature(
+    name: str, images: TensorSpec, outputs: Sequence[TensorSpec], *, baked: bool = True
+) -> None:
+    """Whether a model is one that can be run at all: pictures in, at least one batch of floats out.
+
+    Args:
+        name: what messages call the model.
+        images: its input.
+        outputs: its outputs.
+        baked: whether the engine takes models that normalise pixels themselves.
+
+    Raises:
+        ModelError: naming the tensor that is something else.
+    """
+    dtypes = ("float32", "uint8") if baked else ("float32",)
+    if len(images.shape) != 4 or images.dtype not in dtypes:
+        kind = "(N, 3, S, S) float32" + (" or (N, S, S, 3) uint8" if baked else "")
+        raise ModelError(f"{name}: tensor {images.name} is {images}, expected {kind}.")
+    for tensor in outputs:
+        if len(tensor.shape) < 2 or tensor.dtype != "float32":
+            raise ModelError(f"{name}: tensor {tensor.name} is {tensor}, expected (N, ...) float32.")
+
+
+def empty(outputs: Sequence[TensorSpec], rows: int) -> dict[str, NDArray[np.float32]]:
+    """Buffers for so many rows of each output; lengths that are open are 0."""
+    return {t.name: np.empty((rows, *(n or 0 for n in t.shape[1:])), dtype=np.float32) for t in outputs}
 
 
 def describe(value: Any) -> str:

@@ -17,9 +17,9 @@ from edgetl.files import cache_dir
 from edgetl.packages import GPU_ENGINE, missing
 from edgetl.process import usable_cores
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, mismatch
+from edgetl.runtime.engines.base import Bound, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start
-from edgetl.tasks.base import TensorSpec
+from edgetl.tasks.base import Outputs, TensorSpec
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -59,7 +59,7 @@ class OnnxBackend(Inheritable):
     Raises:
         MissingDependencyError: ONNX Runtime is not installed, or cannot use the device.
         ForkError: the device is a GPU that a parent of this forked process has used.
-        ModelError: the model cannot be loaded, or is not one image tensor in, one logit tensor out.
+        ModelError: the model cannot be loaded, or is not one image tensor in, float tensors out.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class OnnxBackend(Inheritable):
         if self.providers[:1] != (wanted[0][0],):
             got = ", ".join(self.providers)
             raise _device_missing(device, f"asked for {wanted[0][0]}, the session got {got}")
-        self.input, self.output = _signature(self._session, name)
-        self._names, self._dtype = [self.output.name], np.dtype(self.input.dtype)
+        self.input, self.outputs = _signature(self._session, name)
+        self._names, self._dtype = [tensor.name for tensor in self.outputs], np.dtype(self.input.dtype)
         self._fixed, self._tail = self.input.shape[0], self.input.shape[1:]
 
-    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits (N, C) float32 of images (N, 3, S, S) float32, or (N, S, S, 3) uint8 where the model takes those.
+    def run(self, images: NDArray[Any]) -> Outputs:
+        """Float32 outputs by name of images (N, 3, S, S) float32, or (N, S, S, 3) uint8 where the model takes those.
 
         Raises:
             TensorError: images have another shape or dtype, or a batch that the model was not made for.
@@ -121,27 +121,27 @@ class OnnxBackend(Inheritable):
         if not isinstance(images, np.ndarray) or images.dtype != self._dtype or not self._fits(images.shape):
             raise mismatch(self.input, images)
         if not images.shape[0]:
-            return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
-        logits: NDArray[np.float32] = self._session.run(self._names, {self.input.name: images})[0]
-        return logits
+            return empty(self.outputs, 0)
+        return dict(zip(self._names, self._session.run(self._names, {self.input.name: images}), strict=True))
 
     def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the model on what then stands in `images`; see `Backend.bind`."""
         if images.dtype != self._dtype or not images.flags.c_contiguous or not self._fits(images.shape):
             raise mismatch(self.input, images)
-        logits = np.empty((len(images), self.output.shape[1] or 0), dtype=np.float32)
-        if not logits.size:
+        outputs = empty(self.outputs, len(images))
+        if not all(array.size for array in outputs.values()):
             return lambda: self.run(images)
         binding = self._session.io_binding()
         binding.bind_cpu_input(self.input.name, images)
-        binding.bind_output(self.output.name, "cpu", 0, np.float32, list(logits.shape), logits.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, np.float32, list(array.shape), array.ctypes.data)
         copies = self._copies
 
-        def call() -> NDArray[np.float32]:
+        def call() -> Outputs:
             if copies:  # What a GPU reads was copied when it was bound.
                 binding.bind_cpu_input(self.input.name, images)
             self._session.run_with_iobinding(binding)
-            return logits
+            return outputs
 
         return call
 
@@ -276,17 +276,14 @@ def _device_missing(device: Device, found: str) -> MissingDependencyError:
     )
 
 
-def _signature(session: Any, name: str) -> tuple[TensorSpec, TensorSpec]:
+def _signature(session: Any, name: str) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
     inputs, outputs = (
-        [_tensor(t) for t in tensors] for tensors in (session.get_inputs(), session.get_outputs())
+        tuple(_tensor(t) for t in tensors) for tensors in (session.get_inputs(), session.get_outputs())
     )
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each.")
-    for tensor, rank, dtypes in ((inputs[0], 4, ("float32", "uint8")), (outputs[0], 2, ("float32",))):
-        if len(tensor.shape) != rank or tensor.dtype not in dtypes:
-            kind = "(N, 3, S, S) float32 or (N, S, S, 3) uint8" if rank == 4 else "(N, C) float32"
-            raise ModelError(f"{name}: tensor {tensor.name} is {tensor}, expected {kind}.")
-    return inputs[0], outputs[0]
+    if len(inputs) != 1:
+        raise ModelError(f"{name} has {len(inputs)} inputs, expected one.")
+    check_signature(name, inputs[0], outputs)
+    return inputs[0], outputs
 
 
 def _tensor(node: Any) -> TensorSpec:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, mismatch
+from edgetl.runtime.engines.base import Bound, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
-from edgetl.tasks.base import TensorSpec
+from edgetl.tasks.base import Outputs, TensorSpec
 
 
 class OpenVinoBackend(Inheritable):
@@ -28,7 +28,7 @@ class OpenVinoBackend(Inheritable):
     Raises:
         MissingDependencyError: OpenVINO is not installed.
         ForkError: a parent of this forked process has used OpenVINO.
-        ModelError: the model cannot be loaded, or is not one image tensor in, one logit tensor out.
+        ModelError: the model cannot be loaded, or is not one image tensor in, float tensors out.
     """
 
     def __init__(self, model: bytes, *, threads: int) -> None:
@@ -50,12 +50,13 @@ class OpenVinoBackend(Inheritable):
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
         self.providers = tuple(f"OpenVINO {name}" for name in self._model.get_property("EXECUTION_DEVICES"))
-        self.input, self.output = _signature(self._model)
+        self.input, self.outputs = _signature(self._model)
+        self._names = [tensor.name for tensor in self.outputs]
         self._local = threading.local()
         self.watch_forks()
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, C) float32 of images (N, 3, S, S) float32.
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Float32 outputs by name of images (N, 3, S, S) float32.
 
         Raises:
             TensorError: images have another shape or dtype.
@@ -65,13 +66,13 @@ class OpenVinoBackend(Inheritable):
         if self.inherited:
             refuse()
         if not images.shape[0]:
-            return np.empty((0, self.output.shape[1] or 0), dtype=np.float32)
+            return empty(self.outputs, 0)
         request = getattr(self._local, "request", None)
         if request is None:  # One request serves one thread at a time.
             request = self._local.request = self._model.create_infer_request()
         shared = np.ascontiguousarray(images)
-        logits: NDArray[np.float32] = request.infer([shared], share_inputs=True, share_outputs=False)[0]
-        return logits
+        found = request.infer([shared], share_inputs=True, share_outputs=False)
+        return {name: found[at] for at, name in enumerate(self._names)}
 
     def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the model on what then stands in `images`; see `Backend.bind`."""
@@ -83,11 +84,11 @@ class OpenVinoBackend(Inheritable):
             refuse()
         request = self._model.create_infer_request()
 
-        def call() -> NDArray[np.float32]:
+        def call() -> Outputs:
             if self.inherited:
                 refuse()
-            logits: NDArray[np.float32] = request.infer([images], share_inputs=True, share_outputs=True)[0]
-            return logits
+            found = request.infer([images], share_inputs=True, share_outputs=True)
+            return {name: found[at] for at, name in enumerate(self._names)}
 
         return call
 
@@ -113,20 +114,17 @@ class OpenVinoBackend(Inheritable):
         )
 
 
-def _signature(model: Any) -> tuple[TensorSpec, TensorSpec]:
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(
-            f"The model has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each."
-        )
-    tensors = []
-    for port, rank in ((model.input(0), 4), (model.output(0), 2)):
-        shape = tuple(None if length.is_dynamic else length.get_length() for length in port.partial_shape)
-        dtype = str(port.element_type.to_dtype())
-        tensors.append(TensorSpec(name=port.any_name, dtype=dtype, shape=shape))
-        if len(shape) != rank or dtype != "float32":
-            kind = "(N, 3, S, S) float32" if rank == 4 else "(N, C) float32"
-            raise ModelError(f"The model's tensor {port.any_name} is {tensors[-1]}, expected {kind}.")
-    return tensors[0], tensors[1]
+def _signature(model: Any) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+    if len(model.inputs) != 1:
+        raise ModelError(f"The model has {len(model.inputs)} inputs, expected one.")
+    images, outputs = _tensor(model.input(0)), tuple(_tensor(port) for port in model.outputs)
+    check_signature("The model", images, outputs, baked=False)
+    return images, outputs
+
+
+def _tensor(port: Any) -> TensorSpec:
+    shape = tuple(None if length.is_dynamic else length.get_length() for length in port.partial_shape)
+    return TensorSpec(name=port.any_name, dtype=str(port.element_type.to_dtype()), shape=shape)
 
 
 def _last_line(error: Exception) -> str:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from edgetl.errors import BundleError, MissingDependencyError, ModelError
 from edgetl.export.tensorrt import EngineTarget, load_module
 from edgetl.packages import missing
-from edgetl.runtime.engines.base import Bound, mismatch
+from edgetl.runtime.engines.base import Bound, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.shell import command
-from edgetl.tasks.base import TensorSpec
+from edgetl.tasks.base import Outputs, TensorSpec
 
 
 class TensorRtBackend(Inheritable):
@@ -38,7 +38,7 @@ class TensorRtBackend(Inheritable):
         MissingDependencyError: TensorRT, the CUDA bindings or a GPU is missing.
         ForkError: a parent of this forked process has used the GPU.
         BundleError: the engine was built for another GPU or version.
-        ModelError: the engine is not one image tensor in, one logit tensor out.
+        ModelError: the engine is not one image tensor in, float tensors out.
     """
 
     threads = 1
@@ -59,13 +59,16 @@ class TensorRtBackend(Inheritable):
                 f"{target} {trt.__version__} cannot load the engine: {' '.join(reason.split())} "
                 f"Build it for this machine with: {command('build', 'BUNDLE', '--target', target)}"
             )
-        self.input, self.output = _signature(self._engine, trt)
+        self.input, self.outputs = _signature(self._engine, trt)
         self.providers = (f"{target} {trt.__version__} on {self._cuda.device_name()}",)
         self._least, self._largest = _batches(self._engine, self.input)
         self._lock = threading.Lock()
         self._stream = self._cuda.call("cudaStreamCreate")
         self._images = self._cuda.buffer((self._largest, *(n or 0 for n in self.input.shape[1:])))
-        self._logits = self._cuda.buffer((self._largest, *(n or 0 for n in self.output.shape[1:])))
+        self._results = {
+            tensor.name: self._cuda.buffer((self._largest, *(n or 0 for n in tensor.shape[1:])))
+            for tensor in self.outputs
+        }
         self._context = self._new_context()
         self._records = target is EngineTarget.TENSORRT and self._least == 1
         self._single: Any = (
@@ -74,8 +77,8 @@ class TensorRtBackend(Inheritable):
         self._graph: Any = None
         self.watch_forks()
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, C) float32 of images (N, 3, S, S) float32; more than the engine takes go in several calls.
+    def run(self, images: NDArray[np.float32]) -> Outputs:
+        """Float32 outputs by name of images (N, 3, S, S) float32; more than the engine takes go in several calls.
 
         Raises:
             TensorError: images have another shape or dtype, or are fewer than the engine takes.
@@ -85,12 +88,14 @@ class TensorRtBackend(Inheritable):
             raise mismatch(self.input, images)
         if self.inherited:
             refuse()
-        logits = np.empty((len(images), self.output.shape[1] or 0), dtype=np.float32)
+        outputs = empty(self.outputs, len(images))
         with self._lock:
             for start in range(0, len(images), self._largest):
                 part = images[start : start + self._largest]
-                logits[start : start + len(part)] = self._run(part)
-        return logits
+                self._run(part)
+                for name, array in outputs.items():
+                    array[start : start + len(part)] = self._results[name].host[: len(part)]
+        return outputs
 
     def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the engine on what then stands in `images`; see `Backend.bind`."""
@@ -107,7 +112,8 @@ class TensorRtBackend(Inheritable):
             if self._graph is not None:
                 self._cuda.call("cudaGraphExecDestroy", self._graph)
             self._images.free()
-            self._logits.free()
+            for result in self._results.values():
+                result.free()
             self._cuda.call("cudaStreamDestroy", self._stream)
             self._graph = self._single = self._context = self._engine = self._runtime = None
 
@@ -132,10 +138,12 @@ class TensorRtBackend(Inheritable):
         if context is None:
             raise ModelError("TensorRT gave no execution context; is the GPU's memory full?")
         context.set_tensor_address(self.input.name, self._images.device)
-        context.set_tensor_address(self.output.name, self._logits.device)
+        for name, result in self._results.items():
+            context.set_tensor_address(name, result.device)
         return context
 
-    def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, images: NDArray[np.float32]) -> None:
+        """Fill the results' first rows."""
         count = len(images)
         if count < self._least:
             raise mismatch(self.input, images)
@@ -147,7 +155,6 @@ class TensorRtBackend(Inheritable):
         else:
             self._enqueue(self._context, count)
         self._cuda.call("cudaStreamSynchronize", self._stream)
-        return self._logits.host[:count]
 
     def _enqueue(self, context: Any, count: int) -> None:
         context.set_input_shape(self.input.name, (count, *self.input.shape[1:]))
@@ -155,7 +162,8 @@ class TensorRtBackend(Inheritable):
         if not context.execute_async_v3(int(self._stream)):
             reason = self._log.errors[-1] if self._log.errors else "it gave no reason"
             raise ModelError(f"TensorRT could not run the engine: {' '.join(reason.split())}")
-        self._logits.to_host(count, self._stream)
+        for result in self._results.values():
+            result.to_host(count, self._stream)
 
     def _record(self) -> Any:
         """One image's copies and kernels as a CUDA graph; the first run, outside it, sets the context up."""
@@ -279,20 +287,20 @@ def _batches(engine: Any, images: TensorSpec) -> tuple[int, int]:
     return int(least[0]), int(largest[0])
 
 
-def _signature(engine: Any, trt: Any) -> tuple[TensorSpec, TensorSpec]:
+def _signature(engine: Any, trt: Any) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     tensors: dict[Any, list[TensorSpec]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
     for name in names:
         shape = tuple(None if length < 0 else int(length) for length in engine.get_tensor_shape(name))
         dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
         tensors[engine.get_tensor_mode(name)].append(TensorSpec(name=name, dtype=dtype, shape=shape))
-    inputs, outputs = tensors[trt.TensorIOMode.INPUT], tensors[trt.TensorIOMode.OUTPUT]
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(
-            f"The engine has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each."
-        )
-    for tensor, rank in ((inputs[0], 4), (outputs[0], 2)):
-        if len(tensor.shape) != rank or tensor.dtype != "float32" or None in tensor.shape[1:]:
-            kind = "(N, 3, S, S) float32" if rank == 4 else "(N, C) float32"
-            raise ModelError(f"The engine's tensor {tensor.name} is {tensor}, expected {kind}.")
-    return inputs[0], outputs[0]
+    inputs, outputs = tensors[trt.TensorIOMode.INPUT], tuple(tensors[trt.TensorIOMode.OUTPUT])
+    if len(inputs) != 1:
+        raise ModelError(f"The engine has {len(inputs)} inputs, expected one.")
+    check_signature("The engine", inputs[0], outputs, baked=False)
+    for tensor in (inputs[0], *outputs):
+        if None in tensor.shape[1:]:
+            raise ModelError(
+                f"The engine's tensor {tensor.name} is {tensor}, expected one open length, the first."
+            )
+    return inputs[0], outputs

@@ -63,6 +63,11 @@ class ClassificationTask:
         best: NDArray[np.int64] = output(self, outputs, LOGITS).argmax(axis=1).astype(np.int64)
         return best
 
+    def margins(self, outputs: Outputs) -> NDArray[Any]:
+        """Half of what lies between the two best logits."""
+        best = np.sort(output(self, outputs, LOGITS), axis=1)[:, -2:]
+        return np.asarray((best[:, -1] - best[:, 0]) / 2)
+
     def score(self, truths: NDArray[Any], outputs: Outputs) -> Evaluation:
         """See `edgetl.tasks.classification.scores.evaluate`."""
         return evaluate(truths, output(self, outputs, LOGITS), self.spec.labels)
@@ -102,9 +107,9 @@ class ClassificationTask:
         """The classes' positions."""
         return [int(index) for index in answers]
 
-    def read(self, values: Any) -> NDArray[np.int64]:
+    def read(self, values: Sequence[Any]) -> NDArray[np.int64]:
         """See `edgetl.tasks.base.Task.read`."""
         classes = len(self.spec.labels)
-        if not isinstance(values, list) or any(type(v) is not int or not 0 <= v < classes for v in values):
+        if any(type(v) is not int or not 0 <= v < classes for v in values):
             raise ValueError(f"it holds a class that is not among its {classes} labels")
         return np.array(values, dtype=np.int64)

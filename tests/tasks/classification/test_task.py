@@ -50,7 +50,7 @@ def test_answers_travel_as_plain_values_and_others_are_refused() -> None:
     answers = TASK.decide(outputs)
     assert TASK.read(TASK.plain(answers)).tolist() == answers.tolist()
     assert TASK.words(answers) == [LABELS[i] for i in outputs["logits"].argmax(axis=1)]
-    for wrong in ([6], [-1], [True], "ab", [1.0]):
+    for wrong in ([6], [-1], [True], ["a"], [1.0], [None]):
         with pytest.raises(ValueError, match="class that is not among its 6 labels"):
             TASK.read(wrong)
 
