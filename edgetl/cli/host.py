@@ -72,6 +72,7 @@ def init(
     from edgetl import config
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
+    from edgetl.data.build import refuse_boxes
     from edgetl.data.index import build_index
     from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest, suggest_window
     from edgetl.data.walk import counted
@@ -83,6 +84,7 @@ def init(
     )
     if output.exists() and not force:
         raise taken
+    refuse_boxes(source)
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         index = build_index(data, seed=0, progress=progress)
@@ -153,13 +155,13 @@ def data_check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
+    """Find corrupt files, duplicates and near-duplicates across splits, imbalance, and boxes that are wrong."""
     _require_train()
     from edgetl import config
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
-    from edgetl.data.index import build_index
+    from edgetl.data.build import index_of
     from edgetl.errors import ConfigError
     from edgetl.inputs.spec import is_window
 
@@ -170,7 +172,7 @@ def data_check(
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        report = audit(build_index(data, seed=0, progress=progress), window=window, progress=progress)
+        report = audit(index_of(data, seed=0, progress=progress), window=window, progress=progress)
     output.emit(report, json, "audit")
 
 

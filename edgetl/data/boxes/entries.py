@@ -26,6 +26,14 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """What is marked in one picture: its width and height in pixels (upright, as its EXIF says), and its objects."""
+
+    size: tuple[int, int]
+    objects: tuple[Object, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BoxEntry:
     """One picture with its objects; none is an answer too. `split` is None where the source leaves it open."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgetl.data.boxes import coco, table, voc, yolo
-from edgetl.data.boxes.entries import FoundBoxes, read_text, split_of
+from edgetl.data.boxes.entries import FoundBoxes, split_of
 from edgetl.data.sources import csv_lines
 from edgetl.errors import DataError
 
@@ -45,5 +45,4 @@ def _of_file(file: Path) -> FoundBoxes | None:
         case ".xml":
             raise DataError(f"{file} is one picture's XML; give the folder that holds all of them.")
         case _:
-            read_text(file)
             return None

@@ -89,6 +89,12 @@ class DetectionTask:
         """All boxes that scoring looks at, best first, in the input's pixels."""
         return self._found(outputs, _LEAST)
 
+    def margins(self, outputs: Outputs) -> NDArray[Any]:
+        """How near to the threshold the score of any box lies; the boxes' own sides have no such limit."""
+        scores = output(self, outputs, SCORES)
+        apart = np.abs(scores - self.spec.threshold).reshape(len(scores), -1)
+        return np.asarray(apart.min(axis=1, initial=1.0))
+
     def score(self, truths: Sequence[Truth], outputs: Outputs) -> Evaluation:
         """See `edgetl.tasks.detection.scores.evaluate`."""
         found = self.decide(outputs)

@@ -51,9 +51,7 @@ def world(images: int, seed: int, *, crowds: bool = True) -> tuple[list[Truth], 
 
 def reference(truths: list[Truth], found: list[Found]) -> np.ndarray:
     """The twelve figures of faster-coco-eval, which gives pycocotools' to the last digit."""
-    pytest.importorskip(
-        "faster_coco_eval", reason="the oracle is in the bench extra: pip install faster-coco-eval"
-    )
+    pytest.importorskip("faster_coco_eval", reason="the oracle is in the dev extra: pip install -e '.[dev]'")
     from faster_coco_eval import COCO, COCOeval_faster
 
     annotations, results = [], []
