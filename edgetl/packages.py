@@ -48,6 +48,7 @@ HOST = (
     "onnxslim",
     "pydantic",
     "tomli_w",
+    "yaml",
 )
 """Modules that training and export need."""
 
