@@ -338,7 +338,7 @@ def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
     bundle = run_dir / "tiny.edgetl"
     done = edgetl("parity", bundle, images, "--limit", "6", "--json")
     record = json.loads(done.stdout)
-    assert (done.returncode, record["images"]) == (0, 6), done.stderr
+    assert (done.returncode, record["images"]) == (0, 6), record["sentence"]
     assert record["checkpoint"] == str(run_dir / "distill" / "student.safetensors")
     assert [rung["name"] for rung in record["rungs"][:3]] == ["torch", "onnx", "fp32"]
     strict = replace(parity.BOUNDS[Precision.INT8], maximum=0.0)
