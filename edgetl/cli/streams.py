@@ -1,9 +1,9 @@
 """Standard streams that never end a command in a traceback, whatever they can encode and wherever they lead.
 
-Standard output carries results: where it cannot be written, that is an error in one sentence. A reader that has gone, as
-`head` goes when it has seen enough, is none: the command ends without a word, as other tools do. Standard error carries
-what is said on the way: where it cannot be written, the work goes on. Characters that a stream cannot encode are
-written as escapes, which JSON reads back.
+Standard output carries results: where it cannot be written, that is an error in one sentence. A reader that has gone,
+as `head` goes when it has seen enough, is none: the command ends without a word, as other tools do. Standard error
+carries what is said on the way: where it cannot be written, the work goes on. Characters that a stream cannot encode
+are written as escapes, which JSON reads back.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Literal
 from edgetl.data import builtin
 from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
 from edgetl.errors import DataError
+from edgetl.files import name_as_text
 from edgetl.progress import SILENT, Progress
 
 Split = Literal["train", "val", "test"]
@@ -162,7 +163,7 @@ def _classes(
                 f"{folder.path}: its {len(folder.folders)} subfolders{_how_many_in(folder.folders)} are not read, only"
                 " the images beside them."
             )
-        label = unicodedata.normalize("NFC", folder.path.name)
+        label = unicodedata.normalize("NFC", name_as_text(folder.path.name))
         for path in folder.images:
             yield Entry(path, label, split)
     if loose := len(parent.images):
