@@ -20,7 +20,7 @@ from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import DataConfig, Recipe
 from edgetl.data.index import build_index
-from edgetl.errors import DataError, ModelError
+from edgetl.errors import ConfigError, DataError, ModelError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
@@ -173,6 +173,28 @@ def test_missing_unlabelled_images_are_told_before_anything_is_trained(images: P
     with pytest.raises(DataError, match=r"distill\.unlabelled: .*gone does not exist"):
         pipeline.run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "train").exists()
+
+
+def test_a_finished_run_is_not_overwritten_by_another_data_set_of_the_same_name(tmp_path: Path) -> None:
+    for parent in "ab":
+        write_set(tmp_path / parent / "photos", {"train": 8, "val": 3, "test": 3}, side=24)
+    mine, other = (tiny_recipe(tmp_path / parent / "photos") for parent in "ab")
+    out = tmp_path / "runs" / "photos"
+    pipeline.run(mine, out, until=Stage.DATA)
+    pipeline.run(other, out, until=Stage.DATA)  # nothing was trained yet
+    pipeline.run(mine, out, until=Stage.DATA)
+    (out / "train").mkdir()
+    (out / "train" / "stage.json").write_text("{}")
+    before = (out / "recipe.lock.toml").read_text()
+    for going in (lambda: pipeline.run(other, out), lambda: pipeline.cross_validate(other, out, 2)):
+        with pytest.raises(
+            ConfigError, match=r"holds a finished run of another data set, .*a/photos; .*--out"
+        ):
+            going()
+    assert (out / "recipe.lock.toml").read_text() == before
+    assert pipeline.run(mine, out, until=Stage.DATA).cached == (Stage.DATA,)
+    (tmp_path / "a" / "photos").rename(tmp_path / "a" / "moved")  # the same images at another place may go on
+    assert pipeline.other_source(out, str(tmp_path / "a" / "moved")) is None
 
 
 def test_a_stage_can_be_the_last(images: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ top of the repository for the format and an example.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -150,15 +151,15 @@ def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
         The set of the copies.
 
     Raises:
-        DataError: an image was altered, or two copies would have one name.
+        DataError: an image was altered.
         StorageError: something cannot be written.
     """
     folder = path.absolute().with_suffix("")
     copies: list[CalibrationImage] = []
+    taken: set[str] = set()
     for sample in calibration.samples:
-        target = folder / f"{sample.label}_{sample.path.name}"
-        if any(copy.path == target for copy in copies):
-            raise DataError(f"Two calibration images would be copied to {target}; rename one of them.")
+        target = folder / _copy_name(sample, taken)
+        taken.add(target.name.casefold())
         with storage_errors(target):
             folder.mkdir(parents=True, exist_ok=True)
         write_bytes(target, sample.path.read_bytes())
@@ -167,6 +168,19 @@ def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
     _verify(portable)
     save(portable, path)
     return portable
+
+
+def _copy_name(sample: CalibrationImage, taken: Set[str]) -> str:
+    """LABEL_FILENAME, within one folder whatever the label holds; with a part of the hash where that name is taken.
+
+    Names that differ in case alone would be one file on some systems.
+    """
+    label = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", sample.label)
+    name = f"{label[:60]}_{sample.path.stem[:80]}"
+    for candidate in (f"{name}{sample.path.suffix}", f"{name}_{sample.sha256[:16]}{sample.path.suffix}"):
+        if candidate.casefold() not in taken:
+            return candidate
+    return f"{name}_{sample.sha256}{sample.path.suffix}"
 
 
 def load(path: Path, *, root: Path | None = None) -> CalibrationSet:

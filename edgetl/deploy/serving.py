@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.manifest import InputForm
-from edgetl.errors import ConfigError
+from edgetl.data.labels import fault
+from edgetl.errors import BundleError, ConfigError
 from edgetl.files import write_bytes, write_text
 from edgetl.packages import missing
 from edgetl.records.variants import ServeRecord
@@ -74,10 +75,17 @@ def write_triton(
 
     Raises:
         As `write_onnx`.
+        BundleError: a label holds a line break, which would move every later one in `labels.txt`; nothing is written.
     """
     import onnx
 
     opened = open_bundle(bundle)
+    faults = [found for label in opened.manifest.labels if (found := fault(label))]
+    if faults:
+        raise BundleError(
+            f"{bundle.name} cannot be written for Triton, which reads a label a line: {'; '.join(faults[:3])}. Name the"
+            " class otherwise and make the bundle again."
+        )
     name, content = _model(bundle, options)
     folder = out / opened.manifest.name
     write_bytes(folder / VERSION / "model.onnx", content)

@@ -190,7 +190,7 @@ def test_throttling_in_the_middle_shows_in_the_samples() -> None:
     samples[120:] *= 1.5
     assert shifted(samples) == (
         "The level of the 200 samples moved at sample 120 from 4.01 to 5.98 ms (+49%): the machine throttled, or "
-        "another program ran. Measure again, or compare interleaved with: edgetl gate --against.",
+        "another program ran. Measure again, or compare interleaved with: edgetl gate NEW --against OLD",
     )
 
 

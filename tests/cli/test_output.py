@@ -123,3 +123,18 @@ def test_json_needs_no_rich():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == '{\n "a": 1\n}\n[]\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_names_of_any_bytes_are_shown_on_any_stream(encoding, monkeypatch):
+    from edgetl.cli import streams
+    from edgetl.cli.output import emit_lines
+
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding=encoding, errors="strict"))
+    names = ["caf\udce9.png", "猫.png"]
+    with streams.safe():
+        emit_lines(names)
+        assert [json.loads(line) for line in content.getvalue().decode().splitlines()] == names
+        print(*names, flush=True)
+    assert b"caf\\udce9.png" in content.getvalue().splitlines()[-1]

@@ -307,12 +307,11 @@ class _Maker:
 @contextmanager
 def strict_streams(seed: int) -> Iterator[None]:
     """Standard output and error as a terminal of another encoding may be, as the command line sets them up."""
-    from edgetl.cli.output import forgive
+    from edgetl.cli import streams as standard
 
     encoding = ("utf-8", "ascii", "latin-1")[seed % 3]
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") for _ in "oe"]
-    forgive(*streams)
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), standard.safe():
         yield
 
 

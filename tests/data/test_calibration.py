@@ -155,11 +155,25 @@ def test_portable_copy(saved: tuple[CalibrationSet, Path], tmp_path: Path) -> No
     assert len(portable.samples) == 6
 
 
-def test_portable_copy_refuses_equal_names(saved: tuple[CalibrationSet, Path], tmp_path: Path) -> None:
+def test_portable_copies_of_names_that_two_images_share_stay_apart(
+    saved: tuple[CalibrationSet, Path], tmp_path: Path
+) -> None:
     drawn, _ = saved
-    twice = replace(drawn, samples=drawn.samples[:1] * 2)
-    with pytest.raises(DataError, match="Two calibration images would be copied to"):
-        save_portable(twice, tmp_path / "out" / "set.json")
+    first, second, third = drawn.samples[:3]
+    upper = tmp_path / "upper" / first.path.name.upper()
+    upper.parent.mkdir()
+    shutil.copy(second.path, upper)
+    images = (
+        replace(first, label="a/../.."),
+        replace(second, label="a/../..", path=upper),
+        replace(third, label="A\\..\\.."),
+    )
+    portable = save_portable(replace(drawn, samples=images), tmp_path / "out" / "set.json")
+    assert {image.path.parent for image in portable.samples} == {tmp_path / "out" / "set"}
+    assert len({image.path.name.casefold() for image in portable.samples}) == 3
+    assert [image.sha256 for image in load(tmp_path / "out" / "set.json").samples] == [
+        i.sha256 for i in images
+    ]
 
 
 # --- the demo's set -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 import edgetl
 from edgetl.bundle.pack import pack
 from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
-from edgetl.errors import ConfigError, ModelError
+from edgetl.errors import BundleError, ConfigError, ModelError
 from edgetl.inputs.image import load_pixels, normalise
 from edgetl.tasks.classification.scores import softmax
 from tests.bundles import LABELS, SPEC, contents, picture
@@ -149,3 +149,12 @@ def test_a_window_is_said_to_whoever_runs_the_model(tmp_path: Path) -> None:
         == write_triton(tmp_path / "w.edgetl", options, tmp_path / "models").window
         == spec.window
     )
+
+
+def test_a_label_that_breaks_a_line_is_refused_for_triton(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    labels = ("a\nb", *LABELS[1:])
+    pack(replace(parts, task=replace(parts.task, labels=labels)), tmp_path / "old.edgetl")
+    with pytest.raises(BundleError, match=r"reads a label a line: the class name 'a\\nb' holds"):
+        write_triton(tmp_path / "old.edgetl", ServeOptions(), tmp_path / "models")
+    assert not (tmp_path / "models").exists()
