@@ -92,7 +92,7 @@ def test_all_the_recipe_s_errors_come_at_once(tmp_path: Path, images: Path) -> N
     assert done.returncode == 2
     assert "data.suorce: no such key. Did you mean data.source?" in done.stderr
     assert "train.epochs: input should be greater than or equal to 1, got -1." in done.stderr
-    assert "prune.target_mac: no such key. Did you mean prune.target_macs?" in done.stderr
+    assert "prune.target_mac: no such key. Did you mean prune.target?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -299,9 +299,7 @@ def test_run_fails_the_gate_where_the_floor_is_not_met(
     recipe: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = "no variant keeps top1 99.0% on the validation split; fp32 comes nearest with 75.0%"
-    monkeypatch.setattr(
-        "edgetl.measure.choice.choose", lambda variants, *_: (variants[0].name, False, reason)
-    )
+    monkeypatch.setattr("edgetl.measure.stage.choose", lambda variants, *_: (variants[0].name, False, reason))
     # another bundle setting, so that measuring is done again
     failed = edgetl("run", recipe, "--out", run_dir, "--set", "bundle.golden_images=1")
     assert failed.returncode == 1
