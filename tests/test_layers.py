@@ -19,6 +19,7 @@ BASE = (
     "process",
     "quiet",
     "progress",
+    "keys",
     "records",
     "files",
     "locks",

@@ -29,9 +29,9 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import value
 from edgetl.runtime import tuned
-from edgetl.runtime.choice import as_accurate, choose
+from edgetl.runtime.choice import as_accurate, choose, first_metric
 from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
-from edgetl.tasks.metrics import TOP1
+from edgetl.tasks.metrics import metric as metric_of
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -249,10 +249,15 @@ def _doubt(manifest: Manifest, today: Choice | None, target: Target, variant: Va
     """Why a variant may not win by its recorded accuracy. The default and what runs without a measurement may."""
     default = manifest.variant()
     assert default is not None  # A manifest without its default is refused when it is read.
-    if variant is default or (today and variant.name == today.variant) or as_accurate(variant, default):
+    metric = first_metric(manifest)
+    if (
+        variant is default
+        or (today and variant.name == today.variant)
+        or as_accurate(variant, default, metric)
+    ):
         return None
-    scores = [f"{value(v.val, TOP1.name):.1%}" if v.val else "not recorded" for v in (variant, default)]
-    note = f"Its top-1 on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
+    scores = [f"{value(v.val, metric):.1%}" if v.val else "not recorded" for v in (variant, default)]
+    note = f"Its {metric_of(metric).title} on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
     return Trial(target=target, variant=variant.name, outcome=Outcome.LESS_ACCURATE, note=note)
 
 

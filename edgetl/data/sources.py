@@ -14,7 +14,7 @@ from typing import Literal
 from edgetl.data import builtin
 from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
 from edgetl.errors import DataError
-from edgetl.files import name_as_text
+from edgetl.files import name_as_text, text_as_name
 from edgetl.progress import SILENT, Progress
 
 Split = Literal["train", "val", "test"]
@@ -284,7 +284,7 @@ def _csv_entry(folder: Path, values: dict[str, str], number: int, problems: list
         problems.append(f"line {number}: the split is {text!r}{hint}")
         return None
     try:
-        absolute = Path(os.path.normpath(folder / place(values["path"])))
+        absolute = Path(os.path.normpath(folder / place(text_as_name(values["path"]))))
     except DataError as error:
         problems.append(f"line {number}: {error}")
         return None

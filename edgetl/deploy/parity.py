@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
+from edgetl.data.splits import spread
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
@@ -109,7 +110,8 @@ def run(
     """
     opened = open_bundle(bundle)
     images = choose_images(data, [opened], progress=progress)
-    samples = _spread(images.samples, limit)
+    ordered = sorted(images.samples, key=lambda sample: (sample.label, str(sample.path)))
+    samples = ordered if limit is None else spread(ordered, limit)
     kept, pixels, bad = list[LabelledImage](), list[NDArray[np.uint8]](), dict[Path, str]()
     for sample in samples:
         try:
@@ -126,13 +128,6 @@ def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
     """The one given, else the run folder's where it lies there and torch can read it."""
     beside = bundle.parent / "distill" / "student.safetensors"
     return given or (beside if beside.is_file() and _has("torch") else None)
-
-
-def _spread(samples: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
-    ordered = sorted(samples, key=lambda sample: (sample.label, str(sample.path)))
-    if limit is None or limit >= len(ordered):
-        return ordered
-    return [ordered[i * len(ordered) // limit] for i in range(limit)]
 
 
 class _Ladder:
@@ -329,13 +324,10 @@ class _Ladder:
         }
         maximum = max(float(gap.max()) for gap in gaps.values()) if finite else None
         mean = max(float(gap.mean()) for gap in gaps.values()) if finite else None
-        right, was, is_now = (
-            np.array(self.task.words(answers), object)
-            for answers in (self.truths, self.task.decide(below.outputs), self.task.decide(shown))
-        )
-        same = was == is_now
+        was, is_now = self.task.decide(below.outputs), self.task.decide(shown)
+        same = self.task.right(was, is_now)
         found = score(self.task.score(self.truths, shown), self.metric)
-        paired = compare_paired(was == right, is_now == right)
+        paired = compare_paired(self.task.right(self.truths, was), self.task.right(self.truths, is_now))
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
             reasons.append("its outputs are NaN or infinite")

@@ -63,6 +63,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             there.mkdir(parents=True)
             for number in range(count):
                 (there / f"日{number}-é.png").write_bytes(colour_png(at, noise=9 * number + len(split)))
+    listed = [f"bilder-é-😀/test/{label}/日0-é.png,{label},test" for label in LABELS]
+    (folder / "liste-é.csv").write_text("\n".join(["path,label,split", *listed]), encoding="utf-8")
     odd = os.fsencode(folder / "bilder-é-😀" / "train" / LABELS[0]) + b"/caf\xe9.png"
     with open(odd, "wb") as file:  # noqa: PTH123 - a Path holds text
         file.write(colour_png(0, noise=77))
@@ -85,6 +87,7 @@ def test_every_command_on_names_that_the_locale_cannot_say(place: Path) -> None:
         (["doctor"], False),
         (["eval", bundle, f"{images}/train", "--json"], True),
         (["eval", bundle, images], False),
+        (["eval", bundle, "liste-é.csv", "--json"], True),
         (["bench", bundle, "--runs", "10", "--warmup", "1", "--json"], True),
         (["gate", bundle, "--against", bundle, "--data", images, "--seconds", "1", "--json"], True),
     ]

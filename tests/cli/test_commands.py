@@ -92,7 +92,7 @@ def test_all_the_recipe_s_errors_come_at_once(tmp_path: Path, images: Path) -> N
     assert done.returncode == 2
     assert "data.suorce: no such key. Did you mean data.source?" in done.stderr
     assert "train.epochs: input should be greater than or equal to 1, got -1." in done.stderr
-    assert "prune.target_mac: no such key. Did you mean prune.target_macs?" in done.stderr
+    assert "prune.target_mac: no such key. Did you mean prune.target?" in done.stderr
     assert "Traceback" not in done.stderr
 
 

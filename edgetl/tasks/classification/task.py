@@ -63,6 +63,10 @@ class ClassificationTask:
         best: NDArray[np.int64] = output(self, outputs, LOGITS).argmax(axis=1).astype(np.int64)
         return best
 
+    def right(self, truths: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.bool_]:
+        """The class is right."""
+        return np.asarray(truths == answers)
+
     def margins(self, outputs: Outputs) -> NDArray[Any]:
         """Half of what lies between the two best logits."""
         best = np.sort(output(self, outputs, LOGITS), axis=1)[:, -2:]
