@@ -520,9 +520,10 @@ def gate(
                 progress=progress,
             )
     if report_path is not None:
+        from edgetl.bundle.archive import open_bundle
         from edgetl.report.page.gate import write_page
 
-        write_page(report, report_path, data)
+        write_page(report, report_path, data, open_bundle(bundle).manifest.preprocess)
         typer.echo(f"Wrote {report_path}.", err=True)
     output.emit(report, json, "gate")
     match report.verdict:

@@ -120,12 +120,14 @@ class _Refused(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What an image file says of itself: width and height in pixels as stored, Pillow's mode, whether its channels have
-    more than 8 bits that can be read, and whether it holds further pages (TIFF), which are not looked at.
+    more than 8 bits that can be read, whether they have more of which only 8 can be read, so that a window refuses it,
+    and whether it holds further pages (TIFF), which are not looked at.
     """
 
     size: tuple[int, int]
     mode: str
     deep: bool
+    reduced: bool
     pages: bool
 
 
@@ -182,7 +184,13 @@ def read_header(source: Path | bytes, *, name: str | None = None) -> Header:
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
     deep = image.mode in _NUMBERS or raw in _KEPT
-    return Header(size=image.size, mode=image.mode, deep=deep, pages=metadata.has_pages(content))
+    return Header(
+        size=image.size,
+        mode=image.mode,
+        deep=deep,
+        reduced=_is_wide(image, raw) and not deep,
+        pages=metadata.has_pages(content),
+    )
 
 
 def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[Any] | None:
