@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from edgetl._version import __version__
 from edgetl.errors import ConfigError, StorageError
+from edgetl.keys import key_of, sources
 from edgetl.records.codec import from_json, to_json
 
 R = TypeVar("R")
@@ -49,10 +50,15 @@ def _concerns(error: OSError, path: Path) -> bool:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it goes.
 
+    Args:
+        path: the file.
+        new: take nothing's place, not even that of a file which another process wrote meanwhile.
+
     Raises:
+        FileExistsError: something is there, and `new` is asked for.
         StorageError: the folder or file cannot be written.
     """
     import tempfile
@@ -69,10 +75,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
-            temporary.replace(path)
+            if not (taken := new and not _claimed(path)):
+                temporary.replace(path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+    if taken:  # Not inside: this is an answer, and no fault of the system.
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _claimed(path: Path) -> bool:
+    """Make the file, empty, where nothing of its name is there: whether it was made."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def encode(text: str) -> bytes:
@@ -84,15 +102,34 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", UNENCODABLE)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    with atomic_path(path) as temporary:
+def name_as_text(name: str) -> str:
+    """What a file's name says, which is in UTF-8 whatever the locale takes it for: the same on every machine.
+
+    Bytes that are not UTF-8 stay lone surrogates; a text that cannot be a name in this locale is left as it is.
+    """
+    try:
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name
+
+
+def text_as_name(text: str) -> str:
+    """The name of a file, as this locale has it, that is `text` in UTF-8: the way back from `name_as_text`."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
+def write_bytes(path: Path, content: bytes, *, new: bool = False) -> None:
+    """Write `content` to `path` atomically; with `new` as `atomic_path` says."""
+    with atomic_path(path, new=new) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write `content`, as `encode` does, to `path` atomically."""
-    write_bytes(path, encode(content))
+def write_text(path: Path, content: str, *, new: bool = False) -> None:
+    """Write `content`, as `encode` does, to `path` atomically; with `new` as `atomic_path` says."""
+    write_bytes(path, encode(content), new=new)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -155,7 +192,7 @@ def cache_dir() -> Path:
 class StageCache:
     """Remembers finished stages in a run folder, so that a second run redoes only what is stale.
 
-    A stage's key is the hash of its config, its inputs' hashes and this version of edgetl. `STAGE/stage.json`
+    A stage's key is the hash of its config, its inputs (`edgetl.keys`) and edgetl's code. `STAGE/stage.json`
     is written last, atomically, so a killed stage counts as not done. A stage whose output files are gone or
     altered is stale too.
     """
@@ -177,13 +214,14 @@ class StageCache:
 
         Args:
             stage: the stage's folder name.
-            config: its config, as plain values.
-            inputs: hashes of what it reads.
+            config: its config.
+            inputs: what it reads.
             kind: the record's type.
             outputs: the record's files, relative to the run folder.
             work: does the stage in the folder that it is given.
         """
-        key = sha256_json({"stage": stage, "config": config, "inputs": inputs, "version": __version__})
+        config = key_of(config)
+        key = sha256_json({"stage": stage, "config": config, "inputs": key_of(inputs), "code": sources()})
         folder = self.run_dir / stage
         if (record := self._load(folder / "stage.json", key, kind)) is not None:
             return record, True
@@ -236,14 +274,14 @@ def _clear_leftovers(folder: Path, stage: str, key: str, config: Any) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         before = None
     if before is not None and any(folder.glob("*.state")):
-        changed = _differences(before.get("config"), to_json(config), stage)
+        changed = _differences(before.get("config"), config, stage)
         raise ConfigError(
             f"{folder} holds unfinished training under other settings ({changed}). Take the change back to go on,"
             f" delete {folder} to start afresh, or choose another folder with --out."
         )
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
-    write_json(started, {"key": key, "config": to_json(config)})
+    write_json(started, {"key": key, "config": config})
 
 
 def _differences(before: Any, now: Any, stage: str) -> str:
@@ -251,4 +289,4 @@ def _differences(before: Any, now: Any, stage: str) -> str:
         names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
         if names:
             return ", ".join(f"{stage}.{n}: {before.get(n)}, now {now.get(n)}" for n in names)
-    return "the data, an earlier stage or edgetl's version differs"
+    return "the data, an earlier stage or edgetl's code differs"

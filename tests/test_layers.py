@@ -20,6 +20,7 @@ BASE = (
     "processor",
     "quiet",
     "progress",
+    "keys",
     "records",
     "files",
     "locks",

@@ -96,13 +96,10 @@ def run(
         ConfigError: the engine has no profiler that is read here, or the cores to pin to cannot be had.
         MissingDependencyError: the load generator is not installed.
     """
-    from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
     if with_loadgen:
         loadgen.import_loadgen()
-    opened = open_bundle(inputs.bundle)
-    images = opened.golden_images()
     warnings = list(conditions.unfit())
     by_loadgen: LoadgenRecord | None = None
     layers: Profile | None = None
@@ -116,6 +113,7 @@ def run(
             require_signature=inputs.require_signature,
         ) as session,
     ):
+        opened, images = session.bundle, session.bundle.golden_images()
         variant, target = session.variant, session.choice.target
         device = device_of(target) if profiled else None
         cores = pin.spread()
@@ -141,7 +139,7 @@ def run(
         found += conditions.shifted(result.latency.samples_ms)
     record = BenchRecord(
         bundle=inputs.bundle.name,
-        bundle_sha256=files.sha256_file(inputs.bundle),
+        bundle_sha256=opened.sha256(),
         variant=variant.name,
         scenario=config.scenario.value,
         latency=result.latency,

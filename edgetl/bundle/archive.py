@@ -14,9 +14,11 @@ Equal contents give an equal file: members stand in sorted order with one fixed 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,7 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
 _ENTRY_START, _END_START = b"PK\x01\x02", b"PK\x05\x06"
 _MAX_COMMENT = 0xFFFF
+_PIECE = 1 << 20
 
 
 def is_safe_name(name: str) -> bool:
@@ -76,9 +79,41 @@ class _Span:
     size: int
 
 
+class _Source:
+    """The file that was opened, for as long as it is needed: what takes its name meanwhile is another bundle.
+
+    On Windows, where nothing can replace a file that is open, it is opened for each read instead.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self._path = path
+        self._descriptor = None if sys.platform == "win32" else os.dup(file.fileno())
+
+    def __del__(self) -> None:
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            os.close(descriptor)
+
+    def read(self, start: int, size: int) -> bytes:
+        """As many bytes from there on as the file has, at most `size`; several threads may read at once.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        if sys.platform == "win32" or self._descriptor is None:
+            with _opened(self._path) as file:
+                file.seek(start)
+                return file.read(size)
+        pieces, end = [], start + size
+        with _told(self._path):
+            while start < end and (piece := os.pread(self._descriptor, end - start, start)):
+                pieces.append(piece)
+                start += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An opened bundle. No file stays open: each read opens it, and checks the bytes before it returns them.
+    """An opened bundle: each read is of the very file that was opened, and its bytes are checked before they are used.
 
     `manifest_bytes` are what was sealed and signed; `signature` is `signature.json`, None where there is none.
     """
@@ -86,6 +121,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     _spans: Mapping[str, _Span]
+    _source: _Source
     manifest_bytes: bytes
     signature: bytes | None = None
 
@@ -97,14 +133,24 @@ class Bundle:
             BundleError: the file cannot be read any more.
         """
         span = self._spans[member.file]
-        with _opened(self.path) as file:
-            file.seek(span.start)
-            content = file.read(span.size)
+        content = self._source.read(span.start, span.size)
         if len(content) != member.size_bytes or sha256_bytes(content) != member.sha256:
             raise BundleIntegrityError(
                 f"{self.path}: {member.file} was altered: its SHA-256 is not the manifest's. Get a fresh copy."
             )
         return content
+
+    def sha256(self) -> str:
+        """SHA-256 of the whole file as 64 hex digits.
+
+        Raises:
+            BundleError: the file cannot be read any more.
+        """
+        digest, at = hashlib.sha256(), 0
+        while piece := self._source.read(at, _PIECE):
+            digest.update(piece)
+            at += len(piece)
+        return digest.hexdigest()
 
     def variant(self, name: str | None = None) -> Variant:
         """The variant of that name; the default one for None.
@@ -195,6 +241,7 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: it is missing, cannot be read, or is no bundle.
     """
     with _opened(path) as file:
+        source = _Source(path, file)
         head = file.read(len(_ZIP_START))
         if not _ZIP_START.startswith(head):
             raise BundleError(f"{path} is not an edgetl bundle (it is not a zip file).")
@@ -203,7 +250,14 @@ def open_bundle(path: Path) -> Bundle:
     assert content is not None  # A bundle without a manifest was refused.
     described = manifest.decode(content, str(path))
     _check_listing(described, spans, path)
-    return Bundle(path=path, manifest=described, _spans=spans, manifest_bytes=content, signature=signature)
+    return Bundle(
+        path=path,
+        manifest=described,
+        _spans=spans,
+        _source=source,
+        manifest_bytes=content,
+        signature=signature,
+    )
 
 
 def write_archive(
@@ -274,9 +328,14 @@ def _store(archive: zipfile.ZipFile, member: Member, content: bytes | Path) -> N
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with _told(path), path.open("rb") as file:
+        yield file
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            yield file
+        yield
     except FileNotFoundError:
         raise BundleError(f"There is no bundle at {path}.") from None
     except OSError as error:

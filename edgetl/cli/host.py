@@ -86,10 +86,11 @@ def init(
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
 
+    taken = ConfigError(
+        f"{output} is there already; overwrite it with --force or choose another name with -o."
+    )
     if output.exists() and not force:
-        raise ConfigError(
-            f"{output} is there already; overwrite it with --force or choose another name with -o."
-        )
+        raise taken
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
         index = build_index(data, seed=0, progress=progress)
@@ -102,7 +103,11 @@ def init(
         section, _, key = item.key.partition(".")
         values.setdefault(section, {})[key] = item.value
     recipe = config.parse({"name": name, **values})
-    write_text(output, config.commented(recipe, {item.key: item.reason for item in chosen}))
+    try:
+        text = config.commented(recipe, {item.key: item.reason for item in chosen})
+        write_text(output, text, new=not force)
+    except FileExistsError:  # another process wrote it meanwhile
+        raise taken from None
     typer.echo(
         f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
         + (

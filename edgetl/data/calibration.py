@@ -154,7 +154,17 @@ def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
         DataError: an image was altered.
         StorageError: something cannot be written.
     """
-    folder = path.absolute().with_suffix("")
+    from edgetl.locks import turn
+
+    # One after the other: the copies of two sets may have the same names.
+    with turn(path.with_name(f".{path.name}.lock")):
+        portable = _copied(calibration, path.absolute().with_suffix(""))
+        _verify(portable)
+        save(portable, path)
+    return portable
+
+
+def _copied(calibration: CalibrationSet, folder: Path) -> CalibrationSet:
     copies: list[CalibrationImage] = []
     taken: set[str] = set()
     for sample in calibration.samples:
@@ -164,10 +174,7 @@ def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
             folder.mkdir(parents=True, exist_ok=True)
         write_bytes(target, sample.path.read_bytes())
         copies.append(replace(sample, path=target))
-    portable = replace(calibration, samples=tuple(copies))
-    _verify(portable)
-    save(portable, path)
-    return portable
+    return replace(calibration, samples=tuple(copies))
 
 
 def _copy_name(sample: CalibrationImage, taken: Set[str]) -> str:

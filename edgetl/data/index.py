@@ -18,6 +18,7 @@ from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
+from edgetl.tasks.base import Classification, TaskSpec
 
 UNLABELLED = -1
 """The label of an image that has none."""
@@ -81,6 +82,11 @@ class DataIndex:
         return {
             split: {label: counter[split, at] for at, label in enumerate(self.labels)} for split in SPLITS
         }
+
+    @property
+    def task(self) -> TaskSpec:
+        """What the images are labelled for."""
+        return Classification(labels=self.labels)
 
     @functools.cached_property
     def sha256(self) -> str:

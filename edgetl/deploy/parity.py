@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
+from edgetl.data.splits import spread
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
@@ -109,7 +110,8 @@ def run(
     """
     opened = open_bundle(bundle)
     images = choose_images(data, [opened], progress=progress)
-    samples = _spread(images.samples, limit)
+    ordered = sorted(images.samples, key=lambda sample: (sample.label, str(sample.path)))
+    samples = ordered if limit is None else spread(ordered, limit)
     kept, pixels, bad = list[LabelledImage](), list[NDArray[np.uint8]](), dict[Path, str]()
     for sample in samples:
         try:
@@ -126,13 +128,6 @@ def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
     """The one given, else the run folder's where it lies there and torch can read it."""
     beside = bundle.parent / "distill" / "student.safetensors"
     return given or (beside if beside.is_file() and _has("torch") else None)
-
-
-def _spread(samples: Sequence[LabelledImage], limit: int | None) -> list[LabelledImage]:
-    ordered = sorted(samples, key=lambda sample: (sample.label, str(sample.path)))
-    if limit is None or limit >= len(ordered):
-        return ordered
-    return [ordered[i * len(ordered) // limit] for i in range(limit)]
 
 
 class _Ladder:

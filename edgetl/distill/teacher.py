@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.distill.views import AtSize
@@ -19,6 +17,7 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.models.folding import folded
 from edgetl.records.codec import from_json
+from edgetl.train.tasks.base import TrainingTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,21 +34,18 @@ class Guest:
 
 
 class Ensemble(nn.Module):
-    """Several teachers as one: logits whose softmax at `temperature` is the mean of the members'.
+    """Several teachers as one: outputs whose probabilities at `temperature` are the mean of the members'.
 
     Hinton, Vinyals, Dean (2015), section 2: the soft targets are the arithmetic mean of the members' probabilities.
     """
 
-    def __init__(self, members: Sequence[nn.Module], temperature: float) -> None:
+    def __init__(self, members: Sequence[nn.Module], temperature: float, task: TrainingTask) -> None:
         super().__init__()
-        self.members, self.temperature = nn.ModuleList(members), temperature
+        self.members, self.temperature, self.task = nn.ModuleList(members), temperature, task
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) to (N, C) float32."""
-        shares = torch.stack(
-            [F.log_softmax(member(images).float() / self.temperature, dim=1) for member in self.members]
-        )
-        return self.temperature * (shares.logsumexp(0) - math.log(len(self.members)))
+        """(N, 3, S, S) to (N, D) float32."""
+        return self.task.blend([member(images) for member in self.members], self.temperature)
 
 
 class _Renormalised(nn.Module):

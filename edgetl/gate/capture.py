@@ -130,17 +130,16 @@ def _open(
     bundle: Path, variant: str | None, target: str, threads: int
 ) -> Iterator[tuple[Session, Callable[[], object]]]:
     """A session, and a call of its model on one image."""
-    from edgetl.bundle.archive import open_bundle
     from edgetl.runtime.session import load
 
     with load(bundle, target=target, variant=variant, threads=threads) as session:
-        yield session, model_call(session, open_bundle(bundle).golden_images(), 1)
+        yield session, model_call(session, session.bundle.golden_images(), 1)
 
 
 def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads) -> Baseline:
     return Baseline(
         bundle=path.name,
-        bundle_sha256=files.sha256_file(path),
+        bundle_sha256=session.bundle.sha256(),
         task=session.manifest.task,
         variant=session.variant.name,
         model_sha256=session.variant.sha256,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,14 +13,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.config import Augment, Calibrator, DistillLoss, Metric, QuantizeConfig, Recovery, Target
+from edgetl.config import Calibrator, Metric, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
+from edgetl.distill.objective import Guide
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
+from edgetl.keys import UNKEYED
 from edgetl.packages import pip_install
 from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
@@ -51,19 +53,6 @@ _SCORED = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guide:
-    """Whom quantization-aware training follows, and how: as in distillation."""
-
-    teacher: Path
-    teacher_size: int
-    batch_size: int
-    temperature: float
-    soft_weight: float
-    loss: DistillLoss
-    augment: Augment
-
-
-@dataclass(frozen=True, kw_only=True)
 class QuantizeInputs:
     """What the stage reads.
 
@@ -75,15 +64,15 @@ class QuantizeInputs:
         pixels_dir: folder of decoded pixels, shared by the stages.
         cache_dir: folder of kept calibrations.
         metric: the score that is held to the floor.
-        guide: None rules quantization-aware training out.
+        guide: the teacher, and how it is followed; None rules quantization-aware training out.
     """
 
     onnx: Path
     index: DataIndex
     spec: PreprocessSpec
     seed: int
-    pixels_dir: Path
-    cache_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
+    cache_dir: Path = field(metadata=UNKEYED)
     metric: Metric = Metric.TOP1
     guide: Guide | None = None
 
@@ -339,18 +328,12 @@ def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress
         from edgetl.quantize import aware
 
         lessons = aware.Lessons(
-            teacher=guide.teacher,
-            teacher_size=guide.teacher_size,
+            guide=guide,
             index=inputs.index,
             spec=inputs.spec,
             pixels_dir=inputs.pixels_dir,
             epochs=config.qat_epochs,
             lr=config.qat_lr,
-            batch_size=guide.batch_size,
-            temperature=guide.temperature,
-            soft_weight=guide.soft_weight,
-            loss=guide.loss,
-            augment=guide.augment,
             metric=inputs.metric,
             seed=inputs.seed,
             state=out / f"qat-{form.rules.target}.state",

