@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.failures import cause, remedy
+from edgetl.files import name_as_text, text_as_name
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
@@ -703,7 +704,8 @@ def _toml(value: Any) -> str:
 
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, str) and not _is_text(value):
+    # Names of files among them, which a locale may have taken for something else.
+    if isinstance(value, str) and not _is_text(value := name_as_text(value)):
         raise ConfigError(
             f"{value!r} has bytes that are not UTF-8, which a recipe cannot hold; rename it, or name a link to it."
         )
@@ -771,6 +773,7 @@ def _suggestion(name: str) -> str:
 
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def anchored(text: str) -> str:
+        text = text_as_name(text)
         here = folder / text
         own = text not in BUILT_IN and not Path(text).is_absolute() and here.exists()
         return str(here) if own else text

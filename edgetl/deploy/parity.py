@@ -324,13 +324,10 @@ class _Ladder:
         }
         maximum = max(float(gap.max()) for gap in gaps.values()) if finite else None
         mean = max(float(gap.mean()) for gap in gaps.values()) if finite else None
-        right, was, is_now = (
-            np.array(self.task.words(answers), object)
-            for answers in (self.truths, self.task.decide(below.outputs), self.task.decide(shown))
-        )
-        same = was == is_now
+        was, is_now = self.task.decide(below.outputs), self.task.decide(shown)
+        same = self.task.right(was, is_now)
         found = score(self.task.score(self.truths, shown), self.metric)
-        paired = compare_paired(was == right, is_now == right)
+        paired = compare_paired(self.task.right(self.truths, was), self.task.right(self.truths, is_now))
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
             reasons.append("its outputs are NaN or infinite")

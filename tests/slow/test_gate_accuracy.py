@@ -11,7 +11,8 @@ from scipy.stats import binom
 from edgetl.gate.capture import measure_accuracies
 from edgetl.records.gate import Verdict
 from edgetl.runtime.session import load
-from edgetl.tasks.classification.judge import FALSE_ALARM, MISS, judge, settled_margin
+from edgetl.tasks.classification.judge import judge
+from edgetl.tasks.judging import FALSE_ALARM, MISS, settled_margin
 from tests.gate.digits import LABELS, write_digits_bundle, write_images
 
 pytestmark = pytest.mark.slow
