@@ -25,12 +25,14 @@ from edgetl.errors import BundleError, ConfigError, MissingDependencyError, Mode
 from edgetl.files import storage_errors
 from edgetl.inputs.image import load_pixels
 from edgetl.process import usable_cores
+from edgetl.processor import architecture
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import value
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import as_accurate, choose, first_metric
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.targets import Choice, Target, tuned_path
 from edgetl.tasks.metrics import metric as metric_of
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 _LEAST_ROUNDS, _MOST_ROUNDS, _WARM_ROUNDS = 6, 200, 2
-_ENGINES = tuple(target for target in Target if target is not Target.AUTO)
 
 
 class Outcome(StrEnum):
@@ -225,11 +226,11 @@ def _try_all(
     trials: list[Trial] = []
     sessions: dict[str, Session] = {}
     arch, manifest = architecture(), bundle.manifest
-    suited = {t: [v for v in manifest.variants if v.target in made_for(t, arch)] for t in _ENGINES}
+    suited = {t: [v for v in manifest.variants if e.suits(v, arch)] for t, e in ENGINES.items()}
     with progress.task("Trying candidates", sum(map(len, suited.values()))) as bar:
         for target, variants in suited.items():
             if not variants:
-                made = " or ".join(made_for(target, arch))
+                made = " or ".join(ENGINES[target].wants(arch))
                 note = f"The bundle has no variant made for {made}."
                 trials.append(Trial(target=target, outcome=Outcome.ABSENT, note=note))
             for done, variant in enumerate(variants):

@@ -24,6 +24,7 @@ from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.keys import UNKEYED
 from edgetl.packages import pip_install
+from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
 from edgetl.quantize.compact import compact
@@ -31,7 +32,7 @@ from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.recover import Climb, Recovered, Train
-from edgetl.quantize.score import integers_run_here, outputs
+from edgetl.quantize.score import outputs
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
@@ -176,7 +177,7 @@ class _Stage:
             self.notes.append(f"int8-{target}: {form.calibrator} ranges came nearest to the float model.")
         if target is Target.OPENVINO:
             self.notes.append(_compiled_by_openvino(model))
-        if target is Target.CPU_X86_VNNI and not integers_run_here(target):
+        if target is Target.CPU_X86_VNNI and not computes(target):
             self.notes.append(
                 "This CPU is not known to have VNNI: int8-cpu-x86-vnni is scored with quantization simulated in"
                 " float32, and its latency here says nothing."

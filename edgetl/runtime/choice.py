@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
+from edgetl.processor import architecture
 from edgetl.records.scores import value
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.targets import Choice, Target, tuned_path
 from edgetl.shell import command
 from edgetl.tasks.all import task_of
 
@@ -92,12 +94,12 @@ def choose(
         return Choice(
             variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here, metric)}"
         )
-    wanted = made_for(engine, here)
-    fitting = [v for v in manifest.variants if v.target in wanted and precision in (None, v.precision)]
+    runs = ENGINES[engine]
+    fitting = [v for v in manifest.variants if runs.suits(v, here) and precision in (None, v.precision)]
     if not fitting:
         asked = f" in {precision}" if precision else ""
         raise BundleError(
-            f"{manifest.name} has no variant{asked} made for {' or '.join(wanted)}; it has {known}. "
+            f"{manifest.name} has no variant{asked} made for {' or '.join(runs.wants(here))}; it has {known}. "
             "Name one to run it all the same."
         )
     default = manifest.variant()
@@ -131,17 +133,13 @@ def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
         choice: what `choose` found for `auto`.
         offered: ONNX Runtime's providers here; that one is offered does not mean that it works.
     """
-    if not (names := [str(target) for target, provider in _PROVIDERS if provider in offered]):
+    if not (names := [str(e.name) for e in ENGINES.values() if e.provider in offered]):
         return choice
     told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
     measure = command("bench", "BUNDLE", "--target", names[0])
     return dataclasses.replace(choice, reason=f"{choice.reason}; {told}: measure with {measure}")
 
 
-_PROVIDERS = (
-    (Target.CUDA, "CUDAExecutionProvider"),
-    (Target.ORT_TENSORRT, "TensorrtExecutionProvider"),
-)
 _KINDS = {"any": "any machine", "cpu": "any CPU"}
 
 

@@ -36,7 +36,7 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, describe, run_pixels
+from edgetl.runtime.engines.base import Backend, describe, engine_of, run_pixels
 from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Slot, stream
 from edgetl.runtime.targets import Choice, Target
@@ -193,7 +193,7 @@ class Session(Inheritable):
         self._check_open()
         backend = self._workers_backend()
         local = threading.local()
-        on_cpu = self.choice.target in (Target.CPU, Target.OPENVINO)
+        on_cpu = engine_of(self.choice.target).on_cpu
         batch = backend.input.shape[0] or (1 if on_cpu else GPU_BATCH)
 
         def slot() -> Slot:

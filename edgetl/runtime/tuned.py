@@ -19,23 +19,12 @@ from edgetl.files import write_json
 from edgetl.process import usable_cores
 from edgetl.records.codec import from_json
 from edgetl.records.frozen import dataclass
+from edgetl.runtime.engines.base import ENGINES, engine_of
 from edgetl.runtime.targets import Choice, Target, tuned_path
 from edgetl.shell import command
 
-PACKAGES: Mapping[Target, tuple[str, ...]] = {
-    # Either package of ONNX Runtime runs on the CPU; only one of them is there.
-    Target.AUTO: ("onnxruntime", "onnxruntime-gpu"),
-    Target.CPU: ("onnxruntime", "onnxruntime-gpu"),
-    Target.CUDA: ("onnxruntime-gpu",),
-    Target.ORT_TENSORRT: ("onnxruntime-gpu",),
-    Target.OPENVINO: ("openvino",),
-    Target.TENSORRT: ("tensorrt",),
-    Target.TENSORRT_RTX: ("tensorrt-rtx",),
-}
-"""The packages of an engine, as their distributions are called."""
-
 SCHEMA_VERSION = 1
-_KNOWN = frozenset(name for names in PACKAGES.values() for name in names)
+_KNOWN = frozenset(name for engine in ENGINES.values() for name in engine.packages)
 # Linux tells a processor in a record of about one KiB a core, on some machines hundreds of them; the first is enough.
 _RECORD_BYTES = 4096
 _NAMED = (
@@ -125,7 +114,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
             f"{renew}"
         )
     found = engine_versions()
-    gone = not any(name in found for name in PACKAGES[winner.target])
+    gone = not any(name in found for name in engine_of(winner.target).packages)
     if found != winner.versions and not gone:
         changed = _changes(winner.versions, found)
         return f"what edgetl tune measured on {winner.date} is stale, as engines changed ({changed}): {renew}"

@@ -37,7 +37,8 @@ from edgetl.files import StageCache, sha256_bytes, sha256_file, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe as architecture
-from edgetl.quantize.score import has_vnni, logits
+from edgetl.processor import has_vnni
+from edgetl.quantize.score import logits
 from edgetl.quantize.stage import WEIGHT_ONLY, QuantizeInputs
 from edgetl.quantize.stage import run as quantize
 from edgetl.statistics import compare_paired

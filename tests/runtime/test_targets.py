@@ -10,9 +10,10 @@ from edgetl.bundle.manifest import Engine, Golden, Manifest, Precision, Provenan
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.processor import architecture
 from edgetl.records.measured import Machine
 from edgetl.runtime.choice import choose, unmeasured_gpus
-from edgetl.runtime.targets import Target, architecture
+from edgetl.runtime.targets import Target
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents

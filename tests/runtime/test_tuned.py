@@ -14,6 +14,7 @@ from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.errors import ModelError
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import choose_here
+from edgetl.runtime.engines.base import ENGINES
 from edgetl.runtime.targets import Target, tuned_path
 from edgetl.runtime.tuned import Winner, engine_versions, keep, this_machine
 from tests.bench_stage.bundles import write_variants
@@ -179,7 +180,7 @@ def test_another_bundle_has_a_file_of_its_own(bundle: Bundle) -> None:
 
 
 def test_versions_are_those_of_the_packages_metadata() -> None:
-    names = {name for packages in tuned.PACKAGES.values() for name in packages}
+    names = {name for engine in ENGINES.values() for name in engine.packages}
     expected = {
         name: metadata.version(name) for name in names if any(metadata.Distribution.discover(name=name))
     }
