@@ -32,7 +32,7 @@ TAIL = 0.001
 MARGIN = 0.05
 """A proposed window is wider by this share of its width at either end, for images that are yet to come."""
 SMALL = 0.25
-"""A set that needs less than this share of its window (of 16 bits, where there is none) is told to take another."""
+"""A set that needs less than this share of its window (of 16 bits, where there is none) is said to take another."""
 OUTSIDE = 0.01
 """The share of a split's numbers outside the window from which the audit says so."""
 
@@ -49,9 +49,9 @@ class Depth:
 
     Attributes:
         images: images of the set.
-        deep: those of more than 8 bits a channel; 0 where there are none, and then the rest says nothing.
+        deep: those of more than 8 bits per channel; 0 where there are none, and then the rest says nothing.
         floats: those of floating-point numbers.
-        reduced: files, relative to the set, of 16 bits a channel of which only 8 can be read (PPM, CMYK).
+        reduced: files, relative to the set, of 16 bits per channel of which only 8 can be read (PPM, CMYK).
         pages: files of which a further page is not looked at.
         least: the smallest number of the training images, in the files' units.
         largest: the largest.
@@ -85,7 +85,7 @@ class Depth:
     def refusal(self) -> str:
         """Why images of `reduced` cannot be used with a window."""
         return (
-            f"{len(self.reduced)} images hold 16 bits a channel in a form of which only 8 can be read, which no window "
+            f"{len(self.reduced)} images hold 16 bits per channel in a form of which only 8 can be read, which no window "
             f"suits (first {self.reduced[0]}); save them as RGB in PNG or TIFF, or leave preprocess.window unset."
         )
 
@@ -94,7 +94,7 @@ class Depth:
         if not self.deep:
             unneeded = self.window is not None and not self.reduced
             found = [
-                (unneeded, "preprocess.window changes nothing: no image has more than 8 bits a channel.")
+                (unneeded, "preprocess.window changes nothing: no image has more than 8 bits per channel.")
             ]
         else:
             setting = f"set preprocess.window = {in_toml(self.proposed)}" if self.proposed else ""
@@ -127,7 +127,7 @@ class Depth:
                 ),
                 (
                     self.deep < self.images,
-                    f"{self.deep} of {self.images} images have more than 8 bits a channel, the others 8: an 8-bit "
+                    f"{self.deep} of {self.images} images have more than 8 bits per channel, the others 8: an 8-bit "
                     "image is taken as it is, so its 0 and 255 must mean what the ends of the window mean.",
                 ),
             ]
@@ -150,7 +150,7 @@ def look(index: DataIndex, window: Window | None = None, *, progress: Progress =
     Args:
         index: the images.
         window: the window in force.
-        progress: told of the images.
+        progress: shows the images.
 
     Raises:
         ImageError: an image cannot be read any more, or holds numbers that are not finite.
