@@ -85,8 +85,8 @@ class Depth:
     def refusal(self) -> str:
         """Why images of `reduced` cannot be used with a window."""
         return (
-            f"{len(self.reduced)} images hold 16 bits per channel in a form of which only 8 can be read, which no window "
-            f"suits (first {self.reduced[0]}); save them as RGB in PNG or TIFF, or leave preprocess.window unset."
+            f"{len(self.reduced)} images hold 16 bits per channel in a form of which only 8 can be read, which no "
+            f"window suits (first {self.reduced[0]}); save them as RGB in PNG or TIFF, or leave preprocess.window unset."
         )
 
     def problems(self) -> tuple[str, ...]:
