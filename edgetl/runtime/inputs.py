@@ -204,7 +204,7 @@ def predict_all(
     with known.task("Predicting", total=source.count or 0) as task:
         for item, found in _labelled(session, source, top_k):
             dropped += item.dropped
-            if isinstance(found, Prediction):
+            if not isinstance(found, ImageError | SourceError):
                 good += 1
                 yield ImageResult(
                     path=item.name,
