@@ -96,6 +96,7 @@ def run(
     """
     hint = resume_hint or "the same call"
     tune()
+    recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
             return _Run(recipe, run_dir, progress).until(until, begins)

@@ -406,4 +406,4 @@ def test_a_teacher_that_pruning_does_not_understand_passes_on_whole(
     assert progress.told == [record.note]
     assert record.note == "Nothing was pruned: Net cannot be traced for pruning at 1: not today."
     assert (record.after, record.steps) == (record.before, ())
-    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.teacher)[0])
+    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.guide.teacher)[0])
