@@ -311,9 +311,9 @@ class _Run:
         from edgetl.data import index as indexes
         from edgetl.train.processes import from_main, leave
 
-        told: tuple[str, str] | None = None
-        while (told := from_main(told)) is not None:
-            index, out = told
+        stated: tuple[str, str] | None = None
+        while (stated := from_main(stated)) is not None:
+            index, out = stated
             self.index = indexes.load(Path(index))
             self._teach(Path(out))
         leave()

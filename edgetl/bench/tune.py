@@ -111,7 +111,7 @@ def tune(
         threads: threads of the engines on the CPU; every usable core where unset.
         seconds: time for the timing; 30 calls of each are timed at least, however long that takes.
         require_signature: a public key; the bundle must be signed with its private half.
-        progress: told of candidates and of the timing.
+        progress: shows candidates and of the timing.
 
     Raises:
         BundleError: the bundle is missing, broken, altered or unsigned.
@@ -133,8 +133,8 @@ def tune(
     with ExitStack() as stack:
         trials, sessions = _try_all(opened, today, count, require_signature, stack, progress)
         if not sessions:
-            told = "; ".join(f"{t.name}: {t.note.rstrip('.')}" for t in trials)
-            raise ModelError(f"No variant of {opened.manifest.name} runs here as recorded ({told}).")
+            stated = "; ".join(f"{t.name}: {t.note.rstrip('.')}" for t in trials)
+            raise ModelError(f"No variant of {opened.manifest.name} runs here as recorded ({stated}).")
         pixels = load_pixels(opened.golden_images()[0], opened.manifest.preprocess)[None]
         calls = {name: functools.partial(session.run, pixels) for name, session in sessions.items()}
         samples = _time(calls, seconds, progress)

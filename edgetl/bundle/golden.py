@@ -131,7 +131,7 @@ def compare(
 def encode_image(source: Path, spec: PreprocessSpec) -> bytes:
     """A picture as it goes into the bundle: the file as it is when small, else a smaller JPEG of it.
 
-    The smaller one keeps twice the pixels a side that the network needs, so that resizing is proven too. Of a picture
+    The smaller one keeps twice the pixels per side that the network needs, so that resizing is proven too. Of a picture
     of more than 8 bits it keeps the numbers, every so many of them, so that the window is proven.
 
     Raises:

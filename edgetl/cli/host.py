@@ -207,7 +207,7 @@ def finetune(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train the teacher: a pretrained backbone with a new head. With --folds, tell how well a recipe does."""
+    """Train the teacher: a pretrained backbone with a new head. With --folds, estimate how well a recipe does."""
     if folds is None:
         _stage(recipe, settings, out, json, "train")
         return

@@ -168,7 +168,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     Args:
         index: the images.
         window: that of their preprocessing, for images of more than 8 bits; the one that suits them where unset.
-        progress: told of the images.
+        progress: shows the images.
 
     Raises:
         ImageError: an image cannot be read any more.
@@ -227,7 +227,7 @@ def near_copies(
         parts: the part of each.
         asked: positions of the images that this is asked of.
         window: that of their preprocessing.
-        progress: told of the images.
+        progress: shows the images.
 
     Returns:
         Positions (other, image): an image, and the most alike one of another part.

@@ -32,7 +32,7 @@ TAIL = 0.001
 MARGIN = 0.05
 """A proposed window is wider by this share of its width at either end, for images that are yet to come."""
 SMALL = 0.25
-"""A set that needs less than this share of its window (of 16 bits, where there is none) is told to take another."""
+"""A set that needs less than this share of its window (of 16 bits, where there is none) is said to take another."""
 OUTSIDE = 0.01
 """The share of a split's numbers outside the window from which the audit says so."""
 
@@ -49,7 +49,7 @@ class Depth:
 
     Attributes:
         images: images of the set.
-        deep: those of more than 8 bits a channel; 0 where there are none, and then the rest says nothing.
+        deep: those of more than 8 bits per channel; 0 where there are none, and then the rest says nothing.
         floats: those of floating-point numbers.
         pages: files of which a further page is not looked at.
         least: the smallest number of the training images, in the files' units.
@@ -84,7 +84,7 @@ class Depth:
         if not self.deep:
             unneeded = self.window is not None
             found = [
-                (unneeded, "preprocess.window changes nothing: no image has more than 8 bits a channel.")
+                (unneeded, "preprocess.window changes nothing: no image has more than 8 bits per channel.")
             ]
         else:
             setting = f"set preprocess.window = {in_toml(self.proposed)}" if self.proposed else ""
@@ -117,7 +117,7 @@ class Depth:
                 ),
                 (
                     self.deep < self.images,
-                    f"{self.deep} of {self.images} images have more than 8 bits a channel, the others 8: an 8-bit "
+                    f"{self.deep} of {self.images} images have more than 8 bits per channel, the others 8: an 8-bit "
                     "image is taken as it is, so its 0 and 255 must mean what the ends of the window mean.",
                 ),
             ]
@@ -138,7 +138,7 @@ def look(index: DataIndex, window: Window | None = None, *, progress: Progress =
     Args:
         index: the images.
         window: the window in force.
-        progress: told of the images.
+        progress: shows the images.
 
     Raises:
         ImageError: an image cannot be read any more, or holds numbers that are not finite.

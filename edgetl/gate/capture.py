@@ -63,7 +63,7 @@ def capture(
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
         bad_images: `skip` images that cannot be used, or `refuse` the set.
         timing: how latency is sampled.
-        progress: told of images and samples.
+        progress: shows images and samples.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -106,7 +106,7 @@ def capture_pair(
         data: as in `capture`, whose errors it raises.
         bad_images: as in `capture`; both are scored on the same images.
         threads: threads of the engines; every usable core where unset.
-        progress: told of images and of the timing.
+        progress: shows images and of the timing.
     """
     count = threads or usable_cores()
     with ExitStack() as stack:
@@ -250,5 +250,5 @@ def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_o
 
 
 def _identity(split: str, manifest: Manifest, images: int) -> str:
-    """Which images a bundle's own score belongs to, as far as the bundle tells."""
+    """Which images a bundle's own score belongs to, as far as the bundle says."""
     return files.sha256_json([split, manifest.provenance.data_sha256, list(manifest.labels), images])

@@ -32,10 +32,10 @@ class Limits:
             that the images can settle (`edgetl.tasks.judging.settled_margin`).
         max_recall_drop: of any class's recall, on the 0..1 scale.
         max_latency_increase: of the median, relative; 0.025 is 2.5%. That is half of five per cent: a bundle as fast
-            as its baseline and one that is 5% slower are both as far from it as can be, so both are told soon.
+            as its baseline and one that is 5% slower are both as far from it as can be, so both are recognised soon.
         max_size_increase: of the model file, relative.
         max_memory_increase: of the peak memory of a fresh process, relative.
-        max_load_increase: of the time to load in a fresh process, relative; wide, since few processes tell it roughly.
+        max_load_increase: of the time to load in a fresh process, relative; wide, since few processes are timed.
         max_bits_increase: of the mean bits that convolutions and matrix products compute in, relative.
 
     Raises:
@@ -143,7 +143,7 @@ def compare(
 
 
 def refuse_other_task(before: TaskSpec, now: TaskSpec) -> None:
-    """What a bundle's manifest alone tells, so that nothing is measured in vain.
+    """What a bundle's manifest alone says, so that nothing is measured in vain.
 
     Raises:
         BaselineError: the task or the classes are not the baseline's.

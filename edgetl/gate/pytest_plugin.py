@@ -50,8 +50,8 @@ _NAMED = 5
 _Row = list[str]
 _ROWS = pytest.StashKey[list[_Row]]()
 _NOTES = pytest.StashKey[list[str]]()
-# Results whose sentences the job's summary tells.
-_TOLD = ("FAILED", "cannot tell")
+# Results whose sentences the job's summary repeats.
+_REPEATED = ("FAILED", "cannot tell")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +326,7 @@ def failure_text(report: GateReport, checks: list[GateCheck]) -> str:
     from edgetl.records.gate import Verdict
 
     worse = any(check.judged and check.verdict is Verdict.FAIL for check in checks)
-    says = "is worse than {} allows:" if worse else "cannot be told to be as good as {}:"
+    says = "is worse than {} allows:" if worse else "cannot be shown to be as good as {}:"
     head = f"{report.current} ({report.variant}) {says.format(report.baseline)}"
     rows = [_row(report, check)[1:-1] for check in checks]
     return "\n".join(
@@ -407,7 +407,7 @@ class _Summary:
         lines += [_markdown(row[:-1]) for row in self._rows.values()]
         if self._notes:
             lines += ["", "```", *self._notes, "```"]
-        lines += ["", *(f"- {row[-1]}" for row in self._rows.values() if row[-2] in _TOLD)]
+        lines += ["", *(f"- {row[-1]}" for row in self._rows.values() if row[-2] in _REPEATED)]
         with Path(place).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n\n")
 

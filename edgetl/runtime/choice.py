@@ -135,9 +135,11 @@ def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
     """
     if not (names := [str(e.name) for e in ENGINES.values() if e.provider in offered]):
         return choice
-    told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
+    stated = (
+        f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
+    )
     measure = command("bench", "BUNDLE", "--target", names[0])
-    return dataclasses.replace(choice, reason=f"{choice.reason}; {told}: measure with {measure}")
+    return dataclasses.replace(choice, reason=f"{choice.reason}; {stated}: measure with {measure}")
 
 
 _KINDS = {"any": "any machine", "cpu": "any CPU"}

@@ -105,7 +105,7 @@ def usable(
         session: gives the outputs.
         samples: the images.
         bad_images: `skip` images that cannot be used, or `refuse` the set, as a recipe's `data.bad_images`.
-        progress: told of images, and of those skipped.
+        progress: shows images, and of those skipped.
 
     Raises:
         DataError: there are no images, or some cannot be used and are not skipped, or none can be used; the message

@@ -25,7 +25,7 @@ from edgetl.shell import command
 
 SCHEMA_VERSION = 1
 _KNOWN = frozenset(name for engine in ENGINES.values() for name in engine.packages)
-# Linux tells a processor in a record of about one KiB a core, on some machines hundreds of them; the first is enough.
+# Linux describes a processor in a record of about one KiB per core, of which the first is enough.
 _RECORD_BYTES = 4096
 _NAMED = (
     "vendor_id",
@@ -122,7 +122,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
 
 
 def this_machine(root: Path = Path("/")) -> str:
-    """What tells machines apart and is read in well under a millisecond: processor, cores, board, NVIDIA's GPUs.
+    """What distinguishes machines and is read in well under a millisecond: processor, cores, board, NVIDIA's GPUs.
 
     `edgetl.bench.machine.describe` says more, and starts a program to do so.
 
@@ -136,15 +136,15 @@ def this_machine(root: Path = Path("/")) -> str:
             fields.setdefault(name.strip(), value.strip())
     # Elsewhere than on Linux: the processor on Windows, the kernel with the chip's name on macOS.
     named = " ".join(fields.values()) or os.environ.get("PROCESSOR_IDENTIFIER") or platform.version()
-    told = [
+    stated = [
         f"{platform.machine()} {named} x{usable_cores()}",
         _start(root / "proc/device-tree/model").rstrip("\0"),
     ]
     gpus = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
-    told += [line.strip() for gpu in gpus for line in _start(gpu).splitlines() if line.startswith("Model")]
+    stated += [line.strip() for gpu in gpus for line in _start(gpu).splitlines() if line.startswith("Model")]
     if gpus:
-        told += _start(root / "proc/driver/nvidia/version").splitlines()[:1]
-    return ", ".join(" ".join(text.split()) for text in told if text)
+        stated += _start(root / "proc/driver/nvidia/version").splitlines()[:1]
+    return ", ".join(" ".join(text.split()) for text in stated if text)
 
 
 def engine_versions() -> dict[str, str]:

@@ -93,7 +93,7 @@ def class_check(
             (0.0, 0.0),
             allowed,
             Verdict.PASS,
-            f"{what}: there is no image to tell it on: passes.",
+            f"{what}: there is no image to judge it on: passes.",
         )
     p_values = [binomial_tail(int(lost[i]), int(lost[i] + won[i])) for i in present]
     drops = [(int(lost[i]) - int(won[i])) / int(support[i]) for i in present]
@@ -106,7 +106,7 @@ def class_check(
     named = sorted(failed or suspect, key=lambda at: (p_values[at], -drops[at]))
     worst = named[0] if named else max(places, key=lambda at: drops[at])
 
-    def told(at: int) -> str:
+    def described(at: int) -> str:
         index = present[at]
         was, now = (hits[index] / support[index] for hits in (hits_before, hits_after))
         return (
@@ -116,7 +116,7 @@ def class_check(
 
     allowance = f"a drop of {drop(allowed)} in a class is allowed"
     if named:
-        shown = "; ".join(told(at) for at in named[:_NAMED])
+        shown = "; ".join(described(at) for at in named[:_NAMED])
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         sentence = f"{what} went down in {len(named)} of {len(present)} classes: {shown}{more}; {allowance}: "
         sentence += (
@@ -127,7 +127,7 @@ def class_check(
         )
     elif drops[worst] > 0:
         sentence = (
-            f"{what} went down most in {told(worst)}, of {len(present)} classes; {allowance}, and chance is: "
+            f"{what} went down most in {described(worst)}, of {len(present)} classes; {allowance}, and chance is: "
             f"{verdict_word(verdict)}."
         )
     else:
@@ -143,13 +143,13 @@ def class_check(
 
 
 def _blind(supports: Sequence[int]) -> str:
-    """Says where a collapse could not be told from chance: too few images to be significant among so many classes."""
+    """Says where a collapse could not be distinguished from chance: too few images among so many classes."""
     least = math.ceil(math.log2(len(supports) / LEVEL))
     small = sum(1 for count in supports if count < least)
     if not small:
         return ""
     which = "one class with" if small == 1 else f"{small} classes with"
-    return f" In {which} fewer than {least} images a collapse cannot be told from chance."
+    return f" In {which} fewer than {least} images a collapse cannot be distinguished from chance."
 
 
 def check(

@@ -61,7 +61,7 @@ class Fitting:
     Attributes:
         phase: its name in records and in seeds, e.g. `head`, `full`, `recover-1`.
         epochs: passes; 0 does nothing.
-        batch_size: images a step, over all processes together.
+        batch_size: images per step, over all processes together.
         lr: peak learning rate of AdamW.
         weight_decay: of matrices and filters; norms and biases are left out.
         augment: the training view.
@@ -493,13 +493,13 @@ def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: Training
         )
     if processes > 1 and min(len(train), fitting.batch_size) < 2 * processes:
         raise TrainingError(
-            f"{processes} processes need at least {2 * processes} images a step; there are {len(train)} training"
+            f"{processes} processes need at least {2 * processes} images per step; there are {len(train)} training"
             f" images and the batch size is {fitting.batch_size}."
         )
     batch_norm = any(isinstance(m, _BATCH_NORM) for m in model.modules())
     if batch_norm and fitting.trainable is None and min(len(train), fitting.batch_size) < 2:
         raise TrainingError(
-            f"Batch norm needs at least 2 images a step; there are {len(train)} training images and the batch"
+            f"Batch norm needs at least 2 images per step; there are {len(train)} training images and the batch"
             f" size is {fitting.batch_size}."
         )
 

@@ -108,7 +108,8 @@ def test_a_set_of_8_and_16_bits_is_said_to_be_mixed(tmp_path: Path) -> None:
     seen = depth.look(build_index(Settings(str(root))))
     assert (seen.images, seen.deep) == (27, 3)
     assert any(
-        p.startswith("3 of 27 images have more than 8 bits a channel, the others 8") for p in seen.problems()
+        p.startswith("3 of 27 images have more than 8 bits per channel, the others 8")
+        for p in seen.problems()
     )
 
 

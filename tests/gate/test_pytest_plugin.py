@@ -174,11 +174,11 @@ def test_bad_images_are_refused_or_skipped_and_named(project: Path, tmp_path: Pa
     assert "1 of 37 images cannot be used" in done.stdout
     assert "leave them out with --edge-bad-images=skip." in done.stdout
     assert "bad_images is 'ignore', expected 'refuse' or 'skip'." in done.stdout
-    told = f"{project / 'some bad'}: 1 images cannot be used and are skipped, 36 are scored"
+    stated = f"{project / 'some bad'}: 1 images cannot be used and are skipped, 36 are scored"
     table = done.stdout.split(" edge models ")[1]
-    assert told in table
+    assert stated in table
     assert f"{LABELS[0]}/cut.png: " in table
-    assert told in summary.read_text()
+    assert stated in summary.read_text()
     by_option = run(project, "test_bad.py", "-k", "refused", "--edge-bad-images=skip")
     assert "1 passed" in by_option.stdout, by_option.stdout
 
@@ -233,7 +233,7 @@ def test_what_cannot_be_told_is_said_so() -> None:
     report = held(figures(), figures(right=938))
     [accuracy, *_] = report.checks
     head, *_ = failure_text(report, [accuracy]).splitlines()
-    assert head == "model.edgetl (int8) cannot be told to be as good as model.edgetl:"
+    assert head == "model.edgetl (int8) cannot be shown to be as good as model.edgetl:"
 
 
 def test_the_plugin_imports_nothing_heavy() -> None:

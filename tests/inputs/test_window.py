@@ -135,7 +135,7 @@ def test_pillow_images_are_windowed_where_they_hold_the_numbers() -> None:
             assert np.array_equal(to_pixels(opened, SPEC), windowed(numbers()))
     with (
         Image.open(io.BytesIO(png16(numbers(3)))) as opened,
-        pytest.raises(ImageError, match="Pillow reduces its 16 bits a channel to 8; give the file's path"),
+        pytest.raises(ImageError, match="Pillow reduces its 16 bits per channel to 8; give the file's path"),
     ):
         to_pixels(opened, SPEC)
 

@@ -90,11 +90,11 @@ def test_only_auto_tells_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pack(contents(tmp_path), tmp_path / "b.edgetl")
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
-    for target, told in (("auto", True), ("cpu", False)):
+    for target, stated in (("auto", True), ("cpu", False)):
         with edgetl.load(tmp_path / "b.edgetl", target=target, threads=1) as session:
             assert session.choice.target is Target.CPU
             assert session.backend.providers == ("CPUExecutionProvider",)
-            assert ("offers cuda here" in session.choice.reason) is told
+            assert ("offers cuda here" in session.choice.reason) is stated
 
 
 def test_elsewhere_the_fastest_made_for_the_machine_takes_its_place_and_says_so() -> None:

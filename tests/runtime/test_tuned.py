@@ -120,12 +120,12 @@ def test_a_winner_that_cannot_be_opened_is_an_error_and_nothing_takes_its_place(
 def test_other_engines_make_it_stale(bundle: Bundle) -> None:
     old = dict.fromkeys(engine_versions(), "1.0") | {"tensorrt": "11.4"}
     keep(bundle, 1, winner(versions=old))
-    told = reason(bundle)
-    assert told.startswith(
+    stated = reason(bundle)
+    assert stated.startswith(
         f"{DEFAULT}; what edgetl tune measured on 2026-11-24 is stale, as engines changed (onnxruntime 1.0, now "
     )
-    assert "tensorrt 11.4, now absent" in told
-    assert told.endswith(f"): measure again with: edgetl tune {bundle.path}")
+    assert "tensorrt 11.4, now absent" in stated
+    assert stated.endswith(f"): measure again with: edgetl tune {bundle.path}")
 
 
 def test_another_machine_makes_it_stale(bundle: Bundle) -> None:

@@ -203,7 +203,7 @@ def test_dropped_frames_are_counted(session: Session) -> None:
     said: list[str] = []
     pace = threading.Semaphore(1)
 
-    class Told:
+    class Shown:
         def warning(self, text: str) -> None:
             said.append(text)
 
@@ -222,7 +222,7 @@ def test_dropped_frames_are_counted(session: Session) -> None:
 
     from edgetl.runtime.inputs import Source
 
-    results = list(predict_all(session, Source(items=source(), count=None, live=True), progress=Told()))  # type: ignore[arg-type]
+    results = list(predict_all(session, Source(items=source(), count=None, live=True), progress=Shown()))  # type: ignore[arg-type]
     assert [r.dropped for r in results] == [0, 19]
     assert said == ["19 of 21 frames came faster than they could be labelled and were dropped."]
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(rank: int, port: int) -> dict[str, str]:
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    stated = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **plain, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in told.items()}}
+    return {**os.environ, **plain, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in stated.items()}}
 
 
 def start_two(*arguments: str, cwd: Path = ROOT) -> list[subprocess.CompletedProcess[str]]:

@@ -47,7 +47,7 @@ def write_page(report: GateReport, path: Path, data: Path | None = None) -> None
 def render(report: GateReport, root: Path | None = None) -> str:
     """The page as one HTML document; `root` is the folder that the flipped images' paths are relative to."""
     verdict = report.verdict
-    told = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNSURE: "cannot tell"}[verdict]
+    caption = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNSURE: "cannot tell"}[verdict]
     names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is verdict)
     words = {
         Verdict.PASS: "Every judged check passed.",
@@ -57,7 +57,9 @@ def render(report: GateReport, root: Path | None = None) -> str:
     header = tag(
         "header",
         tag("p", "edgetl gate report", css="kicker"),
-        tag("div", tag("h1", report.current), tag("span", told, css=f"pill {_TONES[verdict]}"), css="title"),
+        tag(
+            "div", tag("h1", report.current), tag("span", caption, css=f"pill {_TONES[verdict]}"), css="title"
+        ),
         tag(
             "p",
             f"Variant {report.variant} on {report.target} against {report.baseline}, on {report.machine.fingerprint}.",

@@ -158,7 +158,7 @@ def bench(console: Console, record: BenchRecord) -> None:
     if record.rate is not None and record.bound_ms is not None:
         kept = "kept" if record.holds else "NOT kept"
         bound = f"p99 bound {units.milliseconds(record.bound_ms)} {kept}"
-        server = f"{units.significant(record.rate)} queries a second, {bound}"
+        server = f"{units.significant(record.rate)} queries per second, {bound}"
     pairs(
         console,
         [

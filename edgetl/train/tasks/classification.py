@@ -1,4 +1,4 @@
-"""Training to tell one class per image, and how the loss weighs classes of unequal size."""
+"""Training for one class per image, and how the loss weighs classes of unequal size."""
 
 from __future__ import annotations
 

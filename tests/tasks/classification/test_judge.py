@@ -174,7 +174,7 @@ def test_classes_too_small_to_be_judged_are_said() -> None:
     recall = judged(*predictions(60, wrong=0))["recall"]
     assert recall.verdict is PASS
     assert recall.sentence.endswith(
-        "In 12 classes with fewer than 10 images a collapse cannot be told from chance."
+        "In 12 classes with fewer than 10 images a collapse cannot be distinguished from chance."
     )
 
 
