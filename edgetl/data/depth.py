@@ -86,7 +86,7 @@ class Depth:
         """Why images of `reduced` cannot be used with a window."""
         return (
             f"{len(self.reduced)} images hold 16 bits per channel in a form of which only 8 can be read, which no "
-            f"window suits (first {self.reduced[0]}); save them as RGB in PNG or TIFF, or leave preprocess.window unset."
+            f"window suits (first {self.reduced[0]}); save them as RGB in PNG or TIFF, or unset preprocess.window."
         )
 
     def problems(self) -> tuple[str, ...]:
