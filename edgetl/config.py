@@ -1,4 +1,4 @@
-"""The recipe: one frozen model a stage, read from TOML. This file is the one place where defaults live.
+"""The recipe: one frozen model per stage, read from TOML. This file is the one place where defaults live.
 
 Unknown keys are refused with the nearest right one; all errors come at once, each with its dotted name.
 """
@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.failures import cause, remedy
+from edgetl.files import name_as_text, text_as_name
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
@@ -279,11 +280,11 @@ class PreprocessConfig(_Section):
     mean: Triple | None = None
     """Mean a channel on the 0..1 scale; the backbone's own where unset."""
     std: Annotated[Triple | None, Field()] = None
-    """Standard deviation a channel on the 0..1 scale; the backbone's own where unset."""
+    """Standard deviation per channel on the 0..1 scale; the backbone's own where unset."""
     window: Annotated[tuple[float, float], AfterValidator(_window)] | None = None
-    """For images of more than 8 bits a channel: the numbers [low, high] of the files that become black and white; what
-    lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole range,
-    and floats are refused."""
+    """For images of more than 8 bits per channel: the numbers [low, high] of the files that become black and white;
+    what lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole
+    range, and floats are refused."""
 
 
 class TrainConfig(_Section):
@@ -341,6 +342,36 @@ class TrainConfig(_Section):
     """Arithmetic."""
 
 
+class MacsTarget(_Section):
+    """A share of the uncut network's multiply-accumulates."""
+
+    kind: Literal["macs"] = "macs"
+    share: OpenFraction = 0.3
+
+
+class LatencyTarget(_Section):
+    """Milliseconds of the pruned network in float32."""
+
+    kind: Literal["latency"] = "latency"
+    ms: Positive
+
+
+class SpeedupTarget(_Section):
+    """So many times as fast as the teacher in the same runtime."""
+
+    kind: Literal["speedup"] = "speedup"
+    times: Annotated[float, Field(gt=1.0)]
+
+
+PruneTarget = Annotated[MacsTarget | LatencyTarget | SpeedupTarget, Field(discriminator="kind")]
+_OLDER_TARGETS = {
+    "target_macs": ("macs", "share"),
+    "target_latency_ms": ("latency", "ms"),
+    "target_speedup": ("speedup", "times"),
+}
+"""Settings of older recipes, each with the kind of target that it named and that target's setting."""
+
+
 class PruneConfig(_Section):
     """Structured pruning of the teacher, or of a smaller backbone that it taught: channels are truly removed."""
 
@@ -352,14 +383,10 @@ class PruneConfig(_Section):
     start_epochs: Epochs = 6
     """Epochs of distillation before the first cut, for a network that must learn first: another backbone, or a teacher
     that is to see at the student's size."""
-    target_macs: OpenFraction = 0.3
-    """Share of the uncut network's multiply-accumulates to keep, both counted at the student's input size, where no
-    other target is set."""
-    target_latency_ms: Positive | None = None
-    """Milliseconds of the pruned network in float32, timed through the runtime on this machine; instead of
-    `target_macs`."""
-    target_speedup: Annotated[float, Field(gt=1.0)] | None = None
-    """So many times as fast as the teacher in the same runtime; instead of `target_macs`."""
+    target: PruneTarget = MacsTarget()
+    """What is kept: `{kind = "macs", share = 0.3}`, a share of the uncut network's multiply-accumulates, both counted
+    at the student's input size; `{kind = "latency", ms = 5.0}`, milliseconds in float32, timed through the runtime on
+    this machine; or `{kind = "speedup", times = 2.0}`, so many times as fast as the teacher in the same runtime."""
     target_parameters: OpenFraction | None = None
     """Share of the uncut network's parameters to keep at most, beside the target; no bound where unset."""
     steps: Count = 5
@@ -371,7 +398,7 @@ class PruneConfig(_Section):
     sparse_strength: Positive = 1e-4
     """Weight of the group lasso in the loss of `sparse_epochs`."""
     sensitivity: bool = False
-    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: tells what to name
+    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: shows what to name
     in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
@@ -398,18 +425,24 @@ class PruneConfig(_Section):
     @property
     def timed(self) -> bool:
         """Whether the target is one of the clock."""
-        return self.target_latency_ms is not None or self.target_speedup is not None
+        return not isinstance(self.target, MacsTarget)
 
-    @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        named = ("target_macs", "target_latency_ms", "target_speedup")
-        # a lock file spells every default out, so a value that equals the default does not count as set
-        chosen = [n for n in named if getattr(self, n) != type(self).model_fields[n].default]
-        if len(chosen) > 1:
+    @model_validator(mode="before")
+    @classmethod
+    def _one_target(cls, values: Any) -> Any:
+        """Older recipes name the target by a setting of its own."""
+        if not isinstance(values, Mapping):
+            return values
+        named = [name for name in ("target", *_OLDER_TARGETS) if values.get(name) is not None]
+        if len(named) > 1:
             raise ValueError(
-                f"{' and '.join(chosen)} are set, but only one target can hold; remove the others"
+                f"{' and '.join(named)} are set, but only one target can hold; remove the others"
             )
-        return self
+        rest = {name: value for name, value in values.items() if name not in _OLDER_TARGETS}
+        if named and (older := _OLDER_TARGETS.get(named[0])):
+            kind, key = older
+            rest["target"] = {"kind": kind, key: values[named[0]]}
+        return rest
 
 
 class DistillConfig(_Section):
@@ -507,7 +540,8 @@ class QuantizeConfig(_Section):
     """What is done about accuracy that quantization cost: `none`, `equalise`, `bias`, `adaround`, `qat` or `auto`."""
     max_drop: Fraction = 0.005
     """INT8 may score so much less than the float export on the validation split (or one image less, where that is
-    more): until then `auto` climbs, and where it cannot, the most sensitive layers stay in float."""
+    more): until then `auto` goes from cheap methods to costly ones, and where it cannot, the most sensitive
+    layers stay in float."""
     qat_epochs: Count = 2
     """For `qat`: epochs."""
     qat_lr: Positive = 1e-4
@@ -669,7 +703,10 @@ def _sections() -> dict[str, type[_Section]]:
 def _toml(value: Any) -> str:
     import tomli_w
 
-    if isinstance(value, str) and not _is_text(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    # Names of files among them, which a locale may have taken for something else.
+    if isinstance(value, str) and not _is_text(value := name_as_text(value)):
         raise ConfigError(
             f"{value!r} has bytes that are not UTF-8, which a recipe cannot hold; rename it, or name a link to it."
         )
@@ -737,6 +774,7 @@ def _suggestion(name: str) -> str:
 
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def anchored(text: str) -> str:
+        text = text_as_name(text)
         here = folder / text
         own = text not in BUILT_IN and not Path(text).is_absolute() and here.exists()
         return str(here) if own else text

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from edgetl._version import __version__
 from edgetl.errors import ConfigError, StorageError
+from edgetl.keys import key_of, sources
 from edgetl.records.codec import from_json, to_json
 
 R = TypeVar("R")
@@ -102,6 +102,25 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", UNENCODABLE)
 
 
+def name_as_text(name: str) -> str:
+    """What a file's name says, which is in UTF-8 whatever the locale takes it for: the same on every machine.
+
+    Bytes that are not UTF-8 stay lone surrogates; a text that cannot be a name in this locale is left as it is.
+    """
+    try:
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name
+
+
+def text_as_name(text: str) -> str:
+    """The name of a file, as this locale has it, that is `text` in UTF-8: the way back from `name_as_text`."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def write_bytes(path: Path, content: bytes, *, new: bool = False) -> None:
     """Write `content` to `path` atomically; with `new` as `atomic_path` says."""
     with atomic_path(path, new=new) as temporary:
@@ -173,7 +192,7 @@ def cache_dir() -> Path:
 class StageCache:
     """Remembers finished stages in a run folder, so that a second run redoes only what is stale.
 
-    A stage's key is the hash of its config, its inputs' hashes and this version of edgetl. `STAGE/stage.json`
+    A stage's key is the hash of its config, its inputs (`edgetl.keys`) and edgetl's code. `STAGE/stage.json`
     is written last, atomically, so a killed stage counts as not done. A stage whose output files are gone or
     altered is stale too.
     """
@@ -195,13 +214,14 @@ class StageCache:
 
         Args:
             stage: the stage's folder name.
-            config: its config, as plain values.
-            inputs: hashes of what it reads.
+            config: its config.
+            inputs: what it reads.
             kind: the record's type.
             outputs: the record's files, relative to the run folder.
             work: does the stage in the folder that it is given.
         """
-        key = sha256_json({"stage": stage, "config": config, "inputs": inputs, "version": __version__})
+        config = key_of(config)
+        key = sha256_json({"stage": stage, "config": config, "inputs": key_of(inputs), "code": sources()})
         folder = self.run_dir / stage
         if (record := self._load(folder / "stage.json", key, kind)) is not None:
             return record, True
@@ -254,14 +274,14 @@ def _clear_leftovers(folder: Path, stage: str, key: str, config: Any) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         before = None
     if before is not None and any(folder.glob("*.state")):
-        changed = _differences(before.get("config"), to_json(config), stage)
+        changed = _differences(before.get("config"), config, stage)
         raise ConfigError(
             f"{folder} holds unfinished training under other settings ({changed}). Take the change back to go on,"
             f" delete {folder} to start afresh, or choose another folder with --out."
         )
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() or path.is_symlink() else path.rmdir()
-    write_json(started, {"key": key, "config": to_json(config)})
+    write_json(started, {"key": key, "config": config})
 
 
 def _differences(before: Any, now: Any, stage: str) -> str:
@@ -269,4 +289,4 @@ def _differences(before: Any, now: Any, stage: str) -> str:
         names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
         if names:
             return ", ".join(f"{stage}.{n}: {before.get(n)}, now {now.get(n)}" for n in names)
-    return "the data, an earlier stage or edgetl's version differs"
+    return "the data, an earlier stage or edgetl's code differs"

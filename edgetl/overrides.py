@@ -15,8 +15,8 @@ UNSET = "null"
 def value_of(text: str, annotation: Any) -> Any:
     """What `text` means for a setting of that type; what does not fit is left for the setting's own check.
 
-    Text is taken as it is, TOML's quotes around it are taken off. Numbers are written as in TOML. A list is one of
-    TOML's, or its items between commas.
+    Text is taken as it is, TOML's quotes around it are taken off; a table in braces is TOML's. Numbers are written as
+    in TOML. A list is one of TOML's, or its items between commas.
 
     Args:
         text: behind the equals sign.
@@ -24,7 +24,7 @@ def value_of(text: str, annotation: Any) -> Any:
     """
     text = text.strip()
     literal = _toml(text)
-    if isinstance(literal, str):
+    if isinstance(literal, str | dict):
         return literal
     kinds = set(_kinds(annotation))
     if text == UNSET and type(None) in kinds:

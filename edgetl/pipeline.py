@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import Imbalance, Recipe
+from edgetl.config import DistillLoss, Imbalance, Recipe
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
     StageCache,
     sha256_bytes,
-    sha256_file,
     sha256_json,
     storage_errors,
     write_bytes,
@@ -35,9 +34,11 @@ from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
+    from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.report.run import RunReport
+    from edgetl.train.stage import TrainInputs
 
 
 class Stage(StrEnum):
@@ -95,6 +96,7 @@ def run(
     """
     hint = resume_hint or "the same call"
     tune()
+    recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
             return _Run(recipe, run_dir, progress).until(until, begins)
@@ -123,7 +125,6 @@ def cross_validate(
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
     from edgetl.train import folds as cross_validation
-    from edgetl.train.stage import TrainInputs
 
     hint = resume_hint or "the same call"
     tune()
@@ -131,11 +132,8 @@ def cross_validate(
         with _alone_in(run_dir, hint, progress):
             run = _Run(recipe, run_dir, progress)
             run.until(Stage.DATA)
-            inputs = TrainInputs(
-                index=run.index, spec=run.spec, pixels_dir=run.pixels_dir, seed=run.recipe.seed
-            )
             return cross_validation.run(
-                run.recipe.train, inputs, folds=folds, out=run_dir / "folds", progress=progress
+                run.recipe.train, run.train_inputs(), folds=folds, out=run_dir / "folds", progress=progress
             )
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
@@ -242,22 +240,14 @@ class _Run:
         from edgetl.data import stage
 
         config, window = self.recipe.data, self.recipe.preprocess.window
+        inputs = stage.DataInputs(seed=self.recipe.seed, window=window)
         record, cached = self.cache.run(
             "data",
-            config=config.model_dump(mode="json"),
-            inputs={
-                "source": _source_key(config.source, self.progress),
-                "seed": self.recipe.seed,
-                "window": window,
-            },
+            config=config,
+            inputs=[_source_key(config.source, self.progress), inputs],
             kind=DataRecord,
             outputs=lambda r: [r.index],
-            work=lambda out: stage.run(
-                config,
-                stage.DataInputs(seed=self.recipe.seed, window=window),
-                out=out,
-                progress=self.progress,
-            ),
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
         self.unlabelled = self._unlabelled()
@@ -274,8 +264,8 @@ class _Run:
         inputs = unlabelled.UnlabelledInputs(index=self.index, bad_images=bad_images)
         record, _ = self.cache.run(
             "unlabelled",
-            config={"bad_images": bad_images},
-            inputs=[[[str(p), *_file_state(p)] for p in unlabelled.find(folder)], self.index.sha256],
+            config=None,
+            inputs=[[[str(p), *_file_state(p)] for p in unlabelled.find(folder)], inputs],
             kind=UnlabelledRecord,
             outputs=lambda r: [r.index],
             work=lambda out: unlabelled.run(folder, inputs, out=out, progress=self.progress),
@@ -285,11 +275,10 @@ class _Run:
     def _train(self) -> tuple[TrainRecord, bool]:
         from edgetl.train.processes import from_main
 
-        config = self.recipe.train
         record, cached = self.cache.run(
             "train",
-            config=config.model_dump(mode="json"),
-            inputs=[*self._base_inputs(), _file_key(config.weights)],
+            config=self.recipe.train,
+            inputs=self.train_inputs(),
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=self._fit,
@@ -307,19 +296,24 @@ class _Run:
     def _teach(self, out: Path) -> TrainRecord:
         from edgetl.train import stage
 
-        inputs = stage.TrainInputs(
+        return stage.run(self.recipe.train, self.train_inputs(), out=out, progress=self.progress)
+
+    def train_inputs(self) -> TrainInputs:
+        """What training reads, once the data is known."""
+        from edgetl.train.stage import TrainInputs
+
+        return TrainInputs(
             index=self.index, spec=self.spec, pixels_dir=self.pixels_dir, seed=self.recipe.seed
         )
-        return stage.run(self.recipe.train, inputs, out=out, progress=self.progress)
 
     def follow(self) -> None:
         """See `follow`."""
         from edgetl.data import index as indexes
         from edgetl.train.processes import from_main, leave
 
-        told: tuple[str, str] | None = None
-        while (told := from_main(told)) is not None:
-            index, out = told
+        stated: tuple[str, str] | None = None
+        while (stated := from_main(stated)) is not None:
+            index, out = stated
             self.index = indexes.load(Path(index))
             self._teach(Path(out))
         leave()
@@ -328,40 +322,22 @@ class _Run:
         from edgetl.prune import stage
         from edgetl.prune.plan import alignment_for
 
-        config, train, distill = self.recipe.prune, self.recipe.train, self.recipe.distill
+        config, distill = self.recipe.prune, self.recipe.distill
         if not config.enabled or distill.student != "pruned":
             return None, False
         inputs = stage.PruneInputs(
-            teacher=self._teacher,
+            guide=replace(self._guide, loss=DistillLoss.HINTON),
             index=self.index,
             spec=self.student_spec,
-            teacher_size=self.spec.size,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
-            batch_size=train.batch_size,
-            weight_decay=train.weight_decay,
-            precision=train.precision,
-            temperature=distill.temperature,
-            soft_weight=distill.soft_weight,
-            augment=distill.augment,
-            class_balance=self._balanced,
             stopwatch=self._stopwatch() if config.timed else None,
             alignment=alignment_for(self.recipe.quantize.target),
         )
-        clock = self._clock_inputs() if config.timed else []
-        shared = [
-            *clock,
-            *([inputs.alignment] if config.round_to is None else []),
-            train.batch_size,
-            train.weight_decay,
-            train.precision,
-            distill.temperature,
-            distill.soft_weight,
-        ]
         return self.cache.run(
             "prune",
-            config=config.model_dump(mode="json"),
-            inputs=[*self._student_inputs(), sha256_file(self._teacher), *shared, distill.augment],
+            config=config,
+            inputs=inputs,
             kind=PruneRecord,
             outputs=lambda r: [r.checkpoint],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -374,27 +350,19 @@ class _Run:
         pruned: PruneRecord | None = self.records[Stage.PRUNE]
         start = self.dir / pruned.checkpoint if pruned else self._teacher
         inputs = stage.DistillInputs(
-            teacher=self._teacher,
+            guide=self._guide,
             pruned=start if config.student == "pruned" else None,
             index=self.index,
             spec=self.student_spec,
-            teacher_size=self.spec.size,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
-            batch_size=train.batch_size,
-            weight_decay=train.weight_decay,
-            precision=train.precision,
-            class_balance=self._balanced,
             select=train.select,
             unlabelled=self.unlabelled,
         )
-        shared = [train.batch_size, train.weight_decay, train.precision, self._balanced, train.select]
-        shared += [self.unlabelled.sha256] if self.unlabelled else []
-        shared += [_file_key(config.weights), *map(_file_key, config.teachers)]
         return self.cache.run(
             "distill",
-            config=_settings(config),
-            inputs=[*self._student_inputs(), sha256_file(self._teacher), sha256_file(start), *shared],
+            config=config,
+            inputs=inputs,
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -410,8 +378,8 @@ class _Run:
         inputs = stage.ExportInputs(checkpoint=student, index=self.index, spec=spec, targets=targets)
         return self.cache.run(
             "export",
-            config=config.model_dump(mode="json"),
-            inputs=[*self._student_inputs(), sha256_file(student), targets],
+            config=config,
+            inputs=inputs,
             kind=ExportRecord,
             outputs=lambda r: [r.onnx, r.half_weights],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -424,16 +392,6 @@ class _Run:
         if not config.enabled:
             return None, False
         exported: ExportRecord = self.records[Stage.EXPORT]
-        distill, metric = self.recipe.distill, self.recipe.bundle.metric
-        guide = stage.Guide(
-            teacher=self._teacher,
-            teacher_size=self.spec.size,
-            batch_size=self.recipe.train.batch_size,
-            temperature=distill.temperature,
-            soft_weight=distill.soft_weight,
-            loss=distill.loss,
-            augment=distill.augment,
-        )
         inputs = stage.QuantizeInputs(
             onnx=self.dir / exported.onnx,
             index=self.index,
@@ -441,21 +399,13 @@ class _Run:
             seed=self.recipe.seed,
             pixels_dir=self.pixels_dir,
             cache_dir=self.dir / "calibration",
-            metric=metric,
-            guide=guide,
+            metric=self.recipe.bundle.metric,
+            guide=self._guide,
         )
-        learning = [sha256_file(self._teacher), guide.batch_size, distill.temperature, distill.soft_weight]
         return self.cache.run(
             "quantize",
-            config=config.model_dump(mode="json"),
-            inputs=[
-                *self._student_inputs(),
-                exported.sha256,
-                metric,
-                *learning,
-                distill.loss,
-                distill.augment,
-            ],
+            config=config,
+            inputs=inputs,
             kind=QuantizeRecord,
             outputs=lambda r: [*(v.onnx for v in r.variants), r.calibration],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -491,20 +441,15 @@ class _Run:
             teacher_test=teacher.test,
             index=self.index,
             spec=self.student_spec,
+            machine=describe().fingerprint,
             pixels_dir=self.pixels_dir,
             run_dir=self.dir,
         )
         bench, bundle = self.recipe.bench, self.recipe.bundle
         return self.cache.run(
             "measure",
-            config=[bench.model_dump(mode="json"), bundle.model_dump(mode="json")],
-            inputs=[
-                *self._student_inputs(),
-                sha256_file(self._teacher),
-                [sha256_file(c.onnx) for c in candidates],
-                describe().fingerprint,
-                self.recipe.export.uint8_input,
-            ],
+            config=[bench, bundle],
+            inputs=[inputs, self.recipe.export.uint8_input],
             kind=MeasureRecord,
             outputs=lambda r: [v.file for v in r.variants],
             work=lambda out: stage.run(bench, bundle, self._with_baked(inputs, out), progress=self.progress),
@@ -543,13 +488,8 @@ class _Run:
         )
         return self.cache.run(
             "bundle",
-            config=config.model_dump(mode="json"),
-            inputs=[
-                *self._student_inputs(),
-                sha256_json(inputs.measured),
-                inputs.recipe_sha256,
-                inputs.calibration_sha256,
-            ],
+            config=config,
+            inputs=inputs,
             kind=BundleRecord,
             outputs=lambda r: [r.path],
             work=lambda out: pack.run(config, inputs, out=out, progress=self.progress),
@@ -588,6 +528,7 @@ class _Run:
 
     def _stopwatch(self) -> Stopwatch:
         """Times what pruning makes, in the runtime that will run it."""
+        from edgetl.bench.machine import describe
         from edgetl.export.opsets import opset_for
         from edgetl.measure.stopwatch import RuntimeStopwatch
 
@@ -597,28 +538,33 @@ class _Run:
             spec=self.student_spec,
             labels=self.index.labels,
             opset=self.recipe.export.opset or opset_for(self.recipe.quantize.target),
-            bench=self.recipe.bench,
+            threads=self.recipe.bench.threads,
+            machine=describe().fingerprint,
         )
 
-    def _clock_inputs(self) -> list[Any]:
-        """What a time depends on beside the networks."""
-        from edgetl.bench.machine import describe
+    @property
+    def _guide(self) -> Guide:
+        """The teacher, and how students follow it."""
+        from edgetl.distill.objective import Guide
 
-        return [describe().fingerprint, self.recipe.bench.threads]
+        train, distill = self.recipe.train, self.recipe.distill
+        return Guide(
+            teacher=self._teacher,
+            teacher_size=self.spec.size,
+            batch_size=train.batch_size,
+            weight_decay=train.weight_decay,
+            precision=train.precision,
+            temperature=distill.temperature,
+            soft_weight=distill.soft_weight,
+            loss=distill.loss,
+            augment=distill.augment,
+            class_balance=self._balanced,
+        )
 
     @property
     def _balanced(self) -> bool:
         """Whether the student, too, draws every class equally often."""
         return self.recipe.train.imbalance is not Imbalance.NONE
-
-    def _base_inputs(self) -> list[Any]:
-        return [self.index.sha256, sha256_json(self.spec), self.recipe.seed]
-
-    def _student_inputs(self) -> list[Any]:
-        """Of the stages from pruning on."""
-        own, teacher = self.student_spec, self.spec
-        sizes = [teacher.size] if own != teacher else []
-        return [self.index.sha256, sha256_json(own), self.recipe.seed, *sizes]
 
     def _report(self) -> RunReport:
         from edgetl.bundle.provenance import git_commit, packages
@@ -680,25 +626,6 @@ class _Warnings:
         if text not in self.seen:
             self.seen.append(text)
             self.inner.warning(text)
-
-
-def _settings(config: recipes.DistillConfig) -> dict[str, Any]:
-    """The settings that have an effect: others do not make the stage stale."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    if not config.teachers:
-        values.pop("teachers")
-    if config.features is recipes.DistillFeatures.NONE:
-        values = {k: v for k, v in values.items() if k not in ("features", "feature_weight")}
-    if config.unlabelled is None:
-        values.pop("unlabelled_share")
-    values.pop("unlabelled", None)  # its images count, not where they are
-    return values
-
-
-def _file_key(weights: str) -> str:
-    """The hash of a weights file, so that new contents under an old name make the stage stale."""
-    path = Path(weights)
-    return sha256_file(path) if path.is_file() else weights
 
 
 def _source_key(source: str, progress: Progress) -> str:

@@ -88,10 +88,26 @@ def test_a_hopeless_section_gets_the_list() -> None:
             {"quantize": {"target": "gpu"}},
             "quantize.target.0: input should be 'cpu-x86', 'cpu-x86-vnni', 'cpu-arm'",
         ),
-        ({"prune": {"target_speedup": 1.0}}, "prune.target_speedup: input should be greater than 1"),
+        ({"prune": {"target_speedup": 1.0}}, "prune.target.speedup.times: input should be greater than 1"),
         (
             {"prune": {"target_macs": 0.4, "target_speedup": 2.0}},
             "prune: target_macs and target_speedup are set, but only one target can hold; remove the others.",
+        ),
+        (
+            {"prune": {"target": {"kind": "macs", "share": 1.0}}},
+            "prune.target.macs.share: input should be above 0",
+        ),
+        (
+            {"prune": {"target": {"kind": "size"}}},
+            "prune.target: input tag 'size' found using 'kind' does not match",
+        ),
+        (
+            {"prune": {"target_macs": 0.3, "target_speedup": 2.0}},  # the default, named, is named
+            "prune: target_macs and target_speedup are set, but only one target can hold; remove the others.",
+        ),
+        (
+            {"prune": {"target": {"kind": "macs"}, "target_latency_ms": 2.0}},
+            "prune: target and target_latency_ms are set, but only one target can hold; remove the others.",
         ),
         (
             {"prune": {"target_latency_ms": 3.0, "target_speedup": 2.0}},
@@ -102,7 +118,7 @@ def test_a_hopeless_section_gets_the_list() -> None:
                 {"prune": {key: share}},
                 f"prune.{key}: input should be above 0 and below 1, got {share}.",
             )
-            for key in ("target_macs", "target_parameters", "max_cut")
+            for key in ("target_parameters", "max_cut")
             for share in (0.0, 1.0)
         ),
         ({"prune": {"max_drop": 1.0}}, "prune.max_drop: input should be at least 0 and below 1, got 1.0."),
@@ -337,3 +353,22 @@ def test_a_built_in_set_is_no_folder_beside_the_recipe(tmp_path: Path) -> None:
     for source, expected in (("digits", "digits"), ("photos", str(tmp_path / "photos"))):
         recipe.write_text(f'[data]\nsource = "{source}"\n')
         assert config.load(recipe).data.source == expected
+
+
+@pytest.mark.parametrize(
+    ("older", "target"),
+    [
+        ({"target_macs": 0.4}, config.MacsTarget(share=0.4)),
+        ({"target_latency_ms": 3.0}, config.LatencyTarget(ms=3.0)),
+        ({"target_speedup": 2.0}, config.SpeedupTarget(times=2.0)),
+    ],
+)
+def test_targets_of_older_recipes_are_read_and_written_as_one(
+    older: dict[str, float], target: config.MacsTarget | config.LatencyTarget | config.SpeedupTarget
+) -> None:
+    recipe = config.parse({"prune": older})
+    assert recipe.prune.target == target
+    assert config.parse(tomllib.loads(config.dump(recipe))) == recipe
+    (key, value), *_ = ((k, v) for k, v in target if k != "kind")
+    again = config.parse({}, [f'prune.target={{kind = "{target.kind}", {key} = {value}}}'])
+    assert again.prune.target == target

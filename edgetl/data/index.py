@@ -18,6 +18,7 @@ from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
+from edgetl.tasks.base import Classification, TaskSpec
 
 UNLABELLED = -1
 """The label of an image that has none."""
@@ -82,13 +83,18 @@ class DataIndex:
             split: {label: counter[split, at] for at, label in enumerate(self.labels)} for split in SPLITS
         }
 
+    @property
+    def task(self) -> TaskSpec:
+        """What the images are labelled for."""
+        return Classification(labels=self.labels)
+
     @functools.cached_property
     def sha256(self) -> str:
         """Hash of labels, splits and contents; it does not change when the folder is moved."""
         return sha256_json([self.labels, [_row(s) for s in self.samples]])
 
     def save(self, path: Path) -> None:
-        """Write the index as JSON, one sample a line, with paths relative to `root`.
+        """Write the index as JSON, one sample per line, with paths relative to `root`.
 
         Raises:
             StorageError: the file cannot be written.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from edgetl.data.sources import Split
 from edgetl.files import sha256_bytes
+
+T = TypeVar("T")
 
 
 def rank(sha256: str, salt: str) -> float:
@@ -77,3 +80,14 @@ def draw_evenly(items: Iterable[tuple[str, int]], count: int, salt: str) -> list
         share = -((len(chosen) - count) // (len(order) - done))
         chosen += [at for _, at in sorted(classes[label])[: max(0, share)]]
     return sorted(chosen)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` items, evenly over them in their order: of images by class, all classes are met.
+
+    Args:
+        items: in order.
+        count: how many to choose; all where there are fewer.
+    """
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Metric, Mix, Precision
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Metric, Mix
 from edgetl.data.index import DataIndex
 from edgetl.distill.features import Features
-from edgetl.distill.losses import soft_targets
-from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
+from edgetl.distill.objective import Guide
+from edgetl.distill.teacher import Ensemble, guide, load_for, load_other_teacher
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.models import backbones, checkpoint
+from edgetl.keys import UNKEYED
+from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import held
@@ -26,7 +27,8 @@ from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.seeds import derive
 from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
-from edgetl.train.stage import selection_metric
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing
 
 CHECKPOINT = "student.safetensors"
@@ -40,33 +42,23 @@ class DistillInputs:
     """What the stage reads.
 
     Attributes:
-        teacher: its checkpoint.
+        guide: the teacher, and how it is followed where `config` does not say.
         pruned: the pruned teacher's checkpoint, for `distill.student = "pruned"`.
         index: the images and their splits.
         spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
-        batch_size: images a step.
-        weight_decay: as in training.
-        precision: arithmetic.
-        class_balance: draw every class equally often.
-        select: the score by which the best epoch is kept; as `selection_metric` says where None.
-        teacher_size: side of the teacher's input, where it is not the student's.
+        select: the score by which the best epoch is kept; the task's choice where None.
         unlabelled: the images of `distill.unlabelled`, from `edgetl.data.unlabelled`.
     """
 
-    teacher: Path
+    guide: Guide
     pruned: Path | None
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
-    batch_size: int
-    weight_decay: float
-    precision: Precision
-    class_balance: bool = False
     select: Metric | None = None
-    teacher_size: int | None = None
     unlabelled: DataIndex | None = None
 
 
@@ -89,19 +81,20 @@ def run(
         Interrupted: Ctrl-C.
         StorageError: a file cannot be written.
     """
-    start, labels = time.perf_counter(), inputs.index.labels
-    if config.mix is not Mix.NONE and config.loss is DistillLoss.DKD:
+    start, labels, how = time.perf_counter(), inputs.index.labels, inputs.guide.under(config)
+    task = training_task(inputs.index.task)
+    if config.mix is not Mix.NONE and how.loss is DistillLoss.DKD:
         raise ConfigError(
             "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."
         )
     further = _unlabelled(config, inputs)
-    teacher, _ = load_for(labels, inputs.teacher, "teacher")
-    student, backbone, built = _student(config, inputs)
-    size, teacher_size = inputs.spec.size, inputs.teacher_size or inputs.spec.size
+    teacher, _ = load_for(labels, how.teacher, "teacher")
+    student, backbone, built = _student(config, inputs, task)
+    size, teacher_size = inputs.spec.size, how.teacher_size
     if size != teacher_size:
         check_takes(student, size, backbone, _OTHER_SIZE)
-    guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
-    view = max(size, teacher_size, *(guest.size for guest in guests))
+    other_teachers = [load_other_teacher(labels, Path(path), inputs.spec) for path in config.teachers]
+    view = max(size, teacher_size, *(other_teacher.size for other_teacher in other_teachers))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
     unlabelled: Unlabelled | None = None
     taught = 0
@@ -114,32 +107,34 @@ def run(
             share=config.unlabelled_share,
             view_size=view,
         )
-        steps = step_sizes(len(sets.train), inputs.batch_size, unlabelled)
+        steps = step_sizes(len(sets.train), how.batch_size, unlabelled)
         drawn = sum(beside for _, beside in steps)
-        taught = min(len(unlabelled.images), config.epochs * drawn)
+        taught = min(len(unlabelled.pixels), config.epochs * drawn)
         progress.message(
-            f"distill: {len(unlabelled.images)} unlabelled images, of which {taught} teach;"
+            f"distill: {len(unlabelled.pixels)} unlabelled images, of which {taught} teach;"
             f" {drawn} are drawn an epoch, beside {len(sets.train)} labelled ones"
         )
     state = out / "distill.state"
     fitting = Fitting(
         phase="distill",
         epochs=config.epochs,
-        batch_size=inputs.batch_size,
+        batch_size=how.batch_size,
         lr=config.lr,
-        weight_decay=inputs.weight_decay,
-        augment=config.augment,
-        mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha, len(labels)),
+        weight_decay=how.weight_decay,
+        augment=how.augment,
+        mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha),
         seed=inputs.seed,
         ema=config.ema,
-        class_balance=inputs.class_balance,
-        precision=inputs.precision,
-        select=inputs.select or selection_metric(inputs.index),
+        class_balance=how.class_balance,
+        precision=how.precision,
+        select=inputs.select or task.selection(sets.train.targets),
     )
     taught_by: nn.Module = guide(teacher, teacher_size)
     prefix = "network."
-    if guests:
-        taught_by = Ensemble([taught_by, *(guest.network for guest in guests)], config.temperature)
+    if other_teachers:
+        taught_by = Ensemble(
+            [taught_by, *(other_teacher.network for other_teacher in other_teachers)], how.temperature, task
+        )
         prefix = "members.0.network."
     features = None
     if config.features is not DistillFeatures.NONE:
@@ -157,27 +152,20 @@ def run(
         epochs = fit(
             student,
             fitting,
+            task=task,
             train=sets.train,
             val=sets.val,
-            loss=soft_targets(
-                taught_by,
-                config.temperature,
-                config.soft_weight,
-                student_size=size,
-                loss=config.loss,
-                features=features,
-            ),
-            beside=features,
+            objective=how.objective(taught_by, task, student_size=size, features=features),
             unlabelled=unlabelled,
             state=state,
             progress=progress,
         )
     around = begun - start
     begun = time.perf_counter()
-    val = score(student, sets.val, labels)
-    test = score(student, sets.test, labels) if sets.test is not None else None
-    architecture = describe(student, backbone, len(labels), built)
-    checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.lesson(labels, inputs.spec))
+    val = score(task, student, sets.val)
+    test = score(task, student, sets.test) if sets.test is not None else None
+    architecture = describe(student, backbone, task.width, built)
+    checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.provenance(labels, inputs.spec))
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=backbone,
@@ -202,26 +190,25 @@ def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | Non
             f"distill.unlabelled is {config.unlabelled}, but its images were not indexed; pass the index that"
             " edgetl.data.unlabelled writes."
         )
-    if inputs.batch_size < 2:
+    if inputs.guide.batch_size < 2:
         raise ConfigError(
             "distill.unlabelled needs a labelled and an unlabelled image in each step; train.batch_size is"
-            f" {inputs.batch_size}, set it to 2 or more."
+            f" {inputs.guide.batch_size}, set it to 2 or more."
         )
     return inputs.unlabelled
 
 
-def _student(config: DistillConfig, inputs: DistillInputs) -> tuple[nn.Module, str, int | None]:
+def _student(
+    config: DistillConfig, inputs: DistillInputs, task: TrainingTask
+) -> tuple[nn.Module, str, int | None]:
     """The untaught student, its backbone's name, and the size that it is built for."""
-    labels = inputs.index.labels
     if config.student != PRUNED:
-        seed = derive(inputs.seed, "weights", config.student)
-        size = inputs.spec.size
-        model = backbones.create(config.student, len(labels), config.weights, seed=seed, size=size)
-        return model, config.student, size
+        seed, size = derive(inputs.seed, "weights", config.student), inputs.spec.size
+        return task.network(config.student, config.weights, seed=seed, size=size), config.student, size
     if inputs.pruned is None:
         raise WeightsError(
             'distill.student is "pruned", but there is no pruned network. Run the prune stage first, or name a'
             " backbone in distill.student."
         )
-    model, architecture = load_for(labels, inputs.pruned, "pruned network")
+    model, architecture = load_for(inputs.index.labels, inputs.pruned, "pruned network")
     return model, architecture.backbone, architecture.size

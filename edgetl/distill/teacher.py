@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.distill.views import AtSize
@@ -19,10 +17,11 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.models.folding import folded
 from edgetl.records.codec import from_json
+from edgetl.train.tasks.base import TrainingTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Guest:
+class OtherTeacher:
     """A teacher that another run made.
 
     Attributes:
@@ -35,21 +34,18 @@ class Guest:
 
 
 class Ensemble(nn.Module):
-    """Several teachers as one: logits whose softmax at `temperature` is the mean of the members'.
+    """Several teachers as one: outputs whose probabilities at `temperature` are the mean of the members'.
 
     Hinton, Vinyals, Dean (2015), section 2: the soft targets are the arithmetic mean of the members' probabilities.
     """
 
-    def __init__(self, members: Sequence[nn.Module], temperature: float) -> None:
+    def __init__(self, members: Sequence[nn.Module], temperature: float, task: TrainingTask) -> None:
         super().__init__()
-        self.members, self.temperature = nn.ModuleList(members), temperature
+        self.members, self.temperature, self.task = nn.ModuleList(members), temperature, task
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) to (N, C) float32."""
-        shares = torch.stack(
-            [F.log_softmax(member(images).float() / self.temperature, dim=1) for member in self.members]
-        )
-        return self.temperature * (shares.logsumexp(0) - math.log(len(self.members)))
+        """(N, 3, S, S) to (N, D) float32."""
+        return self.task.blend([member(images) for member in self.members], self.temperature)
 
 
 class _Renormalised(nn.Module):
@@ -109,7 +105,7 @@ def load_for(labels: Sequence[str], path: Path, role: str) -> tuple[nn.Module, A
     return model, architecture
 
 
-def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest:
+def load_other_teacher(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> OtherTeacher:
     """Load a further teacher, of any backbone and input size.
 
     Args:
@@ -135,7 +131,7 @@ def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest
         )
     if (own.mean, own.std) != (spec.mean, spec.std):
         network = _Renormalised(network, own, spec)
-    return Guest(network=guide(network, own.size), size=own.size)
+    return OtherTeacher(network=guide(network, own.size), size=own.size)
 
 
 def _some(labels: Sequence[str]) -> str:

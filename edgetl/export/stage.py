@@ -14,6 +14,7 @@ from torch import nn
 
 from edgetl.config import ExportConfig, Target
 from edgetl.data.index import DataIndex, Sample
+from edgetl.data.splits import spread
 from edgetl.errors import ModelError
 from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_bytes, to_onnx
@@ -54,7 +55,7 @@ def run(
         ImageError: an image cannot be read.
         StorageError: the file cannot be written.
     """
-    samples = _spread(inputs.index.split("val") or inputs.index.split("train"), PARITY_IMAGES)
+    samples = spread(inputs.index.split("val") or inputs.index.split("train"), PARITY_IMAGES)
     with progress.task("export", 3) as task:
         model, _ = checkpoint.load(inputs.checkpoint)
         model = model.eval()
@@ -84,13 +85,6 @@ def run(
         half_weights=f"{out.name}/{HALF_FILE}",
         two_four_layers=_two_four(model, exported, half),
     )
-
-
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count` samples, evenly over the split, so that all classes are met."""
-    if len(samples) <= count:
-        return list(samples)
-    return [samples[i * len(samples) // count] for i in range(count)]
 
 
 def _batches(samples: Sequence[Sample], spec: PreprocessSpec) -> Iterator[NDArray[np.float32]]:

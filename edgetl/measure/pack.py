@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.bundle.provenance import git_commit, packages
 from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
+from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
 from edgetl.tasks.base import Classification, joined
 
 if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
-    from edgetl.data.index import DataIndex, Sample
+    from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
 
 
@@ -27,7 +28,7 @@ class ShipInputs:
     measured: MeasureRecord
     index: DataIndex
     spec: PreprocessSpec
-    run_dir: Path
+    run_dir: Path = field(metadata=UNKEYED)
     recipe_sha256: str
     seed: int
     calibration_sha256: str = ""
@@ -90,11 +91,13 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     import numpy as np
 
     from edgetl.bundle.golden import GoldenSet, encode_image
+    from edgetl.data.splits import spread
     from edgetl.inputs.image import load_pixels
     from edgetl.measure.stage import runner
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
-    chosen = _spread(inputs.index.split("val"), config.golden_images)
+    ordered = sorted(inputs.index.split("val"), key=lambda s: (s.label, s.sha256))
+    chosen = spread(ordered, config.golden_images)
     images = tuple(encode_image(sample.path, inputs.spec) for sample in chosen)
     pixels = np.stack([load_pixels(content, inputs.spec) for content in images])
     outputs = {}
@@ -102,14 +105,7 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
         file = inputs.run_dir / variant.file
         with OnnxBackend(file, threads=1) as backend:
             run = runner(backend, file, variant.target, inputs.spec)
-            # One image a call, as the device's check runs them.
+            # One image per call, as the device's check runs them.
             rows = [run(pixels[i : i + 1]) for i in range(len(pixels))]
         outputs[variant.name] = joined(rows)
     return GoldenSet(images=images, pixels=pixels, outputs=outputs)
-
-
-def _spread(samples: tuple[Sample, ...], count: int) -> list[Sample]:
-    """Up to `count` samples, spread over the classes."""
-    ordered = sorted(samples, key=lambda s: (s.label, s.sha256))
-    count = min(count, len(ordered))
-    return [ordered[i * len(ordered) // count] for i in range(count)]

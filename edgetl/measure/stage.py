@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.files import sha256_file
+from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
@@ -46,7 +47,8 @@ class MeasureInputs:
     """What is measured.
 
     `teacher_val` and `teacher_test` are the teacher's scores from training; `teacher_spec` is its preprocessing, of
-    which its size may differ from that of the candidates' `spec`.
+    which its size may differ from that of the candidates' `spec`. `machine` is the fingerprint of the one that
+    measures.
     """
 
     candidates: tuple[Candidate, ...]
@@ -56,8 +58,9 @@ class MeasureInputs:
     teacher_test: Evaluation | None
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
-    run_dir: Path
+    machine: str
+    pixels_dir: Path = field(metadata=UNKEYED)
+    run_dir: Path = field(metadata=UNKEYED)
 
 
 def run(
@@ -81,8 +84,8 @@ def run(
     with progress.task("Scoring variants", total=len(backends)) as task:
         for c in inputs.candidates:
             run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
-            val = _score(run_, sets.val.pixels, sets.val.labels, inputs)
-            test = _score(run_, sets.test.pixels, sets.test.labels, inputs) if sets.test else None
+            val = _score(run_, sets.val.pixels, sets.val.targets, inputs)
+            test = _score(run_, sets.test.pixels, sets.test.targets, inputs) if sets.test else None
             scores[c.name] = (val, test)
             task.advance(note=f"{c.name} {value(val, bundle.metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
@@ -123,10 +126,11 @@ def runner(
 ) -> Callable[[np.ndarray], Outputs]:
     """A variant as a function from pixels (N, S, S, 3) uint8 to its outputs, computed as its target would."""
     from edgetl.inputs.image import normalise
-    from edgetl.quantize.score import integers_run_here, simulated
+    from edgetl.processor import computes
+    from edgetl.quantize.score import simulated
     from edgetl.runtime.engines.base import run_pixels
 
-    if integers_run_here(target):
+    if computes(target):
         return lambda pixels: run_pixels(backend, pixels, spec)
     run, inside = simulated(file), backend.input.dtype == "uint8"
     return lambda pixels: run(pixels if inside else normalise(pixels, spec))

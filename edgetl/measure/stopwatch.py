@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.config import BenchConfig
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED
 from edgetl.prune.latency import Timing
 
 if TYPE_CHECKING:
@@ -22,31 +23,28 @@ _FAST = 0.1
 lengthen the longer calls more often, and the medians' ratio with them."""
 
 
+@dataclass(kw_only=True)
 class RuntimeStopwatch:
     """Times networks in ONNX Runtime in float32 at batch 1, against the teacher in the same runtime.
 
-    Args:
+    Attributes:
         teacher: its checkpoint; exported at the first call.
         teacher_spec: preprocessing of the teacher, whose size is its input's.
         spec: preprocessing of the networks.
         labels: class names.
         opset: ONNX operator set.
-        bench: gives the engine's threads.
+        threads: of the engine.
+        machine: fingerprint of the machine whose times count, for the keys of what is made by them.
     """
 
-    def __init__(
-        self,
-        *,
-        teacher: Path,
-        teacher_spec: PreprocessSpec,
-        spec: PreprocessSpec,
-        labels: Sequence[str],
-        opset: int,
-        bench: BenchConfig,
-    ) -> None:
-        self._teacher, self._teacher_spec, self._spec = teacher, teacher_spec, spec
-        self._labels, self._opset, self._threads = tuple(labels), opset, bench.threads
-        self._reference: bytes | None = None
+    teacher: Path
+    teacher_spec: PreprocessSpec
+    spec: PreprocessSpec
+    labels: tuple[str, ...]
+    opset: int
+    threads: int
+    machine: str = ""
+    _reference: bytes | None = field(default=None, init=False, repr=False, metadata=UNKEYED)
 
     def __call__(self, network: nn.Module) -> Timing:
         """Export and time a network.
@@ -60,14 +58,14 @@ class RuntimeStopwatch:
         from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
         if self._reference is None:
-            self._reference = self._exported(checkpoint.load(self._teacher)[0], self._teacher_spec)
+            self._reference = self._exported(checkpoint.load(self.teacher)[0], self.teacher_spec)
         with (
-            OnnxBackend(self._reference, threads=self._threads) as teacher,
-            OnnxBackend(self._exported(network, self._spec), threads=self._threads) as candidate,
+            OnnxBackend(self._reference, threads=self.threads) as teacher,
+            OnnxBackend(self._exported(network, self.spec), threads=self.threads) as candidate,
         ):
             calls = {
-                "teacher": teacher.bind(_images(self._teacher_spec)),
-                "network": candidate.bind(_images(self._spec)),
+                "teacher": teacher.bind(_images(self.teacher_spec)),
+                "network": candidate.bind(_images(self.spec)),
             }
             settle, block = block_of(calls)
             timed = time_interleaved(
@@ -85,7 +83,7 @@ class RuntimeStopwatch:
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> bytes:
         from edgetl.export.onnx import to_bytes, to_onnx
 
-        return to_bytes(to_onnx(network, labels=self._labels, spec=spec, opset=self._opset))
+        return to_bytes(to_onnx(network, labels=self.labels, spec=spec, opset=self.opset))
 
 
 def _fast(samples: Sequence[float]) -> float:

@@ -20,10 +20,8 @@ from torch import nn
 from edgetl.errors import ModelError, UncuttableError
 from edgetl.prune.chains import chains, heads
 from edgetl.prune.groups import ChannelGroup, Layer
+from edgetl.prune.peer import replaced
 from edgetl.prune.surgery import is_consumer, masked, mismatch, without
-
-_MOST_STEPS = 2000
-"""So many entries a group may have before it is put together; the time to find one grows with their square."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +113,7 @@ def _coupled(
     model: nn.Module, example: torch.Tensor, names: dict[nn.Module, str], kept: set[nn.Module]
 ) -> list[ChannelGroup]:
     """What torch-pruning finds; nothing where it cannot follow the network, which then has its chains alone."""
-    with warnings.catch_warnings(), _mapped_once(), _bounded():
+    with warnings.catch_warnings(), replaced():
         warnings.simplefilter("ignore")
         try:
             # a tuple, so that torch-pruning runs one forward pass: after two every layer would look reused
@@ -244,7 +242,7 @@ def _kept(model: nn.Module, keep: Iterable[str]) -> set[nn.Module]:
 
 
 def layer_costs(model: nn.Module, input_size: int) -> dict[str, Layer]:
-    """Cost of every convolution and linear layer that an image of `input_size` pixels a side passes, by name."""
+    """Cost of every convolution and linear layer that an image of `input_size` pixels per side passes, by name."""
     layers: dict[str, Layer] = {}
 
     def measure(name: str, module: nn.Module, output: torch.Tensor) -> None:
@@ -314,46 +312,6 @@ def _even(group: Any, dependencies: Any) -> Any:
         if [len(item.idxs) * channels for item in alone] == [len(item.idxs) for item in whole]:
             return whole
     return None
-
-
-@contextmanager
-def _mapped_once() -> Iterator[None]:
-    """torch-pruning works out all mappings of indices anew for each group, minutes in all; here none changes."""
-    from torch_pruning.dependency import index_mapping
-
-    update = index_mapping.update_index_mapping
-    done: list[Any] = []
-
-    def once(graph: Any) -> None:
-        if graph not in done:
-            done.append(graph)
-            update(graph)
-
-    index_mapping.update_index_mapping = once
-    try:
-        yield
-    finally:
-        index_mapping.update_index_mapping = update
-
-
-@contextmanager
-def _bounded() -> Iterator[None]:
-    """torch-pruning follows each way through slices and concatenations on its own: in some networks, without an end."""
-    from torch_pruning.dependency import graph as dependency_graph
-
-    whole = dependency_graph.Group
-
-    class Bounded(whole):  # type: ignore[misc, valid-type]
-        def add_dep(self, dep: Any, idxs: Any) -> None:
-            if len(self) >= _MOST_STEPS:
-                raise RuntimeError(f"more than {_MOST_STEPS} steps from one layer")
-            super().add_dep(dep, idxs)
-
-    dependency_graph.Group = Bounded
-    try:
-        yield
-    finally:
-        dependency_graph.Group = whole
 
 
 def _group(group: Any, names: dict[nn.Module, str], *, cell: int = 1) -> ChannelGroup:

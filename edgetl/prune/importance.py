@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetl.config import Importance
@@ -18,6 +17,7 @@ from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.surgery import is_consumer
 from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
+from edgetl.train.tasks.base import TrainingTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ def scorer(
     *,
     images: Callable[[], Iterable[Tensor]],
     teacher: nn.Module,
+    task: TrainingTask,
     temperature: float,
     seed: int,
 ) -> Scorer:
@@ -51,8 +52,9 @@ def scorer(
     Args:
         kind: the importance.
         images: yields batches (n, 3, H, W) float32 of training images, the same ones at each call; used by `taylor`.
-        teacher: (n, 3, H, W) images to (n, C) logits, in evaluation mode; used by `taylor`.
-        temperature: softmax temperature of the teacher's probabilities; used by `taylor`.
+        teacher: (n, 3, H, W) images to the task's outputs (n, D), in evaluation mode; used by `taylor`.
+        task: gives the loss; used by `taylor`.
+        temperature: of the teacher's probabilities; used by `taylor`.
         seed: of everything drawn.
 
     The scorer raises ModelError where the network has nothing that the importance ranks by (`bn_scale`).
@@ -70,7 +72,7 @@ def scorer(
                 return lamp(graph)
             case Importance.TAYLOR:
                 with own_cores(device_of(graph.model)):
-                    return taylor(graph, images(), teacher, temperature=temperature, seed=seed)
+                    return taylor(graph, images(), teacher, task, temperature=temperature, seed=seed)
             case Importance.RANDOM:
                 return random(graph, seed=seed)
             case _:
@@ -179,16 +181,22 @@ def random(graph: Graph, *, seed: int) -> Scores:
 
 
 def taylor(
-    graph: Graph, images: Iterable[Tensor], teacher: nn.Module, *, temperature: float, seed: int
+    graph: Graph,
+    images: Iterable[Tensor],
+    teacher: nn.Module,
+    task: TrainingTask,
+    *,
+    temperature: float,
+    seed: int,
 ) -> Scores:
     """Mean squared first-order Taylor estimate of what the distillation loss loses with a channel.
 
     For each image: the sum of input times gradient over all places where the channel is read (all layers of the
-    group, all positions), squared; the mean over images. The loss is the cross-entropy with a class drawn from
-    the teacher's softened probabilities, so that the mean square is the diagonal of the Fisher information: the
-    curvature of the divergence from the teacher, which is informative where its gradient is zero (before the
-    first cut). Inputs are taken without their mean over the batch, since the norms' statistics, measured anew
-    after a cut, take up a constant.
+    group, all positions), squared; the mean over images. The loss is that with answers drawn from the teacher's
+    softened probabilities (`TrainingTask.drawn_loss`), so that the mean square is the diagonal of the Fisher
+    information: the curvature of the divergence from the teacher, which is informative where its gradient is zero
+    (before the first cut). Inputs are taken without their mean over the batch, since the norms' statistics, measured
+    anew after a cut, take up a constant.
 
     Molchanov et al., "Importance Estimation for Neural Network Pruning" (CVPR 2019), equation 8; Theis et al.,
     "Faster gaze prediction with dense networks and Fisher pruning" (2018); summed over coupled layers as in Liu
@@ -197,9 +205,10 @@ def taylor(
     Args:
         graph: the traced network; its parameters' gradients are left alone.
         images: batches (n, 3, H, W) float32.
-        teacher: gives the (n, C) logits that the network is to follow.
-        temperature: of the softmax over the teacher's and the network's logits.
-        seed: of the drawn classes.
+        teacher: gives the outputs (n, D) that the network is to follow.
+        task: gives the loss.
+        temperature: of the teacher's and the network's outputs.
+        seed: of the drawn answers.
     """
     model = graph.model
     totals = [torch.zeros(g.channels, dtype=torch.float64) for g in graph.groups]
@@ -219,11 +228,10 @@ def taylor(
     try:
         for batch in images:
             batch = batch.to(device, memory_format=torch.channels_last).requires_grad_()
-            logits = model(batch)
+            outputs = model(batch)
             with torch.no_grad():
-                soft = F.softmax(teacher(batch).float().cpu() / temperature, dim=1)
-            drawn = torch.multinomial(soft, 1, generator=generator)[:, 0].to(device)
-            loss = F.cross_entropy(logits.float() / temperature, drawn, reduction="sum")
+                asked = teacher(batch)
+            loss = task.drawn_loss(outputs, asked, temperature, generator)
             gradients = torch.autograd.grad(loss, [r.values for r in reads], allow_unused=True)
             shares = _shares(reads, gradients, len(batch))
             reads.clear()
@@ -292,7 +300,7 @@ def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None], images: 
     Where a network lays parts of an image (windows, patches) beside the images, they are summed up too.
 
     Raises:
-        UncuttableError: a layer's inputs cannot be told apart by images.
+        UncuttableError: a layer's inputs cannot be distinguished by images.
     """
     shares: dict[str, Tensor] = {}
     for read, gradient in zip(reads, gradients, strict=True):

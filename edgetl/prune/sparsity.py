@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgetl.prune.graph import Graph
 from edgetl.prune.surgery import is_consumer
-from edgetl.train.objective import LossFunction
+from edgetl.train.objective import Batch, Need, Objective
 
 _STEEPNESS = 4.0
 """Alpha of DepGraph's equation 7: the least important channel of a group is pulled 2^4 times as hard as the most."""
@@ -82,13 +82,27 @@ def penalty(model: nn.Module, groups: tuple[Coupled, ...]) -> Tensor:
     return total
 
 
-def group_lasso(loss: LossFunction, groups: tuple[Coupled, ...], strength: float) -> LossFunction:
-    """`loss` plus `strength` times the `penalty` over the model's groups."""
+@dataclass(frozen=True, kw_only=True)
+class GroupLasso:
+    """An objective plus `strength` times the `penalty` over the model's groups."""
 
-    def compute(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return loss(model, images, labels) + strength * penalty(model, groups)
+    objective: Objective
+    groups: tuple[Coupled, ...]
+    strength: float
 
-    return compute
+    @property
+    def modules(self) -> nn.Module | None:
+        """As the objective."""
+        return self.objective.modules
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """As the objective."""
+        return self.objective.needs
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Both together."""
+        return self.objective.loss(model, batch) + self.strength * penalty(model, self.groups)
 
 
 def near_zero(model: nn.Module, groups: tuple[Coupled, ...]) -> float:

@@ -9,21 +9,22 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Importance, Precision, PruneConfig
+from edgetl.config import Augment, Importance, MacsTarget, PruneConfig
 from edgetl.data.index import DataIndex
-from edgetl.distill.losses import soft_targets
+from edgetl.distill.objective import Distillation, Guide
 from edgetl.distill.teacher import guide, load_for
 from edgetl.distill.views import at_size
 from edgetl.errors import ConfigError, ModelError, UncuttableError, WeightsError
-from edgetl.files import sha256_file, sha256_json
+from edgetl.files import sha256_json
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED, key_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
 from edgetl.models.size import check_takes, network_size
@@ -36,7 +37,7 @@ from edgetl.prune.latency import Stopwatch
 from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
 from edgetl.prune.sensitivity import sensitivity
-from edgetl.prune.sparsity import coupled, group_lasso, near_zero
+from edgetl.prune.sparsity import GroupLasso, coupled, near_zero
 from edgetl.prune.timed import TimedTarget
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
@@ -46,9 +47,9 @@ from edgetl.tasks.metrics import TOP1 as METRIC
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
-from edgetl.train.objective import LossFunction
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
+from edgetl.train.tasks.all import training_task
 
 CHECKPOINT = "pruned.safetensors"
 TEACHER = "teacher"
@@ -67,37 +68,22 @@ class PruneInputs:
     """What the stage reads.
 
     Attributes:
-        teacher: its checkpoint; it teaches, and it is pruned unless `prune.network` names another backbone.
+        guide: the teacher, and how recovery follows it; it is pruned unless `prune.network` names another backbone.
+            Where it sees at another size than the student, the network first learns to see at the student's, as step 0,
+            before anything is cut; so does another backbone than the teacher's.
         index: the images and their splits.
         spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
-        batch_size: images a step of recovery.
-        weight_decay: as in training.
-        precision: arithmetic.
-        temperature: of the soft targets.
-        soft_weight: share of the soft targets in the loss.
-        augment: the training view.
-        class_balance: draw every class equally often.
-        teacher_size: side of the teacher's input, where it is not the student's. The network then first learns to see
-            at the student's size, as step 0, before anything is cut; so does another backbone than the teacher's.
         stopwatch: times a network and the teacher in the runtime; only for a target of the clock.
         alignment: channel counts are multiples of this, where `prune.round_to` is unset.
     """
 
-    teacher: Path
+    guide: Guide
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
-    batch_size: int
-    weight_decay: float
-    precision: Precision
-    temperature: float
-    soft_weight: float
-    augment: Augment
-    class_balance: bool = False
-    teacher_size: int | None = None
     stopwatch: Stopwatch | None = None
     alignment: int = 8
 
@@ -133,7 +119,7 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
 def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: Progress) -> PruneRecord:
     """The teacher as it is, for what comes after, and why."""
     progress.warning(note)
-    teacher, architecture = load_for(inputs.index.labels, inputs.teacher, "teacher")
+    teacher, architecture = load_for(inputs.index.labels, inputs.guide.teacher, "teacher")
     size = network_size(teacher, inputs.spec.size)
     checkpoint.save(teacher, architecture, out / CHECKPOINT)
     return PruneRecord(
@@ -153,20 +139,20 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        labels = inputs.index.labels
-        teacher, architecture = load_for(labels, inputs.teacher, "teacher")
+        self.task, self.how = training_task(inputs.index.task), inputs.guide
+        teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
         # its statistics are those of batches of all classes, so what is measured anew must be too
-        self.mixed = checkpoint.REBASED in checkpoint.read_metadata(inputs.teacher)
+        self.mixed = checkpoint.REBASED in checkpoint.read_metadata(self.how.teacher)
         self.size = inputs.spec.size
-        self.teacher_size = inputs.teacher_size or self.size
+        self.teacher_size = self.how.teacher_size
         self.guide = guide(self.teacher, self.teacher_size)
         self.uncut, self.backbone, self.built = self.teacher, architecture.backbone, architecture.size
         if config.network != TEACHER:
             self.backbone, seed = config.network, derive(inputs.seed, "weights", config.network)
             self.built = self.size
-            uncut = backbones.create(config.network, len(labels), seed=seed, size=self.size)
+            uncut = self.task.network(config.network, backbones.PRETRAINED, seed=seed, size=self.size)
             self.uncut = uncut.to(self.device)
         if self.learns:
             check_takes(self.uncut, self.size, self.backbone, _OTHER_SIZE)
@@ -188,18 +174,8 @@ class _Run:
                 f"prune: {len(lacking)} of {len(graph.groups)} groups have no batch norm and are ranked by magnitude,"
                 f" e.g. {lacking[0]}"
             )
-        self.key = sha256_json(
-            [
-                config.model_dump(mode="json"),
-                sha256_file(inputs.teacher),
-                inputs.index.sha256,
-                inputs.spec,
-                [inputs.seed, inputs.batch_size, inputs.weight_decay, inputs.precision],
-                [inputs.temperature, inputs.soft_weight, inputs.augment, inputs.class_balance],
-                *([self.teacher_size] if self.shrunk else []),
-                *([inputs.alignment] if config.round_to is None else []),
-            ]
-        )
+        # what the times depend on is in the stage's own key
+        self.key = sha256_json(key_of([config, dataclasses.replace(inputs, stopwatch=None)]))
 
     def to_the_end(self) -> PruneRecord:
         start = time.perf_counter()
@@ -274,15 +250,16 @@ class _Run:
     def _teacher_score(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""
         sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
-        return value(score(self.teacher, sets.val, self.inputs.index.labels), METRIC.name)
+        return value(score(self.task, self.teacher, sets.val), METRIC.name)
 
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
         config, before = self.config, self.before
-        macs = [share * before.macs - self.fixed_macs for share in shares(config.target_macs, config.steps)]
+        macs = [math.inf] * config.steps
+        if isinstance(config.target, MacsTarget):
+            kept = shares(config.target.share, config.steps)
+            macs = [share * before.macs - self.fixed_macs for share in kept]
         milliseconds = self.timed.goals() if self.timed else (math.inf,) * config.steps
-        if config.timed:
-            macs = [math.inf] * config.steps
         if config.target_parameters is None:
             parameters = [math.inf] * config.steps
         else:
@@ -330,9 +307,10 @@ class _Run:
         epochs = fit(
             model,
             self._fitting(f"recover-{number}" if budget else "start", epochs_wanted),
+            task=self.task,
             train=sets.train,
             val=sets.val,
-            loss=self._loss(),
+            objective=self._objective(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
             start=step.cut,
@@ -352,20 +330,18 @@ class _Run:
         return Fitting(
             phase=phase,
             epochs=epochs,
-            batch_size=self.inputs.batch_size,
+            batch_size=self.how.batch_size,
             lr=self.config.lr,
-            weight_decay=self.inputs.weight_decay,
-            augment=self.inputs.augment,
+            weight_decay=self.how.weight_decay,
+            augment=self.how.augment,
             seed=self.inputs.seed,
-            class_balance=self.inputs.class_balance,
-            precision=self.inputs.precision,
+            class_balance=self.how.class_balance,
+            precision=self.how.precision,
         )
 
-    def _loss(self) -> LossFunction:
+    def _objective(self) -> Distillation:
         """The teacher's soft targets, at its own size, and the labels."""
-        return soft_targets(
-            self.guide, self.inputs.temperature, self.inputs.soft_weight, student_size=self.size
-        )
+        return self.how.objective(self.guide, self.task, student_size=self.size)
 
     def _learn(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
         """What the first cut finds: the teacher; or, as step 0, a copy of it that has learned to see at the student's
@@ -389,9 +365,12 @@ class _Run:
             epochs = fit(
                 model,
                 self._fitting("sparse", self.config.sparse_epochs),
+                task=self.task,
                 train=sets.train,
                 val=sets.val,
-                loss=group_lasso(self._loss(), groups, self.config.sparse_strength),
+                objective=GroupLasso(
+                    objective=self._objective(), groups=groups, strength=self.config.sparse_strength
+                ),
                 state=self.out / "step-sparse.state",
                 progress=self.progress,
                 start=NO_START,  # sparse channels may cost accuracy
@@ -420,7 +399,7 @@ class _Run:
 
         def scored(network: nn.Module) -> float:
             recalibrate(network, views)
-            return value(score(network, sets.val, self.inputs.index.labels), METRIC.name)
+            return value(score(self.task, network, sets.val), METRIC.name)
 
         return sensitivity(
             graph,
@@ -447,14 +426,15 @@ class _Run:
         kept = self._load(path)
         if kept is None:
             recalibrate(sparse, list(self._views(0, sets.train)))
-            found_score = value(score(sparse, sets.val, self.inputs.index.labels), METRIC.name)
+            found_score = value(score(self.task, sparse, sets.val), METRIC.name)
             with held(sparse):
                 epochs = fit(
                     sparse,
                     self._fitting("recover-2-4", self.config.recovery_epochs),
+                    task=self.task,
                     train=sets.train,
                     val=sets.val,
-                    loss=self._loss(),
+                    objective=self._objective(),
                     state=self.out / "step-two-four.state",
                     progress=self.progress,
                     start=found_score,
@@ -500,7 +480,7 @@ class _Run:
             result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
-        found_score = value(score(result, sets.val, self.inputs.index.labels), METRIC.name)
+        found_score = value(score(self.task, result, sets.val), METRIC.name)
         step = PruneStep(
             step=number,
             macs=size.macs,
@@ -517,7 +497,8 @@ class _Run:
             self.config.importance,
             images=functools.partial(self._views, number, train),
             teacher=self.guide,
-            temperature=self.inputs.temperature,
+            task=self.task,
+            temperature=self.how.temperature,
             seed=derive(self.inputs.seed, "importance", number),
         )
 
@@ -539,7 +520,7 @@ class _Run:
             yield at_size(normalise_(images, train.spec.mean, train.spec.std), self.size)
 
     def _describe(self, model: nn.Module) -> Architecture:
-        return describe(model, self.backbone, len(self.inputs.index.labels), self.built)
+        return describe(model, self.backbone, self.task.width, self.built)
 
     def _save(self, model: nn.Module, path: Path, step: PruneStep, epochs: tuple[EpochRecord, ...]) -> Kept:
         """Keep a network, and return it as read back: a resumed run starts from the same memory layout."""

@@ -8,10 +8,11 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from torch import nn
 
-from edgetl.config import PruneConfig
+from edgetl.config import LatencyTarget, MacsTarget, PruneConfig, SpeedupTarget
 from edgetl.errors import ConfigError, ModelError
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
@@ -74,7 +75,7 @@ class TimedTarget:
         kept: a JSON file for the measurements.
         key: of everything that they depend on.
         seed: of the random widths.
-        progress: told of each measurement.
+        progress: shows each measurement.
 
     Raises:
         ModelError: the target cannot be reached (says the best possible), or the network meets it already.
@@ -234,13 +235,15 @@ class TimedTarget:
             )
 
     def _target(self, teacher_ms: float) -> float:
-        if self.config.target_latency_ms is not None:
-            return self.config.target_latency_ms
-        if self.config.target_speedup is None:
-            raise ConfigError(
-                "prune.target_latency_ms and prune.target_speedup are unset: expected one of them."
-            )
-        return teacher_ms / self.config.target_speedup
+        match target := self.config.target:
+            case LatencyTarget():
+                return target.ms
+            case SpeedupTarget():
+                return teacher_ms / target.times
+            case MacsTarget():
+                raise ConfigError('prune.target is of kind "macs", expected "latency" or "speedup".')
+            case _:
+                assert_never(target)
 
     def _unreachable(self, goal: float, best: float, teacher_ms: float | None = None) -> str:
         teacher = teacher_ms or self.teacher_ms

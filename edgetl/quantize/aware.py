@@ -17,9 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.config import Augment, DistillLoss, Metric, Precision
+from edgetl.config import Metric, Precision
 from edgetl.data.index import DataIndex
-from edgetl.distill.losses import soft_targets
+from edgetl.distill.objective import Guide
 from edgetl.distill.teacher import guide, load_for
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.two_four import hold, is_sparse
@@ -31,39 +31,31 @@ from edgetl.quantize.replay import Network
 from edgetl.quantize.targets import TargetRules
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.sets import open_sets
+from edgetl.train.tasks.all import training_task
 
 _WEIGHT_DECAY = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
+class AwareTraining:
     """What the graph learns from, and how.
 
     Attributes:
-        teacher: checkpoint of the guide.
+        guide: the teacher, and how it is followed.
         index, spec, pixels_dir: the images, as the graph sees them.
-        teacher_size: side of the guide's input.
         epochs: passes.
         lr: peak learning rate.
-        batch_size: images a step.
-        temperature, soft_weight, loss, augment: as in distillation.
         metric: the epoch that is best by it on the validation split is kept.
         seed: of everything random.
         state: the file in which finished epochs are kept.
     """
 
-    teacher: Path
-    teacher_size: int
+    guide: Guide
     index: DataIndex
     spec: PreprocessSpec
     pixels_dir: Path
     epochs: int
     lr: float
-    batch_size: int
-    temperature: float
-    soft_weight: float
-    loss: DistillLoss
-    augment: Augment
     metric: Metric
     seed: int
     state: Path
@@ -74,7 +66,7 @@ def train(
     plan: Plan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
-    lessons: Lessons,
+    aware_training: AwareTraining,
     *,
     progress: Progress = SILENT,
 ) -> onnx.ModelProto | None:
@@ -86,21 +78,24 @@ def train(
         ModelError: an operator is not known to the replay.
         WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
     """
-    teacher, _ = load_for(lessons.index.labels, lessons.teacher, "teacher")
+    how, task = aware_training.guide, training_task(aware_training.index.task)
+    teacher, _ = load_for(aware_training.index.labels, how.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
-    size = lessons.spec.size
-    view = max(size, lessons.teacher_size)
-    sets = open_sets(lessons.index, lessons.spec, lessons.pixels_dir, progress, view_size=view)
+    size = aware_training.spec.size
+    view = max(size, how.teacher_size)
+    sets = open_sets(
+        aware_training.index, aware_training.spec, aware_training.pixels_dir, progress, view_size=view
+    )
     fitting = Fitting(
         phase=f"quantization-aware, {rules.target}",
-        epochs=lessons.epochs,
-        batch_size=lessons.batch_size,
-        lr=lessons.lr,
+        epochs=aware_training.epochs,
+        batch_size=how.batch_size,
+        lr=aware_training.lr,
         weight_decay=_WEIGHT_DECAY,
-        augment=lessons.augment,
-        seed=lessons.seed,
+        augment=how.augment,
+        seed=aware_training.seed,
         precision=Precision.FP32,
-        select=lessons.metric,
+        select=aware_training.metric,
     )
     # a matrix product's weights stand the other way round
     sparse = [
@@ -110,19 +105,14 @@ def train(
         epochs = fit(
             network,
             fitting,
+            task=task,
             train=sets.train,
             val=sets.val,
-            loss=soft_targets(
-                guide(teacher, lessons.teacher_size),
-                lessons.temperature,
-                lessons.soft_weight,
-                student_size=size,
-                loss=lessons.loss,
-            ),
-            state=lessons.state,
+            objective=how.objective(guide(teacher, how.teacher_size), task, student_size=size),
+            state=aware_training.state,
             progress=progress,
         )
-    lessons.state.unlink(missing_ok=True)
+    aware_training.state.unlink(missing_ok=True)
     if epochs and epochs[-1].kept_start:
         return None
     return _with_values(graph, network.learned())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgetl.config import Calibrator, QuantizeConfig
 from edgetl.data import calibration
 from edgetl.data.calibration import CalibrationSet
+from edgetl.data.splits import spread
 from edgetl.errors import DataError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.process import usable_cores
@@ -84,8 +85,8 @@ class Calibration:
         images = self.batches(CHOICE_IMAGES)
         expected = logits(model, images)
         found = [divergence(expected, logits(f.model(), images, target=rules.target)) for f in forms]
-        told = ", ".join(f"{f.calibrator} {value:.2g}" for f, value in zip(forms, found, strict=True))
-        self.progress.message(f"{rules.target}: divergence from float by estimator: {told}")
+        stated = ", ".join(f"{f.calibrator} {value:.2g}" for f, value in zip(forms, found, strict=True))
+        self.progress.message(f"{rules.target}: divergence from float by estimator: {stated}")
         return forms[int(np.argmin(found))]
 
     def _form(
@@ -110,13 +111,11 @@ class Calibration:
 
     def batches(self, images: int) -> list[NDArray[np.float32]]:
         """At most so many of the images, spread over the classes, in batches (n, 3, S, S) float32."""
-        samples = self.images.samples
-        count = min(images, len(samples))
-        chosen = tuple(samples[i * len(samples) // count] for i in range(count))
+        chosen = tuple(spread(self.images.samples, images))
         some = CalibrationSet(
             samples=chosen,
             seed=self.images.seed,
-            requested=count,
+            requested=len(chosen),
             index_sha256=self.images.index_sha256,
         )
         return list(calibration.batches(some, self.spec, _BATCH, threads=usable_cores()))

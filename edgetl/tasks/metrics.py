@@ -11,7 +11,10 @@ MACRO_F1 = MetricSpec(name="macro_f1", title="macro-F1")
 BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accuracy")
 TOP5 = MetricSpec(name="top5", title="top-5")
 CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
-METRICS = (TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR)
+MAP = MetricSpec(name="map", title="mAP")
+EXACT = MetricSpec(name="exact", title="exact match")
+MEAN = MetricSpec(name="mean", title="mean of heads")
+METRICS = (MAP, EXACT, MEAN, TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR)
 
 
 def metric(name: str) -> MetricSpec:

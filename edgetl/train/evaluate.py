@@ -1,8 +1,8 @@
-"""Logits and scores of a network on a set of images, through the one preprocessing."""
+"""Outputs and scores of a network on a set of images, through the one preprocessing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,21 +11,21 @@ from torch import nn
 
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.classification import scores
 from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
 from edgetl.train.sets import FeatureSet, PixelSet
+from edgetl.train.tasks.base import TrainingTask
 
 
-def predict_logits(
+def predict_outputs(
     model: nn.Module,
     pixels: PixelSet | FeatureSet | tuple[NDArray[np.uint8], PreprocessSpec],
     batch_size: int = 64,
 ) -> NDArray[np.float32]:
-    """The logits (N, C) float32 of a network in evaluation mode; its mode is put back after.
+    """The outputs (N, D) float32 of a network in evaluation mode; its mode is put back after.
 
     Args:
-        model: images (N, 3, S, S) -> logits (N, C), on any device; for kept features, the head that takes them.
+        model: images (N, 3, S, S) -> outputs (N, D), on any device; for kept features, the head that takes them.
         pixels: a set without margin, or (N, S, S, 3) uint8 pixels and their preprocessing, or features, of which
             the first view counts.
         batch_size: images a pass.
@@ -60,19 +60,12 @@ def _batches(
         yield batch.to(device, memory_format=torch.channels_last)
 
 
-def score(model: nn.Module, data: PixelSet, names: Sequence[str]) -> Evaluation:
+def score(task: TrainingTask, model: nn.Module, data: PixelSet) -> Evaluation:
     """Score a network on a set without margin.
 
     Args:
-        model: images -> logits (N, C).
-        data: the images and labels.
-        names: the C labels.
+        task: scores the outputs.
+        model: images -> outputs (N, D).
+        data: the images and targets.
     """
-    return scores.evaluate(data.labels, predict_logits(model, data), names)
-
-
-def cross_entropy(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> float:
-    """Mean cross-entropy of logits (N, C) with labels (N,), in nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=1))
-    return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
+    return task.evaluate(data.targets, predict_outputs(model, data))

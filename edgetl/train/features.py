@@ -84,7 +84,7 @@ def compute(
         if not path.exists():
             _write(model.eval(), data, path, views=views, policy=policy, seed=seed, progress=progress)
     features: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return FeatureSet(features, data.labels, digest)
+    return FeatureSet(features, data.targets, digest)
 
 
 def _write(

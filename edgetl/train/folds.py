@@ -14,12 +14,12 @@ from edgetl.config import TrainConfig
 from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataIndex, Sample
 from edgetl.errors import DataError
-from edgetl.files import StageCache, sha256_json
+from edgetl.files import StageCache
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import FoldsRecord, Spread, TrainRecord
 from edgetl.train import stage
-from edgetl.train.seeds import derive, numpy_generator
+from edgetl.train.seeds import derive
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
 
     The test split is not touched, so settings may be chosen by the result. A finished fold's scores and network
     (`fold-N/teacher.safetensors`) are kept in `out`, and a stopped fold goes on after its last epoch. Images that have
-    a near-copy in another fold are told: a network that has seen it is scored too well.
+    a near-copy in another fold are reported: a network that has seen it is scored too well.
 
     Raises:
         DataError: fewer than two folds, or a class has fewer images than folds.
@@ -51,8 +51,8 @@ def run(
         own = dataclasses.replace(inputs, index=index, pixels_dir=out / f"pixels-{number}")
         record, _ = cache.run(
             f"fold-{number}",
-            config=config.model_dump(mode="json"),
-            inputs=[index.sha256, sha256_json(inputs.spec), inputs.seed],
+            config=config,
+            inputs=own,
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=partial(_train, config, own, progress),
@@ -92,20 +92,17 @@ def split(index: DataIndex, folds: int, seed: int) -> list[DataIndex]:
     if counts.min() < folds:
         label, what = index.labels[int(counts.argmin())], "groups" if grouped else "images"
         raise DataError(f"Class {label!r} has {counts.min()} {what}, too few for {folds} folds.")
-    parts = np.empty(len(samples), dtype=np.int64)
-    if grouped:
-        from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-        dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=derive(seed, "folds") % 2**32)
-        for number, (_, held) in enumerate(dealer.split(labels, labels, own_groups)):
-            parts[held] = number
-        return [dataclasses.replace(index, samples=_dealt(samples, parts == fold)) for fold in range(folds)]
-    dealt = 0
-    for place in range(len(index.labels)):
-        own = numpy_generator(seed, "folds", place).permutation(np.flatnonzero(labels == place))
-        parts[own] = (np.arange(len(own)) + dealt) % folds
-        dealt += len(own)
-    return [dataclasses.replace(index, samples=_dealt(samples, parts == fold)) for fold in range(folds)]
+    dealer = (StratifiedGroupKFold if grouped else StratifiedKFold)(
+        folds, shuffle=True, random_state=derive(seed, "folds") % 2**32
+    )
+    found = []
+    for _, held in dealer.split(labels, labels, own_groups if grouped else None):
+        held_out = np.zeros(len(samples), dtype=np.bool_)
+        held_out[held] = True
+        found.append(dataclasses.replace(index, samples=_dealt(samples, held_out)))
+    return found
 
 
 def _dealt(

@@ -11,39 +11,36 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgetl.config import Augment
-from edgetl.train.augment import Part, normalise_, training_view
+from edgetl.train.augment import Part, normalise_
+from edgetl.train.objective import Batch
 from edgetl.train.processes import ALONE, Group
 from edgetl.train.seeds import derive, numpy_generator, torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled
+from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing, mix
-
-Batch = tuple[Tensor, Tensor]
-"""images (N, 3, S, S) float32, channels last, or features (N, ...) float32; labels (N,) int64, or (N, C) float32
-shares where images are mixed. Images without labels come last, with the label `edgetl.data.index.UNLABELLED`."""
 
 
 def epoch_order(
-    labels: NDArray[np.int64], *, class_balance: bool, generator: np.random.Generator
+    strata: NDArray[np.int64], *, class_balance: bool, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The order in which an epoch's images are drawn; as many as there are labels.
+    """The order in which an epoch's images are drawn; as many as there are.
 
     Args:
-        labels: (N,) int64.
+        strata: (N,) int64, the class of each, or what stands for it (`TrainingTask.strata`).
         class_balance: draw each class equally often (within one): rare classes' images repeat, of frequent
             classes a random part is drawn. Otherwise each image comes once.
         generator: of this epoch.
     """
-    n = len(labels)
+    n = len(strata)
     if not class_balance:
         return generator.permutation(n)
-    classes = np.unique(labels)
+    classes = np.unique(strata)
     more = generator.permutation(len(classes)) < n % len(classes)
     drawn = []
-    for label, extra in zip(classes, more, strict=True):
-        own = np.flatnonzero(labels == label)
+    for stratum, extra in zip(classes, more, strict=True):
+        own = np.flatnonzero(strata == stratum)
         count = n // len(classes) + int(extra)
         rounds = [generator.permutation(own) for _ in range(-(-count // len(own)))]
         drawn.append(np.concatenate(rounds)[:count] if rounds else own[:0])
@@ -95,6 +92,7 @@ class Loader:
 
     def __init__(
         self,
+        task: TrainingTask,
         data: PixelSet | FeatureSet,
         *,
         batch_size: int,
@@ -109,7 +107,7 @@ class Loader:
         prefetch: int = 2,
     ) -> None:
         assert unlabelled is None or (mixing is None and group.count == 1)
-        self._data, self._augment = data, augment
+        self._task, self._data, self._augment = task, data, augment
         self._class_balance, self._seed, self._phase = class_balance, seed, phase
         self._device, self._mixing, self._prefetch = device, mixing, prefetch
         self._group, self._unlabelled = group, unlabelled
@@ -126,7 +124,9 @@ class Loader:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """This process's share of the batches of one epoch, a function of (seed, phase, epoch) alone."""
         generator = numpy_generator(self._seed, self._phase, epoch, "order")
-        order = epoch_order(self._data.labels, class_balance=self._class_balance, generator=generator)
+        order = epoch_order(
+            self._task.strata(self._data.targets), class_balance=self._class_balance, generator=generator
+        )
         batches = np.split(order, np.cumsum([labelled for labelled, _ in self._steps])[:-1])
         self.waited = 0.0
         if isinstance(self._data, FeatureSet):
@@ -166,7 +166,7 @@ class Loader:
         rows: NDArray[np.int64] = np.arange(0)
         if self._unlabelled is not None:
             seed = derive(derive(self._seed, "unlabelled"), self._phase)
-            rows = endless_order(len(self._unlabelled.images), epoch * sum(counts), sum(counts), seed)
+            rows = endless_order(len(self._unlabelled.pixels), epoch * sum(counts), sum(counts), seed)
         return np.split(rows, np.cumsum(counts)[:-1])
 
     def _prepare(
@@ -175,15 +175,16 @@ class Loader:
         spec, own = data.spec, self._group.share(len(rows))
         # the partner of a mixed image may be another process's
         seen = slice(0, len(rows)) if self._mixing is not None else own
-        taken, named = data.pixels[rows[seen]], data.labels[rows[seen]]
+        taken, right, labelled = data.pixels[rows[seen]], data.targets[rows[seen]], None
         if self._unlabelled is not None:
-            further = self._unlabelled.images
-            taken = np.concatenate([taken, further.pixels[beside]])
-            named = np.concatenate([named, further.labels[beside]])
+            taken = np.concatenate([taken, self._unlabelled.pixels[beside]])
+            right = np.concatenate([right, np.zeros((len(beside), *right.shape[1:]), right.dtype)])
+            labelled = (torch.arange(len(right)) < len(rows)).to(self._device)
         pixels = torch.from_numpy(np.ascontiguousarray(taken)).to(self._device)
-        labels = torch.from_numpy(named.astype(np.int64)).to(self._device)
-        images = training_view(
+        targets = torch.from_numpy(right).to(self._device)
+        images, targets = self._task.view(
             pixels,
+            targets,
             self._augment,
             spec.size,
             generator=torch_generator(self._seed, self._phase, epoch, "view", number),
@@ -193,13 +194,14 @@ class Loader:
         images = normalise_(images, spec.mean, spec.std)
         if self._mixing is not None:
             drawn = numpy_generator(self._seed, self._phase, epoch, "mix", number)
-            images, labels = mix(images, labels, self._mixing, drawn)
-            images, labels = images[own], labels[own]
-        return images.contiguous(memory_format=torch.channels_last), labels
+            images, targets = mix(images, self._task.shares(targets), self._mixing, drawn)
+            images, targets = images[own], targets[own]
+        images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images=images, targets=targets, labelled=labelled)
 
 
 def _features(data: FeatureSet, epoch: int, rows: NDArray[np.int64], device: torch.device) -> Batch:
     """A batch of the view whose turn it is in this epoch."""
     view = data.features[epoch % len(data.features)]
-    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
-    return torch.from_numpy(view[rows]).to(device), labels.to(device)
+    targets = torch.from_numpy(data.targets[rows])
+    return Batch(images=torch.from_numpy(view[rows]).to(device), targets=targets.to(device))

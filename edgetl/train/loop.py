@@ -12,12 +12,12 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from edgetl.config import FEW_STEPS, Augment, Metric, Precision
@@ -26,26 +26,24 @@ from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
-from edgetl.records.scores import Evaluation, value
+from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
-from edgetl.tasks.classification.scores import evaluate
 from edgetl.tasks.metrics import metric
 from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
 from edgetl.train.cores import own_cores
-from edgetl.train.evaluate import cross_entropy, predict_logits
+from edgetl.train.evaluate import predict_outputs
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
-from edgetl.train.objective import LossFunction
+from edgetl.train.objective import Batch, Need, Objective
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
 from edgetl.train.processes import ALONE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
+from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing
 from edgetl.train.trackers import Listener
-
-__all__ = ["Fitting", "LossFunction", "PixelSet", "fit"]
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -63,7 +61,7 @@ class Fitting:
     Attributes:
         phase: its name in records and in seeds, e.g. `head`, `full`, `recover-1`.
         epochs: passes; 0 does nothing.
-        batch_size: images a step, over all processes together.
+        batch_size: images per step, over all processes together.
         lr: peak learning rate of AdamW.
         weight_decay: of matrices and filters; norms and biases are left out.
         augment: the training view.
@@ -114,13 +112,13 @@ def fit(
     model: nn.Module,
     fitting: Fitting,
     *,
+    task: TrainingTask,
     train: TrainingSet,
     val: TrainingSet,
-    loss: LossFunction,
+    objective: Objective,
     state: Path | None,
     progress: Progress = SILENT,
     listen: Listener | None = None,
-    beside: nn.Module | None = None,
     unlabelled: Unlabelled | None = None,
     start: float | None = None,
 ) -> tuple[EpochRecord, ...]:
@@ -130,17 +128,18 @@ def fit(
     validation split, by `select` (top-1 where None), the weights are put back, and the last epoch's record says so.
 
     Args:
-        model: images (N, 3, S, S) float32 -> logits (N, C).
+        model: images (N, 3, S, S) float32 -> the task's outputs (N, D).
         fitting: how.
+        task: what is learned.
         train: learned from; may have a margin.
         val: scored after each epoch; without margin.
-        loss: called with the model and a batch on the training device (a GPU where there is one).
+        objective: asked for the loss of each batch, on the training device (a GPU where there is one). Its modules
+            learn with the model, at the same rates, and are not part of it.
         state: file in which the state is kept after each epoch. Where it exists and was made by the same fit,
             training goes on after its last epoch; a finished fit returns at once. The caller deletes it.
         progress: gets a bar of all steps and a line an epoch.
         listen: called with each epoch's record.
-        beside: a part of the loss that learns with the model, at the same rates, and is not part of it.
-        unlabelled: images that join each step's labelled ones, for a loss that can do without labels. Not with
+        unlabelled: images that join each step's labelled ones, for an objective that does not need labels. Not with
             `mixing`, `accumulate` and `spread`.
         start: the given network's validation score, where it is known; else it is scored first. `NO_START` where it
             is not to be gone back to.
@@ -149,7 +148,7 @@ def fit(
         One record an epoch, resumed ones included.
 
     Raises:
-        TrainingError: too few images, or a loss that is not finite.
+        TrainingError: too few images, batches that do not give what the objective needs, or a loss that is not finite.
         Interrupted: Ctrl-C; the state of the last finished epoch is kept.
         StorageError: the state cannot be written; that of the epoch before is kept.
     """
@@ -157,6 +156,7 @@ def fit(
         return ()
     accelerator, home = devices.accelerator(fitting.precision), devices.device_of(model)
     _check(model, fitting, train, val, launched().count if fitting.spread else 1)
+    _check_needs(objective, fitting, train, unlabelled)
     required = [p.requires_grad for p in model.parameters()]
     cuda = [torch.cuda.current_device()] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), own_cores(accelerator.device):
@@ -164,14 +164,14 @@ def fit(
             run = _Run(
                 model,
                 fitting,
+                task,
                 train,
                 val,
-                loss,
+                objective,
                 state,
                 progress,
                 accelerator,
                 listen,
-                beside,
                 unlabelled,
                 start,
             )
@@ -190,21 +190,22 @@ class _Run:
         self,
         model: nn.Module,
         fitting: Fitting,
+        task: TrainingTask,
         train: TrainingSet,
         val: TrainingSet,
-        loss: LossFunction,
+        objective: Objective,
         state: Path | None,
         progress: Progress,
         accelerator: Any,
         listen: Listener | None,
-        beside: nn.Module | None,
         unlabelled: Unlabelled | None,
         start: float | None,
     ) -> None:
         assert unlabelled is None or fitting.accumulate == 1
-        self.model, self.fitting, self.val, self.loss = model, fitting, val, loss
+        self.model, self.fitting, self.task, self.val, self.objective = model, fitting, task, val, objective
         self.path, self.progress, self.accelerator = state, progress, accelerator
         self.listen = listen
+        beside = objective.modules
         self.beside = nn.Module() if beside is None else beside
         self.learning = freeze(model, fitting.trainable)
         self.key = _key(model, fitting, train)
@@ -225,6 +226,7 @@ class _Run:
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None
         self.loader = Loader(
+            task,
             train,
             batch_size=fitting.batch_size,
             augment=fitting.augment,
@@ -279,13 +281,13 @@ class _Run:
         scored = self.average.model if self.average else self.model
         for one in {self.model, scored}:
             self.group.same_buffers(one)
-        logits = self._logits(scored)
-        scores = _scores(self.val.labels, logits)
+        outputs = self._outputs(scored)
+        scores = self.task.evaluate(self.val.targets, outputs, resamples=0)
         record = EpochRecord(
             phase=self.fitting.phase,
             epoch=epoch + 1,
             loss=train_loss,
-            val_loss=cross_entropy(self.val.labels, logits),
+            val_loss=self.task.val_loss(self.val.targets, outputs),
             val=scores.summary(),
             learning_rate=rate,
             seconds=time.perf_counter() - start,
@@ -318,17 +320,17 @@ class _Run:
                 f"{record.phase}: no better for {self.fitting.patience} epochs, so it ends here"
             )
 
-    def _logits(self, network: nn.Module) -> NDArray[np.float32]:
+    def _outputs(self, network: nn.Module) -> NDArray[np.float32]:
         """Of the validation split, each process its share of the images."""
         own = part_of(self.val, self.group.share(len(self.val)))
-        gathered = self.group.gather(predict_logits(network, own))
+        gathered = self.group.gather(predict_outputs(network, own))
         return np.concatenate([part for part in gathered if len(part)])
 
     def _start_score(self) -> float:
         """The validation score of the network that the fit began with, whatever epoch it goes on from."""
         now = copy_state(self.model)
         self.model.load_state_dict(versioned(self.model, self.first))
-        scores = _scores(self.val.labels, self._logits(self.model))
+        scores = self.task.evaluate(self.val.targets, self._outputs(self.model), resamples=0)
         self.model.load_state_dict(versioned(self.model, now))
         return value(scores, self.fitting.select or Metric.TOP1)
 
@@ -367,21 +369,21 @@ class _Run:
         total, images_seen, rate = 0.0, 0, 0.0
         train_mode(self.model, self.fitting.trainable is not None)
         sizes, group = self.loader.sizes(), self.group
-        for number, (images, labels) in enumerate(self.loader.epoch(epoch)):
+        for number, batch in enumerate(self.loader.epoch(epoch)):
             step = epoch * len(self.loader) + number
             rate = self.fitting.lr * schedule(step, self.steps, self.fitting.warmup_share)
             set_rate(self.optimiser.param_groups, rate)
             # Dropout and the like draw from torch's global generator; each process needs draws of its own.
             own = () if group.main else (group.rank,)
             torch.manual_seed(derive(self.fitting.seed, self.fitting.phase, epoch, "step", number, *own))
-            loss = self._gradients(images, labels, sizes[number], step, rate)
+            loss = self._gradients(batch, sizes[number], step, rate)
             self.accelerator.clip_grad_norm_(self.learning, self.fitting.clip_norm)
             self.optimiser.step()
             self.optimiser.zero_grad()
             if self.average:
                 self.average.update(self.model, step)
-            total += loss * len(labels)
-            images_seen += len(labels)
+            total += loss * len(batch)
+            images_seen += len(batch)
             task.advance(1, f"loss {loss:.3f}")
         sums = group.add(
             torch.tensor([total, images_seen], dtype=torch.float64, device=self.accelerator.device)
@@ -389,22 +391,21 @@ class _Run:
         total, everyones = sums.tolist()
         return total / everyones, rate, int(everyones)
 
-    def _gradients(self, images: Tensor, labels: Tensor, everyones: int, step: int, rate: float) -> float:
+    def _gradients(self, batch: Batch, everyones: int, step: int, rate: float) -> float:
         """Add up the gradient of the mean loss over all processes' images; returns the mean over this one's."""
-        parts, total = max(1, min(self.fitting.accumulate, len(labels) // 2)), 0.0
-        pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-        for number, (some, their_labels) in enumerate(pairs, start=1):
+        parts, total = max(1, min(self.fitting.accumulate, len(batch) // 2)), 0.0
+        for number, some in enumerate(batch.parts(parts), start=1):
             waits = self.group.count > 1 and number < parts
             with self.stepped.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 with self.accelerator.autocast():
-                    value = self.loss(self.stepped, some, their_labels)
+                    value = self.objective.loss(self.stepped, some)
                 loss = value.item()
                 if not math.isfinite(loss):
                     raise TrainingError(self._diverged(loss, step, rate))
                 # the processes' gradients are averaged, whatever their numbers of images
                 self.accelerator.backward(value * (len(some) * self.group.count / everyones))
             total += loss * len(some)
-        return total / len(labels)
+        return total / len(batch)
 
     def _keep(self) -> None:
         if self.path is None or not self.group.main:
@@ -485,10 +486,6 @@ def _kept_score(history: tuple[EpochRecord, ...], select: Metric | None) -> floa
     return value(history[best_epoch(history, select)].val, select)
 
 
-def _scores(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> Evaluation:
-    return evaluate(labels, logits, [str(i) for i in range(logits.shape[1])], resamples=0)
-
-
 def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet, processes: int) -> None:
     if len(train) == 0 or len(val) == 0:
         raise TrainingError(
@@ -496,15 +493,34 @@ def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: Training
         )
     if processes > 1 and min(len(train), fitting.batch_size) < 2 * processes:
         raise TrainingError(
-            f"{processes} processes need at least {2 * processes} images a step; there are {len(train)} training"
+            f"{processes} processes need at least {2 * processes} images per step; there are {len(train)} training"
             f" images and the batch size is {fitting.batch_size}."
         )
     batch_norm = any(isinstance(m, _BATCH_NORM) for m in model.modules())
     if batch_norm and fitting.trainable is None and min(len(train), fitting.batch_size) < 2:
         raise TrainingError(
-            f"Batch norm needs at least 2 images a step; there are {len(train)} training images and the batch"
+            f"Batch norm needs at least 2 images per step; there are {len(train)} training images and the batch"
             f" size is {fitting.batch_size}."
         )
+
+
+def _check_needs(
+    objective: Objective, fitting: Fitting, train: TrainingSet, unlabelled: Unlabelled | None
+) -> None:
+    """Raises TrainingError where the batches would not give what the objective needs."""
+    for need in sorted(objective.needs):
+        match need:
+            case Need.IMAGES:
+                lacking = "the kept features have none" if isinstance(train, FeatureSet) else ""
+            case Need.LABELS:
+                lacking = "mixing blends them" if fitting.mixing is not None else ""
+                lacking = lacking or ("unlabelled images lack them" if unlabelled is not None else "")
+            case _:
+                assert_never(need)
+        if lacking:
+            raise TrainingError(
+                f"The loss of phase {fitting.phase} needs the {need} of each step, but {lacking}."
+            )
 
 
 def _key(model: nn.Module, fitting: Fitting, train: TrainingSet) -> dict[str, str]:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import assert_never
 
 from edgetl.config import Imbalance, Metric, Mix, Strategy, TrainConfig
-from edgetl.models import backbones
 from edgetl.train.blocks import last_blocks, last_stages
 from edgetl.train.loop import Fitting
+from edgetl.train.tasks.base import TrainingTask, output_parameters
 from edgetl.train.tasks.mixing import Mixing
 
 GRADUAL_STEPS = 3
 """`gradual` frees the last third of the stages, then two thirds, then all (after Howard, Ruder 2018, ULMFiT)."""
 
 
-def phases(config: TrainConfig, seed: int, metric: Metric, classes: int) -> tuple[Fitting, ...]:
+def phases(config: TrainConfig, seed: int, metric: Metric, task: TrainingTask) -> tuple[Fitting, ...]:
     """What is fitted one after the other.
 
     Args:
         config: names the strategy.
         seed: of everything random.
         metric: by which each phase's epoch is chosen.
-        classes: number of classes.
+        task: says which layers make the outputs.
     """
     head = Fitting(
         phase="head",
@@ -34,8 +35,8 @@ def phases(config: TrainConfig, seed: int, metric: Metric, classes: int) -> tupl
         seed=seed,
         class_balance=config.imbalance is Imbalance.SAMPLING,
         precision=config.precision,
-        trainable=backbones.head_parameters,
-        mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha, classes),
+        trainable=partial(output_parameters, task),
+        mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha),
         accumulate=config.accumulate,
         compiled=config.compile,
         spread=True,

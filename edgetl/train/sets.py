@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.data.pixels import open_pixels
 from edgetl.errors import TensorError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.progress import SILENT, Progress
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex, Sample
@@ -24,11 +27,11 @@ MARGIN = 1.125
 
 @dataclass(frozen=True)
 class PixelSet:
-    """Decoded images with their labels.
+    """Decoded images with their targets.
 
     Attributes:
         pixels: (N, S, S, 3) uint8, may be memory-mapped. S is `spec.size`, or more where there is a margin.
-        labels: (N,) int64.
+        targets: (N, ...), as the training task makes them.
         spec: the preprocessing of evaluation.
 
     Raises:
@@ -36,7 +39,7 @@ class PixelSet:
     """
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    targets: NDArray[Any]
     spec: PreprocessSpec
 
     def __post_init__(self) -> None:
@@ -45,13 +48,13 @@ class PixelSet:
             raise TensorError(f"pixels: got {shape} {self.pixels.dtype}, expected (N, S, S, 3) uint8.")
         if shape[1] < size:
             raise TensorError(f"pixels: got a side of {shape[1]}, expected at least the input's {size}.")
-        if self.labels.shape != shape[:1] or not np.issubdtype(self.labels.dtype, np.integer):
+        if self.targets.shape[:1] != shape[:1]:
             raise TensorError(
-                f"labels: got {self.labels.shape} {self.labels.dtype}, expected ({shape[0]},) int64."
+                f"targets: got {self.targets.shape}, expected a row for each of {shape[0]} images."
             )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @property
     def view_fraction(self) -> float:
@@ -62,26 +65,26 @@ class PixelSet:
 
     @property
     def identity(self) -> str:
-        """Tells sets apart by their shape, labels and preprocessing."""
-        return f"{self.pixels.shape} {sha256_bytes(self.labels.tobytes())} {self.spec}"
+        """Distinguishes sets by their shape, targets and preprocessing."""
+        return f"{self.pixels.shape} {sha256_bytes(self.targets.tobytes())} {self.spec}"
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What a frozen backbone makes of images, with their labels.
+    """What a frozen backbone makes of images, with their targets.
 
     Attributes:
         features: (V, N, ...) float32, V views of each image; may be memory-mapped.
-        labels: (N,) int64.
-        identity: tells sets apart.
+        targets: (N, ...), as in `PixelSet`.
+        identity: distinguishes sets.
     """
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    targets: NDArray[Any]
     identity: str
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +92,12 @@ class Unlabelled:
     """Images without labels that join every step of a fit.
 
     Attributes:
-        images: their labels are all `edgetl.data.index.UNLABELLED`; as large a side as the labelled ones.
+        pixels: (N, S, S, 3) uint8, as large a side as the labelled ones; may be memory-mapped.
         share: of a step's images, in (0, 1).
-        sha256: tells sets apart.
+        sha256: distinguishes sets.
     """
 
-    images: PixelSet
+    pixels: NDArray[np.uint8]
     share: float
     sha256: str
 
@@ -102,8 +105,8 @@ class Unlabelled:
 def part_of(data: PixelSet | FeatureSet, rows: slice) -> PixelSet | FeatureSet:
     """Some of the images."""
     if isinstance(data, FeatureSet):
-        return FeatureSet(data.features[:, rows], data.labels[rows], f"{data.identity} {rows}")
-    return PixelSet(data.pixels[rows], data.labels[rows], data.spec)
+        return FeatureSet(data.features[:, rows], data.targets[rows], f"{data.identity} {rows}")
+    return PixelSet(data.pixels[rows], data.targets[rows], data.spec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +148,12 @@ def open_sets(
         ImageError: an image cannot be decoded.
         StorageError: the pixels cannot be written.
     """
-    test = index.split("test")
+    task, test = training_task(index.task), index.split("test")
     seen = spec if view_size is None else dataclasses.replace(spec, size=view_size)
     return Sets(
-        train=_open(index.split("train"), with_margin(seen), seen, folder, progress),
-        val=_open(index.split("val"), spec, spec, folder, progress),
-        test=_open(test, spec, spec, folder, progress) if test else None,
+        train=_open(task, index.split("train"), with_margin(seen), seen, folder, progress),
+        val=_open(task, index.split("val"), spec, spec, folder, progress),
+        test=_open(task, test, spec, spec, folder, progress) if test else None,
     )
 
 
@@ -178,18 +181,17 @@ def open_unlabelled(
         StorageError: the pixels cannot be written.
     """
     seen = spec if view_size is None else dataclasses.replace(spec, size=view_size)
-    images = _open(index.samples, with_margin(seen), seen, folder, progress)
-    return Unlabelled(images=images, share=share, sha256=index.sha256)
+    pixels = open_pixels(index.samples, with_margin(seen), folder, progress)
+    return Unlabelled(pixels=pixels, share=share, sha256=index.sha256)
 
 
 def _open(
+    task: TrainingTask,
     samples: tuple[Sample, ...],
     stored: PreprocessSpec,
     spec: PreprocessSpec,
     folder: Path,
     progress: Progress,
 ) -> PixelSet:
-    from edgetl.data.pixels import open_pixels
-
     pixels = open_pixels(samples, stored, folder, progress)
-    return PixelSet(pixels, np.array([s.label for s in samples], dtype=np.int64), spec)
+    return PixelSet(pixels, task.targets(samples), spec)

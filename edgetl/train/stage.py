@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import assert_never
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.config import Imbalance, Metric, Strategy, TrainConfig
+from edgetl.config import Strategy, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.models import backbones, checkpoint
+from edgetl.keys import UNKEYED
+from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.norms import rebase
 from edgetl.models.size import check_takes, network_size
@@ -27,19 +25,18 @@ from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
 from edgetl.train.loop import fit, reached
-from edgetl.train.objective import LossFunction
+from edgetl.train.objective import Hard
 from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
-from edgetl.train.tasks.classification import class_weights, cross_entropy, log_prior
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import output_parameters
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
 _REBASED_ON = 512
 """Training images from which batch norms that did not learn get their statistics."""
-IMBALANCE = 3.0
-"""Above this ratio of the largest to the smallest class, epochs are chosen by macro-F1 instead of top-1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,7 @@ class TrainInputs:
 
     index: DataIndex
     spec: PreprocessSpec
-    pixels_dir: Path
+    pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
 
 
@@ -75,27 +72,27 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         MissingDependencyError: a tracker is not installed.
     """
     index, seed = inputs.index, inputs.seed
-    classes = len(index.labels)
-    model = backbones.create(
-        config.backbone, classes, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size
-    )
+    task = training_task(index.task)
+    model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size)
     check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
-    metric = config.select or selection_metric(index)
+    metric = config.select or task.selection(sets.train.targets)
     history: tuple[EpochRecord, ...] = ()
     start: float | None = None
     learner, begun = model, time.perf_counter()
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
-    planned = phases(config, seed, metric, classes)
-    loss = loss_for(config, sets.train.labels, classes)
+    planned = phases(config, seed, metric, task)
+    objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets))
     if config.strategy is Strategy.HEAD:
         try:
             learner, train, val_set = _on_features(model, sets, config, seed, out, progress)
         except ModelError as error:
             progress.warning(f"{error} Every epoch runs the whole network, of which the head alone learns.")
-            planned = tuple(dataclasses.replace(p, trainable=backbones.head_parameters) for p in planned)
+            planned = tuple(
+                dataclasses.replace(p, trainable=partial(output_parameters, task)) for p in planned
+            )
     prepared = time.perf_counter() - begun
     states = []
     settings = config.model_dump(mode="json")
@@ -105,9 +102,10 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
             epochs = fit(
                 learner,
                 fitting,
+                task=task,
                 train=train,
                 val=val_set,
-                loss=loss,
+                objective=objective,
                 state=states[-1],
                 progress=progress,
                 listen=listen,
@@ -119,14 +117,14 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     begun = time.perf_counter()
     learning = [p.trainable for p in planned if p.epochs]
     if config.strategy is Strategy.HEAD:
-        learning = [backbones.head_parameters]
+        learning = [partial(output_parameters, task)]
     if frozen := frozen_norms(model, learning):
         rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
-    val = score(model, sets.val, index.labels)
-    test = score(model, sets.test, index.labels) if sets.test is not None else None
+    val = score(task, model, sets.val)
+    test = score(task, model, sets.test) if sets.test is not None else None
     if launched().main:
-        architecture = describe(model, config.backbone, classes, inputs.spec.size)
-        extra = checkpoint.lesson(index.labels, inputs.spec)
+        architecture = describe(model, config.backbone, task.width, inputs.spec.size)
+        extra = checkpoint.provenance(index.labels, inputs.spec)
         if frozen:
             extra[checkpoint.REBASED] = str(len(frozen))
         checkpoint.save(model, architecture, out / CHECKPOINT, extra)
@@ -153,22 +151,3 @@ def _on_features(
     views, augment = config.feature_views, config.augment
     train = compute(model, sets.train, out, views=views, augment=augment, seed=seed, progress=progress)
     return head, train, compute(model, sets.val, out, progress=progress)
-
-
-def loss_for(config: TrainConfig, labels: NDArray[np.int64], classes: int) -> LossFunction:
-    """The recipe's loss for training labels (N,)."""
-    match config.imbalance:
-        case Imbalance.NONE | Imbalance.SAMPLING:
-            return cross_entropy(config.label_smoothing)
-        case Imbalance.CLASS_WEIGHTS:
-            return cross_entropy(config.label_smoothing, weights=class_weights(labels, classes))
-        case Imbalance.LOGIT_ADJUSTMENT:
-            return cross_entropy(config.label_smoothing, shift=log_prior(labels, classes))
-        case _:
-            assert_never(config.imbalance)
-
-
-def selection_metric(index: DataIndex) -> Metric:
-    """Macro-F1 where the training split's classes are imbalanced (see `IMBALANCE`), else top-1."""
-    counts = Counter(s.label for s in index.split("train")).values()
-    return Metric.MACRO_F1 if max(counts) > IMBALANCE * min(counts) else Metric.TOP1

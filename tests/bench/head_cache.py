@@ -14,14 +14,17 @@ import numpy as np
 from edgetl.config import Augment
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
+from edgetl.tasks.base import Classification
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet
-from edgetl.train.tasks.classification import cross_entropy
+from edgetl.train.tasks.classification import ClassificationTraining, cross_entropy
 from tests.bench.claims import Claim, at_least
 
 BACKBONE = "efficientnet_lite0"
 CLASSES, BATCH, SIZE, TURNS = 10, 32, 160, 3
+TASK = ClassificationTraining(spec=Classification(labels=tuple(map(str, range(CLASSES)))))
 
 
 def images(count: int, size: int) -> PixelSet:
@@ -38,6 +41,7 @@ def run() -> Iterator[Claim]:
     model, settings = backbones.create(BACKBONE, CLASSES), {"batch_size": BATCH, "lr": 3e-3, "seed": 0}
     common = {"phase": "head", "epochs": 1, "weight_decay": 0.02, "augment": Augment.NONE, **settings}
     plain = Fitting(**common, trainable=backbones.head_parameters)
+    objective = Hard(hard_loss=cross_entropy(0.1))
     seconds: dict[str, list[float]] = {"uncached": [], "cached": []}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -45,10 +49,24 @@ def run() -> Iterator[Claim]:
         computing = time.perf_counter() - started
         head = head_of(model, SIZE)
         for _ in range(TURNS):
-            (epoch,) = fit(model, plain, train=train, val=val, loss=cross_entropy(0.1), state=None)
+            (epoch,) = fit(
+                model,
+                plain,
+                train=train,
+                val=val,
+                task=TASK,
+                objective=objective,
+                state=None,
+            )
             seconds["uncached"].append(epoch.seconds)
             (epoch,) = fit(
-                head, Fitting(**common), train=kept, val=kept_val, loss=cross_entropy(0.1), state=None
+                head,
+                Fitting(**common),
+                train=kept,
+                val=kept_val,
+                task=TASK,
+                objective=objective,
+                state=None,
             )
             seconds["cached"].append(epoch.seconds)
     median = {name: statistics.median(values) for name, values in seconds.items()}

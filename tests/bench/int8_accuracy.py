@@ -27,21 +27,25 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.bench.machine import describe
-from edgetl.config import Augment, DataConfig, DistillLoss, Metric, QuantizeConfig, Recovery
+from edgetl.config import Augment, DataConfig, DistillLoss, Metric, Precision, QuantizeConfig, Recovery
 from edgetl.data import calibration
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
+from edgetl.distill.objective import Guide
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.files import StageCache, sha256_bytes, sha256_file, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe as architecture
-from edgetl.quantize.score import has_vnni, logits
-from edgetl.quantize.stage import WEIGHT_ONLY, Guide, QuantizeInputs
+from edgetl.processor import has_vnni
+from edgetl.quantize.score import logits
+from edgetl.quantize.stage import WEIGHT_ONLY, QuantizeInputs
 from edgetl.quantize.stage import run as quantize
 from edgetl.statistics import compare_paired
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet, Sets, open_sets
+from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
@@ -93,7 +97,7 @@ class Score:
     high: float
     how: str
 
-    def told(self) -> str:
+    def stated(self) -> str:
         """`0.20 (-0.11 to 0.52; bias)`."""
         how = f"; {self.how}" if self.how else ""
         return f"{self.points:.2f} ({self.low:.2f} to {self.high:.2f}{how})"
@@ -198,6 +202,8 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
             teacher=case.teacher,
             teacher_size=case.size,
             batch_size=32,
+            weight_decay=0.02,
+            precision=Precision.FP32,
             temperature=2.0,
             soft_weight=0.9,
             loss=DistillLoss.HINTON,
@@ -205,33 +211,35 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
         ),
     )
     right = rights(path, test, "any")
-    told = f"{case.network}, {case.data}, {case.size} px"
-    yield Claim(name=f"FP32 ({told})", measured=f"{right.mean():.2%} of {len(test)} test images")
-    yield from _claims(told, case.home, Bench(inputs=inputs, test=test, right=right))
+    stated = f"{case.network}, {case.data}, {case.size} px"
+    yield Claim(name=f"FP32 ({stated})", measured=f"{right.mean():.2%} of {len(test)} test images")
+    yield from _claims(stated, case.home, Bench(inputs=inputs, test=test, right=right))
 
 
-def _claims(told: str, home: Path, bench: Bench) -> Iterator[Claim]:
+def _claims(stated: str, home: Path, bench: Bench) -> Iterator[Claim]:
     ours = {
         **_kept(home, "default", bench, functools.partial(_ours, bench, Recovery.NONE, 0.5)),
         **_kept(home, "auto", bench, functools.partial(_ours, bench, Recovery.AUTO, AUTO_DROP)),
     }
     for name, aim in (("default", DEFAULT_POINTS), ("auto", AUTO_POINTS)):
         yield Claim(
-            name=f"points lost, {name} ({told})",
-            measured=ours[name].told(),
+            name=f"points lost, {name} ({stated})",
+            measured=ours[name].stated(),
             aim=f"<= {aim:g}",
             holds=ours[name].points <= aim,
         )
     if WEIGHT_ONLY in ours:
-        yield Claim(name=f"points lost, weights alone in INT8 ({told})", measured=ours[WEIGHT_ONLY].told())
+        yield Claim(
+            name=f"points lost, weights alone in INT8 ({stated})", measured=ours[WEIGHT_ONLY].stated()
+        )
     for method in ("MinMax", "Entropy"):
         name = f"onnxruntime {method}"
         found = _kept(home, name, bench, functools.partial(_onnxruntime, bench, method))
-        yield Claim(name=f"points lost, {name} ({told})", measured=found[name].told())
+        yield Claim(name=f"points lost, {name} ({stated})", measured=found[name].stated())
     found = _kept(home, "NNCF", bench, functools.partial(_nncf, bench))
     for name in ("NNCF", "NNCF, simulated in float32"):
-        measured = found[name].told() if found else "not measured: NNCF is not installed (the extra bench)"
-        yield Claim(name=f"points lost, {name} ({told})", measured=measured)
+        measured = found[name].stated() if found else "not measured: NNCF is not installed (the extra bench)"
+        yield Claim(name=f"points lost, {name} ({stated})", measured=measured)
 
 
 def _kept(home: Path, name: str, bench: Bench, work: Callable[[], dict[str, Score]]) -> dict[str, Score]:
@@ -266,8 +274,8 @@ def _ours(bench: Bench, recovery: Recovery, drop: float) -> dict[str, Score]:
         how = best.recovery if best.precision == "int8" else f"{best.recovery}, {best.name}"
         files = {name: (best, how)} | {v.name: (v, "") for v in weights}
         return {
-            key: bench.score(Path(folder) / Path(v.onnx).name, v.target, told)
-            for key, (v, told) in files.items()
+            key: bench.score(Path(folder) / Path(v.onnx).name, v.target, stated)
+            for key, (v, stated) in files.items()
         }
 
 
@@ -315,7 +323,8 @@ def _train(case: Case, index: DataIndex, sets: Sets) -> None:
         fitting,
         train=sets.train,
         val=sets.val,
-        loss=cross_entropy(0.1),
+        task=training_task(index.task),
+        objective=Hard(hard_loss=cross_entropy(0.1)),
         state=state,
         progress=Spoken(),
     )
@@ -336,13 +345,13 @@ def _some(test: PixelSet, count: int) -> PixelSet:
     """At most so many images, spread over the classes."""
     count = min(count, len(test))
     rows = np.arange(count) * len(test) // count
-    return PixelSet(test.pixels[rows], test.labels[rows], test.spec)
+    return PixelSet(test.pixels[rows], test.targets[rows], test.spec)
 
 
 def rights(model: Path | bytes, test: PixelSet, target: str) -> Right:
     """Which test images a model gets right."""
     batches = (normalise(test.pixels[i : i + 32], test.spec) for i in range(0, len(test), 32))
-    return np.asarray(logits(model, batches, target=target).argmax(1) == np.asarray(test.labels))
+    return np.asarray(logits(model, batches, target=target).argmax(1) == np.asarray(test.targets))
 
 
 def _version(package: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.config import BenchConfig, PruneConfig, QuantizeConfig
+from edgetl.config import PruneConfig, QuantizeConfig
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import backbones, checkpoint
@@ -61,7 +61,7 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
             spec=spec,
             labels=CLASSES,
             opset=18,
-            bench=BenchConfig(threads=threads),
+            threads=threads,
         )
         graph = trace(model, size)
         target = TimedTarget(

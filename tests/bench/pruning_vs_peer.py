@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import Augment, DataConfig, DistillConfig, Metric, Precision, PruneConfig
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Metric, Precision, PruneConfig
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
 from edgetl.distill import stage as distilling
-from edgetl.distill.losses import soft_targets
+from edgetl.distill.objective import Distillation, Guide
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
@@ -39,10 +39,11 @@ from edgetl.models.size import network_size
 from edgetl.prune import stage as pruning
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.statistics import compare_paired
-from edgetl.train.evaluate import predict_logits
+from edgetl.train.evaluate import predict_outputs
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.objective import LossFunction
+from edgetl.train.objective import Hard, Objective
 from edgetl.train.sets import Sets, open_sets
+from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim, paired_ratio
 from tests.bench.steps import Spoken, code_sha256, kept, say
@@ -128,24 +129,24 @@ def _case(bench: Bench) -> Iterator[Claim]:
     ratio, cut = _peer_cut(bench, ours)
     students = {
         "ours": ours,
-        "torch-pruning, labels alone": _taught(bench, cut, "labels", cross_entropy()),
+        "torch-pruning, labels alone": _taught(bench, cut, "labels", Hard(hard_loss=cross_entropy())),
         "torch-pruning, our distillation": _taught(bench, cut, "distilled", _distillation(bench)),
     }
-    told = f"{BACKBONE}, {DATA}, {bench.case.size} px, seed {bench.case.seed}"
+    stated = f"{BACKBONE}, {DATA}, {bench.case.size} px, seed {bench.case.seed}"
     rights = {name: _rights(bench, network) for name, network in students.items()}
     teacher = checkpoint.load(bench.teacher)[0]
-    yield Claim(name=f"top-1, teacher ({told})", measured=f"{_rights(bench, teacher).mean():.1%}")
+    yield Claim(name=f"top-1, teacher ({stated})", measured=f"{_rights(bench, teacher).mean():.1%}")
     for name, network in students.items():
         size, whole = network_size(network, bench.case.size), network_size(teacher, bench.case.size)
         how = f", ratio {ratio:.3f}" if name != "ours" else ""
         yield Claim(
-            name=f"top-1, {name} ({told})",
+            name=f"top-1, {name} ({stated})",
             measured=f"{rights[name].mean():.1%}; {size.macs / whole.macs:.0%} of the multiply-accumulates,"
             f" {size.parameters / whole.parameters:.0%} of the parameters{how}",
         )
     slower, low, high = _slower(bench, ours, students["torch-pruning, our distillation"], rounds=2 * _ROUNDS)
     yield Claim(
-        name=f"latency, torch-pruning over ours ({told})",
+        name=f"latency, torch-pruning over ours ({stated})",
         measured=f"{slower:.3f}x ({low:.3f} to {high:.3f})",
         aim=f"1 to {SLOWER:g}x",
         holds=low <= SLOWER and high >= 1.0,
@@ -154,7 +155,7 @@ def _case(bench: Bench) -> Iterator[Claim]:
         found = compare_paired(rights[name], rights["ours"])
         low, high = (100 * edge for edge in found.interval)
         yield Claim(
-            name=f"points of top-1 above {name} ({told})",
+            name=f"points of top-1 above {name} ({stated})",
             measured=f"{100 * found.difference:.1f} ({low:.1f} to {high:.1f})",
             aim=">= 0",
             holds=found.difference >= 0,
@@ -173,7 +174,7 @@ def _bench(case: Case, source: Path) -> Bench:
     if not bench.teacher.exists():
         say("  trains the teacher")
         model = backbones.create(BACKBONE, len(index.labels), seed=case.seed)
-        _fit(bench, model, "teacher", case.epochs, cross_entropy(0.1), Metric.TOP1)
+        _fit(bench, model, "teacher", case.epochs, Hard(hard_loss=cross_entropy(0.1)), Metric.TOP1)
         _save(bench, model, bench.teacher)
     return bench
 
@@ -188,24 +189,26 @@ def _ours(bench: Bench) -> nn.Module:
         "spec": bench.spec,
         "pixels_dir": kept("pruning-vs-peer", "pixels"),
         "seed": case.seed,
-        "batch_size": BATCH,
-        "weight_decay": 0.01,
-        "precision": Precision.FP32,
+        "guide": Guide(
+            teacher=bench.teacher,
+            teacher_size=case.size,
+            batch_size=BATCH,
+            weight_decay=0.01,
+            precision=Precision.FP32,
+            temperature=TEMPERATURE,
+            soft_weight=SOFT_WEIGHT,
+            loss=DistillLoss.HINTON,
+            augment=Augment.BASIC,
+        ),
     }
     if not pruned.exists():
         say("  ours: prunes")
-        inputs = pruning.PruneInputs(
-            teacher=bench.teacher,
-            temperature=TEMPERATURE,
-            soft_weight=SOFT_WEIGHT,
-            augment=Augment.BASIC,
-            **shared,
-        )
+        inputs = pruning.PruneInputs(**shared)
         pruning.run(case.pruning, inputs, out=folder, progress=Spoken())
     if not student.exists():
         say("  ours: distils")
         config = DistillConfig(epochs=case.epochs, lr=LR, temperature=TEMPERATURE, soft_weight=SOFT_WEIGHT)
-        taught = distilling.DistillInputs(teacher=bench.teacher, pruned=pruned, select=Metric.TOP1, **shared)
+        taught = distilling.DistillInputs(pruned=pruned, select=Metric.TOP1, **shared)
         distilling.run(config, taught, out=folder, progress=Spoken())
     return checkpoint.load(student)[0]
 
@@ -256,22 +259,30 @@ def _peer(bench: Bench, ratio: float) -> nn.Module:
     return model.eval()
 
 
-def _taught(bench: Bench, cut: nn.Module, how: str, loss: LossFunction) -> nn.Module:
+def _taught(bench: Bench, cut: nn.Module, how: str, objective: Objective) -> nn.Module:
     path = bench.case.home / f"peer-{how}.safetensors"
     if not path.exists():
         say(f"  torch-pruning: trains ({how})")
         model = copy.deepcopy(cut).requires_grad_(True)
-        _fit(bench, model, f"peer-{how}", bench.case.budget, loss, Metric.TOP1)
+        _fit(bench, model, f"peer-{how}", bench.case.budget, objective, Metric.TOP1)
         _save(bench, model, path)
     return checkpoint.load(path)[0]
 
 
-def _distillation(bench: Bench) -> LossFunction:
+def _distillation(bench: Bench) -> Objective:
     teacher = checkpoint.load(bench.teacher)[0]
-    return soft_targets(teacher, TEMPERATURE, SOFT_WEIGHT, student_size=bench.case.size)
+    return Distillation(
+        teacher=teacher,
+        task=training_task(bench.index.task),
+        temperature=TEMPERATURE,
+        soft_weight=SOFT_WEIGHT,
+        student_size=bench.case.size,
+    )
 
 
-def _fit(bench: Bench, model: nn.Module, phase: str, epochs: int, loss: LossFunction, select: Metric) -> None:
+def _fit(
+    bench: Bench, model: nn.Module, phase: str, epochs: int, objective: Objective, select: Metric
+) -> None:
     state = bench.case.home / f"{phase}.state"
     fitting = Fitting(
         phase=phase,
@@ -284,7 +295,16 @@ def _fit(bench: Bench, model: nn.Module, phase: str, epochs: int, loss: LossFunc
         precision=Precision.FP32,
         select=select,
     )
-    fit(model, fitting, train=bench.sets.train, val=bench.sets.val, loss=loss, state=state, progress=Spoken())
+    fit(
+        model,
+        fitting,
+        task=training_task(bench.index.task),
+        train=bench.sets.train,
+        val=bench.sets.val,
+        objective=objective,
+        state=state,
+        progress=Spoken(),
+    )
 
 
 def _save(bench: Bench, model: nn.Module, path: Path) -> None:
@@ -295,8 +315,8 @@ def _save(bench: Bench, model: nn.Module, path: Path) -> None:
 def _rights(bench: Bench, model: nn.Module) -> NDArray[np.bool_]:
     """Which test images a network gets right."""
     assert bench.sets.test is not None
-    found = predict_logits(model, bench.sets.test).argmax(1)
-    return np.asarray(found == np.asarray(bench.sets.test.labels))
+    found = predict_outputs(model, bench.sets.test).argmax(1)
+    return np.asarray(found == np.asarray(bench.sets.test.targets))
 
 
 def _slower(bench: Bench, ours: nn.Module, peer: nn.Module, *, rounds: int) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.data.splits import assign, draw_evenly, rank
+from edgetl.data.splits import assign, draw_evenly, rank, spread
 from edgetl.files import sha256_bytes
 
 contents = st.lists(
@@ -85,3 +85,14 @@ def test_draw_is_as_even_as_the_classes_allow(labels: list[int], count: int) -> 
 def test_draws_of_other_seeds_differ() -> None:
     items = [(sha, 0) for sha in shas(50)]
     assert draw_evenly(items, 10, "1") != draw_evenly(items, 10, "2")
+
+
+@given(count=st.integers(1, 30), sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6))
+def test_a_spread_meets_all_classes_of_one_size_and_keeps_the_order(count: int, sizes: list[int]) -> None:
+    items = [label for label, size in enumerate(sizes) for _ in range(size)]
+    chosen = spread(items, count)
+    assert len(chosen) == min(count, len(items))
+    assert chosen == sorted(chosen)
+    even = [label for label in range(len(sizes)) for _ in range(4)]
+    if count >= len(sizes):
+        assert set(spread(even, count)) == set(even)

@@ -11,10 +11,12 @@ from torch import nn
 
 from edgetl.config import DistillFeatures
 from edgetl.distill import features as f
-from edgetl.distill.losses import soft_targets
+from edgetl.distill.objective import Distillation
 from edgetl.distill.views import AtSize
 from edgetl.errors import ModelError, TensorError
 from edgetl.models import backbones
+from edgetl.train.objective import Batch
+from tests.train.tiny import TASK
 
 
 def arrays(*shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -128,8 +130,15 @@ def test_gradients_reach_the_student_and_the_projectors_alone(kind: DistillFeatu
     )
     assert (len(beside.projectors) > 0) == (kind is DistillFeatures.FITNETS)
     images, labels = torch.randn(4, 3, 48, 48), torch.tensor([0, 1, 2, 0])
-    plain = soft_targets(guide, 2.0, 0.0, student_size=32)(student.eval(), images, labels)
-    value = soft_targets(guide, 2.0, 0.0, student_size=32, features=beside)(student, images, labels)
+    batch = Batch(images=images, targets=labels)
+    plain, both = (
+        Distillation(
+            teacher=guide, task=TASK, temperature=2.0, soft_weight=0.0, student_size=32, features=features
+        )
+        for features in (None, beside)
+    )
+    assert (plain.modules, both.modules) == (None, beside)
+    plain, value = plain.loss(student.eval(), batch), both.loss(student, batch)
     assert value.item() > plain.item()
     (value - plain).backward()
     assert all(p.grad is None for p in teacher.parameters())

@@ -4,19 +4,18 @@ import dataclasses
 import functools
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillFeatures, DistillLoss, Mix, Precision
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillFeatures, DistillLoss, Mix
 from edgetl.data import unlabelled
 from edgetl.data.index import DataIndex, build_index, load
 from edgetl.distill import stage
-from edgetl.distill.losses import soft_targets
-from edgetl.distill.teacher import Ensemble, load_guest
+from edgetl.distill.objective import Distillation
+from edgetl.distill.teacher import Ensemble, load_other_teacher
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
@@ -29,10 +28,12 @@ from edgetl.records.scores import value
 from edgetl.records.train import TrainRecord
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START
-from edgetl.train.objective import LossFunction
+from edgetl.train.objective import Batch
 from edgetl.train.sets import open_sets
+from edgetl.train.tasks.all import training_task
+from tests.distill.guides import guide_of
 from tests.images import write_set
-from tests.train.tiny import same
+from tests.train.tiny import TASK, same
 
 BACKBONE = "mobilenetv3_small_050"
 CONFIG = DistillConfig(epochs=2, augment=Augment.BASIC)
@@ -45,15 +46,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.DistillInputs:
         model = backbones.create(BACKBONE, 3, "none", seed=seed)
         checkpoint.save(model, describe(model, BACKBONE, 3), root / f"{name}.safetensors")
     return stage.DistillInputs(
-        teacher=root / "teacher.safetensors",
+        guide=guide_of(root / "teacher.safetensors"),
         pruned=root / "pruned.safetensors",
         index=build_index(DataConfig(source=str(root)), seed=0),
         spec=PreprocessSpec(size=32),
         pixels_dir=root / "pixels",
         seed=1,
-        batch_size=8,
-        weight_decay=0.01,
-        precision=Precision.FP32,
     )
 
 
@@ -85,8 +83,8 @@ def test_the_pruned_student_is_taught_and_recorded(
     model, _ = checkpoint.load(out.parent / record.checkpoint)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
-    again = score(model, sets.test, inputs.index.labels)
-    assert again.cells == record.test.cells
+    again = score(training_task(inputs.index.task), model, sets.test)
+    assert again.detail == record.test.detail
     assert value(again, "calibration_error") == pytest.approx(
         value(record.test, "calibration_error"), abs=1e-5
     )
@@ -107,7 +105,7 @@ def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_a
     inputs: stage.DistillInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "fit", functools.partial(stage.fit, start=NO_START))
-    model, _ = checkpoint.load(inputs.teacher)
+    model, _ = checkpoint.load(inputs.guide.teacher)
     layers = apply_(model).layers
     pruned = tmp_path / "sparse.safetensors"
     checkpoint.save(model, describe(model, BACKBONE, 3), pruned)
@@ -186,18 +184,15 @@ def test_unlabelled_images_teach_and_a_stopped_stage_goes_on_with_the_same_bytes
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[list[int]] = []
+    seen: list[tuple[int, int]] = []
+    plain = Distillation.loss
 
-    def spy(*args: Any, **options: Any) -> LossFunction:
-        compute = soft_targets(*args, **options)
+    def spy(objective: Distillation, model: nn.Module, batch: Batch) -> torch.Tensor:
+        assert batch.labelled is not None
+        seen.append((len(batch), int((~batch.labelled).sum())))
+        return plain(objective, model, batch)
 
-        def loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            seen.append(labels.tolist())
-            return compute(model, images, labels)
-
-        return loss
-
-    monkeypatch.setattr(stage, "soft_targets", spy)
+    monkeypatch.setattr(Distillation, "loss", spy)
     taught = dataclasses.replace(inputs, unlabelled=further)
     whole, broken = folder(tmp_path, "a/distill"), folder(tmp_path, "b/distill")
     said = Said()
@@ -208,7 +203,7 @@ def test_unlabelled_images_teach_and_a_stopped_stage_goes_on_with_the_same_bytes
     )
     assert record.unlabelled == 9
     # 18 labelled images, four a step, of which the last two come with as many others
-    assert [(len(s), s.count(-1)) for s in seen] == [*[(8, 4)] * 4, (4, 2)] * 2
+    assert seen == [*[(8, 4)] * 4, (4, 2)] * 2
     with pytest.raises(Interrupted, match="Epoch 1 is kept"):
         stage.run(FURTHER, taught, out=broken, progress=StopsAt())
     again = stage.run(FURTHER, taught, out=broken)
@@ -221,7 +216,9 @@ def test_unlabelled_images_teach_and_a_stopped_stage_goes_on_with_the_same_bytes
 def test_unlabelled_images_teach_features_too_and_only_those_drawn_are_counted(
     inputs: stage.DistillInputs, further: DataIndex, tmp_path: Path
 ) -> None:
-    taught = dataclasses.replace(inputs, unlabelled=further, teacher_size=48, batch_size=16)
+    taught = dataclasses.replace(
+        inputs, unlabelled=further, guide=dataclasses.replace(inputs.guide, teacher_size=48, batch_size=16)
+    )
     changes = {
         "epochs": 1,
         "soft_weight": 0.0,
@@ -239,7 +236,9 @@ def test_unlabelled_images_that_cannot_teach_are_refused(
         ConfigError, match=r"distill\.unlabelled is photos, but its images were not indexed; pass the index"
     ):
         stage.run(FURTHER, inputs, out=folder(tmp_path, "a"))
-    lonely = dataclasses.replace(inputs, unlabelled=further, batch_size=1)
+    lonely = dataclasses.replace(
+        inputs, unlabelled=further, guide=dataclasses.replace(inputs.guide, batch_size=1)
+    )
     with pytest.raises(
         ConfigError,
         match=r"a labelled and an unlabelled image in each step; train\.batch_size is 1, set it to",
@@ -257,7 +256,7 @@ def test_a_teacher_or_pruned_network_of_other_classes_is_refused(
         WeightsError,
         match=r"The teacher .*other\.safetensors has 2 classes, but the data has 3 \(blue, green, red\)",
     ):
-        stage.run(CONFIG, dataclasses.replace(inputs, teacher=other), out=folder(tmp_path, "a"))
+        stage.run(CONFIG, dataclasses.replace(inputs, guide=guide_of(other)), out=folder(tmp_path, "a"))
     with pytest.raises(WeightsError, match=r"The pruned network .* has 2 classes"):
         stage.run(CONFIG, dataclasses.replace(inputs, pruned=other), out=folder(tmp_path, "b"))
 
@@ -269,19 +268,19 @@ def test_further_teachers_of_other_backbone_and_size_take_part(
     model = backbones.create("torchvision/mobilenet_v3_small", 3, "none", seed=5)
     spec = PreprocessSpec(size=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     architecture, labels = describe(model, "torchvision/mobilenet_v3_small", 3), inputs.index.labels
-    checkpoint.save(model, architecture, other, checkpoint.lesson(labels, spec))
-    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    checkpoint.save(model, architecture, other, checkpoint.provenance(labels, spec))
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24))
     settings = {"teachers": (str(other),), "features": DistillFeatures.ATTENTION}
     config = CONFIG.model_copy(update={"epochs": 1, **settings})
     assert len(stage.run(config, own, out=folder(tmp_path, "a")).epochs) == 1
     turned = tmp_path / "turned.safetensors"
-    checkpoint.save(model, architecture, turned, checkpoint.lesson(("green", "blue", "red"), spec))
+    checkpoint.save(model, architecture, turned, checkpoint.provenance(("green", "blue", "red"), spec))
     config = CONFIG.model_copy(update={"teachers": (str(turned),)})
     with pytest.raises(
         WeightsError, match=r"other classes .* its output 0 is 'green', the data's is 'blue'\."
     ):
         stage.run(config, own, out=folder(tmp_path, "b"))
-    config = CONFIG.model_copy(update={"teachers": (str(inputs.teacher),)})
+    config = CONFIG.model_copy(update={"teachers": (str(inputs.guide.teacher),)})
     with pytest.raises(WeightsError, match=r"teacher\.safetensors does not say its classes and its prepro"):
         stage.run(config, own, out=folder(tmp_path, "c"))
 
@@ -290,23 +289,23 @@ def test_an_ensemble_averages_softened_probabilities(inputs: stage.DistillInputs
     members = [nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 3)) for _ in range(3)]
     images = torch.randn(5, 3, 4, 4)
     expected = torch.stack([torch.softmax(m(images) / 3.0, 1) for m in members]).mean(0)
-    torch.testing.assert_close(torch.softmax(Ensemble(members, 3.0)(images) / 3.0, 1), expected)
-    # a guest sees what it was trained on, whatever the run's means and deviations
+    torch.testing.assert_close(torch.softmax(Ensemble(members, 3.0, TASK)(images) / 3.0, 1), expected)
+    # a further teacher sees what it was trained on, whatever the run's means and deviations
     model = backbones.create(BACKBONE, 3, "none", seed=5).eval()
     spec, path = (
         PreprocessSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2)),
         tmp_path / "g.safetensors",
     )
     labels = inputs.index.labels
-    checkpoint.save(model, describe(model, BACKBONE, 3), path, checkpoint.lesson(labels, spec))
+    checkpoint.save(model, describe(model, BACKBONE, 3), path, checkpoint.provenance(labels, spec))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    guest = load_guest(labels, path, inputs.spec)
+    other_teacher = load_other_teacher(labels, path, inputs.spec)
     given, own = (torch.from_numpy(normalise(pixels, s)) for s in (inputs.spec, spec))
-    torch.testing.assert_close(guest.network(given), model(own), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other_teacher.network(given), model(own), atol=1e-4, rtol=1e-4)
     with pytest.raises(
         WeightsError, match=r"through the window None, these images are seen through \(0\.0, 9\.0\)"
     ):
-        load_guest(labels, path, dataclasses.replace(inputs.spec, window=(0.0, 9.0)))
+        load_other_teacher(labels, path, dataclasses.replace(inputs.spec, window=(0.0, 9.0)))
 
 
 def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:
@@ -329,21 +328,21 @@ def test_an_unknown_student_is_refused(inputs: stage.DistillInputs, tmp_path: Pa
 def test_the_student_may_have_another_input_size(
     inputs: stage.DistillInputs, tmp_path: Path, size: int
 ) -> None:
-    own = dataclasses.replace(inputs, spec=dataclasses.replace(inputs.spec, size=size), teacher_size=32)
+    own = dataclasses.replace(inputs, spec=dataclasses.replace(inputs.spec, size=size))
     record = stage.run(CONFIG.model_copy(update={"epochs": 1}), own, out=folder(tmp_path))
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     assert record.size == network_size(model, size)
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
     assert sets.val.pixels.shape[1] == size
-    assert score(model, sets.val, inputs.index.labels).cells == record.val.cells
+    assert score(training_task(inputs.index.task), model, sets.val).detail == record.val.detail
 
 
 def test_a_student_that_does_not_take_the_size_is_refused(
     inputs: stage.DistillInputs, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"student": "inception_v3", "weights": "none"})
-    own = dataclasses.replace(inputs, teacher_size=48)
-    with pytest.raises(ModelError, match=r"inception_v3 does not take images of 32 pixels a side"):
+    own = dataclasses.replace(inputs, guide=dataclasses.replace(inputs.guide, teacher_size=48))
+    with pytest.raises(ModelError, match=r"inception_v3 does not take images of 32 pixels per side"):
         stage.run(config, own, out=folder(tmp_path))
 
 

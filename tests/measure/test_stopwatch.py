@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from edgetl.bench import timer
-from edgetl.config import BenchConfig
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import backbones, checkpoint
@@ -24,7 +23,7 @@ def test_networks_are_timed_against_the_teacher_in_the_runtime(tmp_path: Path) -
         spec=PreprocessSpec(size=160),
         labels=("a", "b", "c"),
         opset=18,
-        bench=BenchConfig(threads=1),
+        threads=1,
     )
     # the same network at 25 times the pixels
     timing = stopwatch(teacher)
@@ -45,7 +44,7 @@ def test_calls_that_another_program_lengthened_do_not_count(
         spec=spec,
         labels=("a", "b", "c"),
         opset=18,
-        bench=BenchConfig(threads=1),
+        threads=1,
     )
     samples = {"teacher": [4.0] * 30 + [9.0] * 30, "network": [1.0] * 55 + [9.0] * 5}
     monkeypatch.setattr(timer, "block_of", lambda calls: (1, 1))

@@ -13,6 +13,8 @@ from edgetl.config import Importance
 from edgetl.models.size import network_size
 from edgetl.prune.importance import Scorer, scorer
 from edgetl.prune.plan import Cost, Limits
+from edgetl.tasks.base import Classification
+from edgetl.train.tasks.classification import ClassificationTraining
 
 SIZE = 32
 
@@ -55,7 +57,8 @@ def batches(n: int = 8, count: int = 2, size: int = SIZE) -> list[Tensor]:
 
 
 def make_scorer(kind: Importance, teacher: nn.Module, images: Sequence[Tensor] = ()) -> Scorer:
-    return scorer(kind, images=lambda: images, teacher=teacher, temperature=2.0, seed=0)
+    task = ClassificationTraining(spec=Classification(labels=tuple("abcd")))
+    return scorer(kind, images=lambda: images, teacher=teacher, task=task, temperature=2.0, seed=0)
 
 
 def budget(

@@ -17,6 +17,7 @@ from edgetl.prune.graph import Graph, trace
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import bn_scale, fpgm, lamp, magnitude, taylor, without_batch_norm
 from tests.prune.nets import SIZE, Chain, batches, make_scorer, seeded
+from tests.train.tiny import TASK
 
 
 @pytest.mark.parametrize("kind", Importance)
@@ -166,7 +167,7 @@ def test_taylor_is_the_squared_effect_of_a_mask_where_channels_are_read() -> Non
     images = batches(4, 1)[0]
     graph = trace(model, SIZE)
     group = next(g for g in graph.groups if g.channels == 16)
-    measured = taylor(graph, [images], teacher, temperature=3.0, seed=7).channels[group.name]
+    measured = taylor(graph, [images], teacher, TASK, temperature=3.0, seed=7).channels[group.name]
 
     generator = torch.Generator().manual_seed(7)
     drawn = torch.multinomial(F.softmax(teacher(images) / 3.0, 1), 1, generator=generator)[:, 0]
@@ -188,7 +189,7 @@ def test_taylor_sees_that_an_unread_channel_does_not_matter() -> None:
         model.project[0].weight[:, 9] = 0.0  # type: ignore[index]
     graph = trace(model, SIZE)
     inner = next(g for g in graph.groups if g.channels == 32)
-    scores = taylor(graph, batches(), model, temperature=2.0, seed=0).channels[inner.name]
+    scores = taylor(graph, batches(), model, TASK, temperature=2.0, seed=0).channels[inner.name]
     assert float(scores[9]) == 0.0
     assert float(scores.max()) > 0.0
 
@@ -197,7 +198,7 @@ def test_taylor_leaves_the_network_as_it_was() -> None:
     model = seeded(Chain)
     graph = trace(model, SIZE)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    taylor(graph, batches(), model, temperature=2.0, seed=0)
+    taylor(graph, batches(), model, TASK, temperature=2.0, seed=0)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert all(not m._forward_pre_hooks for m in model.modules())
@@ -205,7 +206,7 @@ def test_taylor_leaves_the_network_as_it_was() -> None:
 
 def test_no_images_leave_zero_scores_not_an_error() -> None:
     model = seeded(Chain)
-    scores = taylor(trace(model, SIZE), [], model, temperature=2.0, seed=0)
+    scores = taylor(trace(model, SIZE), [], model, TASK, temperature=2.0, seed=0)
     assert all(float(v.sum()) == 0.0 for v in scores.channels.values())
     assert isinstance(model, nn.Module)
 
@@ -219,7 +220,7 @@ def test_taylor_lets_go_of_every_batch() -> None:
     )
     gc.disable()
     try:
-        taylor(graph, batches(4, 3), seeded(Chain, seed=1), temperature=2.0, seed=0)
+        taylor(graph, batches(4, 3), seeded(Chain, seed=1), TASK, temperature=2.0, seed=0)
         assert len(alive) == 3
         assert [ref() for ref in alive] == [None] * 3
     finally:

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from edgetl.models import backbones
 from edgetl.prune.graph import trace
-from edgetl.prune.sparsity import coupled, group_lasso, near_zero, penalty
+from edgetl.prune.sparsity import GroupLasso, coupled, near_zero, penalty
+from edgetl.train.objective import Batch
 from tests.prune.nets import SIZE, Chain, batches, seeded
+from tests.train.tiny import entropy
 
 
 def test_the_penalty_is_the_group_lasso_with_depgraphs_factors() -> None:
@@ -65,23 +65,22 @@ def test_training_with_the_penalty_brings_channels_near_zero_and_training_withou
     images = torch.cat(batches(16, 1))
     labels = (images.mean((1, 2, 3)) > 0).long()
 
-    def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(model(images), labels)
+    batch, plain = Batch(images=images, targets=labels), entropy()
 
     shares = []
     for strength in (0.0, 1e-3):
         model = seeded(Chain).train()
         groups = coupled(trace(copy.deepcopy(model), SIZE))
-        loss = group_lasso(cross_entropy, groups, strength)
+        objective = GroupLasso(objective=plain, groups=groups, strength=strength)
         optimiser = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.0)
         before = near_zero(model, groups)
         for _ in range(60):
             optimiser.zero_grad()
-            loss(model, images, labels).backward()
+            objective.loss(model, batch).backward()
             optimiser.step()
         assert before == 0.0
         shares.append(near_zero(model, groups))
-        assert float(cross_entropy(model, images, labels).detach()) < 0.3
+        assert float(plain.loss(model, batch).detach()) < 0.3
     assert shares[0] == 0.0
     assert shares[1] > 0.3
 

@@ -3,14 +3,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from edgetl.config import Augment, DataConfig, Importance, Precision, PruneConfig
+from edgetl.config import DataConfig, Importance, MacsTarget, PruneConfig
 from edgetl.data.index import build_index
 from edgetl.errors import ConfigError, Interrupted, ModelError, UncuttableError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
@@ -27,6 +26,9 @@ from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, Score, value
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import TrainingTask
+from tests.distill.guides import guide_of
 from tests.images import write_set
 from tests.train.tiny import same
 
@@ -42,17 +44,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> stage.PruneInputs:
     model = backbones.create(BACKBONE, 3, "none")
     checkpoint.save(model, describe(model, BACKBONE, 3), root / "teacher.safetensors")
     return stage.PruneInputs(
-        teacher=root / "teacher.safetensors",
+        guide=guide_of(root / "teacher.safetensors", soft_weight=0.8),
         index=build_index(DataConfig(source=str(root)), seed=0),
         spec=PreprocessSpec(size=32),
         pixels_dir=root / "pixels",
         seed=1,
-        batch_size=8,
-        weight_decay=0.01,
-        precision=Precision.FP32,
-        temperature=2.0,
-        soft_weight=0.8,
-        augment=Augment.BASIC,
     )
 
 
@@ -108,7 +104,7 @@ def test_the_record_tells_every_step_and_the_checkpoint(
     assert (architecture.backbone, architecture.num_classes) == (BACKBONE, 3)
     assert network_size(model, 32) == record.after
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
-    assert value(score(model, sets.val, inputs.index.labels), "top1") == last.score
+    assert value(score(training_task(inputs.index.task), model, sets.val), "top1") == last.score
 
 
 def test_a_smaller_backbone_learns_from_the_teacher_and_is_cut(
@@ -179,7 +175,7 @@ def test_a_teacher_of_other_classes_is_refused(inputs: stage.PruneInputs, tmp_pa
 def test_an_impossible_target_is_refused_before_anything_is_done(
     inputs: stage.PruneInputs, tmp_path: Path
 ) -> None:
-    config = CONFIG.model_copy(update={"target_macs": 0.001})
+    config = CONFIG.model_copy(update={"target": MacsTarget(share=0.001)})
     nowhere = dataclasses.replace(inputs, pixels_dir=tmp_path / "pixels")
     with pytest.raises(
         ModelError, match=r"cannot be cut to 0\.1% of its .*the best reachable is \d+\.\d% and"
@@ -191,9 +187,9 @@ def test_an_impossible_target_is_refused_before_anything_is_done(
 def test_pruning_stops_before_a_cut_that_costs_too_much(
     inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher, _ = checkpoint.load(inputs.teacher)
+    teacher, _ = checkpoint.load(inputs.guide.teacher)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
-    found = score(teacher, sets.val, inputs.index.labels)
+    found = score(training_task(inputs.index.task), teacher, sets.val)
     tops = itertools.chain([1.0], itertools.repeat(0.0))  # the teacher, then what is cut
     monkeypatch.setattr(
         stage, "score", lambda *_: dataclasses.replace(found, scores={"top1": Score(value=next(tops))})
@@ -204,33 +200,36 @@ def test_pruning_stops_before_a_cut_that_costs_too_much(
     assert [s.kept for s in record.steps] == [False]
     assert record.after == record.before
     stops = "Pruning stops at 100.0% of the multiply-accumulates: the next cut recovers"
-    (told,) = [text for text in progress.told if text.startswith(stops)]
-    assert told.endswith("below 90.0% (prune.max_drop).")
+    (stated,) = [text for text in progress.stated if text.startswith(stops)]
+    assert stated.endswith("below 90.0% (prune.max_drop).")
     assert network_size(checkpoint.load(tmp_path / record.checkpoint)[0], 32) == record.before
 
 
 class _Warnings(SilentProgress):
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.stated: list[str] = []
 
     def warning(self, text: str) -> None:
-        self.told.append(text)
+        self.stated.append(text)
 
 
 def test_a_smaller_input_is_learned_first_and_everything_is_counted_at_it(
     inputs: stage.PruneInputs, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"steps": 1, "start_epochs": 1})
-    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24))
     record = stage.run(config, own, out=folder(tmp_path))
-    teacher, model = checkpoint.load(inputs.teacher)[0], checkpoint.load(tmp_path / record.checkpoint)[0]
+    teacher, model = (
+        checkpoint.load(inputs.guide.teacher)[0],
+        checkpoint.load(tmp_path / record.checkpoint)[0],
+    )
     assert (record.before, record.after) == (network_size(teacher, 24), network_size(model, 24))
     assert [(s.step, s.macs) for s in record.steps] == [(0, record.before.macs), (1, record.after.macs)]
     assert record.after.macs <= 0.6 * record.before.macs
     assert [e.phase for e in record.epochs] == ["start", "recover-1"]
     assert [p.name for p in (tmp_path / "prune").iterdir()] == ["pruned.safetensors"]
     sets = open_sets(inputs.index, own.spec, inputs.pixels_dir)
-    assert value(score(model, sets.val, inputs.index.labels), "top1") == record.steps[-1].score
+    assert value(score(training_task(inputs.index.task), model, sets.val), "top1") == record.steps[-1].score
 
 
 def test_the_floor_is_the_teachers_score_at_its_own_size(
@@ -238,12 +237,12 @@ def test_the_floor_is_the_teachers_score_at_its_own_size(
 ) -> None:
     scored: list[tuple[int, bool]] = []
 
-    def spy(model: nn.Module, data: PixelSet, names: Sequence[str]) -> Evaluation:
+    def spy(task: TrainingTask, model: nn.Module, data: PixelSet) -> Evaluation:
         scored.append((data.spec.size, model is run.teacher))
-        return score(model, data, names)
+        return score(task, model, data)
 
     monkeypatch.setattr(stage, "score", spy)
-    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24), teacher_size=32)
+    own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24))
     config = CONFIG.model_copy(update={"steps": 1, "start_epochs": 0, "recovery_epochs": 0})
     run = stage._Run(config, own, folder(tmp_path), SilentProgress())
     run.to_the_end()
@@ -255,7 +254,7 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
 ) -> None:
     config = CONFIG.model_copy(
         update={
-            "target_macs": 0.9,
+            "target": MacsTarget(share=0.9),
             "target_parameters": None,
             "steps": 1,
             "recovery_epochs": 0,
@@ -273,8 +272,8 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
     record = stage.run(config, inputs, out=out, progress=progress)
     assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
     assert [e.phase for e in record.epochs] == ["sparse"]
-    assert not any(text.startswith("sparse 1/1") for text in progress.told)
-    assert any("groups have no batch norm and are ranked by magnitude" in text for text in progress.told)
+    assert not any(text.startswith("sparse 1/1") for text in progress.stated)
+    assert any("groups have no batch norm and are ranked by magnitude" in text for text in progress.stated)
     assert record.one_shot is None
     assert record.sparse is not None
     assert record.sparse.score == value(record.epochs[0].val, "top1")
@@ -289,19 +288,21 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
 
 class _Messages(SilentProgress):
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.stated: list[str] = []
 
     def message(self, text: str) -> None:
-        self.told.append(text)
+        self.stated.append(text)
 
 
 def test_a_sparse_network_whose_first_cut_fails_gives_way_to_the_teacher(
     inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher, _ = checkpoint.load(inputs.teacher)
+    teacher, _ = checkpoint.load(inputs.guide.teacher)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     worse = [
-        dataclasses.replace(score(teacher, sets.val, inputs.index.labels), scores={"top1": Score(value=t)})
+        dataclasses.replace(
+            score(training_task(inputs.index.task), teacher, sets.val), scores={"top1": Score(value=t)}
+        )
         for t in (1.0, 0.0)
     ]
     monkeypatch.setattr(stage, "score", lambda *_: worse.pop(0))
@@ -354,7 +355,7 @@ class FakeClock:
 
 def clocked(inputs: stage.PruneInputs) -> tuple[stage.PruneInputs, FakeClock]:
     clock = FakeClock(1.0)
-    clock.teacher = clock(checkpoint.load(inputs.teacher)[0]).ms
+    clock.teacher = clock(checkpoint.load(inputs.guide.teacher)[0]).ms
     clock.timed = 0
     return dataclasses.replace(inputs, stopwatch=clock), clock
 
@@ -369,20 +370,20 @@ def test_a_speedup_is_reached_by_the_clock_and_explained(inputs: stage.PruneInpu
     record = stage.run(TIMED, clocked_inputs, out=out)
     assert clock.timed <= 3
     assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
-    told = record.latency
-    assert told is not None
+    stated = record.latency
+    assert stated is not None
     assert record.one_shot is not None
     assert record.one_shot.measured_ms is not None
-    assert record.one_shot.measured_ms <= told.target_ms
-    assert told.target_ms == pytest.approx(clock.teacher / 1.25)
+    assert record.one_shot.measured_ms <= stated.target_ms
+    assert stated.target_ms == pytest.approx(clock.teacher / 1.25)
     assert (
-        told.measured_ms
+        stated.measured_ms
         == record.steps[-1].measured_ms
         == clock(checkpoint.load(out / stage.CHECKPOINT)[0]).ms
     )
-    assert told.measured_ms <= told.target_ms < record.steps[0].measured_ms
-    assert told.predicted_ms == pytest.approx(told.measured_ms, rel=0.1)
-    assert any(group.channels_after < group.channels_before for group in told.groups)
+    assert stated.measured_ms <= stated.target_ms < record.steps[0].measured_ms
+    assert stated.predicted_ms == pytest.approx(stated.measured_ms, rel=0.1)
+    assert any(group.channels_after < group.channels_before for group in stated.groups)
     assert from_json(PruneRecord, to_json(record)) == record
 
 
@@ -402,7 +403,7 @@ def test_a_teacher_that_pruning_does_not_understand_passes_on_whole(
     monkeypatch.setattr(stage, "trace", refuse)
     progress = _Warnings()
     record = stage.run(CONFIG, inputs, out=folder(tmp_path), progress=progress)
-    assert progress.told == [record.note]
+    assert progress.stated == [record.note]
     assert record.note == "Nothing was pruned: Net cannot be traced for pruning at 1: not today."
     assert (record.after, record.steps) == (record.before, ())
-    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.teacher)[0])
+    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.guide.teacher)[0])

@@ -10,16 +10,17 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgetl.config import Augment, DataConfig, DistillLoss, QuantizeConfig, Recovery
+from edgetl.config import Augment, DataConfig, QuantizeConfig, Recovery
 from edgetl.data.index import build_index
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.stage import Guide, QuantizeInputs, run
+from edgetl.quantize.stage import QuantizeInputs, run
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.variants import QuantizeRecord
+from tests.distill.guides import guide_of
 from tests.images import write_set
 
 BACKBONE = "test_efficientnet"
@@ -40,15 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> QuantizeInputs:
         seed=0,
         pixels_dir=root / "pixels",
         cache_dir=root / "calibration",
-        guide=Guide(
-            teacher=root / "teacher.safetensors",
-            teacher_size=32,
-            batch_size=8,
-            temperature=2.0,
-            soft_weight=0.9,
-            loss=DistillLoss.HINTON,
-            augment=Augment.NONE,
-        ),
+        guide=guide_of(root / "teacher.safetensors", augment=Augment.NONE),
     )
 
 

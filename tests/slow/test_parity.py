@@ -66,7 +66,7 @@ def test_predictions_are_those_of_training_s_evaluation(
     model = fitted(index, tmp_path)
     test = open_sets(index, SPEC, tmp_path / "pixels").test
     assert test is not None
-    in_torch = training.predict_logits(model, test)
+    in_torch = training.predict_outputs(model, test)
     bundle = packed(model, index, tmp_path)
     with edgetl.load(bundle) as session:
         samples = find_samples(source, session.labels)

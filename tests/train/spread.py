@@ -11,11 +11,10 @@ from edgetl.models import backbones
 from edgetl.records.scores import value
 from edgetl.train.loop import fit
 from edgetl.train.processes import launched
-from edgetl.train.tasks.classification import cross_entropy
 from edgetl.train.tasks.mixing import Mixing
 
 from .test_features import images
-from .tiny import fitting
+from .tiny import TASK, entropy, fitting
 
 
 def curves(accumulate: int) -> dict[str, list[float]]:
@@ -29,7 +28,7 @@ def curves(accumulate: int) -> dict[str, list[float]]:
             lr=1e-3,
             spread=True,
             select=Metric.TOP1,
-            mixing=Mixing(Mix.BOTH, 0.4, 3) if augment is Augment.BASIC else None,
+            mixing=Mixing(Mix.BOTH, 0.4) if augment is Augment.BASIC else None,
             accumulate=accumulate,
         )
         history = fit(
@@ -37,7 +36,8 @@ def curves(accumulate: int) -> dict[str, list[float]]:
             how,
             train=images(28, 36),
             val=images(7, seed=1),
-            loss=cross_entropy(0.1),
+            task=TASK,
+            objective=entropy(0.1),
             state=None,
         )
         figures = [v for e in history for v in (e.loss, e.val_loss, value(e.val, "top1"))]

@@ -11,14 +11,13 @@ from edgetl.config import Augment
 from edgetl.errors import Interrupted, ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
-from edgetl.train.evaluate import predict_logits
+from edgetl.train.evaluate import predict_outputs
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import fit
 from edgetl.train.sets import PixelSet
-from edgetl.train.tasks.classification import cross_entropy
 
 from .test_loop import failing_at
-from .tiny import fitting
+from .tiny import TASK, entropy, fitting
 
 NAMES = (
     "test_efficientnet",
@@ -41,7 +40,7 @@ def test_the_head_on_features_gives_the_networks_own_logits(name: str, tmp_path:
     head = head_of(model, 32)
     features = compute(model, data, tmp_path)
     assert features.features.shape[:2] == (1, 5)
-    np.testing.assert_allclose(predict_logits(head, features), predict_logits(model, data), atol=1e-5)
+    np.testing.assert_allclose(predict_outputs(head, features), predict_outputs(model, data), atol=1e-5)
     assert {id(p) for p in head.parameters()} == {id(p) for p in backbones.head_parameters(model)}
 
 
@@ -83,13 +82,14 @@ def test_a_resumed_head_on_features_ends_bit_identical(tmp_path: Path) -> None:
             broken = backbones.create("test_resnet", 3, "none", seed=1)
             halting = failing_at(stop, KeyboardInterrupt())
             with pytest.raises(Interrupted):
-                fit(head_of(broken, 32), how, train=train, val=val, loss=halting, state=state)
+                fit(head_of(broken, 32), how, train=train, val=val, task=TASK, objective=halting, state=state)
         fit(
             head_of(model, 32),
             how,
             train=train,
             val=val,
-            loss=cross_entropy(0.1),
+            task=TASK,
+            objective=entropy(0.1),
             state=state if stop else None,
         )
         results.append(model.state_dict())
@@ -102,9 +102,11 @@ def test_epochs_on_features_are_far_faster(tmp_path: Path) -> None:
     data = images(64)
     started = time.perf_counter()
     plain = fitting(phase="head", trainable=backbones.head_parameters, ema=0.0, epochs=1)
-    fit(model, plain, train=data, val=data, loss=cross_entropy(), state=None)
+    fit(model, plain, train=data, val=data, task=TASK, objective=entropy(), state=None)
     uncached = time.perf_counter() - started
     features = compute(model, data, tmp_path)
     how = fitting(phase="head", ema=0.0, epochs=4)
-    history = fit(head_of(model, 32), how, train=features, val=features, loss=cross_entropy(), state=None)
+    history = fit(
+        head_of(model, 32), how, train=features, val=features, task=TASK, objective=entropy(), state=None
+    )
     assert min(e.seconds for e in history) < uncached / 2

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Augment
-from edgetl.train.loader import Batch, Loader, endless_order, epoch_order, split_batches, step_sizes
+from edgetl.train.loader import Loader, endless_order, epoch_order, split_batches, step_sizes
+from edgetl.train.objective import Batch
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import Unlabelled
 
-from .tiny import pixel_set, unlabelled
+from .tiny import TASK, pixel_set, unlabelled
 
 
 def loader(
@@ -27,6 +28,7 @@ def loader(
     device: str = "cpu",
 ) -> Loader:
     return Loader(
+        TASK,
         pixel_set(images),
         batch_size=8,
         augment=Augment.BASIC,
@@ -38,9 +40,14 @@ def loader(
     )
 
 
+def _known(batch: Batch) -> torch.Tensor:
+    assert batch.labelled is not None
+    return batch.labelled
+
+
 def equal(first: list[Batch], second: list[Batch]) -> bool:
     pairs = zip(first, second, strict=True)
-    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+    return all(torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in pairs)
 
 
 def test_an_epoch_depends_on_seed_phase_and_number_alone() -> None:
@@ -53,7 +60,9 @@ def test_an_epoch_depends_on_seed_phase_and_number_alone() -> None:
 
 
 def test_batches_are_normalised_and_channels_last() -> None:
-    images, labels = next(iter(loader().epoch(0)))
+    batch = next(iter(loader().epoch(0)))
+    images, labels = batch.images, batch.targets
+    assert batch.labelled is None
     assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 16, 16), torch.float32, torch.int64)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert -3 < images.min() < 0 < images.max() < 3
@@ -108,16 +117,17 @@ def test_an_endless_order_is_the_same_wherever_it_is_entered(images: int, start:
 def test_unlabelled_images_come_last_without_a_label_and_leave_the_labelled_ones_order_alone() -> None:
     with_them, without = loader(beside=unlabelled(7, 0.5)), loader()
     batches = list(with_them.epoch(1))
-    assert [len(labels) for _, labels in batches] == with_them.sizes() == [8] * 5
-    assert all((labels[:4] >= 0).all() and (labels[4:] == -1).all() for _, labels in batches)
-    named = torch.cat([labels[:4] for _, labels in batches])
-    assert torch.equal(named, torch.cat([labels for _, labels in without.epoch(1)]))
+    assert [len(batch) for batch in batches] == with_them.sizes() == [8] * 5
+    assert all(b.labelled is not None and b.labelled.tolist() == [True] * 4 + [False] * 4 for b in batches)
+    named = torch.cat([batch.targets[:4] for batch in batches])
+    assert torch.equal(named, torch.cat([batch.targets for batch in without.epoch(1)]))
     assert equal(batches, list(loader(beside=unlabelled(7, 0.5)).epoch(1)))
     assert not equal(batches, list(loader(beside=unlabelled(7, 0.5), seed=1).epoch(1)))
 
 
 def test_every_unlabelled_image_comes_before_one_repeats_over_epochs() -> None:
     own = Loader(
+        TASK,
         pixel_set(20),
         batch_size=8,
         augment=Augment.NONE,
@@ -130,8 +140,8 @@ def test_every_unlabelled_image_comes_before_one_repeats_over_epochs() -> None:
     pictures = [
         image.numpy().tobytes()
         for n in range(4)
-        for images, labels in own.epoch(n)
-        for image in images[labels < 0]
+        for batch in own.epoch(n)
+        for image in batch.images[~_known(batch)]
     ]
     assert len(pictures) == 80
     assert len(set(pictures[:40])) == len(set(pictures[40:])) == 40
@@ -143,14 +153,14 @@ def test_only_a_device_beside_the_cpu_has_its_batches_made_in_a_thread(
 ) -> None:
     makers, made = list[str](), Loader._prepare
 
-    def told(*args: Any) -> Batch:
+    def stated(*args: Any) -> Batch:
         makers.append(threading.current_thread().name.split("_")[0])
         return made(*args)
 
-    monkeypatch.setattr(Loader, "_prepare", told)
+    monkeypatch.setattr(Loader, "_prepare", stated)
     on_cpu, on_meta = list(loader().epoch(0)), list(loader(device="meta").epoch(0))
     assert makers == ["MainThread"] * 3 + ["edgetl-loader"] * 3
-    assert [images.shape for images, _ in on_cpu] == [images.shape for images, _ in on_meta]
+    assert [b.images.shape for b in on_cpu] == [b.images.shape for b in on_meta]
 
 
 def test_leaving_an_epoch_early_stops_the_thread() -> None:
@@ -167,7 +177,7 @@ def test_an_error_in_a_batch_reaches_the_caller(monkeypatch: pytest.MonkeyPatch,
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError("the disk went away")
 
-    monkeypatch.setattr("edgetl.train.loader.training_view", broken)
+    monkeypatch.setattr("edgetl.train.tasks.base.training_view", broken)
     with pytest.raises(OSError, match="the disk went away"):
         list(loader(device=device).epoch(0))
 

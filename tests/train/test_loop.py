@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.config import Augment, Metric, Mix, Precision
-from edgetl.data.index import UNLABELLED
 from edgetl.errors import Interrupted, StorageError, TrainingError
 from edgetl.progress import SilentProgress
 from edgetl.records.scores import value
@@ -22,13 +21,12 @@ from edgetl.records.train import EpochRecord, notes_of
 from edgetl.train import state as states
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, best_epoch, fit, idle, reached
-from edgetl.train.objective import LossFunction
+from edgetl.train.objective import Batch, Objective
 from edgetl.train.optimise import copy_state
 from edgetl.train.sets import Unlabelled
-from edgetl.train.tasks.classification import cross_entropy
 from edgetl.train.tasks.mixing import Mixing
 
-from .tiny import epoch_record, fitting, head, network, pixel_set, same, unlabelled
+from .tiny import TASK, Plain, entropy, epoch_record, fitting, head, network, pixel_set, same, unlabelled
 
 TRAIN, VAL = pixel_set(33), pixel_set(12, 16, seed=1)
 
@@ -45,19 +43,19 @@ class Heard(SilentProgress):
         self.warnings.append(text)
 
 
-def failing_at(call: int, error: BaseException) -> LossFunction:
+def failing_at(call: int, error: BaseException) -> Objective:
     """Cross-entropy that raises at its n-th call (counted from 1)."""
     calls = 0
-    plain = cross_entropy(0.1)
+    plain = entropy(0.1)
 
-    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
         nonlocal calls
         calls += 1
         if calls == call:
             raise error
-        return plain(model, images, labels)
+        return plain.loss(model, batch)
 
-    return loss
+    return Plain(loss)
 
 
 def timeless(records: tuple[EpochRecord, ...]) -> list[tuple[object, ...]]:
@@ -74,7 +72,8 @@ def test_a_fit_learns_and_reports_each_epoch() -> None:
         fitting(epochs=8),
         train=TRAIN,
         val=VAL,
-        loss=cross_entropy(),
+        task=TASK,
+        objective=entropy(),
         state=None,
         progress=heard,
     )
@@ -91,7 +90,7 @@ def test_a_fit_learns_and_reports_each_epoch() -> None:
 def taught() -> dict[str, Tensor]:
     """Weights of a network that is right on every validation image."""
     model = network()
-    history = fit(model, fitting(epochs=8), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    history = fit(model, fitting(epochs=8), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
     assert value(history[-1].val, "top1") == 1.0
     return copy_state(model)
 
@@ -105,7 +104,7 @@ def test_a_fit_that_ends_below_its_start_gives_the_start_back(
     model, heard = network(1), Heard()
     model.load_state_dict(taught)
     history = fit(
-        model, how, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s", progress=heard
+        model, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s", progress=heard
     )
     assert [(r.start, r.kept_start) for r in history] == [(None, False), (1.0, True)]
     assert all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
@@ -120,7 +119,10 @@ def test_a_fit_that_ends_below_its_start_gives_the_start_back(
     assert reached(history, select) == 1.0
     finished = network(1)
     finished.load_state_dict(taught)
-    assert fit(finished, how, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s") == history
+    assert (
+        fit(finished, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s")
+        == history
+    )
     assert same(finished, model)
 
 
@@ -128,11 +130,13 @@ def test_a_resumed_fit_goes_back_to_the_network_that_the_first_began_with(
     taught: dict[str, Tensor], tmp_path: Path
 ) -> None:
     how = fitting(phase="distill", epochs=2, lr=3.0, ema=0.0)
-    for attempt in (failing_at(6, RuntimeError("power cut")), cross_entropy()):
+    for attempt in (failing_at(6, RuntimeError("power cut")), entropy()):
         model = network(1)
         model.load_state_dict(taught)
         try:
-            history = fit(model, how, train=TRAIN, val=VAL, loss=attempt, state=tmp_path / "s")
+            history = fit(
+                model, how, train=TRAIN, val=VAL, task=TASK, objective=attempt, state=tmp_path / "s"
+            )
         except RuntimeError:
             assert not all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
     assert len(history) == 2
@@ -145,7 +149,14 @@ def test_scoring_the_start_changes_no_bit_of_a_fit_that_improves_on_it(select: M
     models = [network(), network(), network()]
     histories = [
         fit(
-            model, fitting(select=select), train=TRAIN, val=VAL, loss=cross_entropy(), state=None, start=start
+            model,
+            fitting(select=select),
+            train=TRAIN,
+            val=VAL,
+            task=TASK,
+            objective=entropy(),
+            state=None,
+            start=start,
         )
         for model, start in zip(models, (NO_START, None, 0.0), strict=True)
     ]
@@ -164,7 +175,14 @@ def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
     heard = Heard()
     how = fitting(epochs=2, trainable=head if frozen else None)
     history = fit(
-        network(), how, train=pixel_set(images), val=VAL, loss=cross_entropy(), state=None, progress=heard
+        network(),
+        how,
+        train=pixel_set(images),
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=None,
+        progress=heard,
     )
     few = [text for text in heard.warnings if "steps an epoch" in text]
     assert bool(few) is warned
@@ -180,9 +198,9 @@ def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:
     for model, noise in ((first, 1), (second, 2)):
         torch.manual_seed(noise)
         before = torch.get_rng_state()
-        fit(model, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+        fit(model, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
         assert torch.equal(torch.get_rng_state(), before)
-    fit(third, fitting(seed=6), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    fit(third, fitting(seed=6), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
     assert same(first, second)
     assert not same(first, third)
 
@@ -192,12 +210,22 @@ def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:
 def test_a_resumed_fit_ends_bit_identical(tmp_path: Path, augment: Augment, select: Metric | None) -> None:
     how = fitting(augment=augment, select=select)
     whole, broken = network(), network()
-    expected = fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    expected = fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
     state = tmp_path / "s"
     with pytest.raises(RuntimeError, match="power cut"):  # in the middle of the third of four epochs
-        fit(broken, how, train=TRAIN, val=VAL, loss=failing_at(11, RuntimeError("power cut")), state=state)
+        fit(
+            broken,
+            how,
+            train=TRAIN,
+            val=VAL,
+            task=TASK,
+            objective=failing_at(11, RuntimeError("power cut")),
+            state=state,
+        )
     resumed, heard = network(), Heard()
-    history = fit(resumed, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=state, progress=heard)
+    history = fit(
+        resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=state, progress=heard
+    )
     assert heard.messages[0] == "full: goes on after epoch 2"
     assert same(whole, resumed)
     assert timeless(history) == timeless(expected)
@@ -206,10 +234,18 @@ def test_a_resumed_fit_ends_bit_identical(tmp_path: Path, augment: Augment, sele
 def test_a_resumed_head_phase_ends_bit_identical(tmp_path: Path) -> None:
     how = fitting(phase="head", trainable=head, ema=0.0, class_balance=True)
     whole, broken, resumed = network(), network(), network()
-    fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
     with pytest.raises(RuntimeError):
-        fit(broken, how, train=TRAIN, val=VAL, loss=failing_at(6, RuntimeError()), state=tmp_path / "s")
-    fit(resumed, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=tmp_path / "s")
+        fit(
+            broken,
+            how,
+            train=TRAIN,
+            val=VAL,
+            task=TASK,
+            objective=failing_at(6, RuntimeError()),
+            state=tmp_path / "s",
+        )
+    fit(resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=tmp_path / "s")
     assert same(whole, resumed)
 
 
@@ -219,8 +255,7 @@ import time
 from pathlib import Path
 from edgetl.progress import SilentProgress
 from edgetl.train.loop import fit
-from edgetl.train.tasks.classification import cross_entropy
-from tests.train.tiny import fitting, network, pixel_set
+from tests.train.tiny import TASK, entropy, fitting, network, pixel_set
 
 class Aloud(SilentProgress):
     def message(self, text):
@@ -228,8 +263,8 @@ class Aloud(SilentProgress):
         if text.startswith("full 3/"):
             time.sleep(600)
 
-fit(network(), fitting(epochs=6), train=pixel_set(33), val=pixel_set(12, 16, seed=1), loss=cross_entropy(0.1),
-    state=Path(sys.argv[1]), progress=Aloud())
+fit(network(), fitting(epochs=6), train=pixel_set(33), val=pixel_set(12, 16, seed=1),
+    task=TASK, objective=entropy(0.1), state=Path(sys.argv[1]), progress=Aloud())
 """
 
 
@@ -254,23 +289,28 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
     done = len(saved.history)
     assert 2 <= done <= 3
 
-    def counted(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def counted(model: nn.Module, batch: Batch) -> Tensor:
         nonlocal calls
         calls += 1
-        return cross_entropy(0.1)(model, images, labels)
+        return entropy(0.1).loss(model, batch)
 
     whole, resumed = network(), network()
-    fit(resumed, how, train=TRAIN, val=VAL, loss=counted, state=state)
+    fit(resumed, how, train=TRAIN, val=VAL, task=TASK, objective=Plain(counted), state=state)
     assert calls == (6 - done) * 4
-    fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
     assert same(whole, resumed)
 
 
 def test_a_finished_fit_returns_at_once(tmp_path: Path) -> None:
     first, second = network(), network()
-    expected = fit(first, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s")
+    expected = fit(
+        first, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s"
+    )
     never = failing_at(1, AssertionError("trained again"))
-    assert fit(second, fitting(), train=TRAIN, val=VAL, loss=never, state=tmp_path / "s") == expected
+    assert (
+        fit(second, fitting(), train=TRAIN, val=VAL, task=TASK, objective=never, state=tmp_path / "s")
+        == expected
+    )
     assert same(first, second)
 
 
@@ -278,13 +318,22 @@ def test_a_finished_fit_returns_at_once(tmp_path: Path) -> None:
     ("changes", "named"), [({"lr": 3e-3}, "lr"), ({"seed": 9}, "seed"), ({"epochs": 5}, "epochs")]
 )
 def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float], named: str) -> None:
-    fit(network(), fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s")
+    fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s")
     heard, model, plain = Heard(), network(), network()
     other = fitting(**changes)
-    fit(model, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s", progress=heard)
-    told = f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
-    assert heard.warnings[0] == told
-    fit(plain, other, train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    fit(
+        model,
+        other,
+        train=TRAIN,
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=tmp_path / "s",
+        progress=heard,
+    )
+    stated = f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
+    assert heard.warnings[0] == stated
+    fit(plain, other, train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
     assert same(model, plain)
 
 
@@ -295,7 +344,8 @@ def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
             fitting(epochs=1),
             train=TRAIN,
             val=VAL,
-            loss=labelled_only,
+            task=TASK,
+            objective=entropy(),
             state=tmp_path / "s",
             progress=progress,
             unlabelled=further,
@@ -308,19 +358,24 @@ def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
         assert "made by another fit (unlabelled images differ)" in heard.warnings[0]
 
 
-def labelled_only(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(model(images), labels, ignore_index=UNLABELLED)
-
-
 def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
-    fit(network(), fitting(epochs=1), train=TRAIN, val=VAL, loss=cross_entropy(), state=tmp_path / "s")
+    fit(
+        network(),
+        fitting(epochs=1),
+        train=TRAIN,
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=tmp_path / "s",
+    )
     heard = Heard()
     fit(
         network(1),
         fitting(epochs=1),
         train=TRAIN,
         val=VAL,
-        loss=cross_entropy(),
+        task=TASK,
+        objective=entropy(),
         state=tmp_path / "s",
         progress=heard,
     )
@@ -331,36 +386,52 @@ def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
 def test_a_broken_state_starts_afresh(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "s"
     if content is None:
-        fit(network(), fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=path)
+        fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=path)
         content = path.read_bytes()[:-100]
     path.write_bytes(content)
     model, plain = network(), network()
-    fit(model, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=path)
-    fit(plain, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    fit(model, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=path)
+    fit(plain, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
     assert same(model, plain)
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     stop = failing_at(11, KeyboardInterrupt())
     with pytest.raises(Interrupted) as caught:
-        fit(network(), fitting(), train=TRAIN, val=VAL, loss=stop, state=tmp_path / "s")
+        fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=stop, state=tmp_path / "s")
     assert str(caught.value) == (
         "Stopped in epoch 3 of full. Epoch 2 is kept; the same command goes on from there."
     )
     with pytest.raises(Interrupted, match="Stopped in epoch 1 of full; nothing of it was kept"):
-        fit(network(), fitting(), train=TRAIN, val=VAL, loss=failing_at(2, KeyboardInterrupt()), state=None)
+        fit(
+            network(),
+            fitting(),
+            train=TRAIN,
+            val=VAL,
+            task=TASK,
+            objective=failing_at(2, KeyboardInterrupt()),
+            state=None,
+        )
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rate(tmp_path: Path) -> None:
     calls = 0
 
-    def diverging(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def diverging(model: nn.Module, batch: Batch) -> Tensor:
         nonlocal calls
         calls += 1
-        return cross_entropy()(model, images, labels) * (float("nan") if calls == 6 else 1.0)
+        return entropy().loss(model, batch) * (float("nan") if calls == 6 else 1.0)
 
     with pytest.raises(TrainingError) as caught:
-        fit(network(), fitting(), train=TRAIN, val=VAL, loss=diverging, state=tmp_path / "s")
+        fit(
+            network(),
+            fitting(),
+            train=TRAIN,
+            val=VAL,
+            task=TASK,
+            objective=Plain(diverging),
+            state=tmp_path / "s",
+        )
     assert str(caught.value) == (
         "The loss became nan at step 6 of 16 (full), learning rate 8.91e-03. Epoch 1 is kept."
         " Try a lower learning rate."
@@ -383,7 +454,7 @@ def test_a_full_disk_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_bytes", filling)
     with pytest.raises(StorageError, match=f"Cannot write {path}: no space left on the device"):
-        fit(network(), fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=path)
+        fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=path)
     monkeypatch.undo()
     saved = states.load(path)
     assert saved is not None
@@ -399,7 +470,8 @@ def test_the_frozen_part_does_not_move_at_all() -> None:
         fitting(phase="head", trainable=head, ema=0.0),
         train=TRAIN,
         val=VAL,
-        loss=cross_entropy(),
+        task=TASK,
+        objective=entropy(),
         state=None,
     )
     for name, tensor in fresh.state_dict().items():
@@ -410,7 +482,13 @@ def test_the_frozen_part_does_not_move_at_all() -> None:
 @pytest.mark.parametrize("images", [2, 3, 9, 17])
 def test_odd_numbers_of_images_are_fine(images: int) -> None:
     history = fit(
-        network(), fitting(epochs=1), train=pixel_set(images), val=VAL, loss=cross_entropy(), state=None
+        network(),
+        fitting(epochs=1),
+        train=pixel_set(images),
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=None,
     )
     assert np.isfinite(history[0].loss)
 
@@ -418,10 +496,12 @@ def test_odd_numbers_of_images_are_fine(images: int) -> None:
 def test_too_few_images_are_refused() -> None:
     def start(train: int, batch_size: int) -> Callable[[], object]:
         how = fitting(batch_size=batch_size)
-        return lambda: fit(network(), how, train=pixel_set(train), val=VAL, loss=cross_entropy(), state=None)
+        return lambda: fit(
+            network(), how, train=pixel_set(train), val=VAL, task=TASK, objective=entropy(), state=None
+        )
 
     with pytest.raises(
-        TrainingError, match="Batch norm needs at least 2 images a step; there are 1 training"
+        TrainingError, match="Batch norm needs at least 2 images per step; there are 1 training"
     ):
         start(1, 8)()
     with pytest.raises(TrainingError, match="the batch size is 1"):
@@ -432,7 +512,9 @@ def test_too_few_images_are_refused() -> None:
 
 def test_no_epochs_do_nothing() -> None:
     model = network()
-    assert fit(model, fitting(epochs=0), train=TRAIN, val=VAL, loss=cross_entropy(), state=None) == ()
+    assert (
+        fit(model, fitting(epochs=0), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None) == ()
+    )
     assert same(model, network())
 
 
@@ -448,20 +530,26 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_later() -> None:
 
 
 def test_selection_restores_the_best_weights() -> None:
-    labels = np.random.default_rng(0).permutation(VAL.labels)  # nothing to learn, so that scores wander
-    val = dataclasses.replace(VAL, labels=labels)
+    labels = np.random.default_rng(0).permutation(VAL.targets)  # nothing to learn, so that scores wander
+    val = dataclasses.replace(VAL, targets=labels)
     model = network()
     how = fitting(epochs=8, ema=0.0, select=Metric.TOP1)
-    history = fit(model, how, train=TRAIN, val=val, loss=cross_entropy(), state=None)
+    history = fit(model, how, train=TRAIN, val=val, task=TASK, objective=entropy(), state=None)
     reached = max(value(r.val, "top1") for r in history)
-    assert value(score(model, val, ["a", "b", "c"]), "top1") == reached
+    assert value(score(TASK, model, val), "top1") == reached
     assert value(history[-1].val, "top1") < reached
 
 
 def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
     model = network()
     history = fit(
-        model, fitting(precision=Precision.BF16), train=TRAIN, val=VAL, loss=cross_entropy(), state=None
+        model,
+        fitting(precision=Precision.BF16),
+        train=TRAIN,
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=None,
     )
     assert np.isfinite(history[-1].loss)
     assert all(p.dtype == torch.float32 for p in model.parameters())
@@ -472,7 +560,8 @@ def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
                 fitting(precision=Precision.FP16),
                 train=TRAIN,
                 val=VAL,
-                loss=cross_entropy(),
+                task=TASK,
+                objective=entropy(),
                 state=None,
             )
 
@@ -483,7 +572,13 @@ def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
 def test_every_precision_learns_on_a_gpu(precision: Precision) -> None:
     model = network()
     history = fit(
-        model, fitting(epochs=8, precision=precision), train=TRAIN, val=VAL, loss=cross_entropy(), state=None
+        model,
+        fitting(epochs=8, precision=precision),
+        train=TRAIN,
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=None,
     )
     assert value(history[-1].val, "top1") > 0.9
     assert {p.device.type for p in model.parameters()} == {"cpu"}
@@ -491,34 +586,54 @@ def test_every_precision_learns_on_a_gpu(precision: Precision) -> None:
 
 @pytest.mark.parametrize("kind", [Mix.MIXUP, Mix.BOTH])
 def test_a_resumed_fit_with_mixed_images_ends_bit_identical(tmp_path: Path, kind: Mix) -> None:
-    how = fitting(mixing=Mixing(kind, 0.4, 3), layer_decay=1.0)
+    how = fitting(mixing=Mixing(kind, 0.4), layer_decay=1.0)
     whole, broken, resumed = network(), network(), network()
-    fit(whole, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
     with pytest.raises(RuntimeError):
-        fit(broken, how, train=TRAIN, val=VAL, loss=failing_at(11, RuntimeError()), state=tmp_path / "s")
-    fit(resumed, how, train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=tmp_path / "s")
+        fit(
+            broken,
+            how,
+            train=TRAIN,
+            val=VAL,
+            task=TASK,
+            objective=failing_at(11, RuntimeError()),
+            state=tmp_path / "s",
+        )
+    fit(resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=tmp_path / "s")
     assert same(whole, resumed)
     plain = network()
-    fit(plain, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(0.1), state=None)
+    fit(plain, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
     assert not same(whole, plain)
 
 
 def test_patience_ends_a_fit_and_a_resumed_one_alike(tmp_path: Path) -> None:
-    labels = np.random.default_rng(0).permutation(VAL.labels)
-    val, heard = dataclasses.replace(VAL, labels=labels), Heard()
+    labels = np.random.default_rng(0).permutation(VAL.targets)
+    val, heard = dataclasses.replace(VAL, targets=labels), Heard()
     how = fitting(epochs=40, patience=3, select=Metric.TOP1, ema=0.0)
     whole, resumed = network(), network()
-    history = fit(whole, how, train=TRAIN, val=val, loss=cross_entropy(0.1), state=None, progress=heard)
+    history = fit(
+        whole, how, train=TRAIN, val=val, task=TASK, objective=entropy(0.1), state=None, progress=heard
+    )
     assert 4 <= len(history) < 40
     assert idle(history, Metric.TOP1) == 3
     assert heard.messages[-1] == "full: no better for 3 epochs, so it ends here"
     with pytest.raises(RuntimeError):
-        fit(network(), how, train=TRAIN, val=val, loss=failing_at(10, RuntimeError()), state=tmp_path / "s")
-    again = fit(resumed, how, train=TRAIN, val=val, loss=cross_entropy(0.1), state=tmp_path / "s")
+        fit(
+            network(),
+            how,
+            train=TRAIN,
+            val=val,
+            task=TASK,
+            objective=failing_at(10, RuntimeError()),
+            state=tmp_path / "s",
+        )
+    again = fit(resumed, how, train=TRAIN, val=val, task=TASK, objective=entropy(0.1), state=tmp_path / "s")
     assert timeless(again) == timeless(history)
     assert same(whole, resumed)
     never = failing_at(1, AssertionError("trained again"))
-    assert fit(network(), how, train=TRAIN, val=val, loss=never, state=tmp_path / "s") == again
+    assert (
+        fit(network(), how, train=TRAIN, val=val, task=TASK, objective=never, state=tmp_path / "s") == again
+    )
 
 
 def test_idle_counts_epochs_since_the_score_rose() -> None:
@@ -530,14 +645,14 @@ def test_accumulated_parts_give_the_gradient_of_the_whole() -> None:
     def losses(parts: int) -> list[float]:
         model = network().eval()
         frozen = fitting(accumulate=parts, augment=Augment.NONE, trainable=head, ema=0.0)
-        history = fit(model, frozen, train=TRAIN, val=VAL, loss=no_dropout(), state=None)
+        history = fit(model, frozen, train=TRAIN, val=VAL, task=TASK, objective=no_dropout(), state=None)
         return [v for r in history for v in (r.loss, r.val_loss)]
 
-    def no_dropout() -> LossFunction:
-        def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(0.1)(model.eval(), images, labels)
+    def no_dropout() -> Objective:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            return entropy(0.1).loss(model.eval(), batch)
 
-        return loss
+        return Plain(loss)
 
     assert losses(3) == pytest.approx(losses(1), rel=1e-5)
     assert losses(99) == pytest.approx(losses(1), rel=1e-5)
@@ -552,7 +667,7 @@ def test_compiling_runs_the_compiled_network(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(torch, "compile", compile_)
     model, plain = network(), network()
-    fit(model, fitting(compiled=True), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
-    fit(plain, fitting(), train=TRAIN, val=VAL, loss=cross_entropy(), state=None)
+    fit(model, fitting(compiled=True), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+    fit(plain, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
     assert compiled == [model]
     assert same(model, plain)

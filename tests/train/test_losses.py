@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from edgetl.train.tasks.classification import class_weights, cross_entropy, log_prior
 
 LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2])
 LOGITS = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
-MODEL = nn.Identity()
 
 
 def test_plain_cross_entropy_is_torchs() -> None:
     labels = torch.from_numpy(LABELS)
-    value = cross_entropy(0.1)(MODEL, LOGITS, labels)
+    value = cross_entropy(0.1)(LOGITS, labels)
     assert torch.equal(value, F.cross_entropy(LOGITS, labels, label_smoothing=0.1))
 
 
@@ -24,7 +22,7 @@ def test_class_weights_make_classes_count_alike() -> None:
     counted = np.bincount(LABELS, weights=weights.numpy()[LABELS])
     assert counted == pytest.approx([3, 3, 3])
     assert weights.numpy()[LABELS].mean() == pytest.approx(1)
-    value = cross_entropy(weights=weights)(MODEL, LOGITS, torch.from_numpy(LABELS))
+    value = cross_entropy(weights=weights)(LOGITS, torch.from_numpy(LABELS))
     each = F.cross_entropy(LOGITS, torch.from_numpy(LABELS), reduction="none").numpy()
     by_class = [each[c == LABELS].mean() for c in range(3)]
     assert value.item() == pytest.approx(np.mean(by_class), rel=1e-5)
@@ -32,13 +30,13 @@ def test_class_weights_make_classes_count_alike() -> None:
 
 def test_a_weighted_batch_is_the_mean_of_its_parts() -> None:
     loss, labels = cross_entropy(0.1, weights=class_weights(LABELS, 3)), torch.from_numpy(LABELS)
-    parts = [loss(MODEL, LOGITS[i : i + 3], labels[i : i + 3]) for i in (0, 3, 6)]
-    torch.testing.assert_close(loss(MODEL, LOGITS, labels), torch.stack(parts).mean())
+    parts = [loss(LOGITS[i : i + 3], labels[i : i + 3]) for i in (0, 3, 6)]
+    torch.testing.assert_close(loss(LOGITS, labels), torch.stack(parts).mean())
 
 
 def test_logit_adjustment_is_the_papers_loss() -> None:
     labels = torch.from_numpy(LABELS)
-    value = cross_entropy(shift=log_prior(LABELS, 3))(MODEL, LOGITS, labels)
+    value = cross_entropy(shift=log_prior(LABELS, 3))(LOGITS, labels)
     prior = np.array([6, 2, 1]) / 9
     shifted = LOGITS.numpy() + np.log(prior)
     expected = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(9), LABELS]
@@ -56,4 +54,4 @@ def test_classes_without_images_break_nothing() -> None:
 def test_shares_of_one_class_are_its_label(extra: dict[str, torch.Tensor]) -> None:
     labels = torch.from_numpy(LABELS)
     loss = cross_entropy(0.1, **extra)
-    torch.testing.assert_close(loss(MODEL, LOGITS, F.one_hot(labels, 3).float()), loss(MODEL, LOGITS, labels))
+    torch.testing.assert_close(loss(LOGITS, F.one_hot(labels, 3).float()), loss(LOGITS, labels))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from edgetl.config import Augment, DataConfig, Imbalance, Metric, Mix, Strategy, TrainConfig
-from edgetl.data.index import DataIndex, Sample, build_index
+from edgetl.data.index import Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
@@ -18,13 +18,16 @@ from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.tasks.base import Classification
 from edgetl.train import stage
-from edgetl.train.evaluate import predict_logits, score
+from edgetl.train.evaluate import predict_outputs, score
 from edgetl.train.features import plain_views
 from edgetl.train.freezing import frozen_norms
 from edgetl.train.phases import phases
 from edgetl.train.seeds import derive
 from edgetl.train.sets import open_sets
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.classification import ClassificationTraining
 
 from .tiny import epoch_record
 
@@ -73,7 +76,7 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     assert [p.name for p in out.iterdir()] == ["teacher.safetensors"]
     assert (record.val.images, record.test and record.test.images) == (12, 12)
     assert value(record.val, "top1") == max(value(e.val, "top1") for e in record.epochs)
-    assert [c.label for c in record.val.classes] == ["blue", "grün", "red"]
+    assert [c["label"] for c in record.val.detail["classes"]] == ["blue", "grün", "red"]
     assert record.size.macs > 1e5
     assert record.size.size_bytes == pytest.approx((out / "teacher.safetensors").stat().st_size, rel=0.02)
     assert from_json(TrainRecord, to_json(record)) == record
@@ -85,8 +88,8 @@ def test_the_record_tells_the_checkpoint_the_curve_and_the_scores(
     )
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
     assert sets.test is not None
-    again = score(model, sets.test, inputs.index.labels)
-    assert again.cells == record.test.cells
+    again = score(training_task(inputs.index.task), model, sets.test)
+    assert again.detail == record.test.detail
     assert value(again, "calibration_error") == pytest.approx(
         value(record.test, "calibration_error"), abs=1e-5
     )
@@ -153,13 +156,15 @@ def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
     config = CONFIG.model_copy(update={"strategy": strategy, "epochs": 3})
     record = stage.run(config, inputs, out=folder(tmp_path))
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
-    names = frozen_norms(model, [p.trainable for p in phases(config, 0, Metric.TOP1, 3)])
+    names = frozen_norms(
+        model, [p.trainable for p in phases(config, 0, Metric.TOP1, training_task(inputs.index.task))]
+    )
     if strategy is Strategy.HEAD:
         names = tuple(batch_norms(model))
     assert bool(names) is (strategy in (Strategy.HEAD, Strategy.PARTIAL))
     assert (checkpoint.REBASED in checkpoint.read_metadata(tmp_path / record.checkpoint)) is bool(names)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
-    before = predict_logits(model, sets.val)
+    before = predict_outputs(model, sets.val)
     for name, norm in batch_norms(model).items():
         if name in names:
             norm.train()
@@ -169,14 +174,14 @@ def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
         for batch in plain_views(sets.train, 512):
             model(batch)
     # a batch is normalised by its own variance, which is a twenty-fourth less than what is kept
-    assert np.allclose(predict_logits(model, sets.val), before, atol=0.1 * np.abs(before).max())
+    assert np.allclose(predict_outputs(model, sets.val), before, atol=0.1 * np.abs(before).max())
 
 
 @pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
 def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) -> None:
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
-    index = DataIndex(root=Path("/"), labels=("a", "b"), samples=tuple(samples), skipped=())
-    assert stage.selection_metric(index) is metric
+    task = ClassificationTraining(spec=Classification(labels=("a", "b")))
+    assert task.selection(task.targets(samples)) is metric
 
 
 @pytest.mark.parametrize(
@@ -242,5 +247,5 @@ def test_every_way_with_imbalance_trains(
     )
     record = stage.run(config, inputs, out=folder(tmp_path))
     assert all(np.isfinite(e.loss) for e in record.epochs)
-    (head, *_) = stage.phases(config, 0, Metric.TOP1, 3)
+    (head, *_) = stage.phases(config, 0, Metric.TOP1, training_task(inputs.index.task))
     assert head.class_balance is (imbalance is Imbalance.SAMPLING)

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgetl.config import Augment, Precision
-from edgetl.data.index import UNLABELLED
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.scores import Score, Scores
 from edgetl.records.train import EpochRecord
-from edgetl.train.loop import Fitting, PixelSet
-from edgetl.train.sets import Unlabelled
+from edgetl.tasks.base import Classification
+from edgetl.train.loop import Fitting
+from edgetl.train.objective import Batch, Hard, Need
+from edgetl.train.sets import PixelSet, Unlabelled
+from edgetl.train.tasks.classification import ClassificationTraining, cross_entropy
 
 SPEC = PreprocessSpec(size=16)
+TASK = ClassificationTraining(spec=Classification(labels=("red", "green", "blue")))
+
+
+def entropy(label_smoothing: float = 0.0, **settings: Tensor) -> Hard:
+    """The plain objective of a classifier."""
+    return Hard(hard_loss=cross_entropy(label_smoothing, **settings))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A function as an objective."""
+
+    loss: Callable[[nn.Module, Batch], Tensor]
+    modules: nn.Module | None = None
+    needs: frozenset[Need] = frozenset()
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -53,8 +71,7 @@ def pixel_set(n: int, side: int = 18, seed: int = 0) -> PixelSet:
 
 def unlabelled(n: int, share: float) -> Unlabelled:
     """Images of the same kind without labels."""
-    images = dataclasses.replace(pixel_set(n, seed=7), labels=np.full(n, UNLABELLED, np.int64))
-    return Unlabelled(images=images, share=share, sha256=f"{n} images")
+    return Unlabelled(pixels=pixel_set(n, seed=7).pixels, share=share, sha256=f"{n} images")
 
 
 def fitting(**changes: Any) -> Fitting:

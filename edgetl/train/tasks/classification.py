@@ -1,6 +1,12 @@
-"""Losses of classification, and how they weigh classes of unequal size."""
+"""Training for one class per image, and how the loss weighs classes of unequal size."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 import torch
@@ -8,12 +14,106 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.train.objective import LossFunction
+from edgetl.config import Imbalance, Metric, TrainConfig
+from edgetl.models import backbones
+from edgetl.records.scores import Evaluation
+from edgetl.tasks.base import Classification
+from edgetl.tasks.classification import scores
+from edgetl.train.objective import HardLoss
+from edgetl.train.tasks import soft
+from edgetl.train.tasks.base import Targets, still_view
+
+if TYPE_CHECKING:
+    from edgetl.data.index import Sample
+
+IMBALANCE = 3.0
+"""Above this ratio of the largest to the smallest class, epochs are chosen by macro-F1 instead of top-1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTraining:
+    """See `TrainingTask`. Targets are (N,) int64 classes, or (N, C) float32 shares where images are blended.
+
+    Attributes:
+        spec: `spec.labels[i]` names output i.
+    """
+
+    spec: Classification
+
+    view = staticmethod(still_view)
+    soft_loss = staticmethod(soft.soft_loss)
+
+    @property
+    def width(self) -> int:
+        """The number of classes."""
+        return len(self.spec.labels)
+
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """The backbone with a classifier of the classes."""
+        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
+
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier."""
+        return backbones.classifier_names(model)
+
+    def targets(self, samples: Sequence[Sample]) -> Targets:
+        """(N,) int64."""
+        return np.array([s.label for s in samples], dtype=np.int64)
+
+    def strata(self, targets: Targets) -> NDArray[Any]:
+        """The classes."""
+        return targets
+
+    def shares(self, targets: Tensor) -> Tensor:
+        """(N, C) float32, each row summing to 1."""
+        return F.one_hot(targets, self.width).float()
+
+    def hard_loss(self, config: TrainConfig | None = None, targets: Targets | None = None) -> HardLoss:
+        """Cross-entropy, by the recipe's smoothing and balance of the classes."""
+        if config is None or targets is None:
+            return cross_entropy()
+        match config.imbalance:
+            case Imbalance.NONE | Imbalance.SAMPLING:
+                return cross_entropy(config.label_smoothing)
+            case Imbalance.CLASS_WEIGHTS:
+                return cross_entropy(config.label_smoothing, weights=class_weights(targets, self.width))
+            case Imbalance.LOGIT_ADJUSTMENT:
+                return cross_entropy(config.label_smoothing, shift=log_prior(targets, self.width))
+            case _:
+                assert_never(config.imbalance)
+
+    def drawn_loss(
+        self, outputs: Tensor, teacher: Tensor, temperature: float, generator: torch.Generator
+    ) -> Tensor:
+        """Cross-entropy with a class drawn for each image."""
+        probabilities = F.softmax(teacher.float().cpu() / temperature, dim=1)
+        drawn = torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(outputs.device)
+        return F.cross_entropy(outputs.float() / temperature, drawn, reduction="sum")
+
+    def blend(self, members: Sequence[Tensor], temperature: float) -> Tensor:
+        """Logits whose softmax at `temperature` is the mean of the members' (Hinton et al. 2015, section 2)."""
+        shares = torch.stack([F.log_softmax(member.float() / temperature, dim=1) for member in members])
+        return temperature * (shares.logsumexp(0) - math.log(len(members)))
+
+    def val_loss(self, targets: Targets, outputs: NDArray[Any]) -> float:
+        """Mean cross-entropy, in nats."""
+        shifted = outputs - outputs.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(shifted).sum(axis=1))
+        return float((log_sum - shifted[np.arange(len(targets)), targets]).mean())
+
+    def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
+        """Accuracy and its kin."""
+        return scores.evaluate(targets, outputs, self.spec.labels, resamples=resamples)
+
+    def selection(self, targets: Targets) -> Metric:
+        """Macro-F1 where the classes are imbalanced (see `IMBALANCE`), else top-1."""
+        counts = np.unique(targets, return_counts=True)[1]
+        return Metric.MACRO_F1 if counts.max() > IMBALANCE * counts.min() else Metric.TOP1
 
 
 def cross_entropy(
     label_smoothing: float = 0.0, *, weights: Tensor | None = None, shift: Tensor | None = None
-) -> LossFunction:
+) -> HardLoss:
     """Cross-entropy with the labels, smoothed (Szegedy et al. 2016, section 7).
 
     Args:
@@ -22,16 +122,16 @@ def cross_entropy(
         shift: (C,) float32, added to the logits before the loss; see `log_prior`.
     """
 
-    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits = model(images).float()
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        logits = outputs.float()
         if shift is not None:
             logits = logits + shift.to(logits.device)
         if weights is None:
-            return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         # a mean over the images, not over their weights, so that the loss of a batch is that of its parts
         each = F.cross_entropy(
             logits,
-            labels,
+            targets,
             weight=weights.to(logits.device),
             reduction="none",
             label_smoothing=label_smoothing,

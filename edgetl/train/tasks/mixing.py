@@ -7,7 +7,6 @@ from typing import assert_never
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgetl.config import Mix
@@ -20,16 +19,14 @@ class Mixing:
     Attributes:
         kind: MixUp, CutMix, or each by turns.
         alpha: the share of an image's partner is drawn from Beta(alpha, alpha), once a batch.
-        classes: number of classes.
     """
 
     kind: Mix
     alpha: float
-    classes: int
 
 
 def mix(
-    images: Tensor, labels: Tensor, mixing: Mixing, generator: np.random.Generator
+    images: Tensor, shares: Tensor, mixing: Mixing, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Blend each image with another one of its batch.
 
@@ -38,12 +35,12 @@ def mix(
 
     Args:
         images: (N, 3, S, S) float32, normalised; not written to.
-        labels: (N,) int64.
+        shares: (N, D) float32, their targets as shares (`TrainingTask.shares`).
         mixing: how.
         generator: draws the share, the partners and the rectangle.
 
     Returns:
-        The images, and the targets (N, C) float32, each row summing to 1.
+        The images, and the blended shares (N, D).
     """
     share = float(generator.beta(mixing.alpha, mixing.alpha))
     partners = torch.from_numpy(generator.permutation(len(images))).to(images.device)
@@ -62,8 +59,7 @@ def mix(
                 mixed, share = _paste(images, partners, share, place)
         case _:
             assert_never(mixing.kind)
-    targets = F.one_hot(labels, mixing.classes).float()
-    return mixed, torch.lerp(targets, targets[partners], share)
+    return mixed, torch.lerp(shares, shares[partners], share)
 
 
 def _paste(

@@ -1,4 +1,4 @@
-"""Distillation losses: pure functions of logits, and the loss function that teaches a student in training.
+"""Distillation losses for one class an image: pure functions of logits.
 
 Shapes: `student`, `teacher` (N, C) logits of any float dtype, computed in float32; `labels` (N,) int64 in
 0..C-1. Every function returns a scalar float32 tensor, the mean over the N images.
@@ -10,14 +10,10 @@ from typing import assert_never
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgetl.config import DistillLoss
-from edgetl.data.index import UNLABELLED
-from edgetl.distill.features import Features, watching
-from edgetl.distill.views import at_size
 from edgetl.errors import TensorError
-from edgetl.train.objective import LossFunction
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -34,20 +30,6 @@ def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
-
-
-def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the student with the teacher's softened probabilities, times temperature squared.
-
-    -T^2 * sum_c softmax(teacher / T)_c * log softmax(student / T)_c; `hinton` plus the teacher's entropy, so
-    its gradient for the student is the same. Hinton, Vinyals, Dean (2015), section 2.
-
-    Raises:
-        TensorError: the shapes differ or are not (N, C).
-    """
-    _check(student, teacher)
-    log_student = F.log_softmax(student.float() / temperature, dim=1)
-    return -(F.softmax(teacher.float() / temperature, dim=1) * log_student).sum(1).mean() * temperature**2
 
 
 def dkd(
@@ -112,53 +94,6 @@ def dist(
     between = (1 - _pearson(own, other)).mean()
     within = (1 - _pearson(own.T, other.T)).mean()
     return (inter * between + intra * within) * temperature**2
-
-
-def soft_targets(
-    teacher: nn.Module,
-    temperature: float,
-    soft_weight: float,
-    label_smoothing: float = 0.0,
-    *,
-    student_size: int,
-    loss: DistillLoss = DistillLoss.HINTON,
-    features: Features | None = None,
-) -> LossFunction:
-    """What teaches a student: soft_weight * soft loss + (1 - soft_weight) * cross-entropy with the labels.
-
-    The teacher sees the same augmented images as the student (consistent teaching: Beyer et al., "Knowledge
-    distillation: A good teacher is patient and consistent", CVPR 2022), in evaluation mode and without
-    gradients. It follows the images to their device. A student of another input size sees them at its own.
-    Unlabelled images take part in the soft loss and in that between features; the cross-entropy is the mean over the
-    labelled ones, of which there must be one.
-
-    Args:
-        teacher: (N, 3, H, W) images to (N, C) logits; set to evaluation mode and frozen here.
-        temperature: softmax temperature of the soft loss, above 0.
-        soft_weight: share of the soft loss, 0..1; at 0, without `features`, the teacher is not run.
-        label_smoothing: smoothing of the labels, 0..1.
-        student_size: side of the student's input.
-        loss: the soft loss.
-        features: a loss between features, added to the others; its projectors are on the images' device.
-    """
-    teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-    def compute(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with watching(model, features.student_names if features else ()) as own:
-            logits = model(at_size(images, student_size))
-        hard = F.cross_entropy(
-            logits.float(), labels, ignore_index=UNLABELLED, label_smoothing=label_smoothing
-        )
-        if soft_weight == 0.0 and features is None:
-            return hard
-        if next(teacher.parameters()).device != images.device:
-            teacher.to(images.device)
-        with torch.no_grad(), watching(teacher, features.teacher_names if features else ()) as theirs:
-            guide = teacher(images)
-        value = soft_weight * soft_loss(loss, logits, guide, labels, temperature) + (1 - soft_weight) * hard
-        return value + features(own, theirs) if features else value
-
-    return compute
 
 
 def soft_loss(

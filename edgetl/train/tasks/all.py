@@ -1,0 +1,22 @@
+"""The training code of a task."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from edgetl.errors import ModelError
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
+from edgetl.train.tasks.base import TrainingTask
+
+
+def training_task(spec: TaskSpec) -> TrainingTask:
+    """The code that trains for what a description asks."""
+    match spec:
+        case Classification():
+            from edgetl.train.tasks.classification import ClassificationTraining
+
+            return ClassificationTraining(spec=spec)
+        case MultiLabel() | MultiHead():
+            raise ModelError(f"The task {spec.kind} cannot be trained yet.")
+        case _:
+            assert_never(spec)

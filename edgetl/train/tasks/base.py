@@ -1,0 +1,135 @@
+"""What a task adds to training: its network, its targets and how they move with the picture, its losses.
+
+Legend: N images, D outputs: all tensors of the task side by side in one (N, D), in the order of the device task's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgetl.config import Augment, DistillLoss, Metric, TrainConfig
+from edgetl.records.scores import Evaluation
+from edgetl.train.augment import Part, training_view
+from edgetl.train.objective import HardLoss
+
+if TYPE_CHECKING:
+    from edgetl.data.index import Sample
+
+Targets: TypeAlias = NDArray[Any]
+"""(N, ...): what is right, a row an image. `Classification`: (N,) int64, the class."""
+
+
+class TrainingTask(Protocol):
+    """A task's code for training."""
+
+    @property
+    def width(self) -> int:
+        """D, the outputs of its network."""
+
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """A backbone for images of `size`, with the task's head: images (N, 3, S, S) -> outputs (N, D).
+
+        Raises:
+            ModelError: unknown backbone.
+            WeightsError: the weights cannot be had or do not fit.
+        """
+
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers that make the outputs: a new head learns first, and pruning never cuts their outputs."""
+
+    def targets(self, samples: Sequence[Sample]) -> Targets:
+        """The rows of samples, in order."""
+
+    def strata(self, targets: Targets) -> NDArray[Any]:
+        """(N,) int64: the group that each image counts to where groups are to be drawn equally often."""
+
+    def view(
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        policy: Augment,
+        size: int,
+        *,
+        generator: torch.Generator,
+        view_fraction: float,
+        part: Part | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """An augmented view of each image, and its targets, which move with the pixels.
+
+        Args:
+            pixels: (N, S, S, 3) uint8.
+            targets: (N, ...).
+            policy, size, generator, view_fraction, part: as for `edgetl.train.augment.training_view`.
+
+        Returns:
+            (N, 3, size, size) float32 in 0..255, and the targets.
+        """
+
+    def shares(self, targets: Tensor) -> Tensor:
+        """Targets in the form in which they can be blended, (N, D) float32; `hard_loss` takes both forms."""
+
+    def hard_loss(self, config: TrainConfig | None = None, targets: Targets | None = None) -> HardLoss:
+        """The loss with the labels: the recipe's for the training `targets`, or, without both, the plain one."""
+
+    def soft_loss(
+        self, kind: DistillLoss, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        """How far a student's outputs (N, D) are from a teacher's: a scalar float32, the mean over the images.
+
+        Args:
+            kind: the loss.
+            student, teacher: (N, D) of any float dtype, computed in float32.
+            targets: (N, ...), for a loss that asks for them.
+            temperature: of the soft targets, above 0.
+        """
+
+    def drawn_loss(
+        self, outputs: Tensor, teacher: Tensor, temperature: float, generator: torch.Generator
+    ) -> Tensor:
+        """The loss with answers drawn from the teacher's softened probabilities: a scalar, the sum over the images.
+
+        Its squared gradient is, in the mean, the Fisher information: the curvature of the soft loss.
+
+        Args:
+            outputs, teacher: (N, D).
+            temperature: of both.
+            generator: on the CPU.
+        """
+
+    def blend(self, members: Sequence[Tensor], temperature: float) -> Tensor:
+        """Outputs (N, D) float32 whose softened probabilities are the mean of the members'."""
+
+    def val_loss(self, targets: Targets, outputs: NDArray[Any]) -> float:
+        """The plain loss of outputs (N, D) on the validation split."""
+
+    def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
+        """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
+
+    def selection(self, targets: Targets) -> Metric:
+        """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
+
+
+def still_view(
+    pixels: Tensor,
+    targets: Tensor,
+    policy: Augment,
+    size: int,
+    *,
+    generator: torch.Generator,
+    view_fraction: float,
+    part: Part | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`TrainingTask.view` where the targets say nothing of places."""
+    images = training_view(pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part)
+    return images, targets
+
+
+def output_parameters(task: TrainingTask, model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the layers that make the outputs: a head that learns by itself."""
+    return [p for name in task.output_layers(model) for p in model.get_submodule(name).parameters()]
