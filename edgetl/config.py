@@ -1,4 +1,4 @@
-"""The recipe: one frozen model a stage, read from TOML. This file is the one place where defaults live.
+"""The recipe: one frozen model per stage, read from TOML. This file is the one place where defaults live.
 
 Unknown keys are refused with the nearest right one; all errors come at once, each with its dotted name.
 """
@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
 from edgetl.failures import cause, remedy
+from edgetl.files import name_as_text, text_as_name
 from edgetl.inputs.image import Interpolation, Resize
 from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
@@ -279,11 +280,11 @@ class PreprocessConfig(_Section):
     mean: Triple | None = None
     """Mean a channel on the 0..1 scale; the backbone's own where unset."""
     std: Annotated[Triple | None, Field()] = None
-    """Standard deviation a channel on the 0..1 scale; the backbone's own where unset."""
+    """Standard deviation per channel on the 0..1 scale; the backbone's own where unset."""
     window: Annotated[tuple[float, float], AfterValidator(_window)] | None = None
-    """For images of more than 8 bits a channel: the numbers [low, high] of the files that become black and white; what
-    lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole range,
-    and floats are refused."""
+    """For images of more than 8 bits per channel: the numbers [low, high] of the files that become black and white;
+    what lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole
+    range, and floats are refused."""
 
 
 class TrainConfig(_Section):
@@ -397,7 +398,7 @@ class PruneConfig(_Section):
     sparse_strength: Positive = 1e-4
     """Weight of the group lasso in the loss of `sparse_epochs`."""
     sensitivity: bool = False
-    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: tells what to name
+    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: shows what to name
     in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
@@ -539,7 +540,8 @@ class QuantizeConfig(_Section):
     """What is done about accuracy that quantization cost: `none`, `equalise`, `bias`, `adaround`, `qat` or `auto`."""
     max_drop: Fraction = 0.005
     """INT8 may score so much less than the float export on the validation split (or one image less, where that is
-    more): until then `auto` climbs, and where it cannot, the most sensitive layers stay in float."""
+    more): until then `auto` goes from cheap methods to costly ones, and where it cannot, the most sensitive
+    layers stay in float."""
     qat_epochs: Count = 2
     """For `qat`: epochs."""
     qat_lr: Positive = 1e-4
@@ -703,7 +705,8 @@ def _toml(value: Any) -> str:
 
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, str) and not _is_text(value):
+    # Names of files among them, which a locale may have taken for something else.
+    if isinstance(value, str) and not _is_text(value := name_as_text(value)):
         raise ConfigError(
             f"{value!r} has bytes that are not UTF-8, which a recipe cannot hold; rename it, or name a link to it."
         )
@@ -771,6 +774,7 @@ def _suggestion(name: str) -> str:
 
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def anchored(text: str) -> str:
+        text = text_as_name(text)
         here = folder / text
         own = text not in BUILT_IN and not Path(text).is_absolute() and here.exists()
         return str(here) if own else text

@@ -102,6 +102,25 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", UNENCODABLE)
 
 
+def name_as_text(name: str) -> str:
+    """What a file's name says, which is in UTF-8 whatever the locale takes it for: the same on every machine.
+
+    Bytes that are not UTF-8 stay lone surrogates; a text that cannot be a name in this locale is left as it is.
+    """
+    try:
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name
+
+
+def text_as_name(text: str) -> str:
+    """The name of a file, as this locale has it, that is `text` in UTF-8: the way back from `name_as_text`."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def write_bytes(path: Path, content: bytes, *, new: bool = False) -> None:
     """Write `content` to `path` atomically; with `new` as `atomic_path` says."""
     with atomic_path(path, new=new) as temporary:

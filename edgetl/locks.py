@@ -39,7 +39,7 @@ def only_one(path: Path, *, place: Path, command: str, warn: Callable[[str], Non
         path: the lock's file; it stays, and means nothing while nobody holds it.
         place: the folder, for messages.
         command: what works there, for the message of another process.
-        warn: is told where the file system has no locks; the work goes on.
+        warn: called where the file system has no locks; the work goes on.
 
     Raises:
         BusyError: another process works there; the message names it.
@@ -154,7 +154,7 @@ def _take(file: IO[bytes], *, wait: bool) -> bool:
 def _write(file: IO[bytes], command: str) -> None:
     now = datetime.now().astimezone().isoformat(" ", "seconds")
     about = {"pid": os.getpid(), "host": socket.gethostname(), "since": now, "command": command}
-    with contextlib.suppress(OSError):  # A full disk is told when something is written that counts.
+    with contextlib.suppress(OSError):  # A full disk is reported when something is written that counts.
         file.truncate(0)
         file.write(json.dumps(about).encode())
 

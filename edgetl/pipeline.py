@@ -96,6 +96,7 @@ def run(
     """
     hint = resume_hint or "the same call"
     tune()
+    recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
             return _Run(recipe, run_dir, progress).until(until, begins)
@@ -312,9 +313,9 @@ class _Run:
         from edgetl.data import index as indexes
         from edgetl.train.processes import from_main, leave
 
-        told: tuple[str, str] | None = None
-        while (told := from_main(told)) is not None:
-            index, out = told
+        stated: tuple[str, str] | None = None
+        while (stated := from_main(stated)) is not None:
+            index, out = stated
             self.index = indexes.load(Path(index))
             self._teach(Path(out))
         leave()

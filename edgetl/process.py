@@ -57,7 +57,7 @@ def usable_cores() -> int:
 def physical_cores() -> list[int]:
     """Of the cores that this process may run on, the first of those that are one core's hardware threads.
 
-    All of them where the system does not tell which belong together.
+    All of them where the system does not say which belong together.
     """
     first = dict[str, int]()
     for core in sorted(_allowed()):

@@ -16,7 +16,7 @@ PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def png16(values: NDArray[np.uint16], extra: bytes = b"") -> bytes:
-    """A PNG of 16 bits a channel; (H, W), or (H, W, C) for 2 (grey and alpha), 3 or 4 channels."""
+    """A PNG of 16 bits per channel; (H, W), or (H, W, C) for 2 (grey and alpha), 3 or 4 channels."""
     height, width, channels = (*values.shape, 1)[:3]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     head = struct.pack(">LLBBBBB", width, height, 16, PNG_COLOURS[channels], 0, 0, 0)

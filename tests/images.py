@@ -11,7 +11,7 @@ COLOURS = {"red": (200, 40, 40), "green": (40, 190, 60), "blue": (40, 60, 210)}
 
 
 def write_set(root: Path, counts: dict[str, int], *, side: int = 40, seed: int = 0) -> Path:
-    """Write SPLIT/CLASS/*.png with `counts[split]` images a class and return `root`."""
+    """Write SPLIT/CLASS/*.png with `counts[split]` images per class and return `root`."""
     rng = np.random.default_rng(seed)
     for split, count in counts.items():
         for name, colour in COLOURS.items():

@@ -28,9 +28,9 @@ def test_every_family_is_found_and_can_run() -> None:
 
 def test_an_unknown_family_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("speed") == 2
-    told = capsys.readouterr().err
-    assert told.startswith("no benchmark named speed; there are: ")
-    assert "main-job" in told
+    stated = capsys.readouterr().err
+    assert stated.startswith("no benchmark named speed; there are: ")
+    assert "main-job" in stated
 
 
 def test_figures_are_kept_with_machine_and_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

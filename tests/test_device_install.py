@@ -87,9 +87,9 @@ def test_from_bundle_to_prediction_without_torch(device: Path, bundle: Path) -> 
 
 
 def test_the_host_side_names_its_remedy(device: Path, bundle: Path) -> None:
-    told = _edgetl(device, "run", "recipe.toml", code=2)
+    stated = _edgetl(device, "run", "recipe.toml", code=2)
     names = [PIP_NAMES[module] for module in HOST]
-    assert told == (
+    assert stated == (
         f"Error: {', '.join(names)} is not available. Install the host side with: pip install {' '.join(names)}\n"
     )
 

@@ -366,14 +366,14 @@ def test_the_seconds_of_a_stage_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "inputs", "told"),
+    ("config", "inputs", "stated"),
     [
         ({"lr": 0.3, "epochs": 5}, [1], "train.lr: 0.1, now 0.3"),
         ({"lr": 0.1, "epochs": 5}, [2], "the data, an earlier stage or edgetl's code differs"),
     ],
 )
 def test_finished_epochs_of_other_settings_are_not_thrown_away(
-    tmp_path: Path, config: dict[str, float], inputs: list[int], told: str
+    tmp_path: Path, config: dict[str, float], inputs: list[int], stated: str
 ) -> None:
     cache = StageCache(tmp_path)
 
@@ -392,7 +392,7 @@ def test_finished_epochs_of_other_settings_are_not_thrown_away(
         run(config, inputs, True)
     folder = tmp_path / "train"
     assert str(caught.value) == (
-        f"{folder} holds unfinished training under other settings ({told}). Take the change back to go on,"
+        f"{folder} holds unfinished training under other settings ({stated}). Take the change back to go on,"
         f" delete {folder} to start afresh, or choose another folder with --out."
     )
     with pytest.raises(KeyboardInterrupt):

@@ -17,6 +17,7 @@ BASE = (
     "failures",
     "shell",
     "process",
+    "processor",
     "quiet",
     "progress",
     "keys",

@@ -11,8 +11,8 @@ from pathlib import Path
 from edgetl.bench.changes import level_shifts
 from edgetl.bench.sensors import Reading, text
 from edgetl.records.bench import Conditions
+from edgetl.runtime.engines.base import engine_of
 from edgetl.runtime.targets import Target
-from edgetl.runtime.tuned import PACKAGES
 
 _BUSY_SHARE = 0.25
 _BUSY_SHOWN = 3
@@ -95,7 +95,7 @@ def shifted(samples_ms: Sequence[float]) -> tuple[str, ...]:
 def versions(target: Target, driver: str = "") -> dict[str, str]:
     """Versions of what computes: numpy, the engine's package, and the GPU's driver where there is one."""
     found = {}
-    for name in ("numpy", *PACKAGES[target]):
+    for name in ("numpy", *engine_of(target).packages):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

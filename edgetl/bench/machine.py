@@ -46,7 +46,7 @@ def _cpuinfo_names(text: str) -> list[str]:
         fields.setdefault(key.strip(), value.strip())
     name = fields.get("model name", "")
     if name and "cpu family" in fields:
-        # Clouds hide the exact name, e.g. `Intel(R) Xeon(R) Processor`; family and model still tell.
+        # Clouds hide the exact name, e.g. `Intel(R) Xeon(R) Processor`; family and model still identify it.
         name += f" (family {fields['cpu family']} model {fields.get('model', '?')})"
     names = [name, fields.get("Model", ""), fields.get("Hardware", "")]
     if "CPU part" in fields:

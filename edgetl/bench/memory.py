@@ -36,7 +36,7 @@ def measure_fresh(
         threads: threads of the engine.
         batch: images in the first inference.
         repeats: number of processes.
-        progress: told of each process.
+        progress: shows each process.
 
     Raises:
         EdgetlError: the process failed; carries its message.
@@ -71,7 +71,7 @@ def load_fresh(
 
 
 def peak_memory_bytes() -> int:
-    """Peak resident memory of this process since its program started; 0 where the system does not tell."""
+    """Peak resident memory of this process since its program started; 0 where the system does not say."""
     try:
         # Not getrusage: on Linux its maximum survives exec, so a child would report its parent's memory.
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():

@@ -1,4 +1,4 @@
-"""One core a thread: the caller's on the first, the engine's on the others, so that the scheduler moves none.
+"""One core per thread: the caller's on the first, the engine's on the others, so that the scheduler moves none.
 
 Linux gives a new thread the cores of the thread that starts it, and lets every thread of a process be moved later. So
 this works for any engine that keeps its threads, and what holds is read back from the system.
@@ -33,7 +33,7 @@ class Pin:
         """Give the caller the first core and each thread of the engine that started since the next, round and round.
 
         Returns:
-            The core of the caller, then that of each thread, as the system tells; empty without cores.
+            The core of the caller, then that of each thread, as the system reports them; empty without cores.
         """
         if not self._cores:
             return ()

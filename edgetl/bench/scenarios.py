@@ -49,11 +49,11 @@ class BenchOptions:
 
     Attributes:
         scenario: the load pattern.
-        batch: images a call, only for offline; its default is 32. The other scenarios fix theirs.
+        batch: images per call, only for offline; its default is 32. The other scenarios fix theirs.
         threads: threads of the engine; every usable core where unset.
         warmup: calls before the first sample; until they are steady where unset.
         runs: samples.
-        rate: server: mean arrivals a second; half of what the model can serve where unset.
+        rate: server: mean arrivals per second; half of what the model can serve where unset.
         bound_ms: server: the bound on the 99th percentile (MLPerf's for ResNet-50 is 15 ms).
         pin: cores, the first for the calling thread and the others for the engine's; no pinning where empty.
         end_to_end: also measure from image bytes to prediction.
@@ -141,7 +141,7 @@ def measure(
         options: the scenario and its lengths.
         clock: the clock in nanoseconds; a fake one in tests.
         sleep: waits seconds; a fake one in tests.
-        progress: told of the samples, seldom.
+        progress: shows the samples, seldom.
     """
     overhead = overhead_ns(clock)
     warm = warm_up(call, options.warmup, clock=clock)
@@ -220,7 +220,7 @@ def _server(
         rate = _SHARE_OF_CAPACITY * 1000.0 / max(percentile(service, 50), 1e-3)
     plan = arrivals_ns(rate, options.runs, options.seed)
     samples, stride = [], max(1, options.runs // _REPORTS)
-    with progress.task(f"Serving {rate:.1f} queries a second", options.runs) as bar, quiet_gc():
+    with progress.task(f"Serving {rate:.1f} queries per second", options.runs) as bar, quiet_gc():
         origin = clock()
         for number, offset in enumerate(plan, 1):
             _wait_until(origin + offset, clock, sleep)

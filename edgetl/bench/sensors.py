@@ -1,4 +1,4 @@
-"""What the machine tells about itself at one moment: clocks, throttling, temperature, power, time lost to others.
+"""What the machine reports about itself at one moment: clocks, throttling, temperature, power, time lost to others.
 
 Everything is read below a `root` folder, so that tests have trees of their own; what is not there is empty.
 """
@@ -97,9 +97,9 @@ def _clock(root: Path) -> float | None:
 
 
 def throttle_events(root: Path) -> int | None:
-    """Times since boot that the kernel saw a core throttle for heat, or, once, their package, which every core tells.
+    """Times since boot that the kernel saw a core throttle for heat, or, once, their package, which every core reports.
 
-    None where the system does not tell. `root` is where `sys` is.
+    None where the system does not say. `root` is where `sys` is.
     """
     cores, packages = (
         [

@@ -89,7 +89,7 @@ def run(
         profiled: also ask the engine's profiler for the time of each layer.
         with_loadgen: also run the scenario under MLCommons' load generator.
         out: a folder for `bench.json`, not written where unset.
-        progress: told of the samples, seldom.
+        progress: shows the samples, seldom.
 
     Raises:
         BundleError: the bundle cannot be used.

@@ -45,12 +45,12 @@ def summarise(
     """Summarise the samples of one call's wall time; the raw samples stay in the record.
 
     Args:
-        samples_ms: milliseconds a call.
+        samples_ms: milliseconds per call.
         scenario: what was measured, e.g. `single-stream`.
-        batch: images a call.
+        batch: images per call.
         threads: threads of the engine.
         warmup: calls that came before the first sample.
-        throughput: images a second where it was measured by itself; else batch over the mean time.
+        throughput: images per second where it was measured by itself; else batch over the mean time.
 
     Raises:
         ConfigError: no samples, or a sample that is negative or not finite.

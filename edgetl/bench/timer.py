@@ -69,7 +69,7 @@ def time_interleaved(
         settle: uncounted calls after the pause, which wake the engine's threads and fill the caches.
         block: calls that are timed one after the other.
         clock: the clock, in nanoseconds.
-        progress: told of the rounds, seldom.
+        progress: shows the rounds, seldom.
 
     Returns:
         `runs` samples in milliseconds for each name, rounded up to whole blocks.

@@ -25,13 +25,15 @@ from edgetl.errors import BundleError, ConfigError, MissingDependencyError, Mode
 from edgetl.files import storage_errors
 from edgetl.inputs.image import load_pixels
 from edgetl.process import usable_cores
+from edgetl.processor import architecture
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import value
 from edgetl.runtime import tuned
-from edgetl.runtime.choice import as_accurate, choose
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
-from edgetl.tasks.metrics import TOP1
+from edgetl.runtime.choice import as_accurate, choose, first_metric
+from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.tasks.metrics import metric as metric_of
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 _LEAST_ROUNDS, _MOST_ROUNDS, _WARM_ROUNDS = 6, 200, 2
-_ENGINES = tuple(target for target in Target if target is not Target.AUTO)
 
 
 class Outcome(StrEnum):
@@ -110,7 +111,7 @@ def tune(
         threads: threads of the engines on the CPU; every usable core where unset.
         seconds: time for the timing; 30 calls of each are timed at least, however long that takes.
         require_signature: a public key; the bundle must be signed with its private half.
-        progress: told of candidates and of the timing.
+        progress: shows candidates and of the timing.
 
     Raises:
         BundleError: the bundle is missing, broken, altered or unsigned.
@@ -132,8 +133,8 @@ def tune(
     with ExitStack() as stack:
         trials, sessions = _try_all(opened, today, count, require_signature, stack, progress)
         if not sessions:
-            told = "; ".join(f"{t.name}: {t.note.rstrip('.')}" for t in trials)
-            raise ModelError(f"No variant of {opened.manifest.name} runs here as recorded ({told}).")
+            stated = "; ".join(f"{t.name}: {t.note.rstrip('.')}" for t in trials)
+            raise ModelError(f"No variant of {opened.manifest.name} runs here as recorded ({stated}).")
         pixels = load_pixels(opened.golden_images()[0], opened.manifest.preprocess)[None]
         calls = {name: functools.partial(session.run, pixels) for name, session in sessions.items()}
         samples = _time(calls, seconds, progress)
@@ -225,11 +226,11 @@ def _try_all(
     trials: list[Trial] = []
     sessions: dict[str, Session] = {}
     arch, manifest = architecture(), bundle.manifest
-    suited = {t: [v for v in manifest.variants if v.target in made_for(t, arch)] for t in _ENGINES}
+    suited = {t: [v for v in manifest.variants if e.suits(v, arch)] for t, e in ENGINES.items()}
     with progress.task("Trying candidates", sum(map(len, suited.values()))) as bar:
         for target, variants in suited.items():
             if not variants:
-                made = " or ".join(made_for(target, arch))
+                made = " or ".join(ENGINES[target].wants(arch))
                 note = f"The bundle has no variant made for {made}."
                 trials.append(Trial(target=target, outcome=Outcome.ABSENT, note=note))
             for done, variant in enumerate(variants):
@@ -249,10 +250,15 @@ def _doubt(manifest: Manifest, today: Choice | None, target: Target, variant: Va
     """Why a variant may not win by its recorded accuracy. The default and what runs without a measurement may."""
     default = manifest.variant()
     assert default is not None  # A manifest without its default is refused when it is read.
-    if variant is default or (today and variant.name == today.variant) or as_accurate(variant, default):
+    metric = first_metric(manifest)
+    if (
+        variant is default
+        or (today and variant.name == today.variant)
+        or as_accurate(variant, default, metric)
+    ):
         return None
-    scores = [f"{value(v.val, TOP1.name):.1%}" if v.val else "not recorded" for v in (variant, default)]
-    note = f"Its top-1 on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
+    scores = [f"{value(v.val, metric):.1%}" if v.val else "not recorded" for v in (variant, default)]
+    note = f"Its {metric_of(metric).title} on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
     return Trial(target=target, variant=variant.name, outcome=Outcome.LESS_ACCURATE, note=note)
 
 

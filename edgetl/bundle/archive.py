@@ -197,7 +197,7 @@ class Bundle:
         )
 
     def splits(self) -> Splits | None:
-        """Which images it was trained on; None where it does not tell.
+        """Which images it was trained on; None where it does not say.
 
         Raises:
             BundleIntegrityError: the file was altered.

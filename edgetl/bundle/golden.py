@@ -131,7 +131,7 @@ def compare(
 def encode_image(source: Path, spec: PreprocessSpec) -> bytes:
     """A picture as it goes into the bundle: the file as it is when small, else a smaller JPEG of it.
 
-    The smaller one keeps twice the pixels a side that the network needs, so that resizing is proven too. Of a picture
+    The smaller one keeps twice the pixels per side that the network needs, so that resizing is proven too. Of a picture
     of more than 8 bits it keeps the numbers, every so many of them, so that the window is proven.
 
     Raises:
@@ -142,8 +142,11 @@ def encode_image(source: Path, spec: PreprocessSpec) -> bytes:
     if len(content) <= _KEEP_BYTES:
         return content
     side = 2 * spec.size
-    if (numbers := read_numbers(content, name=str(source))) is not None and numbers.ndim == 2:
-        step = max(1, min(numbers.shape) // side)
+    numbers = read_numbers(content, name=str(source))
+    if numbers is not None and (numbers.ndim == 2 or spec.window is not None):
+        step = max(1, min(numbers.shape[:2]) // side)
+        if numbers.ndim == 3:
+            return _png_of_16_bits(numbers[::step, ::step])
         return _encoded(
             Image.fromarray(_storable(numbers[::step, ::step])), "TIFF", compression="tiff_adobe_deflate"
         )
@@ -157,6 +160,22 @@ def _storable(numbers: NDArray[Any]) -> NDArray[Any]:
     """Numbers in a type that TIFF has a form for, in this machine's byte order."""
     kind = np.float32 if numbers.dtype.kind == "f" else np.uint16 if numbers.dtype.itemsize == 2 else np.int32
     return np.ascontiguousarray(numbers.astype(kind))
+
+
+def _png_of_16_bits(numbers: NDArray[np.uint16]) -> bytes:
+    """An RGB PNG of (H, W, 3), which Pillow reads and does not write (ISO/IEC 15948, sections 5 and 11.2)."""
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        length, check = (number.to_bytes(4, "big") for number in (len(body), zlib.crc32(kind + body)))
+        return length + kind + body + check
+
+    height, width, _ = numbers.shape
+    # Bits a channel, RGB, and three times the only method there is; each row begins with its filter, none.
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((16, 2, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in parts)
 
 
 def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:

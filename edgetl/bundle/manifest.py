@@ -89,7 +89,7 @@ class Variant:
 class Engine:
     """A compiled TensorRT engine of a variant.
 
-    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images a call; `gpu` and
+    `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images per call; `gpu` and
     `driver` are those that it was compiled on, empty where it was compiled for named compute capabilities.
     """
 
@@ -148,7 +148,7 @@ class Provenance:
 class Manifest:
     """The description of a bundle. `task` says what the models answer; `default` names the variant that ships.
 
-    `splits` is the file that tells which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
+    `splits` is the file that says which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
     """
 
     schema_version: int

@@ -163,7 +163,7 @@ def add_variant(
 
 
 def engine_name(variant: str, record: EngineRecord) -> str:
-    """File name of an engine; it tells apart all engines that a bundle may hold."""
+    """File name of an engine; it shows apart all engines that a bundle may hold."""
     gpus = "-".join(f"sm{digits}" for digits in record.compute_capabilities) or "native"
     return f"{variant}-{record.target}-{gpus}.engine"
 

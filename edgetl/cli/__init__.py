@@ -1,7 +1,7 @@
 """The command line: thin. A command builds the config, calls, and emits; only here do exceptions become exit codes.
 
 Exit codes: 0 done; 1 a gate failed; 2 the input is wrong; 3 a gate cannot tell; 70 a bug, which keeps its traceback;
-130 stopped by Ctrl-C. Each class of `edgetl.errors` names its own.
+130 stopped by Ctrl-C; 141 the reader of standard output has gone. Each class of `edgetl.errors` names its own.
 """
 
 from __future__ import annotations

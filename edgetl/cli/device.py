@@ -123,7 +123,7 @@ def predict(
         typer.Option("--frame-size", metavar="WxH", help="Standard input holds raw frames of this size."),
     ] = None,
     pixel_format: Annotated[
-        str, typer.Option("--pixel-format", help="Of raw frames, one byte a channel: rgb or bgr.")
+        str, typer.Option("--pixel-format", help="Of raw frames, one byte per channel: rgb or bgr.")
     ] = "rgb",
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
@@ -269,7 +269,7 @@ def bench(
         typer.Option(
             "--pin",
             metavar="CORES",
-            help="One core a thread, e.g. 0,1 or 2-3; Linux only. Sets --threads too.",
+            help="One core per thread, e.g. 0,1 or 2-3; Linux only. Sets --threads too.",
         ),
     ] = None,
     profile: Annotated[
@@ -309,7 +309,7 @@ def bench(
     if history_path is not None and history_path.exists():
         from edgetl.history import read
 
-        read(history_path)  # What cannot be added to is told before the measurement.
+        read(history_path)  # What cannot be added to is reported before the measurement.
     with open_progress() as progress:
         record = run(options, inputs, profiled=profile, with_loadgen=loadgen, progress=progress)
     if json:  # The tables show them.
@@ -326,7 +326,8 @@ def bench(
 def tune(
     bundle: BundleArg,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1.0, help="Time for the timing; more tells closer ones apart.")
+        float,
+        typer.Option("--seconds", min=1.0, help="Time for the timing; more time distinguishes closer ones."),
     ] = 10.0,
     threads: Threads = None,
     require_signature: RequireSignature = None,
@@ -470,7 +471,7 @@ def gate(
 ) -> None:
     """Fail (exit code 1) where accuracy, latency, size, memory, load time or precision got worse.
 
-    Exit code 3 where that cannot be told.
+    Exit code 3 where that cannot be decided.
     """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
@@ -520,9 +521,10 @@ def gate(
                 progress=progress,
             )
     if report_path is not None:
+        from edgetl.bundle.archive import open_bundle
         from edgetl.report.page.gate import write_page
 
-        write_page(report, report_path, data)
+        write_page(report, report_path, data, open_bundle(bundle).manifest.preprocess)
         typer.echo(f"Wrote {report_path}.", err=True)
     output.emit(report, json, "gate")
     match report.verdict:

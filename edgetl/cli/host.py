@@ -74,7 +74,15 @@ def init(
     from edgetl.data import depth
     from edgetl.data.build import refuse_boxes
     from edgetl.data.index import build_index
-    from edgetl.data.suggest import FEW_STEPS, batch_size, default_name, look, suggest, suggest_window
+    from edgetl.data.suggest import (
+        FEW_STEPS,
+        batch_size,
+        default_name,
+        look,
+        suggest,
+        suggest_target,
+        suggest_window,
+    )
     from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
@@ -90,7 +98,7 @@ def init(
         index = build_index(data, seed=0, progress=progress)
         numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = [*suggest(seen), *suggest_window(numbers)]
+    chosen = [*suggest(seen), *suggest_window(numbers), *suggest_target()]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
@@ -201,7 +209,7 @@ def finetune(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train the teacher: a pretrained backbone with a new head. With --folds, tell how well a recipe does."""
+    """Train the teacher: a pretrained backbone with a new head. With --folds, estimate how well a recipe does."""
     if folds is None:
         _stage(recipe, settings, out, json, "train")
         return

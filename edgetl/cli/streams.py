@@ -1,8 +1,9 @@
 """Standard streams that never end a command in a traceback, whatever they can encode and wherever they lead.
 
-Standard output carries results: where it cannot be written, that is an error in one sentence. Standard error carries
-what is said on the way: where it cannot be written, the work goes on. Characters that a stream cannot encode are
-written as escapes, which JSON reads back.
+Standard output carries results: where it cannot be written, that is an error in one sentence. A reader that has gone,
+as `head` goes when it has seen enough, is none: the command ends without a word, as other tools do. Standard error
+carries what is said on the way: where it cannot be written, the work goes on. Characters that a stream cannot encode
+are written as escapes, which JSON reads back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 from edgetl.errors import StorageError
 from edgetl.failures import cause, remedy
 from edgetl.files import UNENCODABLE
+
+READER_GONE = 128 + 13
+"""Exit code, as a shell shows a process that SIGPIPE ended; never one of a gate."""
 
 
 @contextmanager
@@ -106,6 +110,8 @@ class _Stream:
 class _Output(_Stream):
     def _refused(self, error: OSError | ValueError) -> None:
         self._drop()
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(READER_GONE) from None
         if isinstance(error, OSError):
             raise StorageError(
                 f"Standard output cannot be written: {cause(error)}. {remedy(error)}".rstrip()

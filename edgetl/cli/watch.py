@@ -34,12 +34,12 @@ for line in sys.stdin.buffer:
 if not done:
     where = "in the stage " + stage if stage else "before its first stage"
     if fault:
-        told = "edgetl died %s (%s): native code of a library crashed. Try another network (train.backbone) or image " \
+        said = "edgetl died %s (%s): native code of a library crashed. Try another network (train.backbone) or image " \
             "size, train.compile = false, or one thread (OMP_NUM_THREADS=1)." % (where, fault)
     else:
-        told = "edgetl was killed %s, by the system or by a person. Most often memory ran out: try a smaller " \
+        said = "edgetl was killed %s, by the system or by a person. Most often memory ran out: try a smaller " \
             "train.batch_size or preprocess.size." % where
-    sys.stderr.write("\nError: %s Finished work is kept; go on with: %s\n" % (told, sys.argv[1]))
+    sys.stderr.write("\nError: %s Finished work is kept; go on with: %s\n" % (said, sys.argv[1]))
     sys.stderr.flush()
 """
 

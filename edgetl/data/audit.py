@@ -180,7 +180,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     Args:
         index: the images.
         window: that of their preprocessing, for images of more than 8 bits; the one that suits them where unset.
-        progress: told of the images.
+        progress: shows the images.
 
     Raises:
         ImageError: an image cannot be read any more.
@@ -245,7 +245,7 @@ def near_copies(
         parts: the part of each.
         asked: positions of the images that this is asked of.
         window: that of their preprocessing.
-        progress: told of the images.
+        progress: shows the images.
 
     Returns:
         Positions (other, image): an image, and the most alike one of another part.
@@ -303,13 +303,16 @@ def warn_of_copies(
 def _look(samples: Sequence[Sample], window: Window | None, progress: Progress) -> _Look:
     sizes = np.empty((len(samples), 2), dtype=np.int64)
     thumbs = np.empty((len(samples), _THUMB * _THUMB), dtype=np.float32)
-    spec = PreprocessSpec(size=_THUMB, window=window)
+    spec, plain = PreprocessSpec(size=_THUMB, window=window), PreprocessSpec(size=_THUMB)
 
     def look(at: int) -> int:
         path = samples[at].path
         content = path.read_bytes()
-        grey = decode(content, _THUMB, name=str(path), spec=spec).convert("L")
-        sizes[at] = read_header(content, name=str(path)).size  # the decoded image may be a reduced one
+        header = read_header(content, name=str(path))
+        # `Depth` refuses these where there is a window; here they are compared by what can be read.
+        used = plain if header.reduced else spec
+        grey = decode(content, _THUMB, name=str(path), spec=used).convert("L")
+        sizes[at] = header.size  # the decoded image may be a reduced one
         thumbs[at] = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX)).reshape(-1)
         return at
 

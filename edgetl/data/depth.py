@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ TAIL = 0.001
 MARGIN = 0.05
 """A proposed window is wider by this share of its width at either end, for images that are yet to come."""
 SMALL = 0.25
-"""A set that needs less than this share of its window (of 16 bits, where there is none) is told to take another."""
+"""A set that needs less than this share of its window (of 16 bits, where there is none) is said to take another."""
 OUTSIDE = 0.01
 """The share of a split's numbers outside the window from which the audit says so."""
 
@@ -49,8 +49,9 @@ class Depth:
 
     Attributes:
         images: images of the set.
-        deep: those of more than 8 bits a channel; 0 where there are none, and then the rest says nothing.
+        deep: those of more than 8 bits per channel; 0 where there are none, and then the rest says nothing.
         floats: those of floating-point numbers.
+        reduced: files, relative to the set, of 16 bits per channel of which only 8 can be read (PPM, CMYK).
         pages: files of which a further page is not looked at.
         least: the smallest number of the training images, in the files' units.
         largest: the largest.
@@ -62,6 +63,7 @@ class Depth:
     images: int
     deep: int = 0
     floats: int = 0
+    reduced: tuple[str, ...] = ()
     pages: int = 0
     least: float = 0.0
     largest: float = 0.0
@@ -79,12 +81,20 @@ class Depth:
         """The same with the proposed window in force."""
         return self if self.proposed is None else replace(self, window=self.proposed)
 
+    @property
+    def refusal(self) -> str:
+        """Why images of `reduced` cannot be used with a window."""
+        return (
+            f"{len(self.reduced)} images hold 16 bits per channel in a form of which only 8 can be read, which no "
+            f"window suits (first {self.reduced[0]}); save them as RGB in PNG or TIFF, or unset preprocess.window."
+        )
+
     def problems(self) -> tuple[str, ...]:
         """One sentence for each kind of problem, with what to do; empty where all is well."""
         if not self.deep:
-            unneeded = self.window is not None
+            unneeded = self.window is not None and not self.reduced
             found = [
-                (unneeded, "preprocess.window changes nothing: no image has more than 8 bits a channel.")
+                (unneeded, "preprocess.window changes nothing: no image has more than 8 bits per channel.")
             ]
         else:
             setting = f"set preprocess.window = {in_toml(self.proposed)}" if self.proposed else ""
@@ -117,10 +127,12 @@ class Depth:
                 ),
                 (
                     self.deep < self.images,
-                    f"{self.deep} of {self.images} images have more than 8 bits a channel, the others 8: an 8-bit "
+                    f"{self.deep} of {self.images} images have more than 8 bits per channel, the others 8: an 8-bit "
                     "image is taken as it is, so its 0 and 255 must mean what the ends of the window mean.",
                 ),
             ]
+        if self.window and self.reduced:
+            found.append((True, self.refusal))
         found.append(
             (self.pages > 0, f"{self.pages} files hold several pages, of which the first alone is looked at.")
         )
@@ -138,7 +150,7 @@ def look(index: DataIndex, window: Window | None = None, *, progress: Progress =
     Args:
         index: the images.
         window: the window in force.
-        progress: told of the images.
+        progress: shows the images.
 
     Raises:
         ImageError: an image cannot be read any more, or holds numbers that are not finite.
@@ -149,12 +161,14 @@ def look(index: DataIndex, window: Window | None = None, *, progress: Progress =
         for part in in_threads(_kind, paths, description="Looking at headers", progress=progress)
         for kind in part
     ]
-    deep = [sample for sample, (is_deep, _, _) in zip(index.samples, kinds, strict=True) if is_deep]
+    found = list(zip(index.samples, kinds, strict=True))
+    deep = [sample for sample, kind in found if kind.deep]
     seen = Depth(
         images=len(kinds),
         deep=len(deep),
-        floats=sum(floats for _, floats, _ in kinds),
-        pages=sum(pages for _, _, pages in kinds),
+        floats=sum(kind.floats for kind in kinds),
+        reduced=tuple(_relative(sample.path, index.root) for sample, kind in found if kind.reduced),
+        pages=sum(kind.pages for kind in kinds),
         window=window,
     )
     train = [sample for sample in deep if sample.split == "train"]
@@ -175,29 +189,45 @@ def check(index: DataIndex, window: Window | None, *, progress: Progress = SILEN
     """Before training: warn of what `Depth.problems` says.
 
     Raises:
-        DataError: images hold floats, and there is no window.
+        DataError: images hold floats, and there is no window; or there is one, and images of which only 8 bits can be
+            read.
         ImageError: as `look`.
     """
     seen = look(index, window, progress=progress)
     first, *others = seen.problems() or ("",)
     if seen.floats and window is None:
         raise DataError(first)
+    if seen.reduced and window is not None:
+        raise DataError(seen.refusal)
     for problem in (first, *others):
         if problem:
             progress.warning(problem)
 
 
-def _kind(path: Path) -> tuple[bool, bool, bool]:
-    """Whether an image has more than 8 bits, holds floats, and has further pages; its first bytes may say it all."""
+class _Kind(NamedTuple):
+    """Whether an image has more than 8 bits, holds floats, has bits that cannot be read, and has further pages."""
+
+    deep: bool = False
+    floats: bool = False
+    reduced: bool = False
+    pages: bool = False
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _kind(path: Path) -> _Kind:
+    """Its first bytes may say it all."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:
         head = b""
     if head.startswith(_EIGHT_BITS) or (head.startswith(_PNG) and head[_PNG_DEPTH:] <= b"\x08"):
-        return False, False, False
+        return _Kind()
     header = read_header(path)
-    return header.deep, header.mode == "F", header.pages
+    return _Kind(header.deep, header.mode == "F", header.reduced, header.pages)
 
 
 def _span(samples: Sequence[Sample], progress: Progress) -> tuple[float, float, float, float, bool]:

@@ -109,7 +109,7 @@ class DataIndex:
         return sha256_json([self.labels, [_row(s) for s in self.samples]])
 
     def save(self, path: Path) -> None:
-        """Write the index as JSON, one sample a line, with paths relative to `root`.
+        """Write the index as JSON, one sample per line, with paths relative to `root`.
 
         Raises:
             StorageError: the file cannot be written.

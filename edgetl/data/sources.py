@@ -14,6 +14,7 @@ from typing import Literal
 from edgetl.data import builtin
 from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
 from edgetl.errors import DataError
+from edgetl.files import name_as_text, text_as_name
 from edgetl.progress import SILENT, Progress
 
 Split = Literal["train", "val", "test"]
@@ -162,7 +163,7 @@ def _classes(
                 f"{folder.path}: its {len(folder.folders)} subfolders{_how_many_in(folder.folders)} are not read, only"
                 " the images beside them."
             )
-        label = unicodedata.normalize("NFC", folder.path.name)
+        label = unicodedata.normalize("NFC", name_as_text(folder.path.name))
         for path in folder.images:
             yield Entry(path, label, split)
     if loose := len(parent.images):
@@ -288,7 +289,7 @@ def _csv_entry(folder: Path, values: dict[str, str], number: int, problems: list
         problems.append(f"line {number}: the split is {text!r}{hint}")
         return None
     try:
-        absolute = Path(os.path.normpath(folder / place(values["path"])))
+        absolute = Path(os.path.normpath(folder / place(text_as_name(values["path"]))))
     except DataError as error:
         problems.append(f"line {number}: {error}")
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.inputs.image import decode, read_header
+from edgetl.processor import VNNI_TARGET, architecture, has_vnni
 
 if TYPE_CHECKING:
     from edgetl.data.depth import Depth
@@ -195,3 +196,11 @@ def default_name(source: str, taken: Container[str] = ()) -> str:
     if name not in taken:
         return name
     return next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+
+
+def suggest_target() -> Sequence[Suggestion]:
+    """What this machine's CPU asks of `quantize.target`."""
+    if architecture() != "x86" or not has_vnni():
+        return ()
+    reason = "this CPU has VNNI, for which eight bits are right and finer; name cpu-x86 where the device may lack it"
+    return (Suggestion(key="quantize.target", value=[VNNI_TARGET], reason=reason),)

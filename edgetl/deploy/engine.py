@@ -148,7 +148,7 @@ def _quantized(bundle: Bundle, target: EngineTarget, precision: EnginePrecision)
 
 
 def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
-    """Convert the float32 model; the golden images tell what would overflow."""
+    """Convert the float32 model; the golden images show what would overflow."""
     try:
         import onnx
     except ImportError as error:

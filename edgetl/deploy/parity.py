@@ -1,10 +1,10 @@
-"""The parity ladder: from torch to the last engine, rung by rung, on real images; the first that breaks is named.
+"""The parity report: from torch to the last engine, step by step, on real images; the first that breaks is named.
 
-Each rung changes one thing against the rung that it stands on, and is held to a bound against that one alone:
+Each step changes one thing against the step that it stands on, and is held to a bound against that one alone:
 
     torch -> ONNX as exported -> the same through the bundle's own preprocessing -> each variant -> each engine
 
-Where no checkpoint is given, the ladder starts at the ONNX as exported.
+Where no checkpoint is given, the report starts at the ONNX as exported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.packages import pip_install
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
-from edgetl.records.parity import Divergence, LadderRecord, Rung
+from edgetl.records.parity import Divergence, ParityRecord, ParityStep
 from edgetl.records.scores import BadImages, score
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
@@ -47,7 +47,7 @@ BISECTED = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """What a rung may differ from the one that it stands on.
+    """What a step may differ from the one that it stands on.
 
     `maximum` and `mean` are differences of an output relative to its largest value, `agreement` is the least share of
     images with the same answer, `layer` the largest relative error of a layer's output when the culprit is looked for.
@@ -74,7 +74,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class _Stage:
-    """A rung that was run: its outputs, and what the layers are compared with if it breaks."""
+    """A step that was run: its outputs, and what the layers are compared with if it breaks."""
 
     name: str
     outputs: Outputs
@@ -91,8 +91,8 @@ def run(
     limit: int | None = None,
     bad_images: BadImages = BadImages.REFUSE,
     progress: Progress = SILENT,
-) -> LadderRecord:
-    """Climb the ladder.
+) -> ParityRecord:
+    """Compare step by step.
 
     Args:
         bundle: the bundle.
@@ -120,7 +120,7 @@ def run(
         except ImageError as error:
             bad[sample.path] = str(error)
     refuse_or_skip(bad, len(samples), bad_images, progress)
-    checked = _Ladder(opened, kept, np.stack(pixels), _checkpoint(bundle, checkpoint), progress).climb()
+    checked = _Comparison(opened, kept, np.stack(pixels), _checkpoint(bundle, checkpoint), progress).run_all()
     return replace(checked, image_set=images.use(len(kept), bad))
 
 
@@ -130,7 +130,7 @@ def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
     return given or (beside if beside.is_file() and _has("torch") else None)
 
 
-class _Ladder:
+class _Comparison:
     def __init__(
         self,
         bundle: Bundle,
@@ -145,10 +145,10 @@ class _Ladder:
         self.metric = self.task.metrics[0].name
         self.truths = self.task.read([sample.label for sample in samples])
         self.paths, self.pixels = [sample.path for sample in samples], pixels
-        self.rungs: list[Rung] = []
+        self.steps: list[ParityStep] = []
         self.divergence: Divergence | None = None
 
-    def climb(self) -> LadderRecord:
+    def run_all(self) -> ParityRecord:
         variants = self.bundle.manifest.variants
         base = next(
             (v for v in variants if v.precision is Precision.FP32 and v.input is InputForm.FLOAT32), None
@@ -171,24 +171,24 @@ class _Ladder:
             for engine in engines:
                 self._engine(engine.file, stages[engine.variant])
                 task.advance(note=engine.file)
-        broken = next((rung for rung in self.rungs if rung.holds is False), None)
-        return LadderRecord(
+        broken = next((checked for checked in self.steps if checked.holds is False), None)
+        return ParityRecord(
             bundle=str(self.bundle.path),
             images=len(self.paths),
             checkpoint=str(self.checkpoint or ""),
             metric=self.metric,
-            rungs=tuple(self.rungs),
+            steps=tuple(self.steps),
             first_outside=broken.name if broken else "",
             divergence=self.divergence,
         )
 
-    # --- the rungs ------------------------------------------------------------------------------------------
+    # --- the steps ------------------------------------------------------------------------------------------
 
     def _exported(self, base: Variant) -> _Stage:
         """The float32 graph alone, with the preprocessing that was written into it when it was exported."""
         content = self.bundle.read(base.member)
-        self.told = _metadata(content)
-        recorded = self.told.get("edgetl.preprocess")
+        self.properties = _metadata(content)
+        recorded = self.properties.get("edgetl.preprocess")
         spec = from_json(PreprocessSpec, json.loads(recorded)) if recorded else self.spec
         self.recorded = spec
         pixels = self.pixels
@@ -246,7 +246,7 @@ class _Ladder:
     def _bundled(self, base: Variant, exported: _Stage) -> _Stage:
         """The same graph as the runtime runs it, with the preprocessing and the labels of the bundle's manifest."""
         changed = _differences(self.recorded, self.spec)
-        labels = self.told.get("edgetl.labels")
+        labels = self.properties.get("edgetl.labels")
         if labels and tuple(json.loads(labels)) != self.names:
             changed.append("labels")
         stage = self._run_variant(base)
@@ -286,7 +286,9 @@ class _Ladder:
         try:
             backend = _engine_backend(content, engine.target)
         except EdgetlError as error:
-            self.rungs.append(Rung(name=name, kind=engine.target, against=variant.name, skipped=str(error)))
+            self.steps.append(
+                ParityStep(name=name, kind=engine.target, against=variant.name, skipped=str(error))
+            )
             return
         least, _, largest = engine.batch
         with backend:
@@ -303,7 +305,7 @@ class _Ladder:
 
     def _first(self, name: str, outputs: Outputs, kind: str) -> None:
         found = score(self.task.score(self.truths, outputs), self.metric)
-        self.rungs.append(Rung(name=name, kind=kind, score=found.value, interval=found.interval))
+        self.steps.append(ParityStep(name=name, kind=kind, score=found.value, interval=found.interval))
 
     def _judge(
         self,
@@ -324,13 +326,10 @@ class _Ladder:
         }
         maximum = max(float(gap.max()) for gap in gaps.values()) if finite else None
         mean = max(float(gap.mean()) for gap in gaps.values()) if finite else None
-        right, was, is_now = (
-            np.array(self.task.words(answers), object)
-            for answers in (self.truths, self.task.decide(below.outputs), self.task.decide(shown))
-        )
-        same = was == is_now
+        was, is_now = self.task.decide(below.outputs), self.task.decide(shown)
+        same = self.task.right(was, is_now)
         found = score(self.task.score(self.truths, shown), self.metric)
-        paired = compare_paired(was == right, is_now == right)
+        paired = compare_paired(self.task.right(self.truths, was), self.task.right(self.truths, is_now))
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
             reasons.append("its outputs are NaN or infinite")
@@ -341,8 +340,8 @@ class _Ladder:
                 reasons.append(f"its mean error is {mean:.2g}, allowed {bound.mean:g}")
         if differing := _too_many_differ(same, self._ties(below.outputs, bound), bound):
             reasons.append(differing)
-        self.rungs.append(
-            Rung(
+        self.steps.append(
+            ParityStep(
                 name=name,
                 kind=kind,
                 against=below.name,
@@ -357,7 +356,7 @@ class _Ladder:
                 reason="; ".join(reasons),
             )
         )
-        if reasons and self.divergence is None and not any(r.holds is False for r in self.rungs[:-1]):
+        if reasons and self.divergence is None and not any(r.holds is False for r in self.steps[:-1]):
             each = [gap.reshape(len(gap), -1).max(axis=1) for gap in gaps.values()]
             worst = np.argsort(-np.nan_to_num(np.max(each, axis=0), nan=np.inf), kind="stable")[:BISECTED]
             self._bisect(stage, below, (self.pixels if pixels is None else pixels)[worst], bound)

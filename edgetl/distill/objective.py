@@ -22,7 +22,7 @@ class Guide:
     Attributes:
         teacher: its checkpoint.
         teacher_size: side of the teacher's input.
-        batch_size: images a step.
+        batch_size: images per step.
         weight_decay: of matrices and filters.
         precision: arithmetic.
         temperature: of the soft targets.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Metric, Mix
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Mix
 from edgetl.data.index import DataIndex
 from edgetl.distill.features import Features
 from edgetl.distill.objective import Guide
-from edgetl.distill.teacher import Ensemble, guide, load_for, load_guest
+from edgetl.distill.teacher import Ensemble, guide, load_for, load_other_teacher
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
@@ -58,7 +58,7 @@ class DistillInputs:
     spec: PreprocessSpec
     pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
-    select: Metric | None = None
+    select: str | None = None
     unlabelled: DataIndex | None = None
 
 
@@ -93,8 +93,8 @@ def run(
     size, teacher_size = inputs.spec.size, how.teacher_size
     if size != teacher_size:
         check_takes(student, size, backbone, _OTHER_SIZE)
-    guests = [load_guest(labels, Path(path), inputs.spec) for path in config.teachers]
-    view = max(size, teacher_size, *(guest.size for guest in guests))
+    other_teachers = [load_other_teacher(labels, Path(path), inputs.spec) for path in config.teachers]
+    view = max(size, teacher_size, *(other_teacher.size for other_teacher in other_teachers))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
     unlabelled: Unlabelled | None = None
     taught = 0
@@ -131,8 +131,10 @@ def run(
     )
     taught_by: nn.Module = guide(teacher, teacher_size)
     prefix = "network."
-    if guests:
-        taught_by = Ensemble([taught_by, *(guest.network for guest in guests)], how.temperature, task)
+    if other_teachers:
+        taught_by = Ensemble(
+            [taught_by, *(other_teacher.network for other_teacher in other_teachers)], how.temperature, task
+        )
         prefix = "members.0.network."
     features = None
     if config.features is not DistillFeatures.NONE:
@@ -163,7 +165,7 @@ def run(
     val = score(task, student, sets.val)
     test = score(task, student, sets.test) if sets.test is not None else None
     architecture = describe(student, backbone, task.width, built)
-    checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.lesson(labels, inputs.spec))
+    checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.provenance(labels, inputs.spec))
     record = TrainRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
         backbone=backbone,

@@ -21,7 +21,7 @@ from edgetl.train.tasks.base import TrainingTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Guest:
+class OtherTeacher:
     """A teacher that another run made.
 
     Attributes:
@@ -105,7 +105,7 @@ def load_for(labels: Sequence[str], path: Path, role: str) -> tuple[nn.Module, A
     return model, architecture
 
 
-def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest:
+def load_other_teacher(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> OtherTeacher:
     """Load a further teacher, of any backbone and input size.
 
     Args:
@@ -131,7 +131,7 @@ def load_guest(labels: Sequence[str], path: Path, spec: PreprocessSpec) -> Guest
         )
     if (own.mean, own.std) != (spec.mean, spec.std):
         network = _Renormalised(network, own, spec)
-    return Guest(network=guide(network, own.size), size=own.size)
+    return OtherTeacher(network=guide(network, own.size), size=own.size)
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -38,8 +38,8 @@ def bake_preprocess(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelP
     """A copy that takes (batch, S, S, 3) uint8 RGB in place of (batch, 3, S, S) float32, which it makes itself.
 
     Pictures are of 8 bits: numbers of more become such before the model, by `spec.window`, as everywhere; the exported
-    metadata has it. The arithmetic is `edgetl.inputs.spec.normalise`'s: one product and one sum a channel, in float32.
-    The cast comes first, since TensorRT takes uint8 at a network's border only.
+    metadata has it. The arithmetic is `edgetl.inputs.spec.normalise`'s: one product and one sum per channel, in
+    float32. The cast comes first, since TensorRT takes uint8 at a network's border only.
 
     Raises:
         ModelError: the model does not take (batch, 3, H, W) float32.

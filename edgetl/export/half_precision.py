@@ -1,6 +1,6 @@
 """Arithmetic in half precision, for engines that take precision from the graph; what would overflow stays in float32.
 
-The conversion itself is ONNX Runtime's. Two things are added. Real images tell which layers overflow: float16 ends
+The conversion itself is ONNX Runtime's. Two things are added. Real images show which layers overflow: float16 ends
 at 65504, and a layer that comes within a quarter of it, for the images seen, keeps float32. And between two layers
 that keep float32 no value passes through float16, as the plain conversion would have it.
 """

@@ -31,7 +31,7 @@ def first_diverging_module(
         limit: the relative error of a module's output that is still fine.
 
     Returns:
-        The first module above `limit`; None where none is, or names do not tell.
+        The first module above `limit`; None where none is, or names do not match.
     """
     last = _last_results(exported)
     scopes = {name: scope for name, scope in _scopes(model).items() if scope in last}

@@ -246,7 +246,7 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what tells of the machine, of the source code, or only repeats what can be inferred."""
+    """Remove what names the machine, of the source code, or only repeats what can be inferred."""
     graph = model.graph
     graph.name = "edgetl"
     del model.functions[:], model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]

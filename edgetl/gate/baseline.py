@@ -45,7 +45,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Loads:
-    """What fresh processes needed to load the bundle and run it once: a figure a process, in their order."""
+    """What fresh processes needed to load the bundle and run it once: One figure per process, in their order."""
 
     load_ms: tuple[float, ...]
     peak_memory_bytes: tuple[int, ...]

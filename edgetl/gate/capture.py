@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgetl import files
 from edgetl.bench.machine import describe
@@ -63,7 +63,7 @@ def capture(
         data: labelled images to measure accuracy on; the bundle's own test score is taken where unset.
         bad_images: `skip` images that cannot be used, or `refuse` the set.
         timing: how latency is sampled.
-        progress: told of images and samples.
+        progress: shows images and samples.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -106,7 +106,7 @@ def capture_pair(
         data: as in `capture`, whose errors it raises.
         bad_images: as in `capture`; both are scored on the same images.
         threads: threads of the engines; every usable core where unset.
-        progress: told of images and of the timing.
+        progress: shows images and of the timing.
     """
     count = threads or usable_cores()
     with ExitStack() as stack:
@@ -216,7 +216,7 @@ def measure_accuracies(
     images = choose_images(data, [session.bundle for session in sessions], progress=progress)
     labels = sessions[0].labels
     kept, bad, found = images.samples, dict[Path, str](), list[Accuracy]()
-    _refuse_missing(data, labels, {sample.label for sample in kept}, images.left_out)
+    _refuse_missing(data, labels, _present(sample.label for sample in kept), images.left_out)
     for session in sessions:
         # What the first one could decode is what the others are scored on: no image of it may be lost.
         allowed = BadImages.REFUSE if found else bad_images
@@ -224,12 +224,17 @@ def measure_accuracies(
         bad |= skipped
         truth = [sample.label for sample in kept]
         task = session.task
-        _refuse_missing(data, labels, set(truth), images.left_out)
+        _refuse_missing(data, labels, _present(truth), images.left_out)
         found.append(
             Accuracy(
                 source="measured",
                 evaluation=task.score(task.read(truth), outputs).summary(),
-                images_sha256=files.sha256_json([[files.sha256_file(s.path), labels[s.label]] for s in kept]),
+                images_sha256=files.sha256_json(
+                    [
+                        [files.sha256_file(s.path), words]
+                        for s, words in zip(kept, task.words(task.read(truth)), strict=True)
+                    ]
+                ),
                 paths=tuple(s.path.relative_to(images.root).as_posix() for s in kept),
                 truth=tuple(truth),
                 predictions=tuple(task.plain(task.decide(outputs))),
@@ -237,6 +242,11 @@ def measure_accuracies(
             )
         )
     return found
+
+
+def _present(truths: Iterable[Any]) -> set[int]:
+    """The classes that there are images of; a truth is one class, or a list of them."""
+    return {place for truth in truths for place in (truth if isinstance(truth, list) else [truth])}
 
 
 def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_out: int) -> None:
@@ -250,5 +260,5 @@ def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_o
 
 
 def _identity(split: str, manifest: Manifest, images: int) -> str:
-    """Which images a bundle's own score belongs to, as far as the bundle tells."""
+    """Which images a bundle's own score belongs to, as far as the bundle says."""
     return files.sha256_json([split, manifest.provenance.data_sha256, list(manifest.labels), images])

@@ -29,13 +29,13 @@ class Limits:
 
     Attributes:
         max_accuracy_drop: of top-1 and macro-F1 on the 0..1 scale; 0.01 is one point. Unset: one point, or the least
-            that the images can settle (`edgetl.tasks.classification.judge.settled_margin`).
+            that the images can settle (`edgetl.tasks.judging.settled_margin`).
         max_recall_drop: of any class's recall, on the 0..1 scale.
         max_latency_increase: of the median, relative; 0.025 is 2.5%. That is half of five per cent: a bundle as fast
-            as its baseline and one that is 5% slower are both as far from it as can be, so both are told soon.
+            as its baseline and one that is 5% slower are both as far from it as can be, so both are recognised soon.
         max_size_increase: of the model file, relative.
         max_memory_increase: of the peak memory of a fresh process, relative.
-        max_load_increase: of the time to load in a fresh process, relative; wide, since few processes tell it roughly.
+        max_load_increase: of the time to load in a fresh process, relative; wide, since few processes are timed.
         max_bits_increase: of the mean bits that convolutions and matrix products compute in, relative.
 
     Raises:
@@ -143,7 +143,7 @@ def compare(
 
 
 def refuse_other_task(before: TaskSpec, now: TaskSpec) -> None:
-    """What a bundle's manifest alone tells, so that nothing is measured in vain.
+    """What a bundle's manifest alone says, so that nothing is measured in vain.
 
     Raises:
         BaselineError: the task or the classes are not the baseline's.
@@ -225,13 +225,17 @@ def _accuracy(baseline: Baseline, current: Baseline, limits: Limits) -> tuple[Ga
 def _flips(before: Accuracy, now: Accuracy, task: Task) -> Flips | None:
     if not now.predictions:
         return None
-    said = [task.words(task.read(values)) for values in (now.truth, before.predictions, now.predictions)]
+    truths, was_, now_ = (task.read(values) for values in (now.truth, before.predictions, now.predictions))
+    said = [task.words(values) for values in (truths, was_, now_)]
+    turned = task.right(truths, was_) != task.right(truths, now_)
     found = [
-        Flip(path=path, label=truth, before=was, after=is_now)
-        for path, truth, was, is_now in zip(now.paths, *said, strict=True)
-        if (was == truth) != (is_now == truth)
+        (bool(was_right), Flip(path=path, label=truth, before=was, after=is_now))
+        for path, truth, was, is_now, was_right, flipped in zip(
+            now.paths, *said, task.right(truths, was_), turned, strict=True
+        )
+        if flipped
     ]
-    lost, won = [flip for flip in found if flip.lost], [flip for flip in found if not flip.lost]
+    lost, won = [flip for was, flip in found if was], [flip for was, flip in found if not was]
     return Flips(lost=len(lost), won=len(won), images=(*lost[:_FLIPS_KEPT], *won[:_FLIPS_KEPT]))
 
 

@@ -106,7 +106,7 @@ def race(
         seconds: longest time for the rounds, after a warm-up of at most ten seconds.
         seed: of the coin that orders the rounds.
         clocks: the clocks; fake ones in tests.
-        progress: told of the seconds, with the estimate so far.
+        progress: shows the seconds, with the estimate so far.
 
     Raises:
         ConfigError: `seconds` is not above 0, or `limit` is not a share from 0 up.
@@ -121,7 +121,7 @@ def race(
     pair = Pair(baseline, candidate, clocks, seed)
     with quiet_gc(), progress.task("Timing both in turn", math.ceil(seconds)) as bar:
         steady = pair.warm_up(min(_WARMUP_S, seconds))
-        watch, told = Watch(clocks), 0
+        watch, shown = Watch(clocks), 0
         while watch.see(taken := pair.round()):
             test.add(taken.log_ratio)
             verdict, spent = test.verdict(limit), watch.seconds
@@ -129,9 +129,9 @@ def race(
                 break
             if spent * (1 + 1 / len(test)) > seconds:
                 break
-            if int(spent) > told:
-                bar.advance(int(spent) - told, _short(test.change()))
-                told = int(spent)
+            if int(spent) > shown:
+                bar.advance(int(spent) - shown, _short(test.change()))
+                shown = int(spent)
         else:
             verdict = Verdict.UNSURE
     notes = list(watch.notes())
@@ -205,7 +205,7 @@ def _trial(
 
 
 def _needed(test: RatioTest, change: Change, limit: float, seconds: float) -> float | None:
-    """Seconds that would have told; None where it would take more than an hour."""
+    """Seconds that would have decided it; None where it would take more than an hour."""
     if len(test) < LEAST_ROUNDS:
         return 2 * LEAST_ROUNDS * seconds / len(test)
     needed = seconds * times_longer(change, limit)

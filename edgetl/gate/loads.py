@@ -49,8 +49,8 @@ def measure_loads(
 
 def judge_memory(before: Loads, after: Loads, limit: float, *, same_machine: bool) -> GateCheck:
     """Hold peak memory to `limit`, a relative growth. It is not judged on another machine."""
-    told = min(before.peak_memory_bytes) > 0 and min(after.peak_memory_bytes) > 0
-    reason = "the machines differ" if not same_machine else "" if told else "this system does not tell it"
+    stated = min(before.peak_memory_bytes) > 0 and min(after.peak_memory_bytes) > 0
+    reason = "the machines differ" if not same_machine else "" if stated else "this system does not report it"
     return _judge("memory", "bytes", before.peak_memory_bytes, after.peak_memory_bytes, limit, reason)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgetl.gate.baseline import Baseline
     from edgetl.gate.compare import Limits
     from edgetl.records.gate import GateCheck, GateReport
+    from edgetl.records.scores import SetUse
     from edgetl.runtime.session import Session
 
 _ACCURACY = ("accuracy", "macro-F1", "recall")
@@ -39,12 +40,18 @@ _OPTIONS = {
     "variant": "A model variant instead of the default one.",
     "target": "The engine instead of the one that suits this machine.",
 }
+_BAD_IMAGES = ("refuse", "skip")
+"""Values of `edgetl.records.scores.BadImages`, which is not imported here."""
 _HEADERS = ("bundle", "check", "baseline", "now", "change", "allowed", "result")
+
+_NAMED = 5
+"""Skipped images that are named."""
 
 _Row = list[str]
 _ROWS = pytest.StashKey[list[_Row]]()
-# Results whose sentences the job's summary tells.
-_TOLD = ("FAILED", "cannot tell")
+_NOTES = pytest.StashKey[list[str]]()
+# Results whose sentences the job's summary repeats.
+_REPEATED = ("FAILED", "cannot tell")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,7 @@ class EdgeSettings:
     variant: str | None = None
     target: str = "auto"
     threads: int | None = None
+    bad_images: str = "refuse"
     allow_other_machine: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
 
@@ -72,6 +80,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, text in _OPTIONS.items():
         group.addoption(f"--edge-{name}", dest=f"edge_{name}", metavar=name.upper(), help=text)
     group.addoption("--edge-threads", dest="edge_threads", type=int, help="Threads of the inference engine.")
+    group.addoption(
+        "--edge-bad-images",
+        dest="edge_bad_images",
+        choices=_BAD_IMAGES,
+        help="Images that cannot be read: refuse the set (default), or skip them, named and counted.",
+    )
     group.addoption(
         "--edge-allow-other-machine",
         dest="edge_allow_other_machine",
@@ -91,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
         "markers",
-        "edge(bundle, baseline, against, data, history, variant, target, threads, allow_other_machine, "
+        "edge(bundle, baseline, against, data, history, variant, target, threads, bad_images, allow_other_machine, "
         "max_accuracy_drop, ...): what to measure and hold to what, for the fixtures edge_session, edge_baseline, "
         "edge_report, assert_accuracy, assert_latency and assert_footprint. All by keyword; "
         "limits as in edgetl.gate.compare.Limits.",
@@ -125,6 +139,8 @@ def _settings(request: pytest.FixtureRequest) -> EdgeSettings:
         _give_up("No bundle is named: give @pytest.mark.edge(bundle=...) or --edge-bundle.")
     if (threads := given.get("threads")) is not None and threads < 1:
         _give_up(f"threads is {threads}, expected at least 1.")
+    if (bad := given.get("bad_images", "refuse")) not in _BAD_IMAGES:
+        _give_up(f"bad_images is {bad!r}, expected {' or '.join(map(repr, _BAD_IMAGES))}.")
     chosen = {name: given[name] for name in names & given.keys()}
     return EdgeSettings(**chosen, limits={name: given[name] for name in limits & given.keys()})
 
@@ -182,12 +198,16 @@ def edge_report(
     try:
         report = _measured(settings, shared)
     except EdgetlError as error:
-        _give_up(str(error))
+        # The remedy by the name that it has in pytest.
+        _give_up(str(error).replace("--bad-images skip", "--edge-bad-images=skip"))
     for check in report.checks:
         name = f"edge.{check.name.replace(' ', '_')}"
         for key in ("verdict", "baseline", "current", "change", "limit"):
             record_property(f"{name}.{key}", str(getattr(check, key)))
     request.node.stash[_ROWS] = [_row(report, check) for check in report.checks]
+    if report.image_set is not None and (skipped := report.image_set.skipped):
+        record_property("edge.skipped_images", str(len(skipped)))
+        request.node.stash[_NOTES] = _skipped(settings, report.image_set)
     return report
 
 
@@ -235,6 +255,7 @@ def _measured(settings: EdgeSettings, shared: Path) -> GateReport:
 
 def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
     from edgetl.gate.stage import gate_against, gate_baseline
+    from edgetl.records.scores import BadImages
 
     if settings.against is not None:
         return gate_against(
@@ -245,6 +266,7 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
             variant=settings.variant,
             target=settings.target,
             threads=settings.threads,
+            bad_images=BadImages(settings.bad_images),
         )
     assert settings.baseline is not None
     return gate_baseline(
@@ -256,8 +278,17 @@ def _measure(settings: EdgeSettings, limits: Limits) -> GateReport:
         target=settings.target,
         threads=settings.threads,
         history=settings.history,
+        bad_images=BadImages(settings.bad_images),
         allow_other_machine=settings.allow_other_machine,
     )
+
+
+def _skipped(settings: EdgeSettings, used: SetUse) -> list[str]:
+    """Lines on the images that were left out."""
+    head = f"{settings.data}: {len(used.skipped)} images cannot be used and are skipped, {used.images} are scored"
+    named = [f"  {path}: {reason}" for path, reason in used.skipped[:_NAMED]]
+    more = len(used.skipped) - len(named)
+    return [head, *named, *([f"  and {more} more"] if more else [])]
 
 
 def _assertion(report: GateReport, names: tuple[str, ...], config: pytest.Config) -> Callable[[], None]:
@@ -295,7 +326,7 @@ def failure_text(report: GateReport, checks: list[GateCheck]) -> str:
     from edgetl.records.gate import Verdict
 
     worse = any(check.judged and check.verdict is Verdict.FAIL for check in checks)
-    says = "is worse than {} allows:" if worse else "cannot be told to be as good as {}:"
+    says = "is worse than {} allows:" if worse else "cannot be shown to be as good as {}:"
     head = f"{report.current} ({report.variant}) {says.format(report.baseline)}"
     rows = [_row(report, check)[1:-1] for check in checks]
     return "\n".join(
@@ -343,6 +374,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     if rows := item.stash.get(_ROWS, []):
         report.edge_checks = rows
+        report.edge_notes = item.stash.get(_NOTES, [])
     return report
 
 
@@ -351,15 +383,19 @@ class _Summary:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, ...], _Row] = {}
+        self._notes: dict[str, None] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for row in getattr(report, "edge_checks", ()):
             self._rows[tuple(row)] = row
+        self._notes |= dict.fromkeys(getattr(report, "edge_notes", ()))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._rows:
             terminalreporter.section("edge models")
             for line in _aligned([_HEADERS, *(row[:-1] for row in self._rows.values())]):
+                terminalreporter.line(line)
+            for line in self._notes:
                 terminalreporter.line(line)
 
     def pytest_sessionfinish(self) -> None:
@@ -369,7 +405,9 @@ class _Summary:
             return
         lines = ["### Edge models", "", _markdown(_HEADERS), _markdown(["---"] * len(_HEADERS))]
         lines += [_markdown(row[:-1]) for row in self._rows.values()]
-        lines += ["", *(f"- {row[-1]}" for row in self._rows.values() if row[-2] in _TOLD)]
+        if self._notes:
+            lines += ["", "```", *self._notes, "```"]
+        lines += ["", *(f"- {row[-1]}" for row in self._rows.values() if row[-2] in _REPEATED)]
         with Path(place).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n\n")
 

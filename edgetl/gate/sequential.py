@@ -32,10 +32,10 @@ LEAST_ROUNDS = 16
 """Rounds before a verdict."""
 
 _FIRST = 6
-"""Rounds that only tell the spread."""
+"""Rounds that only measure the spread."""
 
 _WINDOW = 48
-"""Earlier rounds that tell the spread."""
+"""Earlier rounds that give the spread."""
 
 _CUT = 3.0
 """Where a distance is cut off, in median absolute deviations (2 standard deviations of a normal spread)."""
@@ -139,7 +139,7 @@ def boundary(variance: float, confidence: float) -> float:
 
 
 def times_longer(change: Change, limit: float) -> float:
-    """How many times the rounds so far it would take to tell, if the change is as estimated: at least 1.
+    """How many times the rounds so far it would take to decide, if the change is as estimated: at least 1.
 
     The interval narrows as one over the root of the rounds, until its nearer end reaches the limit. Infinite where
     the estimate is at the limit.

@@ -39,7 +39,7 @@ def make_baseline(
         threads: threads of the engine; every usable core where unset.
         warmup: calls before the first latency sample.
         runs: latency samples.
-        progress: told of images and samples.
+        progress: shows images and samples.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -75,7 +75,7 @@ def gate_baseline(
     """Measure a bundle and hold it to a stored baseline.
 
     Latency is sampled as the baseline's was; `threads` overrides its thread count. `history` is a file of
-    `edgetl bench --history` with five runs or more of this bundle's name, variant and engine on this machine: it tells
+    `edgetl bench --history` with five runs or more of this bundle's name, variant and engine on this machine: it shows
     by how much the median differs between runs, which is taken as large where unset. The other arguments are as in
     `make_baseline`.
 
@@ -140,7 +140,7 @@ def gate_against(
         target: the engine of both.
         threads: threads of the engines.
         seconds: longest time for the timing, which stops as soon as it is decided; then latency is unsure.
-        progress: told of images and of the timing.
+        progress: shows images and of the timing.
 
     Raises:
         BaselineError: `auto` takes another engine for the one than for the other.

@@ -20,7 +20,7 @@ from edgetl.records.codec import to_json
 from edgetl.shell import command
 
 SCHEMA_VERSION = 1
-APPLICATION_ID = 0x6564676C  # "edgl": tells this file from other SQLite files.
+APPLICATION_ID = 0x6564676C  # "edgl": distinguishes this file from other SQLite files.
 WAIT_S = 10.0
 _SQLITE = b"SQLite format 3\0"
 """How SQLite's files begin. SQLite itself takes one of a few bytes for an empty one, and would write over it."""

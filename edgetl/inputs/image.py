@@ -12,7 +12,7 @@ everywhere. It needs numpy and Pillow alone. What is done to an image, in this o
    - palette, CMYK (and YCCK), YCbCr, LAB, HSV: converted to RGB, without colour profiles.
    - transparency (`LA`, `La`, `PA`, `RGBA`, `RGBa`, a palette's or a PNG's tRNS): laid over white.
    - numbers of more than 8 bits (`I;16` in either byte order, 12 bits in TIFF, signed 16 and 32 bits `I`, floats
-     `F`, 16 bits a channel in colour): the spec's window (low, high) becomes 0..255, rounded and clipped; all
+     `F`, 16 bits per channel in colour): the spec's window (low, high) becomes 0..255, rounded and clipped; all
      channels alike, alpha by its own range.
    - the same without a window: grey integers by 255/65535 (so 0..65535 is the window), colour by its upper 8
      bits, floats refused, or as `PreprocessSpec.guess_floats` says.
@@ -97,7 +97,7 @@ _WHOLE = (0.0, 65535.0)
 _BLOCK = 1 << 18
 """Numbers that are scaled at a time: the doubles that this takes stay small."""
 
-# Pillow keeps the upper byte of 16-bit colour. Told that the bytes are the other way round, it keeps the lower one.
+# Pillow keeps the upper byte of 16-bit colour. Given the mode of swapped bytes, it keeps the lower one.
 _NATIVE_SWAPPED = "B" if sys.byteorder == "little" else "L"
 _LOWER = {
     f"{channels};16{order}": f"{channels};16{other}"
@@ -124,12 +124,14 @@ class _Refused(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """What an image file says of itself: width and height in pixels as stored, Pillow's mode, whether its channels have
-    more than 8 bits that can be read, and whether it holds further pages (TIFF), which are not looked at.
+    more than 8 bits that can be read, whether they have more of which only 8 can be read, so that a window refuses it,
+    and whether it holds further pages (TIFF), which are not looked at.
     """
 
     size: tuple[int, int]
     mode: str
     deep: bool
+    reduced: bool
     pages: bool
 
 
@@ -186,7 +188,13 @@ def read_header(source: Path | bytes, *, name: str | None = None) -> Header:
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
     deep = image.mode in _NUMBERS or raw in _KEPT
-    return Header(size=image.size, mode=image.mode, deep=deep, pages=metadata.has_pages(content))
+    return Header(
+        size=image.size,
+        mode=image.mode,
+        deep=deep,
+        reduced=_is_wide(image, raw) and not deep,
+        pages=metadata.has_pages(content),
+    )
 
 
 def upright_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, int]:
@@ -421,7 +429,7 @@ _NUMBERS = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image of 8 bits a channel."""
+    """A loaded image of 8 bits per channel."""
     if image.mode == "La":  # has no way to RGBA of its own
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -434,7 +442,7 @@ def _from_pillow(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     """A user's Pillow image upright, in 8-bit RGB."""
     wide = image.mode not in _NUMBERS and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     if wide and spec.window is not None:
-        raise _Refused("Pillow reduces its 16 bits a channel to 8; give the file's path or its bytes.")
+        raise _Refused("Pillow reduces its 16 bits per channel to 8; give the file's path or its bytes.")
     try:
         image.load()
     except Exception as error:
@@ -546,7 +554,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_wide(image: Image.Image, raw: str) -> bool:
-    """Whether the file holds 16 bits a channel in colour, of which Pillow would keep 8."""
+    """Whether the file holds 16 bits per channel in colour, of which Pillow would keep 8."""
     return ";16" in raw and image.mode not in _NUMBERS
 
 
@@ -565,7 +573,7 @@ def _wide(content: bytes, upper: ImageFile, raw: str) -> NDArray[np.uint16]:
         return np.stack([grey, grey, grey, alpha], axis=-1)
     if raw not in _KEPT:
         raise _Refused(
-            "holds 16 bits a channel in a form of which only 8 can be read; save it as RGB in PNG or TIFF."
+            "holds 16 bits per channel in a form of which only 8 can be read; save it as RGB in PNG or TIFF."
         )
     lower, _ = _open(content)
     lower.tile = [tile._replace(args=_with_raw(tile.args, _LOWER[raw])) for tile in lower.tile]

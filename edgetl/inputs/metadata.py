@@ -265,9 +265,9 @@ def _webp(content: bytes) -> tuple[bytes, int]:
 def _tiff(content: bytes) -> tuple[bytes, int]:
     """A TIFF whose only directory names what its first page's pixels need; it stands where the first one stood.
 
-    Pillow takes the order of planes from a tag that means nothing where there is one sample a pixel, and then misreads
-    such files; so it goes too. It warns of entries that cannot be read, which go, and of too many values, of which the
-    first stays, as it would take it.
+    Pillow takes the order of planes from a tag that means nothing where there is one sample per pixel, and then
+    misreads such files; so it goes too. It warns of entries that cannot be read, which go, and of too
+    many values, of which the first stays, as it would take it.
     """
     entries = _first(content)
     single = _SAMPLES not in entries or _number(content, entries[_SAMPLES]) == 1

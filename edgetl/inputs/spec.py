@@ -44,11 +44,11 @@ class PreprocessSpec:
         resize: how the image fills the square.
         crop_fraction: for `crop`, the share of the resized shorter side that is kept, in (0, 1].
         interpolation: resampling filter.
-        mean: a value a channel (R, G, B) on the 0..1 scale.
-        std: a value a channel on the 0..1 scale, above 0.
-        window: the numbers (low, high) that become 0 and 255 in images of more than 8 bits a channel, in the files' own
-            units; what lies outside is clipped. 8-bit images are taken as they are: they are what a window makes. None:
-            16-bit integers are scaled by their whole range.
+        mean: one value per channel (R, G, B) on the 0..1 scale.
+        std: one value per channel on the 0..1 scale, above 0.
+        window: the numbers (low, high) that become 0 and 255 in images of more than 8 bits per channel, in the files'
+            own units; what lies outside is clipped. 8-bit images are taken as they are: they are what a window makes.
+            None: 16-bit integers are scaled by their whole range.
         guess_floats: where there is no window, a float image is multiplied by 255 if none of its values is above 1, as
             bundles did before there were windows; their manifests say nothing of it, so that is the default. Off, as
             every run writes since: float images need a window, and are refused without.

@@ -29,9 +29,9 @@ def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tu
         (name, whether the floor is met, the reason in one sentence).
     """
     from edgetl.bench.statistics import EQUAL
-    from edgetl.quantize.score import integers_run_here
+    from edgetl.processor import computes
 
-    here = [v for v in variants if integers_run_here(v.target)] or list(variants)
+    here = [v for v in variants if computes(v.target)] or list(variants)
     kept = [v for v in here if value(v.val, metric) >= floor]
     if not kept:
         best = max(here, key=lambda v: (value(v.val, metric), -v.latency.p50_ms))

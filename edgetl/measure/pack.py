@@ -105,7 +105,7 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
         file = inputs.run_dir / variant.file
         with OnnxBackend(file, threads=1) as backend:
             run = runner(backend, file, variant.target, inputs.spec)
-            # One image a call, as the device's check runs them.
+            # One image per call, as the device's check runs them.
             rows = [run(pixels[i : i + 1]) for i in range(len(pixels))]
         outputs[variant.name] = joined(rows)
     return GoldenSet(images=images, pixels=pixels, outputs=outputs)

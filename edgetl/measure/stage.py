@@ -126,10 +126,11 @@ def runner(
 ) -> Callable[[np.ndarray], Outputs]:
     """A variant as a function from pixels (N, S, S, 3) uint8 to its outputs, computed as its target would."""
     from edgetl.inputs.image import normalise
-    from edgetl.quantize.score import integers_run_here, simulated
+    from edgetl.processor import computes
+    from edgetl.quantize.score import simulated
     from edgetl.runtime.engines.base import run_pixels
 
-    if integers_run_here(target):
+    if computes(target):
         return lambda pixels: run_pixels(backend, pixels, spec)
     run, inside = simulated(file), backend.input.dtype == "uint8"
     return lambda pixels: run(pixels if inside else normalise(pixels, spec))

@@ -131,7 +131,7 @@ def built_for(name: str, size: int | None) -> int | None:
 def default_preprocess(
     name: str,
 ) -> tuple[tuple[float, float, float], tuple[float, float, float], Interpolation]:
-    """Mean and standard deviation a channel (0..1 scale) and resampling of a backbone's own training.
+    """Mean and standard deviation per channel (0..1 scale) and resampling of a backbone's own training.
 
     The network is not built. ImageNet's values where the library names none.
 
@@ -165,7 +165,7 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that turn features into logits (several for distilled transformers).
 
     Raises:
-        ModelError: the head cannot be told from the backbone.
+        ModelError: the head cannot be distinguished from the backbone.
     """
     cfg = getattr(model, "pretrained_cfg", None) or {}
     listed = cfg.get("classifier") if isinstance(cfg, Mapping) else None
@@ -220,7 +220,7 @@ def _unsized(backbone: Backbone, size: int, error: Exception) -> ModelError:
     cfg = timm.models.get_pretrained_cfg(backbone.name)
     own = cfg.input_size[-1] if cfg is not None else "another size"
     return ModelError(
-        f"{backbone.name} cannot be built for images of {size} pixels a side ({reason(error)}). It takes {own}: set"
+        f"{backbone.name} cannot be built for images of {size} pixels per side ({reason(error)}). It takes {own}: set"
         f" preprocess.size = {own}, or take another backbone."
     )
 

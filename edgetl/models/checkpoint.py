@@ -61,7 +61,7 @@ def _plain(architecture: Architecture) -> dict[str, Any]:
     return values
 
 
-def lesson(labels: Sequence[str], spec: PreprocessSpec) -> dict[str, str]:
+def provenance(labels: Sequence[str], spec: PreprocessSpec) -> dict[str, str]:
     """What a checkpoint keeps, so that it can teach in another run: its classes in order, and its preprocessing."""
     return {LABELS: json.dumps(list(labels)), SPEC: json.dumps(to_json(spec))}
 

@@ -40,7 +40,7 @@ def needs_contiguous(inputs: int, kernel: Sequence[int], stride: Sequence[int]) 
     """Whether a convolution's backward pass must not see channels last.
 
     torch 2.15 on CPUs with AVX-512: 1x1 convolutions with a stride and 1 to 15 input channels write outside their
-    memory there, from about 32 pixels a side on (as the shortcut in the stem of RepVGG and MobileOne does).
+    memory there, from about 32 pixels per side on (as the shortcut in the stem of RepVGG and MobileOne does).
 
     Args:
         inputs: input channels of a group.
@@ -52,7 +52,7 @@ def needs_contiguous(inputs: int, kernel: Sequence[int], stride: Sequence[int]) 
 
 def contiguous(tensor: Tensor) -> Tensor:
     """A copy (N, C, H, W) with plain strides. `Tensor.contiguous` leaves those of sides of 1 as they are, by which
-    torch tells the memory format."""
+    torch recognises the memory format."""
     return tensor.clone(memory_format=torch.contiguous_format)
 
 

@@ -51,7 +51,7 @@ def check_takes(network: nn.Module, size: int, name: str, remedy: str) -> None:
     taken = [str(side) for side in _SIZES if _refusal(network, side) is None]
     which = f"Of the usual sizes it takes {', '.join(taken)}" if taken else "It takes none of the usual sizes"
     raise ModelError(
-        f"{name} does not take images of {size} pixels a side ({why}). {which}. {remedy}, or take another backbone."
+        f"{name} does not take images of {size} pixels per side ({why}). {which}. {remedy}, or take another backbone."
     )
 
 

@@ -242,7 +242,7 @@ def _kept(model: nn.Module, keep: Iterable[str]) -> set[nn.Module]:
 
 
 def layer_costs(model: nn.Module, input_size: int) -> dict[str, Layer]:
-    """Cost of every convolution and linear layer that an image of `input_size` pixels a side passes, by name."""
+    """Cost of every convolution and linear layer that an image of `input_size` pixels per side passes, by name."""
     layers: dict[str, Layer] = {}
 
     def measure(name: str, module: nn.Module, output: torch.Tensor) -> None:

@@ -300,7 +300,7 @@ def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None], images: 
     Where a network lays parts of an image (windows, patches) beside the images, they are summed up too.
 
     Raises:
-        UncuttableError: a layer's inputs cannot be told apart by images.
+        UncuttableError: a layer's inputs cannot be distinguished by images.
     """
     shares: dict[str, Tensor] = {}
     for read, gradient in zip(reads, gradients, strict=True):

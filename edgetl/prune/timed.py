@@ -75,7 +75,7 @@ class TimedTarget:
         kept: a JSON file for the measurements.
         key: of everything that they depend on.
         seed: of the random widths.
-        progress: told of each measurement.
+        progress: shows each measurement.
 
     Raises:
         ModelError: the target cannot be reached (says the best possible), or the network meets it already.

@@ -37,7 +37,7 @@ _WEIGHT_DECAY = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
+class AwareTraining:
     """What the graph learns from, and how.
 
     Attributes:
@@ -66,7 +66,7 @@ def train(
     plan: Plan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
-    lessons: Lessons,
+    aware_training: AwareTraining,
     *,
     progress: Progress = SILENT,
 ) -> onnx.ModelProto | None:
@@ -78,22 +78,24 @@ def train(
         ModelError: an operator is not known to the replay.
         WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
     """
-    how, task = lessons.guide, training_task(lessons.index.task)
-    teacher, _ = load_for(lessons.index.labels, how.teacher, "teacher")
+    how, task = aware_training.guide, training_task(aware_training.index.task)
+    teacher, _ = load_for(aware_training.index.labels, how.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
-    size = lessons.spec.size
+    size = aware_training.spec.size
     view = max(size, how.teacher_size)
-    sets = open_sets(lessons.index, lessons.spec, lessons.pixels_dir, progress, view_size=view)
+    sets = open_sets(
+        aware_training.index, aware_training.spec, aware_training.pixels_dir, progress, view_size=view
+    )
     fitting = Fitting(
         phase=f"quantization-aware, {rules.target}",
-        epochs=lessons.epochs,
+        epochs=aware_training.epochs,
         batch_size=how.batch_size,
-        lr=lessons.lr,
+        lr=aware_training.lr,
         weight_decay=_WEIGHT_DECAY,
         augment=how.augment,
-        seed=lessons.seed,
+        seed=aware_training.seed,
         precision=Precision.FP32,
-        select=lessons.metric,
+        select=aware_training.metric,
     )
     # a matrix product's weights stand the other way round
     sparse = [
@@ -107,10 +109,10 @@ def train(
             train=sets.train,
             val=sets.val,
             objective=how.objective(guide(teacher, how.teacher_size), task, student_size=size),
-            state=lessons.state,
+            state=aware_training.state,
             progress=progress,
         )
-    lessons.state.unlink(missing_ok=True)
+    aware_training.state.unlink(missing_ok=True)
     if epochs and epochs[-1].kept_start:
         return None
     return _with_values(graph, network.learned())

@@ -85,8 +85,8 @@ class Calibration:
         images = self.batches(CHOICE_IMAGES)
         expected = logits(model, images)
         found = [divergence(expected, logits(f.model(), images, target=rules.target)) for f in forms]
-        told = ", ".join(f"{f.calibrator} {value:.2g}" for f, value in zip(forms, found, strict=True))
-        self.progress.message(f"{rules.target}: divergence from float by estimator: {told}")
+        stated = ", ".join(f"{f.calibrator} {value:.2g}" for f, value in zip(forms, found, strict=True))
+        self.progress.message(f"{rules.target}: divergence from float by estimator: {stated}")
         return forms[int(np.argmin(found))]
 
     def _form(

@@ -21,7 +21,7 @@ from edgetl.records.variants import LayerSensitivity, RecoveryAttempt
 
 IMAGES = 64
 """Images that bias correction and AdaRound look at."""
-_LADDER = (Recovery.NONE, Recovery.EQUALISE, Recovery.BIAS, Recovery.ADAROUND, Recovery.QAT)
+_ORDER = (Recovery.NONE, Recovery.EQUALISE, Recovery.BIAS, Recovery.ADAROUND, Recovery.QAT)
 
 Train = Callable[[Form], onnx.ModelProto | None]
 
@@ -47,7 +47,7 @@ class Mixed:
 
 
 @dataclass
-class Climb:
+class RecoverySearch:
     """What recovery works with.
 
     Attributes:
@@ -71,7 +71,9 @@ class Climb:
     _notes: list[str] = field(default_factory=list)
 
     def recover(self, model: onnx.ModelProto, rules: TargetRules) -> Recovered:
-        """Climb until the floor holds; of what was tried the best is taken, the cheaper one among equals.
+        """Try one method after the other until the floor holds.
+
+        Of what was tried the best is taken, the cheaper one among equals.
 
         Raises:
             ConfigError: training is asked for and there is no teacher.
@@ -79,25 +81,23 @@ class Climb:
         """
         self._notes = []
         automatic = self.config.recovery is Recovery.AUTO
-        rungs = _LADDER if automatic else (self.config.recovery,)
+        ways = _ORDER if automatic else (self.config.recovery,)
         base = self.calibration.form(model, rules)
         best: tuple[float, str, Form] | None = None
         attempts: list[RecoveryAttempt] = []
         start = ""
-        for rung in rungs:
-            if automatic and not self._possible(rung, base):
+        for way in ways:
+            if automatic and not self._possible(way, base):
                 continue
-            form = self._tried(rung, base, model)
+            form = self._tried(way, base, model)
             if best is not None and form is best[2]:
                 continue  # there was nothing to equalise
-            name, score = f"{start}{rung}", self.score(form.model(), rules.target)
+            name, score = f"{start}{way}", self.score(form.model(), rules.target)
             attempts.append(RecoveryAttempt(target=rules.target, name=name, score=score))
-            self.progress.message(
-                f"{rules.target}: {_NAMES[rung]} scores {score:.2%}, floor {self.floor:.2%}"
-            )
+            self.progress.message(f"{rules.target}: {_NAMES[way]} scores {score:.2%}, floor {self.floor:.2%}")
             if best is None or score > best[0]:
                 best = (score, name, form)
-                if rung is Recovery.EQUALISE:
+                if way is Recovery.EQUALISE:
                     base, start = form, "equalise + "
             if score >= self.floor:
                 break
@@ -135,14 +135,14 @@ class Climb:
             wider, activations={**wider.activations, **form.activations}, grids=form.grids
         )
 
-    def _possible(self, rung: Recovery, form: Form) -> bool:
-        if rung in (Recovery.NONE, Recovery.EQUALISE):
+    def _possible(self, way: Recovery, form: Form) -> bool:
+        if way in (Recovery.NONE, Recovery.EQUALISE):
             return True
         from edgetl.quantize.replay import unsupported
 
         if unknown := unsupported(form.graph):
             note = f"Recovery beyond equalisation was not tried: it cannot run {', '.join(unknown)}."
-        elif rung is Recovery.QAT and self.train is None:
+        elif way is Recovery.QAT and self.train is None:
             note = "Quantization-aware training was not tried: there is no teacher."
         else:
             return True
@@ -150,8 +150,8 @@ class Climb:
             self._notes.append(note)
         return False
 
-    def _tried(self, rung: Recovery, base: Form, model: onnx.ModelProto) -> Form:
-        match rung:
+    def _tried(self, way: Recovery, base: Form, model: onnx.ModelProto) -> Form:
+        match way:
             case Recovery.NONE:
                 return base
             case Recovery.EQUALISE:
@@ -159,7 +159,7 @@ class Climb:
                 self.progress.message(f"equalised {pairs} pairs of convolutions")
                 return self.calibration.form(rescaled, base.rules) if pairs else base
             case Recovery.BIAS | Recovery.ADAROUND:
-                return self._reconstructed(base, rounding=rung is Recovery.ADAROUND)
+                return self._reconstructed(base, rounding=way is Recovery.ADAROUND)
             case Recovery.QAT:
                 if self.train is None:
                     raise ConfigError("quantize.recovery = 'qat' needs a teacher to learn from.")
@@ -171,9 +171,9 @@ class Climb:
                     return base
                 return dataclasses.replace(base, graph=Graph(trained))
             case Recovery.AUTO:
-                raise AssertionError("auto is no rung")
+                raise AssertionError("auto is no single method")
             case _:
-                assert_never(rung)
+                assert_never(way)
 
     def _reconstructed(self, base: Form, *, rounding: bool) -> Form:
         from edgetl.quantize.reconstruct import corrected, reconstruct

@@ -7,8 +7,6 @@ float32, which is what the pairs mean.
 
 from __future__ import annotations
 
-import functools
-import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,38 +17,11 @@ from numpy.typing import NDArray
 
 from edgetl.errors import DataError, ModelError
 from edgetl.packages import missing
+from edgetl.processor import computes
 from edgetl.quiet import quietly
 from edgetl.tasks.base import Outputs, joined
 
 Array = NDArray[np.float32]
-_X86 = ("x86_64", "AMD64", "i386", "i686")
-_ARM = ("aarch64", "arm64")
-
-
-def integers_run_here(target: str) -> bool:
-    """Whether this machine's integer kernels do what `target` names; True for what is not tied to a CPU."""
-    machine = platform.machine()
-    match target:
-        case "cpu-x86-vnni":
-            return machine in _X86 and has_vnni()
-        case "cpu-x86":
-            return machine in _X86
-        case "cpu-arm":
-            return machine in _ARM
-        case "tensorrt" | "tensorrt-rtx" | "openvino" | "gpu":
-            return False
-        case _:
-            return True
-
-
-@functools.cache
-def has_vnni() -> bool:
-    """Whether the CPU is known to have AVX-512 VNNI or AVX-VNNI; False where the system does not say."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def open_session(
@@ -110,7 +81,7 @@ def outputs(
         DataError: the images do not fit the model.
         ModelError: the model does not load.
     """
-    session = open_session(model, integers=integers_run_here(target), threads=threads)
+    session = open_session(model, integers=computes(target), threads=threads)
     source, names = session.get_inputs()[0].name, [tensor.name for tensor in session.get_outputs()]
     shape, parts = tuple(session.get_inputs()[0].shape), list[dict[str, Array]]()
     for batch in batches:

@@ -24,14 +24,15 @@ from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.keys import UNKEYED
 from edgetl.packages import pip_install
+from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize import dynamic
 from edgetl.quantize.compact import compact
 from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.graph import Graph, load
 from edgetl.quantize.plan import make_plan
-from edgetl.quantize.recover import Climb, Recovered, Train
-from edgetl.quantize.score import integers_run_here, outputs
+from edgetl.quantize.recover import Recovered, RecoverySearch, Train
+from edgetl.quantize.score import outputs
 from edgetl.quantize.targets import CPU_TARGETS, GPU_TARGETS, X86_TARGETS, rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
@@ -106,7 +107,7 @@ def run(
     shared.observed(graph, make_plan(graph, rules_for(config.target[0])))
     scorer = _Scorer(inputs, progress)
     float_score = scorer(model, "any")
-    climb = Climb(
+    attempts = RecoverySearch(
         config=config,
         calibration=shared,
         score=scorer,
@@ -115,12 +116,12 @@ def run(
         seed=inputs.seed,
         progress=progress,
     )
-    return _Stage(config, climb, model, out).finish(
+    return _Stage(config, attempts, model, out).finish(
         QuantizeRecord(
             variants=(),
             metric=inputs.metric,
             float_score=float_score,
-            floor=climb.floor,
+            floor=attempts.floor,
             method=_method(config),
             calibration=f"{out.name}/{MANIFEST}",
             calibration_key=shared.key(model),
@@ -137,8 +138,10 @@ def run(
 class _Stage:
     """Makes the variants, one after the other."""
 
-    def __init__(self, config: QuantizeConfig, climb: Climb, model: onnx.ModelProto, out: Path) -> None:
-        self.config, self.climb, self.model, self.out = config, climb, model, out
+    def __init__(
+        self, config: QuantizeConfig, attempts: RecoverySearch, model: onnx.ModelProto, out: Path
+    ) -> None:
+        self.config, self.attempts, self.model, self.out = config, attempts, model, out
         self.notes: list[str] = []
         self.variants: list[QuantizedVariant] = []
         self.ranking: tuple[LayerSensitivity, ...] = ()
@@ -147,15 +150,15 @@ class _Stage:
         """The record, with all that was made."""
         attempts: list[RecoveryAttempt] = []
         for number, target in enumerate(self.config.target):
-            recovered = self.climb.recover(self.model, rules_for(target))
+            recovered = self.attempts.recover(self.model, rules_for(target))
             attempts += recovered.attempts
             self.notes += [note for note in recovered.notes if note not in self.notes]
             self._keep_int8(target, recovered)
             ranking = (
-                self._ranking(recovered.form) if number == 0 or recovered.score < self.climb.floor else ()
+                self._ranking(recovered.form) if number == 0 or recovered.score < self.attempts.floor else ()
             )
             self.ranking = self.ranking or ranking
-            if recovered.score < self.climb.floor:
+            if recovered.score < self.attempts.floor:
                 self._keep_mixed(target, recovered, ranking)
         self._keep_half()
         self._keep_dynamic()
@@ -176,7 +179,7 @@ class _Stage:
             self.notes.append(f"int8-{target}: {form.calibrator} ranges came nearest to the float model.")
         if target is Target.OPENVINO:
             self.notes.append(_compiled_by_openvino(model))
-        if target is Target.CPU_X86_VNNI and not integers_run_here(target):
+        if target is Target.CPU_X86_VNNI and not computes(target):
             self.notes.append(
                 "This CPU is not known to have VNNI: int8-cpu-x86-vnni is scored with quantization simulated in"
                 " float32, and its latency here says nothing."
@@ -186,11 +189,11 @@ class _Stage:
     def _keep_mixed(
         self, target: Target, recovered: Recovered, ranking: tuple[LayerSensitivity, ...]
     ) -> None:
-        mixed = self.climb.mix(recovered.form, ranking)
+        mixed = self.attempts.mix(recovered.form, ranking)
         if mixed is None:
             self.notes.append(
                 f"No mixed-precision model for {target}: leaving layers in float did not reach the floor of"
-                f" {self.climb.floor:.2%}."
+                f" {self.attempts.floor:.2%}."
             )
             return
         self._keep(
@@ -212,10 +215,10 @@ class _Stage:
     def _keep_half(self) -> None:
         if not set(self.config.target) & GPU_TARGETS:
             return
-        images = np.concatenate(list(self.climb.calibration.batches(SENSITIVITY_IMAGES)))
+        images = np.concatenate(list(self.attempts.calibration.batches(SENSITIVITY_IMAGES)))
         try:
             half = to_half(self.model, images)
-            score = self.climb.score(half.model, "gpu")
+            score = self.attempts.score(half.model, "gpu")
         except ModelError as error:
             self.notes.append(f"FP16 was not made: {error}")
             return
@@ -234,7 +237,7 @@ class _Stage:
             return
         try:
             model = dynamic.to_dynamic(graph)
-            score = self.climb.score(model, Target.CPU_X86)
+            score = self.attempts.score(model, Target.CPU_X86)
         except ModelError as error:
             self.notes.append(f"Dynamic INT8 was not made: {error}")
             return
@@ -249,10 +252,10 @@ class _Stage:
         if model.ByteSize() >= self.model.ByteSize():
             self.notes.append("Weight-only INT8 was not made: the weights are too small to save anything.")
             return
-        score = self.climb.score(model, CPU)
-        if score < self.climb.floor:
+        score = self.attempts.score(model, CPU)
+        if score < self.attempts.floor:
             self.notes.append(
-                f"{WEIGHT_ONLY} was dropped: it scores {score:.2%}, below the floor of {self.climb.floor:.2%}."
+                f"{WEIGHT_ONLY} was dropped: it scores {score:.2%}, below the floor of {self.attempts.floor:.2%}."
             )
             return
         self._keep(WEIGHT_ONLY, "fp32", CPU, model, score, Recovery.NONE, None)
@@ -294,8 +297,10 @@ class _Stage:
         if unknown := unsupported(form.graph):
             self.notes.append(f"Sensitivity was not measured: torch cannot run {', '.join(unknown)} here.")
             return ()
-        images = self.climb.calibration.batches(SENSITIVITY_IMAGES)
-        return sensitivity(form.graph, form.plan, form.rules, form.activations, images, seed=self.climb.seed)
+        images = self.attempts.calibration.batches(SENSITIVITY_IMAGES)
+        return sensitivity(
+            form.graph, form.plan, form.rules, form.activations, images, seed=self.attempts.seed
+        )
 
 
 class _Scorer:
@@ -326,7 +331,7 @@ def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress
     def train(form: Form) -> onnx.ModelProto | None:
         from edgetl.quantize import aware
 
-        lessons = aware.Lessons(
+        aware_training = aware.AwareTraining(
             guide=guide,
             index=inputs.index,
             spec=inputs.spec,
@@ -337,7 +342,9 @@ def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress
             seed=inputs.seed,
             state=out / f"qat-{form.rules.target}.state",
         )
-        return aware.train(form.graph, form.plan, form.rules, form.activations, lessons, progress=progress)
+        return aware.train(
+            form.graph, form.plan, form.rules, form.activations, aware_training, progress=progress
+        )
 
     return train
 

@@ -23,7 +23,7 @@ class Footprint:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The machine during a measurement of `seconds`; what it does not tell is empty or None.
+    """The machine during a measurement of `seconds`; what it does not report is empty or None.
 
     `versions` are those of the engines, numpy and the GPU's driver. `clock_mhz` is the mean over cores before and
     after, `throttle_events` what was counted in between, `steal` the share of CPU time that a hypervisor took.
@@ -73,7 +73,7 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadgenRecord:
-    """The same scenario driven by MLCommons' load generator, as its own log tells.
+    """The same scenario driven by MLCommons' load generator, as its own log reports.
 
     `metric` and `value` are as in `BenchRecord`; `valid` is its verdict, which asks for more queries than most runs
     have, and `reason` why. `difference` is its figure over our loop's, less 1.
@@ -97,7 +97,7 @@ class BenchRecord:
 
     `metric` names the scenario's figure as MLPerf defines it (`p90_ms`, `p99_ms`, `throughput`), `value` is it.
     `latency` is the model alone; `end_to_end` is from image bytes to prediction, None where not measured.
-    For the server scenario: `rate` arrivals a second, `bound_ms` the bound on p99, `holds` whether it is kept.
+    For the server scenario: `rate` arrivals per second, `bound_ms` the bound on p99, `holds` whether it is kept.
 
     `name` is the bundle's own name, `target` the engine. `steady` says whether the warm-up ended with steady calls,
     None where its length was given. `timer_overhead_ns` is the timer's own time, which is subtracted from every

@@ -19,13 +19,13 @@ class Machine:
 
     @property
     def fingerprint(self) -> str:
-        """Short text that tells machines apart; figures of different fingerprints are not comparable."""
+        """Short text that distinguishes machines; figures of different fingerprints are not comparable."""
         return f"{self.cpu} x{self.cores}, {self.system}" + (f", {self.gpu}" if self.gpu else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Statistics over raw samples of one call's wall time. `batch` images a call; throughput in images a second."""
+    """Statistics over raw samples of one call's wall time. `batch` images per call; throughput in images per second."""
 
     scenario: str
     batch: int

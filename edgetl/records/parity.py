@@ -26,12 +26,12 @@ class Divergence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
-    """One step of the parity ladder, compared with the rung `against` that it stands on.
+class ParityStep:
+    """One step of the parity report, compared with the step `against` that it stands on.
 
     Errors of outputs are relative to the largest value there, None where they are not finite. `same` is the share of
     images with the same answer, `score` the first of the task's metrics with its 95% interval, `change` its
-    difference with its own. `holds` is None for the first rung and for one that was `skipped`.
+    difference with its own. `holds` is None for the first step and for one that was `skipped`.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LadderRecord:
-    """The parity ladder. `metric` names the score.
+class ParityRecord:
+    """The parity report. `metric` names the score.
 
-    `first_outside` names the first rung outside its bound, empty where there is none. `image_set` is what was taken of
+    `first_outside` names the first step outside its bound, empty where there is none. `image_set` is what was taken of
     the image set.
     """
 
@@ -61,7 +61,7 @@ class LadderRecord:
     images: int
     checkpoint: str
     metric: str
-    rungs: tuple[Rung, ...]
+    steps: tuple[ParityStep, ...]
     first_outside: str = ""
     divergence: Divergence | None = None
     image_set: SetUse | None = None
@@ -69,11 +69,11 @@ class LadderRecord:
     @property
     def sentence(self) -> str:
         """The outcome in one sentence."""
-        ran = [rung for rung in self.rungs if not rung.skipped]
+        ran = [checked for checked in self.steps if not checked.skipped]
         if not self.first_outside:
-            return f"All {len(ran)} rungs agree on {self.images} images, each within its bound."
-        rung = next(rung for rung in self.rungs if rung.name == self.first_outside)
-        text = f"The first rung outside its bound is {rung.name} ({rung.kind}): {rung.reason}"
+            return f"All {len(ran)} steps agree on {self.images} images, each within its bound."
+        checked = next(checked for checked in self.steps if checked.name == self.first_outside)
+        text = f"The first step outside its bound is {checked.name} ({checked.kind}): {checked.reason}"
         if self.divergence is None:
             return f"{text}."
         found = self.divergence

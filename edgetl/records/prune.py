@@ -123,7 +123,7 @@ class TwoFourRecord:
 class PruneRecord:
     """The pruned network.
 
-    `metric` names the score that every part tells, on the validation split.
+    `metric` names the score that every part gives, on the validation split.
 
     `one_shot` is what a single cut to the target leaves, without recovery: what the steps are to be compared with; None
     where pruning had one step. `network` is the backbone's name where another than the teacher was cut; `before` is the

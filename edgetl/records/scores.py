@@ -23,7 +23,7 @@ class SetUse:
     Attributes:
         images: images that were scored.
         skipped: (path relative to the set, reason) of images that cannot be used.
-        trained_on: images of the set that the bundle was trained on; None where it does not tell.
+        trained_on: images of the set that the bundle was trained on; None where it does not say.
         chosen_by: images of the set that it was validated with, so that choices were made by them; None likewise.
         left_out: of these, how many were not scored.
     """

@@ -15,7 +15,7 @@ class EpochRecord:
     `val` are its scores on the validation split, without intervals. `loader_wait` is the share of the training time
     spent waiting for batches.
 
-    A phase's last epoch tells how the phase ended: `kept_start` where it came out below the network that it had begun
+    A phase's last epoch says how the phase ended: `kept_start` where it came out below the network that it had begun
     with, which scores `start` (by the metric that chooses) and was given back. `notes` are one sentence each.
     """
 

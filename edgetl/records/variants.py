@@ -150,7 +150,7 @@ class BundleRecord:
 class EngineRecord:
     """A compiled TensorRT engine. `compute_capabilities` as in `("89",)`, empty for the GPU it was compiled on.
 
-    `batch` is the (least, tuned, largest) number of images a call; `variant` and `path` are set where it was
+    `batch` is the (least, tuned, largest) number of images per call; `variant` and `path` are set where it was
     compiled from a bundle and written. `precision` was asked for; `layers` counts the convolutions and matrix products
     by what they compute in, `exceptions` names those that differ, `evidence` says who vouches for it. `dla_fallback`
     lists layers that a DLA leaves to the GPU. `gpu` and `driver` are those it was compiled on, where it is for them;

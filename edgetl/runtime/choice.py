@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
+from edgetl.processor import architecture
 from edgetl.records.scores import value
-from edgetl.runtime.targets import Choice, Target, architecture, made_for, tuned_path
+from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.targets import Choice, Target, tuned_path
 from edgetl.shell import command
-from edgetl.tasks.metrics import TOP1
+from edgetl.tasks.all import task_of
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -81,7 +83,7 @@ def choose(
     Raises:
         BundleError: there is no such variant, or none that was made for the target.
     """
-    here = arch or architecture()
+    here, metric = arch or architecture(), first_metric(manifest)
     engine = Target.CPU if target is Target.AUTO else target
     known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
     if variant is not None:
@@ -90,14 +92,14 @@ def choose(
             what = f"variant {variant!r}" + (f" in {precision}" if named else "")
             raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
         return Choice(
-            variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here)}"
+            variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here, metric)}"
         )
-    wanted = made_for(engine, here)
-    fitting = [v for v in manifest.variants if v.target in wanted and precision in (None, v.precision)]
+    runs = ENGINES[engine]
+    fitting = [v for v in manifest.variants if runs.suits(v, here) and precision in (None, v.precision)]
     if not fitting:
         asked = f" in {precision}" if precision else ""
         raise BundleError(
-            f"{manifest.name} has no variant{asked} made for {' or '.join(wanted)}; it has {known}. "
+            f"{manifest.name} has no variant{asked} made for {' or '.join(runs.wants(here))}; it has {known}. "
             "Name one to run it all the same."
         )
     default = manifest.variant()
@@ -108,9 +110,9 @@ def choose(
         return Choice(
             variant=default.name,
             target=engine,
-            reason=f"{default.name} is the bundle's default{_figures(default, here)}",
+            reason=f"{default.name} is the bundle's default{_figures(default, here, metric)}",
         )
-    chosen = _fastest(fitting, default)
+    chosen = _fastest(fitting, default, metric)
     why = (
         f"the default {default.name} was made for {default.target}"
         if precision is None
@@ -120,7 +122,7 @@ def choose(
         variant=chosen.name,
         target=engine,
         reason=f"{chosen.name} is {'the fastest' if len(fitting) > 1 else 'the one'} made for "
-        f"{_KINDS.get(chosen.target, chosen.target)}, and {why}{_figures(chosen, here)}",
+        f"{_KINDS.get(chosen.target, chosen.target)}, and {why}{_figures(chosen, here, metric)}",
     )
 
 
@@ -131,18 +133,21 @@ def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:
         choice: what `choose` found for `auto`.
         offered: ONNX Runtime's providers here; that one is offered does not mean that it works.
     """
-    if not (names := [str(target) for target, provider in _PROVIDERS if provider in offered]):
+    if not (names := [str(e.name) for e in ENGINES.values() if e.provider in offered]):
         return choice
-    told = f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
+    stated = (
+        f"ONNX Runtime offers {' and '.join(names)} here, for which the bundle carries no measured latency"
+    )
     measure = command("bench", "BUNDLE", "--target", names[0])
-    return dataclasses.replace(choice, reason=f"{choice.reason}; {told}: measure with {measure}")
+    return dataclasses.replace(choice, reason=f"{choice.reason}; {stated}: measure with {measure}")
 
 
-_PROVIDERS = (
-    (Target.CUDA, "CUDAExecutionProvider"),
-    (Target.ORT_TENSORRT, "TensorrtExecutionProvider"),
-)
 _KINDS = {"any": "any machine", "cpu": "any CPU"}
+
+
+def first_metric(manifest: Manifest) -> str:
+    """The score that variants are compared by."""
+    return task_of(manifest.task).metrics[0].name
 
 
 def _for_engines(
@@ -153,34 +158,38 @@ def _for_engines(
     order = sorted(fitting, key=lambda v: (v.name not in compiled, v.target == "any", v is not default))
     chosen = order[0]
     has = "has an engine in the bundle" if chosen.name in compiled else f"was made for {chosen.target}"
-    return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {has}{_figures(chosen, arch)}")
+    return Choice(
+        variant=chosen.name,
+        target=engine,
+        reason=f"{chosen.name} {has}{_figures(chosen, arch, first_metric(manifest))}",
+    )
 
 
-def _fastest(fitting: Sequence[Variant], default: Variant) -> Variant:
+def _fastest(fitting: Sequence[Variant], default: Variant, metric: str) -> Variant:
     """The fastest that is no less accurate than the default; where accuracy is unknown, the first float one."""
-    kept = [v for v in fitting if v.latency and as_accurate(v, default)]
+    kept = [v for v in fitting if v.latency and as_accurate(v, default, metric)]
     if kept:
         return min(kept, key=lambda v: v.latency.p50_ms if v.latency else 0.0)
     scored = [v for v in fitting if v.val]
     if scored:
-        return max(scored, key=lambda v: value(v.val, TOP1.name) if v.val else 0.0)
+        return max(scored, key=lambda v: value(v.val, metric) if v.val else 0.0)
     return min(fitting, key=lambda v: v.precision is not Precision.FP32)
 
 
-def as_accurate(variant: Variant, default: Variant) -> bool:
-    """Whether a variant's top-1 on the validation split is known to be no lower than the default's."""
+def as_accurate(variant: Variant, default: Variant, metric: str) -> bool:
+    """Whether a variant's score on the validation split is known to be no lower than the default's."""
     return (
         variant.val is not None
         and default.val is not None
-        and value(variant.val, TOP1.name) >= value(default.val, TOP1.name)
+        and value(variant.val, metric) >= value(default.val, metric)
     )
 
 
-def _figures(variant: Variant, arch: str) -> str:
+def _figures(variant: Variant, arch: str, metric: str) -> str:
     """`: 1.35 ms at 99.2% on ...`, and whether that was a machine like this one."""
     if variant.latency is None or variant.machine is None:
         return "; it carries no measured latency"
-    accuracy = f" at {value(variant.val, TOP1.name):.1%}" if variant.val else ""
+    accuracy = f" at {value(variant.val, metric):.1%}" if variant.val else ""
     measured = f": {variant.latency.p50_ms:.2f} ms{accuracy}, measured on {variant.machine.fingerprint}"
     other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
     if any(name in variant.machine.system.lower() for name in other):

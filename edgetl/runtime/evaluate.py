@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
-from edgetl.tasks.base import Outputs, joined
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Outputs, TaskSpec, joined
 
 
 class Labelled(Protocol):
@@ -105,7 +105,7 @@ def usable(
         session: gives the outputs.
         samples: the images.
         bad_images: `skip` images that cannot be used, or `refuse` the set, as a recipe's `data.bad_images`.
-        progress: told of images, and of those skipped.
+        progress: shows images, and of those skipped.
 
     Raises:
         DataError: there are no images, or some cannot be used and are not skipped, or none can be used; the message
@@ -174,7 +174,7 @@ def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress =
         BundleIntegrityError: a bundle's record of its images was altered.
     """
     root, entries, own_split = _entries(data, progress)
-    samples = _with_labels(data, entries, bundles[0].manifest.labels)
+    samples = _with_truths(data, entries, bundles[0].manifest.task)
     known = [splits for bundle in bundles if (splits := bundle.splits()) is not None]
     if not known:
         return ImageSet(root=root, samples=samples)
@@ -231,7 +231,7 @@ def find_samples(
     Raises:
         DataError: there is nothing to read, or a class is not among `labels`; the message names the nearest.
     """
-    return _with_labels(data, _entries(data, progress)[1], labels)
+    return _with_truths(data, _entries(data, progress)[1], Classification(labels=tuple(labels)))
 
 
 def _entries(data: Path, progress: Progress) -> tuple[Path, list[Entry], bool]:
@@ -243,10 +243,32 @@ def _entries(data: Path, progress: Progress) -> tuple[Path, list[Entry], bool]:
     return found.root, kept, chosen is not None
 
 
-def _with_labels(data: Path, entries: Sequence[Entry], labels: Sequence[str]) -> tuple[LabelledImage, ...]:
+def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[LabelledImage, ...]:
+    """What is right for each image as `Task.plain` has it; several classes of one image are parted by `|`."""
+    match task:
+        case Classification():
+            places = _places(data, [entry.label for entry in entries], task.labels)
+            return tuple(LabelledImage(entry.path, places[entry.label]) for entry in entries)
+        case MultiLabel():
+            named = [[name for name in entry.label.split("|") if name] for entry in entries]
+            places = _places(data, [name for names in named for name in names], task.labels)
+            return tuple(
+                LabelledImage(entry.path, sorted(places[name] for name in names))
+                for entry, names in zip(entries, named, strict=True)
+            )
+        case MultiHead():
+            raise DataError(
+                f"{data} gives one label an image, the bundle has the heads {', '.join(task.heads)}. Score it from "
+                "Python: edgetl.runtime.evaluate.evaluate(session, samples), a truth for each head."
+            )
+        case _:
+            assert_never(task)
+
+
+def _places(data: Path, names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
     position = {label: index for index, label in enumerate(labels)}
-    for name in sorted({entry.label for entry in entries} - position.keys()):
+    for name in sorted(set(names) - position.keys()):
         near = closest(name, labels, cutoff=0.6)
         hint = f"Did you mean {near!r}?" if near else f"It knows: {', '.join(labels)}."
         raise DataError(f"{data} has the class {name!r}, which the bundle does not know. {hint}")
-    return tuple(LabelledImage(entry.path, position[entry.label]) for entry in entries)
+    return position

@@ -119,7 +119,7 @@ def open_source(
         frame_format: of the frames on standard input.
         stdin: another stream than standard input.
         live: how cameras and streams are read.
-        progress: as in `find_images`; and told when a live source is lost and tried again.
+        progress: as in `find_images`; also says when a live source is lost and tried again.
 
     Raises:
         ConfigError: a frame format is given without `-`.
@@ -158,7 +158,7 @@ def find_images(
     Args:
         names: files, folders and globs (`*`, `?`, `[`, and `**` for any folders).
         limit: return at most so many.
-        progress: told of files in a folder that may be pictures but are not read.
+        progress: shows files in a folder that may be pictures but are not read.
 
     Raises:
         DataError: a name does not exist, or a folder or glob holds no images.
@@ -204,7 +204,7 @@ def predict_all(
     with known.task("Predicting", total=source.count or 0) as task:
         for item, found in _labelled(session, source, top_k):
             dropped += item.dropped
-            if isinstance(found, Prediction):
+            if not isinstance(found, ImageError | SourceError):
                 good += 1
                 yield ImageResult(
                     path=item.name,
@@ -276,7 +276,7 @@ def _mixed(
 def _raw_frames(stdin: BinaryIO, form: FrameFormat, live: Live) -> Iterator[Item]:
     began = live.clock()
     for number in count():
-        # One buffer a frame: the frames before it may still be in the workers' hands.
+        # One buffer per frame: the frames before it may still be in the workers' hands.
         content = bytearray(form.size_bytes)
         if not (got := _fill(stdin, content)):
             return

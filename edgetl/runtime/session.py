@@ -36,9 +36,9 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, describe, run_pixels
+from edgetl.runtime.engines.base import Backend, describe, engine_of, run_pixels
 from edgetl.runtime.forks import Inheritable, refuse, wait_for
-from edgetl.runtime.stream import GPU_BATCH, Slot, stream
+from edgetl.runtime.stream import GPU_BATCH, Buffers, stream
 from edgetl.runtime.targets import Choice, Target
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
@@ -173,7 +173,7 @@ class Session(Inheritable):
         many = _sequence(image)
         if many is None:
             pixels = self.pixels(cast("Picture", image), channels=channels)
-            return self.answer(self._slot().outputs([pixels]), top_k)
+            return self.answer(self._own_buffers().outputs([pixels]), top_k)
         return [self.answer(row, top_k) for row in self._rows(many, channels)]
 
     def outputs_of(
@@ -193,17 +193,17 @@ class Session(Inheritable):
         self._check_open()
         backend = self._workers_backend()
         local = threading.local()
-        on_cpu = self.choice.target in (Target.CPU, Target.OPENVINO)
+        on_cpu = engine_of(self.choice.target).on_cpu
         batch = backend.input.shape[0] or (1 if on_cpu else GPU_BATCH)
 
-        def slot() -> Slot:
-            if not hasattr(local, "slot"):
-                local.slot = Slot(backend, self._spec, batch)
-            return cast(Slot, local.slot)
+        def own_buffers() -> Buffers:
+            if not hasattr(local, "own_buffers"):
+                local.own_buffers = Buffers(backend, self._spec, batch)
+            return cast(Buffers, local.own_buffers)
 
         load = cast(Callable[[T], NDArray[np.uint8]], self.pixels) if pixels is None else pixels
         workers = max(1, self.backend.threads) if on_cpu else usable_cores()
-        return stream(items, load, slot=slot, workers=workers, batch=batch)
+        return stream(items, load, own_buffers=own_buffers, workers=workers, batch=batch)
 
     def pixels(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Decode, resize and crop one picture to (size, size, 3) uint8 RGB.
@@ -289,12 +289,12 @@ class Session(Inheritable):
                 raise row
             yield row
 
-    def _slot(self) -> Slot:
+    def _own_buffers(self) -> Buffers:
         """The calling thread's buffers for one image."""
         self._check_open()
-        if not hasattr(self._local, "slot"):
-            self._local.slot = Slot(self.backend, self._spec, self.backend.input.shape[0] or 1)
-        return cast(Slot, self._local.slot)
+        if not hasattr(self._local, "own_buffers"):
+            self._local.own_buffers = Buffers(self.backend, self._spec, self.backend.input.shape[0] or 1)
+        return cast(Buffers, self._local.own_buffers)
 
     def _workers_backend(self) -> Backend:
         """The engine that workers share: on one thread, as each of them is one."""

@@ -1,6 +1,6 @@
 """Many images through a session: each worker decodes an image and runs the model on it while the others do the same.
 
-On a CPU, engines give as many images a second one by one as in batches, so a worker takes one image at a time, on one
+On a CPU, engines give as many images per second one by one as in batches, so a worker takes one image at a time, on one
 thread, and as many workers as threads keep all cores busy. On a GPU a worker takes `GPU_BATCH` of them.
 """
 
@@ -33,7 +33,7 @@ _WAITING = 2
 """Tasks a worker that may wait or be finished: enough that no worker idles, few enough that frames do not age."""
 
 
-class Slot:
+class Buffers:
     """One thread's buffers, reused for every image: the engine reads its input where preprocessing writes it."""
 
     def __init__(self, backend: Backend, spec: PreprocessSpec, count: int) -> None:
@@ -66,7 +66,7 @@ def stream(
     items: Iterable[T],
     pixels: Callable[[T], NDArray[np.uint8]],
     *,
-    slot: Callable[[], Slot],
+    own_buffers: Callable[[], Buffers],
     workers: int,
     batch: int,
 ) -> Iterator[tuple[T, Outputs | ImageError]]:
@@ -75,7 +75,7 @@ def stream(
     Args:
         items: what stands for images; taken a few ahead of what is yielded, so it may be endless.
         pixels: gives an item's pixels (S, S, 3); called in the workers.
-        slot: the calling worker's buffers.
+        buffers: the calling worker's buffers.
         workers: threads.
         batch: images a task.
 
@@ -92,7 +92,7 @@ def stream(
             except ImageError as error:
                 found.append(error)
         usable = [image for image in found if not isinstance(image, ImageError)]
-        rows = iter(_rows(slot().outputs(usable)) if usable else ())
+        rows = iter(_rows(own_buffers().outputs(usable)) if usable else ())
         return [(i, f if isinstance(f, ImageError) else next(rows)) for i, f in zip(part, found, strict=True)]
 
     process = os.getpid()

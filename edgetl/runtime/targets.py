@@ -8,10 +8,9 @@ fastest there.
 
 from __future__ import annotations
 
-import platform
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from edgetl.files import cache_dir, sha256_bytes
 from edgetl.records.frozen import dataclass
@@ -49,14 +48,6 @@ class Choice:
     measured_here: bool = False
 
 
-def architecture() -> str:
-    """This machine's processor family: `x86`, `arm`, or what the system calls it."""
-    machine = platform.machine().lower()
-    if machine in ("x86_64", "amd64", "i386", "i686"):
-        return "x86"
-    return "arm" if machine.startswith(("arm", "aarch")) else machine
-
-
 def tuned_path(bundle: Bundle) -> Path:
     """Where `edgetl tune` keeps what it found for a bundle.
 
@@ -66,18 +57,3 @@ def tuned_path(bundle: Bundle) -> Path:
         StorageError: the user has no home folder.
     """
     return cache_dir() / "tuned" / f"{sha256_bytes(bundle.manifest_bytes)}.json"
-
-
-def made_for(engine: Target, arch: str) -> tuple[str, ...]:
-    """Values of `Variant.target` that suit an engine; signed symmetric INT8 is slow outside TensorRT."""
-    match engine:
-        case Target.CPU | Target.OPENVINO:
-            return ("any", "cpu", f"cpu-{arch}")
-        case Target.CUDA:
-            return ("any",)
-        case Target.ORT_TENSORRT | Target.TENSORRT | Target.TENSORRT_RTX:
-            return ("any", "tensorrt", "tensorrt-rtx")
-        case Target.AUTO:
-            raise AssertionError("auto is resolved before")
-        case _:
-            assert_never(engine)

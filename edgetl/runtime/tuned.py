@@ -19,24 +19,13 @@ from edgetl.files import write_json
 from edgetl.process import usable_cores
 from edgetl.records.codec import from_json
 from edgetl.records.frozen import dataclass
+from edgetl.runtime.engines.base import ENGINES, engine_of
 from edgetl.runtime.targets import Choice, Target, tuned_path
 from edgetl.shell import command
 
-PACKAGES: Mapping[Target, tuple[str, ...]] = {
-    # Either package of ONNX Runtime runs on the CPU; only one of them is there.
-    Target.AUTO: ("onnxruntime", "onnxruntime-gpu"),
-    Target.CPU: ("onnxruntime", "onnxruntime-gpu"),
-    Target.CUDA: ("onnxruntime-gpu",),
-    Target.ORT_TENSORRT: ("onnxruntime-gpu",),
-    Target.OPENVINO: ("openvino",),
-    Target.TENSORRT: ("tensorrt",),
-    Target.TENSORRT_RTX: ("tensorrt-rtx",),
-}
-"""The packages of an engine, as their distributions are called."""
-
 SCHEMA_VERSION = 1
-_KNOWN = frozenset(name for names in PACKAGES.values() for name in names)
-# Linux tells a processor in a record of about one KiB a core, on some machines hundreds of them; the first is enough.
+_KNOWN = frozenset(name for engine in ENGINES.values() for name in engine.packages)
+# Linux describes a processor in a record of about one KiB per core, of which the first is enough.
 _RECORD_BYTES = 4096
 _NAMED = (
     "vendor_id",
@@ -125,7 +114,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
             f"{renew}"
         )
     found = engine_versions()
-    gone = not any(name in found for name in PACKAGES[winner.target])
+    gone = not any(name in found for name in engine_of(winner.target).packages)
     if found != winner.versions and not gone:
         changed = _changes(winner.versions, found)
         return f"what edgetl tune measured on {winner.date} is stale, as engines changed ({changed}): {renew}"
@@ -133,7 +122,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
 
 
 def this_machine(root: Path = Path("/")) -> str:
-    """What tells machines apart and is read in well under a millisecond: processor, cores, board, NVIDIA's GPUs.
+    """What distinguishes machines and is read in well under a millisecond: processor, cores, board, NVIDIA's GPUs.
 
     `edgetl.bench.machine.describe` says more, and starts a program to do so.
 
@@ -147,15 +136,15 @@ def this_machine(root: Path = Path("/")) -> str:
             fields.setdefault(name.strip(), value.strip())
     # Elsewhere than on Linux: the processor on Windows, the kernel with the chip's name on macOS.
     named = " ".join(fields.values()) or os.environ.get("PROCESSOR_IDENTIFIER") or platform.version()
-    told = [
+    stated = [
         f"{platform.machine()} {named} x{usable_cores()}",
         _start(root / "proc/device-tree/model").rstrip("\0"),
     ]
     gpus = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
-    told += [line.strip() for gpu in gpus for line in _start(gpu).splitlines() if line.startswith("Model")]
+    stated += [line.strip() for gpu in gpus for line in _start(gpu).splitlines() if line.startswith("Model")]
     if gpus:
-        told += _start(root / "proc/driver/nvidia/version").splitlines()[:1]
-    return ", ".join(" ".join(text.split()) for text in told if text)
+        stated += _start(root / "proc/driver/nvidia/version").splitlines()[:1]
+    return ", ".join(" ".join(text.split()) for text in stated if text)
 
 
 def engine_versions() -> dict[str, str]:

@@ -40,7 +40,7 @@ _RETRY_SECONDS = 1.0
 _GRACE_SECONDS = 2.0
 """For the read that a source is in when it is left; OpenCV ends its own at the same timeout."""
 _BAD_FRAMES = 10
-"""Frames in a row that cannot be decoded; OpenCV does not tell them from the end."""
+"""Frames in a row that cannot be decoded; OpenCV does not distinguish them from the end."""
 # Headers of some containers give a duration, from which the number of frames is reckoned: a few may be off.
 _FEW_FRAMES, _SMALL_SHARE = 2, 0.01
 
@@ -53,7 +53,7 @@ class Frame:
         pixels: (H, W, 3) uint8 BGR.
         number: its place in the video or, from 0, among all frames that the source gave.
         seconds: a file's: its time in the video. A live source's: when it came, counted from the opening by a clock
-            that nobody sets. None where a file does not tell.
+            that nobody sets. None where a file does not say.
         time: when it came, UTC, ISO 8601 with milliseconds; empty for a file.
         dropped: frames before it, since the last one, that were left out.
     """
@@ -108,7 +108,7 @@ def frames(
     Args:
         name: a file, `camera:N`, `/dev/videoN` or a URL.
         live: how a live source is read.
-        say: told in a sentence when a source is lost and tried again.
+        say: called with a sentence when a source is lost and tried again.
         open_: opens an OpenCV capture by name and timeout; another function in tests.
 
     Raises:
@@ -140,7 +140,7 @@ def _file_frames(name: str, capture: Any, live: Live) -> Iterator[Frame]:
             if pixels is None:
                 break
             at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if at <= 0 < count:  # Not every container tells it.
+            if at <= 0 < count:  # Not every container states it.
                 at = count / rate if rate > 0 else -1.0
             yield Frame(pixels=pixels, number=count, seconds=at if at >= 0 else None)
             count += 1

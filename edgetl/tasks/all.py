@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
-from edgetl.errors import ModelError
 from edgetl.records.codec import from_json
-from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec
-from edgetl.tasks.classification.answers import Prediction as ClassPrediction
-from edgetl.tasks.classification.detail import ClassDetail
+
+if TYPE_CHECKING:
+    from edgetl.records.scores import Evaluation
+    from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+    from edgetl.tasks.classification.detail import ClassDetail
+    from edgetl.tasks.multihead.answers import HeadsPrediction
+    from edgetl.tasks.multihead.detail import HeadsDetail
+    from edgetl.tasks.multilabel.answers import TagsPrediction
+    from edgetl.tasks.multilabel.detail import TagsDetail
 
 
 def task_of(spec: TaskSpec) -> Task:
@@ -19,19 +24,25 @@ def task_of(spec: TaskSpec) -> Task:
             from edgetl.tasks.classification.task import ClassificationTask
 
             return ClassificationTask(spec=spec)
+        case MultiLabel():
+            from edgetl.tasks.multilabel.task import MultiLabelTask
+
+            return MultiLabelTask(spec=spec)
+        case MultiHead():
+            from edgetl.tasks.multihead.task import MultiHeadTask
+
+            return MultiHeadTask(spec=spec)
         case Detection():
             from edgetl.tasks.detection.task import DetectionTask
 
             return DetectionTask(spec=spec)
-        case MultiLabel() | MultiHead():
-            raise ModelError(f"Outputs of the task {spec.kind} cannot be read yet.")
         case _:
             assert_never(spec)
 
 
-Prediction = ClassPrediction
+Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction"
 """What a task answers for one image."""
-Detail = ClassDetail
+Detail: TypeAlias = "ClassDetail | TagsDetail | HeadsDetail"
 """What an evaluation's scores are made of, by its task; `kind` says which."""
 
 
@@ -41,4 +52,9 @@ def detail_of(evaluation: Evaluation) -> Detail:
     Raises:
         ValueError: it has none, or of an unknown task.
     """
-    return from_json(Detail, evaluation.detail)
+    from edgetl.tasks.classification.detail import ClassDetail
+    from edgetl.tasks.multihead.detail import HeadsDetail
+    from edgetl.tasks.multilabel.detail import TagsDetail
+
+    union: Any = ClassDetail | TagsDetail | HeadsDetail
+    return cast("Detail", from_json(union, evaluation.detail))

@@ -267,6 +267,9 @@ class Task(Protocol):
     def decide(self, outputs: Outputs) -> Answers:
         """What a gate keeps of outputs: the answers in the form of truths."""
 
+    def right(self, truths: Truths, answers: Answers) -> NDArray[np.bool_]:
+        """(N,) which images were answered wholly right."""
+
     def margins(self, outputs: Outputs) -> NDArray[Any]:
         """(N,) how far each value of an image's outputs may move, at least, before the answer is another."""
 

@@ -14,7 +14,12 @@ CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration erro
 MAP = MetricSpec(name="map", title="mAP")
 MAP50 = MetricSpec(name="map50", title="mAP50")
 AVERAGE_RECALL = MetricSpec(name="recall", title="average recall")
-METRICS = (TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR, MAP, MAP50, AVERAGE_RECALL)
+EXACT = MetricSpec(name="exact", title="exact match")
+MEAN = MetricSpec(name="mean", title="mean of heads")
+METRICS = (
+    *(MAP, MAP50, AVERAGE_RECALL, EXACT, MEAN),
+    *(TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR),
+)
 
 
 def metric(name: str) -> MetricSpec:

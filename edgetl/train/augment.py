@@ -1,4 +1,4 @@
-"""Training views of uint8 pixels: geometry in one resampling a batch, colours on whole batches.
+"""Training views of uint8 pixels: geometry in one resampling per batch, colours on whole batches.
 
 Random numbers come from a generator on the CPU that the caller seeds a batch, so a view depends on nothing else.
 """

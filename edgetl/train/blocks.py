@@ -30,7 +30,7 @@ def blocks(model: nn.Module, *, coarse: bool = False) -> tuple[Block, ...]:
         The blocks; the last one holds the classifier.
 
     Raises:
-        ModelError: the classifier cannot be told from the backbone.
+        ModelError: the classifier cannot be distinguished from the backbone.
     """
     groups = _by_matcher(model, coarse) if hasattr(model, "group_matcher") else _by_order(model, coarse)
     heads = tuple(f"{name}." for name in classifier_names(model))

@@ -21,7 +21,7 @@ def accelerator(precision: Precision) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # accelerate meets other processes on the CPU only where it is told to stay there
+    # accelerate meets other processes on the CPU only where it is configured to stay there
     cpu = processes.join().count > 1 and not torch.cuda.is_available()
     # One process may fit with several precisions in turn; accelerate keeps the first in global state.
     AcceleratorState._reset_state()

@@ -34,7 +34,7 @@ def run(
 
     The test split is not touched, so settings may be chosen by the result. A finished fold's scores and network
     (`fold-N/teacher.safetensors`) are kept in `out`, and a stopped fold goes on after its last epoch. Images that have
-    a near-copy in another fold are told: a network that has seen it is scored too well.
+    a near-copy in another fold are reported: a network that has seen it is scored too well.
 
     Raises:
         DataError: fewer than two folds, or a class has fewer images than folds.

@@ -65,7 +65,7 @@ class PixelSet:
 
     @property
     def identity(self) -> str:
-        """Tells sets apart by their shape, targets and preprocessing."""
+        """Distinguishes sets by their shape, targets and preprocessing."""
         return f"{self.pixels.shape} {sha256_bytes(self.targets.tobytes())} {self.spec}"
 
 
@@ -76,7 +76,7 @@ class FeatureSet:
     Attributes:
         features: (V, N, ...) float32, V views of each image; may be memory-mapped.
         targets: (N, ...), as in `PixelSet`.
-        identity: tells sets apart.
+        identity: distinguishes sets.
     """
 
     features: NDArray[np.float32]
@@ -94,7 +94,7 @@ class Unlabelled:
     Attributes:
         pixels: (N, S, S, 3) uint8, as large a side as the labelled ones; may be memory-mapped.
         share: of a step's images, in (0, 1).
-        sha256: tells sets apart.
+        sha256: distinguishes sets.
     """
 
     pixels: NDArray[np.uint8]

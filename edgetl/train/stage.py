@@ -124,7 +124,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     test = score(task, model, sets.test) if sets.test is not None else None
     if launched().main:
         architecture = describe(model, config.backbone, task.width, inputs.spec.size)
-        extra = checkpoint.lesson(index.labels, inputs.spec)
+        extra = checkpoint.provenance(index.labels, inputs.spec)
         if frozen:
             extra[checkpoint.REBASED] = str(len(frozen))
         checkpoint.save(model, architecture, out / CHECKPOINT, extra)

@@ -46,10 +46,10 @@ def run() -> Iterator[Claim]:
         for method in ("Entropy", "Percentile"):
             for count in (c for c in COUNTS if c <= most):
                 say(f"quantize_static, {method.lower()}, {count} images")
-                told = _text(_measured(path, method, count))
+                stated = _text(_measured(path, method, count))
                 yield Claim(
                     name=f"peak of onnxruntime's quantize_static, {method.lower()}, {count} images",
-                    measured=told,
+                    measured=stated,
                 )
 
 

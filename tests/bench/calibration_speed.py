@@ -33,8 +33,8 @@ def run() -> Iterator[Claim]:
                 kept.append(_seconds(lambda m=method: _calibrate(m, path, count)))
                 say(f"turn {turn + 1} of {TURNS}: {method} took {kept[-1]:.1f} s")
     rate = {method: count / statistics.median(kept) for method, kept in seconds.items()}
-    told = f"{NETWORK}, {SIZE} px, {count} images"
-    yield Claim(name=f"images a second, entropy ({told})", measured=f"{rate['edgetl']:.0f}")
+    stated = f"{NETWORK}, {SIZE} px, {count} images"
+    yield Claim(name=f"images per second, entropy ({stated})", measured=f"{rate['edgetl']:.0f}")
     yield at_least("over quantize_static with entropy", rate["edgetl"] / rate["Entropy"], 5, "x")
     yield Claim(
         name="over quantize_static with percentiles", measured=f"{rate['edgetl'] / rate['Percentile']:.1f}x"

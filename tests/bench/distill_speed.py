@@ -36,9 +36,9 @@ def run() -> Iterator[Claim]:
         # the first turn fills caches that the others find filled
         ratio = statistics.median(ours / whole for ours, whole in turns[1:])
         setting = f"{name} at {side} px teaches {STUDENT} at {size} px"
-        yield at_least(f"images a second over those with the norms unfolded ({setting})", ratio, 1.0, "x")
+        yield at_least(f"images per second over those with the norms unfolded ({setting})", ratio, 1.0, "x")
         rate = statistics.median(ours for ours, _ in turns[1:])
-        yield Claim(name=f"images a second ({setting})", measured=f"{rate:.0f}")
+        yield Claim(name=f"images per second ({setting})", measured=f"{rate:.0f}")
 
 
 def _rate(teacher: nn.Module, size: int, train: PixelSet, val: PixelSet) -> float:

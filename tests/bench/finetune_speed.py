@@ -127,11 +127,11 @@ def run() -> Iterator[Claim]:
         other.append(count / plain(backbones.create(BACKBONE, CLASSES), train, device))
     # the first turn fills caches that the others find filled
     ratio = statistics.median(a / b for a, b in zip(own[1:], other[1:], strict=True))
-    yield at_least(f"images a second over a plain loop's ({BACKBONE}, {SIZE} px)", ratio, 1.0, "x")
+    yield at_least(f"images per second over a plain loop's ({BACKBONE}, {SIZE} px)", ratio, 1.0, "x")
     yield at_most(
         "share of the time spent waiting for the loader", statistics.median(waits[1:]) * 100, 5, "%"
     )
-    yield Claim(name="images a second", measured=f"{statistics.median(own[1:]):.0f}")
+    yield Claim(name="images per second", measured=f"{statistics.median(own[1:]):.0f}")
     if device.type == "cpu":
         gains = [step_seconds("plain") / step_seconds("tuned") for _ in range(TURNS)]
         name = "a step of an untuned process over one of a tuned process"

@@ -269,17 +269,17 @@ def live(models: list[Path], gates: int, busy: int) -> Iterator[Claim]:
 
 
 def _claims(name: str, share: float, found: list[tuple[Verdict, float]], busy: int) -> Iterator[Claim]:
-    gates, told = len(found), [verdict for verdict, _ in found]
-    fails = told.count(Verdict.FAIL)
+    gates, stated = len(found), [verdict for verdict, _ in found]
+    fails = stated.count(Verdict.FAIL)
     if share == 0:
         yield at_most(f"{name}: fails it, {_share(fails, gates)}", 100 * fails / gates, 1.0, "%")
     elif share >= 0.05 and not busy:
         yield at_least(f"{name}: fails it, {_share(fails, gates)}", 100 * fails / gates, 95.0, "%")
     else:
         yield Claim(name=f"{name}: fails it", measured=_share(fails, gates))
-    yield Claim(name=f"{name}: cannot tell", measured=_share(told.count(Verdict.UNSURE), gates))
+    yield Claim(name=f"{name}: cannot tell", measured=_share(stated.count(Verdict.UNSURE), gates))
     # A gate that could not tell has no time to a verdict: it counts as an endless one.
-    seconds = float(np.median([math.inf if told is Verdict.UNSURE else spent for told, spent in found]))
+    seconds = float(np.median([math.inf if stated is Verdict.UNSURE else spent for stated, spent in found]))
     if share in (0.0, 0.05, 0.10) and not busy:
         yield at_most(f"{name}: median time to the verdict, warm-up included", seconds, 20.0, " s")
     else:

@@ -37,7 +37,8 @@ from edgetl.files import StageCache, sha256_bytes, sha256_file, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe as architecture
-from edgetl.quantize.score import has_vnni, logits
+from edgetl.processor import has_vnni
+from edgetl.quantize.score import logits
 from edgetl.quantize.stage import WEIGHT_ONLY, QuantizeInputs
 from edgetl.quantize.stage import run as quantize
 from edgetl.statistics import compare_paired
@@ -96,7 +97,7 @@ class Score:
     high: float
     how: str
 
-    def told(self) -> str:
+    def stated(self) -> str:
         """`0.20 (-0.11 to 0.52; bias)`."""
         how = f"; {self.how}" if self.how else ""
         return f"{self.points:.2f} ({self.low:.2f} to {self.high:.2f}{how})"
@@ -210,33 +211,35 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
         ),
     )
     right = rights(path, test, "any")
-    told = f"{case.network}, {case.data}, {case.size} px"
-    yield Claim(name=f"FP32 ({told})", measured=f"{right.mean():.2%} of {len(test)} test images")
-    yield from _claims(told, case.home, Bench(inputs=inputs, test=test, right=right))
+    stated = f"{case.network}, {case.data}, {case.size} px"
+    yield Claim(name=f"FP32 ({stated})", measured=f"{right.mean():.2%} of {len(test)} test images")
+    yield from _claims(stated, case.home, Bench(inputs=inputs, test=test, right=right))
 
 
-def _claims(told: str, home: Path, bench: Bench) -> Iterator[Claim]:
+def _claims(stated: str, home: Path, bench: Bench) -> Iterator[Claim]:
     ours = {
         **_kept(home, "default", bench, functools.partial(_ours, bench, Recovery.NONE, 0.5)),
         **_kept(home, "auto", bench, functools.partial(_ours, bench, Recovery.AUTO, AUTO_DROP)),
     }
     for name, aim in (("default", DEFAULT_POINTS), ("auto", AUTO_POINTS)):
         yield Claim(
-            name=f"points lost, {name} ({told})",
-            measured=ours[name].told(),
+            name=f"points lost, {name} ({stated})",
+            measured=ours[name].stated(),
             aim=f"<= {aim:g}",
             holds=ours[name].points <= aim,
         )
     if WEIGHT_ONLY in ours:
-        yield Claim(name=f"points lost, weights alone in INT8 ({told})", measured=ours[WEIGHT_ONLY].told())
+        yield Claim(
+            name=f"points lost, weights alone in INT8 ({stated})", measured=ours[WEIGHT_ONLY].stated()
+        )
     for method in ("MinMax", "Entropy"):
         name = f"onnxruntime {method}"
         found = _kept(home, name, bench, functools.partial(_onnxruntime, bench, method))
-        yield Claim(name=f"points lost, {name} ({told})", measured=found[name].told())
+        yield Claim(name=f"points lost, {name} ({stated})", measured=found[name].stated())
     found = _kept(home, "NNCF", bench, functools.partial(_nncf, bench))
     for name in ("NNCF", "NNCF, simulated in float32"):
-        measured = found[name].told() if found else "not measured: NNCF is not installed (the extra bench)"
-        yield Claim(name=f"points lost, {name} ({told})", measured=measured)
+        measured = found[name].stated() if found else "not measured: NNCF is not installed (the extra bench)"
+        yield Claim(name=f"points lost, {name} ({stated})", measured=measured)
 
 
 def _kept(home: Path, name: str, bench: Bench, work: Callable[[], dict[str, Score]]) -> dict[str, Score]:
@@ -271,8 +274,8 @@ def _ours(bench: Bench, recovery: Recovery, drop: float) -> dict[str, Score]:
         how = best.recovery if best.precision == "int8" else f"{best.recovery}, {best.name}"
         files = {name: (best, how)} | {v.name: (v, "") for v in weights}
         return {
-            key: bench.score(Path(folder) / Path(v.onnx).name, v.target, told)
-            for key, (v, told) in files.items()
+            key: bench.score(Path(folder) / Path(v.onnx).name, v.target, stated)
+            for key, (v, stated) in files.items()
         }
 
 

@@ -63,13 +63,13 @@ def _same_queries(call: Callable[[], object], options: BenchOptions) -> Iterator
         call()
         samples.append((time.perf_counter_ns() - start) / 1e6)
 
-    told = loadgen.run(timed, options, known)
+    stated = loadgen.run(timed, options, known)
     # What comes before the generator's queries wakes the engine.
-    own = samples[-told.queries :]
-    for figure, theirs in ((50, told.p50_ms), (90, told.p90_ms), (99, told.p99_ms)):
+    own = samples[-stated.queries :]
+    for figure, theirs in ((50, stated.p50_ms), (90, stated.p90_ms), (99, stated.p99_ms)):
         ours = percentile(own, figure)
         yield Claim(
-            name=f"{options.scenario}: loadgen's p{figure} over our timer's, the same {told.queries} queries",
+            name=f"{options.scenario}: loadgen's p{figure} over our timer's, the same {stated.queries} queries",
             measured=f"{theirs / ours - 1:+.2%} ({theirs:.4g} and {ours:.4g} ms)",
             aim=f"within {_AIM:.0%}",
             holds=abs(theirs / ours - 1) <= _AIM,
@@ -87,12 +87,12 @@ def _in_turns(call: Callable[[], object], options: BenchOptions, rounds: int) ->
         for own in (True, False) if turn % 2 else (False, True):
             if own:
                 timed = measure(call, options).latency
-                ours.append({"p50": timed.p50_ms, "p90": timed.p90_ms, "images a second": timed.throughput})
+                ours.append({"p50": timed.p50_ms, "p90": timed.p90_ms, "images per second": timed.throughput})
             else:
-                told = loadgen.run(call, options, known)
-                theirs.append({"p50": told.p50_ms, "p90": told.p90_ms, "images a second": told.value})
+                stated = loadgen.run(call, options, known)
+                theirs.append({"p50": stated.p50_ms, "p90": stated.p90_ms, "images per second": stated.value})
     offline = options.scenario is Scenario.OFFLINE
-    for figure in ("images a second",) if offline else ("p50", "p90"):
+    for figure in ("images per second",) if offline else ("p50", "p90"):
         own, other = ([block[figure] for block in side] for side in (ours, theirs))
         ratio = median_ratio(own, other, paired=True)
         # Poisson arrivals of the two differ, so their queues do too.

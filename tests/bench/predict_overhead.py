@@ -108,7 +108,7 @@ def _claims(
 ) -> Iterator[Claim]:
     own = timed["edgetl"]
     for name in floors:
-        # OpenCV's pixels are not those of training, so that floor is told and not aimed at.
+        # OpenCV's pixels are not those of training, so that floor is said and not aimed at.
         same_pixels = name == SAME_PIXELS
         ratio = paired_ratio(timed[name], own)
         note = "" if same_pixels else ", other pixels"

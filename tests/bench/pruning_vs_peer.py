@@ -132,21 +132,21 @@ def _case(bench: Bench) -> Iterator[Claim]:
         "torch-pruning, labels alone": _taught(bench, cut, "labels", Hard(hard_loss=cross_entropy())),
         "torch-pruning, our distillation": _taught(bench, cut, "distilled", _distillation(bench)),
     }
-    told = f"{BACKBONE}, {DATA}, {bench.case.size} px, seed {bench.case.seed}"
+    stated = f"{BACKBONE}, {DATA}, {bench.case.size} px, seed {bench.case.seed}"
     rights = {name: _rights(bench, network) for name, network in students.items()}
     teacher = checkpoint.load(bench.teacher)[0]
-    yield Claim(name=f"top-1, teacher ({told})", measured=f"{_rights(bench, teacher).mean():.1%}")
+    yield Claim(name=f"top-1, teacher ({stated})", measured=f"{_rights(bench, teacher).mean():.1%}")
     for name, network in students.items():
         size, whole = network_size(network, bench.case.size), network_size(teacher, bench.case.size)
         how = f", ratio {ratio:.3f}" if name != "ours" else ""
         yield Claim(
-            name=f"top-1, {name} ({told})",
+            name=f"top-1, {name} ({stated})",
             measured=f"{rights[name].mean():.1%}; {size.macs / whole.macs:.0%} of the multiply-accumulates,"
             f" {size.parameters / whole.parameters:.0%} of the parameters{how}",
         )
     slower, low, high = _slower(bench, ours, students["torch-pruning, our distillation"], rounds=2 * _ROUNDS)
     yield Claim(
-        name=f"latency, torch-pruning over ours ({told})",
+        name=f"latency, torch-pruning over ours ({stated})",
         measured=f"{slower:.3f}x ({low:.3f} to {high:.3f})",
         aim=f"1 to {SLOWER:g}x",
         holds=low <= SLOWER and high >= 1.0,
@@ -155,7 +155,7 @@ def _case(bench: Bench) -> Iterator[Claim]:
         found = compare_paired(rights[name], rights["ours"])
         low, high = (100 * edge for edge in found.interval)
         yield Claim(
-            name=f"points of top-1 above {name} ({told})",
+            name=f"points of top-1 above {name} ({stated})",
             measured=f"{100 * found.difference:.1f} ({low:.1f} to {high:.1f})",
             aim=">= 0",
             holds=found.difference >= 0,

@@ -54,13 +54,15 @@ def run() -> Iterator[Claim]:
         best = max(others, key=lambda name: median[name])
         # Part by part: neighbours in time see the same machine.
         ratio = statistics.median(a / b for a, b in zip(rates["edgetl"], rates[best], strict=True))
-        yield at_least(f"images a second over the fastest peer's ({best}), median of parts", ratio, 1.0, "x")
+        yield at_least(
+            f"images per second over the fastest peer's ({best}), median of parts", ratio, 1.0, "x"
+        )
     scaling = statistics.median(
         b / a for a, b in zip(rates["edgetl, one thread"], rates["edgetl"], strict=True)
     )
-    yield at_least("images a second, two threads over one, median of parts", scaling, 1.5, "x")
+    yield at_least("images per second, two threads over one, median of parts", scaling, 1.5, "x")
     for name, value in median.items():
-        yield Claim(name=f"{name}, images a second", measured=f"{value:.1f}")
+        yield Claim(name=f"{name}, images per second", measured=f"{value:.1f}")
 
 
 def _write(folder: Path, count: int) -> list[Path]:

@@ -18,7 +18,7 @@ from edgetl.records.codec import to_json
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.task import ClassificationTask
 from tests.bundles import SPEC, picture
-from tests.deep_images import tiff
+from tests.deep_images import png16, tiff
 
 TASK = ClassificationTask(spec=Classification(labels=("a", "b")))
 RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)
@@ -167,3 +167,14 @@ def test_a_large_frame_of_more_than_8_bits_keeps_its_numbers(tmp_path: Path, dty
     assert np.array_equal(kept, values[::9, ::9])
     (tmp_path / "small.tif").write_bytes(tiff(values[:40, :40]))
     assert encode_image(tmp_path / "small.tif", spec) == (tmp_path / "small.tif").read_bytes()
+
+
+def test_a_large_colour_frame_of_16_bits_keeps_its_numbers_where_there_is_a_window(tmp_path: Path) -> None:
+    spec = PreprocessSpec(size=16, window=(20_000.0, 24_000.0), guess_floats=False)
+    values = np.random.default_rng(0).integers(19_000, 25_000, (300, 400, 3)).astype(np.uint16)
+    (tmp_path / "frame.png").write_bytes(png16(values))
+    kept = read_numbers(encode_image(tmp_path / "frame.png", spec))
+    assert kept is not None
+    assert np.array_equal(kept, values[::9, ::9])
+    with Image.open(io.BytesIO(encode_image(tmp_path / "frame.png", SPEC))) as plain:
+        assert plain.format == "JPEG"  # without a window, 8 bits are all that is read

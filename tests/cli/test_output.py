@@ -64,10 +64,10 @@ def test_a_pipe_gets_no_colour_and_wide_tables(monkeypatch):
 
 
 def test_json_of_verify_holds_the_verdict():
-    told = json.loads(to_text(CHECK, "verify"))
-    assert told["passed"] is False
-    assert told["reason"].startswith("Variant fp32 does not compute what was recorded")
-    assert told["precision"] == "fp32"
+    stated = json.loads(to_text(CHECK, "verify"))
+    assert stated["passed"] is False
+    assert stated["reason"].startswith("Variant fp32 does not compute what was recorded")
+    assert stated["precision"] == "fp32"
 
 
 def test_json_of_an_audit_holds_the_problems():

@@ -82,14 +82,14 @@ def test_a_terminal_gets_bars_that_vanish(monkeypatch):
             progress.message("epoch 1: 93.1% [bold]")
         before = len(stream.getvalue())
         progress.warning("3 images were skipped")
-    told = stream.getvalue()
-    assert "Training [1]" in told
-    assert "2/4" in told
-    assert "loss 0.31" in told
-    assert "epoch 1: 93.1% [bold]" in told
-    assert "3 images were skipped" in told
+    stated = stream.getvalue()
+    assert "Training [1]" in stated
+    assert "2/4" in stated
+    assert "loss 0.31" in stated
+    assert "epoch 1: 93.1% [bold]" in stated
+    assert "3 images were skipped" in stated
     # After the last task only the warning is written: no bar is drawn any more.
-    assert "Training" not in told[before:]
+    assert "Training" not in stated[before:]
 
 
 def test_bars_stop_when_a_task_fails(monkeypatch):

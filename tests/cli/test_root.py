@@ -185,7 +185,6 @@ def _shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     [
         ("edgetl --help > /dev/full", "no space left on the device"),
         ("edgetl --version >&-", "it is closed"),
-        ("edgetl info --help | true; exit ${PIPESTATUS[0]}", "its reader has gone"),
     ],
 )
 def test_a_standard_output_that_takes_nothing_is_an_error(line: str, said: str) -> None:
@@ -193,6 +192,26 @@ def test_a_standard_output_that_takes_nothing_is_an_error(line: str, said: str) 
     assert done.returncode == 2
     assert done.stderr.startswith(f"Error: Standard output cannot be written: {said}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    done = _shell("edgetl info --help | true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "", "")
+
+
+def test_a_reader_that_goes_between_two_lines_ends_the_command_and_what_it_had_open() -> None:
+    from edgetl.cli import streams
+
+    reading, writing = os.pipe()
+    guard = streams._Output(io.TextIOWrapper(io.FileIO(writing, "w"), write_through=True))
+    guard.write("one\n")
+    os.close(reading)
+    with pytest.raises(SystemExit) as ended:
+        guard.write("two\n")
+    assert ended.value.code == 141
+    guard.write("nowhere\n")
+    guard.flush()
+    guard.close()
 
 
 def test_a_standard_error_that_takes_nothing_stops_nothing() -> None:

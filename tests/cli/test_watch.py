@@ -41,29 +41,29 @@ def _end(*how: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("child", [(), ("child",)])
 def test_a_crash_of_native_code_names_the_stage_and_the_place(child: tuple[str, ...]) -> None:
-    code, told = _end("crash", *child)
+    code, stated = _end("crash", *child)
     assert code == -signal.SIGSEGV
-    assert "Fatal Python error: Segmentation fault" in told
-    assert 'File "<string>"' in told
+    assert "Fatal Python error: Segmentation fault" in stated
+    assert 'File "<string>"' in stated
     assert (
         "Error: edgetl died in the stage train (Segmentation fault): native code of a library crashed."
-        in told
+        in stated
     )
-    assert told.rstrip().endswith("go on with: edgetl run 'a b.toml'")
+    assert stated.rstrip().endswith("go on with: edgetl run 'a b.toml'")
 
 
 def test_a_kill_names_the_stage_and_the_likely_reason() -> None:
-    code, told = _end("kill")
+    code, stated = _end("kill")
     assert code == -signal.SIGKILL
-    assert "edgetl was killed in the stage train" in told
-    assert "train.batch_size" in told
+    assert "edgetl was killed in the stage train" in stated
+    assert "train.batch_size" in stated
 
 
 def test_nothing_is_said_of_a_process_that_ends_by_itself() -> None:
     assert _end("end") == (0, "")
-    code, told = _end("raise")
+    code, stated = _end("raise")
     assert code == 1
-    assert told.rstrip().endswith("ValueError: a bug")
+    assert stated.rstrip().endswith("ValueError: a bug")
 
 
 def test_a_stage_of_a_run_that_dies(tmp_path: Path) -> None:

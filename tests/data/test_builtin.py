@@ -70,7 +70,7 @@ def test_two_writers_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 class FakeCifar:
-    """Plays torchvision's data set: two images a class."""
+    """Plays torchvision's data set: two images per class."""
 
     classes = ("airplane", "automobile")
 

@@ -108,7 +108,8 @@ def test_a_set_of_8_and_16_bits_is_said_to_be_mixed(tmp_path: Path) -> None:
     seen = depth.look(build_index(Settings(str(root))))
     assert (seen.images, seen.deep) == (27, 3)
     assert any(
-        p.startswith("3 of 27 images have more than 8 bits a channel, the others 8") for p in seen.problems()
+        p.startswith("3 of 27 images have more than 8 bits per channel, the others 8")
+        for p in seen.problems()
     )
 
 
@@ -141,3 +142,21 @@ def test_numbers_that_are_all_one(tmp_path: Path) -> None:
     assert seen.proposed is None
     assert any("are 7: nothing can be seen" in p for p in seen.problems())
     assert suggest_window(seen) == ()
+
+
+def test_colour_of_which_8_bits_are_read_is_refused_with_a_window_before_training(tmp_path: Path) -> None:
+    thermal(tmp_path / "set")
+    values = np.full((40, 50, 3), 21_500, ">u2")
+    place = tmp_path / "set" / "train" / "bar" / "colour.ppm"
+    place.write_bytes(b"P6 50 40 65535\n" + values.tobytes())
+    (tmp_path / "set" / "val" / "spot" / "x.ppm").write_bytes(place.read_bytes())
+    index = build_index(Settings(str(tmp_path / "set")))
+    window = (20_900.0, 22_100.0)
+    seen = depth.look(index, window)
+    assert seen.reduced == ("train/bar/colour.ppm", "val/spot/x.ppm")
+    stated = "2 images hold 16 bits per channel in a form of which only 8 can be read"
+    assert any(problem.startswith(stated) for problem in seen.problems())
+    assert any(problem.startswith(stated) for problem in audit(index, window=window).problems())
+    assert not any(problem.startswith(stated) for problem in depth.look(index).problems())
+    with pytest.raises(DataError, match=r"first train/bar/colour\.ppm"):
+        run(Settings(str(tmp_path / "set")), DataInputs(seed=0, window=window), out=tmp_path)

@@ -22,13 +22,13 @@ def refusal(rows: list[str], folder: Path, bad_images: str) -> str:
 @pytest.mark.parametrize("bad_images", ["refuse", "skip"])
 def test_paths_of_another_system(tmp_path: Path, bad_images: str) -> None:
     fill(tmp_path, {"a": 2, "b": 2})
-    told = refusal([f"a\\{n:03d}.png" for n in range(36)], tmp_path, bad_images)
-    assert told.startswith(f"36 of 36 images in {tmp_path / 'labels.csv'} cannot be used:\n")
-    assert "000.png: there is no such file." in told
-    assert "and 26 more" in told
+    stated = refusal([f"a\\{n:03d}.png" for n in range(36)], tmp_path, bad_images)
+    assert stated.startswith(f"36 of 36 images in {tmp_path / 'labels.csv'} cannot be used:\n")
+    assert "000.png: there is no such file." in stated
+    assert "and 26 more" in stated
     assert (
         "The paths are written with backslashes, as on Windows; write 'a\\\\000.png' with / in place of \\."
-        in told
+        in stated
     )
 
 
@@ -39,8 +39,8 @@ def test_a_wrong_root(tmp_path: Path) -> None:
     assert expected in refusal(["a/000.png", "b/000.png"], tmp_path / "photos" / "csv", "skip")
     assert expected in refusal(["photos/a/000.png", "photos/b/000.png"], tmp_path / "photos", "skip")
     assert expected in refusal(["/data/a/000.png", "/data/b/000.png"], tmp_path / "photos", "refuse")
-    told = refusal(["q/0.png", "q/1.png"], tmp_path, "skip")
-    assert f"Paths in labels.csv count from its own folder, {tmp_path}." in told
+    stated = refusal(["q/0.png", "q/1.png"], tmp_path, "skip")
+    assert f"Paths in labels.csv count from its own folder, {tmp_path}." in stated
     assert "web addresses" in refusal(["https://a.org/1.png", "s3://b/2.png"], tmp_path, "skip")
 
 

@@ -99,7 +99,7 @@ def test_what_is_chosen_makes_a_recipe() -> None:
 
 
 def _index(tmp_path: Path, counts: tuple[int, ...]) -> DataIndex | None:
-    """An index of so many images a class, split as the data stage does; one small file plays them all."""
+    """An index of so many images per class, split as the data stage does; one small file plays them all."""
     picture = tmp_path / "x.png"
     if not picture.exists():
         Image.new("RGB", (8, 8), "red").save(picture)

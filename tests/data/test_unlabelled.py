@@ -115,8 +115,8 @@ def test_a_folder_that_is_missing_or_empty_or_a_file_is_refused(index: DataIndex
         " It holds 1 .txt file.",
     }
     for name, text in expected.items():
-        told = refusal(tmp_path / name, index, tmp_path / "out")
-        assert told == f"distill.unlabelled: {tmp_path / name} {text}"
+        stated = refusal(tmp_path / name, index, tmp_path / "out")
+        assert stated == f"distill.unlabelled: {tmp_path / name} {text}"
 
 
 def test_a_corrupt_image_is_named_or_skipped(further: Path, index: DataIndex, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The parity ladder points to the rung, and to the layer, where a fault was put in."""
+"""The parity report points to the step, and to the layer, where a fault was put in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.targets import rules_for
 from edgetl.quantize.weight_only import store_int8
-from edgetl.records.parity import LadderRecord
+from edgetl.records.parity import ParityRecord
 from edgetl.records.scores import BadImages
 from edgetl.records.variants import EngineRecord
 from edgetl.runtime.engines.base import run_pixels
@@ -60,7 +60,7 @@ class Parts:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    root = tmp_path_factory.mktemp("ladder")
+    root = tmp_path_factory.mktemp("report")
     images = write_set(root / "images", {"train": 8, "test": 6})
     exported = _large_inside(to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18))
     path = root / "model.onnx"
@@ -97,15 +97,15 @@ def _scale(model: onnx.ModelProto, name: str, factor: float) -> None:
     model.graph.initializer[index].CopyFrom(numpy_helper.from_array(scaled, name))
 
 
-def climb(
+def run_all(
     parts: Parts,
     folder: Path,
     *,
     spec: PreprocessSpec = SPEC,
     checkpoint: Path | None = None,
     **altered: Alter,
-) -> LadderRecord:
-    """Pack the sound models, but for those that are altered (`fp32_uint8=...`), and climb."""
+) -> ParityRecord:
+    """Pack the sound models, but for those that are altered (`fp32_uint8=...`), and comparison."""
     images = sorted((parts.images / "test").rglob("*.png"))[:2]
     encoded = tuple(path.read_bytes() for path in images)
     pixels = np.stack([load_pixels(content, spec) for content in encoded])
@@ -138,8 +138,8 @@ def climb(
     return parity.run(folder / "faults.edgetl", parts.images, checkpoint=checkpoint)
 
 
-def broken(record: LadderRecord) -> list[str]:
-    return [rung.name for rung in record.rungs if rung.holds is False]
+def broken(record: ParityRecord) -> list[str]:
+    return [checked.name for checked in record.steps if checked.holds is False]
 
 
 @pytest.fixture
@@ -150,21 +150,21 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_sound_models_climb_to_the_top(parts: Parts, tmp_path: Path, checkpoint: Path) -> None:
-    record = climb(parts, tmp_path, checkpoint=checkpoint)
-    assert [rung.name for rung in record.rungs] == ["torch", "onnx", *parts.models]
-    assert [rung.against for rung in record.rungs] == ["", "torch", "onnx", "fp32", "fp32", "fp32"]
-    assert record.rungs[0].holds is None
-    assert [rung.holds for rung in record.rungs[1:]] == [True] * 5
+    record = run_all(parts, tmp_path, checkpoint=checkpoint)
+    assert [checked.name for checked in record.steps] == ["torch", "onnx", *parts.models]
+    assert [checked.against for checked in record.steps] == ["", "torch", "onnx", "fp32", "fp32", "fp32"]
+    assert record.steps[0].holds is None
+    assert [checked.holds for checked in record.steps[1:]] == [True] * 5
     assert (record.images, record.first_outside, record.divergence) == (18, "", None)
-    assert record.sentence == "All 6 rungs agree on 18 images, each within its bound."
-    torch = record.rungs[0]
+    assert record.sentence == "All 6 steps agree on 18 images, each within its bound."
+    torch = record.steps[0]
     assert torch.score is not None
     assert torch.interval is not None
     assert torch.interval[0] < torch.score < torch.interval[1]
 
 
 def test_a_wrong_mean_in_the_manifest(parts: Parts, tmp_path: Path) -> None:
-    record = climb(parts, tmp_path, spec=replace(SPEC, mean=(0.5, 0.5, 0.5)))
+    record = run_all(parts, tmp_path, spec=replace(SPEC, mean=(0.5, 0.5, 0.5)))
     assert record.first_outside == "fp32"
     assert "the manifest's mean differ from the export's" in record.sentence
     assert record.divergence is not None
@@ -172,7 +172,7 @@ def test_a_wrong_mean_in_the_manifest(parts: Parts, tmp_path: Path) -> None:
 
 
 def test_a_wrong_mean_inside_a_variant(parts: Parts, tmp_path: Path) -> None:
-    record = climb(parts, tmp_path, fp32_uint8=lambda m: _scale(m, "preprocess/shift", 1.1))
+    record = run_all(parts, tmp_path, fp32_uint8=lambda m: _scale(m, "preprocess/shift", 1.1))
     assert broken(record) == ["fp32-uint8"]
     assert record.divergence is not None
     assert (record.divergence.layer, record.divergence.tensor) == (INPUT, "preprocess/normalised")
@@ -188,7 +188,7 @@ def test_a_swapped_channel_order_inside_a_variant(parts: Parts, tmp_path: Path) 
         del model.graph.node[:]
         model.graph.node.extend(nodes)
 
-    record = climb(parts, tmp_path, fp32_uint8=swap)
+    record = run_all(parts, tmp_path, fp32_uint8=swap)
     assert broken(record) == ["fp32-uint8"]
     assert record.divergence is not None
     assert record.divergence.layer == INPUT
@@ -201,7 +201,7 @@ def test_a_swapped_channel_order_in_the_export(parts: Parts, tmp_path: Path, che
         values = numpy_helper.to_array(model.graph.initializer[index])[:, ::-1]
         model.graph.initializer[index].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
 
-    record = climb(parts, tmp_path, checkpoint=checkpoint, fp32=swap)
+    record = run_all(parts, tmp_path, checkpoint=checkpoint, fp32=swap)
     assert record.first_outside == "onnx"
     assert record.divergence is not None
     assert record.divergence.layer == "/stem/stem.2/Clip"
@@ -222,7 +222,7 @@ def test_a_branch_that_the_exporter_froze(
 
     monkeypatch.setattr("edgetl.models.checkpoint.load", lambda path: (network(), None))
     frozen = to_onnx(network(), labels=LABELS, spec=SPEC, opset=18)
-    record = climb(parts, tmp_path, checkpoint=checkpoint, fp32=lambda model: model.CopyFrom(frozen))
+    record = run_all(parts, tmp_path, checkpoint=checkpoint, fp32=lambda model: model.CopyFrom(frozen))
     assert record.first_outside == "onnx"
     assert record.divergence is not None
     assert (record.divergence.layer, record.divergence.operator) == ("stem.3", "ReLU6")
@@ -234,7 +234,7 @@ def test_a_layer_that_overflows_in_half_precision(
     monkeypatch.setattr(half_precision, "_would_overflow", lambda *_: [])
     probes = load_batch(sorted((parts.images / "train").rglob("*.png"))[:2], SPEC)
     forced = to_half(parts.models["fp32"], probes).model
-    record = climb(parts, tmp_path, fp16=lambda model: model.CopyFrom(forced))
+    record = run_all(parts, tmp_path, fp16=lambda model: model.CopyFrom(forced))
     assert broken(record) == ["fp16"]
     assert record.divergence is not None
     assert (record.divergence.layer, record.divergence.finite) == ("/depthwise/depthwise.2/Relu", False)
@@ -245,7 +245,7 @@ def test_a_layer_that_overflows_in_half_precision(
 def test_a_bad_scale(parts: Parts, tmp_path: Path, factor: float) -> None:
     shown = "/pool/MaxPool_output_0_dequantized"
     [name] = [n.input[1] for n in parts.models["int8-tensorrt-rtx"].graph.node if shown in n.output]
-    record = climb(parts, tmp_path, int8_tensorrt_rtx=lambda model: _scale(model, name, factor))
+    record = run_all(parts, tmp_path, int8_tensorrt_rtx=lambda model: _scale(model, name, factor))
     assert broken(record) == ["int8-tensorrt-rtx"]
     assert record.divergence is not None
     assert (record.divergence.layer, record.divergence.operator) == ("/pool/MaxPool", "MaxPool")
@@ -259,14 +259,14 @@ def test_labels_in_another_order_are_told(
         metadata = {p.key: p.value for p in model.metadata_props}
         helper.set_model_props(model, metadata | {"edgetl.labels": '["red", "green", "blue"]'})
 
-    record = climb(parts, tmp_path, fp32=reorder)
+    record = run_all(parts, tmp_path, fp32=reorder)
     assert record.first_outside == "fp32"
     assert "the manifest's labels differ from the export's" in record.sentence
 
 
 def with_engine(parts: Parts, folder: Path, batch: tuple[int, int, int]) -> Path:
     """The sound models, and bytes that stand for an engine of the half-precision one."""
-    climb(parts, folder)
+    run_all(parts, folder)
     engine = EngineRecord(
         target="tensorrt-rtx",
         compute_capabilities=("89",),
@@ -288,11 +288,11 @@ def test_engines_that_cannot_run_here_are_said_not_to(
     monkeypatch.setattr("edgetl.export.tensorrt.gpu.find_gpu", lambda: None)
     record = parity.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
     assert record.images == 5
-    assert record.rungs[-1].name == "fp16-tensorrt-rtx-sm89.engine"
-    assert record.rungs[-1].skipped == (
+    assert record.steps[-1].name == "fp16-tensorrt-rtx-sm89.engine"
+    assert record.steps[-1].skipped == (
         "A GPU to run the engine on is not available. Run edgetl parity on the machine that tensorrt-rtx was built for."
     )
-    assert record.sentence.startswith("All 5 rungs agree")
+    assert record.sentence.startswith("All 5 steps agree")
 
 
 def test_an_engine_from_elsewhere_is_not_loaded(
@@ -302,16 +302,16 @@ def test_an_engine_from_elsewhere_is_not_loaded(
         "edgetl.export.tensorrt.gpu.find_gpu", lambda: Gpu(name="x", compute_capability="89", driver="1")
     )
     record = parity.run(with_engine(parts, tmp_path, (1, 1, 8)), parts.images, limit=5)
-    assert "It was not built on this machine, and engines are native code" in record.rungs[-1].skipped
+    assert "It was not built on this machine, and engines are native code" in record.steps[-1].skipped
 
 
 def test_a_float_model_with_weights_in_int8_may_differ_as_int8_may(parts: Parts, tmp_path: Path) -> None:
     exported = parts.models["fp32"]
     weighted = make_plan(Graph(exported), rules_for(Target.CPU_X86)).weighted
     models = {"fp32": exported, "fp32-int8-weights": store_int8(Graph(exported), weighted)}
-    record = climb(replace(parts, models=models), tmp_path)
+    record = run_all(replace(parts, models=models), tmp_path)
     assert broken(record) == []
-    error = record.rungs[-1].max_error
+    error = record.steps[-1].max_error
     assert error is not None
     assert error > parity.BOUNDS[Precision.FP32].maximum
 
@@ -334,12 +334,12 @@ def test_an_engine_runs_in_the_batches_of_its_profile_and_is_named_where_it_is_w
     record = parity.run(with_engine(parts, tmp_path, (4, 4, 4)), parts.images)
     assert Engine.calls == [4] * 5
     assert record.first_outside == "fp16-tensorrt-rtx-sm89.engine"
-    assert record.rungs[-1].against == "fp16"
+    assert record.steps[-1].against == "fp16"
     assert record.divergence is None
 
 
 def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
-    climb(parts, tmp_path)
+    run_all(parts, tmp_path)
     with pytest.raises(DataError):
         parity.run(tmp_path / "faults.edgetl", tmp_path / "none")
     with pytest.raises(BundleError, match="no bundle at"):
@@ -371,7 +371,7 @@ def test_bad_images_are_named_or_skipped(parts: Parts, tmp_path: Path) -> None:
     images = shutil.copytree(parts.images, tmp_path / "images")
     first = sorted((images / "test").rglob("*.png"))[0]
     first.write_bytes(b"")
-    climb(parts, tmp_path)
+    run_all(parts, tmp_path)
     with pytest.raises(DataError, match=rf"1 of \d+ images cannot be used:\n.*{first.name}"):
         parity.run(tmp_path / "faults.edgetl", images)
     record = parity.run(tmp_path / "faults.edgetl", images, bad_images=BadImages.SKIP)

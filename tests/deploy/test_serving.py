@@ -16,7 +16,7 @@ from edgetl.bundle.pack import pack
 from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
 from edgetl.errors import BundleError, ConfigError, ModelError
 from edgetl.inputs.image import load_pixels, normalise
-from edgetl.tasks.classification.scores import softmax
+from edgetl.tasks.classification.answers import softmax
 from tests.bundles import LABELS, SPEC, contents, picture
 
 PIXELS = np.stack([load_pixels(picture(i), SPEC) for i in range(3)])

@@ -15,7 +15,7 @@ from edgetl.data import unlabelled
 from edgetl.data.index import DataIndex, build_index, load
 from edgetl.distill import stage
 from edgetl.distill.objective import Distillation
-from edgetl.distill.teacher import Ensemble, load_guest
+from edgetl.distill.teacher import Ensemble, load_other_teacher
 from edgetl.errors import ConfigError, Interrupted, ModelError, WeightsError
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
@@ -268,13 +268,13 @@ def test_further_teachers_of_other_backbone_and_size_take_part(
     model = backbones.create("torchvision/mobilenet_v3_small", 3, "none", seed=5)
     spec = PreprocessSpec(size=40, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     architecture, labels = describe(model, "torchvision/mobilenet_v3_small", 3), inputs.index.labels
-    checkpoint.save(model, architecture, other, checkpoint.lesson(labels, spec))
+    checkpoint.save(model, architecture, other, checkpoint.provenance(labels, spec))
     own = dataclasses.replace(inputs, spec=PreprocessSpec(size=24))
     settings = {"teachers": (str(other),), "features": DistillFeatures.ATTENTION}
     config = CONFIG.model_copy(update={"epochs": 1, **settings})
     assert len(stage.run(config, own, out=folder(tmp_path, "a")).epochs) == 1
     turned = tmp_path / "turned.safetensors"
-    checkpoint.save(model, architecture, turned, checkpoint.lesson(("green", "blue", "red"), spec))
+    checkpoint.save(model, architecture, turned, checkpoint.provenance(("green", "blue", "red"), spec))
     config = CONFIG.model_copy(update={"teachers": (str(turned),)})
     with pytest.raises(
         WeightsError, match=r"other classes .* its output 0 is 'green', the data's is 'blue'\."
@@ -290,22 +290,22 @@ def test_an_ensemble_averages_softened_probabilities(inputs: stage.DistillInputs
     images = torch.randn(5, 3, 4, 4)
     expected = torch.stack([torch.softmax(m(images) / 3.0, 1) for m in members]).mean(0)
     torch.testing.assert_close(torch.softmax(Ensemble(members, 3.0, TASK)(images) / 3.0, 1), expected)
-    # a guest sees what it was trained on, whatever the run's means and deviations
+    # a further teacher sees what it was trained on, whatever the run's means and deviations
     model = backbones.create(BACKBONE, 3, "none", seed=5).eval()
     spec, path = (
         PreprocessSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2)),
         tmp_path / "g.safetensors",
     )
     labels = inputs.index.labels
-    checkpoint.save(model, describe(model, BACKBONE, 3), path, checkpoint.lesson(labels, spec))
+    checkpoint.save(model, describe(model, BACKBONE, 3), path, checkpoint.provenance(labels, spec))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    guest = load_guest(labels, path, inputs.spec)
+    other_teacher = load_other_teacher(labels, path, inputs.spec)
     given, own = (torch.from_numpy(normalise(pixels, s)) for s in (inputs.spec, spec))
-    torch.testing.assert_close(guest.network(given), model(own), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other_teacher.network(given), model(own), atol=1e-4, rtol=1e-4)
     with pytest.raises(
         WeightsError, match=r"through the window None, these images are seen through \(0\.0, 9\.0\)"
     ):
-        load_guest(labels, path, dataclasses.replace(inputs.spec, window=(0.0, 9.0)))
+        load_other_teacher(labels, path, dataclasses.replace(inputs.spec, window=(0.0, 9.0)))
 
 
 def test_a_missing_pruned_network_is_named(inputs: stage.DistillInputs, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_student_that_does_not_take_the_size_is_refused(
 ) -> None:
     config = CONFIG.model_copy(update={"student": "inception_v3", "weights": "none"})
     own = dataclasses.replace(inputs, guide=dataclasses.replace(inputs.guide, teacher_size=48))
-    with pytest.raises(ModelError, match=r"inception_v3 does not take images of 32 pixels a side"):
+    with pytest.raises(ModelError, match=r"inception_v3 does not take images of 32 pixels per side"):
         stage.run(config, own, out=folder(tmp_path))
 
 

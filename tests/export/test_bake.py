@@ -10,7 +10,7 @@ from edgetl.errors import ModelError
 from edgetl.export.bake import Head, bake_head, bake_preprocess
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.tasks.classification.scores import softmax, topk
+from edgetl.tasks.classification.answers import softmax, topk
 from tests.onnx_models import SIZE, classifier
 
 SPEC = PreprocessSpec(size=SIZE, mean=(0.1, 0.5, 0.9), std=(0.2, 0.25, 0.3))

@@ -142,9 +142,11 @@ class _Deep(nn.Module):
 def test_the_layer_that_calls_what_onnx_does_not_have_is_named() -> None:
     with pytest.raises(ModelError) as caught:
         to_onnx(_Deep(), labels=LABELS, spec=SPEC, opset=18)
-    told = str(caught.value)
-    assert told.startswith("_Deep cannot be exported to ONNX: the operator aten::linalg_matrix_exp in layer")
-    assert "layer blocks.1 (_Odd) has no ONNX form" in told
+    stated = str(caught.value)
+    assert stated.startswith(
+        "_Deep cannot be exported to ONNX: the operator aten::linalg_matrix_exp in layer"
+    )
+    assert "layer blocks.1 (_Odd) has no ONNX form" in stated
 
 
 def test_the_opset_is_the_target_s() -> None:

@@ -63,7 +63,7 @@ def half(factor: float = 1.0) -> tuple[bytes, tuple[str, ...]]:
 
 
 class Counter(type(SILENT)):  # type: ignore[misc]
-    """Keeps what a task was told."""
+    """Keeps what a task was said."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -266,8 +266,8 @@ class Layer(SimpleNamespace):
     """One layer of a parsed network, as TensorRT shows it."""
 
     def __init__(self, kind: str, name: str, inputs: list[Any], output: Any) -> None:
-        told = f"[ONNX Layer: {name}]"
-        super().__init__(type=f"LayerType.{kind}", name=name, metadata=told, inputs=inputs, output=output)
+        stated = f"[ONNX Layer: {name}]"
+        super().__init__(type=f"LayerType.{kind}", name=name, metadata=stated, inputs=inputs, output=output)
 
     num_outputs = 1
 

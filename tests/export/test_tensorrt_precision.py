@@ -72,18 +72,18 @@ def test_all_in_float32_is_not_half_precision_even_where_all_would_overflow() ->
 
 
 def test_the_inspector_s_words() -> None:
-    def told(name: str, words: str, **more: str) -> dict[str, Any]:
+    def stated(name: str, words: str, **more: str) -> dict[str, Any]:
         held = {"Name": "t", "Format/Datatype": words, **more}
         return {"Name": name, "Metadata": f"[ONNX Layer: {name}]", "Inputs": [held], "Outputs": []}
 
     information = {
         "Layers": [
-            told("a", "Row major Int8 format"),
-            told("b", "Thirty-two wide channel vectorized row major Int8 format"),
-            told("c", "Row major linear FP32"),
-            told("d", "Channel major FP16 format where channel % 8 == 0"),
-            told("e", "", DataType="Half"),
-            told("f", "", DataType="BFloat16"),
+            stated("a", "Row major Int8 format"),
+            stated("b", "Thirty-two wide channel vectorized row major Int8 format"),
+            stated("c", "Row major linear FP32"),
+            stated("d", "Channel major FP16 format where channel % 8 == 0"),
+            stated("e", "", DataType="Half"),
+            stated("f", "", DataType="BFloat16"),
             "names alone",
         ]
     }

@@ -36,7 +36,7 @@ RTX = BuildOptions(target=EngineTarget.TENSORRT_RTX, compute_capabilities=("89",
 needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
 
 
-class Told(type(SILENT)):  # type: ignore[misc]
+class Shown(type(SILENT)):  # type: ignore[misc]
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -58,7 +58,7 @@ def bundle(tmp_path: Path) -> Path:
 @needs_rtx
 @pytest.mark.trt
 def test_a_kept_engine_is_taken_and_a_truncated_one_is_built_again() -> None:
-    progress = Told()
+    progress = Shown()
     first = build_engine(classifier(), RTX)
     second = build_engine(classifier(), RTX, progress=progress)
     assert (first.record.cached, second.record.cached) == (False, True)

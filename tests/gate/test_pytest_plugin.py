@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetl.gate.pytest_plugin import failure_text
+from edgetl.gate.pytest_plugin import _BAD_IMAGES, failure_text
 from edgetl.gate.stage import make_baseline
+from edgetl.records.scores import BadImages
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
 from tests.gate.test_compare import figures, held
 
@@ -151,6 +152,41 @@ def test_options_stand_in_for_the_marker_and_two_bundles_are_measured_side_by_si
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_bad_images_are_refused_or_skipped_and_named(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "photos", project / "some bad")
+    (project / "some bad" / LABELS[0] / "cut.png").write_bytes(colour_png(0)[:60])
+    (project / "test_bad.py").write_text(
+        "import pytest\n"
+        "pytestmark = pytest.mark.edge(bundle='model.edgetl', against='model.edgetl', data='some bad', threads=1)\n"
+        "def test_refused(assert_accuracy):\n"
+        "    assert_accuracy()\n"
+        "@pytest.mark.edge(bad_images='skip')\n"
+        "def test_skipped(assert_accuracy, edge_report):\n"
+        "    assert_accuracy()\n"
+        "    assert edge_report.image_set.images == 36\n"
+        "@pytest.mark.edge(bad_images='ignore')\n"
+        "def test_wrong(assert_accuracy):\n"
+        "    assert_accuracy()\n"
+    )
+    summary = tmp_path / "summary.md"
+    done = run(project, "test_bad.py", summary=summary)
+    assert "1 passed, 2 errors" in done.stdout, done.stdout + done.stderr
+    assert "1 of 37 images cannot be used" in done.stdout
+    assert "leave them out with --edge-bad-images=skip." in done.stdout
+    assert "bad_images is 'ignore', expected 'refuse' or 'skip'." in done.stdout
+    stated = f"{project / 'some bad'}: 1 images cannot be used and are skipped, 36 are scored"
+    table = done.stdout.split(" edge models ")[1]
+    assert stated in table
+    assert f"{LABELS[0]}/cut.png: " in table
+    assert stated in summary.read_text()
+    by_option = run(project, "test_bad.py", "-k", "refused", "--edge-bad-images=skip")
+    assert "1 passed" in by_option.stdout, by_option.stdout
+
+
+def test_what_the_plugin_takes_for_bad_images_is_what_there_is() -> None:
+    assert {item.value for item in BadImages} == set(_BAD_IMAGES)
+
+
 def test_workers_measure_once_and_one_at_a_time(project: Path, tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     (project / "test_many.py").write_text(
@@ -197,7 +233,7 @@ def test_what_cannot_be_told_is_said_so() -> None:
     report = held(figures(), figures(right=938))
     [accuracy, *_] = report.checks
     head, *_ = failure_text(report, [accuracy]).splitlines()
-    assert head == "model.edgetl (int8) cannot be told to be as good as model.edgetl:"
+    assert head == "model.edgetl (int8) cannot be shown to be as good as model.edgetl:"
 
 
 def test_the_plugin_imports_nothing_heavy() -> None:

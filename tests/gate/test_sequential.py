@@ -84,7 +84,7 @@ def test_an_equal_bundle_does_not_fail_and_a_slow_one_does_not_pass(name: str) -
 def test_what_is_clear_is_told_soon(change: float, verdict: str) -> None:
     generator = np.random.default_rng(9)
     found = [outcome(timed(NOISES["normal"], generator, 200, change, 0.02)) for _ in range(60)]
-    assert {told for told, _ in found} == {Verdict(verdict)}
+    assert {stated for stated, _ in found} == {Verdict(verdict)}
     assert np.median([rounds for _, rounds in found]) < 35
 
 

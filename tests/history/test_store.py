@@ -81,8 +81,8 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         for number in (1, 2, 3)
     ]
     for writer in writers:
-        _, told = writer.communicate(timeout=120)
-        assert writer.returncode == 0, told
+        _, stated = writer.communicate(timeout=120)
+        assert writer.returncode == 0, stated
     [trend] = read(path).trends
     assert sorted(run.p50_ms for run in trend.runs) == [1.0] * 10 + [2.0] * 10 + [3.0] * 10
 

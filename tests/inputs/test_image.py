@@ -240,7 +240,7 @@ RULES = {
     "F": lambda rgb: np.asarray(rgb.convert("L"))[..., None],
     **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N")),
 }
-"""What an opaque picture in each mode is in RGB, from the RGB picture that it was made of; None is told elsewhere."""
+"""What an opaque picture in each mode is in RGB, from the RGB picture that it was made of; None is said elsewhere."""
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -135,7 +135,7 @@ def test_pillow_images_are_windowed_where_they_hold_the_numbers() -> None:
             assert np.array_equal(to_pixels(opened, SPEC), windowed(numbers()))
     with (
         Image.open(io.BytesIO(png16(numbers(3)))) as opened,
-        pytest.raises(ImageError, match="Pillow reduces its 16 bits a channel to 8; give the file's path"),
+        pytest.raises(ImageError, match="Pillow reduces its 16 bits per channel to 8; give the file's path"),
     ):
         to_pixels(opened, SPEC)
 
@@ -164,7 +164,11 @@ def test_what_cannot_be_read_in_full_is_refused_under_a_window() -> None:
     with pytest.raises(ImageError, match="in a form of which only 8 can be read"):
         load_pixels(wide, SPEC)
     assert load_pixels(wide, PLAIN).shape == (16, 16, 3)
-    assert (read_header(wide).deep, read_numbers(wide)) == (False, None)  # a set of these is one of 8 bits
+    assert (read_header(wide).deep, read_header(wide).reduced, read_numbers(wide)) == (
+        False,
+        True,
+        None,
+    )  # a set of these is one of 8 bits
     for values in (numbers(dtype="f8"), numbers(3, "f4")):
         with pytest.raises(ImageError, match="holds numbers of a kind that cannot be read"):
             load_pixels(tiff(values), SPEC)

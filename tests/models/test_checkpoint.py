@@ -156,6 +156,8 @@ def test_a_network_that_cannot_be_built_for_a_size_says_which_it_takes(
         raise TypeError("unexpected keyword argument 'img_size'")
 
     monkeypatch.setattr("timm.create_model", refuse)
-    told = r"cannot be built for images of 96 pixels a side \(.*\)\. It takes 224: set preprocess\.size = 224"
-    with pytest.raises(ModelError, match=told):
+    stated = (
+        r"cannot be built for images of 96 pixels per side \(.*\)\. It takes 224: set preprocess\.size = 224"
+    )
+    with pytest.raises(ModelError, match=stated):
         backbones.create("vit_tiny_patch16_224", 3, "none", size=96)

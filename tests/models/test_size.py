@@ -62,7 +62,7 @@ def test_a_network_of_one_size_only_is_refused_elsewhere_and_the_sizes_it_takes_
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 128 * 128, 2))
     with pytest.raises(ModelError) as caught:
         check_takes(flat, 24, "flat", "Set preprocess.size to it")
-    assert str(caught.value).startswith("flat does not take images of 24 pixels a side (")
+    assert str(caught.value).startswith("flat does not take images of 24 pixels per side (")
     assert str(caught.value).endswith(
         "). Of the usual sizes it takes 128. Set preprocess.size to it, or take another backbone."
     )

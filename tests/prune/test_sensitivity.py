@@ -18,7 +18,7 @@ from edgetl.records.prune import PruneSensitivity
 from tests.prune.nets import SIZE, Chain, batches, limits, make_scorer, seeded
 
 
-class Told(SilentProgress):
+class Shown(SilentProgress):
     def __init__(self) -> None:
         self.messages: list[str] = []
 
@@ -33,12 +33,12 @@ def measure(
     *,
     key: str = "a",
     how: Limits | None = None,
-    told: Told | None = None,
+    stated: Shown | None = None,
 ) -> PruneSensitivity:
     graph = trace(copy.deepcopy(model), SIZE)
     scores = make_scorer(Importance.MAGNITUDE, model)(graph)
     return sensitivity(
-        graph, scores, how or limits(), score, key=key, kept=kept, progress=told or SilentProgress()
+        graph, scores, how or limits(), score, key=key, kept=kept, progress=stated or SilentProgress()
     )
 
 
@@ -49,9 +49,9 @@ def energy(model: nn.Module) -> float:
 
 
 def test_each_group_is_cut_alone_and_scored_as_if_it_were_gone(tmp_path: Path) -> None:
-    model, told = seeded(Chain), Told()
+    model, stated = seeded(Chain), Shown()
     before = copy.deepcopy(model.state_dict())
-    found = measure(model, tmp_path / "kept.json", energy, told=told)
+    found = measure(model, tmp_path / "kept.json", energy, stated=stated)
     assert found.shares == SHARES == (0.25, 0.5, 0.75)
     assert found.score == energy(model)
     stream, inner = sorted(found.groups, key=lambda g: g.channels)
@@ -69,8 +69,8 @@ def test_each_group_is_cut_alone_and_scored_as_if_it_were_gone(tmp_path: Path) -
             macs = cost_of(trace(smaller, SIZE)).macs
             assert cut.saved == pytest.approx(1 - macs / cost_of(graph).macs)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert len(told.messages) == 1
-    assert told.messages[0].startswith(
+    assert len(stated.messages) == 1
+    assert stated.messages[0].startswith(
         "prune sensitivity: 2 groups of channels, 4 cuts of one group alone; about"
     )
 
@@ -98,9 +98,9 @@ def test_a_stopped_measurement_goes_on_after_the_last_group(tmp_path: Path) -> N
     kept = tmp_path / "kept.json"
     with pytest.raises(KeyboardInterrupt):
         measure(model, kept, stops)
-    done, told = calls - 1, Told()
-    resumed = measure(model, kept, stops, told=told)
-    assert told.messages == []
+    done, stated = calls - 1, Shown()
+    resumed = measure(model, kept, stops, stated=stated)
+    assert stated.messages == []
     assert calls - 1 - done == 5 - done
     assert resumed == measure(model, tmp_path / "fresh.json", energy)
     calls = 10

@@ -200,17 +200,17 @@ def test_pruning_stops_before_a_cut_that_costs_too_much(
     assert [s.kept for s in record.steps] == [False]
     assert record.after == record.before
     stops = "Pruning stops at 100.0% of the multiply-accumulates: the next cut recovers"
-    (told,) = [text for text in progress.told if text.startswith(stops)]
-    assert told.endswith("below 90.0% (prune.max_drop).")
+    (stated,) = [text for text in progress.stated if text.startswith(stops)]
+    assert stated.endswith("below 90.0% (prune.max_drop).")
     assert network_size(checkpoint.load(tmp_path / record.checkpoint)[0], 32) == record.before
 
 
 class _Warnings(SilentProgress):
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.stated: list[str] = []
 
     def warning(self, text: str) -> None:
-        self.told.append(text)
+        self.stated.append(text)
 
 
 def test_a_smaller_input_is_learned_first_and_everything_is_counted_at_it(
@@ -272,8 +272,8 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
     record = stage.run(config, inputs, out=out, progress=progress)
     assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
     assert [e.phase for e in record.epochs] == ["sparse"]
-    assert not any(text.startswith("sparse 1/1") for text in progress.told)
-    assert any("groups have no batch norm and are ranked by magnitude" in text for text in progress.told)
+    assert not any(text.startswith("sparse 1/1") for text in progress.stated)
+    assert any("groups have no batch norm and are ranked by magnitude" in text for text in progress.stated)
     assert record.one_shot is None
     assert record.sparse is not None
     assert record.sparse.score == value(record.epochs[0].val, "top1")
@@ -288,10 +288,10 @@ def test_sparse_training_and_sensitivity_are_recorded_and_resumed(
 
 class _Messages(SilentProgress):
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.stated: list[str] = []
 
     def message(self, text: str) -> None:
-        self.told.append(text)
+        self.stated.append(text)
 
 
 def test_a_sparse_network_whose_first_cut_fails_gives_way_to_the_teacher(
@@ -370,20 +370,20 @@ def test_a_speedup_is_reached_by_the_clock_and_explained(inputs: stage.PruneInpu
     record = stage.run(TIMED, clocked_inputs, out=out)
     assert clock.timed <= 3
     assert [p.name for p in out.iterdir()] == ["pruned.safetensors"]
-    told = record.latency
-    assert told is not None
+    stated = record.latency
+    assert stated is not None
     assert record.one_shot is not None
     assert record.one_shot.measured_ms is not None
-    assert record.one_shot.measured_ms <= told.target_ms
-    assert told.target_ms == pytest.approx(clock.teacher / 1.25)
+    assert record.one_shot.measured_ms <= stated.target_ms
+    assert stated.target_ms == pytest.approx(clock.teacher / 1.25)
     assert (
-        told.measured_ms
+        stated.measured_ms
         == record.steps[-1].measured_ms
         == clock(checkpoint.load(out / stage.CHECKPOINT)[0]).ms
     )
-    assert told.measured_ms <= told.target_ms < record.steps[0].measured_ms
-    assert told.predicted_ms == pytest.approx(told.measured_ms, rel=0.1)
-    assert any(group.channels_after < group.channels_before for group in told.groups)
+    assert stated.measured_ms <= stated.target_ms < record.steps[0].measured_ms
+    assert stated.predicted_ms == pytest.approx(stated.measured_ms, rel=0.1)
+    assert any(group.channels_after < group.channels_before for group in stated.groups)
     assert from_json(PruneRecord, to_json(record)) == record
 
 
@@ -403,7 +403,7 @@ def test_a_teacher_that_pruning_does_not_understand_passes_on_whole(
     monkeypatch.setattr(stage, "trace", refuse)
     progress = _Warnings()
     record = stage.run(CONFIG, inputs, out=folder(tmp_path), progress=progress)
-    assert progress.told == [record.note]
+    assert progress.stated == [record.note]
     assert record.note == "Nothing was pruned: Net cannot be traced for pruning at 1: not today."
     assert (record.after, record.steps) == (record.before, ())
-    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.teacher)[0])
+    assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.guide.teacher)[0])

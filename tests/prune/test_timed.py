@@ -39,7 +39,7 @@ class FakeClock:
         return Timing(ms=speed * self.law(ms), teacher_ms=speed * TEACHER_MS)
 
 
-class Told(SilentProgress):
+class Shown(SilentProgress):
     def __init__(self) -> None:
         self.messages: list[str] = []
 
@@ -52,7 +52,7 @@ def whole_ms(model: nn.Module) -> float:
 
 
 def target(
-    model: nn.Module, folder: Path, clock: FakeClock, *, told: SilentProgress = SILENT, **config: float
+    model: nn.Module, folder: Path, clock: FakeClock, *, stated: SilentProgress = SILENT, **config: float
 ) -> TimedTarget:
     graph = trace(copy.deepcopy(model), SIZE)
     return TimedTarget(
@@ -64,7 +64,7 @@ def target(
         kept=folder / "latency.json",
         key="a key",
         seed=0,
-        progress=told,
+        progress=stated,
     )
 
 
@@ -151,16 +151,16 @@ def test_a_speedup_is_against_the_teacher_whatever_the_machine_does_meanwhile(tm
 
 
 def test_a_measurement_above_the_prediction_corrects_the_table_and_the_cut_goes_on(tmp_path: Path) -> None:
-    model, told = seeded(Chain), Told()
+    model, stated = seeded(Chain), Shown()
     whole = whole_ms(model)
     goal = 0.6 * whole
     clock = FakeClock()
-    timed = target(model, tmp_path, clock, told=told, target_latency_ms=goal)
+    timed = target(model, tmp_path, clock, stated=stated, target_latency_ms=goal)
     # what is cut now is a fifth slower than the calibration said, but for the network as it stands
     clock.law = lambda ms: ms * (1.0 if ms > 0.99 * whole else 1.2)
     result = timed.cut(model, make_scorer(Importance.MAGNITUDE, model), budget(goal))
     assert result.measured_ms <= goal
-    lines = [text for text in told.messages if text.endswith("wanted")]
+    lines = [text for text in stated.messages if text.endswith("wanted")]
     assert len(lines) == clock.timed - 14 >= 2
     first = lines[0].split()
     assert float(first[1]) <= goal < float(first[4])
@@ -236,15 +236,15 @@ def test_the_widths_are_explained_group_by_group(tmp_path: Path) -> None:
     timed = target(model, tmp_path, FakeClock(), target_latency_ms=goal)
     result = timed.cut(model, make_scorer(Importance.MAGNITUDE, model), budget(goal))
     timed.now_ms = result.measured_ms
-    told = timed.explain(result.model)
+    stated = timed.explain(result.model)
     modules = dict(result.model.named_modules())
-    assert sorted(g.channels_before for g in told.groups) == [16, 32]
-    assert all(g.channels_after == len(modules[g.name].weight) for g in told.groups)
-    assert any(g.channels_after < g.channels_before for g in told.groups)
-    assert sum(g.before_ms for g in told.groups) + told.rest_before_ms == pytest.approx(
-        told.predicted_before_ms
+    assert sorted(g.channels_before for g in stated.groups) == [16, 32]
+    assert all(g.channels_after == len(modules[g.name].weight) for g in stated.groups)
+    assert any(g.channels_after < g.channels_before for g in stated.groups)
+    assert sum(g.before_ms for g in stated.groups) + stated.rest_before_ms == pytest.approx(
+        stated.predicted_before_ms
     )
-    assert sum(g.after_ms for g in told.groups) + told.rest_ms == pytest.approx(told.predicted_ms)
-    assert told.predicted_before_ms == pytest.approx(told.measured_before_ms, rel=1e-3)
-    assert told.predicted_ms == pytest.approx(told.measured_ms, rel=1e-3)
-    assert told.measured_ms <= told.target_ms == pytest.approx(goal)
+    assert sum(g.after_ms for g in stated.groups) + stated.rest_ms == pytest.approx(stated.predicted_ms)
+    assert stated.predicted_before_ms == pytest.approx(stated.measured_before_ms, rel=1e-3)
+    assert stated.predicted_ms == pytest.approx(stated.measured_ms, rel=1e-3)
+    assert stated.measured_ms <= stated.target_ms == pytest.approx(goal)

@@ -1,4 +1,4 @@
-"""The ladder, and what each rung does to a network."""
+"""Methods of recovery, and what each does to a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.reconstruct import corrected, reconstruct
-from edgetl.quantize.recover import Climb
+from edgetl.quantize.recover import RecoverySearch
 from edgetl.quantize.replay import Network, Stream, unsupported
 from edgetl.quantize.score import logits
 from edgetl.quantize.sensitivity import sensitivity
@@ -240,7 +240,7 @@ def test_sensitivity_is_what_one_layer_alone_does() -> None:
         assert 5.0 < layer.sqnr_db < 80.0
 
 
-# --- the ladder -----------------------------------------------------------------------------------------
+# --- the search -----------------------------------------------------------------------------------------
 
 
 class _Calibration:
@@ -253,24 +253,24 @@ class _Calibration:
         return [networks.images(4)]
 
 
-def _climb(
+def _attempts(
     scores: list[float], recovery: Recovery = Recovery.AUTO, *, teacher: bool = True
-) -> tuple[Climb, list]:
+) -> tuple[RecoverySearch, list]:
     asked: list[str] = []
-    told = iter(scores)
+    stated = iter(scores)
 
     def score(model: onnx.ModelProto, target: str) -> float:
         asked.append(target)
-        return next(told)
+        return next(stated)
 
-    climb = Climb(
+    attempts = RecoverySearch(
         config=QuantizeConfig(recovery=recovery),
         calibration=_Calibration(),  # type: ignore[arg-type]
         score=score,
         train=(lambda form: form.graph.model) if teacher else None,
         floor=0.9,
     )
-    return climb, asked
+    return attempts, asked
 
 
 @pytest.fixture
@@ -292,31 +292,31 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_auto_climbs_until_the_floor_holds(scores: list[float], how: str, tries: list[str]) -> None:
-    climb, _ = _climb(scores)
-    found = climb.recover(networks.exported(), RULES)
+    attempts, _ = _attempts(scores)
+    found = attempts.recover(networks.exported(), RULES)
     assert (found.how, found.score) == (how, max(scores))
     assert [a.name for a in found.attempts] == tries
 
 
 @pytest.mark.usefixtures("_hasty")
 def test_auto_leaves_equalisation_out_where_there_is_nothing_to_equalise() -> None:
-    climb, _ = _climb([0.5, 0.95])
-    found = climb.recover(uneven(relu6=True), RULES)
+    attempts, _ = _attempts([0.5, 0.95])
+    found = attempts.recover(uneven(relu6=True), RULES)
     assert [a.name for a in found.attempts] == ["none", "bias"]
 
 
 @pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("recovery", [Recovery.NONE, Recovery.EQUALISE, Recovery.BIAS, Recovery.ADAROUND])
 def test_one_recovery_alone(recovery: Recovery) -> None:
-    climb, asked = _climb([0.5], recovery)
-    assert climb.recover(networks.exported(), RULES).how == recovery
+    attempts, asked = _attempts([0.5], recovery)
+    assert attempts.recover(networks.exported(), RULES).how == recovery
     assert asked == ["cpu-x86"]
 
 
 @pytest.mark.usefixtures("_hasty")
 def test_auto_says_what_it_cannot_try() -> None:
-    climb, _ = _climb([0.1, 0.2, 0.3, 0.4], teacher=False)
-    assert climb.recover(networks.exported(), RULES).notes == (
+    attempts, _ = _attempts([0.1, 0.2, 0.3, 0.4], teacher=False)
+    assert attempts.recover(networks.exported(), RULES).notes == (
         "Quantization-aware training was not tried: there is no teacher.",
     )
 
@@ -324,8 +324,8 @@ def test_auto_says_what_it_cannot_try() -> None:
 @pytest.mark.usefixtures("_hasty")
 def test_equalised_and_rounded_models_load() -> None:
     model = uneven()
-    climb, _ = _climb([0.5, 0.6, 0.7, 0.95])
-    found = climb.recover(model, RULES)
+    attempts, _ = _attempts([0.5, 0.6, 0.7, 0.95])
+    found = attempts.recover(model, RULES)
     assert found.how == "equalise + adaround"
     ort.InferenceSession(found.form.model().SerializeToString(), providers=["CPUExecutionProvider"])
 

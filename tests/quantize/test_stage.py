@@ -175,15 +175,15 @@ def test_weights_alone_are_not_quantized_for_gpus(inputs: QuantizeInputs, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("installed", "told"), [(True, "was compiled by OpenVINO"), (False, "is not installed here")]
+    ("installed", "stated"), [(True, "was compiled by OpenVINO"), (False, "is not installed here")]
 )
 def test_openvino_compiles_its_form_where_it_is(
-    inputs: QuantizeInputs, tmp_path: Path, installed: bool, told: str
+    inputs: QuantizeInputs, tmp_path: Path, installed: bool, stated: str
 ) -> None:
     if (find_spec("openvino") is not None) != installed:
         pytest.skip("OpenVINO is not installed" if installed else "OpenVINO is installed")
     config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=(Target.OPENVINO,))
-    assert any(told in note for note in run(config, inputs, out=tmp_path).notes)
+    assert any(stated in note for note in run(config, inputs, out=tmp_path).notes)
 
 
 def test_what_falls_below_the_floor_gets_a_mixed_variant(

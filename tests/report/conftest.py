@@ -325,7 +325,7 @@ def report() -> RunReport:
 
 
 def in_detail(prune: PruneRecord) -> PruneRecord:
-    """A pruning with sparse training, sensitivity and the one-shot cut told as well."""
+    """A pruning with sparse training, sensitivity and the one-shot cut said as well."""
     last = prune.steps[-1]
     cut = GroupCut(removed=8, saved=0.041, score=0.962)
     deep = GroupCut(removed=16, saved=0.08, score=0.412)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from edgetl.errors import DataError
+from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, Verdict
 from edgetl.report.page.gate import render, write_page
+from tests.deep_images import png16
 
 
 @pytest.fixture
@@ -118,3 +123,17 @@ def test_verdicts(gate: GateReport, verdict: Verdict, pill: str, words: str) -> 
 def test_no_image_set_there_is_an_error(gate: GateReport, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no folder or CSV at"):
         write_page(gate, tmp_path / "gate.html", tmp_path / "missing")
+
+
+def test_frames_of_16_bits_are_shown_through_the_window(gate: GateReport, tmp_path: Path) -> None:
+    (tmp_path / "test" / "a").mkdir(parents=True)
+    values = np.full((40, 60), 20_000, np.uint16)
+    values[:, 30:] = 22_000
+    (tmp_path / "test" / "a" / "0.png").write_bytes(png16(values))
+    spec = PreprocessSpec(size=16, window=(20_000.0, 22_000.0))
+    page = render(gate, tmp_path, spec)
+    [shown] = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as image:
+        grey = np.asarray(image.convert("L"))
+    assert grey[:, :20].max() < 10
+    assert grey[:, -20:].min() > 245

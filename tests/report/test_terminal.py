@@ -56,9 +56,9 @@ Warning: 1 image was skipped because it cannot be read
 
 def test_run_whose_floor_is_not_met(report):
     measure = dataclasses.replace(report.measure, floor_met=False, reason="no variant keeps top1 99.0%")
-    told = shown(run.run, dataclasses.replace(report, measure=measure, warnings=()))
-    assert "floor           top-1 95.5% NOT met: no variant keeps top1 99.0%\n" in told
-    assert "Warning" not in told
+    stated = shown(run.run, dataclasses.replace(report, measure=measure, warnings=()))
+    assert "floor           top-1 95.5% NOT met: no variant keeps top1 99.0%\n" in stated
+    assert "Warning" not in stated
 
 
 def test_evaluation():
@@ -87,9 +87,9 @@ tulip  rose            1          5.0%
 
 
 def test_evaluation_of_many_classes_is_cut():
-    told = shown(run.evaluation, evaluation([f"class {i}" for i in range(100)], 0.9, per_class=10))
-    assert "70 more classes are left out; --json gives all." in told
-    assert len(told.splitlines()) < 55
+    stated = shown(run.evaluation, evaluation([f"class {i}" for i in range(100)], 0.9, per_class=10))
+    assert "70 more classes are left out; --json gives all." in stated
+    assert len(stated.splitlines()) < 55
 
 
 def test_a_class_without_images_has_no_recall():
@@ -97,8 +97,8 @@ def test_a_class_without_images_has_no_recall():
     lily, rose = detail_of(scores).classes
     classes = (lily, dataclasses.replace(rose, support=0, recall=0.0, f1=0.0))
     detail = to_json(dataclasses.replace(detail_of(scores), classes=classes))
-    told = shown(run.evaluation, dataclasses.replace(scores, detail=detail))
-    assert "rose                             0     100.0%       -       -\n" in told
+    stated = shown(run.evaluation, dataclasses.replace(scores, detail=detail))
+    assert "rose                             0     100.0%       -       -\n" in stated
 
 
 def test_stage_train(report):
@@ -125,15 +125,15 @@ full       1  1.050     1.010      93.6%         92.8%       130
 
 
 def test_stage_distill_tells_of_unlabelled_images(report):
-    told = shown(stages.stage, dataclasses.replace(report.student, unlabelled=5400))
-    assert "taught by             5,400 unlabelled images beside the labelled ones\n" in told
+    stated = shown(stages.stage, dataclasses.replace(report.student, unlabelled=5400))
+    assert "taught by             5,400 unlabelled images beside the labelled ones\n" in stated
     assert "taught by" not in shown(stages.stage, report.student)
 
 
 def test_stage_prune_in_detail(report):
-    told = shown(stages.stage, in_detail(report.prune), width=90)
+    stated = shown(stages.stage, in_detail(report.prune), width=90)
     assert (
-        told.partition("93.6%\n")[2]
+        stated.partition("93.6%\n")[2]
         == f"""\
 one cut  51.2 M           25.0%      1.19 M                10.4%          –
 
@@ -218,12 +218,12 @@ Notes
 
 
 def test_stage_data_and_measure(report):
-    told = shown(stages.stage, report.data)
-    assert told.splitlines()[2] == "bougainvillea      96   24    40    160"
-    assert told.splitlines()[14] == "all             1,269  405   597  2,271"
-    assert "train/rose/IMG_0031.jpg: truncated after 20,480 of 81,204 bytes" in told
-    told = shown(stages.stage, report.measure, width=200)
-    assert "floor    top-1 95.5% met: int8-cpu-x86 is the fastest variant" in told
+    stated = shown(stages.stage, report.data)
+    assert stated.splitlines()[2] == "bougainvillea      96   24    40    160"
+    assert stated.splitlines()[14] == "all             1,269  405   597  2,271"
+    assert "train/rose/IMG_0031.jpg: truncated after 20,480 of 81,204 bytes" in stated
+    stated = shown(stages.stage, report.measure, width=200)
+    assert "floor    top-1 95.5% met: int8-cpu-x86 is the fastest variant" in stated
 
 
 def test_audit():
@@ -244,8 +244,8 @@ def test_audit():
         odd_sizes=tuple(OddSize(path=f"train/lily/{i}.jpg", width=20, height=15) for i in range(12)),
         depth=Depth(images=3),
     )
-    told = shown(stages.audit, report, width=200)
-    assert told.startswith(f"""\
+    stated = shown(stages.audit, report, width=200)
+    assert stated.startswith(f"""\
 class  train  val  total
 {rule(24)}
 lily      40    8     48
@@ -264,8 +264,8 @@ Near-copies across splits
 Images of an odd size
   train/lily/0.jpg: 20x15
 """)
-    assert "  and 2 more; --json lists all\n" in told
-    assert [line[2:] for line in told.splitlines() if line.startswith("- ")] == list(report.problems())
+    assert "  and 2 more; --json lists all\n" in stated
+    assert [line[2:] for line in stated.splitlines() if line.startswith("- ")] == list(report.problems())
 
 
 def test_audit_without_problems():
@@ -290,9 +290,9 @@ def test_audit_without_problems():
 
 
 def test_markup_and_control_codes_are_plain_text():
-    told = shown(table, text("[bold]name[/]"), [Line(cells=("[red]x[/red] \x1b[31m",))])
-    assert "[red]x[/red] ?[31m" in told
-    assert "\x1b" not in told
+    stated = shown(table, text("[bold]name[/]"), [Line(cells=("[red]x[/red] \x1b[31m",))])
+    assert "[red]x[/red] ?[31m" in stated
+    assert "\x1b" not in stated
     assert "[link=x]" in shown(pairs, [("a", "[link=x]")])
 
 
@@ -305,13 +305,13 @@ def test_printable(raw, clean):
 
 
 def test_figures_keep_their_digits_on_a_narrow_terminal():
-    told = shown(
+    stated = shown(
         table,
         (*text("name"), *numbers("value")),
         [Line(cells=("a long name indeed", "1234567.89"))],
         width=16,
     )
-    assert "1234567.89" in told
+    assert "1234567.89" in stated
 
 
 def test_ascii_streams_get_ascii_rules(report):

@@ -18,7 +18,7 @@ def _layer(name: str, operator: str, milliseconds: float, share: float, nodes: i
 
 
 def test_what_lies_behind_a_benchmark():
-    told = dataclasses.replace(
+    stated = dataclasses.replace(
         record(5.0),
         steady=True,
         timer_overhead_ns=60.4,
@@ -52,13 +52,13 @@ def test_what_lies_behind_a_benchmark():
             difference=0.0172,
         ),
     )
-    shown_ = shown(bench.details, told, width=110)
+    shown_ = shown(bench.details, stated, width=110)
     layers = "\n".join(f"conv {i}  CPU  Conv      0.400   4.0%" for i in range(10))
     assert (
         shown_
         == f"""\
 warm-up      30 calls until steady
-timer        60 ns a sample, subtracted
+timer        60 ns per sample, subtracted
 pinned       caller to core 2, engine's threads to 3
 clock        3500 to 1200 MHz
 throttled    7 times
@@ -88,8 +88,8 @@ Warning: The machine runs on battery, which lowers clocks: plug it in.
 
 
 def test_a_warm_up_that_did_not_end_is_said():
-    told = shown(bench.details, dataclasses.replace(record(5.0), steady=False))
-    assert told.startswith("warm-up  not steady after 30 calls\n")
+    stated = shown(bench.details, dataclasses.replace(record(5.0), steady=False))
+    assert stated.startswith("warm-up  not steady after 30 calls\n")
 
 
 def _history(folder: Path) -> HistoryRecord:
@@ -99,8 +99,8 @@ def _history(folder: Path) -> HistoryRecord:
 
 
 def test_history(tmp_path):
-    told = shown(bench.history, _history(tmp_path), width=120)
-    head = told.split("time")[0]
+    stated = shown(bench.history, _history(tmp_path), width=120)
+    head = stated.split("time")[0]
     assert (
         head
         == """\
@@ -112,7 +112,7 @@ between runs  0.1% apart
 
 """
     )
-    lines = told.splitlines()
+    lines = stated.splitlines()
     [moved] = [line for line in lines if line.endswith("level moved")]
     assert moved.startswith(
         "2026-11-15T12:00:00Z  bbbbbbbbb  bbbbbbbbb    7.50    8.70       129     80.0  70.0 MB"

@@ -102,9 +102,9 @@ def test_bundle_with_an_engine_and_many_labels(report):
     )
     labels = tuple(f"class {i}" for i in range(40))
     many = dataclasses.replace(manifest(report), engines=(engine,), task=Classification(labels=labels))
-    told = shown(device.bundle, many)
-    assert "class 11 and 28 more" in told
-    assert "tensorrt-rtx  fp32     86, 89              1.7.1    1/1/8  3.0 MB\n" in told
+    stated = shown(device.bundle, many)
+    assert "class 11 and 28 more" in stated
+    assert "tensorrt-rtx  fp32     86, 89              1.7.1    1/1/8  3.0 MB\n" in stated
 
 
 def test_verify():
@@ -191,13 +191,13 @@ def test_bench_of_a_server(report):
     record = dataclasses.replace(
         bench_record(report), scenario="server", metric="p99_ms", rate=400.0, bound_ms=15.0, holds=False
     )
-    assert "server           400 queries a second, p99 bound 15.0 ms NOT kept\n" in shown(
+    assert "server           400 queries per second, p99 bound 15.0 ms NOT kept\n" in shown(
         device.bench, record
     )
     throughput = dataclasses.replace(record, metric="throughput", value=1234.5, rate=None, end_to_end=None)
-    told = shown(device.bench, throughput)
-    assert "throughput       1,234 images/s\n" in told
-    assert "end to end" not in told
+    stated = shown(device.bench, throughput)
+    assert "throughput       1,234 images/s\n" in stated
+    assert "end to end" not in stated
 
 
 def gate_report(report, *, passed: bool) -> GateReport:
@@ -305,18 +305,18 @@ Gate FAILED: accuracy.
 
 
 def test_gate_that_passes(report):
-    told = shown(device.gate, gate_report(report, passed=True), width=80)
-    assert told.endswith("Gate passed.\n")
-    assert "accuracy     96.8%    96.8%  0.0 points  -1.0 points  passed\n" in told
+    stated = shown(device.gate, gate_report(report, passed=True), width=80)
+    assert stated.endswith("Gate passed.\n")
+    assert "accuracy     96.8%    96.8%  0.0 points  -1.0 points  passed\n" in stated
 
 
 def test_gate_that_cannot_tell(report):
     made = gate_report(report, passed=True)
     [accuracy, latency, size] = made.checks
     unsure = dataclasses.replace(latency, judged=True, verdict=Verdict.UNSURE, sentence="It needs longer.")
-    told = shown(device.gate, dataclasses.replace(made, checks=(accuracy, unsure, size)), width=80)
-    assert "latency    1.17 ms  1.31 ms      +12.0%       +10.0%  cannot tell\n" in told
-    assert told.endswith(
+    stated = shown(device.gate, dataclasses.replace(made, checks=(accuracy, unsure, size)), width=80)
+    assert "latency    1.17 ms  1.31 ms      +12.0%       +10.0%  cannot tell\n" in stated
+    assert stated.endswith(
         "- It needs longer.\n- Top-1 fell.\n- Size is the same.\nGate cannot tell: latency.\n"
     )
 
@@ -325,9 +325,9 @@ def test_gate_lists_the_first_images_that_flipped_lost_ones_first(report):
     lost = tuple(Flip(path=f"test/a/{i}.jpg", label="a", before="a", after="b") for i in range(7))
     won = tuple(Flip(path=f"test/b/{i}.jpg", label="b", before="a", after="b") for i in range(3))
     flips = Flips(lost=7, won=3, images=(*lost, *won))
-    told = shown(device.gate, dataclasses.replace(gate_report(report, passed=True), flips=flips), width=80)
-    assert "7 right to wrong, 3 wrong to right; 8 of them:\n" in told
-    assert "test/a/6.jpg   a      a       b\ntest/b/0.jpg   b      a       b\n\nGate passed.\n" in told
+    stated = shown(device.gate, dataclasses.replace(gate_report(report, passed=True), flips=flips), width=80)
+    assert "7 right to wrong, 3 wrong to right; 8 of them:\n" in stated
+    assert "test/a/6.jpg   a      a       b\ntest/b/0.jpg   b      a       b\n\nGate passed.\n" in stated
 
 
 def test_doctor():
@@ -376,16 +376,16 @@ def test_doctor_lists_sizes_with_their_sum():
         Package(name="onnxruntime", version="1.32.0", size_bytes=75_000_000),
         Package(name="numpy", version="2.4.6", size_bytes=57_000_000),
     )
-    told = shown(device.doctor, Checkup(machine="x86_64", parts=(), install=install))
-    assert "onnxruntime           1.32.0   75.0 MB\n" in told
-    assert "the device's install            132 MB\n" in told
+    stated = shown(device.doctor, Checkup(machine="x86_64", parts=(), install=install))
+    assert "onnxruntime           1.32.0   75.0 MB\n" in stated
+    assert "the device's install            132 MB\n" in stated
 
 
 def test_keys_and_signatures():
     pair = KeyPair(private="k.pem", public="k.pem.pub", public_hex="ab" * 32)
-    told = shown(device.keys, pair)
-    assert "private key, keep it secret          k.pem\n" in told
-    assert "public key, for --require-signature  k.pem.pub\n" in told
+    stated = shown(device.keys, pair)
+    assert "private key, keep it secret          k.pem\n" in stated
+    assert "public key, for --require-signature  k.pem.pub\n" in stated
     signed = shown(device.signed, Signed(path="b.edgetl", public_hex="ab" * 32))
     assert signed == f"b.edgetl is signed with the key {'ab' * 32}.\n"
 

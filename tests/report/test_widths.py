@@ -12,7 +12,7 @@ from edgetl.report.terminal import stages
 from tests.report.test_terminal import rule, shown
 
 
-def told(groups: int = 2) -> PruneLatency:
+def stated(groups: int = 2) -> PruneLatency:
     some = [("conv_stem", 32, 16, 0.4, 0.21), ("blocks.1.0.conv_pw", 96, 96, 0.8, 0.75)]
     some += [(f"blocks.{i}.0.conv_pw", 240, 80, 0.1, 0.04) for i in range(2, groups)]
     return PruneLatency(
@@ -38,7 +38,7 @@ def timed(prune: PruneRecord, groups: int = 2) -> PruneRecord:
         dataclasses.replace(step, predicted_ms=3.0 / step.step, measured_ms=3.1 / step.step)
         for step in prune.steps
     )
-    return dataclasses.replace(prune, steps=steps, latency=told(groups))
+    return dataclasses.replace(prune, steps=steps, latency=stated(groups))
 
 
 def test_the_record_survives_json(report: RunReport) -> None:

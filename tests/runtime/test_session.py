@@ -334,10 +334,10 @@ def test_a_prediction_makes_no_copy_that_it_could_do_without(tmp_path: Path) -> 
 
 def test_a_thread_s_buffers_are_its_own_and_reused(session: Session) -> None:
     session.predict(picture())
-    own = session._slot()
-    assert session._slot() is own
+    own = session._own_buffers()
+    assert session._own_buffers() is own
     others = []
-    thread = threading.Thread(target=lambda: others.append(session._slot()))
+    thread = threading.Thread(target=lambda: others.append(session._own_buffers()))
     thread.start()
     thread.join()
     assert others[0] is not own

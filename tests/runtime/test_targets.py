@@ -10,9 +10,10 @@ from edgetl.bundle.manifest import Engine, Golden, Manifest, Precision, Provenan
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.processor import architecture
 from edgetl.records.measured import Machine
 from edgetl.runtime.choice import choose, unmeasured_gpus
-from edgetl.runtime.targets import Target, architecture
+from edgetl.runtime.targets import Target
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
@@ -89,11 +90,11 @@ def test_only_auto_tells_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pack(contents(tmp_path), tmp_path / "b.edgetl")
     offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
-    for target, told in (("auto", True), ("cpu", False)):
+    for target, stated in (("auto", True), ("cpu", False)):
         with edgetl.load(tmp_path / "b.edgetl", target=target, threads=1) as session:
             assert session.choice.target is Target.CPU
             assert session.backend.providers == ("CPUExecutionProvider",)
-            assert ("offers cuda here" in session.choice.reason) is told
+            assert ("offers cuda here" in session.choice.reason) is stated
 
 
 def test_elsewhere_the_fastest_made_for_the_machine_takes_its_place_and_says_so() -> None:

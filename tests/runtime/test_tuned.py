@@ -14,6 +14,7 @@ from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.errors import ModelError
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import choose_here
+from edgetl.runtime.engines.base import ENGINES
 from edgetl.runtime.targets import Target, tuned_path
 from edgetl.runtime.tuned import Winner, engine_versions, keep, this_machine
 from tests.bench_stage.bundles import write_variants
@@ -119,12 +120,12 @@ def test_a_winner_that_cannot_be_opened_is_an_error_and_nothing_takes_its_place(
 def test_other_engines_make_it_stale(bundle: Bundle) -> None:
     old = dict.fromkeys(engine_versions(), "1.0") | {"tensorrt": "11.4"}
     keep(bundle, 1, winner(versions=old))
-    told = reason(bundle)
-    assert told.startswith(
+    stated = reason(bundle)
+    assert stated.startswith(
         f"{DEFAULT}; what edgetl tune measured on 2026-11-24 is stale, as engines changed (onnxruntime 1.0, now "
     )
-    assert "tensorrt 11.4, now absent" in told
-    assert told.endswith(f"): measure again with: edgetl tune {bundle.path}")
+    assert "tensorrt 11.4, now absent" in stated
+    assert stated.endswith(f"): measure again with: edgetl tune {bundle.path}")
 
 
 def test_another_machine_makes_it_stale(bundle: Bundle) -> None:
@@ -179,7 +180,7 @@ def test_another_bundle_has_a_file_of_its_own(bundle: Bundle) -> None:
 
 
 def test_versions_are_those_of_the_packages_metadata() -> None:
-    names = {name for packages in tuned.PACKAGES.values() for name in packages}
+    names = {name for engine in ENGINES.values() for name in engine.packages}
     expected = {
         name: metadata.version(name) for name in names if any(metadata.Distribution.discover(name=name))
     }

@@ -17,7 +17,7 @@ from edgetl.records.scores import Evaluation
 from edgetl.tasks.classification.scores import evaluate
 
 LR = 0.1 / 256
-"""An image's share of the rate: torchvision's reference script takes 0.1 at 256 images a step."""
+"""An image's share of the rate: torchvision's reference script takes 0.1 at 256 images per step."""
 
 
 def fine_tune(

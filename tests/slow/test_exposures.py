@@ -66,12 +66,12 @@ def test_exposures_across_a_random_split(real_set: Callable[[str], Path], tmp_pa
     (tmp_path / "tiles.csv").write_text("\n".join(["path,label,split", *rows]))
     index = build_index(config.parse({"data": {"source": str(tmp_path / "tiles.csv")}}).data)
     near = audit(index).near_duplicates
-    told = {index.root / pair.second: index.root / pair.first for pair in near}
+    stated = {index.root / pair.second: index.root / pair.first for pair in near}
     first: dict[int, int] = {}
     for path, split in splits.items():
         first[tile[path]] = min(split, first.get(tile[path], 2))
     leaked = [path for path, split in splits.items() if split > first[tile[path]]]
-    right = [path for path in leaked if path in told and tile[told[path]] == tile[path]]
+    right = [path for path in leaked if path in stated and tile[stated[path]] == tile[path]]
     images = Share(len(right), len(leaked))
     groups = Share(len({tile[path] for path in right}), len({tile[path] for path in leaked}))
     print(f"images with an exposure in another split that are pointed out: {images}")

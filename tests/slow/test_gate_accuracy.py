@@ -11,7 +11,8 @@ from scipy.stats import binom
 from edgetl.gate.capture import measure_accuracies
 from edgetl.records.gate import Verdict
 from edgetl.runtime.session import load
-from edgetl.tasks.classification.judge import FALSE_ALARM, MISS, judge, settled_margin
+from edgetl.tasks.classification.judge import judge
+from edgetl.tasks.judging import FALSE_ALARM, MISS, settled_margin
 from tests.gate.digits import LABELS, write_digits_bundle, write_images
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def simulate(
 @pytest.mark.parametrize(("images", "unlike"), [(240, False), (1000, False), (1000, True)])
 def test_both_errors_stay_at_their_levels(images: int, unlike: bool) -> None:
     generator, flips, margin = np.random.default_rng(images), 0.015, settled_margin(images)
-    told: dict[str, dict[str, float]] = {}
+    stated: dict[str, dict[str, float]] = {}
     for name, lost in (
         ("no worse", flips),
         ("worse by the margin", flips + margin),
@@ -50,17 +51,17 @@ def test_both_errors_stay_at_their_levels(images: int, unlike: bool) -> None:
             checks = judge(*simulate(generator, images, lost=lost, won=flips, unlike=unlike), CLASSES)
             counts[checks[0].verdict] += 1
             counts["any"] += any(check.verdict is Verdict.FAIL for check in checks)
-        told[name] = {key: count / GATES for key, count in counts.items()}
+        stated[name] = {key: count / GATES for key, count in counts.items()}
         print(
             f"{images} images, {'one large class' if unlike else 'even classes'}, {100 * margin:.1f} points allowed, "
-            f"{name}: top-1 passes {told[name]['pass']:.1%}, fails {told[name]['fail']:.1%}, cannot tell "
-            f"{told[name]['unsure']:.1%}; any check fails {told[name]['any']:.1%}",
+            f"{name}: top-1 passes {stated[name]['pass']:.1%}, fails {stated[name]['fail']:.1%}, cannot tell "
+            f"{stated[name]['unsure']:.1%}; any check fails {stated[name]['any']:.1%}",
             flush=True,
         )
     # What chance allows beyond the level in so many gates, once in a thousand.
-    assert told["no worse"]["any"] <= binom.isf(0.001, GATES, FALSE_ALARM) / GATES
-    assert told["worse by the margin"]["pass"] <= binom.isf(0.001, GATES, MISS) / GATES
-    assert told["worse by twice the margin"]["any"] >= 0.7
+    assert stated["no worse"]["any"] <= binom.isf(0.001, GATES, FALSE_ALARM) / GATES
+    assert stated["worse by the margin"]["pass"] <= binom.isf(0.001, GATES, MISS) / GATES
+    assert stated["worse by twice the margin"]["any"] >= 0.7
 
 
 def test_a_collapsed_class_is_caught_though_the_total_holds() -> None:

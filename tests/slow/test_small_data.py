@@ -69,7 +69,7 @@ def test_the_default_recipe_beats_a_plain_loop_on_magnetic_tile(real_set: RealSe
 @pytest.mark.parametrize("per_class", [50, 500])
 def test_strategies_side_by_side_on_cifar10(real_set: RealSet, tmp_path: Path, per_class: int) -> None:
     base = recipe_for(real_set("cifar10"), max_train_images=10 * per_class)
-    print(f"\n{per_class} images a class | test top-1 (95% interval) | minutes")
+    print(f"\n{per_class} images per class | test top-1 (95% interval) | minutes")
     scores = {}
     for strategy in (Strategy.HEAD, Strategy.GRADUAL, Strategy.FULL):
         recipe = base.model_copy(

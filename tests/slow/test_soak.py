@@ -23,7 +23,7 @@ from tests.cameras import camera
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
 FRAMES = int(os.environ.get("EDGETL_SOAK_FRAMES", str(3600 * 30)))
-"""An hour of thirty frames a second, as fast as they can be labelled."""
+"""An hour of thirty frames per second, as fast as they can be labelled."""
 PREDICTIONS = int(os.environ.get("EDGETL_SOAK", "200000"))
 WARM_UP = 0.1
 """Share of the predictions after which memory must not grow: arenas and buffers have their size by then."""

@@ -23,7 +23,7 @@ from tests.images import write_set
 from .tiny import epoch_record
 
 
-class Told(SilentProgress):
+class Shown(SilentProgress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -87,14 +87,14 @@ def test_near_copies_in_other_folds_are_told_and_groups_mend_it(
         raise DataError("no training here")
 
     monkeypatch.setattr(folds.stage, "run", refuse)
-    told = []
+    stated = []
     for number, samples in enumerate((index.samples, grouped)):
         own = dataclasses.replace(inputs, index=dataclasses.replace(index, samples=samples))
-        heard = Told()
+        heard = Shown()
         with pytest.raises(DataError, match="no training here"):
             folds.run(TrainConfig(), own, folds=3, out=tmp_path / str(number), progress=heard)
-        told.append(heard.warnings)
-    [warning], none = told
+        stated.append(heard.warnings)
+    [warning], none = stated
     assert "images that are scored have a near-copy in another fold, e.g. " in warning
     assert none == []
 

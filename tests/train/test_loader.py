@@ -153,11 +153,11 @@ def test_only_a_device_beside_the_cpu_has_its_batches_made_in_a_thread(
 ) -> None:
     makers, made = list[str](), Loader._prepare
 
-    def told(*args: Any) -> Batch:
+    def stated(*args: Any) -> Batch:
         makers.append(threading.current_thread().name.split("_")[0])
         return made(*args)
 
-    monkeypatch.setattr(Loader, "_prepare", told)
+    monkeypatch.setattr(Loader, "_prepare", stated)
     on_cpu, on_meta = list(loader().epoch(0)), list(loader(device="meta").epoch(0))
     assert makers == ["MainThread"] * 3 + ["edgetl-loader"] * 3
     assert [b.images.shape for b in on_cpu] == [b.images.shape for b in on_meta]

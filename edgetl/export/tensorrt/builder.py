@@ -99,7 +99,7 @@ def compile_engine(
         if serialized is None:
             raise ModelError(_refusal(options.target, log.errors))
         content = bytes(serialized)
-        task.advance(PERCENT - monitor.told, note=f"{len(content) / 1e6:.1f} MB")
+        task.advance(PERCENT - monitor.shown_percent, note=f"{len(content) / 1e6:.1f} MB")
     if cache is not None and timing_cache is not None:
         write_bytes(timing_cache, bytes(cache.serialize()))
     del parser  # It owns memory that the network reads while it is compiled.
@@ -207,7 +207,7 @@ def _new_monitor(trt: Any, task: Task) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.open: list[list[Any]] = []  # name, steps in all, steps done; the innermost phase last
-            self.told = 0
+            self.shown_percent = 0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.open.append([phase_name, max(1, num_steps), 0])
@@ -226,9 +226,9 @@ def _new_monitor(trt: Any, task: Task) -> Any:
             share = 0.0
             for _, steps, done in reversed(self.open):
                 share = min(1.0, (done + (share if done < steps else 0.0)) / steps)
-            if (percent := int(share * PERCENT)) > self.told:
-                task.advance(percent - self.told, note=phase_name)
-                self.told = percent
+            if (percent := int(share * PERCENT)) > self.shown_percent:
+                task.advance(percent - self.shown_percent, note=phase_name)
+                self.shown_percent = percent
 
     return Monitor()
 

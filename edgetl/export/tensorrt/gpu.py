@@ -20,7 +20,7 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | None:
-    """The first GPU of this machine; None where there is none. Older Jetsons have no nvidia-smi and tell otherwise."""
+    """The first GPU of this machine; None where there is none, and on older Jetsons without nvidia-smi."""
     try:
         done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=10, check=True)
         name, capability, driver = (part.strip() for part in done.stdout.splitlines()[0].split(","))

@@ -45,7 +45,7 @@ class BuildOptions:
         precision: what the convolutions and matrix products shall compute in; another outcome is an error.
         float32_layers: layers that the ONNX keeps in float32 on purpose, by the names of their ONNX nodes.
         compute_capabilities: GPUs for TensorRT-RTX, as in `("86", "89")`; empty for TensorRT.
-        batch: the (least, tuned, largest) number of images a call; a model with a fixed batch ignores it.
+        batch: the (least, tuned, largest) number of images per call; a model with a fixed batch ignores it.
         size: side in pixels of the images, for a model whose image size is open.
         workspace_bytes: scratch memory that a layer may use.
         sparse_weights: use the GPU's 2:4 sparse kernels where the weights have that pattern.

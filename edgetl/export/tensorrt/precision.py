@@ -165,8 +165,8 @@ def _kind(layer: Any) -> str:
 
 
 def _name(layer: Any) -> str:
-    told = _ONNX_LAYER.search(str(getattr(layer, "metadata", "") or ""))
-    return told.group(1) if told else str(layer.name)
+    stated = _ONNX_LAYER.search(str(getattr(layer, "metadata", "") or ""))
+    return stated.group(1) if stated else str(layer.name)
 
 
 def _precision(layer: Any, makers: Mapping[str, Any]) -> EnginePrecision:

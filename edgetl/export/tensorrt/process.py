@@ -105,8 +105,8 @@ def _event(line: str) -> dict[str, Any]:
     return {}
 
 
-def _error(told: dict[str, Any]) -> EdgetlError:
-    kind = getattr(errors, str(told["kind"]), EdgetlError)
-    made = kind(*told["arguments"])
+def _error(answer: dict[str, Any]) -> EdgetlError:
+    kind = getattr(errors, str(answer["kind"]), EdgetlError)
+    made = kind(*answer["arguments"])
     assert isinstance(made, EdgetlError)
     return made

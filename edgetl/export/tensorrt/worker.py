@@ -1,6 +1,6 @@
 """The process that compiles. `python -m edgetl.export.tensorrt.worker FOLDER`; see `process` for the other side.
 
-The folder holds `request.json` and `model.onnx`. Progress goes to standard output, one JSON object a line:
+The folder holds `request.json` and `model.onnx`. Progress goes to standard output, one JSON object per line:
 `{"percent": 40, "note": "..."}` or `{"warning": "..."}`. At the end there is `engine` and `result.json`, or
 `error.json` with the class and the message of one of `edgetl.errors`.
 """

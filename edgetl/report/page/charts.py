@@ -52,14 +52,14 @@ def accuracy_latency(measure: MeasureRecord, width: float) -> str:
         labels.block(at - 9, center - 9, at + 9, center + 9)
     for (name, css, _, latency), figure, bar in zip(entries, scores, bars, strict=True):
         at, center = x.scale(latency.p50_ms), y.scale(figure)
-        told = f"{name}: {units.percent(figure)}, {units.milliseconds(latency.p50_ms)} median"
-        told += f", 95% interval {units.interval(bar)}" if with_bars else ""
+        caption = f"{name}: {units.percent(figure)}, {units.milliseconds(latency.p50_ms)} median"
+        caption += f", 95% interval {units.interval(bar)}" if with_bars else ""
         if css == "st":
-            drawing.diamond(at, center, 8, f"{css} dot", told)
+            drawing.diamond(at, center, 8, f"{css} dot", caption)
         else:
             if name == measure.default:
                 drawing.circle(at, center, 11, f"{css} ring")
-            drawing.circle(at, center, 6.5, f"{css} dot", told)
+            drawing.circle(at, center, 6.5, f"{css} dot", caption)
         short = "Teacher" if css == "st" and small else shorten(name, 20 if small else 30)
         figures = f"{units.percent(figure)}, {units.milliseconds(latency.p50_ms)}"
         labels.place(drawing, at, center, [(short, "name"), *([] if small else [(figures, "note")])])
@@ -142,10 +142,12 @@ def latency_cdf(measure: MeasureRecord, width: float) -> str:
     )
     draw_axes(drawing, x, y)
     for name, css, latency in entries:
-        told = f"{name}: p50 {units.milliseconds(latency.p50_ms)}, p90 {units.milliseconds(latency.p90_ms)}, "
-        told += f"p99 {units.milliseconds(latency.p99_ms)}, {latency.runs} calls"
-        drawing.path(_cdf(latency, x_scale, y_scale), f"{css} curve", told)
-        drawing.circle(x_scale(latency.p50_ms), y_scale(0.5), 4, f"{css} dot", told)
+        caption = (
+            f"{name}: p50 {units.milliseconds(latency.p50_ms)}, p90 {units.milliseconds(latency.p90_ms)}, "
+        )
+        caption += f"p99 {units.milliseconds(latency.p99_ms)}, {latency.runs} calls"
+        drawing.path(_cdf(latency, x_scale, y_scale), f"{css} curve", caption)
+        drawing.circle(x_scale(latency.p50_ms), y_scale(0.5), 4, f"{css} dot", caption)
     described = "; ".join(f"{name} median {units.milliseconds(s.p50_ms)}" for name, _, s in entries)
     return drawing.render("Cumulative distribution of latency", described)
 

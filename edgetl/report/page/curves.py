@@ -114,8 +114,10 @@ def _curve(
         for number, epoch in run:
             points.append((x(number), y(line.value(epoch))))
             if len(epochs) <= _DOTS_UP_TO:
-                told = f"epoch {number} ({epoch.phase} {epoch.epoch}): {line.name} {write(line.value(epoch))}"
-                drawing.circle(*points[-1], 2.6, f"{line.css} dot small", told)
+                caption = (
+                    f"epoch {number} ({epoch.phase} {epoch.epoch}): {line.name} {write(line.value(epoch))}"
+                )
+                drawing.circle(*points[-1], 2.6, f"{line.css} dot small", caption)
         drawing.path(points, f"{line.css} curve")
         if len(points) == 1 and len(epochs) > _DOTS_UP_TO:
             drawing.circle(*points[0], 2, f"{line.css} dot small")
@@ -192,8 +194,10 @@ def pruning_steps(
     if once is not None:
         spot = (x_scale(ratio(once.macs, whole)), y_scale(once.cut))
         drawing.path([before, spot], "c-once thin")
-        told = f"one cut to {units.percent(ratio(once.macs, whole))} of the MACs: {units.percent(once.cut)}"
-        drawing.diamond(*spot, 6, "c-once dot", told)
+        caption = (
+            f"one cut to {units.percent(ratio(once.macs, whole))} of the MACs: {units.percent(once.cut)}"
+        )
+        drawing.diamond(*spot, 6, "c-once dot", caption)
     drawing.diamond(*before, 6.5, "st dot", f"teacher: {units.percent(begun)}")
     for step, share in zip(prune.steps, shares, strict=True):
         at = f"step {step.step}, {units.percent(share)} of the MACs"
@@ -212,8 +216,10 @@ def pruning_steps(
             f"{at}, after recovery: {units.percent(step.score)}",
         )
     if student.epochs:
-        told = f"student after distillation: {units.percent(end)} at {units.percent(end_share)} of the MACs"
-        drawing.circle(x_scale(end_share), y_scale(end), 6.5, "c-f1 dot", told)
+        caption = (
+            f"student after distillation: {units.percent(end)} at {units.percent(end_share)} of the MACs"
+        )
+        drawing.circle(x_scale(end_share), y_scale(end), 6.5, "c-f1 dot", caption)
     described = "; ".join(
         f"step {s.step} {units.percent(s.cut)} after the cut, {units.percent(s.score)} after recovery"
         for s in prune.steps

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from edgetl import files
+from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.gate import Flip, GateReport, Verdict
 from edgetl.report import units
 from edgetl.report.page.markup import Column, Markup, Row, disclosure, section, sentence, table, tag
@@ -29,25 +30,30 @@ _COLUMNS = (
 )
 
 
-def write_page(report: GateReport, path: Path, data: Path | None = None) -> None:
+def write_page(
+    report: GateReport, path: Path, data: Path | None = None, spec: PreprocessSpec | None = None
+) -> None:
     """Write the page atomically.
 
     Args:
         report: what the gate found.
         path: the file.
         data: the image set that both were scored on; without it the page names the images and shows none.
+        spec: the preprocessing, whose window shows numbers of more than 8 bits as the network sees them.
 
     Raises:
         StorageError: it cannot be written.
         DataError: there is no image set at `data`.
     """
-    files.write_text(path, render(report, _root(data)))
+    files.write_text(path, render(report, _root(data), spec))
 
 
-def render(report: GateReport, root: Path | None = None) -> str:
-    """The page as one HTML document; `root` is the folder that the flipped images' paths are relative to."""
+def render(report: GateReport, root: Path | None = None, spec: PreprocessSpec | None = None) -> str:
+    """The page as one HTML document; `root` is the folder that the flipped images' paths are relative to, `spec` as in
+    `write_page`.
+    """
     verdict = report.verdict
-    told = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNSURE: "cannot tell"}[verdict]
+    caption = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNSURE: "cannot tell"}[verdict]
     names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is verdict)
     words = {
         Verdict.PASS: "Every judged check passed.",
@@ -57,7 +63,9 @@ def render(report: GateReport, root: Path | None = None) -> str:
     header = tag(
         "header",
         tag("p", "edgetl gate report", css="kicker"),
-        tag("div", tag("h1", report.current), tag("span", told, css=f"pill {_TONES[verdict]}"), css="title"),
+        tag(
+            "div", tag("h1", report.current), tag("span", caption, css=f"pill {_TONES[verdict]}"), css="title"
+        ),
         tag(
             "p",
             f"Variant {report.variant} on {report.target} against {report.baseline}, on {report.machine.fingerprint}.",
@@ -69,7 +77,7 @@ def render(report: GateReport, root: Path | None = None) -> str:
     sentences = tag("ul", *(tag("li", sentence(text)) for text in report.sentences()), css="says")
     checks = section("checks", "Checks", table(_COLUMNS, _rows(report), "Checks"), sentences)
     return document(
-        f"{report.current}: edgetl gate", [header, tag("main", box, checks, _flips(report, root))]
+        f"{report.current}: edgetl gate", [header, tag("main", box, checks, _flips(report, root, spec))]
     )
 
 
@@ -94,7 +102,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
 
 
-def _flips(report: GateReport, root: Path | None) -> Markup:
+def _flips(report: GateReport, root: Path | None, spec: PreprocessSpec | None) -> Markup:
     flips = report.flips
     if flips is None:
         lead = "The bundles' own scores were compared; give an image set to see which images flipped."
@@ -109,7 +117,7 @@ def _flips(report: GateReport, root: Path | None) -> Markup:
         if not count:
             continue
         parts.append(tag("h3", f"{title}: {units.counted(count, 'image')}"))
-        parts.append(tag("ul", *(_picture(flip, root) for flip in found[:most]), css="flips"))
+        parts.append(tag("ul", *(_picture(flip, root, spec) for flip in found[:most]), css="flips"))
         if found[most:]:
             rest = tag("ul", *(tag("li", _told(flip)) for flip in found[most:]), css="says")
             parts.append(disclosure(f"{len(found) - most} more, by name", rest))
@@ -119,8 +127,8 @@ def _flips(report: GateReport, root: Path | None) -> Markup:
     return section("flips", "Images that flipped", *parts, lead=lead)
 
 
-def _picture(flip: Flip, root: Path | None) -> Markup:
-    shown = _thumbnail(root / flip.path) if root is not None else ""
+def _picture(flip: Flip, root: Path | None, spec: PreprocessSpec | None) -> Markup:
+    shown = _thumbnail(root / flip.path, spec) if root is not None else ""
     picture = (
         tag("img", src=shown, alt=f"{flip.label}: {flip.path}", loading="lazy")
         if shown
@@ -138,13 +146,13 @@ def _told(flip: Flip) -> str:
     return f"{flip.path}: {flip.label}, {flip.before} before, {flip.after} now"
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(path: Path, spec: PreprocessSpec | None) -> str:
     """A small picture as a `data:` address; empty where the image cannot be read."""
     from edgetl.errors import ImageError
     from edgetl.inputs.image import decode
 
     try:
-        image = decode(path, _SIDE)
+        image = decode(path, _SIDE, spec=spec)
     except (ImageError, OSError):
         return ""
     image.thumbnail((_SIDE, _SIDE))

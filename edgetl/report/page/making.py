@@ -115,7 +115,7 @@ def pruning(report: RunReport) -> Markup:
         return Markup("")
     if prune.note:
         return tag("p", sentence(prune.note), css="lead")
-    before, after, told = prune.before, prune.after, prune.latency
+    before, after, measured = prune.before, prune.after, prune.latency
     title, begun = units.metric(prune.metric), value(report.teacher.val, prune.metric)
     cuts = [step for step in prune.steps if step.step > 0]
     kept = sum(step.kept for step in cuts)
@@ -164,7 +164,7 @@ def pruning(report: RunReport) -> Markup:
         ),
         # the table has half the page
         Column(header="ms", number=True, hint="measured in the runtime")
-        if told
+        if measured
         else Column(header="Params", number=True, hint="parameters"),
         Column(header="After cut", number=True, hint=f"validation {title} before any recovery"),
         Column(header="Recovered", number=True, hint=f"validation {title} after recovery"),
@@ -183,7 +183,7 @@ def pruning(report: RunReport) -> Markup:
             name,
             units.count(size.macs),
             units.percent(ratio(size.macs, before.macs)),
-            (units.significant(ms) if ms else "") if told else units.count(size.parameters),
+            (units.significant(ms) if ms else "") if measured else units.count(size.parameters),
             units.percent(cut) if cut is not None else "",
             units.percent(end) if end is not None else "",
             f"{100 * (end if end is not None else cut or 0.0) - 100 * begun:+.1f}",
@@ -195,7 +195,10 @@ def pruning(report: RunReport) -> Markup:
     ]
     learned = len(steps) - len(cuts)
     first = f"teacher's {title}" if prune.network else "teacher"
-    rows = [row(first, before, told.measured_before_ms if told else None, None, begun), *steps[:learned]]
+    rows = [
+        row(first, before, measured.measured_before_ms if measured else None, None, begun),
+        *steps[:learned],
+    ]
     if sparse is not None:
         rows.append(row("sparse", before, None, None, sparse.score))
     rows += steps[learned:]
@@ -211,7 +214,7 @@ def pruning(report: RunReport) -> Markup:
     return Markup(
         tag("p", lead, css="lead")
         + columns(left, table(heads, rows, "Pruning step by step"))
-        + (widths.chosen(told) if told else "")
+        + (widths.chosen(measured) if measured else "")
         + sensitivity(prune.sensitivity, prune.metric)
     )
 

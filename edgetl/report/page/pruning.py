@@ -31,7 +31,7 @@ def sensitivity(record: PruneSensitivity | None, name: str) -> Markup:
 
 
 def sensitivity_map(record: PruneSensitivity, name: str, width: float) -> str:
-    """A row a group in the network's order, a cell a share: the darker, the more of the score was lost.
+    """One row per group in the network's order, One cell per share: the darker, the more of the score was lost.
 
     On the right stands what cutting half of the group saves, as a share of the network's multiply-accumulates.
     """
@@ -48,8 +48,8 @@ def sensitivity_map(record: PruneSensitivity, name: str, width: float) -> str:
     drawing.text(width, 16, "saves" if small else "half saves, MACs", "tick", anchor="end")
     for row, group in enumerate(record.groups):
         top = _HEAD + row * _ROW
-        told = f"{group.name}: {units.counted(group.channels, 'channel')}"
-        drawing.text(left - 8, top + 14, shorten(group.name, names), "note", anchor="end", title=told)
+        caption = f"{group.name}: {units.counted(group.channels, 'channel')}"
+        drawing.text(left - 8, top + 14, shorten(group.name, names), "note", anchor="end", title=caption)
         for column, cut in enumerate(group.cuts):
             _cell(drawing, group, cut, name, record.score, most, left + column * cell, top, cell)
         half = _half(record, group)
@@ -80,11 +80,11 @@ def _cell(
         return
     lost = max(uncut - cut.score, 0.0)
     shade = _FAINTEST + (_STRONGEST - _FAINTEST) * (lost / most if most > 0 else 0.0)
-    told = (
+    caption = (
         f"{group.name} without {cut.removed} of {group.channels} channels: {units.metric(name)}"
         f" {units.percent(cut.score)}, saves {units.percent(cut.saved)} of the multiply-accumulates"
     )
-    drawing.rect(x + 1, y + 1, wide - 2, _ROW - 2, "miss", title=told, opacity=shade, radius=3)
+    drawing.rect(x + 1, y + 1, wide - 2, _ROW - 2, "miss", title=caption, opacity=shade, radius=3)
     css = "cell on" if shade > 0.55 else "cell"
     drawing.text(x + wide / 2, y + 14, f"{100 * (cut.score - uncut):+.1f}", css, anchor="middle")
 

@@ -28,7 +28,7 @@ _FAINTEST = 1e-8
 
 
 def quantized(record: QuantizeRecord) -> Markup:
-    """All that is told about a quantize record."""
+    """All that the page shows of a quantize record."""
     metric = units.metric(record.metric)
     listed = definitions(
         [
@@ -104,36 +104,36 @@ def _sensitivity(layers: tuple[LayerSensitivity, ...]) -> Markup:
 
 
 def divergence_bars(layers: tuple[LayerSensitivity, ...], width: float) -> str:
-    """A bar a layer, by the logarithm of its divergence."""
+    """One bar per layer, by the logarithm of its divergence."""
     shown = layers[:_SHOWN]
     values = [max(layer.divergence, _FAINTEST) for layer in shown]
     low = 10.0 ** math.floor(math.log10(min(values)) - 0.5)
     scale = Scale(low=low, high=max(*values, low * 10), start=0.0, end=1.0, log=True)
-    told = [f"{layer.divergence:.2g}" for layer in shown]
-    return _bars("Divergence of the logits by layer", shown, [scale(v) for v in values], told, width)
+    caption = [f"{layer.divergence:.2g}" for layer in shown]
+    return _bars("Divergence of the logits by layer", shown, [scale(v) for v in values], caption, width)
 
 
 def sqnr_bars(layers: tuple[LayerSensitivity, ...], width: float) -> str:
-    """A bar a layer, by its signal-to-quantization-noise ratio; the same order as the divergence's."""
+    """One bar per layer, by its signal-to-quantization-noise ratio; the same order as the divergence's."""
     shown = layers[:_SHOWN]
     scale = Scale(low=0.0, high=max(max(layer.sqnr_db for layer in shown), 1.0), start=0.0, end=1.0)
-    told = [f"{layer.sqnr_db:.1f} dB" for layer in shown]
+    caption = [f"{layer.sqnr_db:.1f} dB" for layer in shown]
     return _bars(
-        "Signal to quantization noise by layer", shown, [scale(x.sqnr_db) for x in shown], told, width
+        "Signal to quantization noise by layer", shown, [scale(x.sqnr_db) for x in shown], caption, width
     )
 
 
 def _bars(
-    title: str, layers: tuple[LayerSensitivity, ...], shares: list[float], told: list[str], width: float
+    title: str, layers: tuple[LayerSensitivity, ...], shares: list[float], caption: list[str], width: float
 ) -> str:
     small = width < NARROW
     names, left, right = (20, 136.0, 56.0) if small else (30, 196.0, 60.0)
     drawing = Drawing(width, len(layers) * _ROW + 8)
-    for row, (layer, share, text) in enumerate(zip(layers, shares, told, strict=True)):
+    for row, (layer, share, text) in enumerate(zip(layers, shares, caption, strict=True)):
         top = row * _ROW + 4
         full = f"{layer.name} ({layer.operator}): {text}"
         drawing.text(left - 8, top + 13, shorten(layer.name, names), "note", anchor="end", title=full)
         length = max(share * (width - left - right), 1.0)
         drawing.rect(left, top + 2, length, _ROW - 6, "s0 dot", title=full, radius=2)
         drawing.text(left + length + 6, top + 13, text, "note")
-    return drawing.render(title, f"Worst: {layers[0].name}, {told[0]}")
+    return drawing.render(title, f"Worst: {layers[0].name}, {caption[0]}")

@@ -90,7 +90,7 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         tag("p", f"{shipped.precision} for {shipped.target}, {units.bytes_(shipped.size_bytes)}"),
         tag(
             "p",
-            f"{units.significant(shipped.latency.throughput)} images a second, batch {shipped.latency.batch}",
+            f"{units.significant(shipped.latency.throughput)} images per second, batch {shipped.latency.batch}",
         ),
         tag("p", f"one of {units.counted(len(measure.variants), 'variant')} in {report.bundle.path}"),
         css="card",
@@ -119,10 +119,10 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         css="card",
     )
     eager, now = measure.teacher_latency.p50_ms, shipped.latency.p50_ms
-    told = f"batch 1, {threads} threads, one process"
+    caption = f"batch 1, {threads} threads, one process"
     if head.latency_interval:
         low, high = head.latency_interval
-        told += f"; 95% interval {units.times(low, 3)} to {units.times(high, 3)}"
+        caption += f"; 95% interval {units.times(low, 3)} to {units.times(high, 3)}"
     latency = tag(
         "article",
         tag("h2", "Median latency against eager torch"),
@@ -132,7 +132,7 @@ def _cards(report: RunReport, head: Headline) -> Markup:
             ("shipped", now, units.milliseconds(now)),
             max(eager, now),
         ),
-        tag("p", told),
+        tag("p", caption),
         css="card",
     )
     whole, small = measure.teacher_size_bytes, shipped.size_bytes

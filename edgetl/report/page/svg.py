@@ -119,9 +119,9 @@ class Drawing:
 
     def render(self, label: str, description: str = "") -> str:
         """The picture as text; `label` and `description` are read out by screen readers."""
-        told = escape(f"{label}. {description}" if description else label, quote=True)
+        caption = escape(f"{label}. {description}" if description else label, quote=True)
         return (
-            f'<svg viewBox="0 0 {_n(self.width)} {_n(self.height)}" role="img" aria-label="{told}">'
+            f'<svg viewBox="0 0 {_n(self.width)} {_n(self.height)}" role="img" aria-label="{caption}">'
             f"{''.join(self._parts)}</svg>"
         )
 

@@ -51,8 +51,8 @@ def chart(trend: Trend, width: float) -> str:
         points = [(x_scale(n), y_scale(getattr(run, name))) for n, run in enumerate(trend.runs, start=1)]
         drawing.path(points, f"{css} curve")
         for point, run in zip(points, trend.runs, strict=True):
-            told = f"{run.time} {run.commit[:9]}: median {run.p50_ms:.4g} ms, p90 {run.p90_ms:.4g} ms"
-            drawing.circle(*point, 2.6, f"{css} dot small", told)
+            caption = f"{run.time} {run.commit[:9]}: median {run.p50_ms:.4g} ms, p90 {run.p90_ms:.4g} ms"
+            drawing.circle(*point, 2.6, f"{css} dot small", caption)
     last = trend.runs[-1]
     return drawing.render(
         f"Latency of {trend.name} over {len(trend.runs)} runs", f"The last median is {last.p50_ms:.4g} ms"

@@ -12,21 +12,21 @@ from edgetl.report.run import ratio
 _OPEN = 12
 
 
-def summary(told: PruneLatency) -> str:
+def summary(measured: PruneLatency) -> str:
     """Target, prediction and measurement in one line."""
-    reached = units.times(ratio(told.teacher_ms, told.measured_ms))
+    reached = units.times(ratio(measured.teacher_ms, measured.measured_ms))
     return (
-        f"{units.milliseconds(told.target_ms)} wanted, {units.milliseconds(told.predicted_ms)} predicted,"
-        f" {units.milliseconds(told.measured_ms)} measured in float32: {reached} as fast as the teacher"
-        f" ({units.milliseconds(told.teacher_ms)} in the same runtime)"
+        f"{units.milliseconds(measured.target_ms)} wanted, {units.milliseconds(measured.predicted_ms)} predicted,"
+        f" {units.milliseconds(measured.measured_ms)} measured in float32: {reached} as fast as the teacher"
+        f" ({units.milliseconds(measured.teacher_ms)} in the same runtime)"
     )
 
 
-def origin(told: PruneLatency) -> str:
+def origin(measured: PruneLatency) -> str:
     """What the predictions stand on."""
     return (
-        f"fitted to {units.counted(told.networks, 'network')} that were timed; median error"
-        f" {units.percent(told.table_error)} on those it had not seen"
+        f"fitted to {units.counted(measured.networks, 'network')} that were timed; median error"
+        f" {units.percent(measured.table_error)} on those it had not seen"
     )
 
 
@@ -37,7 +37,7 @@ def channels(group: GroupWidth) -> str:
     return f"{group.channels_before} to {group.channels_after}"
 
 
-def chosen(told: PruneLatency) -> Markup:
+def chosen(measured: PruneLatency) -> Markup:
     """The table of widths, with the whole network's prediction held against its measurement."""
     heads = (
         Column(
@@ -60,18 +60,18 @@ def chosen(told: PruneLatency) -> Markup:
                 units.significant(group.after_ms),
             )
         )
-        for group in told.groups
+        for group in measured.groups
     ]
     ends = [
-        _end("Everything else", told.rest_before_ms, told.rest_ms),
-        _end("Whole network, predicted", told.predicted_before_ms, told.predicted_ms, "total"),
-        _end("Whole network, measured", told.measured_before_ms, told.measured_ms, "total"),
+        _end("Everything else", measured.rest_before_ms, measured.rest_ms),
+        _end("Whole network, predicted", measured.predicted_before_ms, measured.predicted_ms, "total"),
+        _end("Whole network, measured", measured.measured_before_ms, measured.measured_ms, "total"),
     ]
     shown = table(heads, [*rows, *ends] if len(rows) <= _OPEN else ends, "Widths chosen for the target")
     if len(rows) > _OPEN:
         every = table(heads, rows, "Widths of every group")
         shown = Markup(shown + disclosure(f"All {len(rows)} groups of channels", every))
-    lead = f"{summary(told)}. The latency table was {origin(told)}. Times are in milliseconds, at batch 1."
+    lead = f"{summary(measured)}. The latency table was {origin(measured)}. Times are in milliseconds, at batch 1."
     return tag("div", tag("h3", "Widths for the target"), tag("p", lead, css="lead"), shown)
 
 
@@ -79,12 +79,12 @@ def _end(name: str, before: float, after: float, css: str = "") -> Row:
     return Row(cells=(name, "", "", units.significant(before), units.significant(after)), css=css)
 
 
-def lines(told: PruneLatency) -> Sequence[tuple[str, str, str, str]]:
+def lines(measured: PruneLatency) -> Sequence[tuple[str, str, str, str]]:
     """The same as plain rows: group, channels, milliseconds before and after."""
     ends = (
-        ("everything else", "", told.rest_before_ms, told.rest_ms),
-        ("whole network, predicted", "", told.predicted_before_ms, told.predicted_ms),
-        ("whole network, measured", "", told.measured_before_ms, told.measured_ms),
+        ("everything else", "", measured.rest_before_ms, measured.rest_ms),
+        ("whole network, predicted", "", measured.predicted_before_ms, measured.predicted_ms),
+        ("whole network, measured", "", measured.measured_before_ms, measured.measured_ms),
     )
-    groups = [(g.name, channels(g), g.before_ms, g.after_ms) for g in told.groups]
+    groups = [(g.name, channels(g), g.before_ms, g.after_ms) for g in measured.groups]
     return [(n, c, units.significant(b), units.significant(a)) for n, c, b, a in (*groups, *ends)]

@@ -64,9 +64,9 @@ def heat_map(detail: ClassDetail, width: float) -> str:
         if row in place and column in place:
             i, j, total = place[row], place[column], detail.classes[row].support
             share = ratio(count, total)
-            told = f"{names[i]} → {names[j]}: {count} of {total} ({units.percent(share)})"
+            caption = f"{names[i]} → {names[j]}: {count} of {total} ({units.percent(share)})"
             x, y = left + j * side, top + i * side
-            _cell(drawing, x, y, side, count, share, row == column, told, counted)
+            _cell(drawing, x, y, side, count, share, row == column, caption, counted)
     images = sum(cell[2] for cell in detail.cells)
     right = sum(n for row, column, n in detail.cells if row == column)
     label = f"Confusion matrix of {len(shown)} classes on {images} images"
@@ -81,7 +81,7 @@ def _cell(
     images: int,
     share: float,
     hit: bool,
-    told: str,
+    caption: str,
     counted: bool,
 ) -> None:
     opacity = 0.18 + 0.82 * math.sqrt(share)
@@ -93,7 +93,7 @@ def _cell(
         side - gap,
         side - gap,
         css,
-        title=told,
+        title=caption,
         opacity=opacity,
         radius=2 if gap else 0,
     )

@@ -22,7 +22,7 @@ def details(console: Console, record: BenchRecord) -> None:
     seen = record.conditions
     entries = [("warm-up", _warm_up(record))]
     if record.timer_overhead_ns:
-        entries.append(("timer", f"{record.timer_overhead_ns:.0f} ns a sample, subtracted"))
+        entries.append(("timer", f"{record.timer_overhead_ns:.0f} ns per sample, subtracted"))
     if record.pinned:
         caller, *engine = map(str, record.pinned)
         entries.append(
@@ -57,7 +57,7 @@ def history(console: Console, record: HistoryRecord) -> None:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One bar a value, from the smallest to the largest."""
+    """One bar per value, from the smallest to the largest."""
     low, high = min(values), max(values)
     steps = [round((value - low) / (high - low) * (len(_BARS) - 1)) if high > low else 0 for value in values]
     return "".join(_BARS[step] for step in steps)

@@ -14,7 +14,10 @@ from edgetl.records.variants import EngineRecord
 from edgetl.report import units
 from edgetl.report.terminal.bench import details
 from edgetl.report.terminal.tables import Head, Line, Tone, numbers, pairs, say, table, text
-from edgetl.tasks.metrics import TOP1
+from edgetl.tasks.all import Prediction, task_of
+from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+from edgetl.tasks.multihead.answers import HeadsPrediction
+from edgetl.tasks.multilabel.answers import TagsPrediction
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +64,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
         ],
         title=manifest.name,
     )
-    metric = TOP1.name
+    metric = task_of(manifest.task).metrics[0].name
     title = units.metric(metric)
     heads = (
         Head(text="variant", keep=True),
@@ -103,13 +106,14 @@ def verify(console: Console, check: GoldenCheck) -> None:
 
 def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     """A row an image, with its best classes, or why it has none."""
-    most = max((len(r.prediction.top) for r in results if r.prediction), default=1)
+    answers = [_answers(r.prediction) if r.prediction else [] for r in results]
+    most = max(1, *map(len, answers)) if answers else 1
     timed = any(result.seconds is not None for result in results)
     heads: list[Head] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
     lines = []
-    for result in results:
+    for result, found in zip(results, answers, strict=True):
         if result.prediction is None:
             first = (result.path, *([""] if timed else []))
             lines.append(Line(cells=(*first, "not readable", *[""] * (2 * most - 1)), tone="bad"))
@@ -117,13 +121,30 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
         cells = [result.path]
         if timed:
             cells.append("-" if result.seconds is None else f"{result.seconds:.2f}")
-        for score in result.prediction.top:
-            cells += [score.label, f"{score.score:.3f}"]
+        for label, score in found:
+            cells += [label, score]
         lines.append(Line(cells=(*cells, *[""] * (len(heads) - len(cells)))))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:
             say(console, result.error, "bad")
+
+
+def _answers(prediction: Prediction) -> list[tuple[str, str]]:
+    """What a row shows of a prediction: (class, probability) each."""
+    match prediction:
+        case ClassPrediction():
+            return [(one.label, f"{one.score:.3f}") for one in prediction.top]
+        case TagsPrediction():
+            return [(one.label, f"{one.score:.3f}") for one in prediction.tags] or [("none", "")]
+        case HeadsPrediction():
+            return [
+                (f"{name}: {label}", score)
+                for name, found in prediction.heads.items()
+                for label, score in _answers(found)
+            ]
+        case _:
+            assert_never(prediction)
 
 
 def bench(console: Console, record: BenchRecord) -> None:
@@ -137,7 +158,7 @@ def bench(console: Console, record: BenchRecord) -> None:
     if record.rate is not None and record.bound_ms is not None:
         kept = "kept" if record.holds else "NOT kept"
         bound = f"p99 bound {units.milliseconds(record.bound_ms)} {kept}"
-        server = f"{units.significant(record.rate)} queries a second, {bound}"
+        server = f"{units.significant(record.rate)} queries per second, {bound}"
     pairs(
         console,
         [

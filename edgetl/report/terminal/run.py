@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
-from edgetl.report.tasks import classification
+from edgetl.report.tasks import classification, multihead, multilabel
 from edgetl.report.terminal.tables import Head, Line, numbers, pairs, say, table
 from edgetl.tasks.all import Detail, detail_of
+from edgetl.tasks.classification.detail import ClassDetail
+from edgetl.tasks.multihead.detail import HeadsDetail
+from edgetl.tasks.multilabel.detail import TagsDetail
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +107,16 @@ def evaluation(console: Console, scores: Evaluation, title: str = "") -> None:
 
 
 def _detail(console: Console, detail: Detail) -> None:
-    classification.terminal(console, detail)
+    match detail:
+        case ClassDetail():
+            classification.terminal(console, detail)
+        case TagsDetail():
+            multilabel.terminal(console, detail)
+        case HeadsDetail():
+            for title, found in multihead.titles(detail):
+                evaluation(console, found, title)
+        case _:
+            assert_never(detail)
 
 
 def _scores(val: Evaluation, test: Evaluation | None, names: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgetl.data.walk import counted
-from edgetl.records.parity import LadderRecord, Rung
+from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of
@@ -105,7 +105,7 @@ def _data(console: Console, record: DataRecord) -> None:
 
 
 def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[Line]:
-    """A line a class, by name; of many classes those with the fewest images, and the others in one line."""
+    """One line per class, by name; of many classes those with the fewest images, and the others in one line."""
     labels = sorted({label for split in counts.values() for label in split})
     by_class = {label: [counts[s].get(label, 0) for s in splits] for label in labels}
     shown = labels
@@ -170,7 +170,7 @@ def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
 def _prune(console: Console, record: PruneRecord) -> None:
     if record.note:
         say(console, record.note, "strong")
-    whole, told, title = record.before.macs, record.latency, units.metric(record.metric)
+    whole, measured, title = record.before.macs, record.latency, units.metric(record.metric)
     lines = [
         Line(
             cells=(
@@ -180,7 +180,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
                 units.count(s.parameters),
                 units.percent(s.cut),
                 units.percent(s.score),
-                *((_ms(s.predicted_ms), _ms(s.measured_ms)) if told else ()),
+                *((_ms(s.predicted_ms), _ms(s.measured_ms)) if measured else ()),
             )
         )
         for s in record.steps
@@ -191,9 +191,9 @@ def _prune(console: Console, record: PruneRecord) -> None:
             units.percent(ratio(once.macs, whole)),
             units.count(once.parameters),
         )
-        times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if told else ()
+        times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if measured else ()
         lines.append(Line(cells=("one cut", *figures, units.percent(once.cut), "–", *times)))
-    timed = ("predicted\nms", "measured\nms") if told else ()
+    timed = ("predicted\nms", "measured\nms") if measured else ()
     left = "of the uncut" if record.network else "of the teacher"
     heads = numbers("step", "MACs", left, "parameters", f"{title} after the cut", "recovered", *timed)
     table(console, heads, lines)
@@ -203,14 +203,19 @@ def _prune(console: Console, record: PruneRecord) -> None:
         pairs(console, [("sparse training", found)])
     if record.sensitivity is not None:
         _sensitivity(console, record.sensitivity, title)
-    if told:
+    if measured:
         heads = (*text("channels of"), *numbers("before and after", "ms before", "ms after"))
-        table(console, heads, [Line(cells=tuple(row)) for row in widths.lines(told)], "Widths for the target")
+        table(
+            console,
+            heads,
+            [Line(cells=tuple(row)) for row in widths.lines(measured)],
+            "Widths for the target",
+        )
     pairs(
         console,
         [
-            ("latency", widths.summary(told) if told else ""),
-            ("latency table", widths.origin(told) if told else ""),
+            ("latency", widths.summary(measured) if measured else ""),
+            ("latency table", widths.origin(measured) if measured else ""),
             ("2:4 sparsity", units.two_four(record.two_four, record.metric) if record.two_four else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
@@ -313,10 +318,10 @@ def _told(scores: Evaluation) -> str:
     return f"{', '.join(figures[:2])}, {units.counted(scores.images, 'image')}"
 
 
-def parity(console: Console, record: LadderRecord) -> None:
-    """The parity ladder: a line a rung, then the outcome, then what was not run and why."""
+def parity(console: Console, record: ParityRecord) -> None:
+    """The parity report: one line per step, then the outcome, then what was not run and why."""
     heads = (
-        Head(text="rung", keep=True),
+        Head(text="step", keep=True),
         *text("against"),
         *numbers(
             "largest\nerror",
@@ -328,28 +333,28 @@ def parity(console: Console, record: LadderRecord) -> None:
         ),
         *text("bound"),
     )
-    ran = [rung for rung in record.rungs if not rung.skipped]
-    table(console, heads, [_rung(rung) for rung in ran])
+    ran = [checked for checked in record.steps if not checked.skipped]
+    table(console, heads, [_parity_step(checked) for checked in ran])
     say(console, record.sentence, "bad" if record.first_outside else "good")
-    for rung in record.rungs:
-        if rung.skipped:
-            say(console, f"{rung.name} was not run: {rung.skipped}", "faint")
+    for checked in record.steps:
+        if checked.skipped:
+            say(console, f"{checked.name} was not run: {checked.skipped}", "faint")
 
 
-def _rung(rung: Rung) -> Line:
-    word = {True: "holds", False: "broken", None: ""}[rung.holds]
-    tone: Tone = "bad" if rung.holds is False else "plain"
-    first = not rung.against
+def _parity_step(checked: ParityStep) -> Line:
+    word = {True: "holds", False: "broken", None: ""}[checked.holds]
+    tone: Tone = "bad" if checked.holds is False else "plain"
+    first = not checked.against
     return Line(
         cells=(
-            rung.name,
-            rung.against,
-            "" if first else _error(rung.max_error),
-            "" if first else _error(rung.mean_error),
-            "" if rung.same is None else units.percent(rung.same),
-            "" if rung.score is None else units.percent(rung.score),
-            "" if rung.interval is None else units.interval(rung.interval),
-            "" if rung.change is None else units.points(100 * rung.change),
+            checked.name,
+            checked.against,
+            "" if first else _error(checked.max_error),
+            "" if first else _error(checked.mean_error),
+            "" if checked.same is None else units.percent(checked.same),
+            "" if checked.score is None else units.percent(checked.score),
+            "" if checked.interval is None else units.interval(checked.interval),
+            "" if checked.change is None else units.points(100 * checked.change),
             word,
         ),
         tone=tone,

@@ -1,17 +1,85 @@
-"""What an inference engine must offer to a session."""
+"""The table of engines, and what one must offer to a session."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.bundle.manifest import ModelFormat, Variant
 from edgetl.errors import ModelError, TensorError
 from edgetl.inputs.spec import PreprocessSpec, normalise
+from edgetl.processor import computes
+from edgetl.records.frozen import dataclass
+from edgetl.runtime.targets import Target
 from edgetl.tasks.base import Outputs, TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An inference engine: the one place that says what it needs and which variants suit it.
+
+    Attributes:
+        name: as users call it.
+        packages: the distributions that bring it; one of them is enough.
+        model_format: the files that it takes, or that it is compiled from.
+        on_cpu: whether it runs on the CPU: then it suits what the CPU's kernels compute.
+        made_for: further values of `Variant.target` that suit it. Signed symmetric INT8 is slow outside TensorRT.
+        provider: its name in ONNX Runtime, where that runs it.
+    """
+
+    name: Target
+    packages: tuple[str, ...]
+    model_format: ModelFormat = ModelFormat.ONNX
+    on_cpu: bool = False
+    made_for: tuple[str, ...] = ()
+    provider: str = ""
+
+    def suits(self, variant: Variant, arch: str | None = None) -> bool:
+        """Whether it computes the variant as it was made; `arch` is the CPU's family, this machine's where unset."""
+        if variant.format is not self.model_format:
+            return False
+        return variant.target in self.made_for or (self.on_cpu and computes(variant.target, arch))
+
+    def wants(self, arch: str) -> tuple[str, ...]:
+        """What messages list: the values of `Variant.target` that suit it."""
+        return (("any", "cpu", f"cpu-{arch}") if self.on_cpu else ()) + self.made_for
+
+
+ENGINES: Mapping[Target, Engine] = {
+    engine.name: engine
+    for engine in (
+        # Either package of ONNX Runtime runs on the CPU; only one of them is there.
+        Engine(name=Target.CPU, packages=("onnxruntime", "onnxruntime-gpu"), on_cpu=True),
+        Engine(
+            name=Target.CUDA,
+            packages=("onnxruntime-gpu",),
+            made_for=("any", "gpu"),
+            provider="CUDAExecutionProvider",
+        ),
+        Engine(
+            name=Target.ORT_TENSORRT,
+            packages=("onnxruntime-gpu",),
+            made_for=("any", "gpu", "tensorrt", "tensorrt-rtx"),
+            provider="TensorrtExecutionProvider",
+        ),
+        Engine(name=Target.OPENVINO, packages=("openvino",), on_cpu=True, made_for=("openvino",)),
+        Engine(name=Target.TENSORRT, packages=("tensorrt",), made_for=("any", "tensorrt", "tensorrt-rtx")),
+        Engine(
+            name=Target.TENSORRT_RTX, packages=("tensorrt-rtx",), made_for=("any", "tensorrt", "tensorrt-rtx")
+        ),
+    )
+}
+"""Every engine by its target; `auto` is none of them."""
+
+
+def engine_of(target: Target) -> Engine:
+    """A target's engine; of `auto` the CPU's, on which bundles are measured."""
+    return ENGINES[Target.CPU if target is Target.AUTO else target]
+
 
 Bound = Callable[[], Outputs]
 """Runs a model on fixed buffers; for one thread at a time."""

@@ -222,7 +222,7 @@ def placement(model: bytes, device: Device) -> dict[str, int]:
 def _own_cores(threads: int) -> str:
     """A core for each thread but the caller's, in ONNX Runtime's form; none where there are not as many as threads.
 
-    It does so itself where it is not told how many threads to take. Else a thread that wakes may land beside the one
+    It does so itself where the number of threads is not set to take. Else a thread that wakes may land beside the one
     that woke it, and the two share a core until the kernel looks again.
     """
     if threads == 1 or not hasattr(os, "sched_getaffinity"):

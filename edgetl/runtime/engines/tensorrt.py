@@ -1,6 +1,6 @@
 """TensorRT and TensorRT-RTX as inference engines: runs a compiled engine on an NVIDIA GPU.
 
-Images go through pinned host buffers and one stream. One image a call, the latency case, is recorded as a CUDA
+Images go through pinned host buffers and one stream. One image per call, the latency case, is recorded as a CUDA
 graph on its first call and replayed after, so that a call costs one launch. TensorRT-RTX compiles kernels when they
 are first needed and is left to do so: its calls are not recorded.
 """
@@ -280,7 +280,7 @@ def _new_log(trt: Any) -> Any:
 
 
 def _batches(engine: Any, images: TensorSpec) -> tuple[int, int]:
-    """The least and the largest number of images a call."""
+    """The least and the largest number of images per call."""
     if images.shape[0] is not None:
         return images.shape[0], images.shape[0]
     least, _, largest = engine.get_tensor_profile_shape(images.name, 0)

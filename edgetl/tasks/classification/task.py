@@ -20,8 +20,7 @@ from edgetl.tasks.base import (
     agreement,
     output,
 )
-from edgetl.tasks.classification.answers import Candidate, Prediction
-from edgetl.tasks.classification.scores import evaluate, softmax, topk
+from edgetl.tasks.classification.answers import Candidate, Prediction, softmax, topk
 from edgetl.tasks.metrics import BALANCED_ACCURACY, CALIBRATION_ERROR, MACRO_F1, TOP1, TOP5
 
 if TYPE_CHECKING:
@@ -63,6 +62,10 @@ class ClassificationTask:
         best: NDArray[np.int64] = output(self, outputs, LOGITS).argmax(axis=1).astype(np.int64)
         return best
 
+    def right(self, truths: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.bool_]:
+        """The class is right."""
+        return np.asarray(truths == answers)
+
     def margins(self, outputs: Outputs) -> NDArray[Any]:
         """Half of what lies between the two best logits."""
         best = np.sort(output(self, outputs, LOGITS), axis=1)[:, -2:]
@@ -70,6 +73,9 @@ class ClassificationTask:
 
     def score(self, truths: NDArray[Any], outputs: Outputs) -> Evaluation:
         """See `edgetl.tasks.classification.scores.evaluate`."""
+        # Not at the top: a device that predicts scores nothing.
+        from edgetl.tasks.classification.scores import evaluate
+
         return evaluate(truths, output(self, outputs, LOGITS), self.spec.labels)
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from edgetl import statistics
 from edgetl.errors import TensorError
 from edgetl.records.gate import GateCheck, Verdict
 from edgetl.records.scores import value
+from edgetl.tasks import judging
 from edgetl.tasks.classification import judge
 from edgetl.tasks.classification.scores import evaluate_predictions
 
@@ -86,7 +88,7 @@ def test_sentences_say_what_flipped_how_sure_it_is_and_what_it_would_take() -> N
 
 
 def test_an_unnamed_margin_is_what_so_many_images_can_settle() -> None:
-    margins = {n: judge.settled_margin(n) for n in (12, 100, 240, 300, 1000, 1500, 10_000)}
+    margins = {n: judging.settled_margin(n) for n in (12, 100, 240, 300, 1000, 1500, 10_000)}
     assert margins == {12: 0.215, 100: 0.05, 240: 0.03, 300: 0.025, 1000: 0.015, 1500: 0.01, 10_000: 0.01}
     for images, margin in margins.items():
         # At it a candidate as good as the baseline still passes.
@@ -172,7 +174,7 @@ def test_classes_too_small_to_be_judged_are_said() -> None:
     recall = judged(*predictions(60, wrong=0))["recall"]
     assert recall.verdict is PASS
     assert recall.sentence.endswith(
-        "In 12 classes with fewer than 10 images a collapse cannot be told from chance."
+        "In 12 classes with fewer than 10 images a collapse cannot be distinguished from chance."
     )
 
 
@@ -210,11 +212,11 @@ def test_draws_are_differences_of_macro_f1_over_resampled_images() -> None:
 
 def test_holm_rejects_step_by_step() -> None:
     # Holm (1979): the smallest at level/3, the next at level/2, and so on, until one is not rejected.
-    assert judge.holm([0.01, 0.04, 0.03], 0.05) == [True, False, False]
-    assert judge.holm([0.01, 0.02, 0.03], 0.05) == [True, True, True]
-    assert judge.holm([0.02, 0.001, 0.02], 0.05) == [True, True, True]
-    assert judge.holm([0.02, 0.02, 0.02], 0.05) == [False, False, False]
-    assert judge.holm([], 0.05) == []
+    assert judging.holm([0.01, 0.04, 0.03], 0.05) == [True, False, False]
+    assert judging.holm([0.01, 0.02, 0.03], 0.05) == [True, True, True]
+    assert judging.holm([0.02, 0.001, 0.02], 0.05) == [True, True, True]
+    assert judging.holm([0.02, 0.02, 0.02], 0.05) == [False, False, False]
+    assert judging.holm([], 0.05) == []
 
 
 def _evaluation(right: int, images: int):
@@ -280,7 +282,7 @@ def _verdict_chances(images: int, lost: float, won: float, margin: float) -> dic
         beyond = (here - there) / images > margin + 1e-9
         if low > -margin:
             found[PASS] += p
-        elif beyond and judge.binomial_tail(here, here + there) <= judge.FALSE_ALARM / 3:
+        elif beyond and statistics.binomial_tail(here, here + there) <= judging.FALSE_ALARM / 3:
             found[FAIL] += p
         else:
             found[UNSURE] += p
@@ -290,11 +292,11 @@ def _verdict_chances(images: int, lost: float, won: float, margin: float) -> dic
 @pytest.mark.parametrize(("images", "flips"), list(itertools.product((100, 300, 800), (0.002, 0.01))))
 def test_both_errors_of_top1_by_summing_over_all_outcomes(images: int, flips: float) -> None:
     """Exact: no simulation. The levels are those that the module states."""
-    margin = judge.settled_margin(images)
+    margin = judging.settled_margin(images)
     equal = _verdict_chances(images, flips, flips, margin)
-    assert equal[FAIL] <= judge.FALSE_ALARM / 3
+    assert equal[FAIL] <= judging.FALSE_ALARM / 3
     worse = _verdict_chances(images, flips + margin, flips, margin)
-    assert worse[PASS] <= judge.MISS
+    assert worse[PASS] <= judging.MISS
     assert equal[PASS] >= 0.78  # Four times in five, but for the grain of small sets.
 
 

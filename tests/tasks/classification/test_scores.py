@@ -15,6 +15,7 @@ from edgetl.errors import TensorError
 from edgetl.records.codec import to_json
 from edgetl.records.scores import Evaluation, score, value
 from edgetl.tasks.all import detail_of
+from edgetl.tasks.classification import answers
 from edgetl.tasks.classification import scores as metrics
 
 NAMES = ("ant", "bee", "cat")
@@ -95,18 +96,18 @@ def test_no_images_is_a_zero_evaluation_with_an_open_interval() -> None:
 
 
 def test_softmax_is_stable_and_sums_to_one() -> None:
-    rows = metrics.softmax(np.array([[1e4, 0.0, -1e4], [1.0, 1.0, 1.0], [-1e30, 0.0, 0.0]], dtype=np.float32))
+    rows = answers.softmax(np.array([[1e4, 0.0, -1e4], [1.0, 1.0, 1.0], [-1e30, 0.0, 0.0]], dtype=np.float32))
     assert rows.dtype == np.float32
     assert rows.sum(axis=1) == pytest.approx([1, 1, 1])
     assert rows[0].tolist() == [1.0, 0.0, 0.0]
     assert rows[2] == pytest.approx([0.0, 0.5, 0.5])
-    assert metrics.softmax(np.array([0.0, np.log(3.0)])) == pytest.approx([0.25, 0.75])
+    assert answers.softmax(np.array([0.0, np.log(3.0)])) == pytest.approx([0.25, 0.75])
 
 
 def test_topk_orders_best_first_and_ties_by_index() -> None:
     scores = np.array([[0.1, 0.9, 0.9, 0.3]])
-    assert metrics.topk(scores, 3).tolist() == [[1, 2, 3]]
-    assert metrics.topk(scores, 9).shape == (1, 4)
+    assert answers.topk(scores, 3).tolist() == [[1, 2, 3]]
+    assert answers.topk(scores, 9).shape == (1, 4)
 
 
 def test_topk_accuracy_agrees_with_scikit_learn() -> None:
@@ -231,5 +232,5 @@ def test_top_k_accuracy_breaks_ties_as_top_k_does() -> None:
     generator = np.random.default_rng(5)
     labels, scores = generator.integers(0, 7, 200), generator.integers(0, 4, (200, 7)).astype(np.float32)
     for k in (1, 3, 5, 9):
-        expected = (metrics.topk(scores, k) == labels[:, None]).any(axis=1).mean()
+        expected = (answers.topk(scores, k) == labels[:, None]).any(axis=1).mean()
         assert metrics.topk_accuracy(labels, scores, k) == pytest.approx(expected)

@@ -1,0 +1,1 @@
+"""Several questions to one backbone."""
