@@ -41,6 +41,8 @@ _CANDIDATES = 300
 """Best boxes that are held against one another; suppression costs their square."""
 _SAME = 0.75
 """Overlap above which two boxes are the same answer."""
+_HIT = 0.5
+"""Overlap above which a box lies on an object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,29 @@ class DetectionTask:
     def decide(self, outputs: Outputs) -> list[Found]:
         """All boxes that scoring looks at, best first, in the input's pixels."""
         return self._found(outputs, _LEAST)
+
+    def right(self, truths: Sequence[Truth | Found], answers: Sequence[Found]) -> NDArray[np.bool_]:
+        """The boxes above the threshold are as many as the objects, and lie on them, class by class.
+
+        They overlap by half and more with a `Truth`'s; by more with earlier answers.
+        """
+        if len(truths) != len(answers):
+            raise TensorError(f"truths: {len(truths)} came for {len(answers)} images.")
+        found = []
+        for truth, answer in zip(truths, answers, strict=True):
+            sure = self._sure(answer)
+            if isinstance(truth, Found):
+                found.append(_same(self._sure(truth), sure))
+                continue
+            [own] = self._in_pictures([truth], [sure])
+            real = ~truth.crowds()
+            want = Found(boxes=truth.boxes[real], labels=truth.labels[real], scores=np.ones(int(real.sum())))
+            found.append(_same(want, own, least=_HIT))
+        return np.array(found, dtype=bool)
+
+    def _sure(self, found: Found) -> Found:
+        sure = found.scores >= self.spec.threshold
+        return Found(boxes=found.boxes[sure], labels=found.labels[sure], scores=found.scores[sure])
 
     def margins(self, outputs: Outputs) -> NDArray[Any]:
         """How near to the threshold the score of any box lies; the boxes' own sides have no such limit."""
@@ -219,13 +244,13 @@ def _back(boxes: NDArray[Any], frame: Frame) -> NDArray[np.float64]:
     return moved
 
 
-def _same(first: Found, second: Found) -> bool:
+def _same(first: Found, second: Found, least: float = _SAME) -> bool:
     """Whether each box of one has its like in the other, class by class."""
     if len(first.labels) != len(second.labels):
         return False
     if not len(first.labels):
         return True
-    near = overlaps(first.boxes, second.boxes) >= _SAME
+    near = overlaps(first.boxes, second.boxes) >= least
     near &= first.labels[:, None] == second.labels[None]
     return bool(near.any(axis=1).all() and near.any(axis=0).all())
 
