@@ -121,7 +121,10 @@ def init(
     )
     batch, steps = batch_size(seen.train_images)
     if steps < FEW_STEPS:
-        typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
+        typer.echo(
+            f"Warning: an epoch has {steps} step{'' if steps == 1 else 's'} of {batch} images, too few to train well.",
+            err=True,
+        )
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
