@@ -231,6 +231,8 @@ class Metric(StrEnum):
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
+    MAP = "map"
+    MAP50 = "map50"
 
 
 def _listed(value: object) -> object:

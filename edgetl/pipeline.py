@@ -27,6 +27,7 @@ from edgetl.locks import only_one
 from edgetl.measure.stage import Candidate, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, Task
+from edgetl.records.codec import to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
@@ -238,9 +239,7 @@ class _Run:
     def _data(self) -> tuple[DataRecord, bool]:
         from edgetl.data import index as indexes
         from edgetl.data import stage
-        from edgetl.data.build import refuse_boxes
 
-        refuse_boxes(self.recipe.data.source)
         config, window = self.recipe.data, self.recipe.preprocess.window
         inputs = stage.DataInputs(seed=self.recipe.seed, window=window)
         record, cached = self.cache.run(
@@ -632,8 +631,14 @@ class _Warnings:
 
 def _source_key(source: str, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
+    from edgetl.data.build import boxes_at
     from edgetl.data.sources import find
 
+    if (boxes := boxes_at(source)) is not None:
+        marked = [
+            [str(e.path), *_file_state(e.path), e.split, e.group, to_json(e.objects)] for e in boxes.entries
+        ]
+        return sha256_json([boxes.labels, marked])
     found = find(source, progress=progress)
     entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
     return sha256_json([entries, found.others])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgetl.data import depth
 from edgetl.data.audit import warn_of_copies
-from edgetl.data.index import DataSettings, build_index
+from edgetl.data.build import index_of
+from edgetl.data.index import DataSettings
 from edgetl.data.sources import SPLITS
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import DataRecord
@@ -30,7 +31,7 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         DataError: the source cannot be used, or holds floats and there is no window.
         StorageError: the index cannot be written.
     """
-    index = build_index(config, seed=inputs.seed, progress=progress)
+    index = index_of(config, seed=inputs.seed, progress=progress)
     depth.check(index, inputs.window, progress=progress)
     parts = [SPLITS.index(sample.split) for sample in index.samples]
     near = warn_of_copies(index.samples, parts, "another split", window=inputs.window, progress=progress)

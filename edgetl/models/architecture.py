@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError, WeightsError
 from edgetl.models.backbones import NO_WEIGHTS, built_for, create
+from edgetl.models.detector import Detector, create_detector
 
+Head = Literal["classifier", "detector"]
+"""What stands on the backbone."""
 Extent = int | tuple[int, ...]
 """An integer, a tensor's shape, or a tuple of integers such as `normalized_shape`."""
 
@@ -33,6 +37,17 @@ class Architecture:
     num_classes: int
     layers: Mapping[str, Mapping[str, Extent]] = field(default_factory=dict)
     size: int | None = None
+    head: Head = "classifier"
+
+
+def _fresh(backbone: str, num_classes: int, head: Head, size: int | None, seed: int = 0) -> nn.Module:
+    match head:
+        case "classifier":
+            return create(backbone, num_classes, NO_WEIGHTS, seed=seed, size=size)
+        case "detector":
+            return create_detector(backbone, num_classes, seed=seed)
+        case _:
+            assert_never(head)
 
 
 def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None = None) -> Architecture:
@@ -41,8 +56,9 @@ def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None
     Raises:
         ModelError: it has other layers than the backbone, so that shapes alone do not describe it.
     """
-    size = built_for(backbone, size)
-    fresh = dict(create(backbone, num_classes, NO_WEIGHTS, size=size).named_modules())
+    head: Head = "detector" if isinstance(model, Detector) else "classifier"
+    size = built_for(backbone, size) if head == "classifier" else None
+    fresh = dict(_fresh(backbone, num_classes, head, size).named_modules())
     own = dict(model.named_modules())
     if odd := [*(fresh.keys() - own.keys()), *(own.keys() - fresh.keys())]:
         raise ModelError(
@@ -57,7 +73,7 @@ def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None
             )
         if changed := _differences(module, fresh[name]):
             layers[name] = changed
-    return Architecture(backbone=backbone, num_classes=num_classes, layers=layers, size=size)
+    return Architecture(backbone=backbone, num_classes=num_classes, layers=layers, size=size, head=head)
 
 
 def build(architecture: Architecture, *, seed: int = 0) -> nn.Module:
@@ -67,8 +83,9 @@ def build(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         ModelError: unknown backbone.
         WeightsError: the description does not fit the backbone.
     """
-    name, size = architecture.backbone, architecture.size
-    model = create(name, architecture.num_classes, NO_WEIGHTS, seed=seed, size=size)
+    model = _fresh(
+        architecture.backbone, architecture.num_classes, architecture.head, architecture.size, seed
+    )
     modules = dict(model.named_modules())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

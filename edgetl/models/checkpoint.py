@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from edgetl.errors import WeightsError
 from edgetl.failures import cause, remedy
 from edgetl.files import write_bytes
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.models.architecture import Architecture, Extent, build
+from edgetl.models.architecture import Architecture, Extent, Head, build
 from edgetl.models.formats import Format, fault, recognise
 from edgetl.models.weights import versioned
 from edgetl.records.codec import to_json
@@ -58,6 +58,8 @@ def _plain(architecture: Architecture) -> dict[str, Any]:
     values: dict[str, Any] = to_json(architecture)
     if architecture.size is None:
         del values["size"]
+    if architecture.head == "classifier":
+        del values["head"]
     return values
 
 
@@ -159,6 +161,7 @@ def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:
             backbone=_typed(value["backbone"], str),
             num_classes=_typed(value["num_classes"], int),
             size=_typed(value["size"], int) if "size" in value else None,
+            head=_head(value.get("head", "classifier")),
             layers={
                 name: {key: _extent(extent) for key, extent in layer.items()}
                 for name, layer in value["layers"].items()
@@ -172,6 +175,13 @@ def _typed(value: Any, kind: Any) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{value!r:.60} is not of type {kind.__name__}")
     return value
+
+
+def _head(value: Any) -> Head:
+    if value not in get_args(Head):
+        raise ValueError(f"{value!r:.60} is no head that this version knows")
+    head: Head = value
+    return head
 
 
 def _extent(value: Any) -> Extent:

@@ -79,6 +79,10 @@ class Detector(nn.Module):
         rows = [torch.cat(pair, dim=1).flatten(2) for pair in self.maps(images)]
         return torch.cat(rows, dim=2).transpose(1, 2)
 
+    def new_layers(self) -> tuple[str, ...]:
+        """Names of all parts but the backbone."""
+        return tuple(name for name, _ in self.named_children() if name != "backbone")
+
     def output_layers(self) -> tuple[str, ...]:
         """Names of the convolutions that make the maps."""
         return tuple(f"{kind}.{at}" for kind in ("box_out", "class_out") for at in range(len(self.box_out)))

@@ -53,30 +53,54 @@ def training_view(
     Returns:
         (N, 3, size, size) float32 in 0..255, on the pixels' device, channels last in memory.
     """
+    return placed_view(pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part)[0]
+
+
+def placed_view(
+    pixels: Tensor,
+    policy: Augment,
+    size: int,
+    *,
+    generator: torch.Generator,
+    view_fraction: float = 1.0,
+    part: Part | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `training_view`, and where each view lies in its picture.
+
+    Returns:
+        The views, and (N, 2, 3) float32 on the CPU: affine maps from the view's coordinates to the picture's, both in
+        -1..1 with -1 and 1 at the outer edges.
+    """
     images = pixels.permute(0, 3, 1, 2)
     part = part or Part(0, len(images))
     own, n = slice(part.start, part.start + len(images)), part.total
+    theta = _geometry(policy, n, view_fraction, generator)
+    if policy is Augment.NONE and images.shape[-1] == size:
+        return images.float(), _affine(torch.ones(n, 2), torch.zeros(n, 2))[own]
+    seen, theta = _resample(images, size, theta[own]), theta[own]
+    match policy:
+        case Augment.NONE | Augment.CROP | Augment.BASIC:
+            return seen, theta
+        case Augment.PHOTOMETRIC:
+            return _photometric(seen, generator, n, own), theta
+        case Augment.TRIVIAL:
+            return trivial_augment(_to_uint8(seen), generator, first=part.start).float(), theta
+        case Augment.RANDAUGMENT:
+            return randaugment(_to_uint8(seen), generator, first=part.start).float(), theta
+        case _:
+            assert_never(policy)
+
+
+def _geometry(policy: Augment, n: int, view_fraction: float, generator: torch.Generator) -> Tensor:
     match policy:
         case Augment.NONE:
-            if images.shape[-1] == size:
-                return images.float()
-            theta = _affine(torch.full((n, 2), view_fraction), torch.zeros(n, 2))
-            return _resample(images, size, theta[own])
+            return _affine(torch.full((n, 2), view_fraction), torch.zeros(n, 2))
         case Augment.CROP:
-            return _resample(images, size, _random_crop(n, generator)[own])
-        case Augment.BASIC:
-            return _resample(images, size, _random_crop(n, generator, mirror=True)[own])
+            return _random_crop(n, generator)
+        case Augment.BASIC | Augment.TRIVIAL | Augment.RANDAUGMENT:
+            return _random_crop(n, generator, mirror=True)
         case Augment.PHOTOMETRIC:
-            theta = _random_crop(n, generator, area=_NEARLY_WHOLE, mirror=True, flip=True, rotation=_ROTATION)
-            return _photometric(_resample(images, size, theta[own]), generator, n, own)
-        case Augment.TRIVIAL:
-            theta = _random_crop(n, generator, mirror=True)
-            seen = _to_uint8(_resample(images, size, theta[own]))
-            return trivial_augment(seen, generator, first=part.start).float()
-        case Augment.RANDAUGMENT:
-            theta = _random_crop(n, generator, mirror=True)
-            seen = _to_uint8(_resample(images, size, theta[own]))
-            return randaugment(seen, generator, first=part.start).float()
+            return _random_crop(n, generator, area=_NEARLY_WHOLE, mirror=True, flip=True, rotation=_ROTATION)
         case _:
             assert_never(policy)
 

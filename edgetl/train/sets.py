@@ -194,4 +194,4 @@ def _open(
     progress: Progress,
 ) -> PixelSet:
     pixels = open_pixels(samples, stored, folder, progress)
-    return PixelSet(pixels, task.targets(samples), spec)
+    return PixelSet(pixels, task.targets(samples, stored), spec)

@@ -104,7 +104,7 @@ class DetectionTask:
             if isinstance(truth, Found):
                 found.append(_same(self._sure(truth), sure))
                 continue
-            [own] = self._in_pictures([truth], [sure])
+            [own] = self.in_pictures([truth], [sure])
             real = ~truth.crowds()
             want = Found(boxes=truth.boxes[real], labels=truth.labels[real], scores=np.ones(int(real.sum())))
             found.append(_same(want, own, least=_HIT))
@@ -125,7 +125,7 @@ class DetectionTask:
         found = self.decide(outputs)
         if len(found) != len(truths):
             raise TensorError(f"truths: {len(truths)} came for {len(found)} images.")
-        return evaluate(truths, self._in_pictures(truths, found), self.spec.labels)
+        return evaluate(truths, self.in_pictures(truths, found), self.spec.labels)
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
         """The same answer is the same boxes above the threshold; candidates far below it are left out."""
@@ -144,8 +144,8 @@ class DetectionTask:
 
         return judge(
             truths,
-            self._in_pictures(truths, before),
-            self._in_pictures(truths, after),
+            self.in_pictures(truths, before),
+            self.in_pictures(truths, after),
             self.spec.labels,
             margin=limits.max_drop,
             max_class_drop=limits.max_class_drop,
@@ -223,7 +223,7 @@ class DetectionTask:
             answers.append(Found(boxes=own[remains], labels=labels[remains], scores=values[remains]))
         return answers
 
-    def _in_pictures(self, truths: Sequence[Truth], found: Sequence[Found]) -> list[Found]:
+    def in_pictures(self, truths: Sequence[Truth], found: Sequence[Found]) -> list[Found]:
         """Boxes in the pixels of their truths' pictures."""
         if len(truths) != len(found):
             raise TensorError(f"truths: {len(truths)} came for {len(found)} images.")

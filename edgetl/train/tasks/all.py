@@ -16,7 +16,11 @@ def training_task(spec: TaskSpec) -> TrainingTask:
             from edgetl.train.tasks.classification import ClassificationTraining
 
             return ClassificationTraining(spec=spec)
-        case MultiLabel() | MultiHead() | Detection():
+        case Detection():
+            from edgetl.train.tasks.detection import DetectionTraining
+
+            return DetectionTraining(spec=spec)
+        case MultiLabel() | MultiHead():
             raise ModelError(f"The task {spec.kind} cannot be trained yet.")
         case _:
             assert_never(spec)

@@ -21,9 +21,10 @@ from edgetl.train.objective import HardLoss
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
+    from edgetl.inputs.spec import PreprocessSpec
 
 Targets: TypeAlias = NDArray[Any]
-"""(N, ...): what is right, a row an image. `Classification`: (N,) int64, the class."""
+"""(N, ...): what is right, a row an image. `Classification`: (N,) int64, the class. `Detection`: see its module."""
 
 
 class TrainingTask(Protocol):
@@ -46,10 +47,13 @@ class TrainingTask(Protocol):
         """
 
     def output_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The layers that make the outputs: a new head learns first, and pruning never cuts their outputs."""
+        """The layers that make the outputs: pruning never cuts these."""
 
-    def targets(self, samples: Sequence[Sample]) -> Targets:
-        """The rows of samples, in order."""
+    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The parts that start from random weights, and learn first."""
+
+    def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
+        """The rows of samples, in order; places in them are pixels of images that `spec` makes."""
 
     def strata(self, targets: Targets) -> NDArray[Any]:
         """(N,) int64: the group that each image counts to where groups are to be drawn equally often."""
@@ -136,5 +140,5 @@ def still_view(
 
 
 def output_parameters(task: TrainingTask, model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the layers that make the outputs: a head that learns by itself."""
-    return [p for name in task.output_layers(model) for p in model.get_submodule(name).parameters()]
+    """The parameters of the parts that are new: a head that learns by itself."""
+    return [p for name in task.new_layers(model) for p in model.get_submodule(name).parameters()]

@@ -27,6 +27,7 @@ from edgetl.train.tasks.base import Targets, still_view
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
+    from edgetl.inputs.spec import PreprocessSpec
 
 IMBALANCE = 3.0
 """Above this ratio of the largest to the smallest class, epochs are chosen by macro-F1 instead of top-1."""
@@ -63,7 +64,11 @@ class ClassificationTraining:
         """The classifier."""
         return backbones.classifier_names(model)
 
-    def targets(self, samples: Sequence[Sample]) -> Targets:
+    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier."""
+        return self.output_layers(model)
+
+    def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N,) int64."""
         return np.array([s.label for s in samples], dtype=np.int64)
 
