@@ -21,10 +21,11 @@ from edgetl.models.norms import rebase
 from edgetl.models.size import check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.tasks.base import Detection
 from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
-from edgetl.train.loop import fit, reached
+from edgetl.train.loop import NO_START, fit, reached
 from edgetl.train.objective import Hard
 from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
@@ -79,7 +80,8 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = config.select or task.selection(sets.train.targets)
     history: tuple[EpochRecord, ...] = ()
-    start: float | None = None
+    # The handful of boxes that a new detector guesses right is no start to go back to.
+    start = NO_START if isinstance(index.task, Detection) else None
     learner, begun = model, time.perf_counter()
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
