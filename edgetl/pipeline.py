@@ -31,6 +31,7 @@ from edgetl.records.codec import to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
+from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
@@ -125,8 +126,10 @@ def cross_validate(
         EdgetlError: bad input.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
+    from edgetl.data.build import refuse_boxes
     from edgetl.train import folds as cross_validation
 
+    refuse_boxes(recipe.data.source, "cross-validation")
     hint = resume_hint or "the same call"
     tune()
     try:
@@ -211,6 +214,10 @@ class _Run:
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
                 f" --out, or a name of its own in the recipe, or delete {self.dir}."
             )
+        if last not in (Stage.DATA, Stage.TRAIN):
+            from edgetl.data.build import refuse_boxes
+
+            refuse_boxes(self.recipe.data.source, f"the stage {Stage.PRUNE} and what follows it")
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -251,8 +258,21 @@ class _Run:
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
+        self._check_metrics()
         self.unlabelled = self._unlabelled()
         return record, cached
+
+    def _check_metrics(self) -> None:
+        """Raise ConfigError where the recipe names a score that the task does not have."""
+        names = [m.name for m in task_of(self.index.task).metrics]
+        asked = {"train.select": self.recipe.train.select}
+        if self.index.kind == "classification":
+            asked["bundle.metric"] = self.recipe.bundle.metric
+        for key, metric in asked.items():
+            if metric is not None and metric not in names:
+                raise ConfigError(
+                    f'{key} = "{metric}" is no score of {self.index.kind}; expected {", ".join(names)}.'
+                )
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""

@@ -72,14 +72,14 @@ def init(
     from edgetl import config
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
-    from edgetl.data.build import refuse_boxes
-    from edgetl.data.index import build_index
+    from edgetl.data.build import index_of
     from edgetl.data.suggest import (
         FEW_STEPS,
         batch_size,
         default_name,
         look,
         suggest,
+        suggest_detector,
         suggest_target,
         suggest_window,
     )
@@ -92,13 +92,14 @@ def init(
     )
     if output.exists() and not force:
         raise taken
-    refuse_boxes(source)
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        index = build_index(data, seed=0, progress=progress)
+        index = index_of(data, seed=0, progress=progress)
         numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = [*suggest(seen), *suggest_window(numbers), *suggest_target()]
+    boxes = index.kind == "detection"
+    suited = suggest_detector(index) if boxes else suggest(seen)
+    chosen = [*suited, *suggest_window(numbers), *suggest_target()]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
@@ -129,7 +130,7 @@ def init(
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
         typer.echo(f"  {problem}")
-    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
+    typer.echo(f"Wrote {output}. Next: {command('finetune' if boxes else 'run', output)}")
 
 
 class _RunsOf(Container[str]):

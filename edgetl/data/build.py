@@ -7,7 +7,7 @@ from edgetl.data.boxes.index import index_boxes
 from edgetl.data.boxes.sources import find_boxes
 from edgetl.data.index import DataIndex, DataSettings, build_index
 from edgetl.data.walk import place
-from edgetl.errors import DataError
+from edgetl.errors import ConfigError
 from edgetl.progress import SILENT, Progress
 
 
@@ -32,14 +32,18 @@ def index_of(config: DataSettings, *, seed: int = 0, progress: Progress = SILENT
     return index_boxes(config, found, seed=seed, progress=progress)
 
 
-def refuse_boxes(source: str) -> None:
-    """Say of pictures with boxes, before anything is done with them, that no detector can be trained yet.
+def refuse_boxes(source: str, what: str) -> None:
+    """Say of pictures with boxes, before anything is done with them, what cannot be done with a detector yet.
+
+    Args:
+        source: the data.
+        what: as the sentence's subject, such as `cross-validation`.
 
     Raises:
-        DataError: the source is such a set.
+        ConfigError: the source is such a set.
     """
     if boxes_at(source) is not None:
-        raise DataError(
-            f"{source} holds pictures with boxes; no detector can be trained on them yet. edgetl data check looks at"
-            " such sets."
+        raise ConfigError(
+            f"{source} holds pictures with boxes, for which {what} does not work yet; edgetl finetune trains a detector"
+            " and scores it."
         )

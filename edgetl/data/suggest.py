@@ -41,6 +41,9 @@ _COLOURED = 12
 _PART_SIDE = 192
 """Grey images whose shorter side is so long in pixels are taken for pictures of parts under inspection."""
 
+_DETECTOR_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 600, 12, 60
+"""Steps after which a small detector's scores rise little, and the epochs that are proposed for them."""
+
 _MANY = 1000
 """From so many training images on, half the epochs make as many steps as a few hundred images do."""
 
@@ -182,6 +185,25 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         )
         add("distill.augment", "crop", "as for the teacher")
     return found
+
+
+def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
+    """Settings for boxes: the usual input of small detectors, and epochs enough for heads that start from nothing."""
+    train = len(index.split("train"))
+    batch, steps = batch_size(train)
+    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_DETECTOR_STEPS / steps)))
+    found = [
+        ("preprocess.size", 320, "small objects need pixels; a multiple of 32, the coarsest stride"),
+        ("preprocess.resize", "pad", "a crop would lose objects at the edge, and squashing their shapes"),
+        ("train.head_epochs", 2, "neck and heads start from random weights"),
+        ("train.epochs", epochs, f"{train} training images make {steps} steps an epoch"),
+        ("train.ema", 0.99, "detectors' scores swing from epoch to epoch; the weights' average swings less"),
+    ]
+    if batch != BATCH_SIZES[0]:
+        found.append(
+            ("train.batch_size", batch, f"{train} training images are few for steps of {BATCH_SIZES[0]}")
+        )
+    return [Suggestion(key=key, value=value, reason=reason) for key, value, reason in found]
 
 
 def suggest_window(seen: Depth) -> Sequence[Suggestion]:

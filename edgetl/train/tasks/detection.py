@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.config import Augment, DistillLoss, Imbalance, Metric, Mix, TrainConfig
+from edgetl.config import Augment, DistillLoss, Imbalance, Metric, Mix, Strategy, TrainConfig
 from edgetl.errors import TensorError, TrainingError
 from edgetl.inputs.frame import Frame, frame_of
 from edgetl.models.detector import STRIDES, Detector, boxes_of, create_detector, places
@@ -137,6 +137,11 @@ class DetectionTraining:
             if config.imbalance not in (Imbalance.NONE, Imbalance.SAMPLING):
                 raise TrainingError(
                     f'train.imbalance = "{config.imbalance}" is for labels; a detector takes "none" or "sampling".'
+                )
+            if config.strategy is not Strategy.FULL or config.layer_decay != 1.0:
+                raise TrainingError(
+                    'A detector learns by train.strategy = "full" and train.layer_decay = 1: its new parts first, then'
+                    " all."
                 )
         return _loss
 

@@ -177,7 +177,7 @@ def test_copies_with_other_boxes_are_a_conflict(shapes: Path) -> None:
     assert any("1 images have copies with other boxes" in text for text in progress.warnings)
 
 
-def test_the_command_shows_what_it_found_and_training_is_refused(
+def test_the_commands_from_a_look_to_a_trained_detector(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -186,11 +186,23 @@ def test_the_command_shows_what_it_found_and_training_is_refused(
     assert "images without boxes" in shown.stdout
     record = json.loads(edgetl("data", "check", "shapes", "--json").stdout)
     assert record["boxes"]["images"] == {"train": 24, "val": 8, "test": 8}
-    refused = edgetl("init", "shapes")
-    assert refused.returncode == 2
-    assert "no detector can be trained on them yet" in refused.stderr
-    assert not (tmp_path / "recipe.toml").exists()
-    (tmp_path / "r.toml").write_text('[data]\nsource = "shapes"\n[train]\nbackbone = "test_efficientnet"\n')
-    refused = edgetl("finetune", "r.toml")
-    assert refused.returncode == 2
-    assert "no detector can be trained on them yet" in refused.stderr
+    begun = edgetl("init", "shapes", "-o", "r.toml")
+    assert begun.returncode == 0, begun.stderr
+    assert "Next: edgetl finetune r.toml" in begun.stdout
+    assert "size = 320" in (tmp_path / "r.toml").read_text()
+    quick = ("preprocess.size=64", "train.epochs=1", "train.head_epochs=1", "train.batch_size=8")
+    tiny = ("train.backbone=test_efficientnet", "train.weights=none")
+    settings = [word for setting in (*quick, *tiny) for word in ("--set", setting)]
+    for later in ("run", "prune", "quantize"):
+        refused = edgetl(later, "r.toml", *settings)
+        assert refused.returncode == 2
+        assert "does not work yet" in refused.stderr
+    refused = edgetl("finetune", "r.toml", "--folds", "2", *settings)
+    assert "cross-validation does not work yet" in refused.stderr
+    refused = edgetl("finetune", "r.toml", *settings, "--set", "train.select=top1")
+    assert 'train.select = "top1" is no score of detection; expected map, map50, recall' in refused.stderr
+    done = edgetl("finetune", "r.toml", *settings, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert set(record["test"]["scores"]) == {"map", "map50", "recall"}
+    assert [one["label"] for one in record["val"]["detail"]["classes"]] == list(SHAPES)
