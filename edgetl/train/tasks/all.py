@@ -16,7 +16,11 @@ def training_task(spec: TaskSpec) -> TrainingTask:
             from edgetl.train.tasks.classification import ClassificationTraining
 
             return ClassificationTraining(spec=spec)
-        case MultiLabel() | MultiHead():
+        case MultiHead():
+            from edgetl.train.tasks.multihead import MultiHeadTraining
+
+            return MultiHeadTraining(spec=spec)
+        case MultiLabel():
             raise ModelError(f"The task {spec.kind} cannot be trained yet.")
         case _:
             assert_never(spec)
