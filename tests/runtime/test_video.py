@@ -21,6 +21,7 @@ from edgetl.runtime.inputs import ImageResult, open_source, predict_all
 from edgetl.runtime.video import Live, frames, utc
 from tests.bundles import contents, picture
 from tests.cameras import camera
+from tests.cli.typed import hears_ctrl_c
 
 cv2 = pytest.importorskip("cv2", reason="videos need: pip install 'edgetl[video]'")
 PIXELS = np.zeros((30, 40, 3), dtype=np.uint8)
@@ -131,7 +132,11 @@ def test_the_process_ends_in_order_beside_a_reading_thread(silent: bool, bundle:
     with (
         camera(5 if silent else 10**9, silent=silent) as url,
         subprocess.Popen(
-            [*command, url, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, url, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=hears_ctrl_c,
         ) as process,
     ):
         assert process.stdout is not None
