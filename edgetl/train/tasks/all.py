@@ -19,7 +19,8 @@ def training_task(spec: TaskSpec) -> TrainingTask:
         case MultiHead():
             from edgetl.train.tasks.multihead import MultiHeadTraining
 
-            return MultiHeadTraining(spec=spec)
+            tasks = {name: training_task(head) for name, head in spec.heads.items()}
+            return MultiHeadTraining(spec=spec, tasks=tasks)
         case MultiLabel():
             raise ModelError(f"The task {spec.kind} cannot be trained yet.")
         case _:

@@ -7,7 +7,7 @@ Each head has its own task's losses and scores, on the images that are labelled 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ from edgetl.tasks.base import Classification, MetricSpec, MultiHead, labels_of
 from edgetl.tasks.metrics import MEAN
 from edgetl.tasks.multihead.task import MultiHeadTask
 from edgetl.train.objective import HardLoss
-from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import Targets, TrainingTask, still_view
 
 if TYPE_CHECKING:
@@ -58,10 +57,12 @@ class MultiHeadTraining:
 
     Attributes:
         spec: the heads, in the order of the outputs.
+        tasks: the heads' own, by name.
         learnt_weights: how training adds up the heads' losses; see `HeadsLoss`.
     """
 
     spec: MultiHead
+    tasks: Mapping[str, TrainingTask]
     learnt_weights: bool = True
 
     view = staticmethod(still_view)
@@ -82,7 +83,7 @@ class MultiHeadTraining:
         found, start = [], 0
         for name, spec in self.spec.heads.items():
             end = start + len(spec.labels)
-            found.append(Head(name=name, task=training_task(spec), own=slice(start, end)))
+            found.append(Head(name=name, task=self.tasks[name], own=slice(start, end)))
             start = end
         return tuple(found)
 

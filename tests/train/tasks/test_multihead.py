@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet
 from edgetl.train.tasks import soft
+from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.multihead import HeadsLoss, MultiHeadTraining
 
 SPEC = MultiHead(
@@ -24,7 +27,8 @@ SPEC = MultiHead(
         "place": Classification(labels=("left", "right")),
     }
 )
-TASK = MultiHeadTraining(spec=SPEC)
+TASK = training_task(SPEC)
+assert isinstance(TASK, MultiHeadTraining)
 NAN = float("nan")
 TARGETS = np.array(
     [[1, 0, 0, 1, 0], [0, 0, 1, NAN, NAN], [NAN, NAN, NAN, 0, 1], [1, 0, 0, 0, 1]], dtype=np.float32
@@ -119,7 +123,7 @@ def test_learnt_weights_are_the_papers() -> None:
     place = F.cross_entropy(OUTPUTS[[0, 2, 3], 3:], torch.tensor([0, 1, 1]), label_smoothing=smooth)
     expected = torch.exp(-s[0]) * colour + s[0] / 2 + torch.exp(-s[1]) * place + s[1] / 2
     torch.testing.assert_close(loss(OUTPUTS, targets).detach(), expected)
-    equal = MultiHeadTraining(spec=SPEC, learnt_weights=False).hard_loss(TRAIN, TARGETS)
+    equal = replace(TASK, learnt_weights=False).hard_loss(TRAIN, TARGETS)
     torch.testing.assert_close(equal(OUTPUTS, targets), colour + place)
     assert not list(equal.parameters())  # type: ignore[attr-defined]
 
