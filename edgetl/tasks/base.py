@@ -308,6 +308,11 @@ def output(task: Task, outputs: Outputs, name: str) -> NDArray[Any]:
     return found
 
 
+def widths(task: Task) -> dict[str, int]:
+    """How many of a network's D outputs, side by side, each of a task's tensors (N, C) has, in order."""
+    return {spec.name: spec.shape[1] or 0 for spec in task.outputs}
+
+
 def joined(parts: Sequence[Outputs]) -> dict[str, NDArray[Any]]:
     """Outputs of several batches as one."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.config import Augment, DistillLoss, Metric, TrainConfig
+from edgetl.config import Augment, DistillLoss, TrainConfig
 from edgetl.records.scores import Evaluation
+from edgetl.tasks.base import TaskSpec
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -27,6 +28,10 @@ Targets: TypeAlias = NDArray[Any]
 
 class TrainingTask(Protocol):
     """A task's code for training."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The description of what is asked."""
 
     @property
     def width(self) -> int:
@@ -111,7 +116,7 @@ class TrainingTask(Protocol):
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
 
-    def selection(self, targets: Targets) -> Metric:
+    def selection(self, targets: Targets) -> str:
         """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
 
 
