@@ -257,8 +257,9 @@ class _Run:
 
     def _check_metrics(self) -> None:
         """Here, so that a metric that the task does not have is said before training."""
-        chosen(self.recipe.train.select, task_of(self.index.task), setting="train.select")
-        self._metric = chosen(self.recipe.bundle.metric, task_of(self.index.task), setting="bundle.metric")
+        metrics = task_of(self.index.task).metrics
+        chosen(self.recipe.train.select, metrics, setting="train.select")
+        self._metric = chosen(self.recipe.bundle.metric, metrics, setting="bundle.metric")
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""

@@ -81,7 +81,7 @@ def run(
     from edgetl.train.sets import open_sets
 
     task = task_of(inputs.index.task)
-    metric = chosen(bundle.metric, task, setting="bundle.metric")
+    metric = chosen(bundle.metric, task.metrics, setting="bundle.metric")
     truths = {
         split: truths_of(inputs.index.task, [s.label for s in inputs.index.split(split)])
         for split in SPLITS[1:]

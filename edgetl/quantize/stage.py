@@ -316,7 +316,7 @@ class _Scorer:
         if not samples:
             raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
         self.inputs, self.task = inputs, task_of(inputs.index.task)
-        self.metric = chosen(inputs.metric, self.task, setting="bundle.metric")
+        self.metric = chosen(inputs.metric, self.task.metrics, setting="bundle.metric")
         self.truths = truths_of(inputs.index.task, [s.label for s in samples])
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 

@@ -28,7 +28,6 @@ from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
-from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import metric
 from edgetl.train import devices
 from edgetl.train import state as states
@@ -50,6 +49,9 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 NO_START = -math.inf
 """A `start` that says that a fit shall not go back to the network that it began with."""
+
+_SAID = 2
+"""Metrics in an epoch's line."""
 
 TrainingSet = PixelSet | FeatureSet
 """Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
@@ -81,11 +83,10 @@ class Fitting:
         compiled: run the network through `torch.compile`.
         spread: share each batch among the launched processes; every one of them must call `fit`. Off, the calling
             process trains alone.
-        patience: the fit ends after so many epochs without a better validation score (by `select`, else the
-            task's first metric);
-            0 lets it run through.
-        select: keep the epoch that is best on the validation split by this metric, a later one among equals;
-            the last epoch where None.
+        patience: the fit ends after so many epochs without a better validation score (by `select`, else the task's
+            first metric); 0 lets it run through.
+        select: keep the epoch that is best on the validation split by this metric of the task, a later one among
+            equals; the last epoch where None.
     """
 
     phase: str
@@ -206,9 +207,8 @@ class _Run:
     ) -> None:
         assert unlabelled is None or fitting.accumulate == 1
         self.model, self.fitting, self.task, self.val, self.objective = model, fitting, task, val, objective
-        self.metric = fitting.select or task_of(task.spec).metrics[0].name
         self.path, self.progress, self.accelerator = state, progress, accelerator
-        self.listen = listen
+        self.listen, self.metric = listen, fitting.select or task.metrics[0].name
         beside = objective.modules
         self.beside = nn.Module() if beside is None else beside
         self.learning = freeze(model, fitting.trainable)
@@ -313,9 +313,9 @@ class _Run:
         self._keep()
         if self.listen is not None:
             self.listen(record)
+        said = ", ".join(f"{m.title} {value(record.val, m.name):.1%}" for m in self.task.metrics[:_SAID])
         self.progress.message(
-            f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
-            f" {value(record.val, 'top1'):.1%}, macro-F1 {value(record.val, 'macro_f1'):.3f},"
+            f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation {said},"
             f" {record.seconds:.1f} s"
         )
         if done and epoch + 1 < self.fitting.epochs:
@@ -357,7 +357,7 @@ class _Run:
         fitting, start = self.fitting, self.start
         if start is None or start == NO_START:
             return last
-        if (score := _kept_score(self.history, self.metric, best=fitting.select is not None)) >= start:
+        if (score := _kept_score(self.history, self.metric, fitting.select is not None)) >= start:
             return dataclasses.replace(last, start=start)
         title = metric(self.metric).title
         note = (
@@ -476,21 +476,20 @@ def idle(history: tuple[EpochRecord, ...], metric: str) -> int:
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
-def reached(history: tuple[EpochRecord, ...], metric: str, *, best: bool) -> float:
+def reached(history: tuple[EpochRecord, ...], metric: str, *, best: bool = True) -> float:
     """The validation score of the network that a fit of one epoch or more ended with.
 
     Args:
-        history: the fit's epochs.
+        history: of the fit.
         metric: the score's name.
-        best: whether the fit kept the epoch that is best by it (`Fitting.select`), and not the last.
+        best: the epoch that is best by it was kept, not the last one.
     """
     last = history[-1]
-    return (
-        last.start if last.kept_start and last.start is not None else _kept_score(history, metric, best=best)
-    )
+    kept = last.start if last.kept_start else None
+    return _kept_score(history, metric, best) if kept is None else kept
 
 
-def _kept_score(history: tuple[EpochRecord, ...], metric: str, *, best: bool) -> float:
+def _kept_score(history: tuple[EpochRecord, ...], metric: str, best: bool) -> float:
     """The score of the epoch that a fit keeps if it does not go back to its start."""
     return value(history[best_epoch(history, metric) if best else -1].val, metric)
 

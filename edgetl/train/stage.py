@@ -21,7 +21,6 @@ from edgetl.models.norms import rebase
 from edgetl.models.size import check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
-from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import chosen
 from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of, plain_views
@@ -81,7 +80,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = task.selection(sets.train.targets)
     if config.select is not None:
-        metric = chosen(config.select, task_of(task.spec), setting="train.select")
+        metric = chosen(config.select, task.metrics, setting="train.select")
     history: tuple[EpochRecord, ...] = ()
     start: float | None = None
     learner, begun = model, time.perf_counter()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgetl.config import Augment, DistillLoss, TrainConfig
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import TaskSpec
+from edgetl.tasks.base import MetricSpec
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -30,12 +30,12 @@ class TrainingTask(Protocol):
     """A task's code for training."""
 
     @property
-    def spec(self) -> TaskSpec:
-        """The description of what is asked."""
-
-    @property
     def width(self) -> int:
         """D, the outputs of its network."""
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """The device task's: the figures of `evaluate`, the one that fits are judged by first."""
 
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """A backbone for images of `size`, with the task's head: images (N, 3, S, S) -> outputs (N, D).

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from edgetl.config import Imbalance, TrainConfig
 from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification
+from edgetl.tasks.base import Classification, MetricSpec
 from edgetl.tasks.classification import scores
+from edgetl.tasks.classification.task import ClassificationTask
 from edgetl.tasks.metrics import MACRO_F1, TOP1
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks import soft
@@ -48,6 +49,11 @@ class ClassificationTraining:
     def width(self) -> int:
         """The number of classes."""
         return len(self.spec.labels)
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """Accuracy and its kin."""
+        return ClassificationTask(spec=self.spec).metrics
 
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """The backbone with a classifier of the classes."""
