@@ -32,8 +32,9 @@ def images(count: int, *, seed: int = 0, size: int = SIZE) -> Array:
 
 
 def logits(model: onnx.ModelProto | Path, batches: Iterable[Array], *, target: str = "any") -> Array:
-    """The one output, `logits`, as the target would give it."""
-    return outputs(model, batches, target=target)["logits"]
+    """The one output as the target would give it."""
+    (found,) = outputs(model, batches, target=target).values()
+    return found
 
 
 def graph(
