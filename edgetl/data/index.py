@@ -8,17 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol, assert_never
 
 from edgetl.data import hints, sources, splits
 from edgetl.data import labels as class_names
+from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import NAMED, SPLITS, Entry, Split, closest, listing
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
-from edgetl.tasks.base import Classification, TaskSpec
+from edgetl.tasks.base import Classification, Detection, TaskSpec
 
 UNLABELLED = -1
 """The label of an image that has none."""
@@ -45,6 +46,7 @@ class Sample:
 
     The label of an image without one is `UNLABELLED`.
     Images of one group stay together when splits and folds are taken; "" is none.
+    Where boxes are labelled, `marked` holds them, and the label is the rarest class among them.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Sample:
     split: Split
     sha256: str
     group: str = ""
+    marked: Marked | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class DataIndex:
         samples: by split, label and path.
         skipped: (path relative to root, reason) of images that were left out.
         others: number of files beside the images by kind, as in `edgetl.data.walk`.
+        kind: of task that the images are labelled for.
     """
 
     root: Path
@@ -71,13 +75,18 @@ class DataIndex:
     samples: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
+    kind: Literal["classification", "detection"] = "classification"
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of one split, `train`, `val` or `test`."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of images by split and label, zeros included."""
+        """Number of images, or of boxes, by split and label, zeros included."""
+        if self.kind == "detection":
+            marked = ((s.split, o.label) for s in self.samples if s.marked for o in s.marked.objects)
+            boxes = Counter(marked)
+            return {split: {label: boxes[split, label] for label in self.labels} for split in SPLITS}
         counter = Counter((sample.split, sample.label) for sample in self.samples)
         return {
             split: {label: counter[split, at] for at, label in enumerate(self.labels)} for split in SPLITS
@@ -86,7 +95,13 @@ class DataIndex:
     @property
     def task(self) -> TaskSpec:
         """What the images are labelled for."""
-        return Classification(labels=self.labels)
+        match self.kind:
+            case "classification":
+                return Classification(labels=self.labels)
+            case "detection":
+                return Detection(labels=self.labels)
+            case _:
+                assert_never(self.kind)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -100,6 +115,8 @@ class DataIndex:
             StorageError: the file cannot be written.
         """
         head = {"root": str(self.root), "labels": self.labels, "skipped": self.skipped, "others": self.others}
+        if self.kind != "classification":
+            head["kind"] = self.kind
         lines = [
             json.dumps([s.path.relative_to(self.root).as_posix(), *_row(s)], ensure_ascii=False)
             for s in self.samples
@@ -117,9 +134,10 @@ def load(path: Path) -> DataIndex:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         root = Path(saved["root"])
-        samples = tuple(Sample(root / name, *row) for name, *row in saved["samples"])
+        samples = tuple(_sample(root / name, row) for name, *row in saved["samples"])
         skipped = tuple((name, reason) for name, reason in saved["skipped"])
-        return DataIndex(root, tuple(saved["labels"]), samples, skipped, saved.get("others", {}))
+        others, kind = saved.get("others", {}), saved.get("kind", "classification")
+        return DataIndex(root, tuple(saved["labels"]), samples, skipped, others, kind)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not an index that can be read: {error}.") from error
 
@@ -138,15 +156,15 @@ def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SIL
             `bad_images` is `refuse`; the message names what and what to do.
     """
     found = sources.find(config.source, progress=progress)
-    _refuse_names(config.source, {entry.label for entry in found.entries})
+    refuse_names(config.source, {entry.label for entry in found.entries})
     good, bad = usable(config.source, found.entries, config.bad_images, progress)
     labels = sort_labels({entry.label for entry, _ in good})
     _check_labels(config.source, good, labels, progress)
-    samples = _split(good, labels, config)
-    _warn_of_duplicates(samples, progress)
+    samples = take_splits(good, {label: at for at, label in enumerate(labels)}, config)
+    warn_of_duplicates(samples, progress)
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
-        samples = _subset(samples, config.max_train_images, seed, shrink_val=not given)
+        samples = subset(samples, config.max_train_images, seed, shrink_val=not given)
     _check_splits(config, samples, labels)
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
@@ -219,7 +237,8 @@ def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Ent
     return good, bad
 
 
-def _refuse_names(source: str, labels: Iterable[str]) -> None:
+def refuse_names(source: str, labels: Iterable[str]) -> None:
+    """Raises DataError where a class's name cannot be used."""
     faults = [fault for label in sorted(labels) if (fault := class_names.fault(label))]
     if faults:
         raise DataError(f"{source} has classes that need other names:\n{listing(faults)}")
@@ -256,7 +275,9 @@ def _lacking(label: str, counts: Mapping[str, Counter[str]], *, near: bool) -> s
     return f"{label}: {counts[label].total()} images in {where}, none in train.{hint}"
 
 
-def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: DataSettings) -> list[Sample]:
+def take_splits(
+    good: Sequence[tuple[Entry, str]], position: Mapping[str, int], config: DataSettings
+) -> list[Sample]:
     """Keep the splits that the source gives; take those that it lacks from its train."""
     given = {entry.split for entry, _ in good}
     keys = [
@@ -272,7 +293,6 @@ def _split(good: Sequence[tuple[Entry, str]], labels: Sequence[str], config: Dat
         val_fraction=0.0 if "val" in given else config.val_fraction,
         test_fraction=0.0 if "test" in given else config.test_fraction,
     )
-    position = {label: at for at, label in enumerate(labels)}
     return [
         Sample(
             entry.path,
@@ -310,12 +330,26 @@ def _check_splits(config: DataSettings, samples: Sequence[Sample], labels: Seque
         )
 
 
-def _row(sample: Sample) -> list[int | str]:
-    """A sample without its path; the group only where there is one."""
-    return [sample.label, sample.split, sample.sha256, *([sample.group] if sample.group else [])]
+def _row(sample: Sample) -> list[Any]:
+    """A sample without its path; the group only where there is one, or boxes after it."""
+    row = [sample.label, sample.split, sample.sha256]
+    if sample.marked is None:
+        return [*row, *([sample.group] if sample.group else [])]
+    objects = [[*o.box, o.label, o.crowd, o.area] for o in sample.marked.objects]
+    return [*row, sample.group, sample.marked.size, objects]
 
 
-def _subset(samples: Sequence[Sample], count: int, seed: int, *, shrink_val: bool) -> list[Sample]:
+def _sample(path: Path, row: Sequence[Any]) -> Sample:
+    """From `_row`."""
+    if len(row) <= 4:
+        return Sample(path, *row)
+    *plain, (width, height), objects = row
+    found = tuple(Object((x1, y1, x2, y2), *rest) for x1, y1, x2, y2, *rest in objects)
+    label, split, sha256, group = plain
+    return Sample(path, label, split, sha256, group, Marked((width, height), found))
+
+
+def subset(samples: Sequence[Sample], count: int, seed: int, *, shrink_val: bool) -> list[Sample]:
     """At most `count` training images; a validation split that was taken from train shrinks in proportion."""
     train = [sample for sample in samples if sample.split == "train"]
     wanted = {"train": count}
@@ -330,15 +364,18 @@ def _subset(samples: Sequence[Sample], count: int, seed: int, *, shrink_val: boo
     return kept
 
 
-def _warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
+def warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
+    """Say so where one file is in two splits, or labelled in two ways."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
-    labelled: defaultdict[str, set[int]] = defaultdict(set)
+    labelled: defaultdict[str, set[Any]] = defaultdict(set)
     for sample in samples:
         seen[sample.sha256].add(sample.split)
-        labelled[sample.sha256].add(sample.label)
+        labelled[sample.sha256].add(sample.label if sample.marked is None else sample.marked)
     across = sum(len(where) > 1 for where in seen.values())
     if across:
         progress.warning(f"{across} images are in more than one split; scores on them say nothing.")
     conflicting = sum(len(which) > 1 for which in labelled.values())
     if conflicting:
-        progress.warning(f"{conflicting} images stand under more than one label.")
+        boxes = any(sample.marked is not None for sample in samples)
+        how = "have copies with other boxes" if boxes else "stand under more than one label"
+        progress.warning(f"{conflicting} images {how}.")

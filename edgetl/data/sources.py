@@ -216,7 +216,7 @@ def _near(path: Path) -> str:
 
 
 def _csv(path: Path) -> Found:
-    lines = _csv_lines(path)
+    lines = csv_lines(path)
     header = [cell.strip().casefold() for cell in lines[0]] if lines else []
     missing = [name for name in ("path", "label") if name not in header]
     if missing:
@@ -255,7 +255,12 @@ def _csv(path: Path) -> Found:
     return Found(root, tuple(entries.values()))
 
 
-def _csv_lines(path: Path) -> list[list[str]]:
+def csv_lines(path: Path) -> list[list[str]]:
+    """A CSV's cells, separated by the commas, semicolons or tabs of its first line.
+
+    Raises:
+        DataError: it cannot be read, or is no CSV in UTF-8.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()

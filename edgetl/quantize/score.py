@@ -19,7 +19,16 @@ from edgetl.errors import DataError, ModelError
 from edgetl.packages import missing
 from edgetl.processor import computes
 from edgetl.quiet import quietly
-from edgetl.tasks.base import LOGITS, Classification, MultiHead, MultiLabel, Outputs, TaskSpec, joined
+from edgetl.tasks.base import (
+    LOGITS,
+    Classification,
+    Detection,
+    MultiHead,
+    MultiLabel,
+    Outputs,
+    TaskSpec,
+    joined,
+)
 
 Array = NDArray[np.float32]
 
@@ -93,7 +102,8 @@ def outputs(
 def divergence(spec: TaskSpec, expected: Outputs, found: Outputs) -> float:
     """Mean KL divergence, in nats, of the answers' probabilities by `expected` from those by `found`.
 
-    Of several classes per image it is the sum over the classes, of several heads the sum over the heads.
+    Of several classes per image it is the sum over the classes, of several heads the sum over the heads. Of a
+    detector it is the power of the outputs' differences over that of the expected ones.
 
     Args:
         spec: the task.
@@ -109,8 +119,18 @@ def divergence(spec: TaskSpec, expected: Outputs, found: Outputs) -> float:
                 divergence(head, {LOGITS: expected[name]}, {LOGITS: found[name]})
                 for name, head in spec.heads.items()
             )
+        case Detection():
+            return sum(_relative_power(expected[name], found[name]) for name in expected)
         case _:
             assert_never(spec)
+
+
+def _relative_power(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    """The power of the difference over that of `expected`."""
+    if not np.isfinite(found).all():
+        return float("inf")
+    want, have = expected.astype(np.float64), found.astype(np.float64)
+    return float(np.square(want - have).sum() / max(float(np.square(want).sum()), np.finfo(np.float64).tiny))
 
 
 def _divergence(
