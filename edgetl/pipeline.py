@@ -32,7 +32,7 @@ from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 from edgetl.tasks.all import task_of
-from edgetl.tasks.base import Classification
+from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
@@ -263,16 +263,10 @@ class _Run:
         return record, cached
 
     def _check_metrics(self) -> None:
-        """Raise ConfigError where the recipe names a score that the task does not have."""
-        names = [m.name for m in task_of(self.index.task).metrics]
-        asked = {"train.select": self.recipe.train.select}
-        if self.index.kind == "classification":
-            asked["bundle.metric"] = self.recipe.bundle.metric
-        for key, metric in asked.items():
-            if metric is not None and metric not in names:
-                raise ConfigError(
-                    f'{key} = "{metric}" is no score of {self.index.kind}; expected {", ".join(names)}.'
-                )
+        """Here, so that a metric that the task does not have is said before training."""
+        metrics = task_of(self.index.task).metrics
+        chosen(self.recipe.train.select, metrics, setting="train.select")
+        self._metric = chosen(self.recipe.bundle.metric, metrics, setting="bundle.metric")
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
@@ -420,7 +414,7 @@ class _Run:
             seed=self.recipe.seed,
             pixels_dir=self.pixels_dir,
             cache_dir=self.dir / "calibration",
-            metric=self.recipe.bundle.metric,
+            metric=self._metric,
             guide=self._guide,
         )
         return self.cache.run(
@@ -557,7 +551,7 @@ class _Run:
             teacher=self._teacher,
             teacher_spec=self.spec,
             spec=self.student_spec,
-            labels=self.index.labels,
+            task=self.index.task,
             opset=self.recipe.export.opset or opset_for(self.recipe.quantize.target),
             threads=self.recipe.bench.threads,
             machine=describe().fingerprint,
@@ -596,7 +590,7 @@ class _Run:
         report = RunReport(
             name=self.recipe.name,
             recipe=recipes.dump(self.recipe),
-            task=Classification(labels=self.index.labels),
+            task=self.index.task,
             data=r[Stage.DATA],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],

@@ -20,7 +20,12 @@ def training_task(spec: TaskSpec) -> TrainingTask:
             from edgetl.train.tasks.detection import DetectionTraining
 
             return DetectionTraining(spec=spec)
-        case MultiLabel() | MultiHead():
+        case MultiHead():
+            from edgetl.train.tasks.multihead import MultiHeadTraining
+
+            tasks = {name: training_task(head) for name, head in spec.heads.items()}
+            return MultiHeadTraining(spec=spec, tasks=tasks)
+        case MultiLabel():
             raise ModelError(f"The task {spec.kind} cannot be trained yet.")
         case _:
             assert_never(spec)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.config import Augment, DistillLoss, Imbalance, Metric, Mix, Strategy, TrainConfig
+from edgetl.config import Augment, DistillLoss, Imbalance, Mix, Strategy, TrainConfig
 from edgetl.errors import TensorError, TrainingError
 from edgetl.inputs.frame import Frame, frame_of
 from edgetl.models.detector import STRIDES, Detector, boxes_of, create_detector, places
@@ -28,6 +28,7 @@ from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Detection, MetricSpec
 from edgetl.tasks.detection.scores import Truth, evaluate
 from edgetl.tasks.detection.task import BOXES, SCORES, DetectionTask
+from edgetl.tasks.metrics import MAP
 from edgetl.train.augment import Part, placed_view
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks.assignment import detection_loss, pairwise_overlap
@@ -197,9 +198,9 @@ class DetectionTraining:
         found = task.in_pictures(truths, task.decide(decoded(outputs)))
         return evaluate(truths, found, self.spec.labels, resamples=resamples)
 
-    def selection(self, targets: Targets) -> Metric:
+    def selection(self, targets: Targets) -> str:
         """mAP."""
-        return Metric.MAP
+        return MAP.name
 
 
 def decoded(outputs: NDArray[Any]) -> dict[str, NDArray[Any]]:

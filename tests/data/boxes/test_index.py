@@ -200,7 +200,7 @@ def test_the_commands_from_a_look_to_a_trained_detector(
     refused = edgetl("finetune", "r.toml", "--folds", "2", *settings)
     assert "cross-validation does not work yet" in refused.stderr
     refused = edgetl("finetune", "r.toml", *settings, "--set", "train.select=top1")
-    assert 'train.select = "top1" is no score of detection; expected map, map50, recall' in refused.stderr
+    assert "train.select: got 'top1', expected a metric of this data: map, map50, recall" in refused.stderr
     done = edgetl("finetune", "r.toml", *settings, "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgetl.config import Augment, DistillLoss, Metric, Mix, TrainConfig
+from edgetl.config import Augment, DistillLoss, Mix, TrainConfig
 from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.index import Sample
 from edgetl.errors import Interrupted, ModelError, TrainingError
@@ -156,7 +156,7 @@ def fitting(epochs: int) -> Fitting:
         weight_decay=0.0,
         augment=Augment.BASIC,
         seed=1,
-        select=Metric.MAP,
+        select="map",
         ema=0.5,
     )
 
