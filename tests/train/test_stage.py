@@ -181,7 +181,7 @@ def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
 def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: str) -> None:
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
     task = ClassificationTraining(spec=Classification(labels=("a", "b")))
-    assert task.selection(task.targets(samples)) is metric
+    assert task.selection(task.targets(samples, PreprocessSpec(size=32))) is metric
 
 
 @pytest.mark.parametrize(
