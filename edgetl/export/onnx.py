@@ -36,9 +36,12 @@ from edgetl.export.origin import layer_of, operator_in
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.codec import to_json
 from edgetl.tasks.all import task_of
-from edgetl.tasks.base import TaskSpec, labels_of, widths
+from edgetl.tasks.base import Detection, TaskSpec, labels_of, widths
+from edgetl.tasks.detection.task import BOXES, SCORES
 
 INPUT = "images"
+DECODE = "decode/"
+"""With this begin the names of what makes boxes of a detector's maps."""
 _SIDE_BY_SIDE = "heads/outputs"
 """The network's one output before it is split; no head's name holds a slash."""
 LABELS_KEY = "edgetl.labels"
@@ -64,16 +67,21 @@ def to_onnx(
             the task, or its code depends on a size that shall be open.
     """
     model = copy.deepcopy(model).cpu().float().eval()
-    labels, outputs = labels_of(task), widths(task_of(task))
-    output = next(iter(outputs)) if len(outputs) == 1 else _SIDE_BY_SIDE
+    labels, detector = labels_of(task), isinstance(task, Detection)
+    if detector and dynamic_size:
+        raise ModelError("A detector is exported for images of one size; set export.dynamic_size = false.")
+    shapes = _shapes(task, spec.size)
+    output = next(iter(shapes)) if len(shapes) == 1 else _SIDE_BY_SIDE
     images = torch.zeros(2, 3, spec.size, spec.size)
-    _check_output(model, images, outputs)
+    _check_output(model, images, shapes)
     free = {0: "batch"} | ({2: "height", 3: "width"} if dynamic_size else {})
     exported = _simplified(_exported(model, images, output, opset, free))
     _pool_instead_of_mean(exported.graph, _ranks(exported))
     drop_unread(exported.graph)
-    if len(outputs) > 1:
-        _split(exported.graph, outputs)
+    if detector:
+        _decode(exported.graph, spec.size, shapes)
+    elif len(shapes) > 1:
+        _split(exported.graph, {name: width for name, (width,) in shapes.items()})
     _strip(exported)
     exported.producer_name, exported.producer_version = "edgetl", __version__
     metadata = {
@@ -81,10 +89,20 @@ def to_onnx(
         PREPROCESS_KEY: json.dumps(to_json(spec), sort_keys=True),
     }
     onnx.helper.set_model_props(exported, metadata)
-    _check(exported, outputs, free=free)
+    _check(exported, shapes, free=free)
     if dynamic_size:
         _check_other_size(model, exported, task, spec.size)
     return exported
+
+
+def _shapes(task: TaskSpec, size: int) -> dict[str, tuple[int, ...]]:
+    """The task's outputs in order, and each one's shape without the batch."""
+    if isinstance(task, Detection):
+        from edgetl.models.detector import places
+
+        count = len(places(size)[0])
+        return {BOXES: (count, 4), SCORES: (count, len(task.labels))}
+    return {name: (width,) for name, width in widths(task_of(task)).items()}
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -92,7 +110,7 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _check_output(model: nn.Module, images: torch.Tensor, outputs: Mapping[str, int]) -> None:
+def _check_output(model: nn.Module, images: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
     name = type(model).__name__
     try:
         with torch.inference_mode():
@@ -101,11 +119,12 @@ def _check_output(model: nn.Module, images: torch.Tensor, outputs: Mapping[str, 
         raise ModelError(
             f"{name} does not take images of shape {tuple(images.shape)}: {_first_line(error)}"
         ) from error
-    expected = (images.shape[0], sum(outputs.values()))
+    *places, _ = next(iter(shapes.values()))
+    expected = (images.shape[0], *places, sum(shape[-1] for shape in shapes.values()))
     if not isinstance(found, torch.Tensor) or tuple(found.shape) != expected:
         came = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise ModelError(
-            f"{name} gives {came} for two images, expected {' and '.join(outputs)} {expected}: one per label."
+            f"{name} gives {came} for two images, expected {' and '.join(shapes)} {expected}: one per label."
         )
 
 
@@ -277,6 +296,55 @@ def _split(graph: onnx.GraphProto, outputs: Mapping[str, int]) -> None:
     )
 
 
+def _decode(graph: onnx.GraphProto, size: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raw maps become boxes and scores, as `edgetl.models.detector.boxes_of` computes them.
+
+    The nodes' names begin with `DECODE`, so that quantization leaves them in float.
+    """
+    from edgetl.models.detector import FARTHEST, places
+
+    maps = graph.output[0]
+    batch = maps.type.tensor_type.shape.dim[0]
+    centres, strides = (tensor.numpy() for tensor in places(size))
+    constants = {
+        "centres": centres,
+        "strides": strides,
+        "farthest": np.array(FARTHEST, np.float32),
+        **{f"at{n}": np.array([n], np.int64) for n in (0, 2, 4)},
+        "end": np.array([np.iinfo(np.int64).max], np.int64),
+    }
+    for name, values in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(values, f"{DECODE}{name}"))
+
+    def node(kind: str, inputs: list[str], result: str, **attributes: Any) -> str:
+        graph.node.append(
+            onnx.helper.make_node(
+                kind, inputs, [result], f"{DECODE}{kind}_{result.rpartition('/')[2]}", **attributes
+            )
+        )
+        return result
+
+    def part(tensor: str, start: str, end: str, result: str) -> str:
+        bounds = [f"{DECODE}{start}", f"{DECODE}{end}", f"{DECODE}at2"]
+        return node("Slice", [tensor, *bounds], f"{DECODE}{result}")
+
+    distances = part(maps.name, "at0", "at4", "distances")
+    near = node("Min", [distances, f"{DECODE}farthest"], f"{DECODE}near")
+    steps = node("Exp", [near], f"{DECODE}steps")
+    reach = node("Mul", [steps, f"{DECODE}strides"], f"{DECODE}reach")
+    low = node("Sub", [f"{DECODE}centres", part(reach, "at0", "at2", "before")], f"{DECODE}low")
+    high = node("Add", [f"{DECODE}centres", part(reach, "at2", "at4", "behind")], f"{DECODE}high")
+    node("Concat", [low, high], BOXES, axis=2)
+    node("Sigmoid", [part(maps.name, "at4", "end", "logits")], SCORES)
+    del graph.output[:]
+    graph.output.extend(
+        onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, [batch.dim_param or batch.dim_value, *shape]
+        )
+        for name, shape in shapes.items()
+    )
+
+
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what names the machine, of the source code, or only repeats what can be inferred."""
     graph = model.graph
@@ -288,7 +356,9 @@ def _strip(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _check(model: onnx.ModelProto, outputs: Mapping[str, int], *, free: Mapping[int, str]) -> None:
+def _check(
+    model: onnx.ModelProto, outputs: Mapping[str, tuple[int, ...]], *, free: Mapping[int, str]
+) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -298,8 +368,12 @@ def _check(model: onnx.ModelProto, outputs: Mapping[str, int], *, free: Mapping[
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
     }
-    if list(shapes) != [INPUT, *outputs] or any(shapes[name][1:] != [c] for name, c in outputs.items()):
-        expected = ", ".join(f"{name} (batch, {width})" for name, width in outputs.items())
+    if list(shapes) != [INPUT, *outputs] or any(
+        shapes[name][1:] != list(shape) for name, shape in outputs.items()
+    ):
+        expected = ", ".join(
+            f"{name} (batch, {', '.join(map(str, shape))})" for name, shape in outputs.items()
+        )
         raise ModelError(f"The exported graph has {shapes}, expected {INPUT} and {expected}.")
     fixed = [name for axis, name in free.items() if not isinstance(shapes[INPUT][axis], str)]
     if not all(isinstance(shapes[name][0], str) for name in outputs) and "batch" not in fixed:

@@ -13,7 +13,7 @@ from torch import nn
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.tasks.base import Outputs, Task, joined, widths
+from edgetl.tasks.base import Detection, Outputs, Task, joined, widths
 
 Array = NDArray[np.float32]
 
@@ -34,17 +34,17 @@ class Parity:
 
 
 def compare(task: Task, reference: Outputs, found: Outputs) -> Parity:
-    """Compare a task's outputs, each (N, C).
+    """Compare a task's outputs.
 
     Raises:
         ModelError: an output is missing, the shapes differ, there are no images, or a value is not finite.
     """
     differences, images = [], 0
-    for name in widths(task):
+    for name in (spec.name for spec in task.outputs):
         if name not in found:
             raise ModelError(f"The exported graph has no output {name!r}; it has {', '.join(found)}.")
         want, have = reference[name], found[name]
-        if want.shape != have.shape or want.ndim != 2 or not len(want):
+        if want.shape != have.shape or not len(want):
             raise ModelError(f"{name} of shapes {want.shape} and {have.shape} cannot be compared.")
         if not (np.isfinite(want).all() and np.isfinite(have).all()):
             raise ModelError(
@@ -80,8 +80,7 @@ def check(
     for images in batches:
         seen.append(images)
         with torch.inference_mode():
-            parts = model(torch.from_numpy(images)).float().split(list(widths(task).values()), dim=1)
-        expected.append({name: part.numpy() for name, part in zip(widths(task), parts, strict=True)})
+            expected.append(_named(model(torch.from_numpy(images)).float(), task, images.shape[-1]))
         try:
             got.append(run(images))
         except Exception as error:
@@ -96,6 +95,17 @@ def check(
             f" answer agrees on {parity.same:.1%}{_first_layer(model, onnx, seen, max_difference)}."
         )
     return parity
+
+
+def _named(outputs: torch.Tensor, task: Task, size: int) -> Outputs:
+    """A network's outputs as the task's, for images of side `size`."""
+    if isinstance(task.spec, Detection):
+        from edgetl.models.detector import decode
+
+        parts: Iterable[torch.Tensor] = decode(outputs, size)
+    else:
+        parts = torch.split(outputs, list(widths(task).values()), dim=1)
+    return {spec.name: part.numpy() for spec, part in zip(task.outputs, parts, strict=True)}
 
 
 def _first_layer(model: nn.Module, content: bytes, batches: list[Array], limit: float) -> str:

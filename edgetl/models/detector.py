@@ -22,7 +22,7 @@ WIDTH = 96
 _DEPTH = 2
 _PRIOR = 0.01
 """The score that each place starts with (Lin et al. 2017), so that background does not drown the first steps."""
-_FARTHEST = 6.0
+FARTHEST = 6.0
 """Logarithm of the largest distance in strides, beyond any picture; keeps half precision finite."""
 
 
@@ -88,23 +88,6 @@ class Detector(nn.Module):
         return tuple(f"{kind}.{at}" for kind in ("box_out", "class_out") for at in range(len(self.box_out)))
 
 
-class Decoded(nn.Module):
-    """A detector as it is exported: images (N, 3, S, S) to boxes (N, A, 4) in pixels and scores (N, A, C)."""
-
-    def __init__(self, detector: nn.Module, size: int) -> None:
-        super().__init__()
-        self.detector = detector
-        centres, strides = places(size)
-        self.register_buffer("centres", centres)
-        self.register_buffer("strides", strides)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes and scores, both float32."""
-        raw = self.detector(images).float()
-        centres, strides = self.get_buffer("centres"), self.get_buffer("strides")
-        return boxes_of(raw[..., :4], centres, strides), raw[..., 4:].sigmoid()
-
-
 def places(size: int) -> tuple[Tensor, Tensor]:
     """Centres (A, 2) as (x, y) and strides (A, 1) in pixels of an input of side `size`, in the order of the maps.
 
@@ -125,9 +108,15 @@ def places(size: int) -> tuple[Tensor, Tensor]:
     return torch.cat(centres), torch.cat(strides)
 
 
+def decode(raw: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Raw maps (N, A, 4 + C) of images of side `size` to boxes (N, A, 4) in pixels and scores (N, A, C), float32."""
+    centres, strides = (tensor.to(raw.device) for tensor in places(size))
+    return boxes_of(raw[..., :4].float(), centres, strides), raw[..., 4:].float().sigmoid()
+
+
 def boxes_of(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
     """Logarithms of distances (..., A, 4), in strides, to boxes (..., A, 4) as (x1, y1, x2, y2) in pixels."""
-    reach = distances.clamp(max=_FARTHEST).exp() * strides
+    reach = distances.clamp(max=FARTHEST).exp() * strides
     return torch.cat([centres - reach[..., :2], centres + reach[..., 2:]], dim=-1)
 
 
