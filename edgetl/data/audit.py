@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -71,7 +71,8 @@ class AuditReport:
 
     Attributes:
         images: number of images looked at.
-        counts: number of images by split and label.
+        counts: number of images by split and class; an image of several classes counts for each.
+        sizes: number of images by split.
         skipped: (path, reason) of images that cannot be used.
         duplicates: groups of files with equal bytes, whatever their split.
         leaks: those groups that reach across splits.
@@ -90,6 +91,7 @@ class AuditReport:
 
     images: int
     counts: dict[str, dict[str, int]]
+    sizes: dict[str, int]
     skipped: tuple[tuple[str, str], ...]
     duplicates: tuple[tuple[str, ...], ...]
     leaks: tuple[tuple[str, ...], ...]
@@ -178,8 +180,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     depth = look_at_numbers(index, window, progress=progress)
     look = _look(samples, window or depth.proposed, progress)
     groups = _equal(samples)
-    train = Counter(sample.label for sample in index.split("train"))
-    sizes = [train[label] for label in range(len(index.labels))]
+    sizes = [index.counts()["train"][label] for label in index.labels]
 
     def named(where: list[list[int]]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(names[at] for at in group) for group in where)
@@ -187,6 +188,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     return AuditReport(
         images=len(samples),
         counts=index.counts(),
+        sizes=index.sizes(),
         skipped=index.skipped,
         duplicates=named(groups),
         leaks=named([group for group in groups if len({samples[at].split for at in group}) > 1]),
@@ -208,7 +210,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
         depth=depth,
         others=index.others,
         alike=labels.alike(index.labels),
-        epoch_steps=batch_size(sum(sizes))[1],
+        epoch_steps=batch_size(len(index.split("train")))[1],
     )
 
 

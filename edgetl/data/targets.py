@@ -1,0 +1,132 @@
+"""What images are labelled with: how a source says it, and what is right for an image as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
+
+NONE = -1
+"""The stratum of an image of no class."""
+
+ClassTarget: TypeAlias = int
+"""The position of the class in the task's labels."""
+LabelsTarget: TypeAlias = tuple[int, ...]
+"""The positions of the classes, ascending; empty where the image shows none of them."""
+HeadsTarget: TypeAlias = tuple[int | tuple[int, ...] | None, ...]
+"""One target per head in the order of the task's heads; None where the image is not labelled for it."""
+Target: TypeAlias = int | tuple[Any, ...]
+"""A `ClassTarget`, `LabelsTarget` or `HeadsTarget`, as the task asks; JSON values but for tuples."""
+
+
+# --- how a source says it --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneLabel:
+    """One class an image: its folder's name, or the name in a CSV's column."""
+
+    column: str = "label"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyLabels:
+    """Any number of classes an image: a CSV's column of names parted by `|`, or one column of 0 and 1 per class."""
+
+    column: str = "labels"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLabels:
+    """Several questions, each with its column; (name, how it is labelled) of each head."""
+
+    heads: tuple[tuple[str, OneLabel | AnyLabels], ...]
+
+
+Labelling: TypeAlias = OneLabel | AnyLabels | HeadLabels
+"""What is to be read from a source."""
+ONE_LABEL = OneLabel()
+
+
+def labelling_of(task: TaskSpec) -> Labelling:
+    """How images for a task are labelled, where nothing else is said: a head's column has its name."""
+    match task:
+        case Classification():
+            return OneLabel()
+        case MultiLabel():
+            return AnyLabels()
+        case MultiHead():
+            return HeadLabels(
+                heads=tuple(
+                    (
+                        name,
+                        OneLabel(column=name) if isinstance(head, Classification) else AnyLabels(column=name),
+                    )
+                    for name, head in task.heads.items()
+                )
+            )
+        case _:
+            assert_never(task)
+
+
+# --- what is right ---------------------------------------------------------------------------------------
+
+
+def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:
+    """The positions of an image's classes in `labels_of(task)`, the flat names of the network's outputs."""
+    match task:
+        case Classification():
+            return (target,)
+        case MultiLabel():
+            return tuple(target)
+        case MultiHead():
+            found, start = list[int](), 0
+            for head, own in zip(task.heads.values(), target, strict=True):
+                found += [] if own is None else [start + at for at in positions(head, own)]
+                start += len(head.labels)
+            return tuple(found)
+        case _:
+            assert_never(task)
+
+
+def strata(task: TaskSpec, targets: Sequence[Any]) -> list[int]:
+    """The group of each image where groups are to be met evenly: a position in `labels_of(task)`, or `NONE`.
+
+    Of one class per image the class; of several the one that is rarest among these targets; of several heads the
+    stratum of the first head that the image is labelled for.
+    """
+    match task:
+        case Classification():
+            return list(targets)
+        case MultiLabel():
+            sizes = Counter(at for target in targets for at in target)
+            return [min(target, key=lambda at: (sizes[at], at), default=NONE) for target in targets]
+        case MultiHead():
+            found, start = [NONE] * len(targets), 0
+            for number, head in enumerate(task.heads.values()):
+                open_ = [i for i, own in enumerate(targets) if found[i] == NONE and own[number] is not None]
+                for i, at in zip(open_, strata(head, [targets[i][number] for i in open_]), strict=True):
+                    found[i] = NONE if at == NONE else start + at
+                start += len(head.labels)
+            return found
+        case _:
+            assert_never(task)
+
+
+def order(target: Any) -> tuple[Any, ...]:
+    """A key to sort targets of one task by; of one class per image, in the order of the classes."""
+    if target is None:
+        return ()
+    return (target,) if isinstance(target, int) else tuple(order(part) for part in target)
+
+
+def from_plain(value: Any) -> Target:
+    """A target as JSON gave it back, its lists tuples again."""
+    return (
+        tuple(part if part is None else from_plain(part) for part in value)
+        if isinstance(value, list)
+        else value
+    )
