@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Metric, Mix
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Mix
 from edgetl.data.index import DataIndex
 from edgetl.distill.features import Features
 from edgetl.distill.objective import Guide
@@ -58,7 +58,7 @@ class DistillInputs:
     spec: PreprocessSpec
     pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
-    select: Metric | None = None
+    select: str | None = None
     unlabelled: DataIndex | None = None
 
 

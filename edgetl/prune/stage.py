@@ -316,7 +316,7 @@ class _Run:
             start=step.cut,
         )
         if epochs:
-            step = dataclasses.replace(step, score=reached(epochs, None))
+            step = dataclasses.replace(step, score=reached(epochs, METRIC.name, best=False))
         kept = self._save(model, path, step, epochs)
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
@@ -441,7 +441,7 @@ class _Run:
                 )
             size, recovered = (
                 network_size(sparse, self.size),
-                reached(epochs, None) if epochs else found_score,
+                reached(epochs, METRIC.name, best=False) if epochs else found_score,
             )
             step = PruneStep(
                 step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=recovered

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl.config import FEW_STEPS, Augment, Metric, Precision
+from edgetl.config import FEW_STEPS, Augment, Precision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
@@ -49,6 +49,9 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 NO_START = -math.inf
 """A `start` that says that a fit shall not go back to the network that it began with."""
+
+_SAID = 2
+"""Metrics in an epoch's line."""
 
 TrainingSet = PixelSet | FeatureSet
 """Images, or the features that a frozen backbone made of them; then the model is the head that takes those."""
@@ -80,10 +83,10 @@ class Fitting:
         compiled: run the network through `torch.compile`.
         spread: share each batch among the launched processes; every one of them must call `fit`. Off, the calling
             process trains alone.
-        patience: the fit ends after so many epochs without a better validation score (by `select`, else top-1);
-            0 lets it run through.
-        select: keep the epoch that is best on the validation split by this metric, a later one among equals;
-            the last epoch where None.
+        patience: the fit ends after so many epochs without a better validation score (by `select`, else the task's
+            first metric); 0 lets it run through.
+        select: keep the epoch that is best on the validation split by this metric of the task, a later one among
+            equals; the last epoch where None.
     """
 
     phase: str
@@ -105,7 +108,7 @@ class Fitting:
     compiled: bool = False
     spread: bool = False
     patience: int = 0
-    select: Metric | None = None
+    select: str | None = None
 
 
 def fit(
@@ -125,7 +128,8 @@ def fit(
     """Train `model` in place. It ends in evaluation mode, on the device that it came from.
 
     It never ends below the network that it began with: where the epoch that would be kept scores less than that on the
-    validation split, by `select` (top-1 where None), the weights are put back, and the last epoch's record says so.
+    validation split, by `select` (the task's first metric where None), the weights are put back, and the last epoch's
+    record says so.
 
     Args:
         model: images (N, 3, S, S) float32 -> the task's outputs (N, D).
@@ -204,7 +208,7 @@ class _Run:
         assert unlabelled is None or fitting.accumulate == 1
         self.model, self.fitting, self.task, self.val, self.objective = model, fitting, task, val, objective
         self.path, self.progress, self.accelerator = state, progress, accelerator
-        self.listen = listen
+        self.listen, self.metric = listen, fitting.select or task.metrics[0].name
         beside = objective.modules
         self.beside = nn.Module() if beside is None else beside
         self.learning = freeze(model, fitting.trainable)
@@ -271,8 +275,7 @@ class _Run:
 
     def _done(self) -> bool:
         done, patience = len(self.history), self.fitting.patience
-        metric = self.fitting.select or Metric.TOP1
-        return done == self.fitting.epochs or bool(patience and idle(self.history, metric) >= patience)
+        return done == self.fitting.epochs or bool(patience and idle(self.history, self.metric) >= patience)
 
     def _epoch(self, epoch: int, task: Task) -> None:
         start = time.perf_counter()
@@ -310,9 +313,9 @@ class _Run:
         self._keep()
         if self.listen is not None:
             self.listen(record)
+        said = ", ".join(f"{m.title} {value(record.val, m.name):.1%}" for m in self.task.metrics[:_SAID])
         self.progress.message(
-            f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation top-1"
-            f" {value(record.val, 'top1'):.1%}, macro-F1 {value(record.val, 'macro_f1'):.3f},"
+            f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation {said},"
             f" {record.seconds:.1f} s"
         )
         if done and epoch + 1 < self.fitting.epochs:
@@ -332,7 +335,7 @@ class _Run:
         self.model.load_state_dict(versioned(self.model, self.first))
         scores = self.task.evaluate(self.val.targets, self._outputs(self.model), resamples=0)
         self.model.load_state_dict(versioned(self.model, now))
-        return value(scores, self.fitting.select or Metric.TOP1)
+        return value(scores, self.metric)
 
     def _few_steps(self) -> tuple[str, ...]:
         """What is to be said where batch norm's statistics cannot follow."""
@@ -354,9 +357,9 @@ class _Run:
         fitting, start = self.fitting, self.start
         if start is None or start == NO_START:
             return last
-        if (score := _kept_score(self.history, fitting.select)) >= start:
+        if (score := _kept_score(self.history, self.metric, fitting.select is not None)) >= start:
             return dataclasses.replace(last, start=start)
-        title = metric(fitting.select or Metric.TOP1).title
+        title = metric(self.metric).title
         note = (
             f"{fitting.phase}: training ended below the network that it began with (validation {title} {score:.1%}"
             f" against {start:.1%}), so that network is kept."
@@ -462,28 +465,33 @@ class _Run:
         )
 
 
-def best_epoch(history: tuple[EpochRecord, ...], metric: Metric) -> int:
+def best_epoch(history: tuple[EpochRecord, ...], metric: str) -> int:
     """Index of the best epoch on the validation split; of equals, the last."""
     return max(range(len(history)), key=lambda i: (value(history[i].val, metric), i))
 
 
-def idle(history: tuple[EpochRecord, ...], metric: Metric) -> int:
+def idle(history: tuple[EpochRecord, ...], metric: str) -> int:
     """Epochs since the validation score last rose; 0 for no epochs."""
     scores = [value(record.val, metric) for record in history]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
-def reached(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
-    """The validation score, by `select` or top-1, of the network that a fit of one epoch or more ended with."""
+def reached(history: tuple[EpochRecord, ...], metric: str, *, best: bool = True) -> float:
+    """The validation score of the network that a fit of one epoch or more ended with.
+
+    Args:
+        history: of the fit.
+        metric: the score's name.
+        best: the epoch that is best by it was kept, not the last one.
+    """
     last = history[-1]
-    return last.start if last.kept_start and last.start is not None else _kept_score(history, select)
+    kept = last.start if last.kept_start else None
+    return _kept_score(history, metric, best) if kept is None else kept
 
 
-def _kept_score(history: tuple[EpochRecord, ...], select: Metric | None) -> float:
+def _kept_score(history: tuple[EpochRecord, ...], metric: str, best: bool) -> float:
     """The score of the epoch that a fit keeps if it does not go back to its start."""
-    if select is None:
-        return value(history[-1].val, Metric.TOP1)
-    return value(history[best_epoch(history, select)].val, select)
+    return value(history[best_epoch(history, metric) if best else -1].val, metric)
 
 
 def _check(model: nn.Module, fitting: Fitting, train: TrainingSet, val: TrainingSet, processes: int) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from functools import partial
 from typing import assert_never
 
-from edgetl.config import Imbalance, Metric, Mix, Strategy, TrainConfig
+from edgetl.config import Imbalance, Mix, Strategy, TrainConfig
 from edgetl.train.blocks import last_blocks, last_stages
 from edgetl.train.loop import Fitting
 from edgetl.train.tasks.base import TrainingTask, output_parameters
@@ -16,7 +16,7 @@ GRADUAL_STEPS = 3
 """`gradual` frees the last third of the stages, then two thirds, then all (after Howard, Ruder 2018, ULMFiT)."""
 
 
-def phases(config: TrainConfig, seed: int, metric: Metric, task: TrainingTask) -> tuple[Fitting, ...]:
+def phases(config: TrainConfig, seed: int, metric: str, task: TrainingTask) -> tuple[Fitting, ...]:
     """What is fitted one after the other.
 
     Args:

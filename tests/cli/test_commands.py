@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 import signal
@@ -22,7 +21,7 @@ from edgetl._version import __version__
 from edgetl.bundle.manifest import Precision
 from edgetl.cli import app
 from edgetl.deploy import parity
-from tests.cli.typed import edgetl
+from tests.cli.typed import edgetl, hears_ctrl_c
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
 
@@ -318,9 +317,7 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_how_to_go_on(recipe: Path, tmp_pat
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "edgetl", "finetune", str(recipe), "--out", str(folder)]
     command += ["--set", "train.epochs=500", "--set", "train.augment = 'basic'"]
-    # a shell's background jobs ignore the signal, and so would this child of one
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
     deadline = time.monotonic() + 600
     while not (folder / "train" / "full.state").exists() and time.monotonic() < deadline:
         time.sleep(0.02)

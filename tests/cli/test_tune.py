@@ -23,7 +23,7 @@ def test_tune_finds_the_fastest_and_the_other_commands_run_it(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["variant"], record["threads"]) == ("quick", 1)
-    stated = f"Runs quick on {record['target']}: {record['reason']}.\n"
+    stated = f"Runs quick on {record['target']}: {record['reason']}\n"
     for command in (("predict", bundle, tmp_path / "red.png"), ("verify", bundle)):
         assert stated in edgetl(*command, "--threads", "1").stderr
     assert "Runs fp32 on cpu: " in edgetl("predict", bundle, tmp_path / "red.png", "--target", "cpu").stderr

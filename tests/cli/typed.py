@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -31,3 +32,8 @@ def edgetl(*arguments: object) -> Done:
             except SystemExit as leave:
                 code = leave.code
     return Done(int(code or 0), out.getvalue(), err.getvalue())
+
+
+def hears_ctrl_c() -> None:
+    """For `preexec_fn`: a shell's background jobs ignore the signal, and so would a child of one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,8 @@
-"""A session that a forked child inherits: it neither hangs at exit nor at use. Each case is a process of its own."""
+"""A session that a forked child inherits: it neither hangs at exit nor at use. Each engine is a process of its own."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -33,6 +34,33 @@ def refused(work):
     else:
         raise SystemExit(3)
 """
+FORKS = """
+import json, signal
+for name, act in json.loads(sys.argv[5]).items():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # One that hangs ends by a signal.
+        exec(act)
+        sys.exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0, (name, code)
+"""
+WORKERS = """
+import multiprocessing
+
+def work(act):
+    exec(act, globals())
+    return act
+
+context = multiprocessing.get_context("fork")
+acts = list(json.loads(sys.argv[6]).values())
+with context.Pool(2) as pool:
+    assert pool.map(work, acts) == acts
+for act in acts:
+    one = context.Process(target=work, args=(act,))
+    one.start(); one.join()
+    assert one.exitcode == 0, (act, one.exitcode)
+"""
 END = """
 assert session.predict(image).label == wanted  # The parent's own still works.
 """
@@ -46,28 +74,6 @@ CHILDREN = {
     "is refused its own": "refused(lambda: edgetl.load(bundle, target=engine))",
     "forks again": "p = os.fork(); code = os.waitpid(p, 0)[1] if p else 0; sys.exit(1 if code else 0)",
 }
-FORK = """
-child = os.fork()
-if child == 0:
-    {act}
-    sys.exit(0)
-code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-assert code == 0, code
-"""
-WORKERS = """
-import multiprocessing
-
-def work(number):
-    {act}
-    return number
-
-context = multiprocessing.get_context("fork")
-with context.Pool(2) as pool:
-    assert pool.map(work, range(4)) == [0, 1, 2, 3]
-one = context.Process(target=work, args=(0,))
-one.start(); one.join()
-assert one.exitcode == 0, one.exitcode
-"""
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +84,34 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(folder / "flowers.edgetl"), str(folder / "a.png")
 
 
-def _runs(script: str, files: tuple[str, str], engine: str, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("engine", "threads", "acts", "workers"),
+    [
+        ("cpu", 2, [act for act in CHILDREN if act != "is refused its own"], ["predicts", "loads its own"]),
+        ("cpu", 1, ["closes", "predicts"], []),
+        ("openvino", 2, ["drops it", "predicts", "is refused its own"], []),
+    ],
+)
+def test_forked_children(
+    engine: str, threads: int, acts: list[str], workers: list[str], files: tuple[str, str]
+) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    chosen = [json.dumps({name: CHILDREN[name] for name in names}) for names in (acts, workers)]
     done = subprocess.run(
-        [sys.executable, "-c", PARENT + script + END, *files, engine, str(threads)],
+        [
+            sys.executable,
+            "-c",
+            PARENT + FORKS + (WORKERS if workers else "") + END,
+            *files,
+            engine,
+            str(threads),
+            *chosen,
+        ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         cwd=Path(__file__).parents[2],
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("act", [act for act in CHILDREN if act != "is refused its own"])
-def test_a_forked_child(act: str, files: tuple[str, str]) -> None:
-    _runs(FORK.format(act=CHILDREN[act]), files, "cpu", 2)
-
-
-@pytest.mark.parametrize("act", ["closes", "predicts"])
-def test_a_child_of_a_session_on_one_thread(act: str, files: tuple[str, str]) -> None:
-    _runs(FORK.format(act=CHILDREN[act]), files, "cpu", 1)
-
-
-@pytest.mark.parametrize("act", ["drops it", "predicts", "is refused its own"])
-def test_a_child_of_a_session_on_openvino(act: str, files: tuple[str, str]) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    _runs(FORK.format(act=CHILDREN[act]), files, "openvino", 2)
-
-
-@pytest.mark.parametrize("act", ["predicts", "loads its own"])
-def test_workers_of_multiprocessing(act: str, files: tuple[str, str]) -> None:
-    _runs(WORKERS.format(act=CHILDREN[act]), files, "cpu", 2)

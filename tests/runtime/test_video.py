@@ -21,6 +21,7 @@ from edgetl.runtime.inputs import ImageResult, open_source, predict_all
 from edgetl.runtime.video import Live, frames, utc
 from tests.bundles import contents, picture
 from tests.cameras import camera
+from tests.cli.typed import hears_ctrl_c
 
 cv2 = pytest.importorskip("cv2", reason="videos need: pip install 'edgetl[video]'")
 PIXELS = np.zeros((30, 40, 3), dtype=np.uint8)
@@ -109,7 +110,7 @@ def test_a_stream_that_gives_nothing_cannot_be_opened(session: Session) -> None:
 
 
 def test_the_command_says_so_with_exit_code_2(bundle: Path) -> None:
-    command = [sys.executable, "-m", "edgetl.cli", "predict", str(bundle)]
+    command = [sys.executable, "-m", "edgetl", "predict", str(bundle)]
     with camera(12, broken=True) as url:
         options = ["--json-lines", "--every-frame", "--timeout", "5"]
         done = subprocess.run([*command, url, *options], capture_output=True, text=True, check=False)
@@ -126,12 +127,16 @@ def test_the_command_says_so_with_exit_code_2(bundle: Path) -> None:
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_the_process_ends_in_order_beside_a_reading_thread(silent: bool, bundle: Path) -> None:
-    command = [sys.executable, "-m", "edgetl.cli", "predict", str(bundle)]
+    command = [sys.executable, "-m", "edgetl", "predict", str(bundle)]
     options = ["--json-lines", "--timeout", "0.5" if silent else "30"]
     with (
         camera(5 if silent else 10**9, silent=silent) as url,
         subprocess.Popen(
-            [*command, url, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, url, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=hears_ctrl_c,
         ) as process,
     ):
         assert process.stdout is not None

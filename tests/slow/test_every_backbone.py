@@ -62,7 +62,7 @@ def walk(backbone: str, source: Path, folder: Path, size: int = SIZE) -> tuple[i
     recipe.write_text(RECIPE.format(source=source, size=size, backbone=backbone))
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "edgetl.cli", "run", str(recipe), "--out", str(folder / "run")],
+        [sys.executable, "-m", "edgetl", "run", str(recipe), "--out", str(folder / "run")],
         capture_output=True,
         text=True,
         check=False,

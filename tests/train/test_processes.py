@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,47 +18,28 @@ from tests.images import write_set
 from .spread import curves
 
 ROOT = Path(__file__).parents[2]
-
-
-def environment(rank: int, port: int) -> dict[str, str]:
-    stated = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **plain, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in stated.items()}}
-
-
-def start_two(*arguments: str, cwd: Path = ROOT) -> list[subprocess.CompletedProcess[str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    running = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env=environment(rank, port),
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    done = []
-    for process in running:
-        out, err = process.communicate(timeout=120)
-        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return done
-
-
-def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
-    for done in start_two("-m", "tests.train.spread", f"{tmp_path}/two"):
-        assert done.returncode == 0, done.stderr
-    first, second = (json.loads((tmp_path / f"two-{rank}").read_text()) for rank in range(2))
-    one = curves(accumulate=1)
-    assert len(one) == 3
-    for name, expected in one.items():
-        assert first[name] == pytest.approx(expected, rel=2e-4), name
-        assert second[name] == first[name]
-
-
+# Each launch is two processes of their own; they are forked from one that has loaded torch, since that takes seconds.
+LAUNCH = """
+import json, os, runpy, sys
+from edgetl.models import backbones
+from edgetl.train import stage
+backbones.create("test_vit", 3, "none")
+if os.path.exists("/proc/self/task"):  # A child would wait for ever for what another thread holds.
+    assert len(os.listdir("/proc/self/task")) == 1
+for name, port, module, *arguments in json.loads(sys.argv[1]):
+    ranks = []
+    for rank in range(2):
+        if child := os.fork():
+            ranks.append(child)
+            continue
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port))
+        for descriptor, ending in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{name}-{rank}.{ending}", os.O_CREAT | os.O_WRONLY), descriptor)
+        sys.argv[1:] = arguments
+        runpy.run_module(module, run_name="__main__")
+        sys.exit(0)
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks), flush=True)
+"""
 RECIPE = """
 name = "two"
 [data]
@@ -72,27 +54,91 @@ batch_size = 8
 """
 
 
-def test_a_launched_command_trains_once_and_only_the_first_process_speaks(tmp_path: Path) -> None:
-    source = write_set(tmp_path / "images", {"train": 8, "val": 4})
-    (tmp_path / "recipe.toml").write_text(RECIPE.format(source=source))
-    first, second = start_two("-m", "edgetl", "finetune", "recipe.toml", "--json", cwd=tmp_path)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Launched:
+    folder: Path
+    by_name: dict[str, tuple[Done, Done]]
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    folder = tmp_path_factory.mktemp("launched")
+    source = write_set(folder / "images", {"train": 8, "val": 4})
+    (folder / "recipe.toml").write_text(RECIPE.format(source=source))
+    command = ("edgetl", "finetune", "recipe.toml")
+    launches = {
+        "curves": ("tests.train.spread", "two"),
+        "command": (*command, "--json"),
+        "again": command,
+    }
+    plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    group = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    jobs = [(name, port, *launches[name]) for name, port in zip(launches, _free_ports(3), strict=True)]
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, json.dumps(jobs)],
+        env=os.environ | plain | group | {"EDGETL_CACHE": str(folder / "cache")},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    codes = [line.split() for line in done.stdout.splitlines()]
+
+    def said(name: str, rank: int, code: str) -> Done:
+        out, err = ((folder / f"{name}-{rank}.{ending}").read_text() for ending in ("out", "err"))
+        return Done(int(code), out, err)
+
+    return Launched(
+        folder,
+        {
+            name: (said(name, 0, first), said(name, 1, second))
+            for name, (first, second) in zip(launches, codes, strict=True)
+        },
+    )
+
+
+def test_two_processes_give_the_curve_of_one(launched: Launched) -> None:
+    for done in launched.by_name["curves"]:
+        assert done.returncode == 0, done.stderr
+    first, second = (json.loads((launched.folder / f"two-{rank}").read_text()) for rank in range(2))
+    one = curves(accumulate=1)
+    assert len(one) == 3
+    for name, expected in one.items():
+        assert first[name] == pytest.approx(expected, rel=2e-4), name
+        assert second[name] == first[name]
+
+
+def test_a_launched_command_trains_once_and_only_the_first_process_speaks(launched: Launched) -> None:
+    first, second = launched.by_name["command"]
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert [e["phase"] for e in json.loads(first.stdout)["epochs"]] == ["head", "full", "full"]
     assert (second.stdout, second.stderr) == ("", "")
-    assert sorted(p.name for p in (tmp_path / "runs/two/train").iterdir()) == [
+    assert sorted(p.name for p in (launched.folder / "runs/two/train").iterdir()) == [
         "stage.json",
         "started",
         "teacher.safetensors",
     ]
 
 
-@pytest.mark.slow
-def test_a_launched_command_that_is_up_to_date_ends(tmp_path: Path) -> None:
-    source = write_set(tmp_path / "images", {"train": 8, "val": 4})
-    (tmp_path / "recipe.toml").write_text(RECIPE.format(source=source))
-    for _ in range(2):
-        first, second = start_two("-m", "edgetl", "finetune", "recipe.toml", cwd=tmp_path)
-        assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+def test_a_launched_command_that_is_up_to_date_ends(launched: Launched) -> None:
+    first, second = launched.by_name["again"]
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "train: up to date" in first.stderr
 
 

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.config import Augment, DistillLoss, Metric, TrainConfig
+from edgetl.config import Augment, DistillLoss, TrainConfig
 from edgetl.records.scores import Evaluation
+from edgetl.tasks.base import MetricSpec
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -31,6 +32,10 @@ class TrainingTask(Protocol):
     @property
     def width(self) -> int:
         """D, the outputs of its network."""
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """The device task's: the figures of `evaluate`, the one that fits are judged by first."""
 
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """A backbone for images of `size`, with the task's head: images (N, 3, S, S) -> outputs (N, D).
@@ -111,7 +116,7 @@ class TrainingTask(Protocol):
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
 
-    def selection(self, targets: Targets) -> Metric:
+    def selection(self, targets: Targets) -> str:
         """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
 
 

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.config import Imbalance, Metric, TrainConfig
+from edgetl.config import Imbalance, TrainConfig
 from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification
+from edgetl.tasks.base import Classification, MetricSpec
 from edgetl.tasks.classification import scores
+from edgetl.tasks.classification.task import ClassificationTask
+from edgetl.tasks.metrics import MACRO_F1, TOP1
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks import soft
 from edgetl.train.tasks.base import Targets, still_view
@@ -47,6 +49,11 @@ class ClassificationTraining:
     def width(self) -> int:
         """The number of classes."""
         return len(self.spec.labels)
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """Accuracy and its kin."""
+        return ClassificationTask(spec=self.spec).metrics
 
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """The backbone with a classifier of the classes."""
@@ -105,10 +112,10 @@ class ClassificationTraining:
         """Accuracy and its kin."""
         return scores.evaluate(targets, outputs, self.spec.labels, resamples=resamples)
 
-    def selection(self, targets: Targets) -> Metric:
+    def selection(self, targets: Targets) -> str:
         """Macro-F1 where the classes are imbalanced (see `IMBALANCE`), else top-1."""
         counts = np.unique(targets, return_counts=True)[1]
-        return Metric.MACRO_F1 if counts.max() > IMBALANCE * counts.min() else Metric.TOP1
+        return (MACRO_F1 if counts.max() > IMBALANCE * counts.min() else TOP1).name
 
 
 def cross_entropy(
