@@ -228,18 +228,11 @@ FEW_STEPS = 5
 
 
 class Metric(StrEnum):
-    """The score by which models are chosen and held to the floor.
-
-    `top1`, `balanced_accuracy`: of one class per image; `map` (mean average precision), `exact` (all classes of an
-    image right): of any number; `macro_f1`: of both; `mean`: of several heads.
-    """
+    """The score by which models are chosen and held to the floor."""
 
     TOP1 = "top1"
     MACRO_F1 = "macro_f1"
     BALANCED_ACCURACY = "balanced_accuracy"
-    MAP = "map"
-    EXACT = "exact"
-    MEAN = "mean"
 
 
 class LabelLoss(StrEnum):
@@ -311,11 +304,6 @@ class ClassificationConfig(_Section):
         """How the data says it."""
         return OneLabel()
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What models may be chosen by, the default first."""
-        return (Metric.TOP1, Metric.MACRO_F1, Metric.BALANCED_ACCURACY)
-
 
 class MultiLabelConfig(_Section):
     """What is asked of an image: any number of classes, none included. From a CSV: a column `labels` with names parted
@@ -330,11 +318,6 @@ class MultiLabelConfig(_Section):
     def labelling(self) -> Labelling:
         """How the data says it."""
         return AnyLabels()
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What models may be chosen by, the default first."""
-        return (Metric.MAP, Metric.MACRO_F1, Metric.EXACT)
 
 
 class HeadConfig(_Section):
@@ -373,13 +356,13 @@ class MultiHeadConfig(_Section):
             )
         )
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What models may be chosen by, the default first."""
-        return (Metric.MEAN,)
-
 
 TaskConfig = ClassificationConfig | MultiLabelConfig | MultiHeadConfig
+
+
+def _usual_task(values: object) -> object:
+    """A section that names no kind asks for one class per image."""
+    return {"kind": "classification", **values} if isinstance(values, Mapping) else values
 
 
 class PreprocessConfig(_Section):
@@ -699,7 +682,9 @@ class Recipe(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""
     data: DataConfig = DataConfig()
-    task: Annotated[TaskConfig, Field(discriminator="kind")] = ClassificationConfig()
+    task: Annotated[TaskConfig, Field(discriminator="kind"), BeforeValidator(_usual_task)] = (
+        ClassificationConfig()
+    )
     preprocess: PreprocessConfig = PreprocessConfig()
     train: TrainConfig = TrainConfig()
     prune: PruneConfig = PruneConfig()
@@ -709,26 +694,8 @@ class Recipe(_Section):
     bench: BenchConfig = BenchConfig()
     bundle: BundleConfig = BundleConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _own_metric(cls, values: Any) -> Any:
-        """Where no metric is named, the floor is held by the first of the task's."""
-        if not isinstance(values, Mapping):
-            return values
-        task, bundle = values.get("task", {}), values.get("bundle", {})
-        kind = task.get("kind") if isinstance(task, Mapping) else getattr(task, "kind", None)
-        if kind in _FIRST_METRIC and isinstance(bundle, Mapping) and "metric" not in bundle:
-            return {**values, "bundle": {**bundle, "metric": _FIRST_METRIC[kind]}}
-        return values
-
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
-        known = self.task.metrics
-        for name, metric in (("bundle.metric", self.bundle.metric), ("train.select", self.train.select)):
-            if metric is not None and metric not in known:
-                raise ValueError(
-                    f"{name} = {metric} is no score of task.kind = {self.task.kind}; take {' or '.join(known)}"
-                )
         if isinstance(self.task, MultiLabelConfig) and self.distill.loss is not DistillLoss.HINTON:
             raise ValueError(
                 f"distill.loss = {self.distill.loss} compares classes of which one is right; for task.kind ="
@@ -746,7 +713,6 @@ class Recipe(_Section):
 
 
 _SECTIONS = tuple(name for name in Recipe.model_fields if name not in ("name", "seed"))
-_FIRST_METRIC = {"multilabel": Metric.MAP, "multihead": Metric.MEAN}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -823,7 +789,7 @@ def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
         model = type(chosen_section)
         lines += ["", *_comment(model.__doc__ or ""), f"[{section}]"]
         # A setting without a default, and the kind of task that is not the usual one, must be written.
-        usual = ClassificationConfig() if section == "task" else model()
+        usual = getattr(Recipe(), section)
         values, defaults = chosen_section.model_dump(mode="json"), usual.model_dump(mode="json")
         for key, field in model.model_fields.items():
             lines += _comment(field.description or "")
@@ -910,7 +876,7 @@ def _sentence(error: Any) -> str:
     if loc[:1] == ["task"] and len(loc) > 2:  # the kind of task stands between
         del loc[1]
     where = ".".join(loc)
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    if loc == ["task"] and error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{where}.kind: expected classification, multilabel or multihead, got {error['input']!r:.80}."
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key.{_suggestion(where)}"
@@ -927,6 +893,9 @@ def _suggestion(name: str) -> str:
         close = difflib.get_close_matches(section, tops, n=1)
         return f" Did you mean {close[0]}?" if close else f" Known are {', '.join(tops)}."
     own = list(_settings(section))
+    if key in own:
+        kinds = [kind for kind in get_args(TaskConfig) if key in kind.model_fields]
+        return f' It belongs to task.kind = "{kinds[0].model_fields["kind"].default}".'
     if close := difflib.get_close_matches(key, own, n=1):
         return f" Did you mean {section}.{close[0]}?"
     if elsewhere := [n for n in dotted_names() if n.rpartition(".")[2] == key]:
