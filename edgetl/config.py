@@ -26,7 +26,6 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from edgetl.data.targets import AnyLabels, HeadLabels, Labelling, OneLabel
 from edgetl.errors import ConfigError
 from edgetl.failures import cause, remedy
 from edgetl.files import name_as_text, text_as_name
@@ -35,6 +34,7 @@ from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
+from edgetl.tasks.labelling import AnyLabels, HeadLabels, Labelling, OneLabel
 
 
 def _fraction(value: float) -> float:
@@ -895,7 +895,8 @@ def _suggestion(name: str) -> str:
     own = list(_settings(section))
     if key in own:
         kinds = [kind for kind in get_args(TaskConfig) if key in kind.model_fields]
-        return f' It belongs to task.kind = "{kinds[0].model_fields["kind"].default}".'
+        of_kind = kinds[0].model_fields["kind"].default
+        return f' It belongs to task.kind = "{of_kind}".'
     if close := difflib.get_close_matches(key, own, n=1):
         return f" Did you mean {section}.{close[0]}?"
     if elsewhere := [n for n in dotted_names() if n.rpartition(".")[2] == key]:

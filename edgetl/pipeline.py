@@ -34,11 +34,11 @@ from edgetl.tasks.base import Classification
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
-    from edgetl.data.targets import Labelling
     from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.report.run import RunReport
+    from edgetl.tasks.labelling import Labelling
     from edgetl.train.stage import TrainInputs
 
 

@@ -14,25 +14,14 @@ from edgetl.data import hints, sources, splits
 from edgetl.data import labels as class_names
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import NAMED, SPLITS, Entry, Found, Split, closest, listing
-from edgetl.data.targets import (
-    NONE,
-    ONE_LABEL,
-    AnyLabels,
-    HeadLabels,
-    Labelling,
-    OneLabel,
-    Target,
-    from_plain,
-    order,
-    positions,
-    strata,
-)
+from edgetl.data.targets import NONE, Target, from_plain, order, positions, strata
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.tasks.base import Classification, MultiLabel, TaskSpec, labels_of
+from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 
 UNLABELLED = -1
 """The label of an image that has none."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias, assert_never
 
 from edgetl.data import builtin
-from edgetl.data.targets import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
 from edgetl.errors import DataError
 from edgetl.files import name_as_text, text_as_name
 from edgetl.progress import SILENT, Progress
+from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 
 Split = Literal["train", "val", "test"]
 

@@ -9,9 +9,9 @@ from edgetl.data import depth
 from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataSettings, build_index
 from edgetl.data.sources import SPLITS
-from edgetl.data.targets import ONE_LABEL, Labelling
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import DataRecord
+from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
 
 @dataclass(frozen=True, kw_only=True)

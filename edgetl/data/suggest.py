@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.data.targets import AnyLabels, Labelling
 from edgetl.inputs.image import decode, read_header
 from edgetl.processor import VNNI_TARGET, architecture, has_vnni
 from edgetl.tasks.base import Classification
+from edgetl.tasks.labelling import AnyLabels, Labelling
 
 if TYPE_CHECKING:
     from edgetl.data.depth import Depth

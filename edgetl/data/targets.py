@@ -1,10 +1,9 @@
-"""What images are labelled with: how a source says it, and what is right for an image as plain values."""
+"""What is right for an image, as plain values, and the groups that images come in by it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias, assert_never
 
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
@@ -20,59 +19,6 @@ HeadsTarget: TypeAlias = tuple[int | tuple[int, ...] | None, ...]
 """One target per head in the order of the task's heads; None where the image is not labelled for it."""
 Target: TypeAlias = int | tuple[Any, ...]
 """A `ClassTarget`, `LabelsTarget` or `HeadsTarget`, as the task asks; JSON values but for tuples."""
-
-
-# --- how a source says it --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OneLabel:
-    """One class an image: its folder's name, or the name in a CSV's column."""
-
-    column: str = "label"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnyLabels:
-    """Any number of classes an image: a CSV's column of names parted by `|`, or one column of 0 and 1 per class."""
-
-    column: str = "labels"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadLabels:
-    """Several questions, each with its column; (name, how it is labelled) of each head."""
-
-    heads: tuple[tuple[str, OneLabel | AnyLabels], ...]
-
-
-Labelling: TypeAlias = OneLabel | AnyLabels | HeadLabels
-"""What is to be read from a source."""
-ONE_LABEL = OneLabel()
-
-
-def labelling_of(task: TaskSpec) -> Labelling:
-    """How images for a task are labelled, where nothing else is said: a head's column has its name."""
-    match task:
-        case Classification():
-            return OneLabel()
-        case MultiLabel():
-            return AnyLabels()
-        case MultiHead():
-            return HeadLabels(
-                heads=tuple(
-                    (
-                        name,
-                        OneLabel(column=name) if isinstance(head, Classification) else AnyLabels(column=name),
-                    )
-                    for name, head in task.heads.items()
-                )
-            )
-        case _:
-            assert_never(task)
-
-
-# --- what is right ---------------------------------------------------------------------------------------
 
 
 def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from edgetl.bundle.archive import Bundle
 from edgetl.data.sources import Entry, closest, find, listing
-from edgetl.data.targets import labelling_of
 from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Outputs, TaskSpec, joined
+from edgetl.tasks.labelling import labelling_of
 
 
 class Labelled(Protocol):

@@ -10,9 +10,10 @@ from edgetl.data import index as indexes
 from edgetl.data.audit import audit
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.sources import find, labelling_in
-from edgetl.data.targets import AnyLabels, OneLabel, labelling_of, order, positions, strata
+from edgetl.data.targets import order, positions, strata
 from edgetl.errors import DataError
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.labelling import AnyLabels, OneLabel, labelling_of
 from edgetl.train.folds import split
 from tests.data.images import Settings, write
 

@@ -119,7 +119,7 @@ def test_bundles_of_different_tasks_are_not_compared() -> None:
 
 
 def test_a_table_with_several_classes_an_image_is_scored_and_one_for_heads_is_refused(tmp_path: Path) -> None:
-    rows = ["path,label,split"]
+    rows = ["path,labels,split"]
     for at, label in enumerate(("dry|cut", "dry", "cut")):
         (tmp_path / f"{at}.png").write_bytes(picture(at))
         rows.append(f"{at}.png,{label},test")
@@ -128,9 +128,9 @@ def test_a_table_with_several_classes_an_image_is_scored_and_one_for_heads_is_re
     out = _bundle(tmp_path, MARKS)
     images = choose_images(table, [open_bundle(out)])
     assert [sample.label for sample in images.samples] == [[0, 1], [0], [1]]
-    table.write_text("path,label,split\n0.png,dry|rusty,test\n")
+    table.write_text("path,labels,split\n0.png,dry|rusty,test\n")
     with pytest.raises(DataError, match="has the class 'rusty', which the bundle does not know"):
         choose_images(table, [open_bundle(out)])
     heads = open_bundle(_bundle(tmp_path, TASKS[2]))
-    with pytest.raises(DataError, match="the bundle has the heads colour, marks"):
+    with pytest.raises(DataError, match="a column for each of several heads cannot be read yet"):
         choose_images(table, [heads])
