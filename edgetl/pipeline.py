@@ -239,7 +239,9 @@ class _Run:
     def _data(self) -> tuple[DataRecord, bool]:
         from edgetl.data import index as indexes
         from edgetl.data import stage
+        from edgetl.data.build import refuse_boxes
 
+        refuse_boxes(self.recipe.data.source)
         config, window = self.recipe.data, self.recipe.preprocess.window
         labelling = self.recipe.task.labelling
         inputs = stage.DataInputs(seed=self.recipe.seed, window=window, labelling=labelling)

@@ -6,7 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
-REAL_SETS = ("flowers12", "magnetic_tile", "cifar10")
+REAL_SETS = ("flowers12", "magnetic_tile", "cifar10", "bccd", "cards")
 
 
 def unpacked(name: str) -> Path | None:

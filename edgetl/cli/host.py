@@ -72,6 +72,7 @@ def init(
     from edgetl import config
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
+    from edgetl.data.build import refuse_boxes
     from edgetl.data.index import build_index
     from edgetl.data.sources import labelling_in
     from edgetl.data.suggest import (
@@ -93,6 +94,7 @@ def init(
     )
     if output.exists() and not force:
         raise taken
+    refuse_boxes(source)
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     labelling = labelling_in(source)
     with open_progress() as progress:
@@ -122,7 +124,10 @@ def init(
     )
     batch, steps = batch_size(seen.train_images)
     if steps < FEW_STEPS:
-        typer.echo(f"Warning: an epoch has {steps} steps of {batch} images, too few to train well.", err=True)
+        typer.echo(
+            f"Warning: an epoch has {steps} step{'' if steps == 1 else 's'} of {batch} images, too few to train well.",
+            err=True,
+        )
     for item in chosen:
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
@@ -164,13 +169,13 @@ def data_check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find corrupt files, duplicates and near-duplicates across splits, and imbalance."""
+    """Find corrupt files, duplicates and near-duplicates across splits, imbalance, and boxes that are wrong."""
     _require_train()
     from edgetl import config
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
-    from edgetl.data.index import build_index
+    from edgetl.data.build import index_of
     from edgetl.data.sources import labelling_in
     from edgetl.errors import ConfigError
     from edgetl.inputs.spec import is_window
@@ -182,7 +187,7 @@ def data_check(
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        index = build_index(data, labelling=labelling_in(source), seed=0, progress=progress)
+        index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
         report = audit(index, window=window, progress=progress)
     output.emit(report, json, "audit")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.data import labels
+from edgetl.data.boxes.audit import BoxFindings, look_at_boxes
 from edgetl.data.depth import Depth, Window
 from edgetl.data.depth import look as look_at_numbers
 from edgetl.data.index import DataIndex, Sample
@@ -71,22 +72,23 @@ class AuditReport:
 
     Attributes:
         images: number of images looked at.
-        counts: number of images by split and class; an image of several classes counts for each.
+        counts: number of images, or of boxes, by split and class; an image of several classes counts for each.
         sizes: number of images by split.
         skipped: (path, reason) of images that cannot be used.
         duplicates: groups of files with equal bytes, whatever their split.
         leaks: those groups that reach across splits.
-        conflicts: those groups that stand under more than one label.
+        conflicts: those groups that stand under more than one label, or with other boxes.
         near_duplicates: for each image of val and test, the most alike image of the splits before it, where
             the two look the same but are not equal files.
-        imbalance: images of the largest training class over those of the smallest.
-        tiny_classes: (label, training images) of classes below `TINY_CLASS`.
+        imbalance: images (or boxes) of the largest training class over those of the smallest.
+        tiny_classes: (label, training images or boxes) of classes below `TINY_CLASS`.
         median_size: median width and height in pixels.
         odd_sizes: images far from it.
         depth: the numbers of images of more than 8 bits.
         others: number of files beside the images by kind, as in `edgetl.data.walk`.
         alike: groups of classes whose names look the same.
         epoch_steps: steps of an epoch at the batch size that `edgetl init` proposes.
+        boxes: what was found in boxes, where they are labelled.
     """
 
     images: int
@@ -105,10 +107,20 @@ class AuditReport:
     others: Mapping[str, int] = field(default_factory=dict)
     alike: tuple[tuple[str, ...], ...] = ()
     epoch_steps: int | None = None
+    boxes: BoxFindings | None = None
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each kind of problem, with what to do; empty where all is well."""
         spare = sum(len(group) - 1 for group in self.duplicates)
+        unit = "images" if self.boxes is None else "boxes"
+        conflict, even = (
+            (
+                "images stand under more than one label; keep the right one",
+                'set train.imbalance = "sampling" and judge by macro-F1',
+            )
+            if self.boxes is None
+            else ("images have copies with other boxes; keep the right ones", "add pictures of the latter")
+        )
         missed = lost(self.others)
         found = (
             (len(self.skipped), f"{len(self.skipped)} images cannot be read; mend or remove them."),
@@ -129,17 +141,16 @@ class AuditReport:
             ),
             (
                 len(self.conflicts),
-                f"{len(self.conflicts)} images stand under more than one label; keep the right one.",
+                f"{len(self.conflicts)} {conflict}.",
             ),
             (spare, f"{spare} files are copies of others; they count twice."),
             (
                 self.imbalance >= IMBALANCE,
-                f"The largest class has {self.imbalance:.1f} times the training images of the smallest; "
-                'set train.imbalance = "sampling" and judge by macro-F1.',
+                f"The largest class has {self.imbalance:.1f} times the training {unit} of the smallest; {even}.",
             ),
             (
                 len(self.tiny_classes),
-                f"{len(self.tiny_classes)} classes have fewer than {TINY_CLASS} training images "
+                f"{len(self.tiny_classes)} classes have fewer than {TINY_CLASS} training {unit} "
                 f"({', '.join(label for label, _ in self.tiny_classes[:5])}); their scores are uncertain.",
             ),
             (
@@ -153,7 +164,8 @@ class AuditReport:
                 f"{self.median_size[0]}x{self.median_size[1]} pixels; look whether they belong here.",
             ),
         )
-        return (*(sentence for holds, sentence in found if holds), *self.depth.problems())
+        beside = () if self.boxes is None else self.boxes.problems()
+        return (*(sentence for holds, sentence in found if holds), *beside, *self.depth.problems())
 
 
 @dataclass(frozen=True)
@@ -180,19 +192,20 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     depth = look_at_numbers(index, window, progress=progress)
     look = _look(samples, window or depth.proposed, progress)
     groups = _equal(samples)
-    sizes = [index.counts()["train"][label] for label in index.labels]
+    counts = index.counts()
+    sizes = list(counts["train"].values())
 
     def named(where: list[list[int]]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(names[at] for at in group) for group in where)
 
     return AuditReport(
         images=len(samples),
-        counts=index.counts(),
+        counts=counts,
         sizes=index.sizes(),
         skipped=index.skipped,
         duplicates=named(groups),
         leaks=named([group for group in groups if len({samples[at].split for at in group}) > 1]),
-        conflicts=named([group for group in groups if len({samples[at].label for at in group}) > 1]),
+        conflicts=named([group for group in groups if len({_labelled(samples[at]) for at in group}) > 1]),
         near_duplicates=tuple(
             NearDuplicate(first=names[a], second=names[b], correlation=correlation)
             for a, b, correlation in _across_splits(samples, look)
@@ -211,7 +224,13 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
         others=index.others,
         alike=labels.alike(index.labels),
         epoch_steps=batch_size(len(index.split("train")))[1],
+        boxes=look_at_boxes(index) if index.task.kind == "detection" else None,
     )
+
+
+def _labelled(sample: Sample) -> object:
+    """What a person said of an image."""
+    return sample.label if sample.marked is None else sample.marked
 
 
 def near_copies(

@@ -12,6 +12,7 @@ from typing import Any, Protocol, assert_never
 
 from edgetl.data import hints, sources, splits
 from edgetl.data import labels as class_names
+from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import NAMED, SPLITS, Entry, Found, Split, closest, listing
 from edgetl.data.targets import NONE, Target, from_plain, order, positions, strata
@@ -20,7 +21,7 @@ from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
-from edgetl.tasks.base import Classification, MultiLabel, TaskSpec, labels_of
+from edgetl.tasks.base import Classification, Detection, MultiLabel, TaskSpec, labels_of
 from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 
 UNLABELLED = -1
@@ -49,6 +50,7 @@ class Sample:
     `label` is the position of the class, or as the task of the index has it (`edgetl.data.targets`). That of an image
     without one is `UNLABELLED`.
     Images of one group stay together when splits and folds are taken; "" is none.
+    Where boxes are labelled, `marked` holds them, and the label is the rarest class among them.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Sample:
     split: Split
     sha256: str
     group: str = ""
+    marked: Marked | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,14 @@ class DataIndex:
         return tuple(sample for sample in self.samples if sample.split == name)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of images by split and class, zeros included; an image of several classes counts for each."""
+        """Number of images, or of boxes, by split and class, zeros included.
+
+        An image of several classes counts for each.
+        """
+        if isinstance(self.task, Detection):
+            marked = ((s.split, o.label) for s in self.samples if s.marked for o in s.marked.objects)
+            boxes = Counter(marked)
+            return {split: {label: boxes[split, label] for label in self.labels} for split in SPLITS}
         counter = Counter(
             (sample.split, at) for sample in self.samples for at in positions(self.task, sample.label)
         )
@@ -142,7 +152,7 @@ def load(path: Path) -> DataIndex:
         saved = json.loads(path.read_text(encoding="utf-8"))
         root = Path(saved["root"])
         samples = tuple(
-            Sample(root / name, from_plain(label), *row) for name, label, *row in saved["samples"]
+            _sample(root / name, from_plain(label), row) for name, label, *row in saved["samples"]
         )
         skipped = tuple((name, reason) for name, reason in saved["skipped"])
         union: Any = TaskSpec
@@ -169,16 +179,16 @@ def build_index(
             bad image where `bad_images` is `refuse`; the message names what and what to do.
     """
     found = sources.find(config.source, labelling, progress=progress)
-    _refuse_names(config.source, {name for entry in found.entries for name in entry.names} | set(found.named))
+    refuse_names(config.source, {name for entry in found.entries for name in entry.names} | set(found.named))
     good, bad = usable(config.source, found.entries, config.bad_images, progress)
     task = _task(config.source, found, good, labelling)
     labels = labels_of(task)
     _check_labels(config.source, good, labels, progress)
-    samples = _split(good, task, config)
-    _warn_of_duplicates(samples, progress)
+    samples = take_splits(good, task, config)
+    warn_of_duplicates(samples, progress)
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
-        samples = _subset(samples, task, config.max_train_images, seed, shrink_val=not given)
+        samples = subset(samples, task, config.max_train_images, seed, shrink_val=not given)
     _check_splits(config, samples, task)
     samples.sort(key=lambda s: (SPLITS.index(s.split), order(s.label), s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
@@ -212,8 +222,9 @@ def _task(source: str, found: Found, good: Sequence[tuple[Entry, str]], labellin
 def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[Target]:
     """What is right for each entry."""
     place = {name: at for at, name in enumerate(labels_of(task))}
-    places = [sorted(place[name] for name in entry.names) for entry, _ in good]
-    return [own[0] for own in places] if isinstance(task, Classification) else [tuple(own) for own in places]
+    if isinstance(task, Classification | Detection):  # a picture without boxes has the name ""
+        return [place.get(entry.names[0], UNLABELLED) for entry, _ in good]
+    return [tuple(sorted(place[name] for name in entry.names)) for entry, _ in good]
 
 
 def usable(
@@ -282,7 +293,8 @@ def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Ent
     return good, bad
 
 
-def _refuse_names(source: str, labels: Iterable[str]) -> None:
+def refuse_names(source: str, labels: Iterable[str]) -> None:
+    """Raises DataError where a class's name cannot be used."""
     faults = [fault for label in sorted(labels) if (fault := class_names.fault(label))]
     if faults:
         raise DataError(f"{source} has classes that need other names:\n{listing(faults)}")
@@ -320,7 +332,7 @@ def _lacking(label: str, counts: Mapping[str, Counter[str]], *, near: bool) -> s
     return f"{label}: {counts[label].total()} images in {where}, none in train.{hint}"
 
 
-def _split(good: Sequence[tuple[Entry, str]], task: TaskSpec, config: DataSettings) -> list[Sample]:
+def take_splits(good: Sequence[tuple[Entry, str]], task: TaskSpec, config: DataSettings) -> list[Sample]:
     """Keep the splits that the source gives; take those that it lacks from its train."""
     given = {entry.split for entry, _ in good}
     keys = [
@@ -377,11 +389,25 @@ def _check_splits(config: DataSettings, samples: Sequence[Sample], task: TaskSpe
 
 
 def _row(sample: Sample) -> list[Any]:
-    """A sample without its path; the group only where there is one."""
-    return [sample.label, sample.split, sample.sha256, *([sample.group] if sample.group else [])]
+    """A sample without its path; the group only where there is one, or boxes after it."""
+    row = [sample.label, sample.split, sample.sha256]
+    if sample.marked is None:
+        return [*row, *([sample.group] if sample.group else [])]
+    objects = [[*o.box, o.label, o.crowd, o.area] for o in sample.marked.objects]
+    return [*row, sample.group, sample.marked.size, objects]
 
 
-def _subset(
+def _sample(path: Path, label: Target, row: Sequence[Any]) -> Sample:
+    """From `_row`."""
+    if len(row) <= 3:
+        return Sample(path, label, *row)
+    *plain, (width, height), objects = row
+    found = tuple(Object((x1, y1, x2, y2), *rest) for x1, y1, x2, y2, *rest in objects)
+    split, sha256, group = plain
+    return Sample(path, label, split, sha256, group, Marked((width, height), found))
+
+
+def subset(
     samples: Sequence[Sample], task: TaskSpec, count: int, seed: int, *, shrink_val: bool
 ) -> list[Sample]:
     """At most `count` training images; a validation split that was taken from train shrinks in proportion."""
@@ -401,15 +427,18 @@ def _subset(
     return kept
 
 
-def _warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
+def warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
+    """Say so where one file is in two splits, or labelled in two ways."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
-    labelled: defaultdict[str, set[Target]] = defaultdict(set)
+    labelled: defaultdict[str, set[Any]] = defaultdict(set)
     for sample in samples:
         seen[sample.sha256].add(sample.split)
-        labelled[sample.sha256].add(sample.label)
+        labelled[sample.sha256].add(sample.label if sample.marked is None else sample.marked)
     across = sum(len(where) > 1 for where in seen.values())
     if across:
         progress.warning(f"{across} images are in more than one split; scores on them say nothing.")
     conflicting = sum(len(which) > 1 for which in labelled.values())
     if conflicting:
-        progress.warning(f"{conflicting} images stand under more than one label.")
+        boxes = any(sample.marked is not None for sample in samples)
+        how = "have copies with other boxes" if boxes else "stand under more than one label"
+        progress.warning(f"{conflicting} images {how}.")

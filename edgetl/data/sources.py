@@ -262,7 +262,7 @@ def labelling_in(source: str) -> Labelling:
     path = place(source)
     if source in builtin.NAMES or not path.is_file() or path.suffix.lower() not in (".csv", ".tsv"):
         return OneLabel()
-    lines = _csv_lines(path.absolute())
+    lines = csv_lines(path.absolute())
     header = _header(lines)
     if OneLabel().column in header:
         return OneLabel()
@@ -287,7 +287,7 @@ def _flags(lines: Sequence[Sequence[str]]) -> dict[str, int]:
 
 
 def _csv(path: Path, labelling: Labelling) -> Found:
-    lines = _csv_lines(path)
+    lines = csv_lines(path)
     header = _header(lines)
     match labelling:
         case OneLabel():
@@ -380,7 +380,12 @@ def _flagged(values: Mapping[str, str], number: int, problems: list[str]) -> tup
     return tuple(sorted(name for name, value in values.items() if value == "1"))
 
 
-def _csv_lines(path: Path) -> list[list[str]]:
+def csv_lines(path: Path) -> list[list[str]]:
+    """A CSV's cells, separated by the commas, semicolons or tabs of its first line.
+
+    Raises:
+        DataError: it cannot be read, or is no CSV in UTF-8.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()

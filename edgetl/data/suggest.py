@@ -125,6 +125,10 @@ def _steps(images: int, batch: int) -> int:
     return max(1, math.ceil(images / batch))
 
 
+def _counted_steps(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
+
+
 def suggest(seen: Look) -> Sequence[Suggestion]:
     """Choose settings from what was seen; only those that should differ from the defaults."""
     found: list[Suggestion] = []
@@ -146,8 +150,9 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         add(
             "train.batch_size",
             batch,
-            f"{seen.train_images} training images make {_steps(seen.train_images, BATCH_SIZES[0])} steps of"
-            f" {BATCH_SIZES[0]} an epoch, too few for batch norm's statistics; so they make {steps_an_epoch}",
+            f"in batches of {BATCH_SIZES[0]}, {seen.train_images} training images give an epoch"
+            f" {_counted_steps(_steps(seen.train_images, BATCH_SIZES[0]))}, too few for batch norm's statistics; this"
+            f" gives {steps_an_epoch}",
         )
     if seen.train_images >= _MANY:
         steps = f"{seen.train_images} training images make many steps an epoch"

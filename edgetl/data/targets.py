@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeAlias, assert_never
 
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 
 NONE = -1
 """The stratum of an image of no class."""
@@ -18,7 +18,8 @@ LabelsTarget: TypeAlias = tuple[int, ...]
 HeadsTarget: TypeAlias = tuple[int | tuple[int, ...] | None, ...]
 """One target per head in the order of the task's heads; None where the image is not labelled for it."""
 Target: TypeAlias = int | tuple[Any, ...]
-"""A `ClassTarget`, `LabelsTarget` or `HeadsTarget`, as the task asks; JSON values but for tuples."""
+"""Of boxes, the rarest class among them, or `NONE`; else a
+`ClassTarget`, `LabelsTarget` or `HeadsTarget`, as the task asks; JSON values but for tuples."""
 
 
 def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:
@@ -26,6 +27,8 @@ def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:
     match task:
         case Classification():
             return (target,)
+        case Detection():
+            return () if target == NONE else (target,)
         case MultiLabel():
             return tuple(target)
         case MultiHead():
@@ -45,7 +48,7 @@ def strata(task: TaskSpec, targets: Sequence[Any]) -> list[int]:
     stratum of the first head that the image is labelled for.
     """
     match task:
-        case Classification():
+        case Classification() | Detection():
             return list(targets)
         case MultiLabel():
             sizes = Counter(at for target in targets for at in target)

@@ -113,6 +113,10 @@ _SWAPPED_BY_LIBTIFF = (
 )
 
 
+_LAST_WITHOUT_QUARTER_TURN = 4
+"""EXIF's orientations 5 to 8 swap width and height."""
+
+
 class _Refused(ValueError):
     """Why an image is not taken; the sentence goes on after its name."""
 
@@ -191,6 +195,22 @@ def read_header(source: Path | bytes, *, name: str | None = None) -> Header:
         reduced=_is_wide(image, raw) and not deep,
         pages=metadata.has_pages(content),
     )
+
+
+def upright_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels as `decode` gives them, without decoding.
+
+    Raises:
+        ImageError: it cannot be read; the message names it and the reason.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "The image")
+    content = _read(source, name)
+    try:
+        pixels, turn = metadata.without_metadata(content)
+        width, height = _open(pixels)[0].size
+    except Exception as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+    return (height, width) if turn > _LAST_WITHOUT_QUARTER_TURN else (width, height)
 
 
 def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[Any] | None:

@@ -16,7 +16,7 @@ from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Outputs, TaskSpec, joined
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Outputs, TaskSpec, joined
 from edgetl.tasks.labelling import labelling_of
 
 
@@ -261,6 +261,11 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
             raise DataError(
                 f"{data} gives one label an image, the bundle has the heads {', '.join(task.heads)}. Score it from "
                 "Python: edgetl.runtime.evaluate.evaluate(session, samples), a truth for each head."
+            )
+        case Detection():
+            raise DataError(
+                f"{data} gives labels, the bundle answers with boxes. Score it from Python: "
+                "edgetl.runtime.evaluate.predict_outputs(session, samples), then session.task.score."
             )
         case _:
             assert_never(task)

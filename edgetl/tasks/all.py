@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
 from edgetl.records.codec import from_json
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Task, TaskSpec
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec
 
 if TYPE_CHECKING:
     from edgetl.records.scores import Evaluation
@@ -32,6 +32,10 @@ def task_of(spec: TaskSpec) -> Task:
             from edgetl.tasks.multihead.task import MultiHeadTask
 
             return MultiHeadTask(spec=spec)
+        case Detection():
+            from edgetl.tasks.detection.task import DetectionTask
+
+            return DetectionTask(spec=spec)
         case _:
             assert_never(spec)
 

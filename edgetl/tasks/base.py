@@ -26,7 +26,8 @@ Outputs: TypeAlias = Mapping[str, NDArray[Any]]
 Truths: TypeAlias = Any
 """What is right, in the task's own form, N images in order.
 
-`Classification`: (N,) int64, the class. `MultiLabel`: (N, C) bool. `MultiHead`: head name to `HeadTruths`.
+`Classification`: (N,) int64, the class. `MultiLabel`: (N, C) bool. `MultiHead`: head name to `HeadTruths`. `Detection`:
+a list of `edgetl.tasks.detection.scores.Truth`.
 """
 Answers: TypeAlias = Any
 """What was decided, in the same form as `Truths`; for `MultiHead`, head name to that head's answers."""
@@ -106,7 +107,33 @@ class MultiHead:
                 )
 
 
-TaskSpec: TypeAlias = Classification | MultiLabel | MultiHead
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Boxes around objects, each of one class.
+
+    Attributes:
+        labels: `labels[i]` names column i of the scores.
+        threshold: least score of a box that is answered, in 0..1.
+        overlap: of two boxes of one class that overlap by more (intersection over union), the better remains.
+        most: boxes per image, best first.
+
+    Raises:
+        ValueError: labels are none or not unique, or a number is out of range.
+    """
+
+    kind: Literal["detection"] = "detection"
+    labels: tuple[str, ...]
+    threshold: float = 0.3
+    overlap: float = 0.6
+    most: int = 100
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels)
+        if not 0.0 < self.threshold < 1.0 or not 0.0 < self.overlap <= 1.0 or self.most < 1:
+            raise ValueError("its threshold, overlap or number of boxes is out of range")
+
+
+TaskSpec: TypeAlias = Classification | MultiLabel | MultiHead | Detection
 """What is asked of an image; in JSON an object whose `kind` says which."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias, assert_never
 
 from edgetl.records.frozen import dataclass
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ ONE_LABEL = OneLabel()
 def labelling_of(task: TaskSpec) -> Labelling:
     """How images for a task are labelled, where nothing else is said: a head's column has its name."""
     match task:
-        case Classification():
+        case Classification() | Detection():
             return OneLabel()
         case MultiLabel():
             return AnyLabels()

@@ -12,9 +12,14 @@ BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accurac
 TOP5 = MetricSpec(name="top5", title="top-5")
 CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
 MAP = MetricSpec(name="map", title="mAP")
+MAP50 = MetricSpec(name="map50", title="mAP50")
+AVERAGE_RECALL = MetricSpec(name="recall", title="average recall")
 EXACT = MetricSpec(name="exact", title="exact match")
 MEAN = MetricSpec(name="mean", title="mean of heads")
-METRICS = (MAP, EXACT, MEAN, TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR)
+METRICS = (
+    *(MAP, MAP50, AVERAGE_RECALL, EXACT, MEAN),
+    *(TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR),
+)
 
 
 def metric(name: str) -> MetricSpec:

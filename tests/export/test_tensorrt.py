@@ -244,7 +244,7 @@ def test_contradictions_are_refused_all_at_once() -> None:
 @pytest.mark.parametrize(
     ("target", "module", "remedy"),
     [
-        ("tensorrt", "tensorrt", "pip install tensorrt --extra-index-url https://pypi.nvidia.com"),
+        ("tensorrt", "tensorrt", "pip install tensorrt"),
         ("tensorrt-rtx", "tensorrt_rtx", "pip install tensorrt-rtx"),
     ],
 )

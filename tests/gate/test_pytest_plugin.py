@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetl.gate import loads
 from edgetl.gate.pytest_plugin import _BAD_IMAGES, failure_text
 from edgetl.gate.stage import make_baseline
 from edgetl.records.scores import BadImages
@@ -29,8 +31,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (home / "photos" / label).mkdir(parents=True)
         for number in range(12):
             (home / "photos" / label / f"{number}.png").write_bytes(colour_png(at, noise=10 * number + at))
-    made = make_baseline(good, threads=1, runs=30, data=home / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loads, "load_fresh", functools.cache(loads.load_fresh))
+        made = make_baseline(good, threads=1, runs=30, data=home / "photos")
     made.save(home / "baseline.json")
+    (
+        home / "conftest.py"
+    ).write_text(  # One fresh process for each bundle: the gate's figures are tested elsewhere.
+        "import functools\n"
+        "from edgetl.gate import loads\n"
+        "loads.load_fresh = functools.cache(loads.load_fresh)\n"
+    )
     shutil.copy(Path(__file__).with_name("example_edge_gate.py"), home / "test_example.py")
     (home / "test_worse.py").write_text(
         "import pytest\n"
@@ -112,7 +123,7 @@ def test_what_got_worse_fails_and_what_is_missing_is_one_sentence(project: Path,
     for sentence in (
         f"There is no baseline at {project / 'gone.json'}. Write one with: edgetl baseline BUNDLE -o",
         "Name one thing to compare with: a baseline or another bundle (against).",
-        "The marker edge does not know max_acuracy_drop; it knows against, allow_other_machine, baseline, bundle,",
+        "The marker edge does not know max_acuracy_drop; it knows against, allow_other_machine, bad_images, baseline,",
         "max_accuracy_drop is 2, expected a share from 0 to 1.",
         "No bundle is named: give @pytest.mark.edge(bundle=...) or --edge-bundle.",
     ):

@@ -70,16 +70,24 @@ def audit(console: Console, report: AuditReport) -> None:
     """What is wrong with an image set, and what to do."""
     splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
     lines = _classes(report.counts, splits)
-    lines.append(_counts_line("all", [report.sizes[s] for s in splits], "strong"))
-    table(console, (*text("class"), *numbers(*splits, "total")), lines)
+    if (boxes := report.boxes) is None:
+        lines.append(_counts_line("all", [report.sizes[s] for s in splits], "strong"))
+    else:
+        lines.append(_counts_line("all", [sum(report.counts[s].values()) for s in splits], "strong"))
+        lines.append(_counts_line("images", [boxes.images[s] for s in splits]))
+        lines.append(_counts_line("images without boxes", [boxes.empty[s] for s in splits]))
+    table(console, (*text("class" if boxes is None else "boxes of"), *numbers(*splits, "total")), lines)
     _beside_images(console, report.others)
     _listing(console, "Unreadable images", [f"{path}: {reason}" for path, reason in report.skipped])
     _listing(console, "The same file in more than one split", [" = ".join(group) for group in report.leaks])
     alike = [f"{n.first} ~ {n.second}" for n in report.near_duplicates]
     _listing(console, "Near-copies across splits", alike)
-    _listing(
-        console, "The same file under more than one label", [" = ".join(group) for group in report.conflicts]
-    )
+    conflicts = "The same file under more than one label"
+    if report.boxes is not None:
+        conflicts = "The same file with other boxes"
+        for title, places in report.boxes.places():
+            _listing(console, title, places)
+    _listing(console, conflicts, [" = ".join(group) for group in report.conflicts])
     sizes = [f"{odd.path}: {odd.width}x{odd.height}" for odd in report.odd_sizes]
     _listing(console, "Images of an odd size", sizes)
     problems = report.problems()

@@ -100,13 +100,17 @@ class MultiHeadTask:
         )
 
     def score(self, truths: Heads, outputs: Outputs) -> Evaluation:
-        """Every head on the images whose truth is known for it; `mean` is over the heads that have any."""
+        """Every head on the images whose truth is known for it; see `together`."""
         found = {
             name: task.score(
                 truths[name].values[truths[name].known], self._own(outputs, name, truths[name].known)
             )
             for name, task in self.heads.items()
         }
+        return self.together(found, len(next(iter(truths.values())).known))
+
+    def together(self, found: Mapping[str, Evaluation], images: int) -> Evaluation:
+        """The heads' evaluations as one, of so many images; `mean` is over the heads that have any."""
         scored = [
             value(found[name], task.metrics[0].name)
             for name, task in self.heads.items()
@@ -118,8 +122,7 @@ class MultiHeadTask:
                 for one in task.metrics[place]:
                     if one.name in found[name].scores:
                         scores[f"{name}/{one.name}"] = found[name].scores[one.name]
-        images = len(next(iter(truths.values())).known)
-        return Evaluation(images=images, scores=scores, detail=to_json(HeadsDetail(heads=found)))
+        return Evaluation(images=images, scores=scores, detail=to_json(HeadsDetail(heads=dict(found))))
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
         """The same answer is the same of every head."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from edgetl.errors import ModelError
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
 
 
@@ -16,7 +16,12 @@ def training_task(spec: TaskSpec) -> TrainingTask:
             from edgetl.train.tasks.classification import ClassificationTraining
 
             return ClassificationTraining(spec=spec)
-        case MultiLabel() | MultiHead():
+        case MultiHead():
+            from edgetl.train.tasks.multihead import MultiHeadTraining
+
+            tasks = {name: training_task(head) for name, head in spec.heads.items()}
+            return MultiHeadTraining(spec=spec, tasks=tasks)
+        case MultiLabel() | Detection():
             raise ModelError(f"The task {spec.kind} cannot be trained yet.")
         case _:
             assert_never(spec)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgetl.config import Augment, DistillLoss, TrainConfig
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import MetricSpec
+from edgetl.tasks.base import MetricSpec, TaskSpec
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -28,6 +28,10 @@ Targets: TypeAlias = NDArray[Any]
 
 class TrainingTask(Protocol):
     """A task's code for training."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What it trains for."""
 
     @property
     def width(self) -> int:

@@ -1,0 +1,1 @@
+"""Labelled boxes as people have them: COCO, YOLO, Pascal VOC and CSV."""

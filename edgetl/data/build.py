@@ -1,0 +1,48 @@
+"""The index of any source: of labelled images, or of pictures with boxes."""
+
+from __future__ import annotations
+
+from edgetl.data.boxes.entries import FoundBoxes
+from edgetl.data.boxes.index import index_boxes
+from edgetl.data.boxes.sources import find_boxes
+from edgetl.data.index import DataIndex, DataSettings, build_index
+from edgetl.data.walk import place
+from edgetl.errors import DataError
+from edgetl.progress import SILENT, Progress
+from edgetl.tasks.labelling import ONE_LABEL, Labelling
+
+
+def boxes_at(source: str) -> FoundBoxes | None:
+    """The boxes of a source; None where it is another kind of set, or nothing is there.
+
+    Raises:
+        DataError: annotations of boxes are there, but not right.
+    """
+    return find_boxes(place(source))
+
+
+def index_of(
+    config: DataSettings, *, labelling: Labelling = ONE_LABEL, seed: int = 0, progress: Progress = SILENT
+) -> DataIndex:
+    """See `edgetl.data.index.build_index` and `edgetl.data.boxes.index.index_boxes`.
+
+    Raises:
+        DataError: see there.
+    """
+    found = boxes_at(config.source)
+    if found is None:
+        return build_index(config, labelling=labelling, seed=seed, progress=progress)
+    return index_boxes(config, found, seed=seed, progress=progress)
+
+
+def refuse_boxes(source: str) -> None:
+    """Say of pictures with boxes, before anything is done with them, that no detector can be trained yet.
+
+    Raises:
+        DataError: the source is such a set.
+    """
+    if boxes_at(source) is not None:
+        raise DataError(
+            f"{source} holds pictures with boxes; no detector can be trained on them yet. edgetl data check looks at"
+            " such sets."
+        )

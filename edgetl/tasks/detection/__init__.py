@@ -1,0 +1,1 @@
+"""Boxes around the objects in an image."""

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgetl.errors import TensorError
+from edgetl.inputs.frame import frame_of
+from edgetl.inputs.spec import PreprocessSpec, Resize
+from edgetl.tasks.base import Detection
+from edgetl.tasks.detection.scores import Found, Truth
+from edgetl.tasks.detection.task import DetectionTask
+
+TASK = DetectionTask(spec=Detection(labels=("a", "b"), threshold=0.5))
+FRAME = frame_of((128, 64), PreprocessSpec(size=64, resize=Resize.PAD))
+"""Halves the picture; 16 pixels above it."""
+TRUTH = Truth(boxes=np.array([[20.0, 10.0, 60.0, 50.0]]), labels=np.array([1]), frame=FRAME)
+INSIDE = [10.0, 21.0, 30.0, 41.0]
+"""The same box in the input."""
+
+
+def found(*rows: tuple[list[float], int, float]) -> Found:
+    return Found(
+        boxes=np.array([box for box, _, _ in rows]).reshape(-1, 4),
+        labels=np.array([label for _, label, _ in rows], dtype=np.int64),
+        scores=np.array([score for _, _, score in rows]),
+    )
+
+
+def test_answers_are_in_the_pictures_pixels() -> None:
+    outputs = {
+        "boxes": np.array([[INSIDE, [0, 0, 5, 5]]], np.float32),
+        "scores": np.array([[[0.1, 0.9], [0.2, 0.3]]], np.float32),
+    }
+    [answer] = TASK.predict(outputs, [FRAME])
+    [one] = answer.items
+    assert one.box == pytest.approx((20, 10, 60, 50))
+    assert (one.label, one.index, answer.width, answer.height) == ("b", 1, 128, 64)
+    assert answer.text == "1 b"
+    with pytest.raises(TensorError, match="0 came for 1 images"):
+        TASK.predict(outputs)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (found((INSIDE, 1, 0.9)), True),
+        (found((INSIDE, 1, 0.9), ([0.0, 0.0, 9.0, 9.0], 0, 0.4)), True),
+        (found((INSIDE, 0, 0.9)), False),
+        (found((INSIDE, 1, 0.4)), False),
+        (found((INSIDE, 1, 0.9), ([0.0, 16.0, 9.0, 25.0], 0, 0.6)), False),
+        (found(([40.0, 21.0, 60.0, 41.0], 1, 0.9)), False),
+        (found(), False),
+    ],
+    ids=["hit", "unsure", "class", "missed", "more", "place", "none"],
+)
+def test_what_is_right(answer: Found, right: bool) -> None:
+    assert TASK.right([TRUTH], [answer]).tolist() == [right]
+    assert TASK.right([answer], [answer]).tolist() == [True]
+
+
+def test_how_far_an_answer_is_from_another() -> None:
+    scores = np.array([[[0.1, 0.9], [0.2, 0.45]], [[0.0, 0.0], [0.0, 1.0]]], np.float32)
+    outputs = {"boxes": np.zeros((2, 2, 4), np.float32), "scores": scores}
+    assert TASK.margins(outputs) == pytest.approx([0.05, 0.5])
