@@ -35,6 +35,7 @@ from edgetl.overrides import value_of
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
 from edgetl.tasks.labelling import AnyLabels, HeadLabels, Labelling, OneLabel
+from edgetl.tasks.metrics import METRICS
 
 
 def _fraction(value: float) -> float:
@@ -227,12 +228,18 @@ FEW_STEPS = 5
 """An epoch of fewer steps leaves batch norm's statistics behind the weights: they move by a tenth a step."""
 
 
-class Metric(StrEnum):
-    """The score by which models are chosen and held to the floor."""
+def _metric(name: str) -> str:
+    """A metric's name; whether the data's task scores it is seen once the data is read."""
+    known = [spec.name for spec in METRICS if spec.higher_is_better]
+    if name.rpartition("/")[2] not in known:
+        raise ValueError(
+            f"there is no metric {name!r} to choose by; there are {', '.join(known)}, or HEAD/METRIC"
+        )
+    return name
 
-    TOP1 = "top1"
-    MACRO_F1 = "macro_f1"
-    BALANCED_ACCURACY = "balanced_accuracy"
+
+MetricName = Annotated[str, AfterValidator(_metric)]
+"""The score by which models are chosen and held to the floor; of one head, `head/name`."""
 
 
 class LabelLoss(StrEnum):
@@ -432,7 +439,7 @@ class TrainConfig(_Section):
     """Run the network through torch.compile: slower to start, often faster after, on a GPU."""
     trackers: tuple[Tracker, ...] = ()
     """Also send the curves to `tensorboard`, `wandb` or `mlflow`, where installed."""
-    select: Metric | None = None
+    select: MetricName | None = None
     """The score on the validation split by which the best epoch is kept, of teacher and student; where unset,
     macro-F1 where the largest class has over three times the images of the smallest, else top-1."""
     patience: Epochs = 0
@@ -666,8 +673,9 @@ class BenchConfig(_Section):
 class BundleConfig(_Section):
     """What may ship."""
 
-    metric: Metric = Metric.TOP1
-    """The score that is held to the floor, on the validation split."""
+    metric: MetricName | None = None
+    """The score that is held to the floor, on the validation split; where unset, the first of its
+    task: top-1 for one class per image."""
     max_drop: Fraction = 0.02
     """A variant may score so much less than the teacher."""
     golden_images: Annotated[int, Field(ge=1, le=64)] = 8

@@ -30,7 +30,8 @@ from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
-from edgetl.tasks.base import Classification
+from edgetl.tasks.all import task_of
+from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
@@ -254,8 +255,15 @@ class _Run:
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
         self.index: DataIndex = indexes.load(self.dir / record.index)
+        self._check_metrics()
         self.unlabelled = self._unlabelled()
         return record, cached
+
+    def _check_metrics(self) -> None:
+        """Here, so that a metric that the task does not have is said before training."""
+        metrics = task_of(self.index.task).metrics
+        chosen(self.recipe.train.select, metrics, setting="train.select")
+        self._metric = chosen(self.recipe.bundle.metric, metrics, setting="bundle.metric")
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
@@ -403,7 +411,7 @@ class _Run:
             seed=self.recipe.seed,
             pixels_dir=self.pixels_dir,
             cache_dir=self.dir / "calibration",
-            metric=self.recipe.bundle.metric,
+            metric=self._metric,
             guide=self._guide,
         )
         return self.cache.run(
@@ -540,7 +548,7 @@ class _Run:
             teacher=self._teacher,
             teacher_spec=self.spec,
             spec=self.student_spec,
-            labels=self.index.labels,
+            task=self.index.task,
             opset=self.recipe.export.opset or opset_for(self.recipe.quantize.target),
             threads=self.recipe.bench.threads,
             machine=describe().fingerprint,
@@ -579,7 +587,7 @@ class _Run:
         report = RunReport(
             name=self.recipe.name,
             recipe=recipes.dump(self.recipe),
-            task=Classification(labels=self.index.labels),
+            task=self.index.task,
             data=r[Stage.DATA],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgetl import config
-from edgetl.config import Metric, Recipe, Target, parse
+from edgetl.config import Recipe, Target, parse
 from edgetl.errors import ConfigError
 from edgetl.overrides import value_of
 
@@ -67,7 +67,7 @@ def test_null_unsets_every_setting_that_may_be_unset_and_no_other() -> None:
         ("seed", "0x10", 16),
         ("name", "2024", "2024"),
         ("prune.enabled", "False", False),
-        ("train.select", "top1", Metric.TOP1),
+        ("train.select", "top1", "top1"),
         ("quantize.target", "cpu-x86,tensorrt", (Target.CPU_X86, Target.TENSORRT)),
         ("prune.keep", "a.b, c", ("a.b", "c")),
         ("prune.keep", "", ()),

@@ -169,6 +169,7 @@ def _features(folder: Path, number: int) -> float:
     """A network's features, which several trials of a head share."""
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.models import backbones
+    from edgetl.models.backbones import classifier_names
     from edgetl.train.augment import Augment
     from edgetl.train.features import compute
     from edgetl.train.sets import PixelSet
@@ -176,7 +177,10 @@ def _features(folder: Path, number: int) -> float:
     model = backbones.create("test_resnet", 2, "none", seed=1)
     pixels = np.arange(6 * 32 * 32 * 3, dtype=np.int64).astype(np.uint8).reshape(6, 32, 32, 3)
     data = PixelSet(pixels, np.arange(6) % 2, PreprocessSpec(size=32))
-    found = [compute(model, data, folder / "cache", views=views, augment=Augment.NONE) for views in (1, 2, 3)]
+    found = [
+        compute(model, classifier_names(model), data, folder / "cache", views=views, augment=Augment.NONE)
+        for views in (1, 2, 3)
+    ]
     return float(sum(np.abs(each.features).sum() for each in found))
 
 

@@ -35,7 +35,7 @@ from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
 from edgetl.statistics import compare_paired, most_by_chance
 from edgetl.tasks.all import task_of
-from edgetl.tasks.base import Outputs, joined
+from edgetl.tasks.base import Outputs, joined, widths
 
 if TYPE_CHECKING:
     import onnx
@@ -230,14 +230,14 @@ class _Comparison:
             images = torch.from_numpy(normalise(part, spec)).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
                 found = model(images)
-            named = found if isinstance(found, dict) else {self.task.outputs[0].name: found}
-            return {name: tensor.float().numpy() for name, tensor in named.items()}
+            parts = found.float().split(list(widths(self.task).values()), dim=1)
+            return {name: part.numpy() for name, part in zip(widths(self.task), parts, strict=True)}
 
         def fresh() -> bytes:
             import onnx
 
             opset = onnx.load_from_string(exported).opset_import[0].version
-            return to_bytes(to_onnx(model, labels=self.names, spec=spec, opset=opset))
+            return to_bytes(to_onnx(model, task=self.task.spec, spec=spec, opset=opset))
 
         def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
             return normalise(part, spec)

@@ -1,9 +1,9 @@
 """A torch network as one clean ONNX model.
 
-The graph has one input, `images` (batch, 3, S, S) float32, and one output, `logits` (batch, C) float32, with
-a free batch; by option height and width are free too. Batch norms are folded into their convolutions, no constant
-is left that nothing reads, and nothing of the machine that wrote the file, so that the same network gives the same
-bytes.
+The graph has one input, `images` (batch, 3, S, S) float32, and the task's outputs by name, each (batch, C) float32:
+`logits`, or one per head. The batch is free; by option height and width are free too. Batch norms are folded into their
+convolutions, no constant is left that nothing reads, and nothing of the machine that wrote the file, so that the same
+network gives the same bytes.
 
 Two exporters of torch are used. The tracing one is ten times faster (0.3 to 1.2 s against 4 to 14 s for
 common backbones); torch has deprecated it, and it ends at opset 20. So the one on `torch.export` takes over
@@ -19,7 +19,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -35,37 +35,45 @@ from edgetl.export.graphs import drop_unread, set_nodes
 from edgetl.export.origin import layer_of, operator_in
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.codec import to_json
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import TaskSpec, labels_of, widths
 
 INPUT = "images"
-OUTPUT = "logits"
+_SIDE_BY_SIDE = "heads/outputs"
+"""The network's one output before it is split; no head's name holds a slash."""
 LABELS_KEY = "edgetl.labels"
 PREPROCESS_KEY = "edgetl.preprocess"
 _LAST_TRACED_OPSET = 20
 
 
 def to_onnx(
-    model: nn.Module, *, labels: Sequence[str], spec: PreprocessSpec, opset: int, dynamic_size: bool = False
+    model: nn.Module, *, task: TaskSpec, spec: PreprocessSpec, opset: int, dynamic_size: bool = False
 ) -> onnx.ModelProto:
-    """Export a classifier.
+    """Export a network.
 
     Args:
-        model: takes (N, 3, S, S) float32 with S = `spec.size`, gives (N, C) logits. It is not changed.
-        labels: the C class names; kept in the metadata as a JSON list under `edgetl.labels`.
+        model: takes (N, 3, S, S) float32 with S = `spec.size`, gives (N, D): the task's outputs side by side. It is not
+            changed.
+        task: what it answers. Its labels are kept in the metadata as a JSON list under `edgetl.labels`.
         spec: kept in the metadata as JSON under `edgetl.preprocess`.
         opset: ONNX operator set.
         dynamic_size: leave height and width open too.
 
     Raises:
         ModelError: the network cannot be exported (the operator and its layer are named), its output does not fit
-            the labels, or its code depends on a size that shall be open.
+            the task, or its code depends on a size that shall be open.
     """
     model = copy.deepcopy(model).cpu().float().eval()
+    labels, outputs = labels_of(task), widths(task_of(task))
+    output = next(iter(outputs)) if len(outputs) == 1 else _SIDE_BY_SIDE
     images = torch.zeros(2, 3, spec.size, spec.size)
-    _check_output(model, images, classes=len(labels))
+    _check_output(model, images, outputs)
     free = {0: "batch"} | ({2: "height", 3: "width"} if dynamic_size else {})
-    exported = _simplified(_exported(model, images, opset, free))
+    exported = _simplified(_exported(model, images, output, opset, free))
     _pool_instead_of_mean(exported.graph, _ranks(exported))
     drop_unread(exported.graph)
+    if len(outputs) > 1:
+        _split(exported.graph, outputs)
     _strip(exported)
     exported.producer_name, exported.producer_version = "edgetl", __version__
     metadata = {
@@ -73,9 +81,9 @@ def to_onnx(
         PREPROCESS_KEY: json.dumps(to_json(spec), sort_keys=True),
     }
     onnx.helper.set_model_props(exported, metadata)
-    _check(exported, classes=len(labels), free=free)
+    _check(exported, outputs, free=free)
     if dynamic_size:
-        _check_other_size(model, exported, spec.size)
+        _check_other_size(model, exported, task, spec.size)
     return exported
 
 
@@ -84,37 +92,43 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _check_output(model: nn.Module, images: torch.Tensor, *, classes: int) -> None:
+def _check_output(model: nn.Module, images: torch.Tensor, outputs: Mapping[str, int]) -> None:
     name = type(model).__name__
     try:
         with torch.inference_mode():
-            logits = model(images)
+            found = model(images)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise ModelError(
             f"{name} does not take images of shape {tuple(images.shape)}: {_first_line(error)}"
         ) from error
-    expected = (images.shape[0], classes)
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
-        came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"{name} gives {came} for two images, expected logits {expected}: one a label.")
+    expected = (images.shape[0], sum(outputs.values()))
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != expected:
+        came = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ModelError(
+            f"{name} gives {came} for two images, expected {' and '.join(outputs)} {expected}: one per label."
+        )
 
 
-def _exported(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]) -> onnx.ModelProto:
+def _exported(
+    model: nn.Module, images: torch.Tensor, output: str, opset: int, free: Mapping[int, str]
+) -> onnx.ModelProto:
     if opset <= _LAST_TRACED_OPSET:
         try:
-            return _traced(model, images, opset, free)
+            return _traced(model, images, output, opset, free)
         except Exception as error:
             try:
-                return _from_torch_export(model, images, opset, free)
+                return _from_torch_export(model, images, output, opset, free)
             except Exception:
                 raise _refusal(model, images, error) from error
     try:
-        return _from_torch_export(model, images, opset, free)
+        return _from_torch_export(model, images, output, opset, free)
     except Exception as error:
         raise _refusal(model, images, error) from error
 
 
-def _traced(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]) -> onnx.ModelProto:
+def _traced(
+    model: nn.Module, images: torch.Tensor, output: str, opset: int, free: Mapping[int, str]
+) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, _quiet(), _padding_in_integers():
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -122,16 +136,16 @@ def _traced(model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[in
             (images,),
             file,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output],
             opset_version=opset,
             dynamo=False,
-            dynamic_axes={INPUT: dict(free), OUTPUT: {0: "batch"}},
+            dynamic_axes={INPUT: dict(free), output: {0: "batch"}},
         )
         return onnx.load(file)
 
 
 def _from_torch_export(
-    model: nn.Module, images: torch.Tensor, opset: int, free: Mapping[int, str]
+    model: nn.Module, images: torch.Tensor, output: str, opset: int, free: Mapping[int, str]
 ) -> onnx.ModelProto:
     with _quiet():
         program = torch.onnx.export(
@@ -139,7 +153,7 @@ def _from_torch_export(
             (images,),
             None,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output],
             opset_version=opset,
             dynamo=True,
             dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in free.items()},),
@@ -245,6 +259,24 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     return {value.name: len(value.type.tensor_type.shape.dim) for value in values}
 
 
+def _split(graph: onnx.GraphProto, outputs: Mapping[str, int]) -> None:
+    """Part the outputs that stand side by side into the task's."""
+    whole = graph.output[0]
+    batch = whole.type.tensor_type.shape.dim[0]
+    sizes = "heads/widths"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(list(outputs.values()), np.int64), sizes))
+    graph.node.append(
+        onnx.helper.make_node("Split", [whole.name, sizes], list(outputs), "heads/Split", axis=1)
+    )
+    del graph.output[:]
+    graph.output.extend(
+        onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, [batch.dim_param or batch.dim_value, width]
+        )
+        for name, width in outputs.items()
+    )
+
+
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what names the machine, of the source code, or only repeats what can be inferred."""
     graph = model.graph
@@ -256,7 +288,7 @@ def _strip(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def _check(model: onnx.ModelProto, *, classes: int, free: Mapping[int, str]) -> None:
+def _check(model: onnx.ModelProto, outputs: Mapping[str, int], *, free: Mapping[int, str]) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -266,12 +298,11 @@ def _check(model: onnx.ModelProto, *, classes: int, free: Mapping[int, str]) -> 
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
     }
-    if list(shapes) != [INPUT, OUTPUT] or shapes[OUTPUT][1:] != [classes]:
-        raise ModelError(
-            f"The exported graph has {shapes}, expected {INPUT} and {OUTPUT} (batch, {classes})."
-        )
+    if list(shapes) != [INPUT, *outputs] or any(shapes[name][1:] != [c] for name, c in outputs.items()):
+        expected = ", ".join(f"{name} (batch, {width})" for name, width in outputs.items())
+        raise ModelError(f"The exported graph has {shapes}, expected {INPUT} and {expected}.")
     fixed = [name for axis, name in free.items() if not isinstance(shapes[INPUT][axis], str)]
-    if not isinstance(shapes[OUTPUT][0], str) and "batch" not in fixed:
+    if not all(isinstance(shapes[name][0], str) for name in outputs) and "batch" not in fixed:
         fixed.insert(0, "batch")
     if fixed:
         listed = " and ".join(fixed)
@@ -280,14 +311,14 @@ def _check(model: onnx.ModelProto, *, classes: int, free: Mapping[int, str]) -> 
         )
 
 
-def _check_other_size(model: nn.Module, exported: onnx.ModelProto, size: int) -> None:
+def _check_other_size(model: nn.Module, exported: onnx.ModelProto, task: TaskSpec, size: int) -> None:
     """A size can be open in the graph's input and yet be baked in further on; another size shows it."""
     from edgetl.export.parity import check
 
     side = size + 32
     images = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
     try:
-        check(model, to_bytes(exported), [images], max_difference=1e-2)
+        check(model, to_bytes(exported), [images], task=task_of(task), max_difference=1e-2)
     except (ModelError, RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise ModelError(
             f"{type(model).__name__} cannot be exported with an open image size: at {side} px instead of {size},"

@@ -13,18 +13,19 @@ from torch import nn
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
+from edgetl.tasks.base import Outputs, Task, joined, widths
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far two sets of logits are apart.
+    """How far two sets of outputs are apart.
 
     Attributes:
         images: how many were compared.
-        max_difference: largest absolute difference of a logit, divided by the largest absolute logit.
-        same: share of images with the same best class, in 0..1.
+        max_difference: largest absolute difference within an output, divided by that output's largest absolute value.
+        same: share of images with the same answer, in 0..1.
     """
 
     images: int
@@ -32,25 +33,33 @@ class Parity:
     same: float
 
 
-def compare(reference: Array, logits: Array) -> Parity:
-    """Compare logits, both (N, C).
+def compare(task: Task, reference: Outputs, found: Outputs) -> Parity:
+    """Compare a task's outputs, each (N, C).
 
     Raises:
-        ModelError: the shapes differ, there are no images, or a logit is not finite.
+        ModelError: an output is missing, the shapes differ, there are no images, or a value is not finite.
     """
-    if reference.shape != logits.shape or reference.ndim != 2 or not len(reference):
-        raise ModelError(f"Logits of shapes {reference.shape} and {logits.shape} cannot be compared.")
-    if not (np.isfinite(reference).all() and np.isfinite(logits).all()):
-        raise ModelError("The network gives logits that are NaN or infinite; its weights are not usable.")
-    largest = max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))
-    return Parity(
-        images=len(reference),
-        max_difference=float(np.abs(reference - logits).max()) / largest,
-        same=float((reference.argmax(1) == logits.argmax(1)).mean()),
-    )
+    differences, images = [], 0
+    for name in widths(task):
+        if name not in found:
+            raise ModelError(f"The exported graph has no output {name!r}; it has {', '.join(found)}.")
+        want, have = reference[name], found[name]
+        if want.shape != have.shape or want.ndim != 2 or not len(want):
+            raise ModelError(f"{name} of shapes {want.shape} and {have.shape} cannot be compared.")
+        if not (np.isfinite(want).all() and np.isfinite(have).all()):
+            raise ModelError(
+                f"The network gives {name} that are NaN or infinite; its weights are not usable."
+            )
+        largest = max(float(np.abs(want).max()), float(np.finfo(np.float32).tiny))
+        differences.append(float(np.abs(want - have).max()) / largest)
+        images = len(want)
+    same = task.right(task.decide(reference), task.decide(found))
+    return Parity(images=images, max_difference=max(differences), same=float(same.mean()))
 
 
-def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_difference: float) -> Parity:
+def check(
+    model: nn.Module, onnx: bytes, batches: Iterable[Array], *, task: Task, max_difference: float
+) -> Parity:
     """Run the network and its export on the same images and hold them to `max_difference`.
 
     The batches should not all be of one size, so that a batch baked into the graph is found.
@@ -59,7 +68,8 @@ def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_differ
         model: in evaluation mode, on the CPU.
         onnx: the model file's content.
         batches: each (n, 3, S, S) float32.
-        max_difference: largest allowed logit difference, relative to the largest logit.
+        task: what they answer.
+        max_difference: largest allowed difference of an output, relative to its largest value.
 
     Raises:
         ModelError: they differ by more, with the figures; or the graph does not run.
@@ -70,19 +80,20 @@ def check(model: nn.Module, onnx: bytes, batches: Iterable[Array], *, max_differ
     for images in batches:
         seen.append(images)
         with torch.inference_mode():
-            expected.append(np.asarray(model(torch.from_numpy(images)).float().numpy(), np.float32))
+            parts = model(torch.from_numpy(images)).float().split(list(widths(task).values()), dim=1)
+        expected.append({name: part.numpy() for name, part in zip(widths(task), parts, strict=True)})
         try:
             got.append(run(images))
         except Exception as error:
             raise ModelError(f"The exported graph fails on {len(images)} images: {error}") from error
     if not expected:
         raise ModelError("There are no images to compare the export with the network on.")
-    parity = compare(np.concatenate(expected), np.concatenate(got))
+    parity = compare(task, joined(expected), joined(got))
     if parity.max_difference > max_difference:
         raise ModelError(
-            f"The exported graph differs from the network: {parity.max_difference:.3g} of the largest logit"
-            f" on {parity.images} images, allowed {max_difference:.3g} (export.max_difference); the best"
-            f" class agrees on {parity.same:.1%}{_first_layer(model, onnx, seen, max_difference)}."
+            f"The exported graph differs from the network: {parity.max_difference:.3g} of an output's largest value"
+            f" on {parity.images} images, allowed {max_difference:.3g} (export.max_difference); the"
+            f" answer agrees on {parity.same:.1%}{_first_layer(model, onnx, seen, max_difference)}."
         )
     return parity
 
@@ -108,9 +119,10 @@ class _Runner:
         self.session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
 
-    def __call__(self, images: Array) -> Array:
-        (logits,) = self.session.run(None, {self.input: images})
-        return np.asarray(logits, np.float32)
+        self.outputs = [tensor.name for tensor in self.session.get_outputs()]
+
+    def __call__(self, images: Array) -> Outputs:
+        return dict(zip(self.outputs, self.session.run(self.outputs, {self.input: images}), strict=True))
 
 
 def _runner(onnx: bytes) -> _Runner:

@@ -27,6 +27,7 @@ from edgetl.models import checkpoint
 from edgetl.models.two_four import sparse_layers
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import ExportRecord
+from edgetl.tasks.all import task_of
 
 FILE = "model-fp32.onnx"
 HALF_FILE = "model-fp32-half-weights.onnx"
@@ -62,14 +63,20 @@ def run(
         task.advance()
         exported = to_onnx(
             model,
-            labels=inputs.index.labels,
+            task=inputs.index.task,
             spec=inputs.spec,
             opset=config.opset or opset_for(inputs.targets),
             dynamic_size=config.dynamic_size,
         )
         content = to_bytes(exported)
         task.advance()
-        parity = check(model, content, _batches(samples, inputs.spec), max_difference=config.max_difference)
+        parity = check(
+            model,
+            content,
+            _batches(samples, inputs.spec),
+            task=task_of(inputs.index.task),
+            max_difference=config.max_difference,
+        )
         task.advance()
     write_bytes(out / FILE, content)
     half = store_half(exported)

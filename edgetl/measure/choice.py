@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetl.config import Metric
 from edgetl.records.scores import value
 from edgetl.records.variants import VariantScore
 
@@ -12,7 +11,7 @@ FLOAT = "fp32"
 """The precision that others are held against."""
 
 
-def choose(variants: Sequence[VariantScore], metric: Metric, floor: float) -> tuple[str, bool, str]:
+def choose(variants: Sequence[VariantScore], metric: str, floor: float) -> tuple[str, bool, str]:
     """Choose the fastest measured variant that keeps the floor; the most accurate one where none does.
 
     Variants as fast as the fastest within the measurement (the 95% interval of the ratio of medians, paired
@@ -67,7 +66,7 @@ def _as_fast(variant: VariantScore, fastest: VariantScore, limit: float) -> bool
 
 
 def _why_not(
-    variant: VariantScore, kept: Sequence[VariantScore], level: Sequence[VariantScore], metric: Metric
+    variant: VariantScore, kept: Sequence[VariantScore], level: Sequence[VariantScore], metric: str
 ) -> str:
     if variant not in kept:
         return f"{variant.name} falls below the floor ({value(variant.val, metric):.1%})"

@@ -12,7 +12,7 @@ from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
-from edgetl.tasks.base import Classification, joined
+from edgetl.tasks.base import joined
 
 if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenSet
@@ -48,7 +48,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     measured = inputs.measured
     contents = pack.Contents(
         name=inputs.name,
-        task=Classification(labels=inputs.index.labels),
+        task=inputs.index.task,
         preprocess=inputs.spec,
         variants=[
             pack.VariantSource(

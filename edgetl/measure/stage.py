@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
+from edgetl.data.sources import SPLITS
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
@@ -20,8 +21,9 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
-from edgetl.tasks.all import task_of
-from edgetl.tasks.base import Classification, Outputs, Truths, joined
+from edgetl.tasks.all import task_of, truths_of
+from edgetl.tasks.base import Outputs, Task, Truths, joined
+from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,16 +80,22 @@ def run(
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
     from edgetl.train.sets import open_sets
 
+    task = task_of(inputs.index.task)
+    metric = chosen(bundle.metric, task.metrics, setting="bundle.metric")
+    truths = {
+        split: truths_of(inputs.index.task, [s.label for s in inputs.index.split(split)])
+        for split in SPLITS[1:]
+    }
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
-    with progress.task("Scoring variants", total=len(backends)) as task:
+    with progress.task("Scoring variants", total=len(backends)) as scoring:
         for c in inputs.candidates:
             run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
-            val = _score(run_, sets.val.pixels, sets.val.targets, inputs)
-            test = _score(run_, sets.test.pixels, sets.test.targets, inputs) if sets.test else None
+            val = _score(run_, sets.val.pixels, truths["val"], task)
+            test = _score(run_, sets.test.pixels, truths["test"], task) if sets.test else None
             scores[c.name] = (val, test)
-            task.advance(note=f"{c.name} {value(val, bundle.metric):.1%}")
+            scoring.advance(note=f"{c.name} {value(val, metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
     variants = tuple(
         VariantScore(
@@ -104,15 +112,15 @@ def run(
         )
         for c in inputs.candidates
     )
-    floor = value(inputs.teacher_val, bundle.metric) - bundle.max_drop
-    default, floor_met, reason = choose(variants, bundle.metric, floor)
+    floor = value(inputs.teacher_val, metric) - bundle.max_drop
+    default, floor_met, reason = choose(variants, metric, floor)
     return MeasureRecord(
         variants=variants,
         teacher_val=inputs.teacher_val,
         teacher_test=inputs.teacher_test,
         teacher_latency=latencies["teacher"],
         teacher_size_bytes=inputs.teacher.stat().st_size,
-        metric=bundle.metric.value,
+        metric=metric,
         floor=floor,
         floor_met=floor_met,
         default=default,
@@ -137,10 +145,10 @@ def runner(
 
 
 def _score(
-    run: Callable[[np.ndarray], Outputs], pixels: np.ndarray, truths: Truths, inputs: MeasureInputs
+    run: Callable[[np.ndarray], Outputs], pixels: np.ndarray, truths: Truths, task: Task
 ) -> Evaluation:
     outputs = joined([run(pixels[i : i + 32]) for i in range(0, len(pixels), 32)])
-    return task_of(Classification(labels=inputs.index.labels)).score(truths, outputs)
+    return task.score(truths, outputs)
 
 
 def _time(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
 from edgetl.prune.latency import Timing
+from edgetl.tasks.base import TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ class RuntimeStopwatch:
         teacher: its checkpoint; exported at the first call.
         teacher_spec: preprocessing of the teacher, whose size is its input's.
         spec: preprocessing of the networks.
-        labels: class names.
+        task: what the networks answer.
         opset: ONNX operator set.
         threads: of the engine.
         machine: fingerprint of the machine whose times count, for the keys of what is made by them.
@@ -40,7 +41,7 @@ class RuntimeStopwatch:
     teacher: Path
     teacher_spec: PreprocessSpec
     spec: PreprocessSpec
-    labels: tuple[str, ...]
+    task: TaskSpec
     opset: int
     threads: int
     machine: str = ""
@@ -83,7 +84,7 @@ class RuntimeStopwatch:
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> bytes:
         from edgetl.export.onnx import to_bytes, to_onnx
 
-        return to_bytes(to_onnx(network, labels=self.labels, spec=spec, opset=self.opset))
+        return to_bytes(to_onnx(network, task=self.task, spec=spec, opset=self.opset))
 
 
 def _fast(samples: Sequence[float]) -> float:

@@ -43,7 +43,8 @@ from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
 from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
-from edgetl.tasks.metrics import TOP1 as METRIC
+from edgetl.tasks.all import task_of
+from edgetl.tasks.metrics import metric
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
@@ -129,7 +130,7 @@ def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: 
         steps=(),
         epochs=(),
         seconds=seconds,
-        metric=METRIC.name,
+        metric=task_of(inputs.index.task).metrics[0].name,
         note=note,
     )
 
@@ -140,6 +141,7 @@ class _Run:
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
         self.task, self.how = training_task(inputs.index.task), inputs.guide
+        self.metric = self.task.metrics[0].name
         teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.teacher = teacher.to(self.device)
@@ -194,8 +196,9 @@ class _Run:
             epochs = (*epochs, *recovered)
             if step.score < floor:
                 self.progress.warning(
-                    f"Pruning stops at {self._left(model)}: the next cut recovers to top-1 {step.score:.1%} on the"
-                    f" validation split, below {floor:.1%} (prune.max_drop)."
+                    f"Pruning stops at {self._left(model)}: the next cut recovers to"
+                    f" {metric(self.metric).title} {step.score:.1%} on the validation split, below"
+                    f" {floor:.1%} (prune.max_drop)."
                 )
                 model = seeing if number == 1 else model
                 break
@@ -210,7 +213,7 @@ class _Run:
         checkpoint.save(model, self._describe(model), self.out / CHECKPOINT)
         record = PruneRecord(
             checkpoint=f"{self.out.name}/{CHECKPOINT}",
-            metric=METRIC.name,
+            metric=self.metric,
             before=self.before,
             after=after,
             steps=tuple(steps),
@@ -250,7 +253,7 @@ class _Run:
     def _teacher_score(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""
         sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
-        return value(score(self.task, self.teacher, sets.val), METRIC.name)
+        return value(score(self.task, self.teacher, sets.val), self.metric)
 
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
@@ -316,7 +319,7 @@ class _Run:
             start=step.cut,
         )
         if epochs:
-            step = dataclasses.replace(step, score=reached(epochs, METRIC.name, best=False))
+            step = dataclasses.replace(step, score=reached(epochs, self.metric, best=False))
         kept = self._save(model, path, step, epochs)
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
@@ -375,7 +378,7 @@ class _Run:
                 progress=self.progress,
                 start=NO_START,  # sparse channels may cost accuracy
             )
-            found_score, size = value(epochs[-1].val, METRIC.name), self.before
+            found_score, size = value(epochs[-1].val, self.metric), self.before
             step = PruneStep(
                 step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=found_score
             )
@@ -399,7 +402,7 @@ class _Run:
 
         def scored(network: nn.Module) -> float:
             recalibrate(network, views)
-            return value(score(self.task, network, sets.val), METRIC.name)
+            return value(score(self.task, network, sets.val), self.metric)
 
         return sensitivity(
             graph,
@@ -426,7 +429,7 @@ class _Run:
         kept = self._load(path)
         if kept is None:
             recalibrate(sparse, list(self._views(0, sets.train)))
-            found_score = value(score(self.task, sparse, sets.val), METRIC.name)
+            found_score = value(score(self.task, sparse, sets.val), self.metric)
             with held(sparse):
                 epochs = fit(
                     sparse,
@@ -441,7 +444,7 @@ class _Run:
                 )
             size, recovered = (
                 network_size(sparse, self.size),
-                reached(epochs, METRIC.name, best=False) if epochs else found_score,
+                reached(epochs, self.metric, best=False) if epochs else found_score,
             )
             step = PruneStep(
                 step=0, macs=size.macs, parameters=size.parameters, cut=found_score, score=recovered
@@ -480,7 +483,7 @@ class _Run:
             result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
         recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
-        found_score = value(score(self.task, result, sets.val), METRIC.name)
+        found_score = value(score(self.task, result, sets.val), self.metric)
         step = PruneStep(
             step=number,
             macs=size.macs,

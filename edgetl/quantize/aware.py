@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.config import Metric, Precision
+from edgetl.config import Precision
 from edgetl.data.index import DataIndex
 from edgetl.distill.objective import Guide
 from edgetl.distill.teacher import guide, load_for
@@ -56,7 +56,7 @@ class AwareTraining:
     pixels_dir: Path
     epochs: int
     lr: float
-    metric: Metric
+    metric: str
     seed: int
     state: Path
 

@@ -26,8 +26,9 @@ from edgetl.quantize.observers import Histogram
 from edgetl.quantize.plan import Plan, make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
-from edgetl.quantize.score import divergence, logits
+from edgetl.quantize.score import divergence, outputs
 from edgetl.quantize.targets import TargetRules, rules_for
+from edgetl.tasks.base import TaskSpec
 
 CHOICE = (Calibrator.PERCENTILE, Calibrator.ENTROPY, Calibrator.MSE, Calibrator.MINMAX)
 """What `auto` chooses from."""
@@ -59,6 +60,7 @@ class Calibration:
     Attributes:
         config: estimator, percentile, targets.
         images, spec: what is looked at.
+        task: what the model answers.
         folder: of the cache.
         progress: where to report.
     """
@@ -66,6 +68,7 @@ class Calibration:
     config: QuantizeConfig
     images: CalibrationSet
     spec: PreprocessSpec
+    task: TaskSpec
     folder: Path
     progress: Progress = SILENT
 
@@ -83,8 +86,10 @@ class Calibration:
             return self._form(graph, rules, plan, histograms, self.config.calibrator)
         forms = [self._form(graph, rules, plan, histograms, calibrator) for calibrator in CHOICE]
         images = self.batches(CHOICE_IMAGES)
-        expected = logits(model, images)
-        found = [divergence(expected, logits(f.model(), images, target=rules.target)) for f in forms]
+        expected = outputs(model, images)
+        found = [
+            divergence(self.task, expected, outputs(f.model(), images, target=rules.target)) for f in forms
+        ]
         stated = ", ".join(f"{f.calibrator} {value:.2g}" for f, value in zip(forms, found, strict=True))
         self.progress.message(f"{rules.target}: divergence from float by estimator: {stated}")
         return forms[int(np.argmin(found))]

@@ -29,7 +29,7 @@ class Graph:
         self.nodes = list(model.graph.node)
         self._initializers = {t.name: t for t in model.graph.initializer}
         self.inputs = tuple(v.name for v in model.graph.input if v.name not in self._initializers)
-        self.outputs = frozenset(v.name for v in model.graph.output)
+        self.outputs = tuple(v.name for v in model.graph.output)
         self.producer: dict[str, int] = {}
         self.consumers: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for at, node in enumerate(self.nodes):

@@ -98,10 +98,15 @@ class Stream:
         self._dequantized.clear()
 
     def run(self) -> Tensor:
-        """Run all nodes; the logits."""
+        """Run all nodes; the outputs (N, D), those of several tensors side by side."""
         for at in range(len(self.graph.nodes)):
             self.step(at)
-        return self.values[next(iter(self.graph.outputs))]
+        return self.result()
+
+    def result(self) -> Tensor:
+        """The outputs (N, D) once all nodes have run."""
+        found = [self.values[name] for name in self.graph.outputs]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def _read(self, at: int, number: int, name: str) -> Tensor:
         if name in self.constants:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import onnx
@@ -19,7 +19,16 @@ from edgetl.errors import DataError, ModelError
 from edgetl.packages import missing
 from edgetl.processor import computes
 from edgetl.quiet import quietly
-from edgetl.tasks.base import Outputs, joined
+from edgetl.tasks.base import (
+    LOGITS,
+    Classification,
+    Detection,
+    MultiHead,
+    MultiLabel,
+    Outputs,
+    TaskSpec,
+    joined,
+)
 
 Array = NDArray[np.float32]
 
@@ -90,27 +99,52 @@ def outputs(
     return joined(parts)
 
 
-def logits(
-    model: onnx.ModelProto | bytes | Path,
-    batches: Iterable[Array],
-    *,
-    target: str = "any",
-    threads: int | None = None,
-) -> Array:
-    """(N, C) logits, those of several heads side by side; arguments and errors as of `outputs`."""
-    return np.concatenate(list(outputs(model, batches, target=target, threads=threads).values()), axis=1)
+def divergence(spec: TaskSpec, expected: Outputs, found: Outputs) -> float:
+    """Mean KL divergence, in nats, of the answers' probabilities by `expected` from those by `found`.
 
-
-def divergence(expected: Array, found: Array) -> float:
-    """Mean KL divergence, in nats, of the class probabilities of `expected` from those of `found`.
+    Of several classes per image it is the sum over the classes, of several heads the sum over the heads. Of a
+    detector it is the power of the outputs' differences over that of the expected ones.
 
     Args:
-        expected, found: (N, C) logits; where `found` is not finite, it is infinitely far.
+        spec: the task.
+        expected, found: its outputs by name; where `found` is not finite, it is infinitely far.
     """
+    match spec:
+        case Classification():
+            return _divergence(expected[LOGITS], found[LOGITS], _log_softmax)
+        case MultiLabel():
+            return _divergence(expected[LOGITS], found[LOGITS], _log_sigmoids)
+        case MultiHead():
+            return sum(
+                divergence(head, {LOGITS: expected[name]}, {LOGITS: found[name]})
+                for name, head in spec.heads.items()
+            )
+        case Detection():
+            return sum(_relative_power(expected[name], found[name]) for name in expected)
+        case _:
+            assert_never(spec)
+
+
+def _relative_power(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    """The power of the difference over that of `expected`."""
     if not np.isfinite(found).all():
         return float("inf")
-    p, q = (_log_softmax(values.astype(np.float64)) for values in (expected, found))
+    want, have = expected.astype(np.float64), found.astype(np.float64)
+    return float(np.square(want - have).sum() / max(float(np.square(want).sum()), np.finfo(np.float64).tiny))
+
+
+def _divergence(
+    expected: NDArray[Any], found: NDArray[Any], log_probabilities: Callable[[NDArray[Any]], NDArray[Any]]
+) -> float:
+    if not np.isfinite(found).all():
+        return float("inf")
+    p, q = (log_probabilities(values.astype(np.float64)) for values in (expected, found))
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def _log_sigmoids(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2 C): of every class, that it is there and that it is not."""
+    return -np.concatenate([np.logaddexp(0.0, -values), np.logaddexp(0.0, values)], axis=1)
 
 
 def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -104,7 +104,7 @@ def _forward(
             other.forget()
         outputs[at] = output
         stream.take(at, [output])
-    return outputs, errors, stream.values[next(iter(graph.outputs))]
+    return outputs, errors, stream.result()
 
 
 def _decibels(signal: float, noise: float) -> float:

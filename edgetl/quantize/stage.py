@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.config import Calibrator, Metric, QuantizeConfig, Recovery, Target
+from edgetl.config import Calibrator, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
@@ -38,8 +38,8 @@ from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
-from edgetl.tasks.base import Classification
-from edgetl.tasks.classification.task import ClassificationTask
+from edgetl.tasks.all import task_of, truths_of
+from edgetl.tasks.metrics import chosen
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -63,7 +63,7 @@ class QuantizeInputs:
         seed: of everything random.
         pixels_dir: folder of decoded pixels, shared by the stages.
         cache_dir: folder of kept calibrations.
-        metric: the score that is held to the floor.
+        metric: the score that is held to the floor; the task's first where None.
         guide: the teacher, and how it is followed; None rules quantization-aware training out.
     """
 
@@ -73,7 +73,7 @@ class QuantizeInputs:
     seed: int
     pixels_dir: Path = field(metadata=UNKEYED)
     cache_dir: Path = field(metadata=UNKEYED)
-    metric: Metric = Metric.TOP1
+    metric: str | None = None
     guide: Guide | None = None
 
 
@@ -89,18 +89,23 @@ def run(
         StorageError: a file cannot be written.
     """
     start = time.monotonic()
-    chosen = calibration.draw(inputs.index, config.images, inputs.seed, progress=progress)
-    if len(chosen.samples) < FEW_IMAGES:
+    drawn = calibration.draw(inputs.index, config.images, inputs.seed, progress=progress)
+    if len(drawn.samples) < FEW_IMAGES:
         progress.warning(
-            f"{len(chosen.samples)} calibration images are few: ranges may miss what the device will see."
+            f"{len(drawn.samples)} calibration images are few: ranges may miss what the device will see."
             f" Use {FEW_IMAGES} or more (quantize.images)."
         )
-    calibration.save(chosen, out / MANIFEST, root=inputs.index.root)
+    calibration.save(drawn, out / MANIFEST, root=inputs.index.root)
     model = load(inputs.onnx)
     for target in config.target:
         _check_plan(Graph(model), target, inputs.onnx.name)
     shared = Calibration(
-        config=config, images=chosen, spec=inputs.spec, folder=inputs.cache_dir, progress=progress
+        config=config,
+        images=drawn,
+        spec=inputs.spec,
+        task=inputs.index.task,
+        folder=inputs.cache_dir,
+        progress=progress,
     )
     # First, so that an activation that is not finite is named before its logits are scored.
     graph = Graph(model)
@@ -111,21 +116,21 @@ def run(
         config=config,
         calibration=shared,
         score=scorer,
-        train=_trainer(config, inputs, out, progress),
-        floor=float_score - max(config.max_drop, 1.0 / len(scorer.labels)),
+        train=_trainer(config, inputs, scorer.metric, out, progress),
+        floor=float_score - max(config.max_drop, 1.0 / len(scorer.pixels)),
         seed=inputs.seed,
         progress=progress,
     )
     return _Stage(config, attempts, model, out).finish(
         QuantizeRecord(
             variants=(),
-            metric=inputs.metric,
+            metric=scorer.metric,
             float_score=float_score,
             floor=attempts.floor,
             method=_method(config),
             calibration=f"{out.name}/{MANIFEST}",
             calibration_key=shared.key(model),
-            calibration_images=len(chosen.samples),
+            calibration_images=len(drawn.samples),
             attempts=(),
             sensitivity=(),
             notes=(),
@@ -209,7 +214,7 @@ class _Stage:
         listed = ", ".join(f"{name} ({cost[name]:.2g})" for name in mixed.kept)
         self.notes.append(
             f"mixed-{target} keeps {len(mixed.kept)} of {len(ranking)} layers in float, those whose noise moves the"
-            f" logits most (share of the logits' power): {listed}."
+            f" outputs most (share of the outputs' power): {listed}."
         )
 
     def _keep_half(self) -> None:
@@ -310,20 +315,23 @@ class _Scorer:
         samples = inputs.index.split("val")
         if not samples:
             raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
-        self.inputs, self.labels = inputs, np.array([s.label for s in samples], np.int64)
+        self.inputs, self.task = inputs, task_of(inputs.index.task)
+        self.metric = chosen(inputs.metric, self.task.metrics, setting="bundle.metric")
+        self.truths = truths_of(inputs.index.task, [s.label for s in samples])
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:
-        task = ClassificationTask(spec=Classification(labels=self.inputs.index.labels))
-        scored = task.score(self.labels, outputs(model, self._batches(), target=target))
-        return value(scored, self.inputs.metric)
+        scored = self.task.score(self.truths, outputs(model, self._batches(), target=target))
+        return value(scored, self.metric)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(self.pixels), _SCORED):
             yield normalise(self.pixels[start : start + _SCORED], self.inputs.spec)
 
 
-def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress: Progress) -> Train | None:
+def _trainer(
+    config: QuantizeConfig, inputs: QuantizeInputs, metric: str, out: Path, progress: Progress
+) -> Train | None:
     guide = inputs.guide
     if guide is None:
         return None
@@ -338,7 +346,7 @@ def _trainer(config: QuantizeConfig, inputs: QuantizeInputs, out: Path, progress
             pixels_dir=inputs.pixels_dir,
             epochs=config.qat_epochs,
             lr=config.qat_lr,
-            metric=inputs.metric,
+            metric=metric,
             seed=inputs.seed,
             state=out / f"qat-{form.rules.target}.state",
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
 from edgetl.records.codec import from_json
-from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec, Truths
 
 if TYPE_CHECKING:
     from edgetl.records.scores import Evaluation
@@ -38,6 +39,23 @@ def task_of(spec: TaskSpec) -> Task:
             return DetectionTask(spec=spec)
         case _:
             assert_never(spec)
+
+
+def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
+    """What is right, from the labels of an index's samples, one per image.
+
+    Args:
+        spec: the task.
+        labels: the class; or of `MultiLabel` the classes' positions; or of `MultiHead` one such label per head in their
+            order, None where it is not known.
+
+    Raises:
+        ValueError: they do not fit the task.
+    """
+    if isinstance(spec, MultiHead):
+        rows = [dict(zip(spec.heads, row, strict=True)) for row in labels]
+        return task_of(spec).read([{k: v for k, v in row.items() if v is not None} for row in rows])
+    return task_of(spec).read(labels)
 
 
 Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction"

@@ -335,6 +335,21 @@ def output(task: Task, outputs: Outputs, name: str) -> NDArray[Any]:
     return found
 
 
+def widths(task: Task) -> dict[str, int]:
+    """How many of a network's D outputs, side by side, each of a task's tensors (N, C) has, in order.
+
+    Raises:
+        TensorError: the task's tensors are of other shapes.
+    """
+    found = {}
+    for spec in task.outputs:
+        width = spec.shape[1] if len(spec.shape) == 2 else None
+        if width is None:
+            raise TensorError(f"{spec.name}: is {spec}, expected (N, C) to stand beside other outputs.")
+        found[spec.name] = width
+    return found
+
+
 def joined(parts: Sequence[Outputs]) -> dict[str, NDArray[Any]]:
     """Outputs of several batches as one."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+from edgetl.errors import ConfigError
 from edgetl.tasks.base import MetricSpec
 
 TOP1 = MetricSpec(name="top1", title="top-1")
@@ -33,3 +35,22 @@ def metric(name: str) -> MetricSpec:
     if found is None:
         raise KeyError(f"there is no metric {name!r}; there are {', '.join(spec.name for spec in METRICS)}")
     return dataclasses.replace(found, name=name, title=f"{head} {found.title}") if head else found
+
+
+def chosen(asked: str | None, metrics: Sequence[MetricSpec], *, setting: str) -> str:
+    """The metric by which models are chosen or held to a floor: the one that is asked for, else the task's first.
+
+    Args:
+        asked: its name, or None.
+        metrics: the task's.
+        setting: where it was asked for.
+
+    Raises:
+        ConfigError: the task does not score it, or less of it is better.
+    """
+    names = [spec.name for spec in metrics if spec.higher_is_better]
+    if asked is None:
+        return names[0]
+    if asked not in names:
+        raise ConfigError(f"{setting}: got {asked!r}, expected a metric of this data: {', '.join(names)}.")
+    return asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from edgetl.config import Augment
 from edgetl.errors import ModelError, TensorError
 from edgetl.files import atomic_path, sha256_bytes
-from edgetl.models.backbones import classifier_names
 from edgetl.progress import SILENT, Progress
 from edgetl.train import state as states
 from edgetl.train.augment import normalise_, training_view
@@ -27,24 +26,24 @@ from edgetl.train.sets import FeatureSet, PixelSet
 _BATCH, _PLAIN_BATCH = 64, 32
 
 
-def head_of(model: nn.Module, size: int) -> nn.Module:
-    """The classifier as a network of its own, features -> logits (N, C); it shares its weights with `model`.
+def head_of(model: nn.Module, outputs: Sequence[str], size: int) -> nn.Module:
+    """The last layer as a network of its own, features -> outputs (N, D); it shares its weights with `model`.
 
     Args:
-        model: in evaluation mode its output must be the classifier's, and nothing after it.
+        model: in evaluation mode its output must be that layer's, and nothing after it.
+        outputs: the layers that make the outputs (`TrainingTask.output_layers`).
         size: side of the input.
 
     Raises:
-        ModelError: the output is more than one classifier's (distilled transformers, for instance).
+        ModelError: the output is more than one layer's (distilled transformers, for instance).
     """
-    names = classifier_names(model)
-    head = nn.Sequential(model.get_submodule(names[0]), nn.Flatten(1))
+    head = nn.Sequential(model.get_submodule(outputs[0]), nn.Flatten(1))
     device = device_of(model)
     probe = torch.linspace(-1, 1, 2 * 3 * size * size, device=device).view(2, 3, size, size)
     logits, found = _run(model, head[0], probe)
     with torch.inference_mode():
         own = head(found)
-        same = len(names) == 1 and own.shape == logits.shape and torch.allclose(own, logits, atol=1e-5)
+        same = len(outputs) == 1 and own.shape == logits.shape and torch.allclose(own, logits, atol=1e-5)
     if not same:
         raise ModelError(
             f"The logits of {type(model).__name__} do not come from one last layer, so its features cannot be kept."
@@ -54,6 +53,7 @@ def head_of(model: nn.Module, size: int) -> nn.Module:
 
 def compute(
     model: nn.Module,
+    outputs: Sequence[str],
     data: PixelSet,
     folder: Path,
     *,
@@ -62,10 +62,11 @@ def compute(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> FeatureSet:
-    """What the classifier of `model` gets to see, computed once and kept in `folder`.
+    """What the last layer of `model` gets to see, computed once and kept in `folder`.
 
     Args:
-        model: a classifier; put into evaluation mode.
+        model: put into evaluation mode.
+        outputs: the layers that make its outputs (`TrainingTask.output_layers`); the first one's input is kept.
         data: the images.
         folder: where the file is written; one made by the same weights from the same images is used again.
         views: of each image. One is evaluation's own view; of more, each is an augmented one.
@@ -82,13 +83,16 @@ def compute(
     path = folder / f"features-{digest[:24]}.npy"
     with main_first():
         if not path.exists():
-            _write(model.eval(), data, path, views=views, policy=policy, seed=seed, progress=progress)
+            _write(
+                model.eval(), outputs[0], data, path, views=views, policy=policy, seed=seed, progress=progress
+            )
     features: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
     return FeatureSet(features, data.targets, digest)
 
 
 def _write(
     model: nn.Module,
+    last: str,
     data: PixelSet,
     path: Path,
     *,
@@ -97,7 +101,7 @@ def _write(
     seed: int,
     progress: Progress,
 ) -> None:
-    layer = model.get_submodule(classifier_names(model)[0])
+    layer = model.get_submodule(last)
     home = device_of(model)
     device = torch.device("cuda") if torch.cuda.is_available() else home
     model.to(device)

@@ -21,6 +21,7 @@ from edgetl.models.norms import rebase
 from edgetl.models.size import check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.tasks.metrics import chosen
 from edgetl.train.evaluate import score
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
@@ -31,7 +32,7 @@ from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
 from edgetl.train.tasks.all import training_task
-from edgetl.train.tasks.base import output_parameters
+from edgetl.train.tasks.base import TrainingTask, output_parameters
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
@@ -77,7 +78,9 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
-    metric = config.select or task.selection(sets.train.targets)
+    metric = task.selection(sets.train.targets)
+    if config.select is not None:
+        metric = chosen(config.select, task.metrics, setting="train.select")
     history: tuple[EpochRecord, ...] = ()
     start: float | None = None
     learner, begun = model, time.perf_counter()
@@ -87,7 +90,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets))
     if config.strategy is Strategy.HEAD:
         try:
-            learner, train, val_set = _on_features(model, sets, config, seed, out, progress)
+            learner, train, val_set = _on_features(task, model, sets, config, seed, out, progress)
         except ModelError as error:
             progress.warning(f"{error} Every epoch runs the whole network, of which the head alone learns.")
             planned = tuple(
@@ -112,7 +115,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 start=start,
             )
             if epochs:
-                start = reached(epochs, metric)
+                start = reached(epochs, metric, best=True)
             history += epochs
     begun = time.perf_counter()
     learning = [p.trainable for p in planned if p.epochs]
@@ -144,10 +147,19 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
 
 
 def _on_features(
-    model: nn.Module, sets: Sets, config: TrainConfig, seed: int, out: Path, progress: Progress
+    task: TrainingTask,
+    model: nn.Module,
+    sets: Sets,
+    config: TrainConfig,
+    seed: int,
+    out: Path,
+    progress: Progress,
 ) -> tuple[nn.Module, FeatureSet, FeatureSet]:
     """The head as a network of its own, and what it is fed."""
-    head = head_of(model, sets.val.spec.size)
+    outputs = task.output_layers(model)
+    head = head_of(model, outputs, sets.val.spec.size)
     views, augment = config.feature_views, config.augment
-    train = compute(model, sets.train, out, views=views, augment=augment, seed=seed, progress=progress)
-    return head, train, compute(model, sets.val, out, progress=progress)
+    train = compute(
+        model, outputs, sets.train, out, views=views, augment=augment, seed=seed, progress=progress
+    )
+    return head, train, compute(model, outputs, sets.val, out, progress=progress)

@@ -23,6 +23,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 from tests.bench.claims import Claim, at_most
 
 LABELS = tuple("0123456789")
@@ -51,7 +52,7 @@ def by_torch(model: nn.Module, size: int) -> float:
 def own(model: nn.Module, spec: PreprocessSpec) -> tuple[float, onnx.ModelProto]:
     """Seconds of ours: traced, cleaned, folded, checked."""
     started = time.perf_counter()
-    exported = to_onnx(model, labels=LABELS, spec=spec, opset=18)
+    exported = to_onnx(model, task=Classification(labels=LABELS), spec=spec, opset=18)
     to_bytes(exported)
     return time.perf_counter() - started, exported
 

@@ -14,6 +14,7 @@ import numpy as np
 from edgetl.config import Augment
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
+from edgetl.models.backbones import classifier_names
 from edgetl.tasks.base import Classification
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import Fitting, fit
@@ -45,9 +46,12 @@ def run() -> Iterator[Claim]:
     seconds: dict[str, list[float]] = {"uncached": [], "cached": []}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        kept, kept_val = compute(model, train, Path(folder)), compute(model, val, Path(folder))
+        kept, kept_val = (
+            compute(model, classifier_names(model), train, Path(folder)),
+            compute(model, classifier_names(model), val, Path(folder)),
+        )
         computing = time.perf_counter() - started
-        head = head_of(model, SIZE)
+        head = head_of(model, classifier_names(model), SIZE)
         for _ in range(TURNS):
             (epoch,) = fit(
                 model,

@@ -27,7 +27,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.bench.machine import describe
-from edgetl.config import Augment, DataConfig, DistillLoss, Metric, Precision, QuantizeConfig, Recovery
+from edgetl.config import Augment, DataConfig, DistillLoss, Precision, QuantizeConfig, Recovery
 from edgetl.data import calibration
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
@@ -38,10 +38,11 @@ from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe as architecture
 from edgetl.processor import has_vnni
-from edgetl.quantize.score import logits
+from edgetl.quantize.score import outputs
 from edgetl.quantize.stage import WEIGHT_ONLY, QuantizeInputs
 from edgetl.quantize.stage import run as quantize
 from edgetl.statistics import compare_paired
+from edgetl.tasks.base import Classification
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard
 from edgetl.train.sets import PixelSet, Sets, open_sets
@@ -190,7 +191,9 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
     path = case.home / "float.onnx"
     if not path.exists():
         network = checkpoint.load(case.teacher)[0]
-        write_bytes(path, to_bytes(to_onnx(network, labels=index.labels, spec=spec, opset=18)))
+        write_bytes(
+            path, to_bytes(to_onnx(network, task=Classification(labels=index.labels), spec=spec, opset=18))
+        )
     inputs = QuantizeInputs(
         onnx=path,
         index=index,
@@ -315,7 +318,7 @@ def _train(case: Case, index: DataIndex, sets: Sets) -> None:
         weight_decay=0.02,
         augment=Augment.BASIC,
         seed=0,
-        select=Metric.TOP1,
+        select="top1",
     )
     state = case.home / "train.state"
     fit(
@@ -351,7 +354,7 @@ def _some(test: PixelSet, count: int) -> PixelSet:
 def rights(model: Path | bytes, test: PixelSet, target: str) -> Right:
     """Which test images a model gets right."""
     batches = (normalise(test.pixels[i : i + 32], test.spec) for i in range(0, len(test), 32))
-    return np.asarray(logits(model, batches, target=target).argmax(1) == np.asarray(test.targets))
+    return np.asarray(outputs(model, batches, target=target)["logits"].argmax(1) == np.asarray(test.targets))
 
 
 def _version(package: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgetl.bench.statistics import median_ratio, summarise
 from edgetl.bench.timer import time_interleaved
-from edgetl.config import Calibrator, Metric, Target
+from edgetl.config import Calibrator, Target
 from edgetl.measure.choice import choose
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
@@ -76,7 +76,7 @@ def _claim(network: str, size: int, threads: int, files: dict[str, Path], runs: 
         for name, path in files.items()
     ]
     ratio = median_ratio(timed["fp32"], timed["int8-cpu-x86"], paired=True)
-    default, _, _ = choose(variants, Metric.TOP1, 0.5)
+    default, _, _ = choose(variants, "top1", 0.5)
     lost = ratio.low > 1.0
     return Claim(
         name=f"INT8 over FP32, {network}, {size} px, {threads} thread{'s' if threads > 1 else ''}",

@@ -23,6 +23,7 @@ from edgetl.prune.graph import Graph, layer_costs, trace
 from edgetl.prune.plan import Limits, alignment_for
 from edgetl.prune.surgery import without
 from edgetl.prune.timed import TimedTarget
+from edgetl.tasks.base import Classification
 from tests.bench.claims import Claim, at_most
 from tests.bench.steps import Spoken, say
 
@@ -59,7 +60,7 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
             teacher=teacher,
             teacher_spec=spec,
             spec=spec,
-            labels=CLASSES,
+            task=Classification(labels=CLASSES),
             opset=18,
             threads=threads,
         )

@@ -28,6 +28,7 @@ from edgetl.pipeline import Stage
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import score
 from edgetl.records.train import TrainRecord
+from edgetl.tasks.base import Classification
 from tests.bench.claims import Claim
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked
@@ -137,7 +138,7 @@ def _timed(seed: int, names: list[str]) -> dict[str, float]:
         teacher=home / "run" / "train" / "teacher.safetensors",
         teacher_spec=spec,
         spec=spec,
-        labels=tuple(map(str, range(10))),
+        task=Classification(labels=tuple(map(str, range(10)))),
         opset=18,
         bench=BenchConfig(threads=1),
     )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Metric, Precision, PruneConfig
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Precision, PruneConfig
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
 from edgetl.distill import stage as distilling
@@ -39,6 +39,7 @@ from edgetl.models.size import network_size
 from edgetl.prune import stage as pruning
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.statistics import compare_paired
+from edgetl.tasks.base import Classification
 from edgetl.train.evaluate import predict_outputs
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard, Objective
@@ -174,7 +175,7 @@ def _bench(case: Case, source: Path) -> Bench:
     if not bench.teacher.exists():
         say("  trains the teacher")
         model = backbones.create(BACKBONE, len(index.labels), seed=case.seed)
-        _fit(bench, model, "teacher", case.epochs, Hard(hard_loss=cross_entropy(0.1)), Metric.TOP1)
+        _fit(bench, model, "teacher", case.epochs, Hard(hard_loss=cross_entropy(0.1)), "top1")
         _save(bench, model, bench.teacher)
     return bench
 
@@ -208,7 +209,7 @@ def _ours(bench: Bench) -> nn.Module:
     if not student.exists():
         say("  ours: distils")
         config = DistillConfig(epochs=case.epochs, lr=LR, temperature=TEMPERATURE, soft_weight=SOFT_WEIGHT)
-        taught = distilling.DistillInputs(pruned=pruned, select=Metric.TOP1, **shared)
+        taught = distilling.DistillInputs(pruned=pruned, select="top1", **shared)
         distilling.run(config, taught, out=folder, progress=Spoken())
     return checkpoint.load(student)[0]
 
@@ -264,7 +265,7 @@ def _taught(bench: Bench, cut: nn.Module, how: str, objective: Objective) -> nn.
     if not path.exists():
         say(f"  torch-pruning: trains ({how})")
         model = copy.deepcopy(cut).requires_grad_(True)
-        _fit(bench, model, f"peer-{how}", bench.case.budget, objective, Metric.TOP1)
+        _fit(bench, model, f"peer-{how}", bench.case.budget, objective, "top1")
         _save(bench, model, path)
     return checkpoint.load(path)[0]
 
@@ -280,9 +281,7 @@ def _distillation(bench: Bench) -> Objective:
     )
 
 
-def _fit(
-    bench: Bench, model: nn.Module, phase: str, epochs: int, objective: Objective, select: Metric
-) -> None:
+def _fit(bench: Bench, model: nn.Module, phase: str, epochs: int, objective: Objective, select: str) -> None:
     state = bench.case.home / f"{phase}.state"
     fitting = Fitting(
         phase=phase,
@@ -322,7 +321,10 @@ def _rights(bench: Bench, model: nn.Module) -> NDArray[np.bool_]:
 def _slower(bench: Bench, ours: nn.Module, peer: nn.Module, *, rounds: int) -> tuple[float, float, float]:
     """The peer's latency over ours, single images in turn through our runtime on one thread, and its 95% interval."""
     image = np.zeros((1, 3, bench.case.size, bench.case.size), np.float32)
-    files = [to_bytes(to_onnx(m, labels=bench.index.labels, spec=bench.spec, opset=18)) for m in (ours, peer)]
+    files = [
+        to_bytes(to_onnx(m, task=Classification(labels=bench.index.labels), spec=bench.spec, opset=18))
+        for m in (ours, peer)
+    ]
     with OnnxBackend(files[0], threads=1) as first, OnnxBackend(files[1], threads=1) as second:
         calls = {"ours": lambda: first.run(image), "peer": lambda: second.run(image)}
         settle, block = block_of(calls)

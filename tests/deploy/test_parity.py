@@ -62,7 +62,7 @@ class Parts:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     root = tmp_path_factory.mktemp("report")
     images = write_set(root / "images", {"train": 8, "test": 6})
-    exported = _large_inside(to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18))
+    exported = _large_inside(to_onnx(tiny(), task=Classification(labels=LABELS), spec=SPEC, opset=18))
     path = root / "model.onnx"
     path.write_bytes(to_bytes(exported))
     index = build_index(DataConfig(source=str(images)), seed=0)
@@ -221,7 +221,7 @@ def test_a_branch_that_the_exporter_froze(
         return made
 
     monkeypatch.setattr("edgetl.models.checkpoint.load", lambda path: (network(), None))
-    frozen = to_onnx(network(), labels=LABELS, spec=SPEC, opset=18)
+    frozen = to_onnx(network(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
     record = run_all(parts, tmp_path, checkpoint=checkpoint, fp32=lambda model: model.CopyFrom(frozen))
     assert record.first_outside == "onnx"
     assert record.divergence is not None

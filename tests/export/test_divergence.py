@@ -11,6 +11,7 @@ from edgetl.export.bake import bake_preprocess
 from edgetl.export.divergence import INPUT, first_divergence
 from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import normalise
+from edgetl.tasks.base import Classification
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
@@ -19,7 +20,7 @@ IMAGES = normalise(PIXELS, SPEC)
 
 @pytest.fixture(scope="module")
 def right() -> onnx.ModelProto:
-    return to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+    return to_onnx(tiny(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
 
 
 def altered(model: onnx.ModelProto, layer: str, factor: float) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import LABELS_KEY, to_bytes, to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def exported() -> onnx.ModelProto:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU()]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)).eval()
-    return to_onnx(model, labels=("a", "b", "c"), spec=PreprocessSpec(size=32), opset=18)
+    return to_onnx(model, task=Classification(labels=("a", "b", "c")), spec=PreprocessSpec(size=32), opset=18)
 
 
 def test_the_file_halves_and_the_logits_stay(exported: onnx.ModelProto) -> None:
@@ -28,7 +29,7 @@ def test_the_file_halves_and_the_logits_stay(exported: onnx.ModelProto) -> None:
     assert len(half) < 0.6 * len(whole)
     images = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
     with OnnxBackend(whole, threads=1) as first, OnnxBackend(half, threads=1) as second:
-        expected, got = first.run(images), second.run(images)
+        expected, got = first.run(images)["logits"], second.run(images)["logits"]
     assert np.abs(expected - got).max() <= 2e-3 * np.abs(expected).max()
     assert np.abs(expected - got).max() > 0
 

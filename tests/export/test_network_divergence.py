@@ -9,6 +9,8 @@ from edgetl.errors import ModelError
 from edgetl.export.network_divergence import first_diverging_module
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.parity import check
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Classification
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
@@ -46,12 +48,12 @@ def branching() -> nn.Module:
 
 def test_a_sound_export_has_no_diverging_module() -> None:
     model = tiny()
-    exported = to_onnx(model, labels=LABELS, spec=SPEC, opset=18)
+    exported = to_onnx(model, task=Classification(labels=LABELS), spec=SPEC, opset=18)
     assert first_diverging_module(model, exported, IMAGES, limit=1e-3) is None
 
 
 def test_a_frozen_branch_is_named(branching: nn.Module) -> None:
-    exported = to_onnx(branching, labels=LABELS, spec=SPEC, opset=18)
+    exported = to_onnx(branching, task=Classification(labels=LABELS), spec=SPEC, opset=18)
     found = first_diverging_module(branching, exported, np.abs(IMAGES), limit=1e-3)
     assert found is not None
     assert (found.layer, found.operator) == ("blocks.1", "Branch")
@@ -59,8 +61,14 @@ def test_a_frozen_branch_is_named(branching: nn.Module) -> None:
 
 
 def test_the_export_stage_s_check_names_it(branching: nn.Module) -> None:
-    content = to_bytes(to_onnx(branching, labels=LABELS, spec=SPEC, opset=18))
+    content = to_bytes(to_onnx(branching, task=Classification(labels=LABELS), spec=SPEC, opset=18))
     with pytest.raises(
         ModelError, match=r"differs from the network: .*; they part first in the layer blocks\.1 \(Branch\)\."
     ):
-        check(branching, content, [np.abs(IMAGES)], max_difference=1e-3)
+        check(
+            branching,
+            content,
+            [np.abs(IMAGES)],
+            task=task_of(Classification(labels=LABELS)),
+            max_difference=1e-3,
+        )

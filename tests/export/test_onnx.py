@@ -19,12 +19,14 @@ from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.backbones import create
 from edgetl.records.codec import from_json
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Classification
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
 
 @pytest.fixture(scope="module")
 def exported() -> onnx.ModelProto:
-    return to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+    return to_onnx(tiny(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
 
 
 def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
@@ -65,7 +67,7 @@ def test_any_batch_agrees_with_torch(exported: onnx.ModelProto, batch: int) -> N
 
 
 def test_the_same_network_gives_the_same_bytes(exported: onnx.ModelProto) -> None:
-    again = to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+    again = to_onnx(tiny(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
     assert to_bytes(again) == to_bytes(exported)
 
 
@@ -82,7 +84,7 @@ def test_nothing_of_the_machine_is_left(exported: onnx.ModelProto) -> None:
 def test_the_network_is_not_changed() -> None:
     model = tiny().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    to_onnx(model, labels=LABELS, spec=SPEC, opset=18)
+    to_onnx(model, task=Classification(labels=LABELS), spec=SPEC, opset=18)
     assert model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
@@ -98,7 +100,7 @@ class _Pooled(nn.Module):
 
 def test_newer_opsets_go_through_torch_export() -> None:
     model = _Pooled().eval()
-    exported = to_onnx(model, labels=LABELS, spec=SPEC, opset=21)
+    exported = to_onnx(model, task=Classification(labels=LABELS), spec=SPEC, opset=21)
     images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
     with torch.inference_mode():
         expected = model(torch.from_numpy(images)).numpy()
@@ -110,13 +112,13 @@ def test_newer_opsets_go_through_torch_export() -> None:
 
 def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ModelError, match=r"Tiny gives \(2, 3\) for two images, expected logits \(2, 4\)"):
-        to_onnx(tiny(), labels=("a", "b", "c", "d"), spec=SPEC, opset=18)
+        to_onnx(tiny(), task=Classification(labels=("a", "b", "c", "d")), spec=SPEC, opset=18)
 
 
 def test_a_network_for_another_input_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
     with pytest.raises(ModelError, match=r"Sequential does not take images of shape \(2, 3, 32, 32\)"):
-        to_onnx(model, labels=LABELS, spec=SPEC, opset=18)
+        to_onnx(model, task=Classification(labels=LABELS), spec=SPEC, opset=18)
 
 
 class _Odd(nn.Module):
@@ -126,7 +128,7 @@ class _Odd(nn.Module):
 
 def test_what_onnx_does_not_have_is_named_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match=r"_Odd cannot be exported to ONNX: .*(?s:.*)another backbone"):
-        to_onnx(_Odd(), labels=LABELS, spec=SPEC, opset=18)
+        to_onnx(_Odd(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
     assert capfd.readouterr().out == ""
 
 
@@ -141,7 +143,7 @@ class _Deep(nn.Module):
 
 def test_the_layer_that_calls_what_onnx_does_not_have_is_named() -> None:
     with pytest.raises(ModelError) as caught:
-        to_onnx(_Deep(), labels=LABELS, spec=SPEC, opset=18)
+        to_onnx(_Deep(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
     stated = str(caught.value)
     assert stated.startswith(
         "_Deep cannot be exported to ONNX: the operator aten::linalg_matrix_exp in layer"
@@ -155,7 +157,10 @@ def test_the_opset_is_the_target_s() -> None:
     assert opset_for((Target.CPU_ARM,)) == 18
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     operators = {
-        opset: [n.op_type for n in to_onnx(model, labels=LABELS, spec=SPEC, opset=opset).graph.node]
+        opset: [
+            n.op_type
+            for n in to_onnx(model, task=Classification(labels=LABELS), spec=SPEC, opset=opset).graph.node
+        ]
         for opset in (18, 20)
     }
     assert operators[20] == ["Conv", "Gelu", "GlobalAveragePool", "Flatten"]
@@ -167,7 +172,11 @@ def test_same_padding_where_a_stride_does_not_divide_the_side(dynamic_size: bool
     model = create("efficientnet_lite0", len(LABELS), "none").eval()
     side = 36  # then 18, 9, and 5: the third halving rounds up
     exported = to_onnx(
-        model, labels=LABELS, spec=PreprocessSpec(size=side), opset=18, dynamic_size=dynamic_size
+        model,
+        task=Classification(labels=LABELS),
+        spec=PreprocessSpec(size=side),
+        opset=18,
+        dynamic_size=dynamic_size,
     )
     images = np.random.default_rng(0).normal(size=(2, 3, side, side)).astype(np.float32)
     with torch.inference_mode():
@@ -176,7 +185,7 @@ def test_same_padding_where_a_stride_does_not_divide_the_side(dynamic_size: bool
 
 
 def test_an_open_image_size() -> None:
-    exported = to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18, dynamic_size=True)
+    exported = to_onnx(tiny(), task=Classification(labels=LABELS), spec=SPEC, opset=18, dynamic_size=True)
     dims = exported.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in dims] == ["batch", 3, "height", "width"]
     images = np.random.default_rng(1).normal(size=(2, 3, 48, 80)).astype(np.float32)
@@ -188,13 +197,13 @@ def test_an_open_image_size() -> None:
 def test_a_network_whose_code_needs_its_size_says_so() -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 8, 8), nn.Flatten(), nn.Linear(16, 3)).eval()
     with pytest.raises(ModelError, match=r"open image size: at 64 px instead of 32, .*dynamic_size = false"):
-        to_onnx(model, labels=LABELS, spec=SPEC, opset=18, dynamic_size=True)
+        to_onnx(model, task=Classification(labels=LABELS), spec=SPEC, opset=18, dynamic_size=True)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnetv2_18", "torchvision/googlenet"])
 def test_no_foldable_batch_norm_and_nothing_unread_is_left(name: str) -> None:
     model = create(name, 3, "none").eval()
-    graph = to_onnx(model, labels=LABELS, spec=PreprocessSpec(size=64), opset=18).graph
+    graph = to_onnx(model, task=Classification(labels=LABELS), spec=PreprocessSpec(size=64), opset=18).graph
     readers = Counter(i for node in graph.node for i in node.input)
     makers = {o: node for node in graph.node for o in node.output}
     foldable = [
@@ -220,7 +229,7 @@ class _Uneven(nn.Module):
 
 
 def test_the_newer_exporter_helps_out_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    exported = to_onnx(_Uneven(), labels=LABELS, spec=SPEC, opset=18)
+    exported = to_onnx(_Uneven(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
     assert capfd.readouterr() == ("", "")
     images = np.random.default_rng(0).normal(size=(3, 3, SIZE, SIZE)).astype(np.float32)
     expected = _Uneven()(torch.from_numpy(images)).numpy()
@@ -236,7 +245,9 @@ def test_backbones_agree_with_torch(name: str) -> None:
 
     model = create(name, 3, "none").eval()
     spec = PreprocessSpec(size=64)
-    content = to_bytes(to_onnx(model, labels=LABELS, spec=spec, opset=18))
+    content = to_bytes(to_onnx(model, task=Classification(labels=LABELS), spec=spec, opset=18))
     batches = [np.random.default_rng(n).normal(size=(n, 3, 64, 64)).astype(np.float32) for n in (1, 4)]
-    found = parity.check(model, content, batches, max_difference=1e-3)
+    found = parity.check(
+        model, content, batches, task=task_of(Classification(labels=LABELS)), max_difference=1e-3
+    )
     assert (found.images, found.same) == (5, 1.0)

@@ -9,6 +9,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
+from edgetl.tasks.base import Classification
 
 BACKBONE = "mobilenetv3_small_050"
 
@@ -21,7 +22,7 @@ def test_networks_are_timed_against_the_teacher_in_the_runtime(tmp_path: Path) -
         teacher=tmp_path / "teacher.safetensors",
         teacher_spec=PreprocessSpec(size=32),
         spec=PreprocessSpec(size=160),
-        labels=("a", "b", "c"),
+        task=Classification(labels=("a", "b", "c")),
         opset=18,
         threads=1,
     )
@@ -42,7 +43,7 @@ def test_calls_that_another_program_lengthened_do_not_count(
         teacher=tmp_path / "teacher.safetensors",
         teacher_spec=spec,
         spec=spec,
-        labels=("a", "b", "c"),
+        task=Classification(labels=("a", "b", "c")),
         opset=18,
         threads=1,
     )

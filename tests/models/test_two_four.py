@@ -16,6 +16,7 @@ from edgetl.export.onnx import to_onnx
 from edgetl.export.two_four import two_four_layers
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.two_four import apply_, held, is_sparse, mask, sparse_layers
+from edgetl.tasks.base import Classification
 from edgetl.train.optimise import MovingAverage, adamw
 from tests.prune.nets import SIZE, Chain, batches, seeded
 
@@ -84,7 +85,9 @@ def test_zeros_stay_zero_through_training_and_a_moving_average(decay: float) -> 
 
 
 def exported(model: nn.Module) -> onnx.ModelProto:
-    return to_onnx(model, labels=("a", "b", "c"), spec=PreprocessSpec(size=SIZE), opset=18)
+    return to_onnx(
+        model, task=Classification(labels=("a", "b", "c")), spec=PreprocessSpec(size=SIZE), opset=18
+    )
 
 
 def test_exported_weights_have_the_pattern_in_float_half_and_int8() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.export.onnx import to_onnx
+from edgetl.quantize.score import outputs
+from edgetl.tasks.base import Classification
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
 Array = NDArray[np.float32]
@@ -20,12 +23,18 @@ Array = NDArray[np.float32]
 @functools.cache
 def exported() -> onnx.ModelProto:
     """The tiny network: 6 convolutions and a Gemm."""
-    return to_onnx(tiny(), labels=LABELS, spec=SPEC, opset=18)
+    return to_onnx(tiny(), task=Classification(labels=LABELS), spec=SPEC, opset=18)
 
 
 def images(count: int, *, seed: int = 0, size: int = SIZE) -> Array:
     """(count, 3, size, size) float32."""
     return np.random.default_rng(seed).normal(size=(count, 3, size, size)).astype(np.float32)
+
+
+def logits(model: onnx.ModelProto | Path, batches: Iterable[Array], *, target: str = "any") -> Array:
+    """The one output as the target would give it."""
+    (found,) = outputs(model, batches, target=target).values()
+    return found
 
 
 def graph(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
+from edgetl.tasks.base import Classification
 
 Array = NDArray[np.float32]
 NETWORKS = (
@@ -40,7 +41,12 @@ def untrained(name: str, size: int, classes: int = 10) -> onnx.ModelProto:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var.uniform_(0.5, 1.5)
-    return to_onnx(model, labels=[str(i) for i in range(classes)], spec=PreprocessSpec(size=size), opset=18)
+    return to_onnx(
+        model,
+        task=Classification(labels=tuple([str(i) for i in range(classes)])),
+        spec=PreprocessSpec(size=size),
+        opset=18,
+    )
 
 
 def noise(count: int, size: int) -> Iterator[Array]:

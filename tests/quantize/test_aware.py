@@ -20,6 +20,7 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.stage import QuantizeInputs, run
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.variants import QuantizeRecord
+from edgetl.tasks.base import Classification
 from tests.distill.guides import guide_of
 from tests.images import write_set
 
@@ -33,7 +34,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> QuantizeInputs:
     spec = PreprocessSpec(size=32)
     model = backbones.create(BACKBONE, len(index.labels), "none", seed=1).eval()
     checkpoint.save(model, describe(model, BACKBONE, len(index.labels)), root / "teacher.safetensors")
-    (root / "model-fp32.onnx").write_bytes(to_bytes(to_onnx(model, labels=index.labels, spec=spec, opset=18)))
+    (root / "model-fp32.onnx").write_bytes(
+        to_bytes(to_onnx(model, task=Classification(labels=index.labels), spec=spec, opset=18))
+    )
     return QuantizeInputs(
         onnx=root / "model-fp32.onnx",
         index=index,

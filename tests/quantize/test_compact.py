@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from edgetl.config import Target
 from edgetl.export.graphs import float_results
 from edgetl.quantize.compact import compact
-from edgetl.quantize.score import logits
+from tests.quantize.networks import logits
 
 from . import networks
 from .test_plan import _quantized, node

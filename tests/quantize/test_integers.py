@@ -22,9 +22,9 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
-from edgetl.quantize.score import logits
 from edgetl.quantize.targets import rules_for
 from tests.quantize import networks
+from tests.quantize.networks import logits
 
 
 def _quantized(

@@ -16,9 +16,9 @@ from edgetl.quantize import store
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.dynamic import linear_share, to_dynamic
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.score import logits
 from tests.export.networks import SPEC
 from tests.quantize import networks
+from tests.quantize.networks import logits
 
 node = helper.make_node
 

@@ -25,10 +25,10 @@ from edgetl.quantize.ranges import estimate
 from edgetl.quantize.reconstruct import corrected, reconstruct
 from edgetl.quantize.recover import RecoverySearch
 from edgetl.quantize.replay import Network, Stream, unsupported
-from edgetl.quantize.score import logits
 from edgetl.quantize.sensitivity import sensitivity
 from edgetl.quantize.targets import TargetRules, rules_for
 from tests.quantize import networks
+from tests.quantize.networks import logits
 
 RULES = rules_for(Target.CPU_X86)
 node = helper.make_node

@@ -19,12 +19,16 @@ from edgetl.export.onnx import to_bytes
 from edgetl.files import sha256_file
 from edgetl.progress import SilentProgress
 from edgetl.quantize.form import CHOICE, Calibration, Form
-from edgetl.quantize.score import divergence, logits
+from edgetl.quantize.score import divergence
 from edgetl.quantize.stage import QuantizeInputs, run
 from edgetl.quantize.targets import rules_for
-from tests.export.networks import SPEC
+from edgetl.tasks.base import Classification
+from tests.export.networks import LABELS, SPEC
 from tests.images import write_set
 from tests.quantize import networks
+from tests.quantize.networks import logits
+
+TASK = Classification(labels=LABELS)
 
 
 class _Listener(SilentProgress):
@@ -122,15 +126,20 @@ def test_auto_takes_the_estimator_whose_model_comes_nearest_to_float(
 
     def form(calibrator: Calibrator) -> Form:
         config = QuantizeConfig(calibrator=calibrator)
-        made = Calibration(config=config, images=chosen, spec=inputs.spec, folder=tmp_path / "calibration")
+        made = Calibration(
+            config=config, images=chosen, spec=inputs.spec, task=TASK, folder=tmp_path / "calibration"
+        )
         return made.form(model, rules)
 
     images = Calibration(
-        config=QuantizeConfig(), images=chosen, spec=inputs.spec, folder=tmp_path / "calibration"
+        config=QuantizeConfig(), images=chosen, spec=inputs.spec, task=TASK, folder=tmp_path / "calibration"
     ).batches(20)
     expected = logits(model, images)
     distances = {
-        c: divergence(expected, logits(form(c).model(), images, target=rules.target)) for c in CHOICE
+        c: divergence(
+            TASK, {"logits": expected}, {"logits": logits(form(c).model(), images, target=rules.target)}
+        )
+        for c in CHOICE
     }
     assert len(set(distances.values())) > 1
     assert form(Calibrator.AUTO).calibrator is min(CHOICE, key=lambda c: distances[c])
@@ -139,11 +148,15 @@ def test_auto_takes_the_estimator_whose_model_comes_nearest_to_float(
 def test_the_divergence_is_that_of_the_probabilities() -> None:
     expected = np.log(np.array([[0.5, 0.5], [0.25, 0.75]], np.float32))
     found = np.log(np.array([[0.5, 0.5], [0.5, 0.5]], np.float32)) + 3.0
-    assert divergence(expected, found) == pytest.approx(
+
+    def kl(p: np.ndarray, q: np.ndarray) -> float:
+        return divergence(TASK, {"logits": p}, {"logits": q})
+
+    assert kl(expected, found) == pytest.approx(
         (0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(1.5)) / 2, rel=1e-5
     )
-    assert divergence(expected, expected) == 0.0
-    assert divergence(expected, np.full_like(expected, np.nan)) == np.inf
+    assert kl(expected, expected) == 0.0
+    assert kl(expected, np.full_like(expected, np.nan)) == np.inf
 
 
 def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Path) -> None:

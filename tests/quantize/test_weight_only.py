@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.config import Target
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
-from edgetl.quantize.score import logits
 from edgetl.quantize.targets import rules_for
 from edgetl.quantize.weight_only import store_int8
 from tests.quantize import networks
+from tests.quantize.networks import logits
 
 node = helper.make_node
 

@@ -43,6 +43,7 @@ from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.targets import rules_for
+from edgetl.tasks.base import Classification
 
 CLASSES = 10
 LABELS = tuple("0123456789")
@@ -172,7 +173,7 @@ def cover(name: str, size: int, trt: Any) -> Row:
     network = lively(create(name, CLASSES, "none"), pictures)
     opset = opset_for((Target.TENSORRT_RTX,))
     started = time.monotonic()
-    model = to_onnx(network, labels=LABELS, spec=PreprocessSpec(size=size), opset=opset)
+    model = to_onnx(network, task=Classification(labels=LABELS), spec=PreprocessSpec(size=size), opset=opset)
     seconds = time.monotonic() - started
     onnx.checker.check_model(model, full_check=True)
     with torch.inference_mode():

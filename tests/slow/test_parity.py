@@ -97,7 +97,9 @@ def test_predictions_are_those_of_training_s_evaluation(
 
 def packed(model: torch.nn.Module, index: DataIndex, folder: Path) -> Path:
     path = folder / "model.onnx"
-    path.write_bytes(onnx.to_bytes(onnx.to_onnx(model, labels=index.labels, spec=SPEC, opset=17)))
+    path.write_bytes(
+        onnx.to_bytes(onnx.to_onnx(model, task=Classification(labels=index.labels), spec=SPEC, opset=17))
+    )
     images = tuple(encode_image(s.path, SPEC) for s in index.split("test")[:2])
     pixels = np.stack([load_pixels(image, SPEC) for image in images])
     with OnnxBackend(path, threads=1) as backend:

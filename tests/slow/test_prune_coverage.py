@@ -32,6 +32,7 @@ from edgetl.prune.apply import Cut, cut
 from edgetl.prune.graph import trace
 from edgetl.prune.importance import magnitude
 from edgetl.prune.plan import Cost, Limits, cost_of
+from edgetl.tasks.base import Classification
 
 CLASSES = 10
 SMALL, FULL = 64, 224
@@ -185,7 +186,7 @@ def last(folder: Path, number: int, row: Row) -> Row:
     expected = np.load(folder / f"{number}-again.npy")
     assert np.array_equal(logits(model, size), expected), name
     labels = tuple(str(i) for i in range(CLASSES))
-    exported = to_onnx(model, labels=labels, spec=PreprocessSpec(size=size), opset=18)
+    exported = to_onnx(model, task=Classification(labels=labels), spec=PreprocessSpec(size=size), opset=18)
     (got,) = Probe(exported, [exported.graph.output[0].name]).run(images(size, 2).numpy())
     share = network_size(model, size).macs / network_size(create(name, CLASSES, "none"), size).macs
     return Row(

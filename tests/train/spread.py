@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from edgetl.config import Augment, Metric, Mix
+from edgetl.config import Augment, Mix
 from edgetl.models import backbones
 from edgetl.records.scores import value
 from edgetl.train.loop import fit
@@ -27,7 +27,7 @@ def curves(accumulate: int) -> dict[str, list[float]]:
             epochs=2,
             lr=1e-3,
             spread=True,
-            select=Metric.TOP1,
+            select="top1",
             mixing=Mixing(Mix.BOTH, 0.4) if augment is Augment.BASIC else None,
             accumulate=accumulate,
         )

@@ -11,6 +11,7 @@ from edgetl.config import Augment
 from edgetl.errors import Interrupted, ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
+from edgetl.models.backbones import classifier_names
 from edgetl.train.evaluate import predict_outputs
 from edgetl.train.features import compute, head_of
 from edgetl.train.loop import fit
@@ -37,8 +38,8 @@ def images(n: int, side: int = 32, seed: int = 0) -> PixelSet:
 def test_the_head_on_features_gives_the_networks_own_logits(name: str, tmp_path: Path) -> None:
     model = backbones.create(name, 3, "none", seed=1).eval()
     data = images(5)
-    head = head_of(model, 32)
-    features = compute(model, data, tmp_path)
+    head = head_of(model, classifier_names(model), 32)
+    features = compute(model, classifier_names(model), data, tmp_path)
     assert features.features.shape[:2] == (1, 5)
     np.testing.assert_allclose(predict_outputs(head, features), predict_outputs(model, data), atol=1e-5)
     assert {id(p) for p in head.parameters()} == {id(p) for p in backbones.head_parameters(model)}
@@ -46,29 +47,34 @@ def test_the_head_on_features_gives_the_networks_own_logits(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "levit_128s"])
 def test_logits_of_more_than_one_last_layer_are_refused(name: str) -> None:
+    model = backbones.create(name, 3, "none")
     with pytest.raises(ModelError, match="do not come from one last layer"):
-        head_of(backbones.create(name, 3, "none"), 224)
+        head_of(model, classifier_names(model), 224)
 
 
 def test_features_are_computed_once_for_the_same_weights_and_images(tmp_path: Path) -> None:
     model = backbones.create("test_resnet", 3, "none")
-    first = compute(model, images(4), tmp_path)
+    first = compute(model, classifier_names(model), images(4), tmp_path)
     (path,) = tmp_path.glob("features-*.npy")
     made = path.stat().st_mtime_ns
-    second = compute(model, images(4), tmp_path)
+    second = compute(model, classifier_names(model), images(4), tmp_path)
     assert path.stat().st_mtime_ns == made
     assert first.identity == second.identity
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
-    assert compute(model, images(4), tmp_path).identity != first.identity
+    assert compute(model, classifier_names(model), images(4), tmp_path).identity != first.identity
 
 
 def test_each_epoch_takes_the_next_augmented_view(tmp_path: Path) -> None:
     model = backbones.create("test_resnet", 3, "none")
-    found = compute(model, images(4, 36), tmp_path, views=3, augment=Augment.BASIC, seed=2)
+    found = compute(
+        model, classifier_names(model), images(4, 36), tmp_path, views=3, augment=Augment.BASIC, seed=2
+    )
     assert found.features.shape[:2] == (3, 4)
     assert not np.array_equal(found.features[0], found.features[1])
-    again = compute(model, images(4, 36), tmp_path / "b", views=3, augment=Augment.BASIC, seed=2)
+    again = compute(
+        model, classifier_names(model), images(4, 36), tmp_path / "b", views=3, augment=Augment.BASIC, seed=2
+    )
     assert np.array_equal(found.features, again.features)
 
 
@@ -76,15 +82,26 @@ def test_a_resumed_head_on_features_ends_bit_identical(tmp_path: Path) -> None:
     results = []
     for stop in (None, 7):
         model = backbones.create("test_resnet", 3, "none", seed=1)
-        train, val = compute(model, images(20), tmp_path), compute(model, images(6, seed=1), tmp_path)
+        train, val = (
+            compute(model, classifier_names(model), images(20), tmp_path),
+            compute(model, classifier_names(model), images(6, seed=1), tmp_path),
+        )
         how, state = fitting(phase="head", trainable=None), tmp_path / "s"
         if stop:
             broken = backbones.create("test_resnet", 3, "none", seed=1)
             halting = failing_at(stop, KeyboardInterrupt())
             with pytest.raises(Interrupted):
-                fit(head_of(broken, 32), how, train=train, val=val, task=TASK, objective=halting, state=state)
+                fit(
+                    head_of(broken, classifier_names(broken), 32),
+                    how,
+                    train=train,
+                    val=val,
+                    task=TASK,
+                    objective=halting,
+                    state=state,
+                )
         fit(
-            head_of(model, 32),
+            head_of(model, classifier_names(model), 32),
             how,
             train=train,
             val=val,
@@ -104,9 +121,15 @@ def test_epochs_on_features_are_far_faster(tmp_path: Path) -> None:
     plain = fitting(phase="head", trainable=backbones.head_parameters, ema=0.0, epochs=1)
     fit(model, plain, train=data, val=data, task=TASK, objective=entropy(), state=None)
     uncached = time.perf_counter() - started
-    features = compute(model, data, tmp_path)
+    features = compute(model, classifier_names(model), data, tmp_path)
     how = fitting(phase="head", ema=0.0, epochs=4)
     history = fit(
-        head_of(model, 32), how, train=features, val=features, task=TASK, objective=entropy(), state=None
+        head_of(model, classifier_names(model), 32),
+        how,
+        train=features,
+        val=features,
+        task=TASK,
+        objective=entropy(),
+        state=None,
     )
     assert min(e.seconds for e in history) < uncached / 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgetl.config import Augment, DataConfig, Imbalance, Metric, Mix, Strategy, TrainConfig
+from edgetl.config import Augment, DataConfig, Imbalance, Mix, Strategy, TrainConfig
 from edgetl.data.index import Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.inputs.image import PreprocessSpec
@@ -157,7 +157,7 @@ def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
     record = stage.run(config, inputs, out=folder(tmp_path))
     model, _ = checkpoint.load(tmp_path / record.checkpoint)
     names = frozen_norms(
-        model, [p.trainable for p in phases(config, 0, Metric.TOP1, training_task(inputs.index.task))]
+        model, [p.trainable for p in phases(config, 0, "top1", training_task(inputs.index.task))]
     )
     if strategy is Strategy.HEAD:
         names = tuple(batch_norms(model))
@@ -177,8 +177,8 @@ def test_norms_that_no_phase_moves_end_in_terms_of_the_images_at_hand(
     assert np.allclose(predict_outputs(model, sets.val), before, atol=0.1 * np.abs(before).max())
 
 
-@pytest.mark.parametrize(("rare", "metric"), [(10, Metric.TOP1), (4, Metric.TOP1), (3, Metric.MACRO_F1)])
-def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: Metric) -> None:
+@pytest.mark.parametrize(("rare", "metric"), [(10, "top1"), (4, "top1"), (3, "macro_f1")])
+def test_imbalanced_classes_are_judged_by_macro_f1(rare: int, metric: str) -> None:
     samples = [Sample(Path("x"), label, "train", "") for label, n in ((0, 12), (1, rare)) for _ in range(n)]
     task = ClassificationTraining(spec=Classification(labels=("a", "b")))
     assert task.selection(task.targets(samples)) is metric
@@ -247,5 +247,5 @@ def test_every_way_with_imbalance_trains(
     )
     record = stage.run(config, inputs, out=folder(tmp_path))
     assert all(np.isfinite(e.loss) for e in record.epochs)
-    (head, *_) = stage.phases(config, 0, Metric.TOP1, training_task(inputs.index.task))
+    (head, *_) = stage.phases(config, 0, "top1", training_task(inputs.index.task))
     assert head.class_balance is (imbalance is Imbalance.SAMPLING)
