@@ -141,5 +141,5 @@ def test_a_table_with_several_classes_an_image_is_read_by_the_bundles_task(tmp_p
         {"marks": [1]},
     ]
     table.write_text("path,marks,colour,split\n0.png,dry,grene,test\n")
-    with pytest.raises(DataError, match="has the class 'colour/grene'.*Did you mean 'colour/green'"):
+    with pytest.raises(DataError, match=r"has the class 'colour/grene'.*Did you mean 'colour/green'"):
         choose_images(table, [heads])
