@@ -15,13 +15,13 @@ from edgetl.data import labels as class_names
 from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import NAMED, SPLITS, Entry, Found, Split, closest, listing
-from edgetl.data.targets import NONE, Target, from_plain, order, positions, strata
+from edgetl.data.targets import NONE, Target, from_plain, heads_target, order, positions, strata
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
-from edgetl.tasks.base import Classification, Detection, MultiLabel, TaskSpec, labels_of
+from edgetl.tasks.base import Classification, Detection, HeadSpec, MultiHead, MultiLabel, TaskSpec, labels_of
 from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 
 UNLABELLED = -1
@@ -214,13 +214,33 @@ def _task(source: str, found: Found, good: Sequence[tuple[Entry, str]], labellin
                 )
             return MultiLabel(labels=labels)
         case HeadLabels():
-            raise DataError(f"{source}: images of several heads cannot be indexed yet.")
+            return MultiHead(heads={name: _head(source, name, own, labels) for name, own in labelling.heads})
         case _:
             assert_never(labelling)
 
 
+def _head(source: str, name: str, own: OneLabel | AnyLabels, labels: Sequence[str]) -> HeadSpec:
+    """One head's part of the flat names `head/name`."""
+    named = sort_labels(rest for label in labels for head, _, rest in [label.partition("/")] if head == name)
+    if not named:
+        raise DataError(
+            f"{source}: the column {own.column} is empty in every line, so that the head {name} has no class; fill it,"
+            " or leave the head out of task.heads."
+        )
+    if isinstance(own, AnyLabels):
+        return MultiLabel(labels=named)
+    if len(named) < 2:
+        raise DataError(
+            f"{source}: the column {own.column} of the head {name} holds one class only ({named[0]}); a classifier"
+            " needs at least two."
+        )
+    return Classification(labels=named)
+
+
 def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[Target]:
     """What is right for each entry."""
+    if isinstance(task, MultiHead):
+        return [heads_target(task, entry.names) for entry, _ in good]
     place = {name: at for at, name in enumerate(labels_of(task))}
     if isinstance(task, Classification | Detection):  # a picture without boxes has the name ""
         return [place.get(entry.names[0], UNLABELLED) for entry, _ in good]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,10 @@ NAMED = 10
 
 
 Label: TypeAlias = str | tuple[str, ...]
-"""A class's name; where any number of classes is asked for, their names in order, without repetitions."""
+"""A class's name; where any number of classes is asked for, their names in order, without repetitions.
+
+Of several heads the names stand as `head/name`; an image without a name of a head is not labelled for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +270,28 @@ def labelling_in(source: str) -> Labelling:
     header = _header(lines)
     if OneLabel().column in header:
         return OneLabel()
-    return AnyLabels() if AnyLabels().column in header or _flags(lines) else OneLabel()
+    if AnyLabels().column in header or _flags(lines):
+        return AnyLabels()
+    heads = _heads(lines)
+    return HeadLabels(heads=heads) if len(heads) > 1 else OneLabel()
+
+
+def _heads(lines: Sequence[Sequence[str]]) -> tuple[tuple[str, OneLabel | AnyLabels], ...]:
+    """The columns that may be a head each: their names repeat, as classes do and numbers of parts do not."""
+    found: dict[str, OneLabel | AnyLabels] = {}
+    for at, title in enumerate(lines[0] if lines else ()):
+        cells = [cells[at].strip() for cells in lines[1:] if at < len(cells) and cells[at].strip()]
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", title.strip().casefold())
+        if (
+            title.strip().casefold() in _OWN
+            or not re.match("[A-Za-z]", name)
+            or 2 * len(set(cells)) > len(cells)
+        ):
+            continue
+        several = any(SEPARATOR in cell for cell in cells)
+        column = title.strip().casefold()
+        found[name] = AnyLabels(column=column) if several else OneLabel(column=column)
+    return tuple(found.items())
 
 
 def _header(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -297,7 +322,8 @@ def _csv(path: Path, labelling: Labelling) -> Found:
             flags = {} if labelling.column in header else _flags(lines)
             asked = [] if flags else [labelling.column]
         case HeadLabels():
-            raise DataError(f"{path}: a CSV with a column for each of several heads cannot be read yet.")
+            flags = {}
+            asked = [own.column.casefold() for _, own in labelling.heads]
         case _:
             assert_never(labelling)
     missing = [name for name in ("path", *asked) if name not in header]
@@ -321,8 +347,10 @@ def _csv(path: Path, labelling: Labelling) -> Found:
             label = _flagged(_values(cells, flags), number, problems)
         elif isinstance(labelling, OneLabel):
             label = unicodedata.normalize("NFC", values[labelling.column])
-        else:
+        elif isinstance(labelling, AnyLabels):
             label = _several(values[labelling.column])
+        else:
+            label = _of_heads(values, labelling, number, problems)
         entry = None if label is None else _csv_entry(path.parent, values, label, number, problems)
         if entry is None:
             continue
@@ -343,12 +371,14 @@ def _csv(path: Path, labelling: Labelling) -> Found:
     return Found(root, tuple(entries.values()), named=tuple(flags))
 
 
-def _expected(labelling: OneLabel | AnyLabels) -> str:
+def _expected(labelling: Labelling) -> str:
     match labelling:
         case OneLabel():
             return f"path,{labelling.column}"
         case AnyLabels():
             return f"path,{labelling.column} (names parted by {SEPARATOR}), or path and a column of 0 and 1 per class,"
+        case HeadLabels():
+            return f"path,{','.join(own.column for _, own in labelling.heads)}"
         case _:
             assert_never(labelling)
 
@@ -358,6 +388,9 @@ def _other_task(labelling: Labelling, lines: Sequence[Sequence[str]]) -> str:
     header = _header(lines)
     if isinstance(labelling, OneLabel) and (AnyLabels().column in header or _flags(lines)):
         return ' For any number of classes an image, set task.kind = "multilabel".'
+    if isinstance(labelling, OneLabel) and len(heads := _heads(lines)) > 1:
+        columns = " and ".join(own.column for _, own in heads)
+        return f' For a head for each of {columns}, set task.kind = "multihead" (edgetl init writes it).'
     if isinstance(labelling, AnyLabels) and OneLabel().column in header:
         return ' For one class an image, set task.kind = "classification".'
     return ""
@@ -370,6 +403,27 @@ def _values(cells: Sequence[str], columns: Mapping[str, int]) -> dict[str, str]:
 def _several(text: str) -> tuple[str, ...]:
     names = (unicodedata.normalize("NFC", name.strip()) for name in text.split(SEPARATOR))
     return tuple(sorted({name for name in names if name}))
+
+
+def _of_heads(
+    values: Mapping[str, str], labelling: HeadLabels, number: int, problems: list[str]
+) -> tuple[str, ...] | None:
+    found = list[str]()
+    for head, own in labelling.heads:
+        cell = values[own.column.casefold()]
+        names = _several(cell) if isinstance(own, AnyLabels) else _one(cell)
+        found += [f"{head}/{name}" for name in names]
+    if not found:
+        columns = ", ".join(own.column for _, own in labelling.heads)
+        problems.append(
+            f"line {number}: no label in any of the columns {columns}; fill one, or remove the line"
+        )
+        return None
+    return tuple(found)
+
+
+def _one(text: str) -> tuple[str, ...]:
+    return (unicodedata.normalize("NFC", text),) if text else ()
 
 
 def _flagged(values: Mapping[str, str], number: int, problems: list[str]) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl.inputs.image import decode, read_header
 from edgetl.processor import VNNI_TARGET, architecture, has_vnni
 from edgetl.tasks.base import Classification
-from edgetl.tasks.labelling import AnyLabels, Labelling
+from edgetl.tasks.labelling import AnyLabels, HeadLabels, Labelling
 
 if TYPE_CHECKING:
     from edgetl.data.depth import Depth
@@ -208,6 +208,19 @@ def default_name(source: str, taken: Container[str] = ()) -> str:
 
 def suggest_task(labelling: Labelling) -> Sequence[Suggestion]:
     """What the source's columns ask for."""
+    if isinstance(labelling, HeadLabels):
+        reason = f"the CSV has the label columns {', '.join(own.column for _, own in labelling.heads)}"
+        heads = {
+            name: {
+                "kind": "multilabel" if isinstance(own, AnyLabels) else "classification",
+                "column": own.column,
+            }
+            for name, own in labelling.heads
+        }
+        return (
+            Suggestion(key="task.kind", value="multihead", reason=reason),
+            Suggestion(key="task.heads", value=heads, reason="a column each; empty cells are missing labels"),
+        )
     if not isinstance(labelling, AnyLabels):
         return ()
     reason = "the CSV may give an image any number of classes"

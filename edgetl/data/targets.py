@@ -41,6 +41,15 @@ def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:
             assert_never(task)
 
 
+def heads_target(task: MultiHead, names: Sequence[str]) -> HeadsTarget:
+    """What is right for an image of these flat names `head/name`."""
+    found: list[int | tuple[int, ...] | None] = []
+    for head, spec in task.heads.items():
+        own = sorted(at for at, label in enumerate(spec.labels) if f"{head}/{label}" in names)
+        found.append((own[0] if isinstance(spec, Classification) else tuple(own)) if own else None)
+    return tuple(found)
+
+
 def strata(task: TaskSpec, targets: Sequence[Any]) -> list[int]:
     """The group of each image where groups are to be met evenly: a position in `labels_of(task)`, or `NONE`.
 

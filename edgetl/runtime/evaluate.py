@@ -11,12 +11,22 @@ import numpy as np
 
 from edgetl.bundle.archive import Bundle
 from edgetl.data.sources import Entry, closest, find, listing
+from edgetl.data.targets import heads_target
 from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
-from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Outputs, TaskSpec, joined
+from edgetl.tasks.base import (
+    Classification,
+    Detection,
+    MultiHead,
+    MultiLabel,
+    Outputs,
+    TaskSpec,
+    joined,
+    labels_of,
+)
 from edgetl.tasks.labelling import labelling_of
 
 
@@ -258,10 +268,8 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
                 LabelledImage(entry.path, sorted(places[name] for name in entry.names)) for entry in entries
             )
         case MultiHead():
-            raise DataError(
-                f"{data} gives one label an image, the bundle has the heads {', '.join(task.heads)}. Score it from "
-                "Python: edgetl.runtime.evaluate.evaluate(session, samples), a truth for each head."
-            )
+            _places(data, [name for entry in entries for name in entry.names], labels_of(task))
+            return tuple(LabelledImage(entry.path, _by_head(task, entry.names)) for entry in entries)
         case Detection():
             raise DataError(
                 f"{data} gives labels, the bundle answers with boxes. Score it from Python: "
@@ -269,6 +277,12 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
             )
         case _:
             assert_never(task)
+
+
+def _by_head(task: MultiHead, names: Sequence[str]) -> dict[str, Any]:
+    """The heads that an image is labelled for, each as its own task has it."""
+    target = zip(task.heads, heads_target(task, names), strict=True)
+    return {head: list(own) if isinstance(own, tuple) else own for head, own in target if own is not None}
 
 
 def _places(data: Path, names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
