@@ -74,6 +74,7 @@ def init(
     from edgetl.data import depth
     from edgetl.data.build import refuse_boxes
     from edgetl.data.index import build_index
+    from edgetl.data.sources import labelling_in
     from edgetl.data.suggest import (
         FEW_STEPS,
         batch_size,
@@ -81,6 +82,7 @@ def init(
         look,
         suggest,
         suggest_target,
+        suggest_task,
         suggest_window,
     )
     from edgetl.data.walk import counted
@@ -94,11 +96,12 @@ def init(
         raise taken
     refuse_boxes(source)
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
+    labelling = labelling_in(source)
     with open_progress() as progress:
-        index = build_index(data, seed=0, progress=progress)
+        index = build_index(data, labelling=labelling, seed=0, progress=progress)
         numbers = depth.look(index, progress=progress)
     seen = look(index)
-    chosen = [*suggest(seen), *suggest_window(numbers), *suggest_target()]
+    chosen = [*suggest_task(labelling), *suggest(seen), *suggest_window(numbers), *suggest_target()]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
@@ -173,6 +176,7 @@ def data_check(
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.build import index_of
+    from edgetl.data.sources import labelling_in
     from edgetl.errors import ConfigError
     from edgetl.inputs.spec import is_window
 
@@ -183,7 +187,8 @@ def data_check(
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        report = audit(index_of(data, seed=0, progress=progress), window=window, progress=progress)
+        index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
+        report = audit(index, window=window, progress=progress)
     output.emit(report, json, "audit")
 
 

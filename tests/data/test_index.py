@@ -160,10 +160,12 @@ def spoil(root: Path) -> None:
 def test_bad_images_are_refused_all_at_once(tmp_path: Path) -> None:
     spoil(fill(tmp_path, SPLIT_SET))
     folder = tmp_path / "train" / "b"
-    assert refusal(tmp_path).splitlines() == [
+    # Pillow words it by where the file was cut.
+    found = refusal(tmp_path).replace(" (0 bytes not processed)", "")
+    assert found.splitlines() == [
         f"4 of 26 images in {tmp_path} cannot be used:",
         f"  {folder / 'dot.png'}: is 1x1 pixels; at least 4x4 are needed.",
-        f"  {folder / 'short.png'}: is truncated (image file is truncated (0 bytes not processed)).",
+        f"  {folder / 'short.png'}: is truncated (image file is truncated).",
         f"  {folder / 'text.jpg'}: is not an image that can be read, or its start is corrupt.",
         f"  {folder / 'zero.png'}: the file is empty.",
         'Mend or remove them, or leave them out with data.bad_images = "skip".',
