@@ -151,8 +151,10 @@ def _operators(task: TaskSpec) -> dict[str, str]:
 
 
 def _activation(operator: str, source: str, result: str, prefix: str) -> onnx.NodeProto:
-    axis = {"axis": -1} if operator == "Softmax" else {}
-    return helper.make_node(operator, [source], [result], f"{prefix}/{operator}", **axis)
+    node = helper.make_node(operator, [source], [result], f"{prefix}/{operator}")
+    if operator == "Softmax":
+        node.attribute.append(helper.make_attribute("axis", -1))
+    return node
 
 
 def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
