@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,7 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from edgetl.errors import ConfigError
@@ -33,6 +34,7 @@ from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
+from edgetl.tasks.labelling import AnyLabels, HeadLabels, Labelling, OneLabel
 from edgetl.tasks.metrics import METRICS
 
 
@@ -240,6 +242,31 @@ MetricName = Annotated[str, AfterValidator(_metric)]
 """The score by which models are chosen and held to the floor; of one head, `head/name`."""
 
 
+class LabelLoss(StrEnum):
+    """The loss where an image has any number of classes, summed over them.
+
+    `bce`: binary cross-entropy; `asymmetric`: it, but absent classes that are easy fade (Ridnik et al. 2021), for many
+    classes of which an image has few.
+    """
+
+    BCE = "bce"
+    ASYMMETRIC = "asymmetric"
+
+
+class Weighting(StrEnum):
+    """How the heads' losses are added: by learnt uncertainties (Kendall et al. 2018), or each as much."""
+
+    LEARNT = "learnt"
+    EQUAL = "equal"
+
+
+class Sharing(StrEnum):
+    """`hard`: all heads read the same features; `soft`: each through a gate of its own."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
 def _listed(value: object) -> object:
     """One value as a list; a list without repetitions."""
     if isinstance(value, str):
@@ -271,6 +298,78 @@ class DataConfig(_Section):
     max_train_images: Count | None = None
     """Train on at most so many images, drawn evenly from each class; all of them where unset. A validation
     split that is taken from the training images shrinks in proportion."""
+
+
+class ClassificationConfig(_Section):
+    """What is asked of an image: one class."""
+
+    kind: Literal["classification"] = "classification"
+    """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
+
+    @property
+    def labelling(self) -> Labelling:
+        """How the data says it."""
+        return OneLabel()
+
+
+class MultiLabelConfig(_Section):
+    """What is asked of an image: any number of classes, none included. From a CSV: a column `labels` with names parted
+    by |, or one column of 0 and 1 per class."""
+
+    kind: Literal["multilabel"] = "multilabel"
+    """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
+    loss: LabelLoss = LabelLoss.BCE
+    """`bce`, binary cross-entropy; or `asymmetric`, for many classes of which an image has few."""
+
+    @property
+    def labelling(self) -> Labelling:
+        """How the data says it."""
+        return AnyLabels()
+
+
+class HeadConfig(_Section):
+    """One of several questions."""
+
+    kind: Literal["classification", "multilabel"] = "classification"
+    """One class per image, or any number."""
+    column: str
+    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head."""
+
+
+class MultiHeadConfig(_Section):
+    """What is asked of an image: several questions on one backbone, each from a column of the CSV."""
+
+    kind: Literal["multihead"] = "multihead"
+    """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
+    heads: Annotated[dict[str, HeadConfig], Field(min_length=1)]
+    """The questions by name, as `{species = {kind = "classification", column = "species"}}`."""
+    weighting: Weighting = Weighting.LEARNT
+    """How the heads' losses are added: `learnt` or `equal`."""
+    sharing: Sharing = Sharing.HARD
+    """What the heads share: `hard`, all features; `soft`, each through a gate of its own."""
+
+    @property
+    def labelling(self) -> Labelling:
+        """How the data says it."""
+        return HeadLabels(
+            heads=tuple(
+                (
+                    name,
+                    OneLabel(column=head.column)
+                    if head.kind == "classification"
+                    else AnyLabels(column=head.column),
+                )
+                for name, head in self.heads.items()
+            )
+        )
+
+
+TaskConfig = ClassificationConfig | MultiLabelConfig | MultiHeadConfig
+
+
+def _usual_task(values: object) -> object:
+    """A section that names no kind asks for one class per image."""
+    return {"kind": "classification", **values} if isinstance(values, Mapping) else values
 
 
 class PreprocessConfig(_Section):
@@ -591,6 +690,9 @@ class Recipe(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of everything random."""
     data: DataConfig = DataConfig()
+    task: Annotated[TaskConfig, Field(discriminator="kind"), BeforeValidator(_usual_task)] = (
+        ClassificationConfig()
+    )
     preprocess: PreprocessConfig = PreprocessConfig()
     train: TrainConfig = TrainConfig()
     prune: PruneConfig = PruneConfig()
@@ -599,6 +701,26 @@ class Recipe(_Section):
     quantize: QuantizeConfig = QuantizeConfig()
     bench: BenchConfig = BenchConfig()
     bundle: BundleConfig = BundleConfig()
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if isinstance(self.task, MultiLabelConfig) and self.distill.loss is not DistillLoss.HINTON:
+            raise ValueError(
+                f"distill.loss = {self.distill.loss} compares classes of which one is right; for task.kind ="
+                " multilabel take hinton"
+            )
+        if isinstance(self.task, MultiLabelConfig) and self.train.imbalance not in (
+            Imbalance.NONE,
+            Imbalance.SAMPLING,
+        ):
+            raise ValueError(
+                f"train.imbalance = {self.train.imbalance} weighs classes of which one is right; for task.kind ="
+                " multilabel take sampling or none"
+            )
+        return self
+
+
+_SECTIONS = tuple(name for name in Recipe.model_fields if name not in ("name", "seed"))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -651,7 +773,7 @@ def parse(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
 def dump(recipe: Recipe) -> str:
     """The recipe as TOML with every default explicit. Unset values stand as comments."""
     lines = [f"name = {_toml(recipe.name)}", f"seed = {recipe.seed}"]
-    for section in _sections():
+    for section in _SECTIONS:
         lines += ["", f"[{section}]"]
         for key, value in getattr(recipe, section).model_dump(mode="json").items():
             lines.append(f"# {key} is unset" if value is None else f"{key} = {_toml(value)}")
@@ -670,14 +792,18 @@ def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
         f"name = {_toml(recipe.name)}",
         f"seed = {recipe.seed}",
     ]
-    for section, model in _sections().items():
+    for section in _SECTIONS:
+        chosen_section = getattr(recipe, section)
+        model = type(chosen_section)
         lines += ["", *_comment(model.__doc__ or ""), f"[{section}]"]
-        values, defaults = getattr(recipe, section).model_dump(mode="json"), model().model_dump(mode="json")
+        # A setting without a default, and the kind of task that is not the usual one, must be written.
+        usual = getattr(Recipe(), section)
+        values, defaults = chosen_section.model_dump(mode="json"), usual.model_dump(mode="json")
         for key, field in model.model_fields.items():
             lines += _comment(field.description or "")
             # TOML cannot say that a value is unset.
             chosen = values[key] is not None and (
-                values[key] != defaults[key]
+                values[key] != defaults.get(key)
                 or f"{section}.{key}" in reasons
                 or (section, key) == ("data", "source")
             )
@@ -695,17 +821,16 @@ def _comment(text: str) -> list[str]:
 def dotted_names() -> list[str]:
     """Every setting's dotted name, in the order of the flow."""
     names = ["name", "seed"]
-    for section, model in _sections().items():
-        names += [f"{section}.{key}" for key in model.model_fields]
+    for section in _SECTIONS:
+        names += [f"{section}.{key}" for key in _settings(section)]
     return names
 
 
-def _sections() -> dict[str, type[_Section]]:
-    return {
-        name: field.annotation
-        for name, field in Recipe.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
-    }
+def _settings(section: str) -> dict[str, FieldInfo]:
+    """A section's settings by name; of one of several kinds those of all."""
+    annotation = Recipe.model_fields[section].annotation
+    kinds = get_args(annotation) or (annotation,)
+    return {key: field for kind in kinds for key, field in kind.model_fields.items()}
 
 
 def _toml(value: Any) -> str:
@@ -735,14 +860,13 @@ def _apply_override(values: dict[str, Any], override: str, problems: list[str]) 
         problems.append(f"--set {override}: expected the form section.key=value.")
         return
     section, dot, key = name.strip().partition(".")
-    sections = _sections()
-    if not dot and section in sections:
-        first = next(iter(sections[section].model_fields))
+    if not dot and section in _SECTIONS:
+        first = next(iter(_settings(section)))
         problems.append(
             f"--set {override}: {section} is a section; name one of its settings, as in {section}.{first}."
         )
         return
-    fields = sections[section].model_fields if section in sections else {} if dot else Recipe.model_fields
+    fields = _settings(section) if section in _SECTIONS else {} if dot else Recipe.model_fields
     field = fields.get(key if dot else section)
     value = text if field is None else value_of(text, field.annotation)
     if not dot:
@@ -756,23 +880,31 @@ def _apply_override(values: dict[str, Any], override: str, problems: list[str]) 
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    loc = [str(part) for part in error["loc"]]
+    if loc[:1] == ["task"] and len(loc) > 2:  # the kind of task stands between
+        del loc[1]
+    where = ".".join(loc)
+    if loc == ["task"] and error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return f"{where}.kind: expected classification, multilabel or multihead, got {error['input']!r:.80}."
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key.{_suggestion(where)}"
     if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}."
+        return f"{where}: {error['ctx']['error']}." if where else f"{error['ctx']['error']}."
     message = error["msg"]
     return f"{where}: {message[:1].lower()}{message[1:]}, got {error['input']!r:.80}."
 
 
 def _suggestion(name: str) -> str:
     section, _, key = name.partition(".")
-    sections = _sections()
-    if not key or section not in sections:
-        tops = ["name", "seed", *sections]
+    if not key or section not in _SECTIONS:
+        tops = ["name", "seed", *_SECTIONS]
         close = difflib.get_close_matches(section, tops, n=1)
         return f" Did you mean {close[0]}?" if close else f" Known are {', '.join(tops)}."
-    own = list(sections[section].model_fields)
+    own = list(_settings(section))
+    if key in own:
+        kinds = [kind for kind in get_args(TaskConfig) if key in kind.model_fields]
+        of_kind = kinds[0].model_fields["kind"].default
+        return f' It belongs to task.kind = "{of_kind}".'
     if close := difflib.get_close_matches(key, own, n=1):
         return f" Did you mean {section}.{close[0]}?"
     if elsewhere := [n for n in dotted_names() if n.rpartition(".")[2] == key]:

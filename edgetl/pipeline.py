@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.report.run import RunReport
+    from edgetl.tasks.labelling import Labelling
     from edgetl.train.stage import TrainInputs
 
 
@@ -248,11 +249,12 @@ class _Run:
         from edgetl.data import stage
 
         config, window = self.recipe.data, self.recipe.preprocess.window
-        inputs = stage.DataInputs(seed=self.recipe.seed, window=window)
+        labelling = self.recipe.task.labelling
+        inputs = stage.DataInputs(seed=self.recipe.seed, window=window, labelling=labelling)
         record, cached = self.cache.run(
             "data",
             config=config,
-            inputs=[_source_key(config.source, self.progress), inputs],
+            inputs=[_source_key(config.source, labelling, self.progress), inputs],
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -643,7 +645,7 @@ class _Warnings:
             self.inner.warning(text)
 
 
-def _source_key(source: str, progress: Progress) -> str:
+def _source_key(source: str, labelling: Labelling, progress: Progress) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.build import boxes_at
     from edgetl.data.sources import find
@@ -653,9 +655,9 @@ def _source_key(source: str, progress: Progress) -> str:
             [str(e.path), *_file_state(e.path), e.split, e.group, to_json(e.objects)] for e in boxes.entries
         ]
         return sha256_json([boxes.labels, marked])
-    found = find(source, progress=progress)
+    found = find(source, labelling, progress=progress)
     entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
-    return sha256_json([entries, found.others])
+    return sha256_json([entries, found.others, found.named])
 
 
 def _file_state(path: Path) -> list[int]:

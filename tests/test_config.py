@@ -32,9 +32,8 @@ def test_every_setting_is_documented() -> None:
     names = config.dotted_names()
     assert len(names) >= 50
     assert len(set(names)) == len(names)
-    for section, model in config._sections().items():
-        assert model.__doc__, section
-        for key, field in model.model_fields.items():
+    for section in config._SECTIONS:
+        for key, field in config._settings(section).items():
             assert field.description, f"{section}.{key}"
             assert f"{section}.{key}" in names
 
@@ -72,7 +71,7 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(values: dict, messa
 def test_a_hopeless_section_gets_the_list() -> None:
     [problem] = problems({"qqq": {}})
     assert problem.startswith(
-        "qqq: no such key. Known are name, seed, data, preprocess, train, prune, distill,"
+        "qqq: no such key. Known are name, seed, data, task, preprocess, train, prune, distill,"
     )
 
 
@@ -331,8 +330,49 @@ def test_a_dumped_recipe_parses_to_the_same(recipe: Recipe) -> None:
 def test_the_lock_file_names_every_setting() -> None:
     lines = dump(Recipe()).splitlines()
     settings_named = {line.lstrip("# ").split(" ")[0] for line in lines if line and not line.startswith("[")}
-    assert settings_named == {name.rpartition(".")[2] for name in config.dotted_names()}
+    others = {"loss", "heads", "weighting", "sharing"}  # of other kinds of task
+    assert settings_named | others == {name.rpartition(".")[2] for name in config.dotted_names()}
     assert "# max_train_images is unset" in lines
+
+
+MARKS = {"kind": "multilabel", "column": "marks"}
+HEADS = {"kind": {"column": "kind"}, "marks": MARKS}
+
+
+@pytest.mark.parametrize(
+    "task", [{}, {"kind": "multilabel", "loss": "asymmetric"}, {"kind": "multihead", "heads": HEADS}]
+)
+def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
+    recipe = parse({"task": task})
+    assert recipe.task.kind == task.get("kind", "classification")
+    for text in (dump(recipe), config.commented(recipe, {})):
+        assert parse(tomllib.loads(text)) == recipe
+    assert parse({}, ["task.kind=multilabel", "task.loss=asymmetric"]).task == config.MultiLabelConfig(
+        loss=config.LabelLoss.ASYMMETRIC
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": {"kind": "several"}}, "task.kind: expected classification, multilabel or multihead, got"),
+        ({"task": {"loss": "bce"}}, 'task.loss: no such key. It belongs to task.kind = "multilabel".'),
+        ({"task": {"kind": "multilabel", "loss": "mse"}}, "task.loss: input should be 'bce' or 'asymmetric'"),
+        ({"task": {"kind": "multihead"}}, "task.heads: field required"),
+        (
+            {"task": {"kind": "multilabel"}, "distill": {"loss": "dkd"}},
+            "distill.loss = dkd compares classes of which one is right; for task.kind = multilabel take hinton.",
+        ),
+        (
+            {"task": {"kind": "multilabel"}, "train": {"imbalance": "class_weights"}},
+            "train.imbalance = class_weights weighs classes of which one is right",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    assert str(caught.value).startswith(message)
 
 
 @settings(max_examples=40, deadline=None)

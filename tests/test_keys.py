@@ -142,6 +142,8 @@ def test_every_setting_changes_its_stages_key(kind: type[BaseModel], tmp_path: P
     for name, hint in fields_of(kind).items():
         if isinstance(hint, type) and issubclass(hint, BaseModel):
             continue  # a section, which is its own stage's config
+        if name == "kind":
+            continue  # has one value in each kind of section
         other = next(v for v in values(hint, tmp_path) if v != getattr(base, name))
         assert key_of(base.model_copy(update={name: other})) != key_of(base), name
 

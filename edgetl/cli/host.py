@@ -73,6 +73,7 @@ def init(
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
     from edgetl.data.build import index_of
+    from edgetl.data.sources import labelling_in
     from edgetl.data.suggest import (
         FEW_STEPS,
         batch_size,
@@ -81,11 +82,13 @@ def init(
         suggest,
         suggest_detector,
         suggest_target,
+        suggest_task,
         suggest_window,
     )
     from edgetl.data.walk import counted
     from edgetl.errors import ConfigError
     from edgetl.files import write_text
+    from edgetl.tasks.base import Detection
 
     taken = ConfigError(
         f"{output} is there already; overwrite it with --force or choose another name with -o."
@@ -93,12 +96,13 @@ def init(
     if output.exists() and not force:
         raise taken
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
+    labelling = labelling_in(source)
     with open_progress() as progress:
-        index = index_of(data, seed=0, progress=progress)
+        index = index_of(data, labelling=labelling, seed=0, progress=progress)
         numbers = depth.look(index, progress=progress)
     seen = look(index)
-    boxes = index.kind == "detection"
-    suited = suggest_detector(index) if boxes else suggest(seen)
+    boxes = isinstance(index.task, Detection)
+    suited = suggest_detector(index) if boxes else [*suggest_task(labelling), *suggest(seen)]
     chosen = [*suited, *suggest_window(numbers), *suggest_target()]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
@@ -174,6 +178,7 @@ def data_check(
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.build import index_of
+    from edgetl.data.sources import labelling_in
     from edgetl.errors import ConfigError
     from edgetl.inputs.spec import is_window
 
@@ -184,7 +189,8 @@ def data_check(
 
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     with open_progress() as progress:
-        report = audit(index_of(data, seed=0, progress=progress), window=window, progress=progress)
+        index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
+        report = audit(index, window=window, progress=progress)
     output.emit(report, json, "audit")
 
 

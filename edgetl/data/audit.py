@@ -72,7 +72,8 @@ class AuditReport:
 
     Attributes:
         images: number of images looked at.
-        counts: number of images, or of boxes, by split and label.
+        counts: number of images, or of boxes, by split and class; an image of several classes counts for each.
+        sizes: number of images by split.
         skipped: (path, reason) of images that cannot be used.
         duplicates: groups of files with equal bytes, whatever their split.
         leaks: those groups that reach across splits.
@@ -92,6 +93,7 @@ class AuditReport:
 
     images: int
     counts: dict[str, dict[str, int]]
+    sizes: dict[str, int]
     skipped: tuple[tuple[str, str], ...]
     duplicates: tuple[tuple[str, ...], ...]
     leaks: tuple[tuple[str, ...], ...]
@@ -199,6 +201,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     return AuditReport(
         images=len(samples),
         counts=counts,
+        sizes=index.sizes(),
         skipped=index.skipped,
         duplicates=named(groups),
         leaks=named([group for group in groups if len({samples[at].split for at in group}) > 1]),
@@ -221,7 +224,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
         others=index.others,
         alike=labels.alike(index.labels),
         epoch_steps=batch_size(len(index.split("train")))[1],
-        boxes=look_at_boxes(index) if index.kind == "detection" else None,
+        boxes=look_at_boxes(index) if index.task.kind == "detection" else None,
     )
 
 

@@ -9,6 +9,7 @@ from edgetl.data.index import DataIndex, DataSettings, build_index
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError
 from edgetl.progress import SILENT, Progress
+from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
 
 def boxes_at(source: str) -> FoundBoxes | None:
@@ -20,7 +21,9 @@ def boxes_at(source: str) -> FoundBoxes | None:
     return find_boxes(place(source))
 
 
-def index_of(config: DataSettings, *, seed: int = 0, progress: Progress = SILENT) -> DataIndex:
+def index_of(
+    config: DataSettings, *, labelling: Labelling = ONE_LABEL, seed: int = 0, progress: Progress = SILENT
+) -> DataIndex:
     """See `edgetl.data.index.build_index` and `edgetl.data.boxes.index.index_boxes`.
 
     Raises:
@@ -28,7 +31,7 @@ def index_of(config: DataSettings, *, seed: int = 0, progress: Progress = SILENT
     """
     found = boxes_at(config.source)
     if found is None:
-        return build_index(config, seed=seed, progress=progress)
+        return build_index(config, labelling=labelling, seed=seed, progress=progress)
     return index_boxes(config, found, seed=seed, progress=progress)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgetl.data.index import DataIndex
 from edgetl.data.splits import draw_evenly
+from edgetl.data.targets import order
 from edgetl.errors import DataError
 from edgetl.files import sha256_file, storage_errors, write_bytes, write_text
 from edgetl.inputs.image import PreprocessSpec, load_batch
@@ -30,7 +31,7 @@ METHOD = "evenly from the classes of the train split, by SHA-256 of seed and con
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationImage:
-    """One image: an absolute path, the SHA-256 of the file, its label's name."""
+    """One image: an absolute path, the SHA-256 of the file, its label's name (several are parted by `|`)."""
 
     path: Path
     sha256: str
@@ -84,14 +85,15 @@ def draw(index: DataIndex, images: int, seed: int, *, progress: Progress = SILEN
     if images < 1:
         raise DataError(f"A calibration set of {images} images was asked for; it needs at least one.")
     unique = {sample.sha256: sample for sample in reversed(index.split("train"))}
-    train = sorted(unique.values(), key=lambda sample: (sample.label, sample.path))
+    train = sorted(unique.values(), key=lambda sample: (order(sample.label), sample.path))
     if not train:
         raise DataError(f"{index.root} has no training images to calibrate on.")
-    chosen = draw_evenly([(s.sha256, s.label) for s in train], images, f"calibration-{seed}")
+    items = [(s.sha256, group) for s, group in zip(train, index.strata(train), strict=True)]
+    chosen = draw_evenly(items, images, f"calibration-{seed}")
     if len(chosen) < images:
         progress.warning(f"Calibrating on all {len(chosen)} training images; {images} were asked for.")
     samples = tuple(
-        CalibrationImage(path=s.path, sha256=s.sha256, label=index.labels[s.label])
+        CalibrationImage(path=s.path, sha256=s.sha256, label=index.named(s))
         for s in (train[at] for at in chosen)
     )
     return CalibrationSet(samples=samples, seed=seed, requested=images, index_sha256=index.sha256)

@@ -8,18 +8,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from edgetl.data import hints, sources, splits
 from edgetl.data import labels as class_names
 from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.parallel import in_threads
-from edgetl.data.sources import NAMED, SPLITS, Entry, Split, closest, listing
+from edgetl.data.sources import NAMED, SPLITS, Entry, Found, Split, closest, listing
+from edgetl.data.targets import NONE, Target, from_plain, heads_target, order, positions, strata
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
 from edgetl.progress import SILENT, Progress
-from edgetl.tasks.base import Classification, Detection, TaskSpec
+from edgetl.records.codec import from_json, to_json
+from edgetl.tasks.base import Classification, Detection, HeadSpec, MultiHead, MultiLabel, TaskSpec, labels_of
+from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 
 UNLABELLED = -1
 """The label of an image that has none."""
@@ -42,15 +45,16 @@ class DataSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image: an absolute path, the position of its label, its split, the SHA-256 of the file, and its group.
+    """One image: an absolute path, what is right for it, its split, the SHA-256 of the file, and its group.
 
-    The label of an image without one is `UNLABELLED`.
+    `label` is the position of the class, or as the task of the index has it (`edgetl.data.targets`). That of an image
+    without one is `UNLABELLED`.
     Images of one group stay together when splits and folds are taken; "" is none.
     Where boxes are labelled, `marked` holds them, and the label is the rarest class among them.
     """
 
     path: Path
-    label: int
+    label: Any
     split: Split
     sha256: str
     group: str = ""
@@ -63,11 +67,11 @@ class DataIndex:
 
     Attributes:
         root: absolute folder that holds all of them.
-        labels: class names; a label is a position in here.
+        labels: class names, in the order of the network's outputs.
         samples: by split, label and path.
         skipped: (path relative to root, reason) of images that were left out.
         others: number of files beside the images by kind, as in `edgetl.data.walk`.
-        kind: of task that the images are labelled for.
+        asked: the task, where it is not one class per image.
     """
 
     root: Path
@@ -75,38 +79,50 @@ class DataIndex:
     samples: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
-    kind: Literal["classification", "detection"] = "classification"
+    asked: TaskSpec | None = None
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of one split, `train`, `val` or `test`."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of images, or of boxes, by split and label, zeros included."""
-        if self.kind == "detection":
+        """Number of images, or of boxes, by split and class, zeros included.
+
+        An image of several classes counts for each.
+        """
+        if isinstance(self.task, Detection):
             marked = ((s.split, o.label) for s in self.samples if s.marked for o in s.marked.objects)
             boxes = Counter(marked)
             return {split: {label: boxes[split, label] for label in self.labels} for split in SPLITS}
-        counter = Counter((sample.split, sample.label) for sample in self.samples)
+        counter = Counter(
+            (sample.split, at) for sample in self.samples for at in positions(self.task, sample.label)
+        )
         return {
             split: {label: counter[split, at] for at, label in enumerate(self.labels)} for split in SPLITS
         }
 
+    def sizes(self) -> dict[str, int]:
+        """Number of images by split."""
+        return {split: len(self.split(split)) for split in SPLITS}
+
     @property
     def task(self) -> TaskSpec:
         """What the images are labelled for."""
-        match self.kind:
-            case "classification":
-                return Classification(labels=self.labels)
-            case "detection":
-                return Detection(labels=self.labels)
-            case _:
-                assert_never(self.kind)
+        return self.asked or Classification(labels=self.labels)
+
+    def strata(self, samples: Sequence[Sample]) -> list[int]:
+        """The group of each of some samples where groups are to be met evenly; see `edgetl.data.targets.strata`."""
+        return strata(self.task, [sample.label for sample in samples])
+
+    def named(self, sample: Sample) -> str:
+        """A sample's classes by name, parted by `|`."""
+        return sources.SEPARATOR.join(self.labels[at] for at in positions(self.task, sample.label))
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hash of labels, splits and contents; it does not change when the folder is moved."""
-        return sha256_json([self.labels, [_row(s) for s in self.samples]])
+        """Hash of task, labels, splits and contents; it does not change when the folder is moved."""
+        asked = self.labels if self.asked is None else to_json(self.asked)
+        return sha256_json([asked, [_row(s) for s in self.samples]])
 
     def save(self, path: Path) -> None:
         """Write the index as JSON, one sample per line, with paths relative to `root`.
@@ -114,9 +130,10 @@ class DataIndex:
         Raises:
             StorageError: the file cannot be written.
         """
-        head = {"root": str(self.root), "labels": self.labels, "skipped": self.skipped, "others": self.others}
-        if self.kind != "classification":
-            head["kind"] = self.kind
+        head: dict[str, Any] = {"root": str(self.root), "labels": self.labels}
+        head |= {"skipped": self.skipped, "others": self.others}
+        if self.asked is not None:
+            head["task"] = to_json(self.asked)
         lines = [
             json.dumps([s.path.relative_to(self.root).as_posix(), *_row(s)], ensure_ascii=False)
             for s in self.samples
@@ -134,41 +151,100 @@ def load(path: Path) -> DataIndex:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         root = Path(saved["root"])
-        samples = tuple(_sample(root / name, row) for name, *row in saved["samples"])
+        samples = tuple(
+            _sample(root / name, from_plain(label), row) for name, label, *row in saved["samples"]
+        )
         skipped = tuple((name, reason) for name, reason in saved["skipped"])
-        others, kind = saved.get("others", {}), saved.get("kind", "classification")
-        return DataIndex(root, tuple(saved["labels"]), samples, skipped, others, kind)
+        union: Any = TaskSpec
+        asked = from_json(union, saved["task"]) if "task" in saved else None
+        return DataIndex(root, tuple(saved["labels"]), samples, skipped, saved.get("others", {}), asked)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not an index that can be read: {error}.") from error
 
 
-def build_index(config: DataSettings, *, seed: int = 0, progress: Progress = SILENT) -> DataIndex:
+def build_index(
+    config: DataSettings, *, labelling: Labelling = ONE_LABEL, seed: int = 0, progress: Progress = SILENT
+) -> DataIndex:
     """Find, check, hash and split the images of a source. Every image is read and decoded once.
 
     Args:
         config: the source, the fractions, and what to do about bad images.
+        labelling: what is asked of each image.
         seed: chooses the images of `max_train_images`. Splits depend on content alone, so that runs of
             different seeds are scored on the same images.
         progress: gets a bar and the warnings.
 
     Raises:
-        DataError: there is nothing usable, one class only, a class that train lacks, or a bad image where
-            `bad_images` is `refuse`; the message names what and what to do.
+        DataError: there is nothing usable, no class (or but one, where one is right), a class that train lacks, or a
+            bad image where `bad_images` is `refuse`; the message names what and what to do.
     """
-    found = sources.find(config.source, progress=progress)
-    refuse_names(config.source, {entry.label for entry in found.entries})
+    found = sources.find(config.source, labelling, progress=progress)
+    refuse_names(config.source, {name for entry in found.entries for name in entry.names} | set(found.named))
     good, bad = usable(config.source, found.entries, config.bad_images, progress)
-    labels = sort_labels({entry.label for entry, _ in good})
+    task = _task(config.source, found, good, labelling)
+    labels = labels_of(task)
     _check_labels(config.source, good, labels, progress)
-    samples = take_splits(good, {label: at for at, label in enumerate(labels)}, config)
+    samples = take_splits(good, task, config)
     warn_of_duplicates(samples, progress)
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
-        samples = subset(samples, config.max_train_images, seed, shrink_val=not given)
-    _check_splits(config, samples, labels)
-    samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
+        samples = subset(samples, task, config.max_train_images, seed, shrink_val=not given)
+    _check_splits(config, samples, task)
+    samples.sort(key=lambda s: (SPLITS.index(s.split), order(s.label), s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
-    return DataIndex(found.root, labels, tuple(samples), skipped, found.others)
+    asked = None if isinstance(task, Classification) else task
+    return DataIndex(found.root, labels, tuple(samples), skipped, found.others, asked)
+
+
+def _task(source: str, found: Found, good: Sequence[tuple[Entry, str]], labelling: Labelling) -> TaskSpec:
+    """What the images are labelled for, with the classes in order."""
+    labels = sort_labels({*found.named, *(name for entry, _ in good for name in entry.names)})
+    match labelling:
+        case OneLabel():
+            if len(labels) < 2:
+                raise DataError(
+                    f"{source} holds one class only ({labels[0]}); a classifier needs at least two."
+                )
+            return Classification(labels=labels)
+        case AnyLabels():
+            if not labels:
+                raise DataError(
+                    f"{source} names no class: its column {labelling.column} is empty in every line. Write the classes"
+                    f" of each image into it, parted by {sources.SEPARATOR}."
+                )
+            return MultiLabel(labels=labels)
+        case HeadLabels():
+            return MultiHead(heads={name: _head(source, name, own, labels) for name, own in labelling.heads})
+        case _:
+            assert_never(labelling)
+
+
+def _head(source: str, name: str, own: OneLabel | AnyLabels, labels: Sequence[str]) -> HeadSpec:
+    """One head's part of the flat names `head/name`."""
+    named = sort_labels(rest for label in labels for head, _, rest in [label.partition("/")] if head == name)
+    if not named:
+        raise DataError(
+            f"{source}: the column {own.column} is empty in every line, so that the head {name} has no class; fill it,"
+            " or leave the head out of task.heads."
+        )
+    if isinstance(own, AnyLabels):
+        return MultiLabel(labels=named)
+    if len(named) < 2:
+        raise DataError(
+            f"{source}: the column {own.column} of the head {name} holds one class only ({named[0]}); a classifier"
+            " needs at least two."
+        )
+    return Classification(labels=named)
+
+
+def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[Target]:
+    """What is right for each entry."""
+    if isinstance(task, MultiHead):
+        return [heads_target(task, entry.names) for entry, _ in good]
+    place = {name: at for at, name in enumerate(labels_of(task))}
+    if isinstance(task, Classification | Detection):  # a picture without boxes has the name ""
+        return [place.get(entry.names[0], UNLABELLED) for entry, _ in good]
+    return [tuple(sorted(place[name] for name in entry.names)) for entry, _ in good]
 
 
 def usable(
@@ -247,11 +323,10 @@ def refuse_names(source: str, labels: Iterable[str]) -> None:
 def _check_labels(
     source: str, good: Sequence[tuple[Entry, str]], labels: Sequence[str], progress: Progress
 ) -> None:
-    if len(labels) < 2:
-        raise DataError(f"{source} holds one class only ({labels[0]}); a classifier needs at least two.")
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for entry, _ in good:
-        counts[entry.label][entry.split or "train"] += 1
+        for name in entry.names:
+            counts[name][entry.split or "train"] += 1
     lacking = [label for label in labels if not counts[label]["train"]]
     if lacking:
         raise DataError(
@@ -268,6 +343,8 @@ def _check_labels(
 
 
 def _lacking(label: str, counts: Mapping[str, Counter[str]], *, near: bool) -> str:
+    if not counts[label].total():
+        return f"{label}: no image has it. Add some, or remove its column."
     where = " and ".join(split for split in SPLITS if counts[label][split])
     learned = [other for other in counts if counts[other]["train"]] if near else []
     close = closest(label, learned)
@@ -275,17 +352,16 @@ def _lacking(label: str, counts: Mapping[str, Counter[str]], *, near: bool) -> s
     return f"{label}: {counts[label].total()} images in {where}, none in train.{hint}"
 
 
-def take_splits(
-    good: Sequence[tuple[Entry, str]], position: Mapping[str, int], config: DataSettings
-) -> list[Sample]:
+def take_splits(good: Sequence[tuple[Entry, str]], task: TaskSpec, config: DataSettings) -> list[Sample]:
     """Keep the splits that the source gives; take those that it lacks from its train."""
     given = {entry.split for entry, _ in good}
     keys = [
         sha256_bytes(f"group {entry.group}".encode()) if entry.group else sha256 for entry, sha256 in good
     ]
+    names, targets = labels_of(task), _targets(task, good)
     contents = [
-        (key, entry.label)
-        for key, (entry, _) in zip(keys, good, strict=True)
+        (key, "" if stratum == NONE else names[stratum])
+        for key, (entry, _), stratum in zip(keys, good, strata(task, targets), strict=True)
         if entry.split in (None, "train")
     ]
     assigned = splits.assign(
@@ -296,18 +372,19 @@ def take_splits(
     return [
         Sample(
             entry.path,
-            position[entry.label],
+            target,
             entry.split if entry.split in ("val", "test") else assigned[key],
             sha256,
             entry.group,
         )
-        for key, (entry, sha256) in zip(keys, good, strict=True)
+        for key, (entry, sha256), target in zip(keys, good, targets, strict=True)
     ]
 
 
-def _check_splits(config: DataSettings, samples: Sequence[Sample], labels: Sequence[str]) -> None:
+def _check_splits(config: DataSettings, samples: Sequence[Sample], task: TaskSpec) -> None:
     """Every class has training images, and something is left to choose a model by."""
-    counts = Counter((sample.split, sample.label) for sample in samples)
+    labels = labels_of(task)
+    counts = Counter((sample.split, at) for sample in samples for at in positions(task, sample.label))
     lacking = [label for at, label in enumerate(labels) if not counts["train", at]]
     if lacking and config.max_train_images is not None and config.max_train_images < len(labels):
         raise DataError(
@@ -317,11 +394,12 @@ def _check_splits(config: DataSettings, samples: Sequence[Sample], labels: Seque
     if lacking:
         some = [f"{label}: all its images went to validation or test" for label in lacking]
         raise DataError(
-            f"{config.source} has classes without training images, since these are copies of other classes' images, or"
-            f" in one group with them:\n{listing(some)}\nGive a split in a CSV, smaller groups, or more images."
+            f"{config.source} has classes without training images, since these are copies of other classes' images, in"
+            f" one group with them, or too few:\n{listing(some)}\n"
+            "Give a split in a CSV, smaller groups, or more images."
         )
     if not any(sample.split == "val" for sample in samples):
-        sizes = Counter(sample.label for sample in samples)
+        sizes = Counter(at for sample in samples for at in positions(task, sample.label))
         least = min(range(len(labels)), key=lambda at: (sizes[at], at))
         raise DataError(
             f"{config.source} has too few images for a validation split: {len(samples)} training images of"
@@ -339,27 +417,32 @@ def _row(sample: Sample) -> list[Any]:
     return [*row, sample.group, sample.marked.size, objects]
 
 
-def _sample(path: Path, row: Sequence[Any]) -> Sample:
+def _sample(path: Path, label: Target, row: Sequence[Any]) -> Sample:
     """From `_row`."""
-    if len(row) <= 4:
-        return Sample(path, *row)
+    if len(row) <= 3:
+        return Sample(path, label, *row)
     *plain, (width, height), objects = row
     found = tuple(Object((x1, y1, x2, y2), *rest) for x1, y1, x2, y2, *rest in objects)
-    label, split, sha256, group = plain
+    split, sha256, group = plain
     return Sample(path, label, split, sha256, group, Marked((width, height), found))
 
 
-def subset(samples: Sequence[Sample], count: int, seed: int, *, shrink_val: bool) -> list[Sample]:
+def subset(
+    samples: Sequence[Sample], task: TaskSpec, count: int, seed: int, *, shrink_val: bool
+) -> list[Sample]:
     """At most `count` training images; a validation split that was taken from train shrinks in proportion."""
     train = [sample for sample in samples if sample.split == "train"]
     wanted = {"train": count}
     if shrink_val:
         val = sum(sample.split == "val" for sample in samples)
-        wanted["val"] = max(len({s.label for s in train}), round(val * min(1.0, count / len(train))))
+        met = len(set(strata(task, [s.label for s in train])))
+        wanted["val"] = max(met, round(val * min(1.0, count / len(train))))
     kept = [sample for sample in samples if sample.split not in wanted]
     for split, images in wanted.items():
         pool = [sample for sample in samples if sample.split == split]
-        chosen = splits.draw_evenly([(s.sha256, s.label) for s in pool], images, f"subset-{seed}")
+        groups = strata(task, [s.label for s in pool])
+        items = [(sample.sha256, group) for sample, group in zip(pool, groups, strict=True)]
+        chosen = splits.draw_evenly(items, images, f"subset-{seed}")
         kept += [pool[at] for at in chosen]
     return kept
 

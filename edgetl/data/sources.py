@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import difflib
 import os
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias, assert_never
 
 from edgetl.data import builtin
 from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
 from edgetl.errors import DataError
 from edgetl.files import name_as_text, text_as_name
 from edgetl.progress import SILENT, Progress
+from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
 
 Split = Literal["train", "val", "test"]
 
@@ -27,8 +29,19 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
+SEPARATOR = "|"
+"""What parts the names of several classes in one cell."""
+_OWN = ("path", "split", "group")
+_FLAGS = ("0", "1")
 NAMED = 10
 """How many files or lines an error names before it only counts."""
+
+
+Label: TypeAlias = str | tuple[str, ...]
+"""A class's name; where any number of classes is asked for, their names in order, without repetitions.
+
+Of several heads the names stand as `head/name`; an image without a name of a head is not labelled for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +52,14 @@ class Entry:
     """
 
     path: Path
-    label: str
+    label: Label
     split: Split | None
     group: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its classes."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 @dataclass(frozen=True)
@@ -52,27 +70,55 @@ class Found:
         root: an absolute folder that holds them all.
         entries: the labelled files.
         others: number of files beside them by kind, as in `edgetl.data.walk`.
+        named: classes that the source names whether or not an image has them: columns of 0 and 1.
     """
 
     root: Path
     entries: tuple[Entry, ...]
     others: Mapping[str, int] = field(default_factory=dict)
+    named: tuple[str, ...] = ()
+
+    def labelled(self, labelling: Labelling) -> Found:
+        """A folder's entries in the form of `labelling`.
+
+        Raises:
+            DataError: folders cannot say it.
+        """
+        match labelling:
+            case OneLabel():
+                return self
+            case AnyLabels():
+                return replace(
+                    self, entries=tuple(replace(entry, label=entry.names) for entry in self.entries)
+                )
+            case HeadLabels():
+                names = " and ".join(name for name, _ in labelling.heads)
+                raise DataError(
+                    f"{self.root} is a folder, which cannot label {names}; give a CSV with their columns."
+                )
+            case _:
+                assert_never(labelling)
 
 
-def find(source: str, *, progress: Progress = SILENT) -> Found:
+def find(source: str, labelling: Labelling = ONE_LABEL, *, progress: Progress = SILENT) -> Found:
     """Find the entries of `source`: a folder, a CSV file, or the name of a built-in set.
+
+    Args:
+        source: where to look.
+        labelling: what is asked of each image. A folder's images have the one class of their folder.
+        progress: gets the warnings.
 
     Raises:
         DataError: nothing is there, or its layout is not understood; the message says what to do.
     """
     if (folder := builtin.folder(source, progress=progress)) is not None:
-        return _folder(folder, progress)
+        return _folder(folder, progress).labelled(labelling)
     path = place(source)
     if path.is_dir():
-        return _folder(path.absolute(), progress)
+        return _folder(path.absolute(), progress).labelled(labelling)
     if path.is_file():
         if path.suffix.lower() in (".csv", ".tsv"):
-            return _csv(path.absolute())
+            return _csv(path.absolute(), labelling)
         raise DataError(f"{source} is a file but not a .csv; give a folder of images or a CSV.")
     raise DataError(f"There is no folder or CSV at {source}.{_near(path)}")
 
@@ -215,27 +261,97 @@ def _near(path: Path) -> str:
 # --- CSV --------------------------------------------------------------------------------------------------
 
 
-def _csv(path: Path) -> Found:
+def labelling_in(source: str) -> Labelling:
+    """How a source labels its images, by its look: a CSV without a column `label` may give any number of classes."""
+    path = place(source)
+    if source in builtin.NAMES or not path.is_file() or path.suffix.lower() not in (".csv", ".tsv"):
+        return OneLabel()
+    lines = csv_lines(path.absolute())
+    header = _header(lines)
+    if OneLabel().column in header:
+        return OneLabel()
+    if AnyLabels().column in header or _flags(lines):
+        return AnyLabels()
+    heads = _heads(lines)
+    return HeadLabels(heads=heads) if len(heads) > 1 else OneLabel()
+
+
+def _heads(lines: Sequence[Sequence[str]]) -> tuple[tuple[str, OneLabel | AnyLabels], ...]:
+    """The columns that may be a head each: their names repeat, as classes do and numbers of parts do not."""
+    found: dict[str, OneLabel | AnyLabels] = {}
+    for at, title in enumerate(lines[0] if lines else ()):
+        cells = [cells[at].strip() for cells in lines[1:] if at < len(cells) and cells[at].strip()]
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", title.strip().casefold())
+        if (
+            title.strip().casefold() in _OWN
+            or not re.match("[A-Za-z]", name)
+            or 2 * len(set(cells)) > len(cells)
+        ):
+            continue
+        several = any(SEPARATOR in cell for cell in cells)
+        column = title.strip().casefold()
+        found[name] = AnyLabels(column=column) if several else OneLabel(column=column)
+    return tuple(found.items())
+
+
+def _header(lines: Sequence[Sequence[str]]) -> list[str]:
+    return [cell.strip().casefold() for cell in lines[0]] if lines else []
+
+
+def _flags(lines: Sequence[Sequence[str]]) -> dict[str, int]:
+    """The columns that stand for a class each, by its name: most of their cells are 0 or 1."""
+    found: dict[str, int] = {}
+    rows = [cells for cells in lines[1:] if any(cell.strip() for cell in cells)]
+    for at, cell in enumerate(lines[0] if lines else ()):
+        if cell.strip().casefold() in _OWN or not cell.strip():
+            continue
+        fits = sum(at < len(cells) and cells[at].strip() in _FLAGS for cells in rows)
+        if fits * 2 > len(rows):
+            found[unicodedata.normalize("NFC", cell.strip())] = at
+    return found
+
+
+def _csv(path: Path, labelling: Labelling) -> Found:
     lines = csv_lines(path)
-    header = [cell.strip().casefold() for cell in lines[0]] if lines else []
-    missing = [name for name in ("path", "label") if name not in header]
+    header = _header(lines)
+    match labelling:
+        case OneLabel():
+            flags: dict[str, int] = {}
+            asked = [labelling.column]
+        case AnyLabels():
+            flags = {} if labelling.column in header else _flags(lines)
+            asked = [] if flags else [labelling.column]
+        case HeadLabels():
+            flags = {}
+            asked = [own.column.casefold() for _, own in labelling.heads]
+        case _:
+            assert_never(labelling)
+    missing = [name for name in ("path", *asked) if name not in header]
     if missing:
         raise DataError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}; "
-            f"its first line is {', '.join(header) or 'empty'}, expected path,label and, if you like, split and group."
+            f"its first line is {', '.join(header) or 'empty'}, expected {_expected(labelling)} and, if you like, split"
+            f" and group.{_other_task(labelling, lines)}"
         )
     columns: dict[str, int] = {
-        name: header.index(name) for name in ("path", "label", "split", "group") if name in header
+        name: header.index(name) for name in ("path", *asked, "split", "group") if name in header
     }
     problems: list[str] = []
     entries: dict[Path, Entry] = {}
     for number, cells in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in cells):
             continue
-        values: dict[str, str] = {
-            name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()
-        }
-        entry = _csv_entry(path.parent, values, number, problems)
+        values = _values(cells, columns)
+        label: Label | None
+        if flags:
+            label = _flagged(_values(cells, flags), number, problems)
+        elif isinstance(labelling, OneLabel):
+            label = unicodedata.normalize("NFC", values[labelling.column])
+        elif isinstance(labelling, AnyLabels):
+            label = _several(values[labelling.column])
+        else:
+            label = _of_heads(values, labelling, number, problems)
+        entry = None if label is None else _csv_entry(path.parent, values, label, number, problems)
         if entry is None:
             continue
         earlier = entries.setdefault(entry.path, entry)
@@ -252,7 +368,70 @@ def _csv(path: Path) -> Found:
         raise DataError(f"{path} lists no images.")
     folders = {str(entry.path.parent) for entry in entries.values()}
     root = Path(os.path.commonpath([str(path.parent), *folders]))
-    return Found(root, tuple(entries.values()))
+    return Found(root, tuple(entries.values()), named=tuple(flags))
+
+
+def _expected(labelling: Labelling) -> str:
+    match labelling:
+        case OneLabel():
+            return f"path,{labelling.column}"
+        case AnyLabels():
+            return f"path,{labelling.column} (names parted by {SEPARATOR}), or path and a column of 0 and 1 per class,"
+        case HeadLabels():
+            return f"path,{','.join(own.column for _, own in labelling.heads)}"
+        case _:
+            assert_never(labelling)
+
+
+def _other_task(labelling: Labelling, lines: Sequence[Sequence[str]]) -> str:
+    """A hint where the columns are those of another task."""
+    header = _header(lines)
+    if isinstance(labelling, OneLabel) and (AnyLabels().column in header or _flags(lines)):
+        return ' For any number of classes an image, set task.kind = "multilabel".'
+    if isinstance(labelling, OneLabel) and len(heads := _heads(lines)) > 1:
+        columns = " and ".join(own.column for _, own in heads)
+        return f' For a head for each of {columns}, set task.kind = "multihead" (edgetl init writes it).'
+    if isinstance(labelling, AnyLabels) and OneLabel().column in header:
+        return ' For one class an image, set task.kind = "classification".'
+    return ""
+
+
+def _values(cells: Sequence[str], columns: Mapping[str, int]) -> dict[str, str]:
+    return {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
+
+
+def _several(text: str) -> tuple[str, ...]:
+    names = (unicodedata.normalize("NFC", name.strip()) for name in text.split(SEPARATOR))
+    return tuple(sorted({name for name in names if name}))
+
+
+def _of_heads(
+    values: Mapping[str, str], labelling: HeadLabels, number: int, problems: list[str]
+) -> tuple[str, ...] | None:
+    found = list[str]()
+    for head, own in labelling.heads:
+        cell = values[own.column.casefold()]
+        names = _several(cell) if isinstance(own, AnyLabels) else _one(cell)
+        found += [f"{head}/{name}" for name in names]
+    if not found:
+        columns = ", ".join(own.column for _, own in labelling.heads)
+        problems.append(
+            f"line {number}: no label in any of the columns {columns}; fill one, or remove the line"
+        )
+        return None
+    return tuple(found)
+
+
+def _one(text: str) -> tuple[str, ...]:
+    return (unicodedata.normalize("NFC", text),) if text else ()
+
+
+def _flagged(values: Mapping[str, str], number: int, problems: list[str]) -> tuple[str, ...] | None:
+    wrong = [name for name, value in values.items() if value not in _FLAGS]
+    if wrong:
+        problems.append(f"line {number}: {wrong[0]} is {values[wrong[0]]!r}; expected 0 or 1")
+        return None
+    return tuple(sorted(name for name, value in values.items() if value == "1"))
 
 
 def csv_lines(path: Path) -> list[list[str]]:
@@ -277,8 +456,10 @@ def csv_lines(path: Path) -> list[list[str]]:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _csv_entry(folder: Path, values: dict[str, str], number: int, problems: list[str]) -> Entry | None:
-    if not values["path"] or not values["label"]:
+def _csv_entry(
+    folder: Path, values: Mapping[str, str], label: Label, number: int, problems: list[str]
+) -> Entry | None:
+    if not values["path"] or label == "":
         problems.append(f"line {number}: the {'path' if not values['path'] else 'label'} is empty")
         return None
     text = values.get("split", "")
@@ -293,5 +474,4 @@ def _csv_entry(folder: Path, values: dict[str, str], number: int, problems: list
     except DataError as error:
         problems.append(f"line {number}: {error}")
         return None
-    label = unicodedata.normalize("NFC", values["label"])
     return Entry(absolute, label, split, values.get("group", ""))

@@ -12,16 +12,18 @@ from edgetl.data.index import DataSettings
 from edgetl.data.sources import SPLITS
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import DataRecord
+from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataInputs:
     """What the stage needs beside its config. `seed` chooses the images of `max_train_images`, `window` is that of
-    their preprocessing.
+    their preprocessing, `labelling` what is asked of each image.
     """
 
     seed: int
     window: tuple[float, float] | None = None
+    labelling: Labelling = ONE_LABEL
 
 
 def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progress = SILENT) -> DataRecord:
@@ -31,7 +33,7 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         DataError: the source cannot be used, or holds floats and there is no window.
         StorageError: the index cannot be written.
     """
-    index = index_of(config, seed=inputs.seed, progress=progress)
+    index = index_of(config, labelling=inputs.labelling, seed=inputs.seed, progress=progress)
     depth.check(index, inputs.window, progress=progress)
     parts = [SPLITS.index(sample.split) for sample in index.samples]
     near = warn_of_copies(index.samples, parts, "another split", window=inputs.window, progress=progress)
@@ -40,6 +42,7 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         index=f"{out.name}/index.json",
         labels=index.labels,
         counts=index.counts(),
+        sizes=index.sizes(),
         skipped=index.skipped,
         sha256=index.sha256,
         near_copies=near,

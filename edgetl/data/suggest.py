@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.inputs.image import decode, read_header
 from edgetl.processor import VNNI_TARGET, architecture, has_vnni
+from edgetl.tasks.base import Classification
+from edgetl.tasks.labelling import AnyLabels, HeadLabels, Labelling
 
 if TYPE_CHECKING:
     from edgetl.data.depth import Depth
@@ -70,6 +71,8 @@ class Look:
     smallest_class: int
     largest_class: int
     smallest_val_class: int
+    several: bool = False
+    """Whether an image may be of several classes, or of none."""
 
     @property
     def imbalanced(self) -> bool:
@@ -79,7 +82,8 @@ class Look:
     @property
     def one_image(self) -> float:
         """How much one validation image moves the score that models are chosen by, at most about; in 0..1."""
-        return 1 / (self.classes * max(1, self.smallest_val_class) if self.imbalanced else self.val_images)
+        by_class = self.imbalanced or self.several
+        return 1 / (self.classes * max(1, self.smallest_val_class) if by_class else self.val_images)
 
 
 def look(index: DataIndex) -> Look:
@@ -91,8 +95,7 @@ def look(index: DataIndex) -> Look:
     import numpy as np
 
     train = index.split("train")
-    counts = Counter(s.label for s in train)
-    val = Counter(s.label for s in index.split("val"))
+    counts = index.counts()
     sides, aspects, grey = [], [], 0
     sample = train[:: max(1, len(train) // _SAMPLE)]
     for path in (s.path for s in sample):
@@ -101,17 +104,17 @@ def look(index: DataIndex) -> Look:
         size = read_header(path).size  # the decoded image may be a reduced one
         sides.append(min(size))
         aspects.append(max(size) / min(size))
-    classes = range(len(index.labels))
     return Look(
         train_images=len(train),
-        val_images=val.total(),
+        val_images=len(index.split("val")),
         classes=len(index.labels),
         median_side=int(statistics.median(sides)),
         median_aspect=statistics.median(aspects),
         grey_share=grey / len(sample),
-        smallest_class=min(counts[label] for label in classes),
-        largest_class=max(counts[label] for label in classes),
-        smallest_val_class=min(val[label] for label in classes),
+        smallest_class=min(counts["train"].values()),
+        largest_class=max(counts["train"].values()),
+        smallest_val_class=min(counts["val"].values()),
+        several=not isinstance(index.task, Classification),
     )
 
 
@@ -159,7 +162,7 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         add("train.epochs", 4, steps)
         add("prune.recovery_epochs", 1, steps)
         add("distill.epochs", 10, steps)
-    if seen.imbalanced:
+    if seen.imbalanced and not seen.several:
         counts = f"classes have {seen.smallest_class} to {seen.largest_class} images"
         add("train.imbalance", "sampling", f"{counts}; every class is drawn equally often")
         add("bundle.metric", "macro_f1", f"{counts}; macro-F1 counts every class alike")
@@ -223,6 +226,27 @@ def default_name(source: str, taken: Container[str] = ()) -> str:
     if name not in taken:
         return name
     return next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+
+
+def suggest_task(labelling: Labelling) -> Sequence[Suggestion]:
+    """What the source's columns ask for."""
+    if isinstance(labelling, HeadLabels):
+        reason = f"the CSV has the label columns {', '.join(own.column for _, own in labelling.heads)}"
+        heads = {
+            name: {
+                "kind": "multilabel" if isinstance(own, AnyLabels) else "classification",
+                "column": own.column,
+            }
+            for name, own in labelling.heads
+        }
+        return (
+            Suggestion(key="task.kind", value="multihead", reason=reason),
+            Suggestion(key="task.heads", value=heads, reason="a column each; empty cells are missing labels"),
+        )
+    if not isinstance(labelling, AnyLabels):
+        return ()
+    reason = "the CSV may give an image any number of classes"
+    return (Suggestion(key="task.kind", value="multilabel", reason=reason),)
 
 
 def suggest_target() -> Sequence[Suggestion]:

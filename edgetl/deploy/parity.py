@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.data.splits import spread
+from edgetl.data.targets import order
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
@@ -110,7 +111,7 @@ def run(
     """
     opened = open_bundle(bundle)
     images = choose_images(data, [opened], progress=progress)
-    ordered = sorted(images.samples, key=lambda sample: (sample.label, str(sample.path)))
+    ordered = sorted(images.samples, key=lambda sample: (order(sample.label), str(sample.path)))
     samples = ordered if limit is None else spread(ordered, limit)
     kept, pixels, bad = list[LabelledImage](), list[NDArray[np.uint8]](), dict[Path, str]()
     for sample in samples:

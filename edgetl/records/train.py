@@ -40,7 +40,7 @@ def notes_of(epochs: Iterable[EpochRecord]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
-    """What the data stage found. `counts[split][label]` is a number of images.
+    """What the data stage found. `counts[split][label]` is a number of images; one of several classes counts for each.
 
     So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`); None where nobody
     looked. `others` counts the files beside the images by kind, e.g. `.heic files`.
@@ -53,6 +53,12 @@ class DataRecord:
     sha256: str
     near_copies: int | None = None
     others: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def images(self, *splits: str) -> int:
+        """Number of images of some splits, of all where none is named."""
+        known = self.sizes or {split: sum(classes.values()) for split, classes in self.counts.items()}
+        return sum(known.get(split, 0) for split in splits or known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,23 @@ import numpy as np
 
 from edgetl.bundle.archive import Bundle
 from edgetl.data.sources import Entry, closest, find, listing
+from edgetl.data.targets import heads_target
 from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
-from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Outputs, TaskSpec, joined
+from edgetl.tasks.base import (
+    Classification,
+    Detection,
+    MultiHead,
+    MultiLabel,
+    Outputs,
+    TaskSpec,
+    joined,
+    labels_of,
+)
+from edgetl.tasks.labelling import labelling_of
 
 
 class Labelled(Protocol):
@@ -173,8 +184,9 @@ def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress =
         DataError: as `find_samples`.
         BundleIntegrityError: a bundle's record of its images was altered.
     """
-    root, entries, own_split = _entries(data, progress)
-    samples = _with_truths(data, entries, bundles[0].manifest.task)
+    task = bundles[0].manifest.task
+    root, entries, own_split = _entries(data, task, progress)
+    samples = _with_truths(data, entries, task)
     known = [splits for bundle in bundles if (splits := bundle.splits()) is not None]
     if not known:
         return ImageSet(root=root, samples=samples)
@@ -231,12 +243,13 @@ def find_samples(
     Raises:
         DataError: there is nothing to read, or a class is not among `labels`; the message names the nearest.
     """
-    return _with_truths(data, _entries(data, progress)[1], Classification(labels=tuple(labels)))
+    task = Classification(labels=tuple(labels))
+    return _with_truths(data, _entries(data, task, progress)[1], task)
 
 
-def _entries(data: Path, progress: Progress) -> tuple[Path, list[Entry], bool]:
+def _entries(data: Path, task: TaskSpec, progress: Progress) -> tuple[Path, list[Entry], bool]:
     """The set's root, what is to be scored, and whether the set itself says so by its splits."""
-    found = find(str(data), progress=progress)
+    found = find(str(data), labelling_of(task), progress=progress)
     splits = {entry.split for entry in found.entries}
     chosen = next((split for split in ("test", "val") if split in splits), None)
     kept = [entry for entry in found.entries if chosen is None or entry.split == chosen]
@@ -244,23 +257,19 @@ def _entries(data: Path, progress: Progress) -> tuple[Path, list[Entry], bool]:
 
 
 def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[LabelledImage, ...]:
-    """What is right for each image as `Task.plain` has it; several classes of one image are parted by `|`."""
+    """What is right for each image as `Task.plain` has it."""
     match task:
         case Classification():
-            places = _places(data, [entry.label for entry in entries], task.labels)
-            return tuple(LabelledImage(entry.path, places[entry.label]) for entry in entries)
+            places = _places(data, [entry.names[0] for entry in entries], task.labels)
+            return tuple(LabelledImage(entry.path, places[entry.names[0]]) for entry in entries)
         case MultiLabel():
-            named = [[name for name in entry.label.split("|") if name] for entry in entries]
-            places = _places(data, [name for names in named for name in names], task.labels)
+            places = _places(data, [name for entry in entries for name in entry.names], task.labels)
             return tuple(
-                LabelledImage(entry.path, sorted(places[name] for name in names))
-                for entry, names in zip(entries, named, strict=True)
+                LabelledImage(entry.path, sorted(places[name] for name in entry.names)) for entry in entries
             )
         case MultiHead():
-            raise DataError(
-                f"{data} gives one label an image, the bundle has the heads {', '.join(task.heads)}. Score it from "
-                "Python: edgetl.runtime.evaluate.evaluate(session, samples), a truth for each head."
-            )
+            _places(data, [name for entry in entries for name in entry.names], labels_of(task))
+            return tuple(LabelledImage(entry.path, _by_head(task, entry.names)) for entry in entries)
         case Detection():
             raise DataError(
                 f"{data} gives labels, the bundle answers with boxes. Score it from Python: "
@@ -268,6 +277,12 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
             )
         case _:
             assert_never(task)
+
+
+def _by_head(task: MultiHead, names: Sequence[str]) -> dict[str, Any]:
+    """The heads that an image is labelled for, each as its own task has it."""
+    target = zip(task.heads, heads_target(task, names), strict=True)
+    return {head: list(own) if isinstance(own, tuple) else own for head, own in target if own is not None}
 
 
 def _places(data: Path, names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:

@@ -13,11 +13,13 @@ import numpy as np
 from edgetl.config import TrainConfig
 from edgetl.data.audit import warn_of_copies
 from edgetl.data.index import DataIndex, Sample
+from edgetl.data.targets import NONE, positions
 from edgetl.errors import DataError
 from edgetl.files import StageCache
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import FoldsRecord, Spread, TrainRecord
+from edgetl.tasks.base import Classification
 from edgetl.train import stage
 from edgetl.train.seeds import derive
 
@@ -80,18 +82,22 @@ def split(index: DataIndex, folds: int, seed: int) -> list[DataIndex]:
     if folds < 2:
         raise DataError(f"Cross-validation takes at least 2 folds, not {folds}.")
     samples = [s for s in index.samples if s.split != "test"]
-    labels = np.array([s.label for s in samples], dtype=np.int64)
+    labels = np.array(index.strata(samples), dtype=np.int64)
     grouped = any(s.group for s in samples)
     # an image without a group is one of its own
     own_groups = [s.group or s.sha256 for s in samples]
     units = {
         (label, group if grouped else at)
-        for at, (label, group) in enumerate(zip(labels, own_groups, strict=True))
+        for at, (sample, group) in enumerate(zip(samples, own_groups, strict=True))
+        for label in positions(index.task, sample.label)
     }
     counts = np.bincount([int(label) for label, _ in units], minlength=len(index.labels))
     if counts.min() < folds:
         label, what = index.labels[int(counts.argmin())], "groups" if grouped else "images"
         raise DataError(f"Class {label!r} has {counts.min()} {what}, too few for {folds} folds.")
+    if not isinstance(index.task, Classification):  # images of a class may count to rarer ones
+        names, sizes = np.unique(labels, return_counts=True)
+        labels = np.where(np.isin(labels, names[sizes >= folds]), labels, NONE)
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     dealer = (StratifiedGroupKFold if grouped else StratifiedKFold)(

@@ -233,6 +233,7 @@ def test_audit():
     report = AuditReport(
         images=60,
         counts={"train": {"lily": 40, "rose": 4}, "val": {"lily": 8, "rose": 8}, "test": {}},
+        sizes={"train": 44, "val": 16, "test": 0},
         skipped=(("train/rose/a.jpg", "truncated"),),
         duplicates=(("train/lily/1.jpg", "val/lily/1.jpg"),),
         leaks=(("train/lily/1.jpg", "val/lily/1.jpg"),),
@@ -275,6 +276,7 @@ def test_audit_without_problems():
     fine = AuditReport(
         images=80,
         counts={"train": {"a": 40, "b": 40}},
+        sizes={"train": 80},
         skipped=(),
         duplicates=(),
         leaks=(),

@@ -118,8 +118,8 @@ def test_bundles_of_different_tasks_are_not_compared() -> None:
                 refuse_other_task(first, second)
 
 
-def test_a_table_with_several_classes_an_image_is_scored_and_one_for_heads_is_refused(tmp_path: Path) -> None:
-    rows = ["path,label,split"]
+def test_a_table_with_several_classes_an_image_is_read_by_the_bundles_task(tmp_path: Path) -> None:
+    rows = ["path,labels,split"]
     for at, label in enumerate(("dry|cut", "dry", "cut")):
         (tmp_path / f"{at}.png").write_bytes(picture(at))
         rows.append(f"{at}.png,{label},test")
@@ -128,9 +128,18 @@ def test_a_table_with_several_classes_an_image_is_scored_and_one_for_heads_is_re
     out = _bundle(tmp_path, MARKS)
     images = choose_images(table, [open_bundle(out)])
     assert [sample.label for sample in images.samples] == [[0, 1], [0], [1]]
-    table.write_text("path,label,split\n0.png,dry|rusty,test\n")
+    table.write_text("path,labels,split\n0.png,dry|rusty,test\n")
     with pytest.raises(DataError, match="has the class 'rusty', which the bundle does not know"):
         choose_images(table, [open_bundle(out)])
     heads = open_bundle(_bundle(tmp_path, TASKS[2]))
-    with pytest.raises(DataError, match="the bundle has the heads colour, marks"):
+    with pytest.raises(DataError, match="lacks the columns colour and marks"):
+        choose_images(table, [heads])
+    table.write_text("path,marks,colour,split\n0.png,dry|cut,green,test\n1.png,,red,test\n2.png,cut,,test\n")
+    assert [sample.label for sample in choose_images(table, [heads]).samples] == [
+        {"colour": 1, "marks": [0, 1]},
+        {"colour": 0},
+        {"marks": [1]},
+    ]
+    table.write_text("path,marks,colour,split\n0.png,dry,grene,test\n")
+    with pytest.raises(DataError, match=r"has the class 'colour/grene'.*Did you mean 'colour/green'"):
         choose_images(table, [heads])

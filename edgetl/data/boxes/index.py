@@ -10,7 +10,6 @@ from pathlib import Path
 
 from edgetl.data.boxes.entries import BoxEntry, FoundBoxes, Marked, Object
 from edgetl.data.index import (
-    UNLABELLED,
     DataIndex,
     DataSettings,
     refuse_names,
@@ -24,6 +23,7 @@ from edgetl.data.sources import NAMED, SPLITS, Entry, listing
 from edgetl.errors import DataError
 from edgetl.inputs.image import upright_size
 from edgetl.progress import SILENT, Progress
+from edgetl.tasks.base import Detection
 
 
 def index_boxes(
@@ -52,16 +52,16 @@ def index_boxes(
     good, bad = usable(config.source, entries, config.bad_images, progress)
     marked = _marked([by_path[entry.path] for entry, _ in good], progress)
     _refuse_outside(config.source, marked)
-    position = {label: at for at, label in enumerate(labels)} | {"": UNLABELLED}
-    samples = [replace(sample, marked=marked[sample.path]) for sample in take_splits(good, position, config)]
+    task = Detection(labels=labels)
+    samples = [replace(sample, marked=marked[sample.path]) for sample in take_splits(good, task, config)]
     warn_of_duplicates(samples, progress)
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
-        samples = subset(samples, config.max_train_images, seed, shrink_val=not given)
+        samples = subset(samples, task, config.max_train_images, seed, shrink_val=not given)
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
     root = Path(os.path.commonpath([str(found.root), *{str(entry.path.parent) for entry in found.entries}]))
     skipped = tuple((os.path.relpath(path, root), reason) for path, reason in bad.items())
-    index = DataIndex(root, labels, tuple(samples), skipped, kind="detection")
+    index = DataIndex(root, labels, tuple(samples), skipped, asked=task)
     _check_splits(config.source, index)
     return index
 

@@ -243,7 +243,7 @@ def data(report: RunReport) -> Markup:
         *(s for s in ("train", "val", "test") if s in counts),
         *sorted(set(counts) - {"train", "val", "test"}),
     ]
-    totals = {split: sum(counts[split].values()) for split in splits}
+    totals = {split: report.data.images(split) for split in splits}
     whole = sum(totals.values())
     listed = ", ".join(f"{units.count(totals[s])} {s}" for s in splits)
     found = f"{units.counted(whole, 'image')} of {units.counted(len(labels), 'class')}"
@@ -295,7 +295,7 @@ def _near_copies(report: RunReport) -> Markup:
         return Markup("")
     if not near:
         return tag("p", "No image of val or test has a near-copy in another split.", css="lead")
-    scored = sum(sum(report.data.counts.get(split, {}).values()) for split in ("val", "test"))
+    scored = report.data.images("val", "test")
     return tag(
         "p",
         f"{units.count(near)} of {units.counted(scored, 'image')} of val and test have a near-copy in another split; "

@@ -59,8 +59,8 @@ def _header(report: RunReport, head: Headline, links: list[tuple[str, str]]) -> 
         "accuracy floor met" if met else "accuracy floor not met",
         css="pill good" if met else "pill bad",
     )
-    images = sum(sum(split.values()) for split in report.data.counts.values())
-    taught = f"{units.counted(len(report.data.labels), 'class')} on {units.counted(images, 'image')}"
+    images = units.counted(report.data.images(), "image")
+    taught = f"{units.counted(len(report.data.labels), 'class')} on {images}"
     about = f"{report.teacher.backbone} was taught {taught}; {head.shipped.name} ships"
     if head.latency_ratio > 1:
         about += (

@@ -70,8 +70,10 @@ def audit(console: Console, report: AuditReport) -> None:
     """What is wrong with an image set, and what to do."""
     splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
     lines = _classes(report.counts, splits)
-    lines.append(_counts_line("all", [sum(report.counts[s].values()) for s in splits], "strong"))
-    if (boxes := report.boxes) is not None:
+    if (boxes := report.boxes) is None:
+        lines.append(_counts_line("all", [report.sizes[s] for s in splits], "strong"))
+    else:
+        lines.append(_counts_line("all", [sum(report.counts[s].values()) for s in splits], "strong"))
         lines.append(_counts_line("images", [boxes.images[s] for s in splits]))
         lines.append(_counts_line("images without boxes", [boxes.empty[s] for s in splits]))
     table(console, (*text("class" if boxes is None else "boxes of"), *numbers(*splits, "total")), lines)
@@ -98,7 +100,7 @@ def audit(console: Console, report: AuditReport) -> None:
 def _data(console: Console, record: DataRecord) -> None:
     splits = [s for s in ("train", "val", "test") if s in record.counts]
     lines = _classes(record.counts, splits)
-    lines.append(_counts_line("all", [sum(record.counts[s].values()) for s in splits], "strong"))
+    lines.append(_counts_line("all", [record.images(s) for s in splits], "strong"))
     table(console, (*text("class"), *numbers(*splits, "total")), lines)
     _beside_images(console, record.others)
     _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])

@@ -1,0 +1,110 @@
+"""Images with a label for each of several heads."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgetl import config
+from edgetl.data.index import DataIndex, build_index, load
+from edgetl.data.sources import labelling_in
+from edgetl.data.suggest import suggest_task
+from edgetl.errors import DataError
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel
+from edgetl.tasks.labelling import AnyLabels, HeadLabels, OneLabel
+
+LABELLING = HeadLabels(heads=(("colour", OneLabel(column="Colour")), ("marks", AnyLabels(column="marks"))))
+HEADER = "path,Colour,marks,split"
+ROWS = (
+    "0.png,red,dot|line,train",
+    "1.png,blue,,train",
+    "2.png,,dot,train",
+    "3.png,red,line,val",
+    "4.png,blue,dot,val",
+)
+
+
+def table(folder: Path, rows: tuple[str, ...] = ROWS, header: str = HEADER) -> Path:
+    rng = np.random.default_rng(0)
+    for row in rows:
+        pixels = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / row.partition(",")[0])
+    path = folder / "parts.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def index_of(path: Path, labelling: HeadLabels = LABELLING) -> DataIndex:
+    return build_index(config.parse({"data": {"source": str(path)}}).data, labelling=labelling)
+
+
+def test_each_head_has_its_column_and_an_empty_cell_is_no_label(tmp_path: Path) -> None:
+    index = index_of(table(tmp_path))
+    assert index.task == MultiHead(
+        heads={"colour": Classification(labels=("blue", "red")), "marks": MultiLabel(labels=("dot", "line"))}
+    )
+    assert index.labels == ("colour/blue", "colour/red", "marks/dot", "marks/line")
+    found = {sample.path.name: sample.label for sample in index.samples}
+    assert found == {
+        "0.png": (1, (0, 1)),
+        "1.png": (0, None),
+        "2.png": (None, (0,)),
+        "3.png": (1, (1,)),
+        "4.png": (0, (0,)),
+    }
+    assert index.counts()["train"] == {"colour/blue": 1, "colour/red": 1, "marks/dot": 2, "marks/line": 1}
+    index.save(tmp_path / "index.json")
+    assert load(tmp_path / "index.json") == index
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        ("path,colour,split", ROWS, r"lacks the column marks.*expected path,Colour,marks"),
+        (
+            HEADER,
+            (*ROWS, "5.png,,,train"),
+            r"line 7: no label in any of the columns Colour, marks",
+        ),
+        (HEADER, (*ROWS, "5.png,green,dot,val"), r"colour/green: 1 images in val, none in train"),
+        (
+            HEADER,
+            ("0.png,red,dot,train", "1.png,red,line,val"),
+            r"column Colour of the head colour holds one class only",
+        ),
+        (HEADER, ("0.png,red,,train", "1.png,blue,,val"), r"column marks is empty in every line.*head marks"),
+    ],
+    ids=["column", "no label", "class in one split", "one class", "empty column"],
+)
+def test_what_cannot_be_learned_is_named(
+    tmp_path: Path, header: str, rows: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=rf"(?s){message}"):
+        index_of(table(tmp_path, rows, header))
+
+
+def test_a_folder_cannot_label_heads(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16), name).save(tmp_path / name / "0.png")
+    with pytest.raises(DataError, match="cannot label colour and marks; give a CSV"):
+        index_of(tmp_path)
+
+
+def test_init_proposes_a_head_for_each_label_column(tmp_path: Path) -> None:
+    rows = tuple(
+        f"{at}.png,{'red' if at % 2 else 'blue'},{'dot|line' if at % 3 else 'dot'},{at}" for at in range(8)
+    )
+    path = table(tmp_path, rows, "path,Colour,marks,serial")
+    labelling = labelling_in(str(path))
+    assert labelling == HeadLabels(
+        heads=(("colour", OneLabel(column="colour")), ("marks", AnyLabels(column="marks")))
+    )
+    values = {s.key.partition(".")[2]: s.value for s in suggest_task(labelling)}
+    recipe = config.parse({"data": {"source": str(path)}, "task": values})
+    assert recipe.task.labelling == labelling
+    assert config.parse(tomllib.loads(config.commented(recipe, {}))).task == recipe.task
