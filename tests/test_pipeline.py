@@ -132,7 +132,7 @@ def test_variants_that_normalise_inside_are_measured_and_packed_too(
         assert inside.verify().passed
         assert inside.predict(picture).label == outside.predict(picture).label
         timed = model_call(inside, [picture.read_bytes()], 2)()
-        assert timed.shape == (2, 3)
+        assert timed["logits"].shape == (2, 3)
 
 
 def test_an_altered_output_is_made_again(finished: pipeline.Outcome, images: Path) -> None:
@@ -286,8 +286,6 @@ RUN = """
 import sys
 from pathlib import Path
 from edgetl import config, pipeline
-from edgetl.bench.stage import model_call
-from edgetl.bundle.archive import open_bundle
 recipe = config.load(Path(sys.argv[1]))
 pipeline.run(recipe, Path(sys.argv[2]))
 """

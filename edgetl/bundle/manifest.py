@@ -206,8 +206,16 @@ def encode(manifest: Manifest) -> bytes:
     Raises:
         ValueError: a figure is not finite.
     """
-    text = json.dumps(to_json(manifest), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_sorted(to_json(manifest)), indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
+
+
+def _sorted(value: Any, *, heads: bool = False) -> Any:
+    """Plain values with their keys in alphabetical order, but for heads: theirs is that of the network's outputs."""
+    if isinstance(value, Mapping):
+        items = value.items() if heads else sorted(value.items())
+        return {key: _sorted(inner, heads=key == "heads") for key, inner in items}
+    return [_sorted(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def decode(content: bytes, where: str) -> Manifest:

@@ -1,14 +1,16 @@
 """A bundle's model for other runtimes: one ONNX file, or a model repository for NVIDIA Triton.
 
-The repository's layout is Triton's: `NAME/config.pbtxt`, `NAME/labels.txt`, `NAME/1/model.onnx`, for its ONNX Runtime
-backend (Triton Inference Server, "Model Repository" and "Model Configuration").
+The repository's layout is Triton's: `NAME/config.pbtxt`, `NAME/labels.txt` (of several heads one `labels-HEAD.txt`
+each), `NAME/1/model.onnx`, for its ONNX Runtime backend (Triton Inference Server, "Model Repository" and "Model
+Configuration").
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.manifest import InputForm
@@ -17,11 +19,13 @@ from edgetl.errors import BundleError, ConfigError
 from edgetl.files import write_bytes, write_text
 from edgetl.packages import missing
 from edgetl.records.variants import ServeRecord
+from edgetl.tasks.base import LOGITS, Classification, Detection, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.detection.task import SCORES
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgetl.export.bake import Head
+    from edgetl.export.bake import OutputForm
 
 _TYPES = {1: "TYPE_FP32", 2: "TYPE_UINT8", 7: "TYPE_INT64"}  # onnx.TensorProto's numbers
 _QUEUE_MICROSECONDS = 1000
@@ -35,7 +39,7 @@ class ServeOptions:
     Attributes:
         variant: the model; the bundle's default one where unset.
         uint8: take (N, S, S, 3) uint8 pictures and normalise inside.
-        softmax: give probabilities in place of logits.
+        softmax: give probabilities in place of logits, whether one or several classes are true of an image.
         top: give the so many best classes with their probabilities; 0 gives all.
     """
 
@@ -51,7 +55,7 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
     Raises:
         BundleError: the bundle cannot be used or has no such variant.
         ConfigError: softmax and top are both asked for.
-        ModelError: there are fewer classes than `top`.
+        ModelError: there are fewer classes than `top`, or the model is a detector and its outputs shall be changed.
         MissingDependencyError: onnx is absent, and the model shall be changed.
         StorageError: the file cannot be written.
     """
@@ -75,7 +79,7 @@ def write_triton(
 
     Raises:
         As `write_onnx`.
-        BundleError: a label holds a line break, which would move every later one in `labels.txt`; nothing is written.
+        BundleError: a label holds a line break, which would move every later one in its file; nothing is written.
     """
     import onnx
 
@@ -89,20 +93,53 @@ def write_triton(
     name, content = _model(bundle, options)
     folder = out / opened.manifest.name
     write_bytes(folder / VERSION / "model.onnx", content)
-    write_text(folder / "labels.txt", "".join(f"{label}\n" for label in opened.manifest.labels))
-    config = triton_config(opened.manifest.name, onnx.load_from_string(content), max_batch=max_batch, gpu=gpu)
+    labels = _label_files(opened.manifest.task)
+    for file, names in labels.values():
+        write_text(folder / file, "".join(f"{label}\n" for label in names))
+    config = triton_config(
+        opened.manifest.name,
+        onnx.load_from_string(content),
+        label_files={output: file for output, (file, _) in labels.items()},
+        max_batch=max_batch,
+        gpu=gpu,
+    )
     write_text(folder / "config.pbtxt", config)
-    files = ("config.pbtxt", "labels.txt", f"{VERSION}/model.onnx")
+    files = ("config.pbtxt", *(file for file, _ in labels.values()), f"{VERSION}/model.onnx")
     window = opened.manifest.preprocess.window
     return ServeRecord(variant=name, path=str(folder), files=files, size_bytes=len(content), window=window)
 
 
-def triton_config(name: str, model: onnx.ModelProto, *, max_batch: int, gpu: bool) -> str:
-    """Triton's `config.pbtxt` (protobuf text) for a model whose first dimension is the batch."""
-    inputs = [_tensor(value, labels=False) for value in model.graph.input]
-    outputs = [
-        _tensor(value, labels=value.name in ("logits", "probabilities")) for value in model.graph.output
-    ]
+def _label_files(task: TaskSpec) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Of each output that has a value per class: the file of the classes' names, and these."""
+    match task:
+        case Classification() | MultiLabel():
+            return {LOGITS: ("labels.txt", task.labels)}
+        case MultiHead():
+            return {name: (f"labels-{name}.txt", head.labels) for name, head in task.heads.items()}
+        case Detection():
+            return {SCORES: ("labels.txt", task.labels)}
+        case _:
+            assert_never(task)
+
+
+def triton_config(
+    name: str, model: onnx.ModelProto, *, label_files: Mapping[str, str], max_batch: int, gpu: bool
+) -> str:
+    """Triton's `config.pbtxt` (protobuf text) for a model whose first dimension is the batch.
+
+    Args:
+        name: of the model.
+        model: the model.
+        label_files: the file of the classes' names by the name of the task's output; it goes for that output and for
+            its probabilities.
+        max_batch: the largest batch.
+        gpu: run it on GPUs.
+    """
+    from edgetl.export.bake import named
+
+    files = {n: f for output, f in label_files.items() for n in (output, named(output, "probabilities"))}
+    inputs = [_tensor(value, None) for value in model.graph.input]
+    outputs = [_tensor(value, files.get(value.name)) for value in model.graph.output]
     kind = "KIND_GPU" if gpu else "KIND_CPU"
     return (
         f'name: "{name}"\n'
@@ -116,11 +153,12 @@ def triton_config(name: str, model: onnx.ModelProto, *, max_batch: int, gpu: boo
     )
 
 
-def _tensor(value: onnx.ValueInfoProto, *, labels: bool) -> str:
+def _tensor(value: onnx.ValueInfoProto, labels: str | None) -> str:
     kind = value.type.tensor_type
     dims = ", ".join(str(dim.dim_value or -1) for dim in kind.shape.dim[1:])
-    named = '\n    label_filename: "labels.txt"' if labels else ""
-    return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[kind.elem_type]}\n    dims: [ {dims} ]{named}\n  }}'
+    # Triton names the best classes of a vector alone, not of every box's.
+    file = f'\n    label_filename: "{labels}"' if labels and len(kind.shape.dim) == 2 else ""
+    return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[kind.elem_type]}\n    dims: [ {dims} ]{file}\n  }}'
 
 
 def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
@@ -136,18 +174,18 @@ def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
         import onnx
     except ImportError as error:
         raise missing("onnx", purpose="to change the model") from error
-    from edgetl.export.bake import bake_head, bake_preprocess
+    from edgetl.export.bake import bake_form, bake_preprocess
 
     model = onnx.load_from_string(content)
     if bakes:
         model = bake_preprocess(model, opened.manifest.preprocess)
-    model = bake_head(model, _head(options), top=options.top)
+    model = bake_form(model, opened.manifest.task, _form(options), top=options.top)
     return variant.name, bytes(model.SerializeToString(deterministic=True))
 
 
-def _head(options: ServeOptions) -> Head:
-    from edgetl.export.bake import Head
+def _form(options: ServeOptions) -> OutputForm:
+    from edgetl.export.bake import OutputForm
 
     if options.top:
-        return Head.TOP_K
-    return Head.SOFTMAX if options.softmax else Head.LOGITS
+        return OutputForm.TOP_K
+    return OutputForm.PROBABILITIES if options.softmax else OutputForm.LOGITS

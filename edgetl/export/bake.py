@@ -17,20 +17,21 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.errors import ModelError
 from edgetl.export.graphs import copy_of, set_nodes
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.tasks.base import LOGITS, Classification, Detection, MultiHead, MultiLabel, TaskSpec
 
 PREFIX = "preprocess"
 """Names of baked nodes and constants start so."""
 
 
-class Head(StrEnum):
-    """What a model puts out.
+class OutputForm(StrEnum):
+    """What a model puts out, of each head where there are several.
 
-    `logits` (batch, C) float32; `softmax`: `probabilities` (batch, C) float32; `top-k`: `scores` (batch, K) float32,
+    `logits`: as exported, (batch, C) float32; `probabilities` (batch, C) float32; `top-k`: `scores` (batch, K) float32,
     best first, and `classes` (batch, K) int64.
     """
 
     LOGITS = "logits"
-    SOFTMAX = "softmax"
+    PROBABILITIES = "probabilities"
     TOP_K = "top-k"
 
 
@@ -79,48 +80,81 @@ def bake_preprocess(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelP
     return _checked(copy)
 
 
-def bake_head(model: onnx.ModelProto, head: Head, *, top: int = 5) -> onnx.ModelProto:
-    """A copy whose output is `head`'s; see `Head` for names and shapes.
+def bake_form(model: onnx.ModelProto, task: TaskSpec, form: OutputForm, *, top: int = 5) -> onnx.ModelProto:
+    """A copy that puts out `form`; see `OutputForm` for shapes and `named` for the outputs' names.
+
+    A head of one class per image gets a softmax, one of several classes a sigmoid for each.
 
     Args:
-        model: puts out logits (batch, C).
-        head: what it shall put out.
-        top: K, for `Head.TOP_K`; at most C.
+        model: puts out the task's outputs.
+        task: what it answers.
+        form: what it shall put out.
+        top: K, for `OutputForm.TOP_K`; at most C.
 
     Raises:
-        ModelError: there are not so many classes.
+        ModelError: an output is missing, there are not so many classes, or the task's outputs have no such form.
     """
     copy = copy_of(model)
-    graph = copy.graph
-    logits = graph.output[0]
-    batch, classes = (d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim)
-    match head:
-        case Head.LOGITS:
-            return copy
-        case Head.SOFTMAX:
-            graph.node.append(_softmax(logits.name, "probabilities"))
-            outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, classes])]
-        case Head.TOP_K:
-            if not 1 <= top <= classes:
-                raise ModelError(f"top: got {top}, the model has {classes} classes.")
-            graph.node.append(_softmax(logits.name, "head/probabilities"))
-            graph.initializer.append(numpy_helper.from_array(np.array([top], np.int64), "head/k"))
-            best = ["scores", "classes"]
-            graph.node.append(helper.make_node("TopK", ["head/probabilities", "head/k"], best, "head/TopK"))
-            kinds = (TensorProto.FLOAT, TensorProto.INT64)
-            outputs = [
-                helper.make_tensor_value_info(name, kind, [batch, top])
-                for name, kind in zip(best, kinds, strict=True)
-            ]
-        case _:
-            assert_never(head)
+    if form is OutputForm.LOGITS:
+        return copy
+    graph, outputs = copy.graph, list[onnx.ValueInfoProto]()
+    given = {value.name: value for value in model.graph.output}
+    for name, operator in _operators(task).items():
+        if name not in given:
+            raise ModelError(f"The model has no output {name!r}; it has {', '.join(given)}.")
+        batch, classes = (d.dim_param or d.dim_value for d in given[name].type.tensor_type.shape.dim)
+        prefix = "head" if name == LOGITS else f"head/{name}"
+        match form:
+            case OutputForm.PROBABILITIES:
+                result = named(name, "probabilities")
+                graph.node.append(_activation(operator, name, result, prefix))
+                outputs.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, [batch, classes]))
+            case OutputForm.TOP_K:
+                if not 1 <= top <= classes:
+                    where = "the model" if name == LOGITS else name
+                    raise ModelError(f"top: got {top}, {where} has {classes} classes.")
+                shares, count = f"{prefix}/probabilities", f"{prefix}/k"
+                graph.node.append(_activation(operator, name, shares, prefix))
+                graph.initializer.append(numpy_helper.from_array(np.array([top], np.int64), count))
+                best = [named(name, "scores"), named(name, "classes")]
+                graph.node.append(helper.make_node("TopK", [shares, count], best, f"{prefix}/TopK"))
+                kinds = (TensorProto.FLOAT, TensorProto.INT64)
+                outputs += [
+                    helper.make_tensor_value_info(result, kind, [batch, top])
+                    for result, kind in zip(best, kinds, strict=True)
+                ]
+            case _:
+                assert_never(form)
     del graph.output[:]
     graph.output.extend(outputs)
     return _checked(copy)
 
 
-def _softmax(source: str, result: str) -> onnx.NodeProto:
-    return helper.make_node("Softmax", [source], [result], "head/Softmax", axis=-1)
+def named(output: str, what: str) -> str:
+    """The name of a baked output: `what`, or `HEAD_what` where it is one of several heads'."""
+    return what if output == LOGITS else f"{output}_{what}"
+
+
+def _operators(task: TaskSpec) -> dict[str, str]:
+    """The operator that makes probabilities of each output."""
+    match task:
+        case Classification():
+            return {LOGITS: "Softmax"}
+        case MultiLabel():
+            return {LOGITS: "Sigmoid"}
+        case MultiHead():
+            return {name: _operators(head)[LOGITS] for name, head in task.heads.items()}
+        case Detection():
+            raise ModelError("A detector puts out boxes and scores; leave --softmax and --top out.")
+        case _:
+            assert_never(task)
+
+
+def _activation(operator: str, source: str, result: str, prefix: str) -> onnx.NodeProto:
+    node = helper.make_node(operator, [source], [result], f"{prefix}/{operator}")
+    if operator == "Softmax":
+        node.attribute.append(helper.make_attribute("axis", -1))
+    return node
 
 
 def _checked(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from edgetl.records.scores import SetUse
     from edgetl.runtime.session import Session
 
-_ACCURACY = ("accuracy", "macro-F1", "recall")
 _LATENCY = ("latency",)
 _FOOTPRINT = ("size", "memory", "load time", "precision", "off accelerator")
+"""Names of checks; all others are of scores, which are the task's and may name a head."""
 _PATHS = ("bundle", "baseline", "against", "data", "history")
 _OPTIONS = {
     "bundle": "The bundle to judge.",
@@ -213,8 +213,8 @@ def edge_report(
 
 @pytest.fixture
 def assert_accuracy(edge_report: GateReport, request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Call it: fails where top-1, macro-F1 or a class's recall went down by more than is allowed."""
-    return _assertion(edge_report, _ACCURACY, request.config)
+    """Call it: fails where a score of the task, of any head, went down by more than is allowed."""
+    return _assertion(edge_report, None, request.config)
 
 
 @pytest.fixture
@@ -291,13 +291,15 @@ def _skipped(settings: EdgeSettings, used: SetUse) -> list[str]:
     return [head, *named, *([f"  and {more} more"] if more else [])]
 
 
-def _assertion(report: GateReport, names: tuple[str, ...], config: pytest.Config) -> Callable[[], None]:
-    """A function that fails the test where a check of these names did not pass."""
+def _assertion(
+    report: GateReport, names: tuple[str, ...] | None, config: pytest.Config
+) -> Callable[[], None]:
+    """A function that fails the test where a check of these names, or of the scores, did not pass."""
     from edgetl.records.gate import Verdict
 
     def call() -> None:
         __tracebackhide__ = True
-        found = [check for check in report.checks if check.name in names]
+        found = [c for c in report.checks if (_of_scores(c) if names is None else c.name in names)]
         judged = [check for check in found if check.judged]
         if not judged:
             pytest.skip(" ".join(check.sentence for check in found))
@@ -334,9 +336,13 @@ def failure_text(report: GateReport, checks: list[GateCheck]) -> str:
     )
 
 
+def _of_scores(check: GateCheck) -> bool:
+    return check.name not in (*_LATENCY, *_FOOTPRINT)
+
+
 def _row(report: GateReport, check: GateCheck) -> _Row:
     """Cells as in `_HEADERS`, and the check's sentence."""
-    score = check.name in _ACCURACY or check.unit == "share"
+    score = _of_scores(check) or check.unit == "share"
     change = f"{100 * check.change:+.1f}" + (" points" if score else "%")
     limit = f"{100 * check.limit:.4g}" + (" points" if score else "%")
     return [
@@ -345,7 +351,7 @@ def _row(report: GateReport, check: GateCheck) -> _Row:
         _figure(check.unit, check.baseline),
         _figure(check.unit, check.current),
         change,
-        f"{'-' if check.name in _ACCURACY else '+'}{limit}" if check.judged else "-",
+        f"{'-' if _of_scores(check) else '+'}{limit}" if check.judged else "-",
         check.verdict.text if check.judged else "not judged",
         check.sentence,
     ]

@@ -12,12 +12,17 @@ import onnxruntime as ort
 import pytest
 
 import edgetl
-from edgetl.bundle.pack import pack
+from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.pack import VariantSource, pack
 from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
 from edgetl.errors import BundleError, ConfigError, ModelError
+from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.inputs.image import load_pixels, normalise
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.tasks.classification.answers import softmax
 from tests.bundles import LABELS, SPEC, contents, picture
+from tests.export.networks import tiny
 
 PIXELS = np.stack([load_pixels(picture(i), SPEC) for i in range(3)])
 
@@ -158,3 +163,54 @@ def test_a_label_that_breaks_a_line_is_refused_for_triton(tmp_path: Path) -> Non
     with pytest.raises(BundleError, match=r"reads a label a line: the class name 'a\\nb' holds"):
         write_triton(tmp_path / "old.edgetl", ServeOptions(), tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+def test_several_heads_have_an_output_and_a_file_of_labels_each(tmp_path: Path) -> None:
+    task = MultiHead(
+        heads={"species": Classification(labels=("cat", "dog")), "colours": MultiLabel(labels=("white",))}
+    )
+    parts = contents(tmp_path)
+    model = tmp_path / "heads.onnx"
+    model.write_bytes(to_bytes(to_onnx(tiny(), task=task, spec=SPEC, opset=18)))
+    with OnnxBackend(model, threads=1) as backend:
+        outputs = {"fp32": backend.run(normalise(parts.golden.pixels, SPEC))}
+    golden = GoldenSet(images=parts.golden.images, pixels=parts.golden.pixels, outputs=outputs)
+    source = VariantSource(name="fp32", precision="fp32", target="any", model=model)
+    pack(replace(parts, task=task, variants=[source], golden=golden), tmp_path / "heads.edgetl")
+    record = write_triton(
+        tmp_path / "heads.edgetl", ServeOptions(softmax=True, uint8=True), tmp_path / "models"
+    )
+    assert record.files == ("config.pbtxt", "labels-species.txt", "labels-colours.txt", "1/model.onnx")
+    folder = Path(record.path)
+    assert (folder / "labels-species.txt").read_text() == "cat\ndog\n"
+    assert (folder / "labels-colours.txt").read_text() == "white\n"
+    named = re.findall(
+        r'name: "(\w+)"[^}]*label_filename: "([\w.-]+)"', (folder / "config.pbtxt").read_text()
+    )
+    assert named == [
+        ("species_probabilities", "labels-species.txt"),
+        ("colours_probabilities", "labels-colours.txt"),
+    ]
+    session = ort.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["colours_probabilities"], {"images": PIXELS})[0]
+    with edgetl.load(tmp_path / "heads.edgetl") as loaded:
+        assert loaded.manifest.labels == (
+            "species/cat",
+            "species/dog",
+            "colours/white",
+        )  # in the network's order
+        np.testing.assert_allclose(found, 1 / (1 + np.exp(-loaded.run(PIXELS)["colours"])), rtol=1e-4)
+
+
+def test_several_classes_of_one_image_have_one_file_of_labels(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    pack(replace(parts, task=MultiLabel(labels=LABELS)), tmp_path / "tags.edgetl")
+    record = write_triton(tmp_path / "tags.edgetl", ServeOptions(), tmp_path / "models")
+    assert record.files == ("config.pbtxt", "labels.txt", "1/model.onnx")
+    assert 'label_filename: "labels.txt"' in (Path(record.path) / "config.pbtxt").read_text()
+    write_onnx(tmp_path / "tags.edgetl", ServeOptions(softmax=True), tmp_path / "m.onnx")
+    session = ort.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(None, {"images": normalise(PIXELS, SPEC)})
+    with edgetl.load(tmp_path / "tags.edgetl") as loaded:
+        logits = loaded.run(PIXELS)["logits"]
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4)

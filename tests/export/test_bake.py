@@ -7,10 +7,13 @@ import onnx
 import pytest
 
 from edgetl.errors import ModelError
-from edgetl.export.bake import Head, bake_head, bake_preprocess
+from edgetl.export.bake import OutputForm, bake_form, bake_preprocess
+from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel
 from edgetl.tasks.classification.answers import softmax, topk
+from tests.export.networks import tiny
 from tests.onnx_models import SIZE, classifier
 
 SPEC = PreprocessSpec(size=SIZE, mean=(0.1, 0.5, 0.9), std=(0.2, 0.25, 0.3))
@@ -41,14 +44,43 @@ def test_baking_twice_is_refused() -> None:
         bake_preprocess(bake_preprocess(onnx.load_from_string(classifier()), SPEC), SPEC)
 
 
-def test_heads() -> None:
+def test_forms_of_the_output() -> None:
+    task = Classification(labels=("a", "b", "c", "d"))
     plain = onnx.load_from_string(classifier(classes=4))
     images = normalise(PIXELS, SPEC)
-    (logits,) = run(bake_head(plain, Head.LOGITS), images)
-    (probabilities,) = run(bake_head(plain, Head.SOFTMAX), images)
+    (logits,) = run(bake_form(plain, task, OutputForm.LOGITS), images)
+    (probabilities,) = run(bake_form(plain, task, OutputForm.PROBABILITIES), images)
     np.testing.assert_allclose(probabilities, softmax(logits), rtol=1e-5)
-    scores, classes = run(bake_head(plain, Head.TOP_K, top=2), images)
+    scores, classes = run(bake_form(plain, task, OutputForm.TOP_K, top=2), images)
     np.testing.assert_array_equal(classes, topk(logits, 2))
     np.testing.assert_allclose(scores, np.take_along_axis(softmax(logits), classes, 1), rtol=1e-5)
     with pytest.raises(ModelError, match="top: got 5, the model has 4 classes"):
-        bake_head(plain, Head.TOP_K, top=5)
+        bake_form(plain, task, OutputForm.TOP_K, top=5)
+
+
+def test_each_head_gets_its_form_and_its_name() -> None:
+    task = MultiHead(
+        heads={"species": Classification(labels=("cat", "dog")), "colours": MultiLabel(labels=("white",))}
+    )
+    plain = to_onnx(tiny(), task=task, spec=SPEC, opset=18)
+    images = normalise(PIXELS, SPEC)
+    species, colours = run(plain, images)
+    made = bake_form(plain, task, OutputForm.PROBABILITIES)
+    assert [value.name for value in made.graph.output] == ["species_probabilities", "colours_probabilities"]
+    shares, sigmoids = run(made, images)
+    np.testing.assert_allclose(shares, softmax(species), rtol=1e-4)
+    np.testing.assert_allclose(sigmoids, 1 / (1 + np.exp(-colours)), rtol=1e-4)
+    best = bake_form(plain, task, OutputForm.TOP_K, top=1)
+    assert [value.name for value in best.graph.output] == [
+        "species_scores",
+        "species_classes",
+        "colours_scores",
+        "colours_classes",
+    ]
+    np.testing.assert_array_equal(run(best, images)[1], topk(species, 1))
+    with pytest.raises(ModelError, match="top: got 2, colours has 1 classes"):
+        bake_form(plain, task, OutputForm.TOP_K, top=2)
+    with pytest.raises(ModelError, match="no output 'logits'; it has species, colours"):
+        bake_form(plain, Classification(labels=("a", "b", "c")), OutputForm.PROBABILITIES)
+    with pytest.raises(ModelError, match="A detector puts out boxes and scores"):
+        bake_form(plain, Detection(labels=("a",)), OutputForm.PROBABILITIES)

@@ -6,14 +6,17 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edgetl.gate import loads
+from edgetl.gate import loads, pytest_plugin
 from edgetl.gate.pytest_plugin import _BAD_IMAGES, failure_text
 from edgetl.gate.stage import make_baseline
 from edgetl.records.scores import BadImages
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel, ScoreLimits, TaskSpec
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, write_bundle
 from tests.gate.test_compare import figures, held
 
@@ -257,3 +260,30 @@ def test_the_plugin_imports_nothing_heavy() -> None:
         "assert len(new) < 5, new\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "truths", "answers"),
+    [
+        (Classification(labels=("a", "b")), [0, 1], [0, 0]),
+        (MultiLabel(labels=("a", "b")), [[0], [1]], [[0], [0]]),
+        (
+            MultiHead(heads={"kind": Classification(labels=("a", "b"))}),
+            [{"kind": 0}, {"kind": 1}],
+            [{"kind": 0}] * 2,
+        ),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_every_check_of_a_tasks_scores_is_asserted_as_accuracy(
+    spec: TaskSpec, truths: list[object], answers: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(spec)
+    right, given = task.read(truths * 100), task.read(answers * 100)
+    checks = task.judge(right, right, given, ScoreLimits())
+    seen: list[object] = []
+    monkeypatch.setattr(pytest_plugin, "failure_text", lambda _, found: seen.extend(found) or "worse")
+    config = SimpleNamespace(getoption=lambda _: "fail")
+    with pytest.raises(AssertionError, match="worse"):
+        pytest_plugin._assertion(SimpleNamespace(checks=checks), None, config)()
+    assert seen == list(checks)
