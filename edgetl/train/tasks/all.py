@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from edgetl.config import LabelLoss, MultiLabelConfig, TaskConfig
 from edgetl.errors import ModelError
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
 
 
-def training_task(spec: TaskSpec) -> TrainingTask:
-    """The code that trains for what a description asks."""
+def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTask:
+    """The code that trains for what a description asks, by the recipe's settings of the task."""
     match spec:
         case Classification():
             from edgetl.train.tasks.classification import ClassificationTraining
@@ -21,7 +22,12 @@ def training_task(spec: TaskSpec) -> TrainingTask:
 
             tasks = {name: training_task(head) for name, head in spec.heads.items()}
             return MultiHeadTraining(spec=spec, tasks=tasks)
-        case MultiLabel() | Detection():
+        case MultiLabel():
+            from edgetl.train.tasks.multilabel import MultiLabelTraining
+
+            loss = asked.loss if isinstance(asked, MultiLabelConfig) else LabelLoss.BCE
+            return MultiLabelTraining(spec=spec, loss=loss)
+        case Detection():
             raise ModelError(f"The task {spec.kind} cannot be trained yet.")
         case _:
             assert_never(spec)
