@@ -372,7 +372,10 @@ def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
             "distill.loss = dist compares classes of which one is right; for the head marks take hinton.",
         ),
         (
-            {"task": {"kind": "multihead", "heads": {"kind": {"column": "kind"}}}, "distill": {"loss": "dkd"}},
+            {
+                "task": {"kind": "multihead", "heads": {"kind": {"column": "kind"}}},
+                "distill": {"loss": "dkd"},
+            },
             "distill.loss = dkd asks for the class of every image",
         ),
     ],
