@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgetl.config import Augment, DistillLoss, Precision, TrainConfig
+from edgetl.config import Augment, DistillLoss, TrainConfig, TrainPrecision
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.scores import value
@@ -68,7 +68,7 @@ def test_a_network_learns_every_head_from_labels_that_are_partly_missing() -> No
         lr=1e-2,
         weight_decay=0.0,
         augment=Augment.NONE,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         seed=1,
         select=TASK.selection(train.targets),
         class_balance=True,
