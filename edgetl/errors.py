@@ -7,6 +7,7 @@ EdgetlError                    the user's input or machine is at fault; the comm
 │   └── SourceError            a camera or stream cannot be opened, closed, or gives nothing any more
 ├── WeightsError               pretrained weights or a checkpoint cannot be had or do not fit
 ├── ModelError                 a network cannot be built, traced, pruned or exported
+│   └── UncuttableError        pruning does not understand it; it can be trained and shipped whole
 ├── TrainingError              training cannot go on (non-finite loss, too few images)
 ├── BundleError                a bundle cannot be used
 │   ├── BundleIntegrityError   truncated, altered, or unsafe

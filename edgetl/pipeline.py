@@ -30,7 +30,7 @@ from edgetl.progress import SILENT, Progress, Task
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
-from edgetl.tasks.all import task_of
+from edgetl.tasks.all import spec_of, task_of
 from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
@@ -315,7 +315,11 @@ class _Run:
         from edgetl.train.stage import TrainInputs
 
         return TrainInputs(
-            index=self.index, spec=self.spec, pixels_dir=self.pixels_dir, seed=self.recipe.seed
+            index=self.index,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            seed=self.recipe.seed,
+            task=self.recipe.task,
         )
 
     def follow(self) -> None:
@@ -571,6 +575,7 @@ class _Run:
             loss=distill.loss,
             augment=distill.augment,
             class_balance=self._balanced,
+            settings=self.recipe.task,
         )
 
     @property
@@ -587,7 +592,7 @@ class _Run:
         report = RunReport(
             name=self.recipe.name,
             recipe=recipes.dump(self.recipe),
-            task=self.index.task,
+            task=spec_of(r[Stage.MEASURE].task, self.index.task),
             data=r[Stage.DATA],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],

@@ -163,6 +163,8 @@ def test_every_shell_line_of_the_readme_works_as_typed() -> None:
                         check_command(f"{name} {options}".replace("|", " "))
                 case ".":
                     assert rest == ".venv/bin/activate"
+                case "torchrun" | "accelerate":  # Run by tests/train/test_launchers.py.
+                    check_command(rest.partition("edgetl ")[2])
                 case _:
                     pytest.fail(f"nobody has looked at the line {line!r}")
 

@@ -24,6 +24,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.gate import LatencyTrial
 from edgetl.records.measured import Latency
 from edgetl.records.scores import BadImages
+from edgetl.tasks.base import MultiHead, TaskSpec
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
@@ -216,7 +217,9 @@ def measure_accuracies(
     images = choose_images(data, [session.bundle for session in sessions], progress=progress)
     labels = sessions[0].labels
     kept, bad, found = images.samples, dict[Path, str](), list[Accuracy]()
-    _refuse_missing(data, labels, _present(sample.label for sample in kept), images.left_out)
+    _refuse_missing(
+        data, labels, _present(sessions[0].task.spec, [sample.label for sample in kept]), images.left_out
+    )
     for session in sessions:
         # What the first one could decode is what the others are scored on: no image of it may be lost.
         allowed = BadImages.REFUSE if found else bad_images
@@ -224,7 +227,7 @@ def measure_accuracies(
         bad |= skipped
         truth = [sample.label for sample in kept]
         task = session.task
-        _refuse_missing(data, labels, _present(truth), images.left_out)
+        _refuse_missing(data, labels, _present(task.spec, truth), images.left_out)
         found.append(
             Accuracy(
                 source="measured",
@@ -244,9 +247,13 @@ def measure_accuracies(
     return found
 
 
-def _present(truths: Iterable[Any]) -> set[int]:
-    """The classes that there are images of; a truth is one class, or a list of them."""
-    return {place for truth in truths for place in (truth if isinstance(truth, list) else [truth])}
+def _present(task: TaskSpec, truths: Iterable[Any]) -> set[int]:
+    """The classes that there are images of, by their places in the flat names of all; truths are `Task.plain`'s."""
+    from edgetl.data.targets import positions
+
+    if isinstance(task, MultiHead):
+        truths = [[truth.get(head) for head in task.heads] for truth in truths]
+    return {place for truth in truths for place in positions(task, truth)}
 
 
 def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_out: int) -> None:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from edgetl.errors import MissingDependencyError
+from edgetl.packages import pip_install
 
 TRIED = ("1.6.1",)
 """Versions of torch-pruning that have this layout."""
@@ -80,5 +81,5 @@ def _other_layout() -> MissingDependencyError:
     tried, installed = ", ".join(TRIED), version("torch-pruning")
     return MissingDependencyError(
         f"A torch-pruning whose inner parts are known (tried: {tried}; installed: {installed})",
-        f"Install it with: pip install torch-pruning=={TRIED[-1]}",
+        f"Install it with: {pip_install('torch_pruning')}=={TRIED[-1]}",
     )

@@ -140,7 +140,7 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        self.task, self.how = training_task(inputs.index.task), inputs.guide
+        self.task, self.how = training_task(inputs.index.task, inputs.guide.settings), inputs.guide
         self.metric = self.task.metrics[0].name
         teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -78,7 +78,8 @@ def train(
         ModelError: an operator is not known to the replay.
         WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
     """
-    how, task = aware_training.guide, training_task(aware_training.index.task)
+    how = aware_training.guide
+    task = training_task(aware_training.index.task, how.settings)
     teacher, _ = load_for(aware_training.index.labels, how.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
     size = aware_training.spec.size

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgetl.config import Augment, DistillLoss, TrainConfig, TrainPrecision
+from edgetl.config import (
+    Augment,
+    DistillLoss,
+    HeadConfig,
+    MultiHeadConfig,
+    TrainConfig,
+    TrainPrecision,
+    Weighting,
+)
+from edgetl.data.index import Sample
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.scores import value
@@ -123,7 +132,10 @@ def test_learnt_weights_are_the_papers() -> None:
     place = F.cross_entropy(OUTPUTS[[0, 2, 3], 3:], torch.tensor([0, 1, 1]), label_smoothing=smooth)
     expected = torch.exp(-s[0]) * colour + s[0] / 2 + torch.exp(-s[1]) * place + s[1] / 2
     torch.testing.assert_close(loss(OUTPUTS, targets).detach(), expected)
-    equal = replace(TASK, learnt_weights=False).hard_loss(TRAIN, TARGETS)
+    asked = MultiHeadConfig(
+        heads={name: HeadConfig(column=name) for name in SPEC.heads}, weighting=Weighting.EQUAL
+    )
+    equal = training_task(SPEC, asked).hard_loss(TRAIN, TARGETS)
     torch.testing.assert_close(equal(OUTPUTS, targets), colour + place)
     assert not list(equal.parameters())  # type: ignore[attr-defined]
 
@@ -143,6 +155,12 @@ def test_a_blend_is_labelled_for_what_both_images_are() -> None:
     assert mixed[0, :3].tolist() == [0.75, 0.0, 0.25]
     loss = TASK.hard_loss()(OUTPUTS[:1], mixed)
     torch.testing.assert_close(loss, F.cross_entropy(OUTPUTS[:1, :3], mixed[:, :3]))
+
+
+def test_targets_are_side_by_side_and_nan_where_there_is_no_label() -> None:
+    labels = [(0, 0), (2, None), (None, 1), (0, 1)]
+    samples = [Sample(Path(f"{at}.png"), label, "train", str(at)) for at, label in enumerate(labels)]
+    np.testing.assert_array_equal(TASK.targets(samples), TARGETS)
 
 
 def test_images_are_grouped_by_the_first_head_that_they_are_labelled_for() -> None:
