@@ -13,8 +13,8 @@ from edgetl.config import (
     DistillLoss,
     HeadConfig,
     MultiHeadConfig,
-    Precision,
     TrainConfig,
+    TrainPrecision,
     Weighting,
 )
 from edgetl.data.index import Sample
@@ -77,7 +77,7 @@ def test_a_network_learns_every_head_from_labels_that_are_partly_missing() -> No
         lr=1e-2,
         weight_decay=0.0,
         augment=Augment.NONE,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         seed=1,
         select=TASK.selection(train.targets),
         class_balance=True,
