@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from edgetl.config import LabelLoss, MultiLabelConfig, TaskConfig
+from edgetl.config import LabelLoss, MultiHeadConfig, MultiLabelConfig, TaskConfig, Weighting
 from edgetl.errors import ModelError
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
@@ -21,7 +21,8 @@ def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTa
             from edgetl.train.tasks.multihead import MultiHeadTraining
 
             tasks = {name: training_task(head) for name, head in spec.heads.items()}
-            return MultiHeadTraining(spec=spec, tasks=tasks)
+            learnt = not isinstance(asked, MultiHeadConfig) or asked.weighting is Weighting.LEARNT
+            return MultiHeadTraining(spec=spec, tasks=tasks, learnt_weights=learnt)
         case MultiLabel():
             from edgetl.train.tasks.multilabel import MultiLabelTraining
 
