@@ -83,7 +83,7 @@ class Augment(StrEnum):
     RANDAUGMENT = "randaugment"
 
 
-class Precision(StrEnum):
+class TrainPrecision(StrEnum):
     """Arithmetic of training. `auto`: bf16 on a GPU that has it, else float32."""
 
     AUTO = "auto"
@@ -436,7 +436,7 @@ class TrainConfig(_Section):
     macro-F1 where the largest class has over three times the images of the smallest, else top-1."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
-    precision: Precision = Precision.AUTO
+    precision: TrainPrecision = TrainPrecision.AUTO
     """Arithmetic."""
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, ClassificationConfig, DistillConfig, DistillLoss, Precision, TaskConfig
+from edgetl.config import (
+    Augment,
+    ClassificationConfig,
+    DistillConfig,
+    DistillLoss,
+    TaskConfig,
+    TrainPrecision,
+)
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
 from edgetl.train.objective import Batch, HardLoss, Need, hard
@@ -37,7 +44,7 @@ class Guide:
     teacher_size: int
     batch_size: int
     weight_decay: float
-    precision: Precision
+    precision: TrainPrecision
     temperature: float
     soft_weight: float
     loss: DistillLoss

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.config import Precision
+from edgetl.config import TrainPrecision
 from edgetl.data.index import DataIndex
 from edgetl.distill.objective import Guide
 from edgetl.distill.teacher import guide, load_for
@@ -95,7 +95,7 @@ def train(
         weight_decay=_WEIGHT_DECAY,
         augment=how.augment,
         seed=aware_training.seed,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         select=aware_training.metric,
     )
     # a matrix product's weights stand the other way round

@@ -13,15 +13,15 @@ from edgetl.config import (
     DistillLoss,
     HeadConfig,
     MultiHeadConfig,
-    Precision,
     TrainConfig,
+    TrainPrecision,
     Weighting,
 )
 from edgetl.data.index import Sample
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.scores import value
-from edgetl.tasks.base import Classification, MultiHead
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard
@@ -77,7 +77,7 @@ def test_a_network_learns_every_head_from_labels_that_are_partly_missing() -> No
         lr=1e-2,
         weight_decay=0.0,
         augment=Augment.NONE,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         seed=1,
         select=TASK.selection(train.targets),
         class_balance=True,
@@ -210,3 +210,20 @@ def test_a_head_without_labels_in_a_split_is_left_out_of_the_mean() -> None:
     found = TASK.evaluate(targets, OUTPUTS.numpy(), resamples=0)
     assert value(found, "mean") == value(found, "colour/top1")
     assert np.isfinite(TASK.val_loss(targets, OUTPUTS.numpy()))
+
+
+def test_a_head_of_any_number_of_classes_has_its_own_losses_and_scores() -> None:
+    spec = MultiHead(heads={"kind": SPEC.heads["place"], "marks": MultiLabel(labels=("dot", "line", "rim"))})
+    task, own = training_task(spec), slice(2, 5)
+    targets = np.array([[1, 0, 1, 1, 0], [0, 1, NAN, NAN, NAN], [NAN, NAN, 0, 0, 1]], dtype=np.float32)
+    outputs = OUTPUTS[:3]
+    kind = F.cross_entropy(outputs[:2, :2], torch.tensor([0, 1]), reduction="sum")
+    known = torch.from_numpy(targets[[0, 2], own])
+    marks = F.binary_cross_entropy_with_logits(outputs[[0, 2], own], known, reduction="sum")
+    torch.testing.assert_close(task.hard_loss()(outputs, torch.from_numpy(targets)), (kind + marks) / 3)
+    found = task.evaluate(targets, outputs.numpy(), resamples=0)
+    assert value(found, "mean") == pytest.approx((value(found, "kind/top1") + value(found, "marks/map")) / 2)
+    assert task.strata(targets).tolist() == [0, 1, 4]
+    blend = task.blend([outputs, outputs.flip(0)], 2.0)[:, own]
+    mean = (torch.sigmoid(outputs[:, own] / 2) + torch.sigmoid(outputs.flip(0)[:, own] / 2)) / 2
+    torch.testing.assert_close(torch.sigmoid(blend / 2), mean)
