@@ -15,8 +15,8 @@ UNSET = "null"
 def value_of(text: str, annotation: Any) -> Any:
     """What `text` means for a setting of that type; what does not fit is left for the setting's own check.
 
-    Text is taken as it is, TOML's quotes around it are taken off; a table in braces is TOML's where no text is meant. Numbers are written as
-    in TOML. A list is one of TOML's, or its items between commas.
+    Text is taken as it is, with TOML's quotes taken off; a table in braces is TOML's where no text is
+    meant. Numbers are written as in TOML. A list is one of TOML's, or its items between commas.
 
     Args:
         text: behind the equals sign.
