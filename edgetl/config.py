@@ -83,7 +83,7 @@ class Augment(StrEnum):
     RANDAUGMENT = "randaugment"
 
 
-class Precision(StrEnum):
+class TrainPrecision(StrEnum):
     """Arithmetic of training. `auto`: bf16 on a GPU that has it, else float32."""
 
     AUTO = "auto"
@@ -260,13 +260,6 @@ class Weighting(StrEnum):
     EQUAL = "equal"
 
 
-class Sharing(StrEnum):
-    """`hard`: all heads read the same features; `soft`: each through a gate of its own."""
-
-    HARD = "hard"
-    SOFT = "soft"
-
-
 def _listed(value: object) -> object:
     """One value as a list; a list without repetitions."""
     if isinstance(value, str):
@@ -333,7 +326,8 @@ class HeadConfig(_Section):
     kind: Literal["classification", "multilabel"] = "classification"
     """One class per image, or any number."""
     column: str
-    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head."""
+    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head. Where a
+    bundle is scored, the column has the head's name."""
 
 
 class MultiHeadConfig(_Section):
@@ -345,8 +339,6 @@ class MultiHeadConfig(_Section):
     """The questions by name, as `{species = {kind = "classification", column = "species"}}`."""
     weighting: Weighting = Weighting.LEARNT
     """How the heads' losses are added: `learnt` or `equal`."""
-    sharing: Sharing = Sharing.HARD
-    """What the heads share: `hard`, all features; `soft`, each through a gate of its own."""
 
     @property
     def labelling(self) -> Labelling:
@@ -444,7 +436,7 @@ class TrainConfig(_Section):
     macro-F1 where the largest class has over three times the images of the smallest, else top-1."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
-    precision: Precision = Precision.AUTO
+    precision: TrainPrecision = TrainPrecision.AUTO
     """Arithmetic."""
 
 
@@ -704,18 +696,26 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
-        if isinstance(self.task, MultiLabelConfig) and self.distill.loss is not DistillLoss.HINTON:
+        task = self.task
+        if isinstance(task, ClassificationConfig):
+            return self
+        heads = task.heads.items() if isinstance(task, MultiHeadConfig) else ()
+        several = [f"the head {name}" for name, head in heads if head.kind == "multilabel"]
+        if several or isinstance(task, MultiLabelConfig):
+            who = several[0] if several else "task.kind = multilabel"
+            if self.distill.loss is not DistillLoss.HINTON:
+                raise ValueError(
+                    f"distill.loss = {self.distill.loss} compares classes of which one is right; for {who} take hinton"
+                )
+            if self.train.imbalance not in (Imbalance.NONE, Imbalance.SAMPLING):
+                raise ValueError(
+                    f"train.imbalance = {self.train.imbalance} weighs classes of which one is right; for {who} take"
+                    " sampling or none"
+                )
+        if self.distill.loss is DistillLoss.DKD:
             raise ValueError(
-                f"distill.loss = {self.distill.loss} compares classes of which one is right; for task.kind ="
-                " multilabel take hinton"
-            )
-        if isinstance(self.task, MultiLabelConfig) and self.train.imbalance not in (
-            Imbalance.NONE,
-            Imbalance.SAMPLING,
-        ):
-            raise ValueError(
-                f"train.imbalance = {self.train.imbalance} weighs classes of which one is right; for task.kind ="
-                " multilabel take sampling or none"
+                "distill.loss = dkd asks for the class of every image, which may be missing where task.kind ="
+                " multihead; take hinton or dist"
             )
         return self
 

@@ -15,8 +15,8 @@ UNSET = "null"
 def value_of(text: str, annotation: Any) -> Any:
     """What `text` means for a setting of that type; what does not fit is left for the setting's own check.
 
-    Text is taken as it is, TOML's quotes around it are taken off; a table in braces is TOML's. Numbers are written as
-    in TOML. A list is one of TOML's, or its items between commas.
+    Text is taken as it is, with TOML's quotes taken off; a table in braces is TOML's where no text is
+    meant. Numbers are written as in TOML. A list is one of TOML's, or its items between commas.
 
     Args:
         text: behind the equals sign.
@@ -24,9 +24,10 @@ def value_of(text: str, annotation: Any) -> Any:
     """
     text = text.strip()
     literal = _toml(text)
-    if isinstance(literal, str | dict):
-        return literal
     kinds = set(_kinds(annotation))
+    is_text = any(isinstance(kind, type) and issubclass(kind, str) for kind in kinds)
+    if isinstance(literal, str) or (isinstance(literal, dict) and not is_text):
+        return literal
     if text == UNSET and type(None) in kinds:
         return None
     if items := next((k for k in kinds if get_origin(k) is tuple), None):

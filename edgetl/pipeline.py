@@ -31,7 +31,7 @@ from edgetl.records.codec import to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
-from edgetl.tasks.all import task_of
+from edgetl.tasks.all import spec_of, task_of
 from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
@@ -320,7 +320,11 @@ class _Run:
         from edgetl.train.stage import TrainInputs
 
         return TrainInputs(
-            index=self.index, spec=self.spec, pixels_dir=self.pixels_dir, seed=self.recipe.seed
+            index=self.index,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            seed=self.recipe.seed,
+            task=self.recipe.task,
         )
 
     def follow(self) -> None:
@@ -576,6 +580,7 @@ class _Run:
             loss=distill.loss,
             augment=distill.augment,
             class_balance=self._balanced,
+            settings=self.recipe.task,
         )
 
     @property
@@ -592,7 +597,7 @@ class _Run:
         report = RunReport(
             name=self.recipe.name,
             recipe=recipes.dump(self.recipe),
-            task=self.index.task,
+            task=spec_of(r[Stage.MEASURE].task, self.index.task),
             data=r[Stage.DATA],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],

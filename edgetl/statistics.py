@@ -137,30 +137,6 @@ def difference_interval(
     return (max(-1.0, low), min(1.0, high))
 
 
-def bootstrap_interval(
-    statistic: Callable[[NDArray[np.int64]], float],
-    count: int,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (Efron 1979), the same for the same seed.
-
-    Args:
-        statistic: maps (count,) indices, drawn with replacement, to a figure.
-        count: number of items to draw from, at least 1.
-        resamples: number of draws.
-        seed: of the draws.
-        confidence: share of the draws that the interval covers.
-    """
-    generator = np.random.default_rng(seed)
-    values = [statistic(generator.integers(0, count, count)) for _ in range(resamples)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return (float(low), float(high))
-
-
 def _root(falling: Callable[[float], float], value: float, low: float, high: float) -> float:
     """Where a falling function takes `value`, to 2^-50 of the range; an end where it never does."""
     if falling(low) <= value:

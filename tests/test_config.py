@@ -330,7 +330,7 @@ def test_a_dumped_recipe_parses_to_the_same(recipe: Recipe) -> None:
 def test_the_lock_file_names_every_setting() -> None:
     lines = dump(Recipe()).splitlines()
     settings_named = {line.lstrip("# ").split(" ")[0] for line in lines if line and not line.startswith("[")}
-    others = {"loss", "heads", "weighting", "sharing"}  # of other kinds of task
+    others = {"loss", "heads", "weighting"}  # of other kinds of task
     assert settings_named | others == {name.rpartition(".")[2] for name in config.dotted_names()}
     assert "# max_train_images is unset" in lines
 
@@ -366,6 +366,17 @@ def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
         (
             {"task": {"kind": "multilabel"}, "train": {"imbalance": "class_weights"}},
             "train.imbalance = class_weights weighs classes of which one is right",
+        ),
+        (
+            {"task": {"kind": "multihead", "heads": HEADS}, "distill": {"loss": "dist"}},
+            "distill.loss = dist compares classes of which one is right; for the head marks take hinton.",
+        ),
+        (
+            {
+                "task": {"kind": "multihead", "heads": {"kind": {"column": "kind"}}},
+                "distill": {"loss": "dkd"},
+            },
+            "distill.loss = dkd asks for the class of every image",
         ),
     ],
 )

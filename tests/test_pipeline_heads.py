@@ -18,19 +18,20 @@ from edgetl.errors import DataError
 from edgetl.gate.capture import measure_accuracies
 from edgetl.records.gate import Verdict
 from edgetl.runtime.evaluate import choose_images, evaluate
-from edgetl.tasks.base import Classification, MultiHead, ScoreLimits
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel, ScoreLimits
 from tests.test_pipeline import tiny_recipe
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 HEADS = {
     "colour": {"kind": "classification", "column": "colour"},
     "shape": {"kind": "classification", "column": "shape"},
+    "marks": {"kind": "multilabel", "column": "marks"},
 }
 
 
 def shapes(folder: Path) -> Path:
-    """Squares and bars of three colours; of the training images a quarter lacks the one or the other label."""
-    rng, rows = np.random.default_rng(0), ["path,colour,shape,split"]
+    """Squares and bars of three colours, some with marks at the edges; labels are missing here and there."""
+    rng, rows = np.random.default_rng(0), ["path,colour,shape,marks,split"]
     for split, count in {"train": 24, "val": 12, "test": 12}.items():
         for at in range(count):
             colour, shape = list(COLOURS)[at % 3], ("square", "bar")[at // 3 % 2]
@@ -38,10 +39,14 @@ def shapes(folder: Path) -> Path:
             pixels[8:24, 8:24] = COLOURS[colour]
             if shape == "bar":
                 pixels[8:24, 12:20] = 0
+            marks = [mark for mark, every in (("top", 2), ("left", 3)) if at % every == 0]
+            pixels[:4] += np.uint8(150 * ("top" in marks))
+            pixels[4:, :4] += np.uint8(150 * ("left" in marks))
             name = f"{split}-{at}.png"
             Image.fromarray(pixels).save(folder / name)
             known = at % 4 if split == "train" else 0
-            rows.append(f"{name},{'' if known == 1 else colour},{'' if known == 2 else shape},{split}")
+            cells = ("" if known == 1 else colour, "" if known == 2 else shape, "|".join(marks))
+            rows.append(",".join((name, *cells, split)))
     path = folder / "shapes.csv"
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return path
@@ -69,20 +74,25 @@ def test_a_recipe_of_heads_becomes_a_bundle_with_an_output_for_each(
 ) -> None:
     assert finished.bundle is not None
     bundle = open_bundle(finished.bundle)
-    assert bundle.manifest.task == MultiHead(
-        heads={
-            "colour": Classification(labels=("blue", "green", "red")),
-            "shape": Classification(labels=("bar", "square")),
-        }
-    )
+    task = bundle.manifest.task
+    assert isinstance(task, MultiHead)
+    marks = task.heads.pop("marks")
+    assert task.heads == {
+        "colour": Classification(labels=("blue", "green", "red")),
+        "shape": Classification(labels=("bar", "square")),
+    }
+    assert isinstance(marks, MultiLabel)
+    assert marks.labels == ("left", "top")
+    assert len(marks.thresholds) == 2, "chosen on the validation split"
+    bundle = open_bundle(finished.bundle)
     with edgetl.load(finished.bundle) as session:
         picture = table.parent / "test-0.png"
         answer = session.predict(picture)
-        assert set(answer.heads) == {"colour", "shape"}
+        assert set(answer.heads) == {"colour", "shape", "marks"}
         images = choose_images(table, [bundle])
-        assert images.samples[0].label == {"colour": 2, "shape": 1}
+        assert images.samples[0].label == {"colour": 2, "shape": 1, "marks": [0, 1]}
         found = evaluate(session, images.samples)
-    assert list(found.scores)[:3] == ["mean", "colour/top1", "shape/top1"]
+    assert list(found.scores)[:4] == ["mean", "colour/top1", "shape/top1", "marks/map"]
 
 
 def test_a_bundle_of_heads_predicts_without_torch(finished: pipeline.Outcome, table: Path) -> None:
@@ -96,13 +106,13 @@ def test_a_bundle_of_heads_predicts_without_torch(finished: pipeline.Outcome, ta
         text=True,
         check=True,
     )
-    assert printed.stdout.strip() == "['colour', 'shape']"
+    assert printed.stdout.strip() == "['colour', 'marks', 'shape']"
 
 
 def test_eval_names_the_heads(finished: pipeline.Outcome, table: Path) -> None:
     command = [sys.executable, "-m", "edgetl.cli", "eval", str(finished.bundle), str(table), "--json"]
     scored = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert {"mean", "colour/top1", "shape/top1"} <= scored["scores"].keys()
+    assert {"mean", "colour/top1", "shape/top1", "marks/map"} <= scored["scores"].keys()
 
 
 def test_a_gate_names_the_head(finished: pipeline.Outcome, table: Path, tmp_path: Path) -> None:
@@ -111,12 +121,14 @@ def test_a_gate_names_the_head(finished: pipeline.Outcome, table: Path, tmp_path
         [kept] = measure_accuracies([session], table)
         task, few = session.task, tmp_path / "few.csv"
         few.write_text(
-            "path,colour,shape,split\n"
+            "path,colour,shape,marks,split\n"
             + "".join(
-                f"{table.parent / f'test-{at}.png'},red,{('bar', '')[at % 2]},test\n" for at in range(4)
+                f"{table.parent / f'test-{at}.png'},red,{('bar', '')[at % 2]},top,test\n" for at in range(4)
             )
         )
-        with pytest.raises(DataError, match="has no images of colour/blue, colour/green, shape/square"):
+        with pytest.raises(
+            DataError, match="has no images of colour/blue, colour/green, shape/square and 1 more"
+        ):
             measure_accuracies([session], few)
     truths = task.read(kept.truth)
     shapes_lost = [{**truth, "shape": 1 - truth["shape"]} for truth in kept.truth]
@@ -125,4 +137,4 @@ def test_a_gate_names_the_head(finished: pipeline.Outcome, table: Path, tmp_path
         "shape accuracy",
         "shape macro-F1",
     }
-    assert {check.name.partition(" ")[0] for check in checks} == {"colour", "shape"}
+    assert {check.name.partition(" ")[0] for check in checks} == {"colour", "shape", "marks"}

@@ -106,17 +106,6 @@ def test_difference_of_independent_proportions_matches_newcombe() -> None:
     assert statistics.difference_interval(first, second) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
-def test_bootstrap_is_repeatable_and_near_theory() -> None:
-    right = np.random.default_rng(1).random(400) < 0.8
-
-    def accuracy(index: np.ndarray) -> float:
-        return float(right[index].mean())
-
-    low, high = statistics.bootstrap_interval(accuracy, 400, resamples=2000, seed=3)
-    assert (low, high) == statistics.bootstrap_interval(accuracy, 400, resamples=2000, seed=3)
-    assert (low, high) == pytest.approx(statistics.wilson_interval(int(right.sum()), 400), abs=0.01)
-
-
 def test_paired_comparison_refuses_other_lengths() -> None:
     with pytest.raises(TensorError, match=r"first \(2,\) and second \(3,\)"):
         statistics.compare_paired(np.ones(2), np.ones(3))

@@ -30,7 +30,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.progress import SILENT
 from edgetl.records.variants import EngineRecord
 from edgetl.runtime import tuned
-from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from tests.bundles import contents
 from tests.cli.typed import edgetl
 from tests.gate.test_compare import figures
@@ -67,7 +67,7 @@ def _tuned(folder: Path, number: int) -> None:
     for turn in range(TIMES):
         winner = tuned.Winner(
             variant="fp32",
-            target=Target.CPU,
+            target=EngineName.CPU,
             reason="fastest",
             date="2026-11-24",
             machine=tuned.this_machine(),

@@ -12,7 +12,7 @@ from edgetl.bench.changes import level_shifts
 from edgetl.bench.sensors import Reading, text
 from edgetl.records.bench import Conditions
 from edgetl.runtime.engines.base import engine_of
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 
 _BUSY_SHARE = 0.25
 _BUSY_SHOWN = 3
@@ -41,7 +41,7 @@ def unfit(root: Path = Path("/"), *, sleep: Callable[[float], None] = time.sleep
 
 
 def between(
-    before: Reading, after: Reading, target: Target = Target.CPU
+    before: Reading, after: Reading, target: EngineName = EngineName.CPU
 ) -> tuple[Conditions, tuple[str, ...]]:
     """What the machine did between two readings, and warnings where figures of that time are in doubt."""
     seconds = after.monotonic_s - before.monotonic_s
@@ -92,7 +92,7 @@ def shifted(samples_ms: Sequence[float]) -> tuple[str, ...]:
     )
 
 
-def versions(target: Target, driver: str = "") -> dict[str, str]:
+def versions(target: EngineName, driver: str = "") -> dict[str, str]:
     """Versions of what computes: numpy, the engine's package, and the GPU's driver where there is one."""
     found = {}
     for name in ("numpy", *engine_of(target).packages):

@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from edgetl.errors import ConfigError, ModelError
 from edgetl.records.bench import LayerTime, Profile
 from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 
 _CALLS, _SETTLE = 30, 5
 _SUFFIX = "_kernel_time"
 _DEVICES = {
-    Target.AUTO: Device.CPU,
-    Target.CPU: Device.CPU,
-    Target.CUDA: Device.CUDA,
-    Target.ORT_TENSORRT: Device.TENSORRT,
+    EngineName.AUTO: Device.CPU,
+    EngineName.CPU: Device.CPU,
+    EngineName.CUDA: Device.CUDA,
+    EngineName.ORT_TENSORRT: Device.TENSORRT,
 }
 
 
-def device_of(target: Target) -> Device:
+def device_of(target: EngineName) -> Device:
     """ONNX Runtime's device for a target.
 
     Raises:

@@ -22,7 +22,6 @@ from edgetl.bench.scenarios import BenchOptions, Scenario, ScenarioResult, measu
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
 from edgetl.bench.warmup import warm_up
-from edgetl.errors import BundleError
 from edgetl.progress import SILENT, Progress
 from edgetl.records.bench import BenchRecord, Footprint, LoadgenRecord, Profile
 from edgetl.records.measured import Latency
@@ -183,18 +182,6 @@ def _unsteady(result: ScenarioResult) -> tuple[str, ...]:
         f"The calls were not steady after {result.warm.calls} of warm-up ({result.warm.seconds:.1f} s): their level "
         "kept moving, so take these figures for a range.",
     )
-
-
-def variant_name(manifest: Manifest, wanted: str | None) -> str:
-    """The variant's name; the default one's where `wanted` is None.
-
-    Raises:
-        BundleError: there is none of that name.
-    """
-    if (found := manifest.variant(wanted)) is None:
-        names = ", ".join(v.name for v in manifest.variants)
-        raise BundleError(f"{manifest.name} has no variant {wanted!r}; it has {names}.")
-    return found.name
 
 
 def model_input(session: Model, images: Sequence[bytes], batch: int) -> NDArray[Any]:

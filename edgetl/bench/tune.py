@@ -32,7 +32,7 @@ from edgetl.records.scores import value
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import as_accurate, choose, first_metric
 from edgetl.runtime.engines.base import ENGINES
-from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.tasks.metrics import metric as metric_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SECONDS = 10.0
 _LEAST_ROUNDS, _MOST_ROUNDS, _WARM_ROUNDS = 6, 200, 2
 
 
-class Outcome(StrEnum):
+class TrialOutcome(StrEnum):
     """What became of a candidate.
 
     `absent`: the engine cannot run here. `failed`: it refuses the model. `wrong`: it gives other outputs than those
@@ -66,8 +66,8 @@ class Trial:
     `latency` is from pixels to outputs, batch 1, None where it was not timed; then `note` says why in one sentence.
     """
 
-    target: Target
-    outcome: Outcome
+    target: EngineName
+    outcome: TrialOutcome
     variant: str = ""
     latency: Latency | None = None
     note: str = ""
@@ -86,7 +86,7 @@ class TuneRecord:
     threads: int
     trials: tuple[Trial, ...]
     variant: str
-    target: Target
+    target: EngineName
     reason: str
     date: str
     kept: str
@@ -155,7 +155,7 @@ def tune(
     return TuneRecord(
         bundle=bundle.name,
         threads=count,
-        trials=tuple(replace(t, outcome=Outcome.CHOSEN) if t is chosen else t for t in trials),
+        trials=tuple(replace(t, outcome=TrialOutcome.CHOSEN) if t is chosen else t for t in trials),
         variant=chosen.variant,
         target=chosen.target,
         reason=reason,
@@ -232,21 +232,21 @@ def _try_all(
             if not variants:
                 made = " or ".join(ENGINES[target].wants(arch))
                 note = f"The bundle has no variant made for {made}."
-                trials.append(Trial(target=target, outcome=Outcome.ABSENT, note=note))
+                trials.append(Trial(target=target, outcome=TrialOutcome.ABSENT, note=note))
             for done, variant in enumerate(variants):
                 bar.advance(0, note=f"{variant.name} on {target}")
                 trial = _doubt(manifest, today, target, variant)
                 if trial is None:
                     trial = _try(bundle, target, variant.name, threads, key, stack, sessions)
                 trials.append(trial)
-                if trial.outcome is Outcome.ABSENT:
+                if trial.outcome is TrialOutcome.ABSENT:
                     bar.advance(len(variants) - done)
                     break
                 bar.advance()
     return trials, sessions
 
 
-def _doubt(manifest: Manifest, today: Choice | None, target: Target, variant: Variant) -> Trial | None:
+def _doubt(manifest: Manifest, today: Choice | None, target: EngineName, variant: Variant) -> Trial | None:
     """Why a variant may not win by its recorded accuracy. The default and what runs without a measurement may."""
     default = manifest.variant()
     assert default is not None  # A manifest without its default is refused when it is read.
@@ -259,12 +259,12 @@ def _doubt(manifest: Manifest, today: Choice | None, target: Target, variant: Va
         return None
     scores = [f"{value(v.val, metric):.1%}" if v.val else "not recorded" for v in (variant, default)]
     note = f"Its {metric_of(metric).title} on the validation split is {scores[0]}, that of {default.name} {scores[1]}."
-    return Trial(target=target, variant=variant.name, outcome=Outcome.LESS_ACCURATE, note=note)
+    return Trial(target=target, variant=variant.name, outcome=TrialOutcome.LESS_ACCURATE, note=note)
 
 
 def _try(
     bundle: Bundle,
-    target: Target,
+    target: EngineName,
     variant: str,
     threads: int,
     key: Path | None,
@@ -279,14 +279,14 @@ def _try(
         )
         check = session.verify()
     except MissingDependencyError as error:
-        return Trial(target=target, outcome=Outcome.ABSENT, note=f"{error}")
+        return Trial(target=target, outcome=TrialOutcome.ABSENT, note=f"{error}")
     except Exception as error:  # A broken engine may raise anything, and the others are tried all the same.
         note = (f"{error}".strip() or type(error).__name__).splitlines()[0]
-        return Trial(target=target, variant=variant, outcome=Outcome.FAILED, note=note)
+        return Trial(target=target, variant=variant, outcome=TrialOutcome.FAILED, note=note)
     if not check.passed:
         session.close()
-        return Trial(target=target, variant=variant, outcome=Outcome.WRONG, note=check.reason)
-    trial = Trial(target=target, variant=variant, outcome=Outcome.TIMED)
+        return Trial(target=target, variant=variant, outcome=TrialOutcome.WRONG, note=check.reason)
+    trial = Trial(target=target, variant=variant, outcome=TrialOutcome.TIMED)
     sessions[trial.name] = session
     return trial
 

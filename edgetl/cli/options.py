@@ -31,7 +31,7 @@ EngineTarget = Annotated[
         "place.",
     ),
 ]
-Precision = Annotated[
+PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="Only variants of this arithmetic: fp32, fp16, int8, ...")
 ]
 RequireSignature = Annotated[

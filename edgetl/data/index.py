@@ -15,7 +15,7 @@ from edgetl.data import labels as class_names
 from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import NAMED, SPLITS, Entry, Found, Split, closest, listing
-from edgetl.data.targets import NONE, Target, from_plain, heads_target, order, positions, strata
+from edgetl.data.targets import NONE, SampleTarget, from_plain, heads_target, order, positions, strata
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
@@ -237,7 +237,7 @@ def _head(source: str, name: str, own: OneLabel | AnyLabels, labels: Sequence[st
     return Classification(labels=named)
 
 
-def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[Target]:
+def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[SampleTarget]:
     """What is right for each entry."""
     if isinstance(task, MultiHead):
         return [heads_target(task, entry.names) for entry, _ in good]
@@ -417,7 +417,7 @@ def _row(sample: Sample) -> list[Any]:
     return [*row, sample.group, sample.marked.size, objects]
 
 
-def _sample(path: Path, label: Target, row: Sequence[Any]) -> Sample:
+def _sample(path: Path, label: SampleTarget, row: Sequence[Any]) -> Sample:
     """From `_row`."""
     if len(row) <= 3:
         return Sample(path, label, *row)

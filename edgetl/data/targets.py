@@ -17,7 +17,7 @@ LabelsTarget: TypeAlias = tuple[int, ...]
 """The positions of the classes, ascending; empty where the image shows none of them."""
 HeadsTarget: TypeAlias = tuple[int | tuple[int, ...] | None, ...]
 """One target per head in the order of the task's heads; None where the image is not labelled for it."""
-Target: TypeAlias = int | tuple[Any, ...]
+SampleTarget: TypeAlias = int | tuple[Any, ...]
 """Of boxes, the rarest class among them, or `NONE`; else a
 `ClassTarget`, `LabelsTarget` or `HeadsTarget`, as the task asks; JSON values but for tuples."""
 
@@ -81,7 +81,7 @@ def order(target: Any) -> tuple[Any, ...]:
     return (target,) if isinstance(target, int) else tuple(order(part) for part in target)
 
 
-def from_plain(value: Any) -> Target:
+def from_plain(value: Any) -> SampleTarget:
     """A target as JSON gave it back, its lists tuples again."""
     return (
         tuple(part if part is None else from_plain(part) for part in value)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, DistillConfig, DistillLoss, Precision
+from edgetl.config import (
+    Augment,
+    ClassificationConfig,
+    DistillConfig,
+    DistillLoss,
+    TaskConfig,
+    TrainPrecision,
+)
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
 from edgetl.train.objective import Batch, HardLoss, Need, hard
@@ -30,18 +37,20 @@ class Guide:
         loss: the soft loss.
         augment: the training view.
         class_balance: draw every class equally often.
+        settings: the recipe's, of the task.
     """
 
     teacher: Path
     teacher_size: int
     batch_size: int
     weight_decay: float
-    precision: Precision
+    precision: TrainPrecision
     temperature: float
     soft_weight: float
     loss: DistillLoss
     augment: Augment
     class_balance: bool = False
+    settings: TaskConfig = field(default_factory=ClassificationConfig)
 
     def under(self, config: DistillConfig) -> Guide:
         """With the settings that `config` names."""

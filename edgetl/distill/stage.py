@@ -82,7 +82,7 @@ def run(
         StorageError: a file cannot be written.
     """
     start, labels, how = time.perf_counter(), inputs.index.labels, inputs.guide.under(config)
-    task = training_task(inputs.index.task)
+    task = training_task(inputs.index.task, inputs.guide.settings)
     if config.mix is not Mix.NONE and how.loss is DistillLoss.DKD:
         raise ConfigError(
             "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."

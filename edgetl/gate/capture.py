@@ -158,12 +158,12 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
 def _placement(session: Session) -> dict[str, int]:
     """Where the nodes run, for the engines that leave to the CPU what they lack; the others run a model as a whole."""
     from edgetl.runtime.engines.onnxruntime import Device, placement
-    from edgetl.runtime.targets import Target
+    from edgetl.runtime.targets import EngineName
 
     match session.choice.target:
-        case Target.CUDA:
+        case EngineName.CUDA:
             return placement(session.bundle.read(session.variant.member), Device.CUDA)
-        case Target.ORT_TENSORRT:
+        case EngineName.ORT_TENSORRT:
             return placement(session.bundle.read(session.variant.member), Device.TENSORRT)
         case _:
             return {}

@@ -12,6 +12,7 @@ from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import BundleRecord, MeasureRecord
+from edgetl.tasks.all import spec_of
 from edgetl.tasks.base import joined
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     measured = inputs.measured
     contents = pack.Contents(
         name=inputs.name,
-        task=inputs.index.task,
+        task=spec_of(measured.task, inputs.index.task),
         preprocess=inputs.spec,
         variants=[
             pack.VariantSource(
@@ -92,11 +93,12 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
 
     from edgetl.bundle.golden import GoldenSet, encode_image
     from edgetl.data.splits import spread
+    from edgetl.data.targets import order
     from edgetl.inputs.image import load_pixels
     from edgetl.measure.stage import runner
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
-    ordered = sorted(inputs.index.split("val"), key=lambda s: (s.label, s.sha256))
+    ordered = sorted(inputs.index.split("val"), key=lambda s: (order(s.label), s.sha256))
     chosen = spread(ordered, config.golden_images)
     images = tuple(encode_image(sample.path, inputs.spec) for sample in chosen)
     pixels = np.stack([load_pixels(content, inputs.spec) for content in images])

@@ -18,11 +18,12 @@ from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import to_json
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
-from edgetl.tasks.all import task_of, truths_of
-from edgetl.tasks.base import Outputs, Task, Truths, joined
+from edgetl.tasks.all import settled, task_of, truths_of
+from edgetl.tasks.base import Outputs, joined
 from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
@@ -90,10 +91,13 @@ def run(
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
-        for c in inputs.candidates:
+        for number, c in enumerate(inputs.candidates):
             run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
-            val = _score(run_, sets.val.pixels, truths["val"], task)
-            test = _score(run_, sets.test.pixels, truths["test"], task) if sets.test else None
+            outputs = _outputs(run_, sets.val.pixels)
+            if not number:  # the plain export
+                task = task_of(settled(task.spec, truths["val"], outputs))
+            val = task.score(truths["val"], outputs)
+            test = task.score(truths["test"], _outputs(run_, sets.test.pixels)) if sets.test else None
             scores[c.name] = (val, test)
             scoring.advance(note=f"{c.name} {value(val, metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
@@ -126,6 +130,7 @@ def run(
         default=default,
         reason=reason,
         machine=describe(),
+        task=to_json(task.spec),
     )
 
 
@@ -144,11 +149,8 @@ def runner(
     return lambda pixels: run(pixels if inside else normalise(pixels, spec))
 
 
-def _score(
-    run: Callable[[np.ndarray], Outputs], pixels: np.ndarray, truths: Truths, task: Task
-) -> Evaluation:
-    outputs = joined([run(pixels[i : i + 32]) for i in range(0, len(pixels), 32)])
-    return task.score(truths, outputs)
+def _outputs(run: Callable[[np.ndarray], Outputs], pixels: np.ndarray) -> Outputs:
+    return joined([run(pixels[i : i + 32]) for i in range(0, len(pixels), 32)])
 
 
 def _time(

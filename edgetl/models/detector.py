@@ -128,10 +128,10 @@ def create_detector(name: str, classes: int, weights: Any = None, *, seed: int =
     """
     import timm
 
-    from edgetl.models.backbones import Source, create, resolve
+    from edgetl.models.backbones import Library, create, resolve
 
     found = resolve(name)
-    if found.source is Source.TORCHVISION:
+    if found.source is Library.TORCHVISION:
         raise ModelError(
             f"{name} is torchvision's, whose networks give no maps; name one of timm's, or efficientnet_lite0."
         )

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError, UncuttableError
-from edgetl.prune.graph import Graph, layer_costs, trace, watched, whole_groups
+from edgetl.prune.graph import ChannelGraph, layer_costs, trace, watched, whole_groups
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import LatencyTable
-from edgetl.prune.plan import Cost, Limits, Plan, choose
+from edgetl.prune.plan import Cost, CutLimits, Plan, choose
 from edgetl.prune.surgery import masked, mismatch, without
 
 
@@ -35,7 +35,7 @@ def cut(
     input_size: int,
     scorer: Scorer,
     budget: Cost,
-    limits: Limits,
+    limits: CutLimits,
     *,
     keep: Sequence[str] = (),
     table: LatencyTable | None = None,
@@ -117,7 +117,7 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
             norm.eval()
 
 
-def _refusals(graph: Graph) -> str:
+def _refusals(graph: ChannelGraph) -> str:
     """Which groups a network is pruned around, for a refusal; nothing where there are none."""
     if not graph.refused:
         return ""
@@ -128,7 +128,7 @@ def _refusals(graph: Graph) -> str:
     )
 
 
-def _cut(graph: Graph, plan: Plan) -> nn.Module:
+def _cut(graph: ChannelGraph, plan: Plan) -> nn.Module:
     try:
         work = without(graph.model, graph.groups, plan.removed)
     except Exception as error:
@@ -140,7 +140,7 @@ def _cut(graph: Graph, plan: Plan) -> nn.Module:
     return work
 
 
-def _check(graph: Graph, model: nn.Module, plan: Plan, round_to: int) -> None:
+def _check(graph: ChannelGraph, model: nn.Module, plan: Plan, round_to: int) -> None:
     modules = dict(model.named_modules())
     for group in graph.groups:
         gone = len(plan.removed.get(group.name, ()))

@@ -25,7 +25,7 @@ from edgetl.prune.surgery import is_consumer, masked, mismatch, without
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graph:
+class ChannelGraph:
     """A traced network.
 
     Attributes:
@@ -43,7 +43,7 @@ class Graph:
     refused: dict[str, str]
 
 
-def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Graph:
+def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> ChannelGraph:
     """Trace `model` and find its channel groups.
 
     The classifier's outputs are in no group, and no group alters a layer under `keep`. Every group is proved by a
@@ -92,7 +92,7 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Gra
             " prune.enabled = false."
         )
     order = {name: number for number, name in enumerate(layers)}
-    return Graph(
+    return ChannelGraph(
         model=model,
         input_size=input_size,
         groups=tuple(sorted(groups, key=lambda group: order[group.name])),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgetl.config import Importance
 from edgetl.errors import ModelError, UncuttableError
 from edgetl.models.memory import kept_contiguous
-from edgetl.prune.graph import Graph
+from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.surgery import is_consumer
 from edgetl.train.cores import own_cores
@@ -33,7 +33,7 @@ class Scores:
     additive: bool
 
 
-Scorer = Callable[[Graph], Scores]
+Scorer = Callable[[ChannelGraph], Scores]
 
 _TINY = 1e-30
 
@@ -60,7 +60,7 @@ def scorer(
     The scorer raises ModelError where the network has nothing that the importance ranks by (`bn_scale`).
     """
 
-    def compute(graph: Graph) -> Scores:
+    def compute(graph: ChannelGraph) -> Scores:
         match kind:
             case Importance.MAGNITUDE:
                 return magnitude(graph)
@@ -81,7 +81,7 @@ def scorer(
     return compute
 
 
-def magnitude(graph: Graph) -> Scores:
+def magnitude(graph: ChannelGraph) -> Scores:
     """Mean L2 norm of a channel's weights over the group's layers, divided by the group's mean.
 
     Li et al., "Pruning Filters for Efficient ConvNets" (ICLR 2017), over groups as in DepGraph (CVPR 2023).
@@ -95,7 +95,7 @@ def magnitude(graph: Graph) -> Scores:
     )
 
 
-def bn_scale(graph: Graph) -> Scores:
+def bn_scale(graph: ChannelGraph) -> Scores:
     """Mean factor |gamma| of a channel's batch norms, over the mean factor of all the network's channels.
 
     One threshold for all layers, as the factors of all layers compete: Liu et al., "Learning Efficient
@@ -128,14 +128,14 @@ def bn_scale(graph: Graph) -> Scores:
     )
 
 
-def without_batch_norm(graph: Graph) -> tuple[str, ...]:
+def without_batch_norm(graph: ChannelGraph) -> tuple[str, ...]:
     """Names of the groups that no batch norm with factors spans."""
     return tuple(
         g.name for g in graph.groups if not any(_scales(item.dep.target.module) for item in g.members)
     )
 
 
-def fpgm(graph: Graph) -> Scores:
+def fpgm(graph: ChannelGraph) -> Scores:
     """Sum of a channel's distances to all other channels of its group, divided by the group's mean.
 
     g(x) = sum over j of ||x - f_j||_2: the filter with the smallest sum is nearest to the geometric median, so that
@@ -152,7 +152,7 @@ def fpgm(graph: Graph) -> Scores:
     return Scores(channels=channels, additive=False)
 
 
-def lamp(graph: Graph) -> Scores:
+def lamp(graph: ChannelGraph) -> Scores:
     """A channel's squared L2 norm over the sum of those of its group that are not smaller.
 
     score(u) = W[u]^2 / sum over v >= u of W[v]^2, in ascending order: the distortion that a layer takes when u goes
@@ -169,7 +169,7 @@ def lamp(graph: Graph) -> Scores:
     )
 
 
-def random(graph: Graph, *, seed: int) -> Scores:
+def random(graph: ChannelGraph, *, seed: int) -> Scores:
     """Uniform random scores: what any other importance must beat."""
     generator = torch.Generator().manual_seed(seed)
     return Scores(
@@ -181,7 +181,7 @@ def random(graph: Graph, *, seed: int) -> Scores:
 
 
 def taylor(
-    graph: Graph,
+    graph: ChannelGraph,
     images: Iterable[Tensor],
     teacher: nn.Module,
     task: TrainingTask,

@@ -10,7 +10,7 @@ import torch
 
 from edgetl.config import PruneScope, Target
 from edgetl.errors import ModelError
-from edgetl.prune.graph import Graph
+from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import Scores
 from edgetl.prune.latency import LatencyTable
@@ -37,7 +37,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class CutLimits:
     """What a cut must respect.
 
     Attributes:
@@ -83,7 +83,7 @@ class Plan:
 
 
 def choose(
-    graph: Graph, scores: Scores, budget: Cost, limits: Limits, table: LatencyTable | None = None
+    graph: ChannelGraph, scores: Scores, budget: Cost, limits: CutLimits, table: LatencyTable | None = None
 ) -> Plan:
     """Choose channels greedily until all parts of `budget` hold.
 
@@ -114,12 +114,12 @@ def least_important(group: ChannelGroup, scores: Scores, count: int) -> tuple[in
     return tuple(sorted(_order(group, scores.channels[group.name])[:count].tolist()))
 
 
-def cost_of(graph: Graph, table: LatencyTable | None = None) -> Cost:
+def cost_of(graph: ChannelGraph, table: LatencyTable | None = None) -> Cost:
     """The cost of a network as it stands."""
     return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS, table).cost
 
 
-def check_reachable(graph: Graph, budget: Cost, limits: Limits) -> None:
+def check_reachable(graph: ChannelGraph, budget: Cost, limits: CutLimits) -> None:
     """Make sure that the budget can be met, whatever the scores.
 
     Raises:
@@ -133,7 +133,7 @@ class _Search:
     """The state of one greedy search."""
 
     def __init__(
-        self, graph: Graph, scores: Scores, budget: Cost, limits: Limits, table: LatencyTable | None
+        self, graph: ChannelGraph, scores: Scores, budget: Cost, limits: CutLimits, table: LatencyTable | None
     ) -> None:
         self.graph, self.budget, self.limits, self.additive = graph, budget, limits, scores.additive
         self.table = table
@@ -275,4 +275,4 @@ def _share(part: float, whole: float) -> str:
 
 
 _NO_BUDGET = Cost(macs=math.inf, parameters=math.inf, milliseconds=math.inf)
-_NO_LIMITS = Limits(round_to=1, max_cut=0.0, widths={})
+_NO_LIMITS = CutLimits(round_to=1, max_cut=0.0, widths={})

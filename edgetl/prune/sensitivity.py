@@ -12,10 +12,10 @@ from torch import nn
 
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
-from edgetl.prune.graph import Graph
+from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import Scores
-from edgetl.prune.plan import Limits, cost_of, least_important
+from edgetl.prune.plan import CutLimits, cost_of, least_important
 from edgetl.prune.surgery import without
 from edgetl.records.prune import GroupCut, GroupSensitivity, PruneSensitivity
 
@@ -35,9 +35,9 @@ class _Kept:
 
 
 def sensitivity(
-    graph: Graph,
+    graph: ChannelGraph,
     scores: Scores,
-    limits: Limits,
+    limits: CutLimits,
     score: Callable[[nn.Module], float],
     *,
     key: str,
@@ -88,7 +88,7 @@ def sensitivity(
     return PruneSensitivity(shares=SHARES, score=done.base, groups=done.groups)
 
 
-def _count(group: ChannelGroup, share: float, limits: Limits) -> int:
+def _count(group: ChannelGroup, share: float, limits: CutLimits) -> int:
     """So many channels, in whole units, come near the share of the group's; 0 where none do or the floor forbids."""
     unit = limits.unit(group)
     count = max(round(share * group.channels / unit), 1) * unit
@@ -96,7 +96,7 @@ def _count(group: ChannelGroup, share: float, limits: Limits) -> int:
     return count if near and group.channels - count >= limits.floor(group) else 0
 
 
-def _saved(graph: Graph, group: ChannelGroup, count: int) -> float:
+def _saved(graph: ChannelGraph, group: ChannelGroup, count: int) -> float:
     """Share of the network's multiply-accumulates that go with so many channels of the group alone."""
     saved = 0.0
     for name in group.inputs.keys() | group.outputs.keys():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgetl.prune.graph import Graph
+from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.surgery import is_consumer
 from edgetl.train.objective import Batch, Need, Objective
 
@@ -40,7 +40,7 @@ class Coupled:
     slices: tuple[Slices, ...]
 
 
-def coupled(graph: Graph) -> tuple[Coupled, ...]:
+def coupled(graph: ChannelGraph) -> tuple[Coupled, ...]:
     """The groups of a traced network, by the names of its parameters. Biases are left out, as from weight decay."""
     names = {module: name for name, module in graph.model.named_modules()}
     groups = []

@@ -31,10 +31,10 @@ from edgetl.models.size import check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
-from edgetl.prune.graph import Graph, trace
+from edgetl.prune.graph import ChannelGraph, trace
 from edgetl.prune.importance import Scorer, scorer, without_batch_norm
 from edgetl.prune.latency import Stopwatch
-from edgetl.prune.plan import Cost, Limits, check_reachable, cost_of
+from edgetl.prune.plan import Cost, CutLimits, check_reachable, cost_of
 from edgetl.prune.schedule import shares
 from edgetl.prune.sensitivity import sensitivity
 from edgetl.prune.sparsity import GroupLasso, coupled, near_zero
@@ -140,7 +140,7 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        self.task, self.how = training_task(inputs.index.task), inputs.guide
+        self.task, self.how = training_task(inputs.index.task, inputs.guide.settings), inputs.guide
         self.metric = self.task.metrics[0].name
         teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -163,7 +163,7 @@ class _Run:
         _check_groups(graph, config)
         # attention's own products are in the network's count, but no cut changes them
         self.fixed_macs = self.before.macs - cost_of(graph).macs
-        self.limits = Limits(
+        self.limits = CutLimits(
             round_to=config.round_to or inputs.alignment,
             max_cut=config.max_cut,
             widths={group.name: group.channels for group in graph.groups},
@@ -548,7 +548,7 @@ class _Run:
         return model.to(self.device), step, epochs
 
 
-def _check_groups(graph: Graph, config: PruneConfig) -> None:
+def _check_groups(graph: ChannelGraph, config: PruneConfig) -> None:
     """Make sure that `keep` leaves something to cut.
 
     Raises:

@@ -17,11 +17,11 @@ from edgetl.errors import ConfigError, ModelError
 from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
 from edgetl.prune.apply import cut
-from edgetl.prune.graph import Graph, layer_costs, trace
+from edgetl.prune.graph import ChannelGraph, layer_costs, trace
 from edgetl.prune.groups import Layer
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import Stopwatch, Timing, fit_table, total_work
-from edgetl.prune.plan import Cost, Limits
+from edgetl.prune.plan import Cost, CutLimits
 from edgetl.prune.schedule import shares
 from edgetl.prune.surgery import without
 from edgetl.records.prune import GroupWidth, PruneLatency
@@ -88,7 +88,7 @@ class TimedTarget:
         input_size: int,
         *,
         config: PruneConfig,
-        limits: Limits,
+        limits: CutLimits,
         stopwatch: Stopwatch,
         kept: Path,
         key: str,
@@ -273,7 +273,7 @@ class TimedTarget:
         return channels
 
 
-def _narrowed(graph: Graph, channels: Mapping[str, int]) -> nn.Module:
+def _narrowed(graph: ChannelGraph, channels: Mapping[str, int]) -> nn.Module:
     """A copy with the first so many channels of each group: for its speed, not its accuracy."""
     removed = {
         group.name: tuple(range(channels[group.name], group.channels))

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.config import Precision
+from edgetl.config import TrainPrecision
 from edgetl.data.index import DataIndex
 from edgetl.distill.objective import Guide
 from edgetl.distill.teacher import guide, load_for
@@ -78,7 +78,8 @@ def train(
         ModelError: an operator is not known to the replay.
         WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
     """
-    how, task = aware_training.guide, training_task(aware_training.index.task)
+    how = aware_training.guide
+    task = training_task(aware_training.index.task, how.settings)
     teacher, _ = load_for(aware_training.index.labels, how.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
     size = aware_training.spec.size
@@ -94,7 +95,7 @@ def train(
         weight_decay=_WEIGHT_DECAY,
         augment=how.augment,
         seed=aware_training.seed,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         select=aware_training.metric,
     )
     # a matrix product's weights stand the other way round

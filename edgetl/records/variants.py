@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
@@ -119,7 +120,9 @@ class MeasureRecord:
     """All variants and the teacher, timed interleaved in one process.
 
     `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
-    variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep.
+    variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep. `task` is
+    the description (as JSON) with the thresholds that were chosen on the validation split, by which variants are
+    scored; the teacher's are 0.5. None where it is as old as one class per image.
     """
 
     variants: tuple[VariantScore, ...]
@@ -133,6 +136,7 @@ class MeasureRecord:
     default: str
     reason: str
     machine: Machine
+    task: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

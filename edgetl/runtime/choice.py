@@ -12,7 +12,7 @@ from edgetl.errors import BundleError, StorageError
 from edgetl.processor import architecture
 from edgetl.records.scores import value
 from edgetl.runtime.engines.base import ENGINES
-from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.shell import command
 from edgetl.tasks.all import task_of
 
@@ -24,7 +24,7 @@ def choose_here(
     bundle: Bundle,
     *,
     threads: int,
-    target: Target = Target.AUTO,
+    target: EngineName = EngineName.AUTO,
     variant: str | None = None,
     precision: Precision | None = None,
 ) -> Choice:
@@ -42,7 +42,7 @@ def choose_here(
         BundleError: as `choose` does.
     """
     note = ""
-    free = target is Target.AUTO and variant is None and precision is None
+    free = target is EngineName.AUTO and variant is None and precision is None
     if free and (path := _tuned_file(bundle)) is not None:
         from edgetl.runtime.tuned import recall
 
@@ -66,7 +66,7 @@ def _tuned_file(bundle: Bundle) -> Path | None:
 def choose(
     manifest: Manifest,
     *,
-    target: Target = Target.AUTO,
+    target: EngineName = EngineName.AUTO,
     variant: str | None = None,
     precision: Precision | None = None,
     arch: str | None = None,
@@ -84,7 +84,7 @@ def choose(
         BundleError: there is no such variant, or none that was made for the target.
     """
     here, metric = arch or architecture(), first_metric(manifest)
-    engine = Target.CPU if target is Target.AUTO else target
+    engine = EngineName.CPU if target is EngineName.AUTO else target
     known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
     if variant is not None:
         named = manifest.variant(variant)
@@ -104,7 +104,7 @@ def choose(
         )
     default = manifest.variant()
     assert default is not None  # A manifest without its default is refused when it is read.
-    if engine in (Target.TENSORRT, Target.TENSORRT_RTX):
+    if engine in (EngineName.TENSORRT, EngineName.TENSORRT_RTX):
         return _for_engines(engine, fitting, manifest, default, here)
     if default in fitting:
         return Choice(
@@ -151,7 +151,7 @@ def first_metric(manifest: Manifest) -> str:
 
 
 def _for_engines(
-    engine: Target, fitting: Sequence[Variant], manifest: Manifest, default: Variant, arch: str
+    engine: EngineName, fitting: Sequence[Variant], manifest: Manifest, default: Variant, arch: str
 ) -> Choice:
     """For TensorRT: a variant whose engine is in the bundle comes first, else one made for it, else the default."""
     compiled = {e.variant for e in manifest.engines if e.target == engine.value}

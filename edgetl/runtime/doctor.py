@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, pip_install
 from edgetl.runtime.engines.base import ENGINES
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 
 _BASE = ("edgetl", "numpy", "pillow", "typer", "rich")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -137,7 +137,7 @@ def _opencv() -> str:
 def _device_install() -> tuple[Package, ...]:
     """The device side's packages and its engine as they are installed here, the largest first."""
     found = []
-    for name, distribution in _reached(*_BASE, *ENGINES[Target.CPU].packages).items():
+    for name, distribution in _reached(*_BASE, *ENGINES[EngineName.CPU].packages).items():
         files = distribution.files or []
         size = sum(path.stat().st_size for path in map(_located, files) if path.is_file())
         found.append(Package(name=name, version=distribution.version, size_bytes=size))

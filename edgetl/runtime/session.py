@@ -39,7 +39,7 @@ from edgetl.runtime.choice import choose_here, unmeasured_gpus
 from edgetl.runtime.engines.base import Backend, describe, engine_of, run_pixels
 from edgetl.runtime.forks import Inheritable, refuse, wait_for
 from edgetl.runtime.stream import GPU_BATCH, Buffers, stream
-from edgetl.runtime.targets import Choice, Target
+from edgetl.runtime.targets import Choice, EngineName
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
 from edgetl.tasks.all import Prediction, task_of
@@ -324,7 +324,7 @@ def load(
 
     Args:
         path: the bundle, `NAME.edgetl`.
-        target: the engine, one of `Target`; nothing else is ever taken in its place. `auto` is what `edgetl tune`
+        target: the engine, one of `EngineName`; nothing else is ever taken in its place. `auto` is what `edgetl tune`
             measured as the fastest on this machine, variant and engine, with this number of threads. Where it did
             not, or a variant or precision is asked for, `auto` is the CPU, and where ONNX Runtime offers a GPU,
             `Session.choice` says that the bundle has no figures for it.
@@ -357,7 +357,7 @@ def load(
         precision=None if precision is None else _member(Precision, "precision", precision),
     )
     chosen = bundle.variant(choice.variant)
-    auto = target == Target.AUTO and not choice.measured_here
+    auto = target == EngineName.AUTO and not choice.measured_here
     with collector_off():
         try:
             return _open(bundle, chosen, choice, count, auto=auto, signed=require_signature is not None)
@@ -374,13 +374,13 @@ def load(
             ) from error
 
 
-def parse_target(name: str) -> Target:
+def parse_target(name: str) -> EngineName:
     """The engine of that name.
 
     Raises:
         ConfigError: there is none.
     """
-    return _member(Target, "target", name)
+    return _member(EngineName, "target", name)
 
 
 def _open(
@@ -388,7 +388,7 @@ def _open(
 ) -> Session:
     target = choice.target
     match target:
-        case Target.AUTO | Target.CPU:
+        case EngineName.AUTO | EngineName.CPU:
             from edgetl.runtime.engines.onnxruntime import OnnxBackend, import_engine
 
             def single() -> Backend:
@@ -402,13 +402,13 @@ def _open(
             wait_for(_Meanwhile(_warm_up).thread)
             backend: Backend = OnnxBackend(model, threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
-        case Target.CUDA | Target.ORT_TENSORRT:
+        case EngineName.CUDA | EngineName.ORT_TENSORRT:
             from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
 
-            device = Device.CUDA if target is Target.CUDA else Device.TENSORRT
+            device = Device.CUDA if target is EngineName.CUDA else Device.TENSORRT
             backend = OnnxBackend(bundle.read(variant.member), threads=count, device=device)
             return _session(bundle, variant, backend, choice)
-        case Target.OPENVINO:
+        case EngineName.OPENVINO:
             from edgetl.runtime.engines.openvino import OpenVinoBackend
 
             def single() -> Backend:
@@ -416,7 +416,7 @@ def _open(
 
             backend = OpenVinoBackend(bundle.read(variant.member), threads=count)
             return _session(bundle, variant, backend, choice, single if count > 1 else None)
-        case Target.TENSORRT | Target.TENSORRT_RTX:
+        case EngineName.TENSORRT | EngineName.TENSORRT_RTX:
             from edgetl.export.tensorrt import EngineTarget
             from edgetl.runtime.engines.compiled import engine_for
             from edgetl.runtime.engines.tensorrt import TensorRtBackend

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
 
 
-class Target(StrEnum):
+class EngineName(StrEnum):
     """What runs the model.
 
     `auto` is what `edgetl tune` found the fastest here, else the CPU, on which bundles are measured. `cuda` and
@@ -43,7 +43,7 @@ class Choice:
     """
 
     variant: str
-    target: Target
+    target: EngineName
     reason: str
     measured_here: bool = False
 

@@ -20,7 +20,7 @@ from edgetl.process import usable_cores
 from edgetl.records.codec import from_json
 from edgetl.records.frozen import dataclass
 from edgetl.runtime.engines.base import ENGINES, engine_of
-from edgetl.runtime.targets import Choice, Target, tuned_path
+from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.shell import command
 
 SCHEMA_VERSION = 1
@@ -53,7 +53,7 @@ class Winner:
     """
 
     variant: str
-    target: Target
+    target: EngineName
     reason: str
     date: str
     machine: str
@@ -175,7 +175,7 @@ def _read(path: Path, bundle: Bundle) -> Tuned:
         raise ValueError(f"schema_version is {found.schema_version}, expected {SCHEMA_VERSION}")
     for threads, winner in found.by_threads.items():
         int(threads)
-        if bundle.manifest.variant(winner.variant) is None or winner.target is Target.AUTO:
+        if bundle.manifest.variant(winner.variant) is None or winner.target is EngineName.AUTO:
             raise ValueError(f"the bundle has no {winner.variant} on {winner.target}")
     return found
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
 from edgetl.records.codec import from_json
-from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, Task, TaskSpec, Truths
+from edgetl.tasks.base import (
+    LOGITS,
+    Classification,
+    Detection,
+    HeadSpec,
+    MultiHead,
+    MultiLabel,
+    Outputs,
+    Task,
+    TaskSpec,
+    Truths,
+    output,
+)
 
 if TYPE_CHECKING:
     from edgetl.records.scores import Evaluation
@@ -41,6 +54,16 @@ def task_of(spec: TaskSpec) -> Task:
             assert_never(spec)
 
 
+def spec_of(values: Any, otherwise: TaskSpec) -> TaskSpec:
+    """A description from its JSON values, or `otherwise` where they are None.
+
+    Raises:
+        ValueError: they are no description.
+    """
+    union: Any = TaskSpec
+    return otherwise if values is None else cast("TaskSpec", from_json(union, values))
+
+
 def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
     """What is right, from the labels of an index's samples, one per image.
 
@@ -56,6 +79,32 @@ def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
         rows = [dict(zip(spec.heads, row, strict=True)) for row in labels]
         return task_of(spec).read([{k: v for k, v in row.items() if v is not None} for row in rows])
     return task_of(spec).read(labels)
+
+
+def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
+    """A description with what is chosen on the validation split: of any number of classes, each one's threshold.
+
+    Args:
+        spec: the task.
+        truths, outputs: of the validation split's images.
+    """
+    match spec:
+        case Classification() | Detection():
+            return spec
+        case MultiLabel():
+            from edgetl.tasks.multilabel.thresholds import best_thresholds
+
+            logits = output(task_of(spec), outputs, LOGITS)
+            return dataclasses.replace(spec, thresholds=best_thresholds(truths, logits))
+        case MultiHead():
+            heads = dict(spec.heads)
+            for name, head in spec.heads.items():
+                known = truths[name].known
+                own = settled(head, truths[name].values[known], {LOGITS: outputs[name][known]})
+                heads[name] = cast("HeadSpec", own)
+            return MultiHead(heads=heads)
+        case _:
+            assert_never(spec)
 
 
 Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction"

@@ -7,12 +7,12 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from edgetl.config import Precision
+from edgetl.config import TrainPrecision
 from edgetl.errors import TrainingError
 from edgetl.train import processes
 
 
-def accelerator(precision: Precision) -> Any:
+def accelerator(precision: TrainPrecision) -> Any:
     """An `accelerate.Accelerator` for one fit.
 
     Raises:
@@ -33,15 +33,15 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def _mixed(precision: Precision) -> str:
+def _mixed(precision: TrainPrecision) -> str:
     match precision:
-        case Precision.AUTO:
+        case TrainPrecision.AUTO:
             return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-        case Precision.FP32:
+        case TrainPrecision.FP32:
             return "no"
-        case Precision.BF16:
+        case TrainPrecision.BF16:
             return "bf16"
-        case Precision.FP16:
+        case TrainPrecision.FP16:
             if not torch.cuda.is_available():
                 raise TrainingError("train.precision is fp16, which needs a GPU. Take fp32 or auto.")
             return "fp16"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl.config import FEW_STEPS, Augment, Precision
+from edgetl.config import FEW_STEPS, Augment, TrainPrecision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
@@ -98,7 +98,7 @@ class Fitting:
     seed: int
     ema: float = 0.0
     class_balance: bool = False
-    precision: Precision = Precision.AUTO
+    precision: TrainPrecision = TrainPrecision.AUTO
     trainable: Trainable | None = None
     layer_decay: float = 1.0
     warmup_share: float = 0.1

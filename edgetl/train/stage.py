@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import Strategy, TrainConfig
+from edgetl.config import ClassificationConfig, Strategy, TaskConfig, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
@@ -50,12 +50,14 @@ class TrainInputs:
         spec: evaluation's preprocessing.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
+        task: the recipe's settings of the task.
     """
 
     index: DataIndex
     spec: PreprocessSpec
     pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
+    task: TaskConfig = field(default_factory=ClassificationConfig)
 
 
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -74,7 +76,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         MissingDependencyError: a tracker is not installed.
     """
     index, seed = inputs.index, inputs.seed
-    task = training_task(index.task)
+    task = training_task(index.task, inputs.task)
     model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size)
     check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
     with main_first():

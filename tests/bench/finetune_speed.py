@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgetl.config import Augment, Precision
+from edgetl.config import Augment, TrainPrecision
 from edgetl.models import backbones
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.loop import Fitting, fit
@@ -100,7 +100,7 @@ def one_epoch(phase: str) -> Fitting:
         weight_decay=0.02,
         augment=Augment.BASIC,
         seed=0,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
     )
 
 

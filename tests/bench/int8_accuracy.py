@@ -27,7 +27,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.bench.machine import describe
-from edgetl.config import Augment, DataConfig, DistillLoss, Precision, QuantizeConfig, Recovery
+from edgetl.config import Augment, DataConfig, DistillLoss, QuantizeConfig, Recovery, TrainPrecision
 from edgetl.data import calibration
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
@@ -206,7 +206,7 @@ def _case(case: Case, source: Path) -> Iterator[Claim]:
             teacher_size=case.size,
             batch_size=32,
             weight_decay=0.02,
-            precision=Precision.FP32,
+            precision=TrainPrecision.FP32,
             temperature=2.0,
             soft_weight=0.9,
             loss=DistillLoss.HINTON,

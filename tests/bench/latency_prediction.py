@@ -19,8 +19,8 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.prune.graph import Graph, layer_costs, trace
-from edgetl.prune.plan import Limits, alignment_for
+from edgetl.prune.graph import ChannelGraph, layer_costs, trace
+from edgetl.prune.plan import CutLimits, alignment_for
 from edgetl.prune.surgery import without
 from edgetl.prune.timed import TimedTarget
 from edgetl.tasks.base import Classification
@@ -69,7 +69,9 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
             model,
             size,
             config=PruneConfig(target_speedup=1.2),
-            limits=Limits(round_to=ALIGNMENT, max_cut=0.9, widths={g.name: g.channels for g in graph.groups}),
+            limits=CutLimits(
+                round_to=ALIGNMENT, max_cut=0.9, widths={g.name: g.channels for g in graph.groups}
+            ),
             stopwatch=stopwatch,
             kept=Path(folder) / "latency.json",
             key=name,
@@ -96,11 +98,11 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
     )
 
 
-def pruning(graph: Graph, seed: int) -> dict[str, tuple[int, ...]]:
+def pruning(graph: ChannelGraph, seed: int) -> dict[str, tuple[int, ...]]:
     """Channels that go: each group keeps a random share between 0.2 and 0.95, in whole units."""
     generator, removed = random.Random(seed), {}
     for group in graph.groups:
-        unit = Limits(round_to=ALIGNMENT, max_cut=0.9, widths={}).unit(group)
+        unit = CutLimits(round_to=ALIGNMENT, max_cut=0.9, widths={}).unit(group)
         kept = max(round(generator.uniform(LOW, HIGH) * group.channels / unit), 1) * unit
         if kept < group.channels:
             removed[group.name] = tuple(range(kept, group.channels))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, Precision, PruneConfig
+from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, PruneConfig, TrainPrecision
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
 from edgetl.distill import stage as distilling
@@ -195,7 +195,7 @@ def _ours(bench: Bench) -> nn.Module:
             teacher_size=case.size,
             batch_size=BATCH,
             weight_decay=0.01,
-            precision=Precision.FP32,
+            precision=TrainPrecision.FP32,
             temperature=TEMPERATURE,
             soft_weight=SOFT_WEIGHT,
             loss=DistillLoss.HINTON,
@@ -291,7 +291,7 @@ def _fit(bench: Bench, model: nn.Module, phase: str, epochs: int, objective: Obj
         weight_decay=0.01,
         augment=Augment.BASIC,
         seed=bench.case.seed,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         select=select,
     )
     fit(

@@ -19,7 +19,7 @@ from edgetl.inputs.image import Interpolation, PreprocessSpec, Resize, load_pixe
 from edgetl.records.scores import Evaluation
 from edgetl.runtime import tuned
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 
@@ -149,7 +149,7 @@ def write_variants(path: Path) -> Path:
     return path
 
 
-def keep_winner(path: Path, target: Target, *, threads: int = 1) -> None:
+def keep_winner(path: Path, target: EngineName, *, threads: int = 1) -> None:
     """As if `edgetl tune` had found the variant `fp32` the fastest on `target`."""
     winner = tuned.Winner(
         variant="fp32",

@@ -15,7 +15,7 @@ import pytest
 from edgetl.bench import conditions, sensors
 from edgetl.bench.conditions import between, shifted, unfit, versions
 from edgetl.bench.sensors import Reading, read
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 
 CPU = "sys/devices/system/cpu"
 
@@ -147,7 +147,7 @@ def test_an_nvidia_gpu_tells_by_its_tool(tmp_path: Path, monkeypatch: pytest.Mon
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found, [warning] = between(read(tmp_path), read(tmp_path), Target.CUDA)
+    found, [warning] = between(read(tmp_path), read(tmp_path), EngineName.CUDA)
     assert found.temperature_c == {"gpu 0": 71.0, "gpu 1": 40.0}
     assert found.power_w == {"gpu 0": 69.31}
     assert found.versions["nvidia driver"] == "550.54"
@@ -256,6 +256,6 @@ def test_a_real_neighbour_s_ticks_are_counted() -> None:
 
 
 def test_versions_are_those_of_the_engine_that_ran() -> None:
-    assert set(versions(Target.OPENVINO)) <= {"numpy", "openvino"}
-    assert "nvidia driver" not in versions(Target.CPU)
+    assert set(versions(EngineName.OPENVINO)) <= {"numpy", "openvino"}
+    assert "nvidia driver" not in versions(EngineName.CPU)
     assert sensors.number(Path("/nowhere")) is None

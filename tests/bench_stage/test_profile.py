@@ -8,7 +8,7 @@ import pytest
 from edgetl.bench.profile import device_of, profile, summarise_events
 from edgetl.errors import ConfigError, ModelError
 from edgetl.runtime.engines.onnxruntime import Device
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from tests.bench_stage.bundles import SIZE, write_model
 
 
@@ -64,7 +64,7 @@ def test_the_engine_s_own_profile_names_every_layer(tmp_path: Path) -> None:
 
 
 def test_an_engine_whose_profiler_is_not_read_is_refused() -> None:
-    assert device_of(Target.CUDA) is Device.CUDA
+    assert device_of(EngineName.CUDA) is Device.CUDA
     message = "--profile reads ONNX Runtime's profiler, and tensorrt is another engine: leave it out"
     with pytest.raises(ConfigError, match=message):
-        device_of(Target.TENSORRT)
+        device_of(EngineName.TENSORRT)

@@ -11,15 +11,15 @@ import pytest
 import edgetl
 from edgetl.bench import tune as module
 from edgetl.bench.statistics import summarise
-from edgetl.bench.tune import Outcome, Trial, TuneRecord, decide, tune
+from edgetl.bench.tune import Trial, TrialOutcome, TuneRecord, decide, tune
 from edgetl.errors import BundleIntegrityError, ConfigError, ModelError, StorageError
 from edgetl.records.codec import from_json, to_json
 from edgetl.runtime import session
-from edgetl.runtime.targets import Choice, Target
+from edgetl.runtime.targets import Choice, EngineName
 from tests.bench_stage.bundles import write_variants
 
 OPENVINO = find_spec("openvino") is not None
-TODAY = Choice(variant="int8", target=Target.CPU, reason="")
+TODAY = Choice(variant="int8", target=EngineName.CPU, reason="")
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +49,23 @@ def record(bundle: Path, cache: Path) -> TuneRecord:
 
 def test_every_suited_variant_is_tried_on_every_engine(record: TuneRecord) -> None:
     found = {t.name: t for t in record.trials}
-    assert found["fp32 on cpu"].outcome is Outcome.TIMED
-    assert found["wrong on cpu"].outcome is Outcome.WRONG
+    assert found["fp32 on cpu"].outcome is TrialOutcome.TIMED
+    assert found["wrong on cpu"].outcome is TrialOutcome.WRONG
     assert found["wrong on cpu"].note.startswith(
         "Variant wrong does not compute what was recorded: on 3 golden"
     )
-    assert {t.outcome for t in record.trials if t.variant in ("worse", "unscored")} == {Outcome.LESS_ACCURATE}
+    assert {t.outcome for t in record.trials if t.variant in ("worse", "unscored")} == {
+        TrialOutcome.LESS_ACCURATE
+    }
     assert found["worse on cpu"].note == "Its top-1 on the validation split is 93.3%, that of fp32 94.4%."
     assert (
         found["unscored on cpu"].note
         == "Its top-1 on the validation split is not recorded, that of fp32 94.4%."
     )
-    assert {t.target for t in record.trials} == {*Target} - {Target.AUTO}
+    assert {t.target for t in record.trials} == {*EngineName} - {EngineName.AUTO}
     if OPENVINO:
-        assert found["fp32 on openvino"].outcome is Outcome.TIMED
-        assert found["wrong on openvino"].outcome is Outcome.WRONG
+        assert found["fp32 on openvino"].outcome is TrialOutcome.TIMED
+        assert found["wrong on openvino"].outcome is TrialOutcome.WRONG
 
 
 def test_the_fastest_wins_among_those_that_are_right_and_as_accurate(record: TuneRecord) -> None:
@@ -73,7 +75,7 @@ def test_the_fastest_wins_among_those_that_are_right_and_as_accurate(record: Tun
     assert len(samples) == 1
     assert samples.pop() >= 30
     assert record.variant == "quick"
-    [chosen] = [t for t in record.trials if t.outcome is Outcome.CHOSEN]
+    [chosen] = [t for t in record.trials if t.outcome is TrialOutcome.CHOSEN]
     assert (chosen.variant, chosen.target) == (record.variant, record.target)
     assert record.reason.startswith(
         f"quick on {record.target} was the fastest of {len(timed)} measured here on 20"
@@ -99,10 +101,10 @@ def test_an_engine_that_is_absent_is_one_line_with_its_remedy(
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "openvino", None)
     made = tune(bundle, threads=1, seconds=0.01)
-    [absent] = [t for t in made.trials if t.target is Target.OPENVINO]
-    assert (absent.outcome, absent.variant, absent.name) == (Outcome.ABSENT, "", "openvino")
+    [absent] = [t for t in made.trials if t.target is EngineName.OPENVINO]
+    assert (absent.outcome, absent.variant, absent.name) == (TrialOutcome.ABSENT, "", "openvino")
     assert absent.note == "openvino is not available. Install it with: pip install openvino"
-    assert (made.variant, made.target) == ("quick", Target.CPU)
+    assert (made.variant, made.target) == ("quick", EngineName.CPU)
 
 
 def test_an_engine_that_breaks_is_named_and_the_rest_goes_on(
@@ -110,20 +112,20 @@ def test_an_engine_that_breaks_is_named_and_the_rest_goes_on(
 ) -> None:
     real = session.load
 
-    def load(path: Path, *, target: Target, variant: str, **others: object) -> session.Session:
-        if target is Target.CUDA:
+    def load(path: Path, *, target: EngineName, variant: str, **others: object) -> session.Session:
+        if target is EngineName.CUDA:
             raise RuntimeError("the device fell off\nat line 1")
-        if variant == "quick" and target is Target.OPENVINO:
+        if variant == "quick" and target is EngineName.OPENVINO:
             raise ModelError("Its operator Foo is not known.")
         return real(path, target=target, variant=variant, **others)  # type: ignore[arg-type]
 
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
     monkeypatch.setattr(session, "load", load)
     found = {t.name: t for t in tune(bundle, threads=1, seconds=0.01).trials}
-    assert found["fp32 on cuda"].outcome is Outcome.FAILED
+    assert found["fp32 on cuda"].outcome is TrialOutcome.FAILED
     assert found["fp32 on cuda"].note == "the device fell off"
     assert found["quick on openvino"].note == "Its operator Foo is not known."
-    assert found["fp32 on cpu"].outcome is Outcome.TIMED
+    assert found["fp32 on cpu"].outcome is TrialOutcome.TIMED
 
 
 def test_where_nothing_runs_every_reason_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,16 +186,16 @@ def test_an_altered_bundle_and_wrong_settings_are_refused(bundle: Path, tmp_path
             tune(bundle, threads=threads, seconds=seconds)
 
 
-def _trial(variant: str, target: Target, median_ms: float, seed: int = 0) -> Trial:
+def _trial(variant: str, target: EngineName, median_ms: float, seed: int = 0) -> Trial:
     noise = np.exp(np.random.default_rng(seed).normal(0, 0.01, 61))
     latency = summarise(
         list(median_ms * noise / np.median(noise)), scenario="s", batch=1, threads=2, warmup=0
     )
-    return Trial(variant=variant, target=target, outcome=Outcome.TIMED, latency=latency)
+    return Trial(variant=variant, target=target, outcome=TrialOutcome.TIMED, latency=latency)
 
 
 def test_what_runs_today_stays_where_it_is_as_fast() -> None:
-    today, other = _trial("int8", Target.CPU, 1.01), _trial("fp32", Target.OPENVINO, 1.0, seed=1)
+    today, other = _trial("int8", EngineName.CPU, 1.01), _trial("fp32", EngineName.OPENVINO, 1.0, seed=1)
     chosen, reason = decide([other, today], TODAY, "2026-11-24")
     assert chosen is today
     assert reason == (
@@ -203,8 +205,8 @@ def test_what_runs_today_stays_where_it_is_as_fast() -> None:
 
 
 def test_what_is_faster_beyond_the_measurement_takes_its_place() -> None:
-    today, other = _trial("int8", Target.CPU, 1.21), _trial("fp32", Target.OPENVINO, 0.93)
-    third = _trial("fp32", Target.CPU, 1.1)
+    today, other = _trial("int8", EngineName.CPU, 1.21), _trial("fp32", EngineName.OPENVINO, 0.93)
+    third = _trial("fp32", EngineName.CPU, 1.1)
     chosen, reason = decide([today, third, other], TODAY, "2026-11-24")
     assert chosen is other
     assert reason == (
@@ -213,8 +215,8 @@ def test_what_is_faster_beyond_the_measurement_takes_its_place() -> None:
 
 
 def test_what_runs_today_is_held_against_the_next_where_it_is_the_fastest() -> None:
-    today, other = _trial("int8", Target.CPU, 1200.0), _trial("fp32", Target.OPENVINO, 2400.0)
-    slow = _trial("fp32", Target.CPU, 9000.0)
+    today, other = _trial("int8", EngineName.CPU, 1200.0), _trial("fp32", EngineName.OPENVINO, 2400.0)
+    slow = _trial("fp32", EngineName.CPU, 9000.0)
     chosen, reason = decide([slow, today, other], TODAY, "2026-11-24")
     assert chosen is today
     assert reason.endswith("2026-11-24: 1200 ms against 2400 ms of fp32 on openvino")

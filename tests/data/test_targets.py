@@ -10,6 +10,7 @@ from edgetl.data import index as indexes
 from edgetl.data.audit import audit
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.sources import find, labelling_in
+from edgetl.data.suggest import look, suggest, suggest_task
 from edgetl.data.targets import order, positions, strata
 from edgetl.errors import DataError
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
@@ -135,3 +136,14 @@ def test_a_subset_keeps_every_class(several: DataIndex, tmp_path: Path) -> None:
     subset = build_index(config, labelling=AnyLabels())
     assert subset.sizes()["train"] == 12
     assert all(subset.counts()["train"].values())
+
+
+def test_a_recipe_is_proposed_by_the_columns(several: DataIndex, tmp_path: Path) -> None:
+    proposed = suggest_task(labelling_in(str(tmp_path / "set.csv")))
+    assert [(one.key, one.value) for one in proposed] == [("task.kind", "multilabel")]
+    assert suggest_task(OneLabel()) == ()
+    keys = {one.key for one in suggest(look(several))}
+    assert not keys & {
+        "train.imbalance",
+        "bundle.metric",
+    }  # x is on three times the images of z, as it may be

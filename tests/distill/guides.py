@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgetl.config import Augment, DistillLoss, Precision
+from edgetl.config import Augment, DistillLoss, TrainPrecision
 from edgetl.distill.objective import Guide
 
 
@@ -15,7 +15,7 @@ def guide_of(teacher: Path, **changes: Any) -> Guide:
         "teacher_size": 32,
         "batch_size": 8,
         "weight_decay": 0.01,
-        "precision": Precision.FP32,
+        "precision": TrainPrecision.FP32,
         "temperature": 2.0,
         "soft_weight": 0.9,
         "loss": DistillLoss.HINTON,

@@ -18,7 +18,7 @@ from edgetl.records.bench import Footprint
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.gate import GateReport
 from edgetl.records.scores import BadImages, value
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from tests.bench_stage.bundles import LABELS, colour_png, evaluation, keep_winner, write_bundle
 
 CONFUSED = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
@@ -246,7 +246,7 @@ def test_engines_are_not_mixed_where_one_was_measured_as_faster_meanwhile(
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
     monkeypatch.setattr("edgetl.gate.stage.capture", measure)
     monkeypatch.setattr("edgetl.gate.stage.capture_pair", measure)
-    keep_winner(home / "good.edgetl", Target.OPENVINO)
+    keep_winner(home / "good.edgetl", EngineName.OPENVINO)
     with pytest.raises(
         BaselineError, match=r"on the target cpu, this on openvino\. Name the same one \(--target\)"
     ):
@@ -265,7 +265,7 @@ def test_a_baseline_names_the_engine_that_auto_took(
 ) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
-    keep_winner(home / "good.edgetl", Target.OPENVINO)
+    keep_winner(home / "good.edgetl", EngineName.OPENVINO)
     assert make_baseline(home / "good.edgetl", threads=1, runs=10, warmup=1).target == "openvino"
     assert make_baseline(home / "good.edgetl", threads=2, runs=10, warmup=1).target == "cpu"
 

@@ -83,6 +83,7 @@ def other_layers(width: int, heads: int, groups: int) -> nn.Module:
 
 def test_group_norm_layer_norm_and_heads_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetl.models.architecture.create", lambda *_, **__: other_layers(16, 4, 4))
+    monkeypatch.setattr("edgetl.models.architecture.built_for", lambda *_: None)
     architecture = describe(other_layers(8, 2, 2), "any", 5)
     assert architecture.layers == {
         "0": {"out_channels": 8, "weight": (8, 3, 3, 3), "bias": (8,)},

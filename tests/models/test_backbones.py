@@ -12,7 +12,7 @@ from torch import nn
 from edgetl.errors import ModelError, WeightsError
 from edgetl.inputs.image import Interpolation
 from edgetl.models import backbones
-from edgetl.models.backbones import Backbone, Source, classifier_names, create, resolve
+from edgetl.models.backbones import Backbone, Library, classifier_names, create, resolve
 
 SMALL = "mobilenetv3_small_050"
 
@@ -20,12 +20,12 @@ SMALL = "mobilenetv3_small_050"
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("efficientnet_lite0", Backbone(Source.WHEEL, "tf_efficientnet_lite0")),
-        ("resnet18", Backbone(Source.TIMM, "resnet18")),
-        ("resnet18.a1_in1k", Backbone(Source.TIMM, "resnet18.a1_in1k")),
-        ("timm/resnet18", Backbone(Source.TIMM, "resnet18")),
-        ("torchvision/resnet18", Backbone(Source.TORCHVISION, "resnet18")),
-        ("shufflenet_v2_x1_0", Backbone(Source.TORCHVISION, "shufflenet_v2_x1_0")),
+        ("efficientnet_lite0", Backbone(Library.WHEEL, "tf_efficientnet_lite0")),
+        ("resnet18", Backbone(Library.TIMM, "resnet18")),
+        ("resnet18.a1_in1k", Backbone(Library.TIMM, "resnet18.a1_in1k")),
+        ("timm/resnet18", Backbone(Library.TIMM, "resnet18")),
+        ("torchvision/resnet18", Backbone(Library.TORCHVISION, "resnet18")),
+        ("shufflenet_v2_x1_0", Backbone(Library.TORCHVISION, "shufflenet_v2_x1_0")),
     ],
 )
 def test_a_name_is_found_in_its_library(name: str, found: Backbone) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgetl.config import Importance
 from edgetl.models.size import network_size
 from edgetl.prune.importance import Scorer, scorer
-from edgetl.prune.plan import Cost, Limits
+from edgetl.prune.plan import Cost, CutLimits
 from edgetl.tasks.base import Classification
 from edgetl.train.tasks.classification import ClassificationTraining
 
@@ -72,5 +72,5 @@ def budget(
     )
 
 
-def limits(round_to: int = 8, max_cut: float = 0.9, **widths: int) -> Limits:
-    return Limits(round_to=round_to, max_cut=max_cut, widths=widths)
+def limits(round_to: int = 8, max_cut: float = 0.9, **widths: int) -> CutLimits:
+    return CutLimits(round_to=round_to, max_cut=max_cut, widths=widths)

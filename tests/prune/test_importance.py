@@ -13,7 +13,7 @@ from torch import nn
 from edgetl.config import Importance
 from edgetl.errors import ModelError
 from edgetl.models import backbones
-from edgetl.prune.graph import Graph, trace
+from edgetl.prune.graph import ChannelGraph, trace
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import bn_scale, fpgm, lamp, magnitude, taylor, without_batch_norm
 from tests.prune.nets import SIZE, Chain, batches, make_scorer, seeded
@@ -49,7 +49,7 @@ def test_magnitude_finds_the_channel_without_weights() -> None:
     assert float(scores.mean()) == pytest.approx(1.0)
 
 
-def chain() -> tuple[nn.Module, Graph, ChannelGroup, ChannelGroup]:
+def chain() -> tuple[nn.Module, ChannelGraph, ChannelGroup, ChannelGroup]:
     """The network, its graph, the group of the residual stream (16) and that of the inner channels (32)."""
     model = seeded(Chain)
     graph = trace(model, SIZE)

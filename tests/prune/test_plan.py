@@ -10,7 +10,7 @@ from edgetl.errors import ModelError
 from edgetl.models import backbones
 from edgetl.prune.graph import trace
 from edgetl.prune.importance import Scores
-from edgetl.prune.plan import Cost, Limits, alignment_for, check_reachable, choose, cost_of
+from edgetl.prune.plan import Cost, CutLimits, alignment_for, check_reachable, choose, cost_of
 from tests.prune.nets import SIZE, Chain, budget, limits, make_scorer, seeded
 
 
@@ -86,7 +86,9 @@ def test_the_scope_layer_keeps_shares_of_the_first_widths_level() -> None:
     graph = trace(seeded(Chain), SIZE)
     stream, inner = sorted(graph.groups, key=lambda g: g.channels)
     ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
-    level = Limits(round_to=8, max_cut=0.9, widths={stream.name: 16, inner.name: 64}, scope=PruneScope.LAYER)
+    level = CutLimits(
+        round_to=8, max_cut=0.9, widths={stream.name: 16, inner.name: 64}, scope=PruneScope.LAYER
+    )
     plan = choose(graph, Scores(channels=ones, additive=True), budget(graph.model, macs=0.9), level)
     assert list(plan.removed) == [stream.name]
 
@@ -97,7 +99,7 @@ def test_the_scope_layer_keeps_shares_of_the_first_widths_level() -> None:
 )
 def test_the_floor_is_aligned(channels: int, round_to: int, max_cut: float, floor: int) -> None:
     group = trace(seeded(Chain), SIZE).groups[0]
-    limits = Limits(round_to=round_to, max_cut=max_cut, widths={group.name: channels})
+    limits = CutLimits(round_to=round_to, max_cut=max_cut, widths={group.name: channels})
     assert limits.floor(group) == floor
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from edgetl.config import Importance
 from edgetl.progress import SilentProgress
 from edgetl.prune.graph import trace
-from edgetl.prune.plan import Limits, cost_of, least_important
+from edgetl.prune.plan import CutLimits, cost_of, least_important
 from edgetl.prune.sensitivity import SHARES, sensitivity
 from edgetl.prune.surgery import without
 from edgetl.records.prune import PruneSensitivity
@@ -32,7 +32,7 @@ def measure(
     score: Callable[[nn.Module], float],
     *,
     key: str = "a",
-    how: Limits | None = None,
+    how: CutLimits | None = None,
     stated: Shown | None = None,
 ) -> PruneSensitivity:
     graph = trace(copy.deepcopy(model), SIZE)

@@ -1,6 +1,6 @@
 import dataclasses
 
-from edgetl.bench.tune import Outcome, Trial, TuneRecord
+from edgetl.bench.tune import Trial, TrialOutcome, TuneRecord
 from edgetl.bundle.golden import GoldenCheck
 from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
 from edgetl.bundle.signature import KeyPair, Signed
@@ -11,7 +11,7 @@ from edgetl.records.variants import EngineRecord
 from edgetl.report.terminal import device
 from edgetl.runtime.doctor import Checkup, Difference, Package, Part
 from edgetl.runtime.inputs import ImageResult
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.answers import Candidate, Prediction
 from tests.report.conftest import latency
@@ -256,12 +256,12 @@ def test_tune(report):
         bundle="flowers.edgetl",
         threads=2,
         trials=(
-            Trial(target=Target.CPU, variant="int8", outcome=Outcome.TIMED, latency=cpu),
-            Trial(target=Target.OPENVINO, variant="fp32", outcome=Outcome.CHOSEN, latency=openvino),
-            Trial(target=Target.CUDA, outcome=Outcome.ABSENT, note=missing),
+            Trial(target=EngineName.CPU, variant="int8", outcome=TrialOutcome.TIMED, latency=cpu),
+            Trial(target=EngineName.OPENVINO, variant="fp32", outcome=TrialOutcome.CHOSEN, latency=openvino),
+            Trial(target=EngineName.CUDA, outcome=TrialOutcome.ABSENT, note=missing),
         ),
         variant="fp32",
-        target=Target.OPENVINO,
+        target=EngineName.OPENVINO,
         reason="fp32 on openvino was the fastest of 2",
         date="2026-11-24",
         kept="/cache/tuned/a.json",

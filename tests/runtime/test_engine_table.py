@@ -11,11 +11,11 @@ from edgetl.config import Target as QuantizeTarget
 from edgetl.processor import computes
 from edgetl.runtime.choice import choose
 from edgetl.runtime.engines.base import ENGINES, engine_of
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from tests.runtime.test_targets import manifest, variant
 
-CPU = {Target.CPU, Target.OPENVINO}
-TENSORRT = {Target.ORT_TENSORRT, Target.TENSORRT, Target.TENSORRT_RTX}
+CPU = {EngineName.CPU, EngineName.OPENVINO}
+TENSORRT = {EngineName.ORT_TENSORRT, EngineName.TENSORRT, EngineName.TENSORRT_RTX}
 SUITED = {
     ("any", "x86", False): set(ENGINES),
     ("cpu", "arm", False): CPU,
@@ -27,18 +27,18 @@ SUITED = {
     ("cpu-x86-vnni", "arm", False): set(),
     ("cpu-arm", "arm", False): CPU,
     ("cpu-arm", "x86", True): set(),
-    ("openvino", "x86", False): {Target.OPENVINO},
+    ("openvino", "x86", False): {EngineName.OPENVINO},
     ("tensorrt", "x86", False): TENSORRT,
     ("tensorrt-rtx", "x86", False): TENSORRT,
-    ("gpu", "x86", False): {Target.CUDA, Target.ORT_TENSORRT},
+    ("gpu", "x86", False): {EngineName.CUDA, EngineName.ORT_TENSORRT},
 }
 
 
 def test_every_engine_and_every_target_of_quantization_is_told_of() -> None:
-    assert set(ENGINES) == set(Target) - {Target.AUTO}
+    assert set(ENGINES) == set(EngineName) - {EngineName.AUTO}
     assert all(engine.name is target and engine.packages for target, engine in ENGINES.items())
     assert {target for target, _, _ in SUITED} >= {str(target) for target in QuantizeTarget}
-    assert engine_of(Target.AUTO) is ENGINES[Target.CPU]
+    assert engine_of(EngineName.AUTO) is ENGINES[EngineName.CPU]
 
 
 @pytest.mark.parametrize("target", list(QuantizeTarget))
@@ -53,7 +53,7 @@ def test_which_engines_suit_a_target(
     monkeypatch.setattr(processor, "has_vnni", lambda: vnni)
     made = variant("v", target)
     assert {t for t, engine in ENGINES.items() if engine.suits(made, arch)} == SUITED[target, arch, vnni]
-    assert computes(target, arch) == (Target.CPU in SUITED[target, arch, vnni])
+    assert computes(target, arch) == (EngineName.CPU in SUITED[target, arch, vnni])
 
 
 @pytest.mark.parametrize(("vnni", "expected"), [(True, "int8-cpu-x86-vnni"), (False, "fp32")])

@@ -13,7 +13,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.processor import architecture
 from edgetl.records.measured import Machine
 from edgetl.runtime.choice import choose, unmeasured_gpus
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
@@ -64,7 +64,7 @@ SYMMETRIC = variant("int8-tensorrt", "tensorrt", top1=0.95, p50=9.0)
 
 def test_the_default_runs_where_it_was_made_to_run_and_says_its_figures() -> None:
     found = choose(manifest(FP32, INT8, default="int8-cpu-x86"), arch="x86")
-    assert (found.variant, found.target) == ("int8-cpu-x86", Target.CPU)
+    assert (found.variant, found.target) == ("int8-cpu-x86", EngineName.CPU)
     assert found.reason == (
         "int8-cpu-x86 is the bundle's default: 1.00 ms at 96.0%, measured on EPYC x2, Linux x86_64"
     )
@@ -76,7 +76,7 @@ def test_auto_names_the_gpu_that_it_passes_over_since_no_bundle_has_figures_of_i
     named = unmeasured_gpus(
         found, ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     )
-    assert (named.variant, named.target) == ("fp32", Target.CPU)
+    assert (named.variant, named.target) == ("fp32", EngineName.CPU)
     assert named.reason == (
         "fp32 is the bundle's default: 3.00 ms at 97.0%, measured on EPYC x2, Linux x86_64; ONNX Runtime "
         "offers cuda and ort-tensorrt here, for which the bundle carries no measured latency: "
@@ -92,7 +92,7 @@ def test_only_auto_tells_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
     for target, stated in (("auto", True), ("cpu", False)):
         with edgetl.load(tmp_path / "b.edgetl", target=target, threads=1) as session:
-            assert session.choice.target is Target.CPU
+            assert session.choice.target is EngineName.CPU
             assert session.backend.providers == ("CPUExecutionProvider",)
             assert ("offers cuda here" in session.choice.reason) is stated
 
@@ -115,8 +115,8 @@ def test_weights_in_int8_are_for_cpus_of_every_kind_and_for_no_gpu() -> None:
     assert found.reason.startswith(
         "fp32-int8-weights is the fastest made for any CPU, and the default int8-cpu-x86"
     )
-    assert choose(bundle, target=Target.CUDA).variant == "fp32"
-    assert choose(bundle, target=Target.TENSORRT).variant == "fp32"
+    assert choose(bundle, target=EngineName.CUDA).variant == "fp32"
+    assert choose(bundle, target=EngineName.TENSORRT).variant == "fp32"
 
 
 def test_a_faster_variant_that_is_less_accurate_than_the_default_is_not_taken() -> None:
@@ -152,7 +152,7 @@ def test_a_bundle_made_for_another_target_is_refused_with_what_it_has() -> None:
 
 def test_tensorrt_prefers_a_variant_with_an_engine_then_one_made_for_it() -> None:
     bundle = manifest(FP32, SYMMETRIC, default="fp32")
-    assert choose(bundle, target=Target.TENSORRT).variant == "int8-tensorrt"
+    assert choose(bundle, target=EngineName.TENSORRT).variant == "int8-tensorrt"
     engine = Engine(
         variant="fp32",
         target="tensorrt",
@@ -163,10 +163,12 @@ def test_tensorrt_prefers_a_variant_with_an_engine_then_one_made_for_it() -> Non
         size_bytes=1,
         sha256="0" * 64,
     )
-    found = choose(replace(bundle, engines=(engine,)), target=Target.TENSORRT)
+    found = choose(replace(bundle, engines=(engine,)), target=EngineName.TENSORRT)
     assert found.variant == "fp32"
     assert "has an engine in the bundle" in found.reason
-    assert choose(replace(bundle, engines=(engine,)), target=Target.TENSORRT_RTX).variant == "int8-tensorrt"
+    assert (
+        choose(replace(bundle, engines=(engine,)), target=EngineName.TENSORRT_RTX).variant == "int8-tensorrt"
+    )
 
 
 def test_without_figures_the_reason_says_so() -> None:
@@ -186,7 +188,7 @@ def test_processor_families(monkeypatch: pytest.MonkeyPatch, machine: str, expec
 def test_load_says_what_it_chose_and_refuses_unknown_words(tmp_path) -> None:
     pack(contents(tmp_path), tmp_path / "b.edgetl")
     with edgetl.load(tmp_path / "b.edgetl") as session:
-        assert (session.choice.variant, session.choice.target) == ("fp32", Target.CPU)
+        assert (session.choice.variant, session.choice.target) == ("fp32", EngineName.CPU)
         assert session.variant.name == "fp32"
     with pytest.raises(ConfigError, match="target: got 'gpu', expected one of auto, cpu, cuda, ort-tensorrt"):
         edgetl.load(tmp_path / "b.edgetl", target="gpu")

@@ -15,7 +15,7 @@ from edgetl.errors import ModelError
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import choose_here
 from edgetl.runtime.engines.base import ENGINES
-from edgetl.runtime.targets import Target, tuned_path
+from edgetl.runtime.targets import EngineName, tuned_path
 from edgetl.runtime.tuned import Winner, engine_versions, keep, this_machine
 from tests.bench_stage.bundles import write_variants
 
@@ -36,7 +36,7 @@ def _own_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def winner(**changes: Any) -> Winner:
     found = Winner(
         variant="quick",
-        target=Target.CPU,
+        target=EngineName.CPU,
         reason=REASON,
         date="2026-11-24",
         machine=this_machine(),
@@ -48,7 +48,7 @@ def winner(**changes: Any) -> Winner:
 def reason(bundle: Bundle, **options: Any) -> str:
     """Why what runs is not what was measured; it must be the default."""
     with edgetl.load(bundle.path, **{"threads": 1, **options}) as session:
-        assert (session.choice.variant, session.choice.target) == ("fp32", Target.CPU)
+        assert (session.choice.variant, session.choice.target) == ("fp32", EngineName.CPU)
         assert not session.choice.measured_here
         return session.choice.reason
 
@@ -73,9 +73,9 @@ def test_a_user_without_a_home_has_measured_nothing(bundle: Bundle, monkeypatch:
 
 def test_the_winner_runs_on_its_engine_and_its_reason_is_told(bundle: Bundle) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
-    keep(bundle, 1, winner(target=Target.OPENVINO))
+    keep(bundle, 1, winner(target=EngineName.OPENVINO))
     with edgetl.load(bundle.path, threads=1) as session:
-        assert (session.variant.name, session.choice.target) == ("quick", Target.OPENVINO)
+        assert (session.variant.name, session.choice.target) == ("quick", EngineName.OPENVINO)
         assert session.backend.providers == ("OpenVINO CPU",)
         assert (session.choice.reason, session.choice.measured_here) == (REASON, True)
         assert session.verify().passed
@@ -107,7 +107,9 @@ def test_a_winner_that_cannot_be_opened_is_an_error_and_nothing_takes_its_place(
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr(tuned, "engine_versions", lambda: {"onnxruntime": "1.32.0"})
     keep(
-        bundle, 1, winner(target=Target.OPENVINO, versions={"onnxruntime": "1.32.0", "openvino": "2026.4.1"})
+        bundle,
+        1,
+        winner(target=EngineName.OPENVINO, versions={"onnxruntime": "1.32.0", "openvino": "2026.4.1"}),
     )
     with pytest.raises(ModelError) as caught:
         edgetl.load(bundle.path, threads=1)

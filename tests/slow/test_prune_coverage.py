@@ -31,7 +31,7 @@ from edgetl.models.size import network_size
 from edgetl.prune.apply import Cut, cut
 from edgetl.prune.graph import trace
 from edgetl.prune.importance import magnitude
-from edgetl.prune.plan import Cost, Limits, cost_of
+from edgetl.prune.plan import Cost, CutLimits, cost_of
 from edgetl.tasks.base import Classification
 
 CLASSES = 10
@@ -119,7 +119,7 @@ def prune(model: nn.Module, size: int, share: float) -> Cut:
     whole = network_size(model, size)
     fixed = whole.macs - cost_of(trace(model, size)).macs
     budget = Cost(macs=share * whole.macs - fixed, parameters=math.inf)
-    return cut(model, size, magnitude, budget, Limits(round_to=8, max_cut=0.9, widths={}))
+    return cut(model, size, magnitude, budget, CutLimits(round_to=8, max_cut=0.9, widths={}))
 
 
 def images(size: int, count: int = 4) -> torch.Tensor:

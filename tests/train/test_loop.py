@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Mix, Precision
+from edgetl.config import Augment, Mix, TrainPrecision
 from edgetl.errors import Interrupted, StorageError, TrainingError
 from edgetl.progress import SilentProgress
 from edgetl.records.scores import value
@@ -542,7 +542,7 @@ def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
     model = network()
     history = fit(
         model,
-        fitting(precision=Precision.BF16),
+        fitting(precision=TrainPrecision.BF16),
         train=TRAIN,
         val=VAL,
         task=TASK,
@@ -555,7 +555,7 @@ def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
         with pytest.raises(TrainingError, match=r"fp16, which needs a GPU\. Take fp32 or auto"):
             fit(
                 model,
-                fitting(precision=Precision.FP16),
+                fitting(precision=TrainPrecision.FP16),
                 train=TRAIN,
                 val=VAL,
                 task=TASK,
@@ -566,8 +566,8 @@ def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-@pytest.mark.parametrize("precision", list(Precision))
-def test_every_precision_learns_on_a_gpu(precision: Precision) -> None:
+@pytest.mark.parametrize("precision", list(TrainPrecision))
+def test_every_precision_learns_on_a_gpu(precision: TrainPrecision) -> None:
     model = network()
     history = fit(
         model,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgetl.config import Augment, Precision
+from edgetl.config import Augment, TrainPrecision
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.scores import Score, Scores
 from edgetl.records.train import EpochRecord
@@ -82,7 +82,7 @@ def fitting(**changes: Any) -> Fitting:
         "lr": 1e-2,
         "weight_decay": 0.02,
         "augment": Augment.BASIC,
-        "precision": Precision.FP32,
+        "precision": TrainPrecision.FP32,
         "seed": 5,
         "ema": 0.9,
     }

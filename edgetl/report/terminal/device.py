@@ -13,7 +13,7 @@ from edgetl.records.scores import value
 from edgetl.records.variants import EngineRecord
 from edgetl.report import units
 from edgetl.report.terminal.bench import details
-from edgetl.report.terminal.tables import Head, Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.multihead.answers import HeadsPrediction
@@ -67,7 +67,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
     metric = task_of(manifest.task).metrics[0].name
     title = units.metric(metric)
     heads = (
-        Head(text="variant", keep=True),
+        Header(text="variant", keep=True),
         *text("precision", "target"),
         *numbers("size", f"val\n{title}", f"test\n{title}", "p50\nms", "p90\nms"),
     )
@@ -109,7 +109,7 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     answers = [_answers(r.prediction) if r.prediction else [] for r in results]
     most = max(1, *map(len, answers)) if answers else 1
     timed = any(result.seconds is not None for result in results)
-    heads: list[Head] = [*text("image"), *(numbers("s") if timed else ())]
+    heads: list[Header] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
     lines = []
@@ -202,7 +202,7 @@ def tune(console: Console, record: TuneRecord) -> None:
     heads = (
         *text("engine", "variant"),
         *numbers("p50\nms", "p90\nms", "calls"),
-        Head(text="result", keep=True),
+        Header(text="result", keep=True),
         *text("why"),
     )
     ranked = sorted(record.trials, key=lambda t: t.latency.p50_ms if t.latency else math.inf)
@@ -222,7 +222,11 @@ def tune(console: Console, record: TuneRecord) -> None:
 
 def gate(console: Console, report: GateReport) -> None:
     """What regressed, by how much, and the verdict."""
-    heads = (Head(text="check", keep=True), *numbers("baseline", "now", "change", "allowed"), *text("result"))
+    heads = (
+        Header(text="check", keep=True),
+        *numbers("baseline", "now", "change", "allowed"),
+        *text("result"),
+    )
     lines = []
     for check in report.checks:
         result = check.verdict.text if check.judged else "not judged"
@@ -282,7 +286,7 @@ def doctor(console: Console, checkup: Checkup) -> None:
         )
         for part in checkup.parts
     ]
-    table(console, (Head(text="", keep=True), *text("part", "found", "to get it")), lines)
+    table(console, (Header(text="", keep=True), *text("part", "found", "to get it")), lines)
     if checkup.install:
         sizes = [
             Line(cells=(package.name, package.version, units.bytes_(package.size_bytes)))

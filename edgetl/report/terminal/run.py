@@ -11,7 +11,7 @@ from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
 from edgetl.report.tasks import classification, multihead, multilabel
-from edgetl.report.terminal.tables import Head, Line, numbers, pairs, say, table
+from edgetl.report.terminal.tables import Header, Line, numbers, pairs, say, table
 from edgetl.tasks.all import Detail, detail_of
 from edgetl.tasks.classification.detail import ClassDetail
 from edgetl.tasks.multihead.detail import HeadsDetail
@@ -68,7 +68,7 @@ def variants(console: Console, measure: MeasureRecord) -> None:
     first, *others = (units.metric(name) for name in names)
     figures = (f"val\n{first}", f"test\n{first}", *(title.replace("-", "\n") for title in others))
     heads = (
-        Head(text="model", keep=True),
+        Header(text="model", keep=True),
         *numbers("size", *figures, "p50\nms", "p90\nms", "p99\nms", "images\n/s"),
     )
     lines = [

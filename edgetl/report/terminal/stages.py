@@ -15,7 +15,7 @@ from edgetl.report import units
 from edgetl.report.page import widths
 from edgetl.report.run import ratio
 from edgetl.report.terminal.run import floor_word, metric_name, variants
-from edgetl.report.terminal.tables import Head, Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -323,7 +323,7 @@ def _told(scores: Evaluation) -> str:
 def parity(console: Console, record: ParityRecord) -> None:
     """The parity report: one line per step, then the outcome, then what was not run and why."""
     heads = (
-        Head(text="step", keep=True),
+        Header(text="step", keep=True),
         *text("against"),
         *numbers(
             "largest\nerror",

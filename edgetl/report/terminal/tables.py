@@ -16,7 +16,7 @@ _STYLES: dict[Tone, str] = {"plain": "", "good": "green", "bad": "red", "strong"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class Header:
     """A column: its header (may have two lines), whether it holds figures (aligned right), whether it must not wrap.
 
     Figures never wrap.
@@ -35,17 +35,17 @@ class Line:
     tone: Tone = "plain"
 
 
-def text(*headers: str) -> tuple[Head, ...]:
+def text(*headers: str) -> tuple[Header, ...]:
     """Columns of text."""
-    return tuple(Head(text=h) for h in headers)
+    return tuple(Header(text=h) for h in headers)
 
 
-def numbers(*headers: str) -> tuple[Head, ...]:
+def numbers(*headers: str) -> tuple[Header, ...]:
     """Columns of figures."""
-    return tuple(Head(text=h, number=True) for h in headers)
+    return tuple(Header(text=h, number=True) for h in headers)
 
 
-def table(console: Console, heads: Sequence[Head], lines: Sequence[Line], title: str = "") -> None:
+def table(console: Console, heads: Sequence[Header], lines: Sequence[Line], title: str = "") -> None:
     """Print a table, with its title on a line before it."""
     from rich import box
     from rich.table import Table

@@ -14,7 +14,7 @@ from edgetl.errors import ModelError, TensorError
 from edgetl.inputs.spec import PreprocessSpec, normalise
 from edgetl.processor import computes
 from edgetl.records.frozen import dataclass
-from edgetl.runtime.targets import Target
+from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import Outputs, TensorSpec
 
 
@@ -31,7 +31,7 @@ class Engine:
         provider: its name in ONNX Runtime, where that runs it.
     """
 
-    name: Target
+    name: EngineName
     packages: tuple[str, ...]
     model_format: ModelFormat = ModelFormat.ONNX
     on_cpu: bool = False
@@ -49,36 +49,40 @@ class Engine:
         return (("any", "cpu", f"cpu-{arch}") if self.on_cpu else ()) + self.made_for
 
 
-ENGINES: Mapping[Target, Engine] = {
+ENGINES: Mapping[EngineName, Engine] = {
     engine.name: engine
     for engine in (
         # Either package of ONNX Runtime runs on the CPU; only one of them is there.
-        Engine(name=Target.CPU, packages=("onnxruntime", "onnxruntime-gpu"), on_cpu=True),
+        Engine(name=EngineName.CPU, packages=("onnxruntime", "onnxruntime-gpu"), on_cpu=True),
         Engine(
-            name=Target.CUDA,
+            name=EngineName.CUDA,
             packages=("onnxruntime-gpu",),
             made_for=("any", "gpu"),
             provider="CUDAExecutionProvider",
         ),
         Engine(
-            name=Target.ORT_TENSORRT,
+            name=EngineName.ORT_TENSORRT,
             packages=("onnxruntime-gpu",),
             made_for=("any", "gpu", "tensorrt", "tensorrt-rtx"),
             provider="TensorrtExecutionProvider",
         ),
-        Engine(name=Target.OPENVINO, packages=("openvino",), on_cpu=True, made_for=("openvino",)),
-        Engine(name=Target.TENSORRT, packages=("tensorrt",), made_for=("any", "tensorrt", "tensorrt-rtx")),
+        Engine(name=EngineName.OPENVINO, packages=("openvino",), on_cpu=True, made_for=("openvino",)),
         Engine(
-            name=Target.TENSORRT_RTX, packages=("tensorrt-rtx",), made_for=("any", "tensorrt", "tensorrt-rtx")
+            name=EngineName.TENSORRT, packages=("tensorrt",), made_for=("any", "tensorrt", "tensorrt-rtx")
+        ),
+        Engine(
+            name=EngineName.TENSORRT_RTX,
+            packages=("tensorrt-rtx",),
+            made_for=("any", "tensorrt", "tensorrt-rtx"),
         ),
     )
 }
 """Every engine by its target; `auto` is none of them."""
 
 
-def engine_of(target: Target) -> Engine:
+def engine_of(target: EngineName) -> Engine:
     """A target's engine; of `auto` the CPU's, on which bundles are measured."""
-    return ENGINES[Target.CPU if target is Target.AUTO else target]
+    return ENGINES[EngineName.CPU if target is EngineName.AUTO else target]
 
 
 Bound = Callable[[], Outputs]

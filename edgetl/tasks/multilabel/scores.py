@@ -36,6 +36,7 @@ def evaluate(
     thresholds: NDArray[Any],
     *,
     seed: int = 0,
+    resamples: int | None = None,
 ) -> Evaluation:
     """Score a multi-label classifier.
 
@@ -50,6 +51,7 @@ def evaluate(
         names: the C class names.
         thresholds: (C,) float, the least probability that is answered.
         seed: of the draws.
+        resamples: 0 leaves the bootstrap's intervals out.
 
     Raises:
         TensorError: shapes do not fit, or a logit is NaN.
@@ -62,7 +64,7 @@ def evaluate(
     areas, f1 = ranks.average_precision(), f1_of(truths, answers)
     figures = {"map": _mean(areas, ranks.present), "macro_f1": _mean(f1, ranks.present)}
     found = {name: Score(value=figure) for name, figure in figures.items()}
-    if images:
+    if images and resamples != 0:
         draws = _bootstrap(truths, answers, ranks, seed)
         for at, (name, figure) in enumerate(figures.items()):
             ends = np.quantile(draws[:, at], [0.025, 0.975])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from edgetl.errors import ModelError
+from edgetl.config import LabelLoss, MultiHeadConfig, MultiLabelConfig, TaskConfig, Weighting
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
 
 
-def training_task(spec: TaskSpec) -> TrainingTask:
-    """The code that trains for what a description asks."""
+def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTask:
+    """The code that trains for what a description asks, by the recipe's settings of the task."""
     match spec:
         case Classification():
             from edgetl.train.tasks.classification import ClassificationTraining
@@ -24,8 +24,12 @@ def training_task(spec: TaskSpec) -> TrainingTask:
             from edgetl.train.tasks.multihead import MultiHeadTraining
 
             tasks = {name: training_task(head) for name, head in spec.heads.items()}
-            return MultiHeadTraining(spec=spec, tasks=tasks)
+            learnt = not isinstance(asked, MultiHeadConfig) or asked.weighting is Weighting.LEARNT
+            return MultiHeadTraining(spec=spec, tasks=tasks, learnt_weights=learnt)
         case MultiLabel():
-            raise ModelError(f"The task {spec.kind} cannot be trained yet.")
+            from edgetl.train.tasks.multilabel import MultiLabelTraining
+
+            loss = asked.loss if isinstance(asked, MultiLabelConfig) else LabelLoss.BCE
+            return MultiLabelTraining(spec=spec, loss=loss)
         case _:
             assert_never(spec)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgetl.config import Augment, DistillLoss, Precision, TrainConfig
+from edgetl.config import (
+    Augment,
+    DistillLoss,
+    HeadConfig,
+    MultiHeadConfig,
+    TrainConfig,
+    TrainPrecision,
+    Weighting,
+)
+from edgetl.data.index import Sample
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.scores import value
-from edgetl.tasks.base import Classification, MultiHead
+from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.train.evaluate import score
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.objective import Hard
@@ -68,7 +77,7 @@ def test_a_network_learns_every_head_from_labels_that_are_partly_missing() -> No
         lr=1e-2,
         weight_decay=0.0,
         augment=Augment.NONE,
-        precision=Precision.FP32,
+        precision=TrainPrecision.FP32,
         seed=1,
         select=TASK.selection(train.targets),
         class_balance=True,
@@ -123,7 +132,10 @@ def test_learnt_weights_are_the_papers() -> None:
     place = F.cross_entropy(OUTPUTS[[0, 2, 3], 3:], torch.tensor([0, 1, 1]), label_smoothing=smooth)
     expected = torch.exp(-s[0]) * colour + s[0] / 2 + torch.exp(-s[1]) * place + s[1] / 2
     torch.testing.assert_close(loss(OUTPUTS, targets).detach(), expected)
-    equal = replace(TASK, learnt_weights=False).hard_loss(TRAIN, TARGETS)
+    asked = MultiHeadConfig(
+        heads={name: HeadConfig(column=name) for name in SPEC.heads}, weighting=Weighting.EQUAL
+    )
+    equal = training_task(SPEC, asked).hard_loss(TRAIN, TARGETS)
     torch.testing.assert_close(equal(OUTPUTS, targets), colour + place)
     assert not list(equal.parameters())  # type: ignore[attr-defined]
 
@@ -143,6 +155,12 @@ def test_a_blend_is_labelled_for_what_both_images_are() -> None:
     assert mixed[0, :3].tolist() == [0.75, 0.0, 0.25]
     loss = TASK.hard_loss()(OUTPUTS[:1], mixed)
     torch.testing.assert_close(loss, F.cross_entropy(OUTPUTS[:1, :3], mixed[:, :3]))
+
+
+def test_targets_are_side_by_side_and_nan_where_there_is_no_label() -> None:
+    labels = [(0, 0), (2, None), (None, 1), (0, 1)]
+    samples = [Sample(Path(f"{at}.png"), label, "train", str(at)) for at, label in enumerate(labels)]
+    np.testing.assert_array_equal(TASK.targets(samples, PreprocessSpec(size=32)), TARGETS)
 
 
 def test_images_are_grouped_by_the_first_head_that_they_are_labelled_for() -> None:
@@ -192,3 +210,20 @@ def test_a_head_without_labels_in_a_split_is_left_out_of_the_mean() -> None:
     found = TASK.evaluate(targets, OUTPUTS.numpy(), resamples=0)
     assert value(found, "mean") == value(found, "colour/top1")
     assert np.isfinite(TASK.val_loss(targets, OUTPUTS.numpy()))
+
+
+def test_a_head_of_any_number_of_classes_has_its_own_losses_and_scores() -> None:
+    spec = MultiHead(heads={"kind": SPEC.heads["place"], "marks": MultiLabel(labels=("dot", "line", "rim"))})
+    task, own = training_task(spec), slice(2, 5)
+    targets = np.array([[1, 0, 1, 1, 0], [0, 1, NAN, NAN, NAN], [NAN, NAN, 0, 0, 1]], dtype=np.float32)
+    outputs = OUTPUTS[:3]
+    kind = F.cross_entropy(outputs[:2, :2], torch.tensor([0, 1]), reduction="sum")
+    known = torch.from_numpy(targets[[0, 2], own])
+    marks = F.binary_cross_entropy_with_logits(outputs[[0, 2], own], known, reduction="sum")
+    torch.testing.assert_close(task.hard_loss()(outputs, torch.from_numpy(targets)), (kind + marks) / 3)
+    found = task.evaluate(targets, outputs.numpy(), resamples=0)
+    assert value(found, "mean") == pytest.approx((value(found, "kind/top1") + value(found, "marks/map")) / 2)
+    assert task.strata(targets).tolist() == [0, 1, 4]
+    blend = task.blend([outputs, outputs.flip(0)], 2.0)[:, own]
+    mean = (torch.sigmoid(outputs[:, own] / 2) + torch.sigmoid(outputs.flip(0)[:, own] / 2)) / 2
+    torch.testing.assert_close(torch.sigmoid(blend / 2), mean)
