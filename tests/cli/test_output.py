@@ -77,6 +77,7 @@ def test_json_of_an_audit_holds_the_problems():
     report = AuditReport(
         images=2,
         counts={"train": {"a": 1, "b": 1}},
+        sizes={"train": 2},
         skipped=(("x.jpg", "truncated"),),
         duplicates=(),
         leaks=(),
