@@ -53,7 +53,9 @@ def write_bundle(folder: Path) -> Path:
     from edgetl.models import backbones
 
     model = folder / "model.onnx"
-    exported = onnx.to_onnx(backbones.create(BACKBONE, len(CLASSES)), labels=CLASSES, spec=SPEC, opset=17)
+    exported = onnx.to_onnx(
+        backbones.create(BACKBONE, len(CLASSES)), task=Classification(labels=CLASSES), spec=SPEC, opset=17
+    )
     model.write_bytes(onnx.to_bytes(exported))
     images = tuple(photographs(2, SMALL))
     pixels = np.stack([load_pixels(image, SPEC) for image in images])
