@@ -90,10 +90,10 @@ def test_near_copies_in_other_folds_are_told_and_groups_mend_it(
     stated = []
     for number, samples in enumerate((index.samples, grouped)):
         own = dataclasses.replace(inputs, index=dataclasses.replace(index, samples=samples))
-        heard = Shown()
+        notices = Shown()
         with pytest.raises(DataError, match="no training here"):
-            folds.run(TrainConfig(), own, folds=3, out=tmp_path / str(number), progress=heard)
-        stated.append(heard.warnings)
+            folds.run(TrainConfig(), own, folds=3, out=tmp_path / str(number), progress=notices)
+        stated.append(notices.warnings)
     [warning], none = stated
     assert "images that are scored have a near-copy in another fold, e.g. " in warning
     assert none == []

@@ -31,7 +31,7 @@ from .tiny import TASK, Plain, entropy, epoch_record, fitting, head, network, pi
 TRAIN, VAL = pixel_set(33), pixel_set(12, 16, seed=1)
 
 
-class Heard(SilentProgress):
+class Notices(SilentProgress):
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.warnings: list[str] = []
@@ -66,7 +66,7 @@ def timeless(records: tuple[EpochRecord, ...]) -> list[tuple[object, ...]]:
 
 
 def test_a_fit_learns_and_reports_each_epoch() -> None:
-    model, heard = network(), Heard()
+    model, notices = network(), Notices()
     history = fit(
         model,
         fitting(epochs=8),
@@ -75,14 +75,14 @@ def test_a_fit_learns_and_reports_each_epoch() -> None:
         task=TASK,
         objective=entropy(),
         state=None,
-        progress=heard,
+        progress=notices,
     )
     assert [r.epoch for r in history] == list(range(1, 9))
     assert history[-1].loss < 0.7 * history[0].loss
     assert value(history[-1].val, "top1") == 1.0
     assert value(history[-1].val, "macro_f1") == 1.0
     assert all(r.seconds > 0 and r.images_per_second > 0 and 0 <= r.loader_wait <= 1 for r in history)
-    assert heard.messages[-1].startswith("full 8/8: loss 0.")
+    assert notices.messages[-1].startswith("full 8/8: loss 0.")
     assert not model.training
 
 
@@ -101,10 +101,17 @@ def test_a_fit_that_ends_below_its_start_gives_the_start_back(
     taught: dict[str, Tensor], tmp_path: Path, select: str | None, ema: float
 ) -> None:
     how = fitting(phase="distill", epochs=2, lr=3.0, ema=ema, select=select)
-    model, heard = network(1), Heard()
+    model, notices = network(1), Notices()
     model.load_state_dict(taught)
     history = fit(
-        model, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s", progress=heard
+        model,
+        how,
+        train=TRAIN,
+        val=VAL,
+        task=TASK,
+        objective=entropy(),
+        state=tmp_path / "s",
+        progress=notices,
     )
     assert [(r.start, r.kept_start) for r in history] == [(None, False), (1.0, True)]
     assert all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
@@ -113,7 +120,7 @@ def test_a_fit_that_ends_below_its_start_gives_the_start_back(
     assert note.startswith(
         f"distill: training ended below the network that it began with (validation {title} "
     )
-    assert note in heard.warnings
+    assert note in notices.warnings
     assert reached(history, select or "top1", best=select is not None) == 1.0
     finished = network(1)
     finished.load_state_dict(taught)
@@ -170,7 +177,7 @@ def test_scoring_the_start_changes_no_bit_of_a_fit_that_improves_on_it(select: s
 def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
     images: int, frozen: bool, warned: bool
 ) -> None:
-    heard = Heard()
+    notices = Notices()
     how = fitting(epochs=2, trainable=head if frozen else None)
     history = fit(
         network(),
@@ -180,9 +187,9 @@ def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
         task=TASK,
         objective=entropy(),
         state=None,
-        progress=heard,
+        progress=notices,
     )
-    few = [text for text in heard.warnings if "steps an epoch" in text]
+    few = [text for text in notices.warnings if "steps an epoch" in text]
     assert bool(few) is warned
     assert tuple(few) == notes_of(history) if warned else not few
     if warned:
@@ -220,11 +227,11 @@ def test_a_resumed_fit_ends_bit_identical(tmp_path: Path, augment: Augment, sele
             objective=failing_at(11, RuntimeError("power cut")),
             state=state,
         )
-    resumed, heard = network(), Heard()
+    resumed, notices = network(), Notices()
     history = fit(
-        resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=state, progress=heard
+        resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=state, progress=notices
     )
-    assert heard.messages[0] == "full: goes on after epoch 2"
+    assert notices.messages[0] == "full: goes on after epoch 2"
     assert same(whole, resumed)
     assert timeless(history) == timeless(expected)
 
@@ -277,10 +284,10 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
     )
     assert child.stdout is not None
     with child.stdout:
-        heard = [child.stdout.readline() for _ in range(3)]
+        notices = [child.stdout.readline() for _ in range(3)]
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-    assert heard[2].startswith("full 3/6"), heard
+    assert notices[2].startswith("full 3/6"), notices
     how, calls = fitting(epochs=6), 0
     saved = states.load(state)
     assert saved is not None
@@ -317,7 +324,7 @@ def test_a_finished_fit_returns_at_once(tmp_path: Path) -> None:
 )
 def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float], named: str) -> None:
     fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s")
-    heard, model, plain = Heard(), network(), network()
+    notices, model, plain = Notices(), network(), network()
     other = fitting(**changes)
     fit(
         model,
@@ -327,16 +334,16 @@ def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float
         task=TASK,
         objective=entropy(),
         state=tmp_path / "s",
-        progress=heard,
+        progress=notices,
     )
     stated = f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
-    assert heard.warnings[0] == stated
+    assert notices.warnings[0] == stated
     fit(plain, other, train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
     assert same(model, plain)
 
 
 def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
-    def run(further: Unlabelled | None, progress: Heard) -> None:
+    def run(further: Unlabelled | None, progress: Notices) -> None:
         fit(
             network(),
             fitting(epochs=1),
@@ -349,11 +356,11 @@ def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
             unlabelled=further,
         )
 
-    run(unlabelled(9, 0.5), Heard())
+    run(unlabelled(9, 0.5), Notices())
     for other in (unlabelled(9, 0.4), unlabelled(8, 0.4), None):
-        heard = Heard()
-        run(other, heard)
-        assert "made by another fit (unlabelled images differ)" in heard.warnings[0]
+        notices = Notices()
+        run(other, notices)
+        assert "made by another fit (unlabelled images differ)" in notices.warnings[0]
 
 
 def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
@@ -366,7 +373,7 @@ def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
         objective=entropy(),
         state=tmp_path / "s",
     )
-    heard = Heard()
+    notices = Notices()
     fit(
         network(1),
         fitting(epochs=1),
@@ -375,9 +382,9 @@ def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
         task=TASK,
         objective=entropy(),
         state=tmp_path / "s",
-        progress=heard,
+        progress=notices,
     )
-    assert "(initial weights differ)" in heard.warnings[0]
+    assert "(initial weights differ)" in notices.warnings[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
@@ -606,15 +613,15 @@ def test_a_resumed_fit_with_mixed_images_ends_bit_identical(tmp_path: Path, kind
 
 def test_patience_ends_a_fit_and_a_resumed_one_alike(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).permutation(VAL.targets)
-    val, heard = dataclasses.replace(VAL, targets=labels), Heard()
+    val, notices = dataclasses.replace(VAL, targets=labels), Notices()
     how = fitting(epochs=40, patience=3, select="top1", ema=0.0)
     whole, resumed = network(), network()
     history = fit(
-        whole, how, train=TRAIN, val=val, task=TASK, objective=entropy(0.1), state=None, progress=heard
+        whole, how, train=TRAIN, val=val, task=TASK, objective=entropy(0.1), state=None, progress=notices
     )
     assert 4 <= len(history) < 40
     assert idle(history, "top1") == 3
-    assert heard.messages[-1] == "full: no better for 3 epochs, so it ends here"
+    assert notices.messages[-1] == "full: no better for 3 epochs, so it ends here"
     with pytest.raises(RuntimeError):
         fit(
             network(),

@@ -225,12 +225,12 @@ def test_a_network_whose_features_cannot_be_kept_still_trains_its_head(
 ) -> None:
     warnings: list[str] = []
 
-    class Heard(SilentProgress):
+    class Notices(SilentProgress):
         def warning(self, text: str) -> None:
             warnings.append(text)
 
     config = CONFIG.model_copy(update={"backbone": "torchvision/squeezenet1_1", "strategy": Strategy.HEAD})
-    record = stage.run(config, inputs, out=folder(tmp_path), progress=Heard())
+    record = stage.run(config, inputs, out=folder(tmp_path), progress=Notices())
     assert [e.phase for e in record.epochs] == ["head", "head"]
     assert warnings == [
         "The logits of SqueezeNet do not come from one last layer, so its features cannot be kept."
