@@ -330,7 +330,7 @@ def test_a_dumped_recipe_parses_to_the_same(recipe: Recipe) -> None:
 def test_the_lock_file_names_every_setting() -> None:
     lines = dump(Recipe()).splitlines()
     settings_named = {line.lstrip("# ").split(" ")[0] for line in lines if line and not line.startswith("[")}
-    others = {"loss", "heads", "weighting"}  # of other kinds of task
+    others = {"loss", "heads", "weighting", "sharing", "tie"}  # of other kinds of task
     assert settings_named | others == {name.rpartition(".")[2] for name in config.dotted_names()}
     assert "# max_train_images is unset" in lines
 

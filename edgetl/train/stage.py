@@ -91,7 +91,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
     planned = phases(config, seed, metric, task)
-    objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets))
+    objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets), penalty=task.penalty)
     if config.strategy is Strategy.HEAD:
         try:
             learner, train, val_set = _on_features(task, model, sets, config, seed, out, progress)
