@@ -140,6 +140,7 @@ def run(
     if config.features is not DistillFeatures.NONE:
         features = Features(
             config.features,
+            task=task,
             student=student,
             teacher=teacher,
             sizes=(size, teacher_size),

@@ -225,7 +225,7 @@ class _Run:
         self.stepped = self._stepped()
         scales = None
         if fitting.layer_decay != 1.0:
-            scales = {**layer_scales(model, fitting.layer_decay), **{id(p): 1.0 for p in aside}}
+            scales = {**layer_scales(model, task, fitting.layer_decay), **{id(p): 1.0 for p in aside}}
         optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay, scales=scales)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None

@@ -106,7 +106,7 @@ def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_a
 ) -> None:
     monkeypatch.setattr(stage, "fit", functools.partial(stage.fit, start=NO_START))
     model, _ = checkpoint.load(inputs.guide.teacher)
-    layers = apply_(model).layers
+    layers = apply_(model, ("classifier",)).layers
     pruned = tmp_path / "sparse.safetensors"
     checkpoint.save(model, describe(model, BACKBONE, 3), pruned)
     sparse, out = dataclasses.replace(inputs, pruned=pruned), folder(tmp_path)

@@ -16,6 +16,7 @@ from edgetl.report.terminal.bench import details
 from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
 from edgetl.tasks.multilabel.answers import TagsPrediction
 
@@ -143,6 +144,8 @@ def _answers(prediction: Prediction) -> list[tuple[str, str]]:
                 for name, found in prediction.heads.items()
                 for label, score in _answers(found)
             ]
+        case Detections():
+            return [(one.label, f"{one.score:.3f}") for one in prediction.items] or [("nothing", "")]
         case _:
             assert_never(prediction)
 
