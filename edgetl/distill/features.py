@@ -1,4 +1,4 @@
-"""What a student may follow beside the logits: the teacher's feature maps, where it looks, how images relate.
+"""What a student may follow besides the logits: the teacher's feature maps, where it looks, how images relate.
 
 The losses are pure functions; a small value means that the student resembles the teacher. Gradients are the caller's
 business: the teacher's features come without.
@@ -195,7 +195,7 @@ def watching(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Ten
 
 
 class Features(nn.Module):
-    """The feature loss between two networks, with the projectors that learn beside the student and are thrown away.
+    """The feature loss between two networks, with the projectors that learn with the student and are thrown away.
 
     Attributes:
         weight: of the loss.

@@ -110,7 +110,7 @@ def _by_order(model: nn.Module, coarse: bool) -> list[list[str]]:
     prefixes = [f"{name}." for name, _ in units]
     groups: list[list[str]] = [[] for _ in units]
     for name, _ in model.named_parameters():
-        # parameters that lie beside the units (class token, position embedding) go with the stem
+        # parameters that lie next to the units (class token, position embedding) go with the stem
         at = next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), 0)
         groups[at].append(name)
     kept: list[list[str]] = []
