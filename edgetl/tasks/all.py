@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from edgetl.records.scores import Evaluation
     from edgetl.tasks.classification.answers import Prediction as ClassPrediction
     from edgetl.tasks.classification.detail import ClassDetail
+    from edgetl.tasks.detection.answers import Detections
+    from edgetl.tasks.detection.detail import BoxDetail
     from edgetl.tasks.multihead.answers import HeadsPrediction
     from edgetl.tasks.multihead.detail import HeadsDetail
     from edgetl.tasks.multilabel.answers import TagsPrediction
@@ -82,15 +84,24 @@ def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
 
 
 def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
-    """A description with what is chosen on the validation split: of any number of classes, each one's threshold.
+    """A description with what is chosen on the validation split: of any number of classes, each one's threshold; of
+    boxes, the score from which they are answered, by the best F1.
 
     Args:
         spec: the task.
         truths, outputs: of the validation split's images.
     """
     match spec:
-        case Classification() | Detection():
+        case Classification():
             return spec
+        case Detection():
+            from edgetl.tasks.detection.detail import BoxDetail
+
+            detail = detail_of(task_of(spec).score(truths, outputs))
+            assert isinstance(detail, BoxDetail)
+            # At no box or no object there is nothing to choose by.
+            chosen = min(max(round(detail.threshold, 4), 0.01), 0.99) if detail.f1 else spec.threshold
+            return dataclasses.replace(spec, threshold=chosen)
         case MultiLabel():
             from edgetl.tasks.multilabel.thresholds import best_thresholds
 
@@ -107,9 +118,9 @@ def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
             assert_never(spec)
 
 
-Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction"
+Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction | Detections"
 """What a task answers for one image."""
-Detail: TypeAlias = "ClassDetail | TagsDetail | HeadsDetail"
+Detail: TypeAlias = "ClassDetail | TagsDetail | HeadsDetail | BoxDetail"
 """What an evaluation's scores are made of, by its task; `kind` says which."""
 
 
@@ -120,8 +131,9 @@ def detail_of(evaluation: Evaluation) -> Detail:
         ValueError: it has none, or of an unknown task.
     """
     from edgetl.tasks.classification.detail import ClassDetail
+    from edgetl.tasks.detection.detail import BoxDetail
     from edgetl.tasks.multihead.detail import HeadsDetail
     from edgetl.tasks.multilabel.detail import TagsDetail
 
-    union: Any = ClassDetail | TagsDetail | HeadsDetail
+    union: Any = ClassDetail | TagsDetail | HeadsDetail | BoxDetail
     return cast("Detail", from_json(union, evaluation.detail))
