@@ -86,6 +86,9 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Cha
         new = [
             g for g in candidates if g.inputs and not _meets(g, kept, outputs) and g.channels % g.cell == 0
         ]
+        # LeViT and EfficientFormer keep biases that they computed in evaluation, with a graph that no copy can take;
+        # going to training they let go of them.
+        model.train().eval()
         sound, failed = _proved(model, new, probe)
         groups += sound
         refused |= failed
