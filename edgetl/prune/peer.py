@@ -1,7 +1,7 @@
 """torch-pruning's inner parts that tracing replaces while it runs: the one place that reaches into another package.
 
-Its graph of dependencies is followed through public names elsewhere. Here three of its private ones are swapped, which a
-new version may have moved; `replaced` says so instead of tracing with other results.
+Its graph of dependencies is followed through public names elsewhere. Here three of its private ones are swapped, which
+a new version may have moved; `replaced` says so instead of tracing with other results.
 """
 
 from __future__ import annotations
