@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,48 @@ from edgetl.records.frozen import dataclass
 from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import Outputs, TensorSpec
 
+if TYPE_CHECKING:
+    from edgetl.bundle.archive import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What an engine is to open.
+
+    Attributes:
+        bundle: the bundle.
+        variant: which of its models.
+        threads: of the engine on the CPU.
+        signed: the bundle's signature was required and held.
+    """
+
+    bundle: Bundle
+    variant: Variant
+    threads: int
+    signed: bool = False
+
+    def read(self) -> bytes:
+        """The model's file."""
+        return self.bundle.read(self.variant.member)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model that an engine runs.
+
+    Attributes:
+        backend: runs it.
+        single: opens the same model on one thread, for workers that each run their own image; None where they share
+            `backend`.
+        origin: where a compiled engine came from, in a few words.
+        offered: the providers that ONNX Runtime has here, where that was asked.
+    """
+
+    backend: Backend
+    single: Callable[[], Backend] | None = None
+    origin: str = ""
+    offered: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
@@ -25,6 +67,7 @@ class Engine:
     Attributes:
         name: as users call it.
         packages: the distributions that bring it; one of them is enough.
+        open: loads a model; imports the engine when it is called.
         model_format: the files that it takes, or that it is compiled from.
         on_cpu: whether it runs on the CPU: then it suits what the CPU's kernels compute.
         made_for: further values of `Variant.target` that suit it. Signed symmetric INT8 is slow outside TensorRT.
@@ -33,6 +76,7 @@ class Engine:
 
     name: EngineName
     packages: tuple[str, ...]
+    open: Callable[[Opening], Opened]
     model_format: ModelFormat = ModelFormat.ONNX
     on_cpu: bool = False
     made_for: tuple[str, ...] = ()
@@ -49,30 +93,71 @@ class Engine:
         return (("any", "cpu", f"cpu-{arch}") if self.on_cpu else ()) + self.made_for
 
 
+def _in_onnxruntime(device: str) -> Callable[[Opening], Opened]:
+    def opened(asked: Opening) -> Opened:
+        from edgetl.runtime.engines.onnxruntime import Device, open_model
+
+        return open_model(asked, Device(device))
+
+    return opened
+
+
+def _in_openvino(asked: Opening) -> Opened:
+    from edgetl.runtime.engines.openvino import open_model
+
+    return open_model(asked)
+
+
+def _compiled(target: str) -> Callable[[Opening], Opened]:
+    def opened(asked: Opening) -> Opened:
+        from edgetl.runtime.engines.compiled import open_model
+
+        return open_model(asked, target)
+
+    return opened
+
+
 ENGINES: Mapping[EngineName, Engine] = {
     engine.name: engine
     for engine in (
         # Either package of ONNX Runtime runs on the CPU; only one of them is there.
-        Engine(name=EngineName.CPU, packages=("onnxruntime", "onnxruntime-gpu"), on_cpu=True),
+        Engine(
+            name=EngineName.CPU,
+            packages=("onnxruntime", "onnxruntime-gpu"),
+            open=_in_onnxruntime("cpu"),
+            on_cpu=True,
+        ),
         Engine(
             name=EngineName.CUDA,
             packages=("onnxruntime-gpu",),
+            open=_in_onnxruntime("cuda"),
             made_for=("any", "gpu"),
             provider="CUDAExecutionProvider",
         ),
         Engine(
             name=EngineName.ORT_TENSORRT,
             packages=("onnxruntime-gpu",),
+            open=_in_onnxruntime("tensorrt"),
             made_for=("any", "gpu", "tensorrt", "tensorrt-rtx"),
             provider="TensorrtExecutionProvider",
         ),
-        Engine(name=EngineName.OPENVINO, packages=("openvino",), on_cpu=True, made_for=("openvino",)),
         Engine(
-            name=EngineName.TENSORRT, packages=("tensorrt",), made_for=("any", "tensorrt", "tensorrt-rtx")
+            name=EngineName.OPENVINO,
+            packages=("openvino",),
+            open=_in_openvino,
+            on_cpu=True,
+            made_for=("openvino",),
+        ),
+        Engine(
+            name=EngineName.TENSORRT,
+            packages=("tensorrt",),
+            open=_compiled("tensorrt"),
+            made_for=("any", "tensorrt", "tensorrt-rtx"),
         ),
         Engine(
             name=EngineName.TENSORRT_RTX,
             packages=("tensorrt-rtx",),
+            open=_compiled("tensorrt-rtx"),
             made_for=("any", "tensorrt", "tensorrt-rtx"),
         ),
     )
