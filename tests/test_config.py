@@ -145,7 +145,7 @@ def test_a_hopeless_section_gets_the_list() -> None:
         ),
         (
             {"distill": {"unlabelled": "photos", "soft_weight": 0.0}},
-            "distill: unlabelled images teach through the teacher alone, which soft_weight = 0 turns off; raise it, set"
+            "distill: unlabelled images teach through the teacher only, which soft_weight = 0 turns off; raise it, set"
             " features, or leave unlabelled unset.",
         ),
         ({"prune": {"scope": "block"}}, "prune.scope: input should be 'global' or 'layer', got 'block'."),
@@ -330,7 +330,7 @@ def test_a_dumped_recipe_parses_to_the_same(recipe: Recipe) -> None:
 def test_the_lock_file_names_every_setting() -> None:
     lines = dump(Recipe()).splitlines()
     settings_named = {line.lstrip("# ").split(" ")[0] for line in lines if line and not line.startswith("[")}
-    others = {"loss", "heads", "weighting"}  # of other kinds of task
+    others = {"loss", "heads", "weighting", "sharing", "tie"}  # of other kinds of task
     assert settings_named | others == {name.rpartition(".")[2] for name in config.dotted_names()}
     assert "# max_train_images is unset" in lines
 

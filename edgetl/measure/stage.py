@@ -1,6 +1,6 @@
 """Score and time every candidate through the runtime that will run it, then choose what ships.
 
-The teacher in eager torch is timed beside the candidates, interleaved in one process, so that the ratio holds
+The teacher in eager torch is timed together with the candidates, interleaved in one process, so that the ratio holds
 on a machine whose speed drifts.
 """
 

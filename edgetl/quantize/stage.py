@@ -62,7 +62,7 @@ class QuantizeInputs:
         spec: their preprocessing.
         seed: of everything random.
         pixels_dir: folder of decoded pixels, shared by the stages.
-        cache_dir: folder of kept calibrations.
+        cache_dir: folder of cached calibrations.
         metric: the score that is held to the floor; the task's first where None.
         guide: the teacher, and how it is followed; None rules quantization-aware training out.
     """
@@ -250,7 +250,7 @@ class _Stage:
 
     def _keep_weight_only(self) -> None:
         if not set(self.config.target) & CPU_TARGETS:
-            return  # TensorRT takes int8 constants in front of a DequantizeLinear alone
+            return  # TensorRT takes int8 constants only in front of a DequantizeLinear
         graph = Graph(self.model)
         plan = make_plan(graph, rules_for(self.config.target[0]))
         model = store_int8(graph, plan.weighted)

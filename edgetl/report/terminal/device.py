@@ -207,8 +207,8 @@ def bench(console: Console, record: BenchRecord) -> None:
     )
     server = ""
     if record.rate is not None and record.bound_ms is not None:
-        kept = "kept" if record.holds else "NOT kept"
-        bound = f"p99 bound {units.milliseconds(record.bound_ms)} {kept}"
+        met = "met" if record.holds else "NOT met"
+        bound = f"p99 bound {units.milliseconds(record.bound_ms)} {met}"
         server = f"{units.significant(record.rate)} queries per second, {bound}"
     pairs(
         console,
@@ -268,7 +268,7 @@ def tune(console: Console, record: TuneRecord) -> None:
     title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to outputs"
     table(console, heads, lines, title=title)
     say(console, f"{record.reason}.", "good")
-    say(console, f"Kept in {record.kept}: it runs from now on wherever no target or variant is named.")
+    say(console, f"Saved in {record.saved}: it runs from now on wherever no target or variant is named.")
 
 
 def gate(console: Console, report: GateReport) -> None:

@@ -64,7 +64,7 @@ def run(console: Console, report: RunReport) -> None:
 
 
 def variants(console: Console, measure: MeasureRecord) -> None:
-    """Every variant's accuracy, latency and size beside the teacher's."""
+    """Every variant's accuracy, latency and size compared with the teacher's."""
     names = [name for name, found in measure.teacher_val.scores.items() if found.interval is not None][:2]
     first, *others = (units.metric(name) for name in names)
     figures = (f"val\n{first}", f"test\n{first}", *(title.replace("-", "\n") for title in others))

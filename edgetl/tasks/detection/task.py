@@ -155,7 +155,7 @@ class DetectionTask:
         )
 
     def judge_scores(self, before: Scores, after: Scores, limits: ScoreLimits) -> tuple[GateCheck, ...]:
-        """mAP alone, by its intervals."""
+        """Only mAP, by its intervals."""
         from edgetl.tasks.detection.judge import judge_unpaired
 
         return (judge_unpaired(before, after, margin=limits.max_drop, same_model=limits.same_model),)
@@ -199,7 +199,7 @@ class DetectionTask:
         boxes, scores = output(self, outputs, BOXES), output(self, outputs, SCORES)
         if boxes.shape[:2] != scores.shape[:2]:
             raise TensorError(
-                f"scores: got {scores.shape} beside boxes {boxes.shape}; they must have as many candidates."
+                f"scores: got {scores.shape} with boxes {boxes.shape}; they must have as many candidates."
             )
         answers = []
         for own_boxes, own_scores in zip(boxes, scores, strict=True):

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgetl.config import Augment, DistillLoss, TrainConfig
+from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import MetricSpec, TaskSpec
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import MetricSpec, TaskSpec, labels_of
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -90,6 +92,9 @@ class TrainingTask(Protocol):
     def hard_loss(self, config: TrainConfig | None = None, targets: Targets | None = None) -> HardLoss:
         """The loss with the labels: the recipe's for the training `targets`, or, without both, the plain one."""
 
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """What every loss adds for the network's weights, beside their decay: a scalar; None for nothing."""
+
     def soft_loss(
         self, kind: DistillLoss, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
@@ -128,19 +133,53 @@ class TrainingTask(Protocol):
         """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
 
 
-def still_view(
-    pixels: Tensor,
-    targets: Tensor,
-    policy: Augment,
-    size: int,
-    *,
-    generator: torch.Generator,
-    view_fraction: float,
-    part: Part | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`TrainingTask.view` where the targets say nothing of places."""
-    images = training_view(pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part)
-    return images, targets
+class OneClassifier:
+    """What the tasks share whose network is a backbone with one classifier of all D outputs."""
+
+    spec: TaskSpec
+
+    @property
+    def width(self) -> int:
+        """One output per class; of several heads all of theirs."""
+        return len(labels_of(self.spec))
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """The device task's."""
+        return task_of(self.spec).metrics
+
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """The backbone with a classifier."""
+        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
+
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier."""
+        return backbones.classifier_names(model)
+
+    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier."""
+        return self.output_layers(model)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """None."""
+        return None
+
+    def view(
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        policy: Augment,
+        size: int,
+        *,
+        generator: torch.Generator,
+        view_fraction: float,
+        part: Part | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The targets say nothing of places, so that they stay as they are."""
+        images = training_view(
+            pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part
+        )
+        return images, targets
 
 
 def output_parameters(task: TrainingTask, model: nn.Module) -> list[nn.Parameter]:

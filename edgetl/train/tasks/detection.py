@@ -44,7 +44,7 @@ _CLASS, _CROWD, _AREA = 4, 5, 6
 _SEEN = 0.25
 """An object of which a view shows less than this share is not asked for."""
 _SOFT_BOX = 2.0
-"""Weight of the boxes beside that of the classes in the soft loss."""
+"""Weight of the boxes relative to that of the classes in the soft loss."""
 _ROWS = 16
 """Images for which the validation loss is computed at once."""
 
@@ -83,6 +83,10 @@ class DetectionTraining:
         """Neck and heads."""
         assert isinstance(model, Detector)
         return model.new_layers()
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """None."""
+        return None
 
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, 1 + M, 8) float32; see this module's head."""

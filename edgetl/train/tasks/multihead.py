@@ -1,7 +1,8 @@
 """Training for several heads on one backbone, from targets of which some may be missing.
 
 Legend: N images, D outputs, all heads' side by side in the order of the spec. The network is one classifier of D
-outputs: the heads share all but their own rows of its last layer (hard sharing: Caruana, "Multitask Learning", 1997).
+outputs: the heads share all but their own rows of its last layer (hard sharing: Caruana, "Multitask Learning", 1997);
+or each has an adapter before these (soft sharing, `edgetl.models.adapters`).
 Each head has its own task's losses and scores, on the images that are labelled for it.
 """
 
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 
 from edgetl.config import DistillLoss, TrainConfig
 from edgetl.errors import ConfigError
-from edgetl.models import backbones
+from edgetl.models.adapters import adapt_, adapted_heads
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification, MetricSpec, MultiHead, labels_of
+from edgetl.tasks.base import Classification, MultiHead
 from edgetl.tasks.metrics import MEAN
 from edgetl.tasks.multihead.task import MultiHeadTask
 from edgetl.train.objective import HardLoss
-from edgetl.train.tasks.base import Targets, TrainingTask, still_view
+from edgetl.train.tasks.base import OneClassifier, Targets, TrainingTask
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
@@ -50,7 +51,7 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiHeadTraining:
+class MultiHeadTraining(OneClassifier):
     """See `TrainingTask`.
 
     Targets are (N, D) float32: 1 for what an image shows, else 0, or shares where images are blended; NaN throughout a
@@ -60,23 +61,32 @@ class MultiHeadTraining:
         spec: the heads, in the order of the outputs.
         tasks: the heads' own, by name.
         learnt_weights: how training adds up the heads' losses; see `HeadsLoss`.
+        adapters: whether each head has one.
+        tie: weight of the penalty on adapters that differ.
     """
 
     spec: MultiHead
     tasks: Mapping[str, TrainingTask]
     learnt_weights: bool = True
+    adapters: bool = False
+    tie: float = 0.0
 
-    view = staticmethod(still_view)
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """The backbone with one classifier, or with adapted heads."""
+        model = super().network(backbone, weights, seed=seed, size=size)
+        if not self.adapters:
+            return model
+        return adapt_(model, [len(head.labels) for head in self.spec.heads.values()], seed=seed)
 
-    @property
-    def width(self) -> int:
-        """All heads' classes together."""
-        return len(labels_of(self.spec))
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier, or the heads with their adapters."""
+        found = adapted_heads(model)
+        return super().output_layers(model) if found is None else (found[0],)
 
-    @property
-    def metrics(self) -> tuple[MetricSpec, ...]:
-        """The mean of the heads' first metrics, then each head's."""
-        return MultiHeadTask(spec=self.spec).metrics
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """`tie` times how far the adapters are from their mean, where there are any."""
+        found = adapted_heads(model) if self.tie else None
+        return None if found is None else self.tie * found[1].spread()
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -87,18 +97,6 @@ class MultiHeadTraining:
             found.append(Head(name=name, task=self.tasks[name], own=slice(start, end)))
             start = end
         return tuple(found)
-
-    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
-        """The backbone with one classifier of all heads' outputs."""
-        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
-
-    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return backbones.classifier_names(model)
-
-    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return self.output_layers(model)
 
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, D) float32."""
