@@ -324,8 +324,8 @@ class _Run:
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
             f" {step.parameters / self.before.parameters:.1%} of the parameters"
-            f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}; validation top-1"
-            f" {step.cut:.1%} after the cut, {step.score:.1%} after recovery"
+            f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}; validation"
+            f" {metric(self.metric).title} {step.cut:.1%} after the cut, {step.score:.1%} after recovery"
         )
         return kept
 
@@ -391,7 +391,7 @@ class _Run:
         )
         self.progress.message(
             f"prune sparse: {record.near_zero_before:.1%} of the channels near zero before,"
-            f" {record.near_zero:.1%} after; validation top-1 {record.score:.1%}"
+            f" {record.near_zero:.1%} after; validation {metric(self.metric).title} {record.score:.1%}"
         )
         return model, record, epochs
 
@@ -461,8 +461,8 @@ class _Run:
             score=step.score,
         )
         self.progress.message(
-            f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation top-1"
-            f" {record.cut:.1%} after it, {record.score:.1%} after recovery"
+            f"prune 2:4: {len(record.layers)} layers, {record.zeros:.1%} of the parameters are zero; validation"
+            f" {metric(self.metric).title} {record.cut:.1%} after it, {record.score:.1%} after recovery"
         )
         return model, record, epochs
 

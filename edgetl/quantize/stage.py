@@ -38,8 +38,9 @@ from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
-from edgetl.tasks.all import task_of, truths_of
+from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import chosen
+from edgetl.train.tasks.all import training_task
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -317,7 +318,8 @@ class _Scorer:
             raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
         self.inputs, self.task = inputs, task_of(inputs.index.task)
         self.metric = chosen(inputs.metric, self.task.metrics, setting="bundle.metric")
-        self.truths = truths_of(inputs.index.task, [s.label for s in samples])
+        training = training_task(inputs.index.task)
+        self.truths = training.truths(training.targets(samples, inputs.spec))
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:

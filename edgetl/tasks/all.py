@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
 from edgetl.records.codec import from_json
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
     from edgetl.tasks.multihead.detail import HeadsDetail
     from edgetl.tasks.multilabel.answers import TagsPrediction
     from edgetl.tasks.multilabel.detail import TagsDetail
+
+
+_LEAST = 0.01
+"""A detector's threshold lies at least so far within 0..1."""
 
 
 def task_of(spec: TaskSpec) -> Task:
@@ -64,23 +67,6 @@ def spec_of(values: Any, otherwise: TaskSpec) -> TaskSpec:
     return otherwise if values is None else cast("TaskSpec", from_json(union, values))
 
 
-def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
-    """What is right, from the labels of an index's samples, one per image.
-
-    Args:
-        spec: the task.
-        labels: the class; or of `MultiLabel` the classes' positions; or of `MultiHead` one such label per head in their
-            order, None where it is not known.
-
-    Raises:
-        ValueError: they do not fit the task.
-    """
-    if isinstance(spec, MultiHead):
-        rows = [dict(zip(spec.heads, row, strict=True)) for row in labels]
-        return task_of(spec).read([{k: v for k, v in row.items() if v is not None} for row in rows])
-    return task_of(spec).read(labels)
-
-
 def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
     """A description with what is chosen on the validation split: of any number of classes, each one's threshold.
 
@@ -103,6 +89,25 @@ def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
                 own = settled(head, truths[name].values[known], {LOGITS: outputs[name][known]})
                 heads[name] = cast("HeadSpec", own)
             return MultiHead(heads=heads)
+        case _:
+            assert_never(spec)
+
+
+def settled_by(spec: TaskSpec, val: Evaluation) -> TaskSpec:
+    """A description with what the validation scores of the variant that ships say: a detector's threshold.
+
+    Args:
+        spec: the task.
+        val: that variant's, by its task.
+    """
+    match spec:
+        case Detection():
+            from edgetl.tasks.detection.detail import BoxDetail
+
+            threshold = from_json(BoxDetail, val.detail).threshold
+            return dataclasses.replace(spec, threshold=min(max(threshold, _LEAST), 1 - _LEAST))
+        case Classification() | MultiLabel() | MultiHead():
+            return spec
         case _:
             assert_never(spec)
 

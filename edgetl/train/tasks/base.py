@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgetl.config import Augment, DistillLoss, TrainConfig
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import MetricSpec, TaskSpec
+from edgetl.tasks.base import MetricSpec, TaskSpec, Truths
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -120,6 +120,9 @@ class TrainingTask(Protocol):
 
     def val_loss(self, targets: Targets, outputs: NDArray[Any]) -> float:
         """The plain loss of outputs (N, D) on the validation split."""
+
+    def truths(self, targets: Targets) -> Truths:
+        """Targets of evaluation's own view in the form of the device task, which scores exported models."""
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""

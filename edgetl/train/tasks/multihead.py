@@ -21,7 +21,7 @@ from edgetl.config import DistillLoss, TrainConfig
 from edgetl.errors import ConfigError
 from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification, MetricSpec, MultiHead, labels_of
+from edgetl.tasks.base import Classification, HeadTruths, MetricSpec, MultiHead, labels_of
 from edgetl.tasks.metrics import MEAN
 from edgetl.tasks.multihead.task import MultiHeadTask
 from edgetl.train.objective import HardLoss
@@ -188,6 +188,17 @@ class MultiHeadTraining:
             if len(own):
                 total += head.task.val_loss(own, outputs[known][:, head.own])
         return total
+
+    def truths(self, targets: Targets) -> dict[str, HeadTruths]:
+        """Each head's, with the images that are labelled for it."""
+        found = {}
+        for head in self.heads:
+            own, known = _own(head, targets)
+            rows = head.task.truths(own)
+            values = np.zeros((len(targets), *rows.shape[1:]), rows.dtype)
+            values[known] = rows
+            found[head.name] = HeadTruths(values=values, known=known)
+        return found
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Each head's scores as `head/metric`, on the images that are labelled for it, and their mean."""

@@ -130,10 +130,14 @@ class MultiLabelTraining:
         loss = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
         return float(loss.sum(axis=1).mean())
 
+    def truths(self, targets: Targets) -> NDArray[np.bool_]:
+        """(N, C) bool."""
+        return np.asarray(targets > 0.5)
+
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """As the device's task scores it, with a threshold of 0.5 for each class."""
         cuts = MultiLabelTask(spec=self.spec).thresholds
-        return evaluate(targets > 0.5, outputs, self.spec.labels, cuts, resamples=resamples)
+        return evaluate(self.truths(targets), outputs, self.spec.labels, cuts, resamples=resamples)
 
     def selection(self, targets: Targets) -> str:
         """Mean average precision: every class counts alike, and no threshold is settled yet."""
