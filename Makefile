@@ -56,7 +56,7 @@ $(PEERS): $(TESTS)
 	@$(INSTALL) -c $(TRIED) -e '.[$(TESTED),bench]'
 	@touch $@
 
-# The device test installs the built wheel from these alone, without a network.
+# The device test installs the built wheel from these only, without a network.
 $(WHEELS)/.ready: $(READY)
 	@rm -rf $(WHEELS) && mkdir -p $(WHEELS)
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --only-binary=:all: --dest $(WHEELS) \
@@ -86,8 +86,8 @@ format: $(TESTS)  ## Ruff, in place
 	$(BIN)/ruff check --fix .
 
 test: lint $(WHEELS)/.ready  ## Lint, types and tests
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not alone'
-	$(PYTEST) -m 'alone and not slow' $$(grep -rl --include='*.py' 'mark\.alone' tests)
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not serial'
+	$(PYTEST) -m 'serial and not slow' $$(grep -rl --include='*.py' 'mark\.serial' tests)
 
 test-slow: $(PEERS)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
 	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s

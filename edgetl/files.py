@@ -42,7 +42,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def _concerns(error: OSError, path: Path) -> bool:
-    """Whether it is about `path`, a folder above it or what lies beside it; a source that is read inside is not."""
+    """Whether it is about `path`, a folder above it or what lies next to it; a source that is read inside is not."""
     if not isinstance(error.filename, str):
         return True
     named, path = Path(error.filename).absolute(), path.absolute()
@@ -51,7 +51,7 @@ def _concerns(error: OSError, path: Path) -> bool:
 
 @contextmanager
 def atomic_path(path: Path, *, new: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it goes.
+    """Yield a temporary path next to `path`; on success it replaces `path` in one step, on failure it goes.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""The stages in order, cached and resumable: the one place beside the command line that knows them all."""
+"""The stages in order, cached and resumable: the one place besides the command line that knows them all."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def run(
 
     Raises:
         BusyError: another process works in `run_dir`.
-        EdgetlError: bad input; what earlier stages finished is kept.
+        EdgetlError: bad input; what earlier stages finished is saved.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
     hint = resume_hint or "the same call"
@@ -104,9 +104,9 @@ def run(
         with _alone_in(run_dir, hint, progress):
             return _Run(recipe, run_dir, progress).until(until, begins)
     except Interrupted as stop:
-        raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
+        raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
-        raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+        raise Interrupted(f"Stopped. Finished work is saved in {run_dir}; go on with: {hint}") from None
 
 
 def cross_validate(
@@ -116,7 +116,7 @@ def cross_validate(
 
     Args:
         recipe: what to do; pruning and what comes after it is left out.
-        run_dir: finished folds' scores are kept in its folder `folds`.
+        run_dir: finished folds' scores are saved in its folder `folds`.
         folds: parts, 2 or more.
         progress: where to report.
         resume_hint: the command that goes on after an interruption, for the message.
@@ -139,9 +139,9 @@ def cross_validate(
                 run.recipe.train, run.train_inputs(), folds=folds, out=run_dir / "folds", progress=progress
             )
     except Interrupted as stop:
-        raise Interrupted(f"{stop} Finished work is kept in {run_dir}; go on with: {hint}") from None
+        raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
-        raise Interrupted(f"Stopped. Finished work is kept in {run_dir}; go on with: {hint}") from None
+        raise Interrupted(f"Stopped. Finished work is saved in {run_dir}; go on with: {hint}") from None
 
 
 def _alone_in(run_dir: Path, command: str, progress: Progress) -> AbstractContextManager[None]:
@@ -200,7 +200,14 @@ def _of_its_data(recipe: Recipe) -> Recipe:
             f'task.kind = "detection" asks for boxes, of which {source} holds none; expected COCO\'s JSON, a YOLO'
             " set's YAML, VOC's XML, or a CSV with the columns path, label, x1, y1, x2, y2."
         )
-    return recipes.for_boxes(recipe) if boxes and not asked else recipe
+    if not boxes:
+        return recipe
+    from edgetl.models.detector import check_side
+
+    check_side(recipe.preprocess.size, "preprocess.size")
+    if recipe.distill.size is not None:
+        check_side(recipe.distill.size, "distill.size")
+    return recipe if asked else recipes.for_boxes(recipe)
 
 
 def other_source(run_dir: Path, source: str) -> str | None:

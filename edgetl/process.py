@@ -27,7 +27,7 @@ def tune() -> None:
     A training step allocates and frees gigabytes of activations. glibc by default gives each large block back to
     the kernel and asks for it again in the next step, page by page; here it is kept. OpenMP's threads by default spin
     for milliseconds where they wait for each other, which costs most of the time where another process wants the
-    cores; beside that, `edgetl.train.cores` gives each a core of its own. `make bench ONLY=finetune-speed` prints what
+    cores; in addition, `edgetl.train.cores` gives each a core of its own. `make bench ONLY=finetune-speed` prints what
     all of it gains. A container's CPU quota, of which torch knows nothing, bounds the threads' number.
     """
     if "torch" not in sys.modules:

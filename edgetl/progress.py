@@ -14,7 +14,7 @@ class Task(Protocol):
     """One bar."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Move on by `steps`; `note` is a short figure shown beside the bar, e.g. `loss 0.31`."""
+        """Move on by `steps`; `note` is a short figure shown next to the bar, e.g. `loss 0.31`."""
 
 
 class Progress(Protocol):

@@ -34,7 +34,7 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
 class PairedComparison:
     """Two classifiers on the same images.
 
-    `only_first` images were right by the first alone, `only_second` by the second alone. `difference` is the
+    `only_first` images were right only by the first, `only_second` only by the second. `difference` is the
     second's accuracy less the first's, `interval` its 95% interval, `p_value` of the exact McNemar test.
     """
 
@@ -80,8 +80,8 @@ def paired_interval(lost: float, won: float, images: float, z: float = Z95) -> t
     It holds its level on small sets and where no image flipped: then its ends are z^2 / (images + z^2) from 0.
 
     Args:
-        lost: images that were right by the first classifier alone.
-        won: images that were right by the second alone.
+        lost: images that were right only by the first classifier.
+        won: images that were right only by the second.
         images: all images, at least 1.
         z: quantile of the standard normal distribution; 1.96 gives 95%.
     """

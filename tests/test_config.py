@@ -145,7 +145,7 @@ def test_a_hopeless_section_gets_the_list() -> None:
         ),
         (
             {"distill": {"unlabelled": "photos", "soft_weight": 0.0}},
-            "distill: unlabelled images teach through the teacher alone, which soft_weight = 0 turns off; raise it, set"
+            "distill: unlabelled images teach through the teacher only, which soft_weight = 0 turns off; raise it, set"
             " features, or leave unlabelled unset.",
         ),
         ({"prune": {"scope": "block"}}, "prune.scope: input should be 'global' or 'layer', got 'block'."),

@@ -2,7 +2,7 @@
 
 The statistic is the largest standardised rank sum over all splits (Pettitt 1979 takes the largest plain one, which is
 blind near the ends). Ranks make it robust: one outlier, however far out, counts as one rank. How large the statistic
-gets by chance depends on the number of values alone, so its critical value is found by shuffling ranks. Whether there
+gets by chance depends only on the number of values, so its critical value is found by shuffling ranks. Whether there
 is a change is so decided; it lies where the two medians leave the least absolute deviation.
 """
 

@@ -90,7 +90,7 @@ def read_log(log: str, scenario: Scenario, ours: float) -> LoadgenRecord:
     """
     entries = [json.loads(line.removeprefix(_MARK)) for line in log.splitlines() if line.startswith(_MARK)]
     values: Mapping[str, Any] = {entry["key"]: entry["value"] for entry in entries}
-    # Multi-stream reports latencies of queries beside those of samples.
+    # Multi-stream reports latencies of queries as well as those of samples.
     middle = "per_query_latency" if scenario is Scenario.MULTI_STREAM else "latency"
     try:
         p50, p90, p99 = (values[f"result_{p}.00_percentile_{middle}_ns"] / 1e6 for p in (50, 90, 99))

@@ -154,7 +154,7 @@ def _energy(root: Path) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]
             energy[name] = value
             ranges[name] = number(zone / "max_energy_range_uj") or 0
     note = (
-        "The CPU's energy counters (RAPL) may be read by root alone: "
+        "The CPU's energy counters (RAPL) may only be read by root: "
         "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
     )
     return energy, ranges, (note,) if closed else ()

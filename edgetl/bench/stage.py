@@ -197,7 +197,7 @@ def model_input(session: Model, images: Sequence[bytes], batch: int) -> NDArray[
 
 
 def model_call(session: Model, images: Sequence[bytes], batch: int) -> Callable[[], object]:
-    """A call of the model alone on `batch` real images."""
+    """A call of only the model on `batch` real images."""
     tensor = model_input(session, images, batch)
     return lambda: session.run(tensor)
 
@@ -213,7 +213,7 @@ def measure_end_to_end(
     supply, batch = itertools.cycle(images), options.images_per_call
 
     def call() -> object:
-        # One image is given as users give it: alone, not in a list.
+        # One image is given as users give it: by itself, not in a list.
         return session.predict(next(supply) if batch == 1 else list(itertools.islice(supply, batch)))
 
     runs = min(options.runs, _END_TO_END_RUNS)

@@ -1,4 +1,4 @@
-"""Statistics over raw samples; pure functions. Outliers are kept: a late frame is a late frame."""
+"""Statistics over raw samples; pure functions. Outliers stay in: a late frame is a late frame."""
 
 from __future__ import annotations
 

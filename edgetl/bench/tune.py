@@ -1,4 +1,4 @@
-"""`edgetl tune`: the fastest variant and engine on this machine, measured and kept for `edgetl.load`.
+"""`edgetl tune`: the fastest variant and engine on this machine, measured and saved for `edgetl.load`.
 
 Every variant is tried on every engine that suits it. One may win only if it computes the golden images' outputs here
 and its recorded accuracy is no lower than the default variant's. All that may win are timed in turn in this process,
@@ -74,7 +74,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`fp32 on openvino`, or the engine alone."""
+        """`fp32 on openvino`, or just the engine."""
         return f"{self.variant} on {self.target}" if self.variant else self.target.value
 
 
@@ -89,7 +89,7 @@ class TuneRecord:
     target: EngineName
     reason: str
     date: str
-    kept: str
+    saved: str
     versions: dict[str, str]
     machine: Machine
 
@@ -104,7 +104,7 @@ def tune(
 ) -> TuneRecord:
     """Measure a bundle's variants on the engines of this machine and keep the fastest for `edgetl.load`.
 
-    What was kept before stays until the measurement is done.
+    What was saved before stays until the measurement is done.
 
     Args:
         bundle: the bundle.
@@ -160,7 +160,7 @@ def tune(
         target=chosen.target,
         reason=reason,
         date=date,
-        kept=str(tuned.keep(opened, count, winner)),
+        saved=str(tuned.keep(opened, count, winner)),
         versions=versions,
         machine=describe(),
     )
@@ -208,7 +208,7 @@ def _today(manifest: Manifest) -> Choice | None:
 
 
 def _make_folder(bundle: Bundle) -> None:
-    """Learn before the measurement, not after it, that what it finds cannot be kept."""
+    """Learn before the measurement, not after it, that what it finds cannot be saved."""
     folder = tuned_path(bundle).parent
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 The rule: on the golden images, decoded and preprocessed on the device, no value of an output may differ from the
 recorded one by more than `TOLERANCE[precision] * max(1, largest recorded |value| of that output)`. A picture whose two
 best logits lie further apart than twice that keeps its class by this rule. Float arithmetic differs between
-machines by the order of summation alone. Sums of integers do not differ at all: ONNX Runtime gives the same
+machines merely by the order of summation. Sums of integers do not differ at all: ONNX Runtime gives the same
 bits for one thread and two, for one image and eight. INT8 is wider all the same: another memory layout
 averages in another order, and some logits are recorded with the Q/DQ pairs carried out in float32 (those of
 targets that the recording machine is not); then a value at a rounding edge moves by a whole quantization
@@ -203,7 +203,7 @@ def encode_outputs(outputs: Outputs) -> bytes:
 
 
 def decode_outputs(content: bytes, task: Task, images: int, where: str) -> dict[str, NDArray[np.float32]]:
-    """Read the outputs for so many images; `where` names them in errors. Schema 1 kept the one output as a `.npy`.
+    """Read the outputs for so many images; `where` names them in errors. Schema 1 stored the one output as a `.npy`.
 
     Raises:
         BundleIntegrityError: it is not what `encode_outputs` writes, does not fit the task, or is not finite.

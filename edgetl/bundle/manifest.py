@@ -168,7 +168,7 @@ class Manifest:
         return labels_of(self.task)
 
     def members(self) -> Iterator[Member]:
-        """Every file that the archive must hold beside the manifest, each once."""
+        """Every file that the archive must hold besides the manifest, each once."""
         yield from (variant.member for variant in self.variants)
         yield from self.golden.images
         yield from self.golden.outputs.values()

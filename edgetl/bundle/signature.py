@@ -1,6 +1,6 @@
 """Signatures of bundles: Ed25519 (RFC 8032), through the `cryptography` package.
 
-A signed bundle holds `signature.json` beside the manifest: the signer's public key and a signature over `PREFIX` and
+A signed bundle holds `signature.json` next to the manifest: the signer's public key and a signature over `PREFIX` and
 the manifest's bytes. The manifest lists every other file with its SHA-256, so it stands for the whole bundle. Keys
 are PEM files: PKCS #8 for the private one, SubjectPublicKeyInfo for the public one, as OpenSSL writes them.
 
@@ -47,7 +47,7 @@ class Signed:
 
 
 def make_keys(private: Path) -> KeyPair:
-    """Write a new private key to `private`, readable by its owner alone, and the public one to `private`.pub.
+    """Write a new private key to `private`, readable only by its owner, and the public one to `private`.pub.
 
     Raises:
         ConfigError: one of the files exists; keys are never overwritten.

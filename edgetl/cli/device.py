@@ -257,7 +257,7 @@ def bench(
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images a call, offline only.", show_default="32")
+        int | None, typer.Option("--batch", min=1, help="Images per call, offline only.", show_default="32")
     ] = None,
     rate: Annotated[
         float | None,
@@ -336,7 +336,7 @@ def tune(
     """Find the fastest variant and engine on this machine, and run that from now on wherever no target is named.
 
     Every variant is tried on every engine that works here: it must give the golden images' outputs, and its accuracy
-    must be no lower than the default variant's. What is found is kept in your cache folder.
+    must be no lower than the default variant's. What is found is saved in your cache folder.
     """
     from edgetl.bench.tune import tune as measure
     from edgetl.cli import output
@@ -542,7 +542,7 @@ def keygen(
     private: Annotated[Path, typer.Argument(help="Where to write the private key.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Make a key pair for `edgetl sign`: the private key, and the public one beside it as FILE.pub."""
+    """Make a key pair for `edgetl sign`: the private key, and the public one next to it as FILE.pub."""
     from edgetl.bundle.signature import make_keys
     from edgetl.cli import output
 

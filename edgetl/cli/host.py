@@ -122,7 +122,7 @@ def init(
             if index.skipped
             else ""
         )
-        + (f"; beside them {counted(index.others)}" if index.others else "")
+        + (f"; besides them {counted(index.others)}" if index.others else "")
     )
     batch, steps = batch_size(seen.train_images)
     if steps < FEW_STEPS:
@@ -279,7 +279,7 @@ def build(
     ] = None,
     batch: Annotated[
         str,
-        typer.Option("--batch", metavar="LEAST,TUNED,LARGEST", help="Images a call; one number fixes it."),
+        typer.Option("--batch", metavar="LEAST,TUNED,LARGEST", help="Images per call; one number fixes it."),
     ] = "1,1,8",
     workspace_mib: Annotated[
         int, typer.Option("--workspace-mib", min=1, help="Scratch memory that a layer may use.")
@@ -298,10 +298,10 @@ def build(
         typer.Option("--dla-core", min=0, help="Compile for a Jetson's DLA; lists what falls back."),
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Compile again, though a kept engine would fit.")
+        bool, typer.Option("--rebuild", help="Compile again, though a cached engine would fit.")
     ] = False,
     output_path: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="beside the bundle")
+        Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="next to the bundle")
     ] = None,
     json: Json = False,
 ) -> None:

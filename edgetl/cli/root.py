@@ -55,7 +55,7 @@ def _program(words: Sequence[str], script: str) -> list[str]:
 
 
 def _launcher(environment: Any) -> list[str]:
-    """The words before `edgetl` that start as many processes as there are now; none for one that was started alone."""
+    """The words before `edgetl` that start as many processes as there are now; none for a single process."""
     count = environment.get("WORLD_SIZE", "1")
     if count == "1":
         return []

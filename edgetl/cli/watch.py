@@ -39,7 +39,7 @@ if not done:
     else:
         said = "edgetl was killed %s, by the system or by a person. Most often memory ran out: try a smaller " \
             "train.batch_size or preprocess.size." % where
-    sys.stderr.write("\nError: %s Finished work is kept; go on with: %s\n" % (said, sys.argv[1]))
+    sys.stderr.write("\nError: %s Finished work is saved; go on with: %s\n" % (said, sys.argv[1]))
     sys.stderr.flush()
 """
 

@@ -85,7 +85,7 @@ class AuditReport:
         median_size: median width and height in pixels.
         odd_sizes: images far from it.
         depth: the numbers of images of more than 8 bits.
-        others: number of files beside the images by kind, as in `edgetl.data.walk`.
+        others: number of files by kind that are not images, as in `edgetl.data.walk`.
         alike: groups of classes whose names look the same.
         epoch_steps: steps of an epoch at the batch size that `edgetl init` proposes.
         boxes: what was found in boxes, where they are labelled.
@@ -126,7 +126,7 @@ class AuditReport:
             (len(self.skipped), f"{len(self.skipped)} images cannot be read; mend or remove them."),
             (
                 len(missed),
-                f"Beside the images, {counted(missed)} are not read; convert, fetch or remove them.",
+                f"Besides the images, {counted(missed)} are not read; convert, fetch or remove them.",
             ),
             (len(self.alike), labels.question(self.alike)),
             (

@@ -147,7 +147,7 @@ def save(calibration: CalibrationSet, path: Path, *, root: Path | None = None) -
 
 
 def save_portable(calibration: CalibrationSet, path: Path) -> CalibrationSet:
-    """Write the manifest and, beside it, a folder of its name with copies of the images (LABEL_FILENAME).
+    """Write the manifest and, next to it, a folder of its name with copies of the images (LABEL_FILENAME).
 
     Returns:
         The set of the copies.
@@ -182,7 +182,7 @@ def _copied(calibration: CalibrationSet, folder: Path) -> CalibrationSet:
 def _copy_name(sample: CalibrationImage, taken: Set[str]) -> str:
     """LABEL_FILENAME, within one folder whatever the label holds; with a part of the hash where that name is taken.
 
-    Names that differ in case alone would be one file on some systems.
+    Names that differ only in case would be one file on some systems.
     """
     label = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "-", sample.label)
     name = f"{label[:60]}_{sample.path.stem[:80]}"

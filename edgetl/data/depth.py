@@ -1,7 +1,7 @@
 """Numbers of more than 8 bits: how much of their range an image set uses, and the window that suits the whole of it.
 
 Thermal frames, X-rays, 10- and 12-bit cameras fill a small part of 16 bits; scaled by the whole range they keep a few
-grey levels. So the set is looked at once, never one image alone: the window spans all but the darkest and brightest
+grey levels. So the set is looked at once, never a single image: the window spans all but the darkest and brightest
 thousandth of the training images' numbers, and a little more. An image counts by at most 65,536 numbers, evenly taken;
 images stream through counts of fixed size.
 """
@@ -134,7 +134,7 @@ class Depth:
         if self.window and self.reduced:
             found.append((True, self.refusal))
         found.append(
-            (self.pages > 0, f"{self.pages} files hold several pages, of which the first alone is looked at.")
+            (self.pages > 0, f"{self.pages} files hold several pages, of which only the first is looked at.")
         )
         return tuple(sentence for holds, sentence in found if holds)
 

@@ -70,7 +70,7 @@ class DataIndex:
         labels: class names, in the order of the network's outputs.
         samples: by split, label and path.
         skipped: (path relative to root, reason) of images that were left out.
-        others: number of files beside the images by kind, as in `edgetl.data.walk`.
+        others: number of files by kind that are not images, as in `edgetl.data.walk`.
         asked: the task, where it is not one class per image.
     """
 
@@ -170,7 +170,7 @@ def build_index(
     Args:
         config: the source, the fractions, and what to do about bad images.
         labelling: what is asked of each image.
-        seed: chooses the images of `max_train_images`. Splits depend on content alone, so that runs of
+        seed: chooses the images of `max_train_images`. Splits depend only on content, so that runs of
             different seeds are scored on the same images.
         progress: gets a bar and the warnings.
 

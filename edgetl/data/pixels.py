@@ -23,7 +23,7 @@ _FORMAT = 2
 def open_pixels(
     samples: Sequence[Sample], spec: PreprocessSpec, folder: Path, progress: Progress = SILENT
 ) -> NDArray[np.uint8]:
-    """Pixels of `samples`, in their order, decoded in threads on first use and kept in `folder`.
+    """Pixels of `samples`, in their order, decoded in threads on first use and cached in `folder`.
 
     The file is named by the hash of the images' contents and of what in `spec` decides the pixels, so it is
     shared by all stages that want the same, and is never stale.

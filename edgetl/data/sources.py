@@ -69,7 +69,7 @@ class Found:
     Attributes:
         root: an absolute folder that holds them all.
         entries: the labelled files.
-        others: number of files beside them by kind, as in `edgetl.data.walk`.
+        others: number of files by kind that are not images, as in `edgetl.data.walk`.
         named: classes that the source names whether or not an image has them: columns of 0 and 1.
     """
 
@@ -154,7 +154,7 @@ def _folder(root: Path, progress: Progress) -> Found:
     if splits:
         others = [path.name for path in top.folders if path not in splits.values()]
         if others:
-            progress.warning(f"{root}: beside its splits, these folders are not read: {', '.join(others)}.")
+            progress.warning(f"{root}: besides its splits, these folders are not read: {', '.join(others)}.")
         for split, path in splits.items():
             classes = [list_folder(folder) for folder in inside[path].folders]
             entries += _classes(inside[path], classes, split, progress)
@@ -166,12 +166,14 @@ def _folder(root: Path, progress: Progress) -> Found:
     if not entries:
         raise DataError(_why_empty(top, inside, splits, total))
     if missed := lost(total):
-        progress.warning(f"{root}: beside the images, {counted(missed)} are not read.{_how_to_fetch(missed)}")
+        progress.warning(
+            f"{root}: besides the images, {counted(missed)} are not read.{_how_to_fetch(missed)}"
+        )
     return Found(root, tuple(entries), total)
 
 
 def _lost_here(folder: Folder) -> dict[str, int]:
-    """Of the files beside class folders, those that may be meant as data; a README is not missed."""
+    """Of the files next to class folders, those that may be meant as data; a README is not missed."""
     return lost(folder.others)
 
 
@@ -185,7 +187,7 @@ def _split_folders(root: Path, inside: Mapping[Path, Folder]) -> dict[Split, Pat
     for path, folder in inside.items():
         split = SPLIT_NAMES.get(path.name.casefold())
         if split is None or not folder.folders:
-            continue  # a folder `train` of images, beside `bus`, is a class
+            continue  # a folder `train` of images, next to `bus`, is a class
         if split in found:
             raise DataError(f"{root} has two {split} folders, {found[split].name} and {path.name}; keep one.")
         found[split] = path
@@ -207,13 +209,13 @@ def _classes(
         elif folder.folders:
             progress.warning(
                 f"{folder.path}: its {len(folder.folders)} subfolders{_how_many_in(folder.folders)} are not read, only"
-                " the images beside them."
+                " the images next to them."
             )
         label = unicodedata.normalize("NFC", name_as_text(folder.path.name))
         for path in folder.images:
             yield Entry(path, label, split)
     if loose := len(parent.images):
-        progress.warning(f"{parent.path}: {loose} images lie beside the class folders and are not read.")
+        progress.warning(f"{parent.path}: {loose} images lie next to the class folders and are not read.")
 
 
 def _how_many_in(folders: Iterable[Path]) -> str:

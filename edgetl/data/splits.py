@@ -1,4 +1,4 @@
-"""Splits and draws that depend on the images' content alone, so that they stay when files are added."""
+"""Splits and draws that depend only on the images' content, so that they stay when files are added."""
 
 from __future__ import annotations
 

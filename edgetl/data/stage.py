@@ -17,7 +17,7 @@ from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
 @dataclass(frozen=True, kw_only=True)
 class DataInputs:
-    """What the stage needs beside its config. `seed` chooses the images of `max_train_images`, `window` is that of
+    """What the stage needs besides its config. `seed` chooses the images of `max_train_images`, `window` is that of
     their preprocessing, `labelling` what is asked of each image.
     """
 

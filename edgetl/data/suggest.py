@@ -226,7 +226,7 @@ def suggest_window(seen: Depth) -> Sequence[Suggestion]:
     if seen.proposed is None:
         return ()
     numbers = f"{seen.least:g} to {seen.largest:g}, of which all but a few lie within"
-    reason = f"{seen.deep} images of more than 8 bits hold {numbers}; 0..255 are spread over these alone"
+    reason = f"{seen.deep} images of more than 8 bits hold {numbers}; 0..255 are spread over these only"
     return (Suggestion(key="preprocess.window", value=seen.proposed, reason=reason),)
 
 

@@ -16,7 +16,7 @@ from edgetl.records.train import UnlabelledRecord
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledInputs:
-    """What is needed beside the folder.
+    """What is needed besides the folder.
 
     Attributes:
         index: the labelled images, of which those of val and test must not teach.
@@ -45,14 +45,14 @@ def find(folder: str, *, progress: Progress = SILENT) -> tuple[Path, ...]:
             f" like.{beside}"
         )
     if missed := lost(others):
-        progress.warning(f"distill.unlabelled: beside the images, {counted(missed)} in {root} are not read.")
+        progress.warning(f"distill.unlabelled: besides the images, {counted(missed)} in {root} are not read.")
     return found
 
 
 def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress = SILENT) -> UnlabelledRecord:
     """Index the images of a folder and write `index.json` into `out`.
 
-    The index has no classes, and its order follows from the contents alone. Equal files count once; those that are in
+    The index has no classes, and its order follows only from the contents. Equal files count once; those that are in
     val or test, or near-copies of what is (see `edgetl.data.audit`), are left out.
 
     Args:

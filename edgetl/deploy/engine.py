@@ -58,7 +58,7 @@ def build_from_bundle(
         variant: the model; where unset, the one of that precision, or else the one made for the target, or else the
             float32 one.
         output: an engine file, or a bundle (`.edgetl`, it may be the same one) that will hold the engine too; where
-            unset, an engine file beside the bundle.
+            unset, an engine file next to the bundle.
         reuse: take the engine that was compiled from the same model under the same conditions.
         progress: where to report.
 

@@ -1,6 +1,6 @@
 """The parity report: from torch to the last engine, step by step, on real images; the first that breaks is named.
 
-Each step changes one thing against the step that it stands on, and is held to a bound against that one alone:
+Each step changes one thing against the step that it stands on, and is held to a bound against that one only:
 
     torch -> ONNX as exported -> the same through the bundle's own preprocessing -> each variant -> each engine
 
@@ -186,7 +186,7 @@ class _Comparison:
     # --- the steps ------------------------------------------------------------------------------------------
 
     def _exported(self, base: Variant) -> _Stage:
-        """The float32 graph alone, with the preprocessing that was written into it when it was exported."""
+        """Only the float32 graph, with the preprocessing that was written into it when it was exported."""
         content = self.bundle.read(base.member)
         self.properties = _metadata(content)
         recorded = self.properties.get("edgetl.preprocess")
@@ -432,7 +432,7 @@ def _run(
     batch: int = BATCH,
     least: int = 1,
 ) -> Outputs:
-    """The outputs for all pixels, at most `batch` a call; a last call of fewer than `least` is filled up."""
+    """The outputs for all pixels, at most `batch` per call; a last call of fewer than `least` is filled up."""
     rows = []
     for start in range(0, len(pixels), batch):
         part = pixels[start : start + batch]

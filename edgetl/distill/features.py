@@ -1,4 +1,4 @@
-"""What a student may follow beside the logits: the teacher's feature maps, where it looks, how images relate.
+"""What a student may follow besides the logits: the teacher's feature maps, where it looks, how images relate.
 
 The losses are pure functions; a small value means that the student resembles the teacher. Gradients are the caller's
 business: the teacher's features come without.
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from edgetl.config import DistillFeatures
 from edgetl.errors import ModelError, TensorError
-from edgetl.models.backbones import classifier_names
 from edgetl.train.blocks import blocks
+from edgetl.train.tasks.base import TrainingTask
 
 _TINY = 1e-12
 
@@ -137,11 +137,12 @@ class StageEnd:
     side: int
 
 
-def stage_ends(network: nn.Module, size: int, name: str) -> tuple[StageEnd, ...]:
+def stage_ends(network: nn.Module, task: TrainingTask, size: int, name: str) -> tuple[StageEnd, ...]:
     """The last block at each resolution, from the stem to the head.
 
     Args:
-        network: a classifier of images (N, 3, size, size).
+        network: takes images (N, 3, size, size).
+        task: what it was made for.
         size: side of its input.
         name: what the message calls it.
 
@@ -149,7 +150,9 @@ def stage_ends(network: nn.Module, size: int, name: str) -> tuple[StageEnd, ...]
         ModelError: its blocks give no feature maps (N, C, H, H), as those of transformers.
     """
     modules = dict(network.named_modules())
-    names = [found for block in blocks(network)[:-1] if (found := _module_of(block)) in modules and found]
+    names = [
+        found for block in blocks(network, task)[:-1] if (found := _module_of(block)) in modules and found
+    ]
     seen: dict[int, StageEnd] = {}
     mode, probe = network.training, torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
     with torch.no_grad(), watching(network.eval(), names) as outputs:
@@ -169,7 +172,7 @@ def stage_ends(network: nn.Module, size: int, name: str) -> tuple[StageEnd, ...]
 
 @contextmanager
 def watching(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Gather the outputs of the named modules, in the order in which they run; the input of a classifier (`>NAME`)."""
+    """Gather the outputs of the named modules, in the order in which they run; of `>NAME` its input."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str, value: object) -> None:
@@ -192,7 +195,7 @@ def watching(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Ten
 
 
 class Features(nn.Module):
-    """The feature loss between two networks, with the projectors that learn beside the student and are thrown away.
+    """The feature loss between two networks, with the projectors that learn with the student and are thrown away.
 
     Attributes:
         weight: of the loss.
@@ -204,6 +207,7 @@ class Features(nn.Module):
         self,
         kind: DistillFeatures,
         *,
+        task: TrainingTask,
         student: nn.Module,
         teacher: nn.Module,
         sizes: tuple[int, int],
@@ -215,6 +219,7 @@ class Features(nn.Module):
 
         Args:
             kind: the loss; not `none`.
+            task: what both were made for.
             student: the student.
             teacher: the teacher.
             sizes: sides of the student's and the teacher's input.
@@ -231,12 +236,12 @@ class Features(nn.Module):
         self.student_names: tuple[str, ...]
         self.teacher_names: tuple[str, ...]
         if kind is DistillFeatures.RELATIONAL:
-            self.student_names = (f">{classifier_names(student)[0]}",)
-            self.teacher_names = (f">{prefix}{classifier_names(teacher)[0]}",)
+            self.student_names = (f">{task.output_layers(student)[0]}",)
+            self.teacher_names = (f">{prefix}{task.output_layers(teacher)[0]}",)
             return
         own, theirs = (
-            stage_ends(student, sizes[0], "The student"),
-            stage_ends(teacher, sizes[1], "The teacher"),
+            stage_ends(student, task, sizes[0], "The student"),
+            stage_ends(teacher, task, sizes[1], "The teacher"),
         )
         count = min(len(own), len(theirs))
         own, theirs = own[-count:], theirs[-count:]
@@ -281,7 +286,7 @@ def _of_one_side(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _flat(features: Tensor) -> Tensor:
-    """What goes into the classifier as (N, D): the mean over positions of a map."""
+    """What goes into the output layer as (N, D): the mean over positions of a map."""
     return features.mean((2, 3)) if features.dim() == 4 else features.flatten(1)
 
 

@@ -48,7 +48,7 @@ class DistillInputs:
         spec: the student's preprocessing in evaluation.
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
-        select: the score by which the best epoch is kept; the task's choice where None.
+        select: the score by which the best epoch is chosen; the task's choice where None.
         unlabelled: the images of `distill.unlabelled`, from `edgetl.data.unlabelled`.
     """
 
@@ -67,7 +67,7 @@ def run(
 ) -> TrainRecord:
     """Teach the student and write `out/student.safetensors`.
 
-    The epoch that is best on the validation split is kept. A run that was stopped goes on after its last
+    The epoch that is best on the validation split is chosen. A run that was stopped goes on after its last
     epoch. A pruned network's 2:4 zeros stay zero.
 
     Raises:
@@ -112,7 +112,7 @@ def run(
         taught = min(len(unlabelled.pixels), config.epochs * drawn)
         progress.message(
             f"distill: {len(unlabelled.pixels)} unlabelled images, of which {taught} teach;"
-            f" {drawn} are drawn an epoch, beside {len(sets.train)} labelled ones"
+            f" {drawn} are drawn per epoch, in addition to {len(sets.train)} labelled ones"
         )
     state = out / "distill.state"
     fitting = Fitting(
@@ -140,6 +140,7 @@ def run(
     if config.features is not DistillFeatures.NONE:
         features = Features(
             config.features,
+            task=task,
             student=student,
             teacher=teacher,
             sizes=(size, teacher_size),

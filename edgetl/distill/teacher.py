@@ -1,4 +1,4 @@
-"""Teachers: networks that must fit the labels at hand, alone or several as one."""
+"""Teachers: networks that must fit the labels at hand, one by itself or several as one."""
 
 from __future__ import annotations
 

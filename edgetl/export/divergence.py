@@ -101,7 +101,7 @@ def _pairs(reference: onnx.ModelProto, suspect: onnx.ModelProto) -> list[tuple[s
 
 
 def _cut_off(model: onnx.ModelProto) -> set[str]:
-    """Tensors that one Relu or Clip alone reads."""
+    """Tensors that only one Relu or Clip reads."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:

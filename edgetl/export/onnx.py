@@ -55,8 +55,8 @@ def to_onnx(
     Args:
         model: takes (N, 3, S, S) float32 with S = `spec.size`, gives (N, D): the task's outputs side by side. It is not
             changed.
-        task: what it answers. Its labels are kept in the metadata as a JSON list under `edgetl.labels`.
-        spec: kept in the metadata as JSON under `edgetl.preprocess`.
+        task: what it answers. Its labels are stored in the metadata as a JSON list under `edgetl.labels`.
+        spec: stored in the metadata as JSON under `edgetl.preprocess`.
         opset: ONNX operator set.
         dynamic_size: leave height and width open too.
 

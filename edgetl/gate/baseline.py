@@ -1,4 +1,4 @@
-"""Baselines: what a bundle was measured to be, kept in a file."""
+"""Baselines: what a bundle was measured to be, stored in a file."""
 
 from __future__ import annotations
 

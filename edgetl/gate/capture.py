@@ -258,7 +258,9 @@ def _present(task: TaskSpec, truths: Iterable[Any]) -> set[int]:
 
 def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_out: int) -> None:
     if missing := [name for at, name in enumerate(labels) if at not in present]:
-        learned = f" beside the {left_out} that a bundle was trained on or validated with" if left_out else ""
+        learned = (
+            f" besides the {left_out} that a bundle was trained on or validated with" if left_out else ""
+        )
         raise DataError(
             f"{data} has no images of {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if missing[3:] else ''}{learned}, "

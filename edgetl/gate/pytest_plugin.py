@@ -34,7 +34,7 @@ _PATHS = ("bundle", "baseline", "against", "data", "history")
 _OPTIONS = {
     "bundle": "The bundle to judge.",
     "baseline": "The baseline to hold it to, a file of `edgetl baseline`.",
-    "against": "Or another bundle, which is measured beside it.",
+    "against": "Or another bundle, which is measured side by side with it.",
     "history": "With a baseline: a file of `edgetl bench --history`, to know how this machine differs between runs.",
     "data": "Labelled images to score both on; else the bundles' own figures are compared.",
     "variant": "A model variant instead of the default one.",

@@ -1,4 +1,4 @@
-"""The gate: hold a bundle to a stored baseline, or to another bundle measured beside it."""
+"""The gate: hold a bundle to a stored baseline, or to another bundle measured side by side with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks over time, kept in a SQLite file: what was measured when, of which commit, on which machine."""
+"""Benchmarks over time, stored in a SQLite file: what was measured when, of which commit, on which machine."""
 
 from edgetl.history.store import append
 from edgetl.history.trend import read, spread

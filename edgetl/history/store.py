@@ -1,4 +1,4 @@
-"""The history file: one SQLite table, a row a benchmark, with its whole record beside the columns that are asked for.
+"""The history file: one SQLite table, a row per benchmark, with its whole record next to the columns that are queried.
 
 Writers lock the file for the moment of one insert and wait for each other, so that jobs may share it.
 """

@@ -1,4 +1,4 @@
-"""What stands beside an image's pixels: taken off before decoding, and read for its orientation alone.
+"""What stands next to an image's pixels: taken off before decoding; only the orientation is read from it.
 
 Cameras and editors write metadata that decoders stumble over: rationals out of range, text that unpacks to gigabytes,
 profiles cut short, tags that point behind the end. None of it is the picture. So a decoder gets a file without it, and

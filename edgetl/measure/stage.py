@@ -1,6 +1,6 @@
 """Score and time every candidate through the runtime that will run it, then choose what ships.
 
-The teacher in eager torch is timed beside the candidates, interleaved in one process, so that the ratio holds
+The teacher in eager torch is timed together with the candidates, interleaved in one process, so that the ratio holds
 on a machine whose speed drifts.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
+from edgetl.data.sources import SPLITS
+from edgetl.data.truths import truths_for
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
@@ -21,7 +23,7 @@ from edgetl.records.codec import to_json
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
-from edgetl.tasks.all import settled, settled_by, task_of
+from edgetl.tasks.all import settled, task_of
 from edgetl.tasks.base import Outputs, joined
 from edgetl.tasks.metrics import chosen
 
@@ -79,14 +81,13 @@ def run(
     from edgetl.bench.machine import describe
     from edgetl.runtime.engines.onnxruntime import OnnxBackend
     from edgetl.train.sets import open_sets
-    from edgetl.train.tasks.all import training_task
 
     task = task_of(inputs.index.task)
     metric = chosen(bundle.metric, task.metrics, setting="bundle.metric")
-    training = training_task(inputs.index.task)
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
-    val_truths = training.truths(sets.val.targets)
-    test_truths = training.truths(sets.test.targets) if sets.test else None
+    truths = {
+        split: truths_for(inputs.index.task, inputs.index.split(split), inputs.spec) for split in SPLITS[1:]
+    }
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
@@ -94,9 +95,9 @@ def run(
             run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
             outputs = _outputs(run_, sets.val.pixels)
             if not number:  # the plain export
-                task = task_of(settled(task.spec, val_truths, outputs))
-            val = task.score(val_truths, outputs)
-            test = task.score(test_truths, _outputs(run_, sets.test.pixels)) if sets.test else None
+                task = task_of(settled(task.spec, truths["val"], outputs))
+            val = task.score(truths["val"], outputs)
+            test = task.score(truths["test"], _outputs(run_, sets.test.pixels)) if sets.test else None
             scores[c.name] = (val, test)
             scoring.advance(note=f"{c.name} {value(val, metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
@@ -117,7 +118,6 @@ def run(
     )
     floor = value(inputs.teacher_val, metric) - bundle.max_drop
     default, floor_met, reason = choose(variants, metric, floor)
-    spec = settled_by(task.spec, scores[default][0])
     return MeasureRecord(
         variants=variants,
         teacher_val=inputs.teacher_val,
@@ -130,7 +130,7 @@ def run(
         default=default,
         reason=reason,
         machine=describe(),
-        task=to_json(spec),
+        task=to_json(task.spec),
     )
 
 

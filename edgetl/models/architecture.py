@@ -1,7 +1,7 @@
 """A network as data: a backbone's name and the layers in which the network differs from the fresh backbone.
 
 Channel pruning changes tensors' shapes and a few plain integers (`out_channels`, `groups`, `num_features`,
-`num_heads`, ...). Both are kept by name, so that a pruned network is rebuilt without unpickling code.
+`num_heads`, ...). Both are stored by name, so that a pruned network is rebuilt without unpickling code.
 """
 
 from __future__ import annotations

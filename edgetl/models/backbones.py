@@ -91,7 +91,7 @@ def create(
         weights: `pretrained`, `none`, or a local .safetensors file or .pth state dict. A file's classifier is
             left out where its class count differs.
         seed: decides the random weights, whatever the state of torch's global generator.
-        size: side of the images, for which a network that takes one size alone is built; the library's where None.
+        size: side of the images, for which a network that takes only one size is built; the library's where None.
 
     Raises:
         ModelError: unknown name, or the network cannot be built for this size.
@@ -188,7 +188,7 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The classifier's parameters, for training the head alone."""
+    """The classifier's parameters, for training only the head."""
     return [p for name in classifier_names(model) for p in model.get_submodule(name).parameters()]
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _TOLERANCE = 1e-3
-"""Of a folded network's logits, relative to the largest of the whole one's; rounding alone gives about 1e-6."""
+"""Of a folded network's logits, relative to the largest of the whole one's; rounding by itself gives about 1e-6."""
 
 
 def folded(network: nn.Module, size: int) -> nn.Module:
-    """A frozen copy in evaluation mode, in which every batch norm that alone reads a convolution is part of it.
+    """A frozen copy in evaluation mode, in which every batch norm that is the only reader of a convolution is merged.
 
     Names of modules stay. Which norm reads which convolution is seen in a pass over two images, and the copy must give
     the logits of the whole network there; where it does not, as with a convolution that is read twice, the copy is of

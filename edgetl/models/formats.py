@@ -68,7 +68,7 @@ def fault(path: Path) -> str:
 
 
 _MORE = (
-    "is damaged, or holds more than tensors; code in it is never run. Where it was made, save the tensors alone as a "
+    "is damaged, or holds more than tensors; code in it is never run. Where it was made, save only the tensors as a "
     ".safetensors file (safetensors.torch.save_model), or torch.save(model.state_dict(), ...)."
 )
 

@@ -29,7 +29,7 @@ def rebase(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor]) ->
 
     Args:
         model: the network, on any device; it ends in evaluation mode.
-        names: of its batch norms; those without factors and shifts are left alone.
+        names: of its batch norms; those without factors and shifts are left as they are.
         batches: images (n, 3, H, W) float32 as the network sees them. Statistics are plain averages of theirs.
     """
     found = batch_norms(model)

@@ -9,14 +9,12 @@ The zeros are the mask: a layer whose weights have the pattern is one that keeps
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from edgetl.models.backbones import classifier_names
 
 OF, KEPT = 4, 2
 """So many consecutive weights hold so many values at most."""
@@ -30,19 +28,19 @@ class TwoFour:
     left_out: dict[str, str]
 
 
-def apply_(model: nn.Module) -> TwoFour:
+def apply_(model: nn.Module, outputs: Sequence[str]) -> TwoFour:
     """Set the two smallest of every four weights to zero, in every layer where tensor cores can use it, in place.
 
-    Left out are the classifier, grouped and depthwise convolutions, and layers whose input channels are no multiple of
-    four (mostly the first). Of four equal weights the first two stay.
+    Left out are `outputs`, the parts that make the outputs, by name; grouped and depthwise convolutions; and layers
+    whose input channels are no multiple of four (mostly the first). Of four equal weights the first two stay.
     """
-    heads = set(classifier_names(model))
+    inside = tuple(f"{name}." for name in outputs)
     layers, left_out = [], {}
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv2d | nn.Linear):
             continue
-        if name in heads:
-            left_out[name] = "classifier"
+        if f"{name}.".startswith(inside):
+            left_out[name] = "output layer"
         elif why := _unfit(layer):
             left_out[name] = why
         else:

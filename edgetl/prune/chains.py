@@ -79,7 +79,7 @@ def _is_dense(module: nn.Module) -> bool:
 
 
 def _carries(module: nn.Module) -> bool:
-    """Whether each channel of the module's result comes from that channel of its input alone."""
+    """Whether each channel of the module's result comes only from that channel of its input."""
     if isinstance(module, nn.Conv2d):
         return module.groups == module.in_channels == module.out_channels
     return isinstance(module, nn.BatchNorm2d) or not any(True for _ in module.parameters())

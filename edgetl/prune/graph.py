@@ -112,7 +112,7 @@ def _chained(model: nn.Module, example: torch.Tensor, names: dict[nn.Module, str
 def _coupled(
     model: nn.Module, example: torch.Tensor, names: dict[nn.Module, str], kept: set[nn.Module]
 ) -> list[ChannelGroup]:
-    """What torch-pruning finds; nothing where it cannot follow the network, which then has its chains alone."""
+    """What torch-pruning finds; nothing where it cannot follow the network, which then has only its chains."""
     with warnings.catch_warnings(), replaced():
         warnings.simplefilter("ignore")
         try:

@@ -203,7 +203,7 @@ def taylor(
     et al., "Group Fisher Pruning for Practical Network Compression" (ICML 2021).
 
     Args:
-        graph: the traced network; its parameters' gradients are left alone.
+        graph: the traced network; its parameters' gradients are not touched.
         images: batches (n, 3, H, W) float32.
         teacher: gives the outputs (n, D) that the network is to follow.
         task: gives the loss.
@@ -297,7 +297,7 @@ def _watch(module: nn.Module, args: tuple[Any, ...], name: str, reads: list[_Rea
 def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None], images: int) -> dict[str, Tensor]:
     """Centred input times gradient, summed over places: (n, channels) for each layer, n `images`.
 
-    Where a network lays parts of an image (windows, patches) beside the images, they are summed up too.
+    Where a network lays parts of an image (windows, patches) along the batch axis, they are summed up too.
 
     Raises:
         UncuttableError: a layer's inputs cannot be distinguished by images.

@@ -3,7 +3,7 @@
 A layer's time is taken as a weighted sum of its work: dense and grouped multiply-accumulates, values read and
 written, weights read. The rates are fitted, none negative, to whole networks of random widths in the runtime that
 will run the result, so that its fusions, layouts and calls are in them. Like the tables of ProxylessNAS (Cai et al.
-2019) and FBNet (Wu et al. 2019) it adds up layers; unlike those it needs no graph of a layer alone, and only a dozen
+2019) and FBNet (Wu et al. 2019) it adds up layers; unlike those it needs no graph of a single layer, and only a dozen
 measurements, since layers of a kind share their rates.
 """
 
@@ -45,7 +45,7 @@ class LatencyTable:
     Attributes:
         rates: milliseconds for a unit of each kind of work, in the order of `work`.
         fixed_ms: what every network takes, however narrow.
-        error: median relative error of each fitted network's time as predicted from the others alone.
+        error: median relative error of each fitted network's time as predicted from the others only.
     """
 
     rates: tuple[float, ...]

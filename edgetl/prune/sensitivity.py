@@ -1,4 +1,4 @@
-"""What each channel group costs alone: cut it by itself, measure the batch norms anew, score."""
+"""What each channel group costs by itself: cut it by itself, measure the batch norms anew, score."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sensitivity(
     kept: Path,
     progress: Progress,
 ) -> PruneSensitivity:
-    """Cut each group alone, by each of `SHARES`, its least important channels first.
+    """Cut each group by itself, by each of `SHARES`, its least important channels first.
 
     The channels are really cut, and the network is not traced again for it. Li et al., "Pruning Filters for Efficient
     ConvNets" (ICLR 2017), section 3.2, cut layer by layer like this.
@@ -54,7 +54,7 @@ def sensitivity(
         scores: of all its groups.
         limits: alignment and floors. A share that no whole number of units comes near is left out.
         score: that of a network whose batch norms it may measure anew, in place.
-        key: what the result depends on; groups kept under another key are measured again.
+        key: what the result depends on; groups saved under another key are measured again.
         kept: file in which the groups measured so far stand; a second call goes on there. The caller deletes it.
         progress: gets an estimate of the time and a bar of all cuts.
     """
@@ -66,7 +66,7 @@ def sensitivity(
         seconds = time.perf_counter() - start
         cuts = sum(len({n for n in some if n}) for some in counts.values())
         progress.message(
-            f"prune sensitivity: {len(counts)} groups of channels, {cuts} cuts of one group alone; about"
+            f"prune sensitivity: {len(counts)} groups of channels, {cuts} cuts of a single group; about"
             f" {_duration(seconds * cuts)}"
         )
     left = graph.groups[len(done.groups) :]
@@ -97,7 +97,7 @@ def _count(group: ChannelGroup, share: float, limits: CutLimits) -> int:
 
 
 def _saved(graph: ChannelGraph, group: ChannelGroup, count: int) -> float:
-    """Share of the network's multiply-accumulates that go with so many channels of the group alone."""
+    """Share of the network's multiply-accumulates that go with so many channels of only this group."""
     saved = 0.0
     for name in group.inputs.keys() | group.outputs.keys():
         layer = graph.layers[name]

@@ -94,7 +94,7 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
 
     A teacher that pruning does not understand passes on whole; the record's note says why.
 
-    Every finished cut and step is kept in `out`, so that a run that was stopped goes on there, and ends with the
+    Every finished cut and step is saved in `out`, so that a run that was stopped goes on there, and ends with the
     same weights (on the CPU, bit by bit).
 
     Raises:
@@ -301,7 +301,7 @@ class _Run:
         return f"{share:.1%} of the multiply-accumulates"
 
     def _step(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets) -> Kept:
-        """One cut (none without a budget) and its recovery, or what is kept of them."""
+        """One cut (none without a budget) and its recovery, or what is saved of them."""
         path = self.out / f"step-{number}.safetensors"
         if (kept := self._load(path)) is not None:
             return kept
@@ -396,7 +396,7 @@ class _Run:
         return model, record, epochs
 
     def _sensitivity(self, model: nn.Module, sets: Sets) -> PruneSensitivity:
-        """What cutting each group alone costs the network that the first cut finds."""
+        """What cutting each group by itself costs the network that the first cut finds."""
         graph = trace(copy.deepcopy(model), self.size, keep=self.config.keep)
         views = list(self._views(0, sets.train))
 
@@ -425,7 +425,7 @@ class _Run:
         """The pruned network with 2:4 sparsity, recovered with its zeros held."""
         path = self.out / "step-two-four.safetensors"
         sparse = copy.deepcopy(model).requires_grad_(True)
-        found = apply_(sparse)
+        found = apply_(sparse, self.task.output_layers(sparse))
         kept = self._load(path)
         if kept is None:
             recalibrate(sparse, list(self._views(0, sets.train)))
@@ -467,7 +467,7 @@ class _Run:
         return model, record, epochs
 
     def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets, path: Path) -> Kept:
-        """The cut network (uncut without a budget), its batch norms measured anew, before recovery; kept in `path`.
+        """The cut network (uncut without a budget), its batch norms measured anew, before recovery; saved in `path`.
 
         `number` is the step's: each sees other images.
         """

@@ -114,7 +114,7 @@ def _places(
 
 
 def _norm_the_rest(layer: nn.LayerNorm, place: _Place) -> None:
-    """Let a layer norm see the channels that stay alone, and give zero for the others."""
+    """Let a layer norm see only the channels that stay, and give zero for the others."""
     small = place.on(copy.deepcopy(layer))
     gone = set(place.channels)
     kept = torch.tensor([i for i in range(layer.normalized_shape[-1]) if i not in gone])

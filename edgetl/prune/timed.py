@@ -28,7 +28,7 @@ from edgetl.records.prune import GroupWidth, PruneLatency
 from edgetl.train.seeds import numpy_generator
 
 _RANDOM = 12
-"""Networks of random widths that the table is fitted to, beside the smallest and the whole one."""
+"""Networks of random widths that the table is fitted to, besides the smallest and the whole one."""
 _SPREAD = 0.25
 _TRIES = 8
 _SLACK, _TIGHTER = 0.03, 0.01
@@ -44,7 +44,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What is kept of the calibration, so that a run that was stopped goes on in it; `key` names the run's inputs."""
+    """What is saved of the calibration, so that a run that was stopped goes on in it; `key` names the run's inputs."""
 
     key: str
     timed: tuple[Observation, ...]
@@ -79,7 +79,7 @@ class TimedTarget:
 
     Raises:
         ModelError: the target cannot be reached (says the best possible), or the network meets it already.
-        StorageError: the measurements cannot be kept.
+        StorageError: the measurements cannot be saved.
     """
 
     def __init__(

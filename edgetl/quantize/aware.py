@@ -45,9 +45,9 @@ class AwareTraining:
         index, spec, pixels_dir: the images, as the graph sees them.
         epochs: passes.
         lr: peak learning rate.
-        metric: the epoch that is best by it on the validation split is kept.
+        metric: the epoch that is best by it on the validation split is chosen.
         seed: of everything random.
-        state: the file in which finished epochs are kept.
+        state: the file in which finished epochs are saved.
     """
 
     guide: Guide

@@ -20,8 +20,8 @@ _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes the same from fewer bytes.
 
-    Constants, what is made of constants alone, and integers get short names; equal constants become one. Nodes that
-    work on constants alone lose their names, and so do those that quantize and dequantize. A graph with graphs inside,
+    Constants, what is made only of constants, and integers get short names; equal constants become one. Nodes that
+    work only on constants lose their names, and so do those that quantize and dequantize. A graph with graphs inside,
     which may read its tensors, stays as it is.
     """
     copy = copy_of(model)

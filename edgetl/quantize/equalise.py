@@ -82,7 +82,7 @@ def _own_weights(graph: Graph, at: int) -> bool:
 
 
 def _lets_factors_through(graph: Graph, at: int) -> bool:
-    """Whether the activation of a positive multiple is that multiple of the activation: max(x, 0) alone."""
+    """Whether the activation of a positive multiple is that multiple of the activation: only max(x, 0) is."""
     node = graph.nodes[at]
     if node.op_type == "Relu":
         return True

@@ -2,7 +2,7 @@
 
 The bins are a grid of power-of-two width aligned at zero. When a value falls outside, the width is doubled
 and bins are added in pairs, which loses resolution but never a count. So the histogram depends on the values
-alone, not on their order or their cut into batches, and merging is associative.
+only, not on their order or their cut into batches, and merging is associative.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _exponent(extent: float) -> int:
 
 
 def _coarser(counts: NDArray[np.int64], doublings: int) -> NDArray[np.int64]:
-    # After log2(HALF) + 1 doublings all counts stand beside zero, where more change nothing.
+    # After log2(HALF) + 1 doublings all counts stand next to zero, where more change nothing.
     for _ in range(min(doublings, HALF.bit_length())):
         paired = np.zeros_like(counts)
         paired[HALF // 2 : HALF // 2 + HALF] = counts.reshape(-1, 2).sum(axis=1)

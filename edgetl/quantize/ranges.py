@@ -100,7 +100,7 @@ def least_divergence(histogram: Histogram, grid: Grid) -> Range:
 def least_error(histogram: Histogram, grid: Grid) -> Range:
     """The range with the least mean squared error of quantize-dequantize, over shrunken observed ranges.
 
-    Both ends are shrunk together first, then each alone. A bin's values stand at its centre.
+    Both ends are shrunk together first, then each by itself. A bin's values stand at its centre.
     """
     filled = np.flatnonzero(histogram.counts)
     weights = histogram.counts[filled].astype(np.float64)

@@ -194,7 +194,7 @@ class RecoverySearch:
 
 
 _NAMES = {
-    Recovery.NONE: "calibration alone",
+    Recovery.NONE: "only calibration",
     Recovery.EQUALISE: "cross-layer equalisation",
     Recovery.BIAS: "bias correction",
     Recovery.ADAROUND: "AdaRound",

@@ -17,6 +17,7 @@ from edgetl.config import Calibrator, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
+from edgetl.data.truths import truths_for
 from edgetl.distill.objective import Guide
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
@@ -40,7 +41,6 @@ from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
 from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import chosen
-from edgetl.train.tasks.all import training_task
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -63,7 +63,7 @@ class QuantizeInputs:
         spec: their preprocessing.
         seed: of everything random.
         pixels_dir: folder of decoded pixels, shared by the stages.
-        cache_dir: folder of kept calibrations.
+        cache_dir: folder of cached calibrations.
         metric: the score that is held to the floor; the task's first where None.
         guide: the teacher, and how it is followed; None rules quantization-aware training out.
     """
@@ -251,7 +251,7 @@ class _Stage:
 
     def _keep_weight_only(self) -> None:
         if not set(self.config.target) & CPU_TARGETS:
-            return  # TensorRT takes int8 constants in front of a DequantizeLinear alone
+            return  # TensorRT takes int8 constants only in front of a DequantizeLinear
         graph = Graph(self.model)
         plan = make_plan(graph, rules_for(self.config.target[0]))
         model = store_int8(graph, plan.weighted)
@@ -318,8 +318,7 @@ class _Scorer:
             raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
         self.inputs, self.task = inputs, task_of(inputs.index.task)
         self.metric = chosen(inputs.metric, self.task.metrics, setting="bundle.metric")
-        training = training_task(inputs.index.task)
-        self.truths = training.truths(training.targets(samples, inputs.spec))
+        self.truths = truths_for(inputs.index.task, samples, inputs.spec)
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:

@@ -26,7 +26,7 @@ class TargetRules:
         gates: HardSigmoid and HardSwish, which `qdq` writes as integer additions and products where their
             input is an integer.
         transparent_operators: move integers without a look at them; output and input share parameters.
-        fused_operators: run in float but cost little beside their neighbours; not reported.
+        fused_operators: run in float but cost little compared with their neighbours; not reported.
     """
 
     target: Target

@@ -44,7 +44,7 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTime:
-    """A node of the engine's graph, or all nodes of one operator: median time a call, and share of all nodes' time.
+    """A node of the engine's graph, or all nodes of one operator: median time per call, and share of all nodes' time.
 
     `nodes` is 1 for a node. `provider` is where it ran.
     """
@@ -96,8 +96,8 @@ class BenchRecord:
     """A benchmark of one variant in one scenario.
 
     `metric` names the scenario's figure as MLPerf defines it (`p90_ms`, `p99_ms`, `throughput`), `value` is it.
-    `latency` is the model alone; `end_to_end` is from image bytes to prediction, None where not measured.
-    For the server scenario: `rate` arrivals per second, `bound_ms` the bound on p99, `holds` whether it is kept.
+    `latency` is only the model's; `end_to_end` is from image bytes to prediction, None where not measured.
+    For the server scenario: `rate` arrivals per second, `bound_ms` the bound on p99, `holds` whether it is met.
 
     `name` is the bundle's own name, `target` the engine. `steady` says whether the warm-up ended with steady calls,
     None where its length was given. `timer_overhead_ns` is the timer's own time, which is subtracted from every

@@ -13,7 +13,7 @@ class Divergence:
 
     `layer` and `operator` are the node's in the graph that is right, `tensor` is its result in the other graph;
     `error_before` is that of the layer's inputs. `finite` is False where NaN or infinity came out; `abrupt` is
-    False where no layer alone is to blame, and this one adds most.
+    False where no single layer is to blame, and this one adds most.
     """
 
     layer: str
@@ -82,7 +82,7 @@ class ParityRecord:
             return f"{text}. The first diverging layer is {layer}: NaN or infinity comes out of it."
         if not found.abrupt:
             return (
-                f"{text}. No layer alone is to blame; {layer} adds most, from a relative error of "
+                f"{text}. No single layer is to blame; {layer} adds most, from a relative error of "
                 f"{found.error_before:.2g} to {found.error:.2g}."
             )
         return (

@@ -77,7 +77,7 @@ class SparseTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupCut:
-    """One channel group cut alone: channels removed, share of the network's multiply-accumulates saved, and the
+    """One channel group cut by itself: channels removed, share of the network's multiply-accumulates saved, and the
     score on the validation split without any recovery."""
 
     removed: int
@@ -87,7 +87,7 @@ class GroupCut:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSensitivity:
-    """A channel group cut alone, once a share; None where the group is too small for that share."""
+    """A channel group cut by itself, once per share; None where the group is too small for that share."""
 
     name: str
     channels: int
@@ -96,8 +96,8 @@ class GroupSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneSensitivity:
-    """What cutting each channel group alone costs, in the network's order. `score` is that of the uncut network with
-    batch norms measured as after a cut."""
+    """What cutting each channel group by itself costs, in the network's order. `score` is that of the uncut network
+    with batch norms measured as after a cut."""
 
     shares: tuple[float, ...]
     score: float

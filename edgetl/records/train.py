@@ -43,7 +43,7 @@ class DataRecord:
     """What the data stage found. `counts[split][label]` is a number of images; one of several classes counts for each.
 
     So many images of val and test have `near_copies` in another split (see `edgetl.data.audit`); None where nobody
-    looked. `others` counts the files beside the images by kind, e.g. `.heic files`.
+    looked. `others` counts the files by kind that are not images, e.g. `.heic files`.
     """
 
     index: str
@@ -63,7 +63,7 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledRecord:
-    """What was found of images without labels: `images` different ones, beside the `held_out` files that are left out
+    """What was found of images without labels: `images` different ones, besides the `held_out` files that are left out
     because they, or near-copies of them, are in the validation or test split, and the `skipped` ones (path, reason)."""
 
     index: str

@@ -32,7 +32,7 @@ class ExportRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSensitivity:
-    """What quantizing one layer alone costs.
+    """What quantizing a single layer costs.
 
     `sqnr_db` is the power of its output over that of its quantization noise, in decibels; `divergence` the power that
     the noise has at the logits over that of the logits, to first order.
@@ -56,7 +56,7 @@ class RecoveryAttempt:
 @dataclass(frozen=True, kw_only=True)
 class QuantizedVariant:
     """A quantized ONNX model. `precision` is that of the arithmetic: `int8`, `mixed`, `fp16`, or `fp32` where the
-    stored weights alone are INT8.
+    only stored weights are INT8.
 
     `left_in_float` lists `node (operator): reason`.
 

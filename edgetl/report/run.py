@@ -51,7 +51,7 @@ class RunReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The figures of the shipped variant beside the teacher's.
+    """The figures of the shipped variant compared with the teacher's.
 
     Attributes:
         shipped: the default variant.
@@ -61,7 +61,7 @@ class Headline:
         metric: the first of the task's metrics.
         points: it of the shipped variant less the teacher's, in percentage points.
         latency_ratio: median latency of the teacher in eager torch over that of the shipped variant.
-        latency_interval: 95% bootstrap interval of `latency_ratio`; None where raw samples were not kept.
+        latency_interval: 95% bootstrap interval of `latency_ratio`; None where raw samples were not stored.
         size_ratio: bytes of the teacher's checkpoint over those of the shipped model.
     """
 

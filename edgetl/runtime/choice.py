@@ -59,7 +59,7 @@ def _tuned_file(bundle: Bundle) -> Path | None:
     try:
         path = tuned_path(bundle)
         return path if path.is_file() else None
-    except (OSError, StorageError):  # Without a home, or the right to look into it, nothing was kept.
+    except (OSError, StorageError):  # Without a home, or the right to look into it, nothing was saved.
         return None
 
 

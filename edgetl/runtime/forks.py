@@ -68,7 +68,7 @@ def start(engine: str) -> None:
     if _started.setdefault(engine, os.getpid()) != os.getpid():
         raise ForkError(
             f"{engine} ran in the parent before this process was forked, and cannot start anew in the child: "
-            "load in the children alone, or start them with spawn."
+            "load only in the children, or start them with spawn."
         )
 
 

@@ -172,7 +172,7 @@ def find_images(
                 beside = f" It holds {counted(others)}." if others else ""
                 raise DataError(f"The folder {path} holds no images.{beside}")
             if missed := lost(others):
-                progress.warning(f"{path}: beside the images, {counted(missed)} are not read.")
+                progress.warning(f"{path}: besides the images, {counted(missed)} are not read.")
             found += inside
         elif path.exists():
             found.append(path)
@@ -251,7 +251,7 @@ def _labelled(
 def _pixels(session: Session, item: Item) -> NDArray[np.uint8]:
     if isinstance(item.picture, ImageError):
         raise item.picture
-    assert not isinstance(item.picture, SourceError)  # Of live sources alone.
+    assert not isinstance(item.picture, SourceError)  # Only of live sources.
     return session.pixels(item.picture, channels=item.channels)
 
 

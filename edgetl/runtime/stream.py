@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GPU_BATCH = 8
-"""Images a call where the engine is not on the CPU."""
+"""Images per call where the engine is not on the CPU."""
 _WAITING = 2
 """Tasks a worker that may wait or be finished: enough that no worker idles, few enough that frames do not age."""
 

@@ -69,7 +69,7 @@ class Tuned:
 
 
 def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
-    """Keep a winner beside those of other numbers of threads, atomically; return the file.
+    """Save a winner next to those of other numbers of threads, atomically; return the file.
 
     Raises:
         StorageError: it cannot be written.
@@ -87,7 +87,7 @@ def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
 
 
 def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
-    """The kept winner, or in a few words why none of the file holds here and now, and the remedy.
+    """The saved winner, or in a few words why none of the file holds here and now, and the remedy.
 
     A winner whose engine is gone is returned all the same: that it cannot be opened is an error, and nothing takes
     its place.
@@ -101,7 +101,7 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
     try:
         winners = _read(path, bundle).by_threads
     except (OSError, ValueError, RecursionError):
-        return f"what edgetl tune kept in {path} cannot be read: {renew}"
+        return f"what edgetl tune saved in {path} cannot be read: {renew}"
     if (winner := winners.get(str(threads))) is None:
         known = " and ".join(sorted(winners, key=int))
         return (

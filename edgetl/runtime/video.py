@@ -190,7 +190,7 @@ def _live_frames(
 
 
 class _Reader:
-    """Reads a live source in a thread of its own, which alone touches the capture: a read may hang for ever."""
+    """Reads a live source in a thread of its own, the only one to touch the capture: a read may hang for ever."""
 
     def __init__(self, capture: Any, live: Live, began: float, total: int) -> None:
         self._capture, self._live, self._began = capture, live, began

@@ -1,1 +1,1 @@
-"""What is asked of an image; numpy alone, on the host and on the device."""
+"""What is asked of an image; only numpy, on the host and on the device."""

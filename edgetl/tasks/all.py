@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
 from edgetl.records.codec import from_json
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
     from edgetl.records.scores import Evaluation
     from edgetl.tasks.classification.answers import Prediction as ClassPrediction
     from edgetl.tasks.classification.detail import ClassDetail
+    from edgetl.tasks.detection.answers import Detections
+    from edgetl.tasks.detection.detail import BoxDetail
     from edgetl.tasks.multihead.answers import HeadsPrediction
     from edgetl.tasks.multihead.detail import HeadsDetail
     from edgetl.tasks.multilabel.answers import TagsPrediction
     from edgetl.tasks.multilabel.detail import TagsDetail
-
-
-_LEAST = 0.01
-"""A detector's threshold lies at least so far within 0..1."""
 
 
 def task_of(spec: TaskSpec) -> Task:
@@ -67,16 +66,42 @@ def spec_of(values: Any, otherwise: TaskSpec) -> TaskSpec:
     return otherwise if values is None else cast("TaskSpec", from_json(union, values))
 
 
+def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
+    """What is right, from the labels of an index's samples, one per image.
+
+    Args:
+        spec: the task.
+        labels: the class; or of `MultiLabel` the classes' positions; or of `MultiHead` one such label per head in their
+            order, None where it is not known.
+
+    Raises:
+        ValueError: they do not fit the task.
+    """
+    if isinstance(spec, MultiHead):
+        rows = [dict(zip(spec.heads, row, strict=True)) for row in labels]
+        return task_of(spec).read([{k: v for k, v in row.items() if v is not None} for row in rows])
+    return task_of(spec).read(labels)
+
+
 def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
-    """A description with what is chosen on the validation split: of any number of classes, each one's threshold.
+    """A description with what is chosen on the validation split: of any number of classes, each one's threshold; of
+    boxes, the score from which they are answered, by the best F1.
 
     Args:
         spec: the task.
         truths, outputs: of the validation split's images.
     """
     match spec:
-        case Classification() | Detection():
+        case Classification():
             return spec
+        case Detection():
+            from edgetl.tasks.detection.detail import BoxDetail
+
+            detail = detail_of(task_of(spec).score(truths, outputs))
+            assert isinstance(detail, BoxDetail)
+            # At no box or no object there is nothing to choose by.
+            chosen = min(max(round(detail.threshold, 4), 0.01), 0.99) if detail.f1 else spec.threshold
+            return dataclasses.replace(spec, threshold=chosen)
         case MultiLabel():
             from edgetl.tasks.multilabel.thresholds import best_thresholds
 
@@ -93,28 +118,9 @@ def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
             assert_never(spec)
 
 
-def settled_by(spec: TaskSpec, val: Evaluation) -> TaskSpec:
-    """A description with what the validation scores of the variant that ships say: a detector's threshold.
-
-    Args:
-        spec: the task.
-        val: that variant's, by its task.
-    """
-    match spec:
-        case Detection():
-            from edgetl.tasks.detection.detail import BoxDetail
-
-            threshold = from_json(BoxDetail, val.detail).threshold
-            return dataclasses.replace(spec, threshold=min(max(threshold, _LEAST), 1 - _LEAST))
-        case Classification() | MultiLabel() | MultiHead():
-            return spec
-        case _:
-            assert_never(spec)
-
-
-Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction"
+Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction | Detections"
 """What a task answers for one image."""
-Detail: TypeAlias = "ClassDetail | TagsDetail | HeadsDetail"
+Detail: TypeAlias = "ClassDetail | TagsDetail | HeadsDetail | BoxDetail"
 """What an evaluation's scores are made of, by its task; `kind` says which."""
 
 
@@ -125,8 +131,9 @@ def detail_of(evaluation: Evaluation) -> Detail:
         ValueError: it has none, or of an unknown task.
     """
     from edgetl.tasks.classification.detail import ClassDetail
+    from edgetl.tasks.detection.detail import BoxDetail
     from edgetl.tasks.multihead.detail import HeadsDetail
     from edgetl.tasks.multilabel.detail import TagsDetail
 
-    union: Any = ClassDetail | TagsDetail | HeadsDetail
+    union: Any = ClassDetail | TagsDetail | HeadsDetail | BoxDetail
     return cast("Detail", from_json(union, evaluation.detail))

@@ -1,6 +1,6 @@
 """What a task is: its description, the tensors that answer it, and how answers are read, scored, compared and judged.
 
-Legend: N images, C classes. A task's code needs numpy alone and serves host and device. `edgetl.tasks.all.task_of`
+Legend: N images, C classes. A task's code needs only numpy and serves host and device. `edgetl.tasks.all.task_of`
 gives the task of a description.
 """
 
@@ -297,7 +297,7 @@ class Task(Protocol):
         """
 
     def judge_scores(self, before: Scores, after: Scores, limits: ScoreLimits) -> tuple[GateCheck, ...]:
-        """As `judge`, where the figures alone are at hand."""
+        """As `judge`, where only the figures are at hand."""
 
     def words(self, answers: Answers) -> list[str]:
         """Truths or answers in words, one per image."""
@@ -345,7 +345,7 @@ def widths(task: Task) -> dict[str, int]:
     for spec in task.outputs:
         width = spec.shape[1] if len(spec.shape) == 2 else None
         if width is None:
-            raise TensorError(f"{spec.name}: is {spec}, expected (N, C) to stand beside other outputs.")
+            raise TensorError(f"{spec.name}: is {spec}, expected (N, C) to stand next to other outputs.")
         found[spec.name] = width
     return found
 

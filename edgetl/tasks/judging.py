@@ -40,7 +40,7 @@ def settled_margin(images: int) -> float:
     """The least drop, one point or more in half points, that so many images can settle.
 
     At it a candidate as good as the baseline, of whose images 1% flip each way, passes four times in five. It depends
-    on the number of images alone, so that choosing it does not touch the error levels.
+    only on the number of images, so that choosing it does not touch the error levels.
     """
     z, spread = NormalDist().inv_cdf(1 - MISS), math.sqrt(2 * _FLIPS / images)
     # The score interval of few flips lies about z^2 / 2 images lower than the normal one.

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from edgetl.errors import TrainingError
-from edgetl.models.backbones import classifier_names
 from edgetl.train.freezing import Trainable
+from edgetl.train.tasks.base import TrainingTask
 
 Block = tuple[str, ...]
 """Names of parameters."""
@@ -16,24 +16,25 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LEAST_STAGES = 4
 
 
-def blocks(model: nn.Module, *, coarse: bool = False) -> tuple[Block, ...]:
+def blocks(model: nn.Module, task: TrainingTask, *, coarse: bool = False) -> tuple[Block, ...]:
     """Every parameter's name, in blocks from the stem to the head.
 
     timm's networks say themselves how their layers are grouped (`group_matcher`). Of others the modules are taken in
     their order: stages are the children, containers opened until there are four; blocks are the stages' children.
 
     Args:
-        model: a classifier.
+        model: a network.
+        task: says which parts of it are new: they are the head.
         coarse: whole stages instead of single blocks.
 
     Returns:
-        The blocks; the last one holds the classifier.
+        The blocks; the last one holds the head.
 
     Raises:
-        ModelError: the classifier cannot be distinguished from the backbone.
+        ModelError: the head cannot be distinguished from the backbone.
     """
     groups = _by_matcher(model, coarse) if hasattr(model, "group_matcher") else _by_order(model, coarse)
-    heads = tuple(f"{name}." for name in classifier_names(model))
+    heads = tuple(f"{name}." for name in task.new_layers(model))
     names = [n for n, _ in model.named_parameters() if n.startswith(heads)]
     rest = [[n for n in group if not n.startswith(heads)] for group in groups]
     if any(n in groups[-1] for n in names):
@@ -42,7 +43,7 @@ def blocks(model: nn.Module, *, coarse: bool = False) -> tuple[Block, ...]:
     return tuple(tuple(group) for group in [*rest, names] if group)
 
 
-def last_blocks(count: int) -> Trainable:
+def last_blocks(count: int, task: TrainingTask) -> Trainable:
     """Lets the head and the last `count` blocks before it learn.
 
     Raises:
@@ -50,7 +51,7 @@ def last_blocks(count: int) -> Trainable:
     """
 
     def choose(model: nn.Module) -> list[nn.Parameter]:
-        found = blocks(model)
+        found = blocks(model, task)
         if count >= len(found):
             raise TrainingError(
                 f"train.unfrozen_blocks is {count}, but the network has {len(found) - 1} blocks before its head."
@@ -61,23 +62,23 @@ def last_blocks(count: int) -> Trainable:
     return choose
 
 
-def last_stages(share: float) -> Trainable:
+def last_stages(share: float, task: TrainingTask) -> Trainable:
     """Lets the head and the last `share` (0..1) of the stages before it learn, rounded up to whole stages."""
 
     def choose(model: nn.Module) -> list[nn.Parameter]:
-        found = blocks(model, coarse=True)
+        found = blocks(model, task, coarse=True)
         count = -(-round(share * 1000) * (len(found) - 1) // 1000)
         return _parameters(model, found[len(found) - 1 - count :])
 
     return choose
 
 
-def layer_scales(model: nn.Module, decay: float) -> dict[int, float]:
+def layer_scales(model: nn.Module, task: TrainingTask, decay: float) -> dict[int, float]:
     """The share of the learning rate of each parameter, by its `id`: decay^k, k blocks below the head.
 
     Layer-wise learning-rate decay (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT).
     """
-    found = blocks(model)
+    found = blocks(model, task)
     return {
         id(model.get_parameter(name)): decay ** (len(found) - 1 - number)
         for number, block in enumerate(found)
@@ -109,7 +110,7 @@ def _by_order(model: nn.Module, coarse: bool) -> list[list[str]]:
     prefixes = [f"{name}." for name, _ in units]
     groups: list[list[str]] = [[] for _ in units]
     for name, _ in model.named_parameters():
-        # parameters that lie beside the units (class token, position embedding) go with the stem
+        # parameters that lie next to the units (class token, position embedding) go with the stem
         at = next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), 0)
         groups[at].append(name)
     kept: list[list[str]] = []

@@ -2,7 +2,7 @@
 
 A training step wakes its threads some thousand times. Linux may wake a thread on the core of the one that wakes it;
 where another process runs on the other cores, the two then stay together, and each waits out the other's share of time.
-`make bench ONLY=finetune-speed` prints what it costs beside a busy process. The results are the same.
+`make bench ONLY=finetune-speed` prints what it costs next to a busy process. The results are the same.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def predict_outputs(
     """The outputs (N, D) float32 of a network in evaluation mode; its mode is put back after.
 
     Args:
-        model: images (N, 3, S, S) -> outputs (N, D), on any device; for kept features, the head that takes them.
+        model: images (N, 3, S, S) -> outputs (N, D), on any device; for cached features, the head that takes them.
         pixels: a set without margin, or (N, S, S, 3) uint8 pixels and their preprocessing, or features, of which
             the first view counts.
         batch_size: images a pass.

@@ -1,4 +1,4 @@
-"""Training the head alone on features that the frozen backbone computes once an image."""
+"""Training only the head, on features that the frozen backbone computes once per image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def head_of(model: nn.Module, outputs: Sequence[str], size: int) -> nn.Module:
         same = len(outputs) == 1 and own.shape == logits.shape and torch.allclose(own, logits, atol=1e-5)
     if not same:
         raise ModelError(
-            f"The logits of {type(model).__name__} do not come from one last layer, so its features cannot be kept."
+            f"The logits of {type(model).__name__} do not come from one last layer, so its features cannot be cached."
         )
     return head
 
@@ -62,11 +62,11 @@ def compute(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> FeatureSet:
-    """What the last layer of `model` gets to see, computed once and kept in `folder`.
+    """What the last layer of `model` gets to see, computed once and cached in `folder`.
 
     Args:
         model: put into evaluation mode.
-        outputs: the layers that make its outputs (`TrainingTask.output_layers`); the first one's input is kept.
+        outputs: the layers that make its outputs (`TrainingTask.output_layers`); the first one's input is cached.
         data: the images.
         folder: where the file is written; one made by the same weights from the same images is used again.
         views: of each image. One is evaluation's own view; of more, each is an augmented one.

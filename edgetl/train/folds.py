@@ -35,7 +35,7 @@ def run(
     """Train once a fold, each time validating on another part of the training and validation images.
 
     The test split is not touched, so settings may be chosen by the result. A finished fold's scores and network
-    (`fold-N/teacher.safetensors`) are kept in `out`, and a stopped fold goes on after its last epoch. Images that have
+    (`fold-N/teacher.safetensors`) are saved in `out`, and a stopped fold goes on after its last epoch. Images that have
     a near-copy in another fold are reported: a network that has seen it is scored too well.
 
     Raises:

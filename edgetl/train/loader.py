@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgetl.config import Augment
 from edgetl.train.augment import Part, normalise_
 from edgetl.train.objective import Batch
-from edgetl.train.processes import ALONE, Group
+from edgetl.train.processes import SINGLE, Group
 from edgetl.train.seeds import derive, numpy_generator, torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled
 from edgetl.train.tasks.base import TrainingTask
@@ -84,7 +84,7 @@ def endless_order(images: int, start: int, count: int, seed: int) -> NDArray[np.
 
 
 class Loader:
-    """One phase's batches, of images or of kept features.
+    """One phase's batches, of images or of cached features.
 
     Attributes:
         waited: seconds that the last epoch spent waiting for batches.
@@ -102,7 +102,7 @@ class Loader:
         phase: str,
         device: torch.device,
         mixing: Mixing | None = None,
-        group: Group = ALONE,
+        group: Group = SINGLE,
         unlabelled: Unlabelled | None = None,
         prefetch: int = 2,
     ) -> None:
@@ -122,7 +122,7 @@ class Loader:
         return [sum(step) for step in self._steps]
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """This process's share of the batches of one epoch, a function of (seed, phase, epoch) alone."""
+        """This process's share of the batches of one epoch, a function of only (seed, phase, epoch)."""
         generator = numpy_generator(self._seed, self._phase, epoch, "order")
         order = epoch_order(
             self._task.strata(self._data.targets), class_balance=self._class_balance, generator=generator

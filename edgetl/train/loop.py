@@ -38,7 +38,7 @@ from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
 from edgetl.train.objective import Batch, Need, Objective
 from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
-from edgetl.train.processes import ALONE, launched
+from edgetl.train.processes import SINGLE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
 from edgetl.train.tasks.base import TrainingTask
@@ -69,7 +69,7 @@ class Fitting:
         weight_decay: of matrices and filters; norms and biases are left out.
         augment: the training view.
         seed: of everything random.
-        ema: decay of the weights' moving average; 0 turns it off. Where on, it is what is scored and kept.
+        ema: decay of the weights' moving average; 0 turns it off. Where on, it is what is scored and saved.
         class_balance: draw every class equally often.
         precision: arithmetic.
         trainable: which parameters learn; all where None. A part with none of them is frozen: it stays in
@@ -77,12 +77,12 @@ class Fitting:
         layer_decay: a block learns at so much of the rate of the block after it; 1 turns it off.
         warmup_share: share of the steps in which the rate rises.
         clip_norm: largest L2 norm of the gradient.
-        mixing: blends images and labels, where set. Kept features are not mixed.
+        mixing: blends images and labels, where set. Cached features are not mixed.
         accumulate: a step's images are run in so many parts, for less memory. The gradient is the same; batch norm
             sees the parts.
         compiled: run the network through `torch.compile`.
         spread: share each batch among the launched processes; every one of them must call `fit`. Off, the calling
-            process trains alone.
+            process trains by itself.
         patience: the fit ends after so many epochs without a better validation score (by `select`, else the task's
             first metric); 0 lets it run through.
         select: keep the epoch that is best on the validation split by this metric of the task, a later one among
@@ -127,9 +127,9 @@ def fit(
 ) -> tuple[EpochRecord, ...]:
     """Train `model` in place. It ends in evaluation mode, on the device that it came from.
 
-    It never ends below the network that it began with: where the epoch that would be kept scores less than that on the
-    validation split, by `select` (the task's first metric where None), the weights are put back, and the last epoch's
-    record says so.
+    It never ends below the network that it began with: where the epoch that would be chosen scores less than that on
+    the validation split, by `select` (the task's first metric where None), the weights are put back, and the last
+    epoch's record says so.
 
     Args:
         model: images (N, 3, S, S) float32 -> the task's outputs (N, D).
@@ -139,7 +139,7 @@ def fit(
         val: scored after each epoch; without margin.
         objective: asked for the loss of each batch, on the training device (a GPU where there is one). Its modules
             learn with the model, at the same rates, and are not part of it.
-        state: file in which the state is kept after each epoch. Where it exists and was made by the same fit,
+        state: file in which the state is saved after each epoch. Where it exists and was made by the same fit,
             training goes on after its last epoch; a finished fit returns at once. The caller deletes it.
         progress: gets a bar of all steps and a line an epoch.
         listen: called with each epoch's record.
@@ -153,8 +153,8 @@ def fit(
 
     Raises:
         TrainingError: too few images, batches that do not give what the objective needs, or a loss that is not finite.
-        Interrupted: Ctrl-C; the state of the last finished epoch is kept.
-        StorageError: the state cannot be written; that of the epoch before is kept.
+        Interrupted: Ctrl-C; the state of the last finished epoch is saved.
+        StorageError: the state cannot be written; that of the epoch before stays.
     """
     if fitting.epochs == 0:
         return ()
@@ -209,23 +209,23 @@ class _Run:
         self.model, self.fitting, self.task, self.val, self.objective = model, fitting, task, val, objective
         self.path, self.progress, self.accelerator = state, progress, accelerator
         self.listen, self.metric = listen, fitting.select or task.metrics[0].name
-        beside = objective.modules
-        self.beside = nn.Module() if beside is None else beside
+        auxiliary = objective.modules
+        self.auxiliary = nn.Module() if auxiliary is None else auxiliary
         self.learning = freeze(model, fitting.trainable)
         self.key = _key(model, fitting, train)
-        if beside is not None:
-            self.key["beside"] = states.fingerprint(beside)
+        if auxiliary is not None:
+            self.key["auxiliary"] = states.fingerprint(auxiliary)
         if unlabelled is not None:
             self.key["unlabelled images"] = f"{unlabelled.share} {unlabelled.sha256}"
-        self.beside.to(accelerator.device).train()
-        aside = list(self.beside.parameters())
+        self.auxiliary.to(accelerator.device).train()
+        aside = list(self.auxiliary.parameters())
         self.learning += aside
         channels_last(model.to(accelerator.device))
-        self.group = launched() if fitting.spread else ALONE
+        self.group = launched() if fitting.spread else SINGLE
         self.stepped = self._stepped()
         scales = None
         if fitting.layer_decay != 1.0:
-            scales = {**layer_scales(model, fitting.layer_decay), **{id(p): 1.0 for p in aside}}
+            scales = {**layer_scales(model, task, fitting.layer_decay), **{id(p): 1.0 for p in aside}}
         optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay, scales=scales)
         self.optimiser = accelerator.prepare_optimizer(optimiser)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None
@@ -345,7 +345,7 @@ class _Run:
             return ()
         note = (
             f"{self.images} training images at train.batch_size = {self.fitting.batch_size} are"
-            f" {len(self.loader)} steps an epoch: batch norm's statistics lag behind the weights, which alone may spoil"
+            f" {len(self.loader)} steps an epoch: batch norm's statistics lag behind the weights, which may spoil"
             " the scores. Take a smaller batch, or more epochs."
         )
         self.progress.warning(note)
@@ -424,7 +424,7 @@ class _Run:
                 scaler=scaler.state_dict() if scaler is not None and not done else {},
                 average=copy_state(self.average.model) if self.average and not done else {},
                 best={} if done else self.best,
-                beside={} if done else copy_state(self.beside),
+                auxiliary={} if done else copy_state(self.auxiliary),
             ),
             self.path,
         )
@@ -442,8 +442,8 @@ class _Run:
         self.model.load_state_dict(versioned(self.model, saved.model))
         if saved.optimiser:
             self.optimiser.load_state_dict(saved.optimiser)
-        if saved.beside:
-            self.beside.load_state_dict(saved.beside)
+        if saved.auxiliary:
+            self.auxiliary.load_state_dict(saved.auxiliary)
         if saved.scaler:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         if self.average and saved.average:
@@ -454,11 +454,11 @@ class _Run:
     def _interrupted(self) -> str:
         done, phase = len(self.history), self.fitting.phase
         if self.path is None or done == 0:
-            return f"Stopped in epoch {done + 1} of {phase}; nothing of it was kept. The same command starts it again."
-        return f"Stopped in epoch {done + 1} of {phase}. Epoch {done} is kept; the same command goes on from there."
+            return f"Stopped in epoch {done + 1} of {phase}; nothing of it was saved. The same command starts it again."
+        return f"Stopped in epoch {done + 1} of {phase}. Epoch {done} is saved; the same command goes on from there."
 
     def _diverged(self, loss: float, step: int, rate: float) -> str:
-        kept = f" Epoch {len(self.history)} is kept." if self.history and self.path else ""
+        kept = f" Epoch {len(self.history)} is saved." if self.history and self.path else ""
         return (
             f"The loss became {loss} at step {step + 1} of {self.steps} ({self.fitting.phase}), learning rate"
             f" {rate:.2e}.{kept} Try a lower learning rate."
@@ -482,7 +482,7 @@ def reached(history: tuple[EpochRecord, ...], metric: str, *, best: bool = True)
     Args:
         history: of the fit.
         metric: the score's name.
-        best: the epoch that is best by it was kept, not the last one.
+        best: the epoch that is best by it was chosen, not the last one.
     """
     last = history[-1]
     kept = last.start if last.kept_start else None
@@ -519,7 +519,7 @@ def _check_needs(
     for need in sorted(objective.needs):
         match need:
             case Need.IMAGES:
-                lacking = "the kept features have none" if isinstance(train, FeatureSet) else ""
+                lacking = "the cached features have none" if isinstance(train, FeatureSet) else ""
             case Need.LABELS:
                 lacking = "mixing blends them" if fitting.mixing is not None else ""
                 lacking = lacking or ("unlabelled images lack them" if unlabelled is not None else "")

@@ -15,7 +15,7 @@ class Batch:
     """What one step sees. All tensors are on the model's device.
 
     Attributes:
-        images: (N, 3, S, S) float32, channels last; or features (N, ...) float32 where the head alone learns.
+        images: (N, 3, S, S) float32, channels last; or features (N, ...) float32 where only the head learns.
         targets: (N, ...), as the training task makes them (`edgetl.train.tasks`); arbitrary where an image has none.
         labelled: (N,) bool, the images that have targets; None where all have.
         domain: (N,) int64, the domain that each image comes from; None where there is one.

@@ -60,15 +60,15 @@ def phases(config: TrainConfig, seed: int, metric: str, task: TrainingTask) -> t
             return (dataclasses.replace(head, epochs=config.epochs, ema=config.ema, trainable=None),)
         case Strategy.PARTIAL:
             return head, dataclasses.replace(
-                after, phase="partial", trainable=last_blocks(config.unfrozen_blocks)
+                after, phase="partial", trainable=last_blocks(config.unfrozen_blocks, task)
             )
         case Strategy.GRADUAL:
-            return head, *_gradual(after)
+            return head, *_gradual(after, task)
         case _:
             assert_never(config.strategy)
 
 
-def _gradual(after: Fitting) -> tuple[Fitting, ...]:
+def _gradual(after: Fitting, task: TrainingTask) -> tuple[Fitting, ...]:
     """The epochs spread over the steps, the later ones taking what does not divide."""
     steps = min(GRADUAL_STEPS, after.epochs)
     found = []
@@ -80,7 +80,7 @@ def _gradual(after: Fitting) -> tuple[Fitting, ...]:
                 after,
                 phase=f"gradual-{step + 1}",
                 epochs=last - first,
-                trainable=None if whole else last_stages((step + 1) / steps),
+                trainable=None if whole else last_stages((step + 1) / steps, task),
             )
         )
     return tuple(found)

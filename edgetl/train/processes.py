@@ -1,6 +1,6 @@
 """The processes that `torchrun` or `accelerate launch` started, each with its share of every batch.
 
-The first process (rank 0) alone writes and reports; the others follow it.
+Only the first process (rank 0) writes and reports; the others follow it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Group:
                 torch.distributed.broadcast(buffer, 0)
 
 
-ALONE = Group()
+SINGLE = Group()
 
 
 def launched() -> Group:

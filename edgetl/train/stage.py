@@ -64,7 +64,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """Train the teacher and write `out/teacher.safetensors`.
 
     Where several processes were launched, each must call this; the first one writes. The epoch that is best on the
-    validation split is kept. A run that was stopped goes on after its last epoch.
+    validation split is chosen. A run that was stopped goes on after its last epoch.
 
     Raises:
         WeightsError: the pretrained weights cannot be had or do not fit.
@@ -96,7 +96,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         try:
             learner, train, val_set = _on_features(task, model, sets, config, seed, out, progress)
         except ModelError as error:
-            progress.warning(f"{error} Every epoch runs the whole network, of which the head alone learns.")
+            progress.warning(f"{error} Every epoch runs the whole network, of which only the head learns.")
             planned = tuple(
                 dataclasses.replace(p, trainable=partial(output_parameters, task)) for p in planned
             )

@@ -31,8 +31,8 @@ class FitState:
         optimiser: AdamW's state dict; empty after the last epoch.
         scaler: the gradient scaler's (fp16), else empty.
         average: the moving average's tensors, where there is one.
-        best: tensors of the best epoch so far, where the best is kept.
-        beside: the tensors of what learns beside the network; empty after the last epoch.
+        best: tensors of the best epoch so far, where the best is chosen.
+        auxiliary: the tensors of what learns together with the network; empty after the last epoch.
     """
 
     key: Mapping[str, str]
@@ -42,7 +42,7 @@ class FitState:
     scaler: dict[str, Any]
     average: dict[str, Tensor]
     best: dict[str, Tensor]
-    beside: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(state: FitState, path: Path) -> None:
@@ -61,7 +61,7 @@ def save(state: FitState, path: Path) -> None:
         "scaler": state.scaler,
         "average": state.average,
         "best": state.best,
-        "beside": state.beside,
+        "auxiliary": state.auxiliary,
     }
     torch.save(values, buffer)
     write_bytes(path, buffer.getvalue())

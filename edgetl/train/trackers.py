@@ -19,7 +19,7 @@ class Listener(Protocol):
     """Gets each finished epoch."""
 
     def __call__(self, record: EpochRecord) -> None:
-        """Called after an epoch's state is kept; not for epochs of an earlier run."""
+        """Called after an epoch's state is saved; not for epochs of an earlier run."""
 
 
 @contextmanager

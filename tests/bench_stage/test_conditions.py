@@ -115,7 +115,7 @@ def test_energy_counters_for_root_alone_are_said(tmp_path: Path, monkeypatch: py
     assert warnings == ()
     assert found.power_w == {}
     assert found.notes == (
-        "The CPU's energy counters (RAPL) may be read by root alone: "
+        "The CPU's energy counters (RAPL) may only be read by root: "
         "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",
     )
 

@@ -25,7 +25,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "colours.edgetl")
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_a_bundle_is_measured_and_the_record_kept(bundle: Path, tmp_path: Path) -> None:
     record = run(BenchOptions(runs=30, warmup=3, threads=1), BenchInputs(bundle=bundle), out=tmp_path)
     assert (record.bundle, record.variant, record.scenario) == ("colours.edgetl", "fp32", "single-stream")

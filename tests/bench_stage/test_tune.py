@@ -90,7 +90,7 @@ def test_load_runs_what_was_found_and_says_why(record: TuneRecord, bundle: Path)
         assert opened.choice.measured_here
         assert opened.choice.reason == record.reason
         assert opened.verify().passed
-    kept = json.loads(Path(record.kept).read_text())
+    kept = json.loads(Path(record.saved).read_text())
     assert list(kept["by_threads"]) == ["1"]
     assert kept["by_threads"]["1"]["versions"] == record.versions
 
@@ -145,12 +145,12 @@ def test_stopping_keeps_what_was_kept_before(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    before = Path(record.kept).read_bytes()
+    before = Path(record.saved).read_bytes()
     monkeypatch.setattr(module, "time_interleaved", stop)
     with pytest.raises(KeyboardInterrupt):
         tune(bundle, threads=1, seconds=0.01)
-    assert Path(record.kept).read_bytes() == before
-    assert [path.name for path in Path(record.kept).parent.glob("*.json")] == [Path(record.kept).name]
+    assert Path(record.saved).read_bytes() == before
+    assert [path.name for path in Path(record.saved).parent.glob("*.json")] == [Path(record.saved).name]
 
 
 def test_what_cannot_be_kept_is_told_before_anything_is_measured(

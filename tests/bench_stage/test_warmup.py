@@ -93,7 +93,7 @@ def test_the_timer_s_own_time_is_measured_and_subtracted() -> None:
     assert result.latency.samples_ms == pytest.approx([1.0] * 10)
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_the_real_timer_costs_less_than_a_hundredth_of_a_millisecond() -> None:
     import time
 

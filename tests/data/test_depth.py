@@ -117,9 +117,7 @@ def test_further_pages_are_said(tmp_path: Path) -> None:
     index = thermal(tmp_path)
     path = index.samples[0].path
     path.write_bytes(tiff(np.asarray(Image.open(path)), pages=3))
-    assert (
-        "1 files hold several pages, of which the first alone is looked at." in depth.look(index).problems()
-    )
+    assert "1 files hold several pages, of which only the first is looked at." in depth.look(index).problems()
 
 
 def test_the_audit_compares_frames_through_the_window(tmp_path: Path) -> None:

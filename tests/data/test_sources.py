@@ -78,10 +78,10 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     recorder = Recorder()
     assert len(find(str(tmp_path), progress=recorder).entries) == 2
     said = "\n".join(recorder.warnings)
-    assert "beside its splits, these folders are not read: extra." in said
+    assert "besides its splits, these folders are not read: extra." in said
     assert "empty holds no images; this class folder is left out." in said
     assert "its 1 subfolders, with 1 images, are not read" in said
-    assert "1 images lie beside the class folders and are not read." in said
+    assert "1 images lie next to the class folders and are not read." in said
 
 
 def test_missing_folder_suggests_a_near_name(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_files_that_are_no_images_are_counted_by_kind(tmp_path: Path) -> None:
     recorder = Recorder()
     assert sources.find(str(tmp_path), progress=recorder).others == kinds
     assert recorder.warnings == [
-        f"{tmp_path}: beside the images, 3 links that lead nowhere, 2 .heic files, 1 hidden image are not read. Fetch"
+        f"{tmp_path}: besides the images, 3 links that lead nowhere, 2 .heic files, 1 hidden image are not read. Fetch"
         " what the links stand for (git annex get, dvc pull)."
     ]
     said = Recorder()

@@ -103,7 +103,7 @@ def test_wrong_shapes_are_named() -> None:
 def test_stage_ends_are_the_last_blocks_of_each_resolution(name: str, expected: list[int]) -> None:
     size = 32
     network = backbones.create(name, 3, "none").eval()
-    ends = f.stage_ends(network, size, name)
+    ends = f.stage_ends(network, TASK, size, name)
     sides = [end.side for end in ends]
     assert sides == sorted(sides, reverse=True)
     assert set(expected) <= set(sides)
@@ -117,7 +117,7 @@ def test_stage_ends_are_the_last_blocks_of_each_resolution(name: str, expected: 
 
 def test_a_network_without_feature_maps_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^The teacher gives no feature maps .*; relational needs none\.$"):
-        f.stage_ends(backbones.create("test_vit", 3, "none"), 160, "The teacher")
+        f.stage_ends(backbones.create("test_vit", 3, "none"), TASK, 160, "The teacher")
 
 
 @pytest.mark.parametrize("kind", [k for k in DistillFeatures if k is not DistillFeatures.NONE])
@@ -126,7 +126,14 @@ def test_gradients_reach_the_student_and_the_projectors_alone(kind: DistillFeatu
     teacher = backbones.create("torchvision/resnet18", 3, "none", seed=2)
     guide = AtSize(teacher, 48)
     beside = f.Features(
-        kind, student=student, teacher=teacher, sizes=(32, 48), prefix="network.", weight=1.0, seed=3
+        kind,
+        task=TASK,
+        student=student,
+        teacher=teacher,
+        sizes=(32, 48),
+        prefix="network.",
+        weight=1.0,
+        seed=3,
     )
     assert (len(beside.projectors) > 0) == (kind is DistillFeatures.FITNETS)
     images, labels = torch.randn(4, 3, 48, 48), torch.tensor([0, 1, 2, 0])
@@ -150,6 +157,7 @@ def test_attention_between_equal_networks_is_zero() -> None:
     teacher = backbones.create("mobilenetv3_small_050", 3, "none", seed=1).eval()
     beside = f.Features(
         DistillFeatures.ATTENTION,
+        task=TASK,
         student=teacher,
         teacher=teacher,
         sizes=(32, 32),

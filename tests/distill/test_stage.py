@@ -106,7 +106,7 @@ def test_two_four_sparsity_of_the_pruned_network_is_kept_with_a_moving_average_a
 ) -> None:
     monkeypatch.setattr(stage, "fit", functools.partial(stage.fit, start=NO_START))
     model, _ = checkpoint.load(inputs.guide.teacher)
-    layers = apply_(model).layers
+    layers = apply_(model, ("classifier",)).layers
     pruned = tmp_path / "sparse.safetensors"
     checkpoint.save(model, describe(model, BACKBONE, 3), pruned)
     sparse, out = dataclasses.replace(inputs, pruned=pruned), folder(tmp_path)
@@ -140,7 +140,7 @@ def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
     inputs: stage.DistillInputs, finished: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
     (whole, expected), broken = finished, folder(tmp_path)
-    with pytest.raises(Interrupted, match="Epoch 1 is kept; the same command goes on"):
+    with pytest.raises(Interrupted, match="Epoch 1 is saved; the same command goes on"):
         stage.run(CONFIG, inputs, out=broken, progress=StopsAt())
     record = stage.run(CONFIG, inputs, out=broken)
     assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()
@@ -204,7 +204,7 @@ def test_unlabelled_images_teach_and_a_stopped_stage_goes_on_with_the_same_bytes
     assert record.unlabelled == 9
     # 18 labelled images, four a step, of which the last two come with as many others
     assert seen == [*[(8, 4)] * 4, (4, 2)] * 2
-    with pytest.raises(Interrupted, match="Epoch 1 is kept"):
+    with pytest.raises(Interrupted, match="Epoch 1 is saved"):
         stage.run(FURTHER, taught, out=broken, progress=StopsAt())
     again = stage.run(FURTHER, taught, out=broken)
     assert (broken / stage.CHECKPOINT).read_bytes() == (whole / stage.CHECKPOINT).read_bytes()

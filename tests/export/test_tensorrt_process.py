@@ -66,7 +66,7 @@ def test_a_kept_engine_is_taken_and_a_truncated_one_is_built_again() -> None:
     (kept,) = cache.folder().glob("*.engine")
     kept.write_bytes(first.content[:1000])
     third = build_engine(classifier(), RTX, progress=progress)
-    assert progress.warnings == [f"The kept engine {kept} is truncated or altered; it is built again."]
+    assert progress.warnings == [f"The cached engine {kept} is truncated or altered; it is built again."]
     assert third.content == first.content == kept.read_bytes()
     assert not third.record.cached
     assert not build_engine(classifier(), RTX, reuse=False).record.cached

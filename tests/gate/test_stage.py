@@ -79,7 +79,7 @@ def test_accuracy_is_measured_on_the_test_split_of_a_folder(home: Path) -> None:
     assert made.accuracy.paths[:2] == ("test/blue/0.png", "test/blue/1.png")
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_the_same_bundle_passes(home: Path) -> None:
     # The limit is wide: both runs are some milliseconds long on a machine that is doing other things.
     from edgetl.gate.compare import Limits
@@ -90,7 +90,7 @@ def test_the_same_bundle_passes(home: Path) -> None:
     assert report.passed, report.sentences()
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_a_slow_bundle_fails_on_latency_and_size_beside_the_good_one(home: Path) -> None:
     report = gate_against(home / "slow.edgetl", home / "good.edgetl", threads=1, seconds=30)
     assert {name for name, passed in _passed(report).items() if not passed} == {"latency", "size"}
@@ -102,7 +102,7 @@ def test_a_slow_bundle_fails_on_latency_and_size_beside_the_good_one(home: Path)
     assert from_json(GateReport, to_json(report)) == report
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_a_bundle_beside_itself_passes_at_a_tight_limit(home: Path) -> None:
     from edgetl.gate.compare import Limits
 

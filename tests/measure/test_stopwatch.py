@@ -14,7 +14,7 @@ from edgetl.tasks.base import Classification
 BACKBONE = "mobilenetv3_small_050"
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_networks_are_timed_against_the_teacher_in_the_runtime(tmp_path: Path) -> None:
     teacher = backbones.create(BACKBONE, 3, "none")
     checkpoint.save(teacher, describe(teacher, BACKBONE, 3), tmp_path / "teacher.safetensors")
@@ -32,7 +32,7 @@ def test_networks_are_timed_against_the_teacher_in_the_runtime(tmp_path: Path) -
     assert timing.share == timing.ms / timing.teacher_ms
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_calls_that_another_program_lengthened_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

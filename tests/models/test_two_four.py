@@ -36,12 +36,12 @@ def test_the_two_largest_of_every_four_inputs_stay() -> None:
 
 def test_layers_that_cannot_have_it_are_listed_with_the_reason() -> None:
     model = seeded(Chain)
-    found = apply_(model)
+    found = apply_(model, ("classifier",))
     assert found.layers == SPARSE == sparse_layers(model)
     assert found.left_out == {
         "stem.0": "3 input channels, no multiple of 4",
         "depthwise.0": "depthwise",
-        "classifier": "classifier",
+        "classifier": "output layer",
     }
     assert is_sparse(model.expand[0].weight)  # type: ignore[index]
     assert not is_sparse(model.classifier.weight)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def test_a_layer_of_zeros_is_not_held() -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_zeros_stay_zero_through_training_and_a_moving_average(decay: float) -> None:
     model = seeded(Chain)
-    apply_(model)
+    apply_(model, ("classifier",))
     before = copy.deepcopy(model)
     optimiser, average = (
         adamw(list(model.parameters()), lr=1e-2, weight_decay=decay),
@@ -93,7 +93,7 @@ def exported(model: nn.Module) -> onnx.ModelProto:
 def test_exported_weights_have_the_pattern_in_float_half_and_int8() -> None:
     model = seeded(Chain)
     assert two_four_layers(exported(model)) == 0
-    apply_(model)
+    apply_(model, ("classifier",))
     whole = exported(model)
     assert two_four_layers(whole) == 2
     assert two_four_layers(store_half(whole)) == 2

@@ -71,7 +71,7 @@ def test_each_group_is_cut_alone_and_scored_as_if_it_were_gone(tmp_path: Path) -
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert len(stated.messages) == 1
     assert stated.messages[0].startswith(
-        "prune sensitivity: 2 groups of channels, 4 cuts of one group alone; about"
+        "prune sensitivity: 2 groups of channels, 4 cuts of a single group; about"
     )
 
 

@@ -71,7 +71,7 @@ def test_two_four_sparsity_is_recovered_and_kept(inputs: stage.PruneInputs, tmp_
     assert record.two_four is not None
     assert sparse_layers(model) == record.two_four.layers
     assert record.two_four.left_out["conv_stem"] == "3 input channels, no multiple of 4"
-    assert record.two_four.left_out["classifier"] == "classifier"
+    assert record.two_four.left_out["classifier"] == "output layer"
     assert 0.2 < record.two_four.zeros < 0.5
     assert [e.phase for e in record.epochs] == ["recover-1", "recover-2-4"]
     assert record.two_four.score == value(record.epochs[-1].val, "top1")

@@ -147,7 +147,7 @@ def test_near_copies_are_told_where_they_were_looked_for(report):
 
 def test_unlabelled_images_are_told(report):
     taught = dataclasses.replace(report.student, unlabelled=5400)
-    stated = "16 of distillation, with 5,400 unlabelled images beside the labelled ones. "
+    stated = "16 of distillation, with 5,400 unlabelled images in addition to the labelled ones. "
     assert stated in run.render(dataclasses.replace(report, student=taught))
     assert "16 of distillation. " in run.render(report)
 

@@ -126,7 +126,7 @@ full       1  1.050     1.010      93.6%         92.8%       130
 
 def test_stage_distill_tells_of_unlabelled_images(report):
     stated = shown(stages.stage, dataclasses.replace(report.student, unlabelled=5400))
-    assert "taught by             5,400 unlabelled images beside the labelled ones\n" in stated
+    assert "taught by             5,400 unlabelled images in addition to the labelled ones\n" in stated
     assert "taught by" not in shown(stages.stage, report.student)
 
 
@@ -139,10 +139,10 @@ one cut  51.2 M           25.0%      1.19 M                10.4%          –
 
 sparse training  31.6% of the channels near zero (2.0% before), top-1 97.5%
 
-group cut alone     channels  top-1 without 25%  top-1 without 50%  top-1 without 75%
-{rule(85)}
-conv_stem                 32       96.2% (-1.7)      41.2% (-56.7)                n/a
-blocks.0.0.conv_pw         8                n/a                n/a                n/a
+group cut by itself  channels  top-1 without 25%  top-1 without 50%  top-1 without 75%
+{rule(86)}
+conv_stem                  32       96.2% (-1.7)      41.2% (-56.7)                n/a
+blocks.0.0.conv_pw          8                n/a                n/a                n/a
 
 top-1 uncut  97.9%
 

@@ -191,7 +191,7 @@ def test_bench_of_a_server(report):
     record = dataclasses.replace(
         bench_record(report), scenario="server", metric="p99_ms", rate=400.0, bound_ms=15.0, holds=False
     )
-    assert "server           400 queries per second, p99 bound 15.0 ms NOT kept\n" in shown(
+    assert "server           400 queries per second, p99 bound 15.0 ms NOT met\n" in shown(
         device.bench, record
     )
     throughput = dataclasses.replace(record, metric="throughput", value=1234.5, rate=None, end_to_end=None)
@@ -264,7 +264,7 @@ def test_tune(report):
         target=EngineName.OPENVINO,
         reason="fp32 on openvino was the fastest of 2",
         date="2026-11-24",
-        kept="/cache/tuned/a.json",
+        saved="/cache/tuned/a.json",
         versions={},
         machine=report.measure.machine,
     )
@@ -280,7 +280,7 @@ cpu       int8      1.21  1.50    200  timed
 cuda      -            -     -      -  absent  cuda is not available. Check the driver.
 
 fp32 on openvino was the fastest of 2.
-Kept in /cache/tuned/a.json: it runs from now on wherever no target or variant is named.
+Saved in /cache/tuned/a.json: it runs from now on wherever no target or variant is named.
 """
     )
 

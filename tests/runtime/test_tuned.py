@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_is_told_of_and_is_written_anew(bundle: Bundl
     assert spoiled != path.read_text()
     path.write_text(spoiled)
     assert reason(bundle) == (
-        f"{DEFAULT}; what edgetl tune kept in {path} cannot be read: measure again with: edgetl tune {bundle.path}"
+        f"{DEFAULT}; what edgetl tune saved in {path} cannot be read: measure again with: edgetl tune {bundle.path}"
     )
     keep(bundle, 1, winner())
     assert choose_here(bundle, threads=1).variant == "quick"

@@ -5,9 +5,12 @@ from torch import nn
 
 from edgetl.errors import TrainingError
 from edgetl.models import backbones
+from edgetl.tasks.base import Detection
 from edgetl.train.blocks import blocks, last_blocks, last_stages, layer_scales
 from edgetl.train.freezing import freeze, train_mode
 from edgetl.train.optimise import adamw, set_rate
+from edgetl.train.tasks.all import training_task
+from tests.train.tiny import TASK
 
 NAMES = (
     "test_efficientnet",
@@ -27,7 +30,7 @@ def network(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_hold_every_parameter_once_and_end_with_the_head(name: str, coarse: bool) -> None:
     model = network(name)
-    found = blocks(model, coarse=coarse)
+    found = blocks(model, TASK, coarse=coarse)
     assert sorted(n for block in found for n in block) == sorted(n for n, _ in model.named_parameters())
     head = {n for layer in backbones.classifier_names(model) for n in (f"{layer}.weight", f"{layer}.bias")}
     assert head <= set(found[-1])
@@ -38,7 +41,7 @@ def test_blocks_hold_every_parameter_once_and_end_with_the_head(name: str, coars
 
 def test_the_last_blocks_learn_and_frozen_batch_norms_keep_their_statistics() -> None:
     model = network("test_efficientnet")
-    freeze(model, last_blocks(2))
+    freeze(model, last_blocks(2, TASK))
     learning = {
         n.rpartition(".")[0].partition(".")[0] for n, p in model.named_parameters() if p.requires_grad
     }
@@ -57,13 +60,13 @@ def test_too_many_blocks_are_refused() -> None:
     with pytest.raises(
         TrainingError, match=r"train.unfrozen_blocks is 9, but the network has 5 blocks before"
     ):
-        freeze(network("test_resnet"), last_blocks(9))
+        freeze(network("test_resnet"), last_blocks(9, TASK))
 
 
 def test_stages_are_freed_from_the_end() -> None:
     model = network("test_resnet")
     for share, first in ((1 / 3, "layer3"), (2 / 3, "layer1"), (1.0, "conv1")):
-        freeze(model, last_stages(share))
+        freeze(model, last_stages(share, TASK))
         learning = [n for n, p in model.named_parameters() if p.requires_grad]
         assert learning[0].startswith(first), (share, learning[0])
         assert "fc.weight" in learning
@@ -72,8 +75,8 @@ def test_stages_are_freed_from_the_end() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_layer_decay_slows_every_block_below_the_head(name: str) -> None:
     model = network(name)
-    scales = layer_scales(model, 0.5)
-    found = blocks(model)
+    scales = layer_scales(model, TASK, 0.5)
+    found = blocks(model, TASK)
     by_block = [{scales[id(model.get_parameter(n))] for n in block} for block in found]
     assert by_block == [{0.5 ** (len(found) - 1 - i)} for i in range(len(found))]
     optimiser = adamw(list(model.parameters()), lr=1.0, weight_decay=0.1, scales=scales)
@@ -82,3 +85,11 @@ def test_layer_decay_slows_every_block_below_the_head(name: str) -> None:
     assert rates == {
         id(p): (pytest.approx(0.1 * scales[id(p)]), 0.1 if p.ndim > 1 else 0.0) for p in model.parameters()
     }
+
+
+def test_the_head_is_what_the_task_says_is_new() -> None:
+    task = training_task(Detection(labels=("cell",)))
+    model = task.network("test_efficientnet", "none", seed=0, size=64)
+    *rest, head = blocks(model, task)
+    assert {n.partition(".")[0] for n in head} == set(task.new_layers(model))
+    assert {n.partition(".")[0] for block in rest for n in block} == {"backbone"}

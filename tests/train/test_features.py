@@ -113,7 +113,7 @@ def test_a_resumed_head_on_features_ends_bit_identical(tmp_path: Path) -> None:
     assert all(torch.equal(v, results[1][k]) for k, v in results[0].items())
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_epochs_on_features_are_far_faster(tmp_path: Path) -> None:
     model = backbones.create("test_vit", 3, "none")
     data = images(64)

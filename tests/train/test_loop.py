@@ -405,9 +405,9 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=stop, state=tmp_path / "s")
     assert str(caught.value) == (
-        "Stopped in epoch 3 of full. Epoch 2 is kept; the same command goes on from there."
+        "Stopped in epoch 3 of full. Epoch 2 is saved; the same command goes on from there."
     )
-    with pytest.raises(Interrupted, match="Stopped in epoch 1 of full; nothing of it was kept"):
+    with pytest.raises(Interrupted, match="Stopped in epoch 1 of full; nothing of it was saved"):
         fit(
             network(),
             fitting(),
@@ -438,7 +438,7 @@ def test_a_loss_that_is_not_finite_names_step_and_rate(tmp_path: Path) -> None:
             state=tmp_path / "s",
         )
     assert str(caught.value) == (
-        "The loss became nan at step 6 of 16 (full), learning rate 8.91e-03. Epoch 1 is kept."
+        "The loss became nan at step 6 of 16 (full), learning rate 8.91e-03. Epoch 1 is saved."
         " Try a lower learning rate."
     )
     saved = states.load(tmp_path / "s")

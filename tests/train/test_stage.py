@@ -233,8 +233,8 @@ def test_a_network_whose_features_cannot_be_kept_still_trains_its_head(
     record = stage.run(config, inputs, out=folder(tmp_path), progress=Notices())
     assert [e.phase for e in record.epochs] == ["head", "head"]
     assert warnings == [
-        "The logits of SqueezeNet do not come from one last layer, so its features cannot be kept."
-        " Every epoch runs the whole network, of which the head alone learns."
+        "The logits of SqueezeNet do not come from one last layer, so its features cannot be cached."
+        " Every epoch runs the whole network, of which only the head learns."
     ]
 
 

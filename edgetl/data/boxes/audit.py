@@ -58,7 +58,7 @@ class BoxFindings:
             (
                 self.crowded,
                 f"{len(self.crowded)} pictures have more than {MOST} boxes of one class, of which scores look at the"
-                f" best {MOST} answers alone.",
+                f" best {MOST} answers only.",
             ),
             (
                 self.absent,

@@ -13,7 +13,7 @@ from edgetl.errors import DataError
 def find_boxes(path: Path) -> FoundBoxes | None:
     """The pictures and boxes at a place; None where no annotations of boxes are there.
 
-    A folder may hold COCO's JSON (one file per split, beside the pictures or above them), a YOLO set's YAML, or VOC's
+    A folder may hold COCO's JSON (one file per split, next to the pictures or above them), a YOLO set's YAML, or VOC's
     XML; a file may be any of these, or a CSV with the columns path, label, x1, y1, x2, y2.
 
     Raises:

@@ -146,7 +146,7 @@ def _corners(values: list[float]) -> tuple[float, float, float, float]:
 
 
 def _text_of(picture: Path) -> Path | None:
-    """`images/.../a.jpg` has `labels/.../a.txt`, or the text lies beside it."""
+    """`images/.../a.jpg` has `labels/.../a.txt`, or the text lies next to it."""
     parts = list(picture.parts)
     places = [at for at, part in enumerate(parts) if part.casefold() == "images"]
     tried = [picture.with_suffix(".txt")]

@@ -9,7 +9,7 @@ Where the two differ:
 | | tensorrt | tensorrt_rtx |
 |---|---|---|
 | compiles for | the GPU of this machine | the compute capabilities that are named |
-| timing cache | kept per device | none (a no-op there) |
+| timing cache | one per device | none (a no-op there) |
 | version and hardware compatibility | flags of the builder | refused: its engines run where their GPU is named |
 | DLA | on a Jetson that has one | refused |
 | `STRONGLY_TYPED` flag | needed by 10, gone or ignored in 11 | needed |

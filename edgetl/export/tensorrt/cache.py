@@ -51,7 +51,7 @@ class EngineKey:
 
 
 def folder() -> Path:
-    """Where engines are kept."""
+    """Where engines are cached."""
     return cache_dir() / "engines"
 
 
@@ -64,7 +64,7 @@ def load(key: EngineKey, warn: Callable[[str], None]) -> BuiltEngine | None:
     except (OSError, ValueError):
         return None
     if len(content) != record.size_bytes or sha256_bytes(content) != record.sha256:
-        warn(f"The kept engine {path} is truncated or altered; it is built again.")
+        warn(f"The cached engine {path} is truncated or altered; it is built again.")
         return None
     return BuiltEngine(content, replace(record, cached=True))
 

@@ -36,14 +36,14 @@ def build_engine(
     Args:
         onnx: the model, or its file.
         options: what to compile for.
-        reuse: a kept engine will do; else it is built anew.
+        reuse: a cached engine will do; else it is built anew.
         progress: where to report.
 
     Raises:
         ConfigError: a GPU, the image size or the DLA is not to be had.
         MissingDependencyError: TensorRT is not installed, or needs a GPU that is not here.
         ModelError: TensorRT refuses the model or dies over it, or the engine is not of the precision that was asked.
-        StorageError: the engine cannot be kept.
+        StorageError: the engine cannot be cached.
     """
     if isinstance(onnx, Path):
         if not onnx.is_file():

@@ -27,7 +27,7 @@ from edgetl.progress import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to build. `onnx_sha256` is the model's, taken by the parent; `reuse`: a kept engine will do."""
+    """What to build. `onnx_sha256` is the model's, taken by the parent; `reuse`: a cached engine will do."""
 
     options: BuildOptions
     onnx_sha256: str

@@ -8,9 +8,10 @@ from edgetl.records.scores import Evaluation
 from edgetl.report import units
 from edgetl.report.page.markup import Markup, tag
 from edgetl.report.run import RunReport, headline
-from edgetl.report.tasks import classification, multihead, multilabel
+from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.tasks.all import Detail, detail_of
 from edgetl.tasks.classification.detail import ClassDetail
+from edgetl.tasks.detection.detail import BoxDetail
 from edgetl.tasks.metrics import metric
 from edgetl.tasks.multihead.detail import HeadsDetail
 from edgetl.tasks.multilabel.detail import TagsDetail
@@ -48,5 +49,7 @@ def _detail(detail: Detail) -> Markup:
             return multihead.page(
                 detail, lambda one: _scored(one, "Where the truth is known", next(iter(one.scores)))
             )
+        case BoxDetail():
+            return detection.page(detail)
         case _:
             assert_never(detail)

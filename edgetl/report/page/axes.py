@@ -41,7 +41,7 @@ def draw_axes(drawing: Drawing, x: Axis, y: Axis) -> None:
 
 @dataclass
 class Labels:
-    """Places text beside points so that it covers neither points nor other text."""
+    """Places text next to points so that it covers neither points nor other text."""
 
     left: float
     right: float
@@ -54,7 +54,7 @@ class Labels:
         self._taken.append((x1, y1, x2, y2))
 
     def place(self, drawing: Drawing, x: float, y: float, lines: Sequence[tuple[str, str]]) -> None:
-        """Write `lines` (text, css class) beside the point where they cover least."""
+        """Write `lines` (text, css class) next to the point where they cover least."""
         width, height = max(text_width(text) for text, _ in lines), 15.0 * len(lines)
         options = [
             (x + 12, y - height / 2, "start"),

@@ -52,7 +52,9 @@ def training(report: RunReport) -> Markup:
     cuts = f"{recovery} of recovery after cuts"
     further = report.student.unlabelled
     beside = (
-        f", with {units.counted(further, 'unlabelled image')} beside the labelled ones" if further else ""
+        f", with {units.counted(further, 'unlabelled image')} in addition to the labelled ones"
+        if further
+        else ""
     )
     lead = (
         f"{units.counted(len(epochs), 'epoch')}: {len(report.teacher.epochs)} of the teacher, "
@@ -318,7 +320,7 @@ def _skipped(report: RunReport) -> Markup:
 
 def _others(report: RunReport) -> Markup:
     others = report.data.others
-    return tag("p", f"Beside the images: {counted(others)}.", css="lead") if others else Markup("")
+    return tag("p", f"Besides the images: {counted(others)}.", css="lead") if others else Markup("")
 
 
 def provenance(report: RunReport) -> Markup:

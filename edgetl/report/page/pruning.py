@@ -1,4 +1,4 @@
-"""The page's part about which channel groups can be cut: each cut alone, as a heat map."""
+"""The page's part about which channel groups can be cut: each cut by itself, as a heat map."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _FAINTEST, _STRONGEST = 0.04, 0.92
 
 
 def sensitivity(record: PruneSensitivity | None, name: str) -> Markup:
-    """What each group costs alone, by the score of that name; nothing where it was not measured."""
+    """What each group costs by itself, by the score of that name; nothing where it was not measured."""
     if record is None or not record.groups:
         return Markup("")
     shares = ", ".join(units.percent(share, 0) for share in record.shares)
     lead = (
-        f"Each group of channels cut alone by about {shares}, its least important channels first, batch norms measured"
-        f" anew, nothing trained: the change of validation {units.metric(name)} in points, from"
+        f"Each group of channels cut by itself by about {shares}, its least important channels first, batch norms"
+        f" measured anew, nothing trained: the change of validation {units.metric(name)} in points, from"
         f" {units.percent(record.score)} uncut. Groups that cost much can be named in prune.keep."
         " n/a: the group is too small for that share."
     )
     drawn = figure(lambda width: sensitivity_map(record, name, width), wide=760.0)
-    title = f"{units.counted(len(record.groups), 'group')} cut alone"
+    title = f"{units.counted(len(record.groups), 'group')} cut by itself"
     shown = drawn if len(record.groups) <= _OPEN_UP_TO else disclosure(title, drawn)
     return Markup(tag("h3", "Sensitivity of the groups") + tag("p", lead, css="lead") + shown)
 
@@ -60,7 +60,7 @@ def sensitivity_map(record: PruneSensitivity, name: str, width: float) -> str:
         if worst
         else "No group can be cut"
     )
-    return drawing.render(f"{units.metric_title(name)} with each group of channels cut alone", described)
+    return drawing.render(f"{units.metric_title(name)} with each group of channels cut by itself", described)
 
 
 def _cell(

@@ -87,7 +87,7 @@ def _sensitivity(layers: tuple[LayerSensitivity, ...]) -> Markup:
     if not layers:
         return Markup("")
     lead = (
-        "What quantizing one layer alone costs, from one pass over a few images: the power of its noise at the logits"
+        "What quantizing a single layer costs, from one pass over a few images: the power of its noise at the logits"
         " over theirs (to first order), and the power of its output over that of its noise. The worst come first."
     )
     divergence = tag(

@@ -43,7 +43,7 @@ def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int = 8) -> list[float]:
-    """1, 2, 5 times powers of ten inside `low..high`; powers of ten alone where those are too many."""
+    """1, 2, 5 times powers of ten inside `low..high`; only powers of ten where those are too many."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for multiples in ((1, 2, 5), (1, 3), (1,)):
         ticks = [m * 10.0**e for e in exponents for m in multiples if low <= m * 10.0**e <= high]

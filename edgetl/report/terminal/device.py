@@ -16,6 +16,7 @@ from edgetl.report.terminal.bench import details
 from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
 from edgetl.tasks.multilabel.answers import TagsPrediction
 
@@ -143,6 +144,8 @@ def _answers(prediction: Prediction) -> list[tuple[str, str]]:
                 for name, found in prediction.heads.items()
                 for label, score in _answers(found)
             ]
+        case Detections():
+            return [(one.label, f"{one.score:.3f}") for one in prediction.items] or [("nothing", "")]
         case _:
             assert_never(prediction)
 
@@ -156,8 +159,8 @@ def bench(console: Console, record: BenchRecord) -> None:
     )
     server = ""
     if record.rate is not None and record.bound_ms is not None:
-        kept = "kept" if record.holds else "NOT kept"
-        bound = f"p99 bound {units.milliseconds(record.bound_ms)} {kept}"
+        met = "met" if record.holds else "NOT met"
+        bound = f"p99 bound {units.milliseconds(record.bound_ms)} {met}"
         server = f"{units.significant(record.rate)} queries per second, {bound}"
     pairs(
         console,
@@ -217,7 +220,7 @@ def tune(console: Console, record: TuneRecord) -> None:
     title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to outputs"
     table(console, heads, lines, title=title)
     say(console, f"{record.reason}.", "good")
-    say(console, f"Kept in {record.kept}: it runs from now on wherever no target or variant is named.")
+    say(console, f"Saved in {record.saved}: it runs from now on wherever no target or variant is named.")
 
 
 def gate(console: Console, report: GateReport) -> None:

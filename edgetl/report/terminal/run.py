@@ -10,10 +10,11 @@ from edgetl.records.scores import Evaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
-from edgetl.report.tasks import classification, multihead, multilabel
+from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.report.terminal.tables import Header, Line, numbers, pairs, say, table
 from edgetl.tasks.all import Detail, detail_of
 from edgetl.tasks.classification.detail import ClassDetail
+from edgetl.tasks.detection.detail import BoxDetail
 from edgetl.tasks.multihead.detail import HeadsDetail
 from edgetl.tasks.multilabel.detail import TagsDetail
 
@@ -63,7 +64,7 @@ def run(console: Console, report: RunReport) -> None:
 
 
 def variants(console: Console, measure: MeasureRecord) -> None:
-    """Every variant's accuracy, latency and size beside the teacher's."""
+    """Every variant's accuracy, latency and size compared with the teacher's."""
     names = [name for name, found in measure.teacher_val.scores.items() if found.interval is not None][:2]
     first, *others = (units.metric(name) for name in names)
     figures = (f"val\n{first}", f"test\n{first}", *(title.replace("-", "\n") for title in others))
@@ -115,6 +116,8 @@ def _detail(console: Console, detail: Detail) -> None:
         case HeadsDetail():
             for title, found in multihead.titles(detail):
                 evaluation(console, found, title)
+        case BoxDetail():
+            detection.terminal(console, detail)
         case _:
             assert_never(detail)
 

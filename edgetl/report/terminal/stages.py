@@ -144,7 +144,7 @@ def _train(console: Console, record: TrainRecord) -> None:
 
 
 def _beside(unlabelled: int) -> str:
-    return f"{units.counted(unlabelled, 'unlabelled image')} beside the labelled ones"
+    return f"{units.counted(unlabelled, 'unlabelled image')} in addition to the labelled ones"
 
 
 def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
@@ -248,7 +248,7 @@ def _sensitivity(console: Console, record: PruneSensitivity, title: str) -> None
         for g in record.groups
     ]
     heads = numbers("channels", *(f"{title} without {share}" for share in shares))
-    table(console, (*text("group cut alone"), *heads), lines)
+    table(console, (*text("group cut by itself"), *heads), lines)
     pairs(console, [(f"{title} uncut", units.percent(record.score))])
 
 

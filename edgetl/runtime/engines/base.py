@@ -121,7 +121,7 @@ class Backend(Protocol):
     def bind(self, images: NDArray[Any]) -> Bound:
         """A call that runs the model on what then stands in `images`, a contiguous buffer as `run` takes.
 
-        Its results are buffers too: the next call overwrites them. Nothing is checked or allocated a call.
+        Its results are buffers too: the next call overwrites them. Nothing is checked or allocated per call.
         Each thread needs its own.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The compiled engine that a session runs: one from the bundle that may be trusted, one kept from before, or a new one.
+"""The compiled engine that a session runs: one from the bundle that may be trusted, a cached one, or a new one.
 
 An engine is native code, so its bytes are loaded only where they were built on this machine or stand in a bundle whose
 signature was required and held.

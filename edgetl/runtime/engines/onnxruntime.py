@@ -222,8 +222,8 @@ def placement(model: bytes, device: Device) -> dict[str, int]:
 def _own_cores(threads: int) -> str:
     """A core for each thread but the caller's, in ONNX Runtime's form; none where there are not as many as threads.
 
-    It does so itself where the number of threads is not set to take. Else a thread that wakes may land beside the one
-    that woke it, and the two share a core until the kernel looks again.
+    It does so itself where the number of threads is not set to take. Else a thread that wakes may land on the core of
+    the one that woke it, and the two share a core until the kernel looks again.
     """
     if threads == 1 or not hasattr(os, "sched_getaffinity"):
         return ""
@@ -255,7 +255,7 @@ def _providers(device: Device, ort: Any) -> list[tuple[str, dict[str, str]]]:
         case Device.CUDA:
             wanted = [cuda, cpu]
         case Device.TENSORRT:
-            # Its engines are built here and kept in the user's own cache.
+            # Its engines are built here and cached in the user's own folder.
             kept = {
                 "trt_engine_cache_enable": "1",
                 "trt_engine_cache_path": str(cache_dir() / "ort-tensorrt"),

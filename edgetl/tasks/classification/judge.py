@@ -11,7 +11,7 @@ and reads a point better or worse by chance. Two errors matter, and each is held
 
 What lies between is `unsure`, with the number of images that would settle it. A fixed margin of one point would leave
 every small set unsure, whatever the model; so where no margin is named it is one point, or the least that so many
-images can settle (`settled_margin`), which depends on their number alone and not on what was found.
+images can settle (`settled_margin`), which depends only on their number and not on what was found.
 
 Macro-F1 and recall are guards: they fail and are unsure as top-1 is, but small classes could never show that they
 are not inferior, so they pass where nothing speaks against them. Recall takes part class by class, by exact tests with
@@ -269,7 +269,7 @@ def _macro_f1(first: Evaluation, second: Evaluation, draws: NDArray[np.float64],
         f"{verdict_word(verdict)}."
     )
     if verdict is Verdict.UNSURE:
-        sentence += " Chance alone may do that: more images of the rare classes would settle it."
+        sentence += " Chance may do that: more images of the rare classes would settle it."
     return check("macro-F1", "macro-F1", then, now, (low, high), allowed, verdict, sentence)
 
 

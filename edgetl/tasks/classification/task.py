@@ -100,7 +100,7 @@ class ClassificationTask:
         )
 
     def judge_scores(self, before: Scores, after: Scores, limits: ScoreLimits) -> tuple[GateCheck, ...]:
-        """Top-1 alone."""
+        """Only top-1."""
         from edgetl.tasks.classification.judge import judge_unpaired
 
         return (judge_unpaired(before, after, margin=limits.max_drop, same_model=limits.same_model),)

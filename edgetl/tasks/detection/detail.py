@@ -54,10 +54,58 @@ class Mistakes:
     background: int = 0
     missed: int = 0
 
+    @property
+    def wrong(self) -> int:
+        """All but the right ones."""
+        return self.place + self.label + self.both + self.duplicate + self.background + self.missed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideRecall:
+    """Objects whose side (square root of the area) is at least `side` pixels and below the next one's; `found` were
+    hit."""
+
+    side: float
+    objects: int
+    found: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedBox:
+    """A box of a picture, in its pixels: `true` for an object that was found, else a field's name of `Mistakes`.
+
+    `missed` is an object, too; all others are found boxes with their `score`. `label` is the class's position.
+    """
+
+    box: tuple[float, float, float, float]
+    label: int
+    kind: str
+    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstImage:
+    """One of the images with most mistakes: its place among those scored, its file where that is known, its pixels."""
+
+    image: int
+    file: str
+    width: int
+    height: int
+    mistakes: Mistakes
+    boxes: tuple[JudgedBox, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoxDetail:
-    """Scores class by class and by size. `threshold` is the score with the best F1 on these images, `f1` that F1."""
+    """Scores class by class, by size, and what went wrong.
+
+    Attributes:
+        classes, sizes: see there.
+        mistakes, sides, worst: of the boxes that score `asked` or more, at an overlap of 0.5.
+        threshold: the score with the best F1 on these images.
+        f1: that F1.
+        asked: the least score that counts: the task's, or `threshold`.
+    """
 
     kind: Literal["detection"] = "detection"
     classes: tuple[ClassPrecision, ...]
@@ -65,3 +113,6 @@ class BoxDetail:
     mistakes: Mistakes
     threshold: float
     f1: float
+    asked: float
+    sides: tuple[SideRecall, ...] = ()
+    worst: tuple[WorstImage, ...] = ()

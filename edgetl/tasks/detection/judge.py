@@ -213,7 +213,7 @@ def _classes(
             f"{allowance}: {_WORDS[verdict]}."
         )
         if not failed:
-            sentence += " Chance alone may do that: more images of it would settle it."
+            sentence += " Chance may do that: more images of it would settle it."
     else:
         sentence = f"Average precision changed most in {words(worst)}, of {len(changes)} classes; {allowance}: passes."
     low, high = (float(v) for v in np.nanquantile(draws[:, worst], [MISS, 1 - MISS]))

@@ -11,6 +11,7 @@ Legend: N images, C classes, T overlaps, D found boxes of one class over all ima
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,15 @@ from edgetl.records.codec import to_json
 from edgetl.records.frozen import dataclass
 from edgetl.records.scores import Evaluation, Score
 from edgetl.tasks.detection.boxes import areas, overlaps
-from edgetl.tasks.detection.detail import BoxDetail, ClassPrecision, Mistakes, SizePrecision
+from edgetl.tasks.detection.detail import (
+    BoxDetail,
+    ClassPrecision,
+    JudgedBox,
+    Mistakes,
+    SideRecall,
+    SizePrecision,
+    WorstImage,
+)
 
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
@@ -37,6 +46,10 @@ SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**
 _ANY = (0.0, 1e10)
 _HIT, _NEAR = 0.5, 0.1
 """Overlaps of a hit, and of a box that at least meant the object."""
+_SIDES = np.array([0, 8, 16, 32, 64, 128, 256, 512, 1024], dtype=np.float64)
+"""Least sides of objects, in pixels, by which recall is counted."""
+_WORST, _SHOWN = 8, 80
+"""Images whose mistakes a detail shows, and boxes of each."""
 _WORK = 3e8
 """So many numbers the bootstrap may touch; fewer draws where an evaluation is larger."""
 
@@ -47,7 +60,8 @@ class Truth:
 
     `boxes` is (M, 4) float64 in the original picture's pixels, `labels` (M,) int64. `crowd` (M,) bool marks boxes
     around many objects, which are not scored; `area` (M,) float64 in square pixels is the box's where unset. `frame`
-    is the picture's, by which boxes found in the network's input find their way back; unset where they did.
+    is the picture's, by which boxes found in the network's input find their way back; unset where they did. `file` is
+    the picture's where a report shall show it.
     """
 
     boxes: NDArray[np.float64]
@@ -55,6 +69,7 @@ class Truth:
     crowd: NDArray[np.bool_] | None = None
     area: NDArray[np.float64] | None = None
     frame: Frame | None = None
+    file: str = ""
 
     def crowds(self) -> NDArray[np.bool_]:
         """(M,) bool, also where none was named."""
@@ -310,7 +325,12 @@ def best_threshold(classes: Sequence[Matches]) -> tuple[float, float]:
 
 
 def evaluate(
-    truths: Sequence[Truth], found: Sequence[Found], labels: Sequence[str], *, resamples: int = 1000
+    truths: Sequence[Truth],
+    found: Sequence[Found],
+    labels: Sequence[str],
+    *,
+    threshold: float | None = None,
+    resamples: int = 1000,
 ) -> Evaluation:
     """Score a detector, with 95% percentile bootstrap intervals over the images.
 
@@ -318,6 +338,7 @@ def evaluate(
         truths: N images' objects.
         found: N images' boxes, in the same pixels.
         labels: the C class names.
+        threshold: the least score of the boxes whose mistakes are counted; the one with the best F1 where unset.
         resamples: of the bootstrap, fewer where there are very many boxes; 0 leaves its intervals out.
 
     Raises:
@@ -334,13 +355,17 @@ def evaluate(
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         intervals = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     there = any(matches.objects.any() for matches in classes) and any(len(m.scores) for m in classes)
-    threshold, f1 = best_threshold(classes) if there else (0.5, 0.0)
+    best, f1 = best_threshold(classes) if there else (0.5, 0.0)
+    asked = best if threshold is None else threshold
     detail = BoxDetail(
         classes=tuple(map(_class_precision, labels, classes, each)),
         sizes=tuple(_size_precision(name, truths, found, len(labels)) for name in SIZES),
-        mistakes=mistakes(truths, found, threshold),
-        threshold=threshold,
+        mistakes=mistakes(truths, found, asked),
+        threshold=best,
         f1=f1,
+        asked=asked,
+        sides=_side_recalls(truths, found, asked),
+        worst=_worst(truths, found, asked),
     )
     values = zip(("map", "map50", "recall"), (mean.ap, mean.ap50, mean.recall), intervals, strict=True)
     return Evaluation(
@@ -373,31 +398,108 @@ def _size_precision(
     )
 
 
+def _judged(
+    truth: Truth, boxes: Found, threshold: float
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.bool_]]:
+    """Of boxes of at least `threshold`, from the best score down: which, what each is by the name of its `Mistakes`;
+    and (objects that are no crowds,) which were hit."""
+    real = np.flatnonzero(~truth.crowds())
+    own, labels = truth.boxes[real], truth.labels[real]
+    sure = np.flatnonzero(boxes.scores >= threshold)
+    sure = sure[np.argsort(-boxes.scores[sure], kind="stable")]
+    shared = overlaps(boxes.boxes[sure], own)
+    taken, kinds = np.zeros(len(real), dtype=bool), []
+    for row, index in enumerate(sure):
+        mine = np.where(labels == boxes.labels[index], shared[row], 0.0)
+        free = np.where(taken, 0.0, mine)
+        if free.max(initial=0.0) >= _HIT:
+            taken[int(free.argmax())] = True
+            kinds.append("right")
+        elif mine.max(initial=0.0) >= _HIT:
+            kinds.append("duplicate")
+        elif shared[row].max(initial=0.0) >= _HIT:
+            kinds.append("label")
+        elif mine.max(initial=0.0) >= _NEAR:
+            kinds.append("place")
+        elif shared[row].max(initial=0.0) >= _NEAR:
+            kinds.append("both")
+        else:
+            kinds.append("background")
+    return sure.astype(np.int64), kinds, taken
+
+
 def mistakes(truths: Sequence[Truth], found: Sequence[Found], threshold: float) -> Mistakes:
     """Boxes of at least `threshold` by what is wrong with them, from the best score down, and objects missed."""
-    counts = dict.fromkeys(("right", "place", "label", "both", "duplicate", "background", "missed"), 0)
+    counts: Counter[str] = Counter()
     for truth, boxes in zip(truths, found, strict=True):
-        real = np.flatnonzero(~truth.crowds())
-        own, labels = truth.boxes[real], truth.labels[real]
-        sure = np.flatnonzero(boxes.scores >= threshold)
-        sure = sure[np.argsort(-boxes.scores[sure], kind="stable")]
-        shared = overlaps(boxes.boxes[sure], own)
-        taken = np.zeros(len(real), dtype=bool)
-        for row, index in enumerate(sure):
-            mine = np.where(labels == boxes.labels[index], shared[row], 0.0)
-            free = np.where(taken, 0.0, mine)
-            if free.max(initial=0.0) >= _HIT:
-                taken[int(free.argmax())] = True
-                counts["right"] += 1
-            elif mine.max(initial=0.0) >= _HIT:
-                counts["duplicate"] += 1
-            elif shared[row].max(initial=0.0) >= _HIT:
-                counts["label"] += 1
-            elif mine.max(initial=0.0) >= _NEAR:
-                counts["place"] += 1
-            elif shared[row].max(initial=0.0) >= _NEAR:
-                counts["both"] += 1
-            else:
-                counts["background"] += 1
+        _, kinds, taken = _judged(truth, boxes, threshold)
+        counts.update(kinds)
         counts["missed"] += int((~taken).sum())
     return Mistakes(**counts)
+
+
+def _side_recalls(
+    truths: Sequence[Truth], found: Sequence[Found], threshold: float
+) -> tuple[SideRecall, ...]:
+    """How many objects of each octave of sides were hit; octaves without objects are left out."""
+    objects, hit = np.zeros(len(_SIDES), np.int64), np.zeros(len(_SIDES), np.int64)
+    for truth, boxes in zip(truths, found, strict=True):
+        taken = _judged(truth, boxes, threshold)[2]
+        places = np.searchsorted(_SIDES, np.sqrt(truth.sizes()[~truth.crowds()]), side="right") - 1
+        objects += np.bincount(places, minlength=len(_SIDES))
+        hit += np.bincount(places[taken], minlength=len(_SIDES))
+    return tuple(
+        SideRecall(side=float(side), objects=int(count), found=int(own))
+        for side, count, own in zip(_SIDES, objects, hit, strict=True)
+        if count
+    )
+
+
+def _worst(truths: Sequence[Truth], found: Sequence[Found], threshold: float) -> tuple[WorstImage, ...]:
+    """The images with most mistakes, with their boxes; none without a mistake."""
+    each = [mistakes([truth], [boxes], threshold) for truth, boxes in zip(truths, found, strict=True)]
+    order = sorted(range(len(each)), key=lambda place: -each[place].wrong)[:_WORST]
+    return tuple(
+        _worst_image(place, truths[place], found[place], each[place], threshold)
+        for place in order
+        if each[place].wrong
+    )
+
+
+def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, threshold: float) -> WorstImage:
+    sure, kinds, taken = _judged(truth, boxes, threshold)
+    real = np.flatnonzero(~truth.crowds())
+    judged = [
+        JudgedBox(
+            box=_rounded(boxes.boxes[index]),
+            label=int(boxes.labels[index]),
+            kind=kind,
+            score=round(float(boxes.scores[index]), 3),
+        )
+        for index, kind in zip(sure, kinds, strict=True)
+    ]
+    judged += [
+        JudgedBox(
+            box=_rounded(truth.boxes[index]),
+            label=int(truth.labels[index]),
+            kind="true" if hit else "missed",
+        )
+        for index, hit in zip(real, taken, strict=True)
+    ]
+    # What is right is left out first.
+    judged.sort(key=lambda one: one.kind in ("right", "true"))
+    ends = np.concatenate([truth.boxes[:, 2:], np.asarray(boxes.boxes, np.float64)[:, 2:], np.ones((1, 2))])
+    width, height = truth.frame.size if truth.frame else np.ceil(ends.max(axis=0))
+    return WorstImage(
+        image=place,
+        file=truth.file,
+        width=int(width),
+        height=int(height),
+        mistakes=counts,
+        boxes=tuple(judged[:_SHOWN]),
+    )
+
+
+def _rounded(box: NDArray[Any]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (round(float(value), 1) for value in box)
+    return x1, y1, x2, y2

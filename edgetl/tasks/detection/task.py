@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
+from edgetl.inputs.frame import Frame
+from edgetl.records.codec import from_json, to_json
 from edgetl.records.frozen import dataclass
 from edgetl.tasks.base import (
     Agreement,
@@ -29,7 +31,6 @@ from edgetl.tasks.detection.scores import Found, Truth, evaluate
 from edgetl.tasks.metrics import AVERAGE_RECALL, MAP, MAP50
 
 if TYPE_CHECKING:
-    from edgetl.inputs.frame import Frame
     from edgetl.records.gate import GateCheck
     from edgetl.records.scores import Evaluation, Scores
 
@@ -125,7 +126,9 @@ class DetectionTask:
         found = self.decide(outputs)
         if len(found) != len(truths):
             raise TensorError(f"truths: {len(truths)} came for {len(found)} images.")
-        return evaluate(truths, self.in_pictures(truths, found), self.spec.labels)
+        return evaluate(
+            truths, self.in_pictures(truths, found), self.spec.labels, threshold=self.spec.threshold
+        )
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
         """The same answer is the same boxes above the threshold; candidates far below it are left out."""
@@ -153,7 +156,7 @@ class DetectionTask:
         )
 
     def judge_scores(self, before: Scores, after: Scores, limits: ScoreLimits) -> tuple[GateCheck, ...]:
-        """mAP alone, by its intervals."""
+        """Only mAP, by its intervals."""
         from edgetl.tasks.detection.judge import judge_unpaired
 
         return (judge_unpaired(before, after, margin=limits.max_drop, same_model=limits.same_model),)
@@ -171,44 +174,31 @@ class DetectionTask:
             texts.append(", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing")
         return texts
 
-    def plain(self, answers: Sequence[Found]) -> list[dict[str, Any]]:
-        """Boxes to a hundredth of a pixel, scores to four digits."""
-        return [
-            {
-                "boxes": np.round(found.boxes.astype(float), 2).tolist(),
-                "labels": found.labels.tolist(),
-                "scores": np.round(found.scores.astype(float), 4).tolist(),
-            }
-            for found in answers
-        ]
+    def plain(self, answers: Sequence[Truth | Found]) -> list[dict[str, Any]]:
+        """Boxes to a hundredth of a pixel; scores to four digits where they were found."""
+        return [_plain(answer) for answer in answers]
 
-    def read(self, values: Any) -> list[Found]:
-        """See `edgetl.tasks.base.Task.read`."""
+    def read(self, values: Any) -> list[Any]:
+        """Answers where scores are said, else truths; see `edgetl.tasks.base.Task.read`."""
         try:
-            found = [
-                Found(
-                    boxes=np.array(value["boxes"], dtype=np.float64).reshape(-1, 4),
-                    labels=np.array(value["labels"], dtype=np.int64).reshape(-1),
-                    scores=np.array(value["scores"], dtype=np.float64).reshape(-1),
-                )
-                for value in values
-            ]
+            answers = [_read(value) for value in values]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it holds boxes that cannot be read ({error})") from None
-        for one in found:
-            fits = len(one.boxes) == len(one.labels) == len(one.scores)
+        for one in answers:
+            beside = (one.scores,) if isinstance(one, Found) else (one.crowds(), one.sizes())
+            fits = all(len(one.boxes) == len(other) for other in (one.labels, *beside))
             if not fits or (
                 len(one.labels) and not 0 <= one.labels.min() <= one.labels.max() < len(self.spec.labels)
             ):
                 raise ValueError(f"it holds boxes that do not fit its {len(self.spec.labels)} labels")
-        return found
+        return answers
 
     def _found(self, outputs: Outputs, least: float) -> list[Found]:
         """Per image: candidates above `least`, the best of them, without duplicates."""
         boxes, scores = output(self, outputs, BOXES), output(self, outputs, SCORES)
         if boxes.shape[:2] != scores.shape[:2]:
             raise TensorError(
-                f"scores: got {scores.shape} beside boxes {boxes.shape}; they must have as many candidates."
+                f"scores: got {scores.shape} with boxes {boxes.shape}; they must have as many candidates."
             )
         answers = []
         for own_boxes, own_scores in zip(boxes, scores, strict=True):
@@ -233,6 +223,43 @@ class DetectionTask:
             else Found(boxes=_back(one.boxes, truth.frame), labels=one.labels, scores=one.scores)
             for truth, one in zip(truths, found, strict=True)
         ]
+
+
+def _plain(answer: Truth | Found) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "boxes": np.round(answer.boxes.astype(float), 2).tolist(),
+        "labels": answer.labels.tolist(),
+    }
+    if isinstance(answer, Found):
+        return {**values, "scores": np.round(answer.scores.astype(float), 4).tolist()}
+    if answer.crowds().any():
+        values["crowd"] = answer.crowds().tolist()
+    if answer.area is not None:
+        values["area"] = np.round(answer.area, 2).tolist()
+    if answer.frame is not None:
+        values["frame"] = to_json(answer.frame)
+    if answer.file:
+        values["file"] = answer.file
+    return values
+
+
+def _read(value: Any) -> Truth | Found:
+    boxes = np.array(value["boxes"], dtype=np.float64).reshape(-1, 4)
+    labels = np.array(value["labels"], dtype=np.int64).reshape(-1)
+    if not np.isfinite(boxes).all():
+        raise ValueError("a side is not finite")
+    if "scores" in value:
+        return Found(
+            boxes=boxes, labels=labels, scores=np.array(value["scores"], dtype=np.float64).reshape(-1)
+        )
+    return Truth(
+        boxes=boxes,
+        labels=labels,
+        crowd=np.array(value["crowd"], dtype=bool).reshape(-1) if "crowd" in value else None,
+        area=np.array(value["area"], dtype=np.float64).reshape(-1) if "area" in value else None,
+        frame=from_json(Frame, value["frame"]) if "frame" in value else None,
+        file=str(value.get("file", "")),
+    )
 
 
 def _back(boxes: NDArray[Any], frame: Frame) -> NDArray[np.float64]:

@@ -99,7 +99,7 @@ class MultiLabelTask:
         return judge(truths, before, after, self.spec.labels, limits)
 
     def judge_scores(self, before: Scores, after: Scores, limits: ScoreLimits) -> tuple[GateCheck, ...]:
-        """Macro-F1 alone."""
+        """Only macro-F1."""
         from edgetl.tasks.multilabel.judge import judge_unpaired
 
         return (judge_unpaired(before, after, limits),)

@@ -15,7 +15,7 @@ _EQUAL = 1e-12
 def best_thresholds(truths: NDArray[np.bool_], logits: NDArray[Any]) -> tuple[float, ...]:
     """For each class the probability from which it is answered, so that its F1 is largest on these images.
 
-    Halfway between the probabilities of two images that stand beside each other; of equal F1 the threshold nearest to
+    Halfway between the probabilities of two images that stand next to each other; of equal F1 the threshold nearest to
     0.5. 0.5 where a class has no positive or no negative image.
 
     Args:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgetl.config import Augment, DistillLoss, TrainConfig
+from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import MetricSpec, TaskSpec, Truths
+from edgetl.tasks.all import task_of
+from edgetl.tasks.base import MetricSpec, TaskSpec, labels_of
 from edgetl.train.augment import Part, training_view
 from edgetl.train.objective import HardLoss
 
@@ -121,9 +123,6 @@ class TrainingTask(Protocol):
     def val_loss(self, targets: Targets, outputs: NDArray[Any]) -> float:
         """The plain loss of outputs (N, D) on the validation split."""
 
-    def truths(self, targets: Targets) -> Truths:
-        """Targets of evaluation's own view in the form of the device task, which scores exported models."""
-
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
 
@@ -131,19 +130,49 @@ class TrainingTask(Protocol):
         """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
 
 
-def still_view(
-    pixels: Tensor,
-    targets: Tensor,
-    policy: Augment,
-    size: int,
-    *,
-    generator: torch.Generator,
-    view_fraction: float,
-    part: Part | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`TrainingTask.view` where the targets say nothing of places."""
-    images = training_view(pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part)
-    return images, targets
+class OneClassifier:
+    """What the tasks share whose network is a backbone with one classifier of all D outputs."""
+
+    spec: TaskSpec
+
+    @property
+    def width(self) -> int:
+        """One output per class; of several heads all of theirs."""
+        return len(labels_of(self.spec))
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """The device task's."""
+        return task_of(self.spec).metrics
+
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """The backbone with a classifier."""
+        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
+
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier."""
+        return backbones.classifier_names(model)
+
+    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier."""
+        return self.output_layers(model)
+
+    def view(
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        policy: Augment,
+        size: int,
+        *,
+        generator: torch.Generator,
+        view_fraction: float,
+        part: Part | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The targets say nothing of places, so that they stay as they are."""
+        images = training_view(
+            pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part
+        )
+        return images, targets
 
 
 def output_parameters(task: TrainingTask, model: nn.Module) -> list[nn.Parameter]:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgetl.config import Imbalance, TrainConfig
-from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification, MetricSpec
+from edgetl.tasks.base import Classification
 from edgetl.tasks.classification import scores
-from edgetl.tasks.classification.task import ClassificationTask
 from edgetl.tasks.metrics import MACRO_F1, TOP1
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks import soft
-from edgetl.train.tasks.base import Targets, still_view
+from edgetl.train.tasks.base import OneClassifier, Targets
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
@@ -34,7 +31,7 @@ IMBALANCE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationTraining:
+class ClassificationTraining(OneClassifier):
     """See `TrainingTask`. Targets are (N,) int64 classes, or (N, C) float32 shares where images are blended.
 
     Attributes:
@@ -43,30 +40,7 @@ class ClassificationTraining:
 
     spec: Classification
 
-    view = staticmethod(still_view)
     soft_loss = staticmethod(soft.soft_loss)
-
-    @property
-    def width(self) -> int:
-        """The number of classes."""
-        return len(self.spec.labels)
-
-    @property
-    def metrics(self) -> tuple[MetricSpec, ...]:
-        """Accuracy and its kin."""
-        return ClassificationTask(spec=self.spec).metrics
-
-    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
-        """The backbone with a classifier of the classes."""
-        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
-
-    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return backbones.classifier_names(model)
-
-    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return self.output_layers(model)
 
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N,) int64."""
@@ -112,10 +86,6 @@ class ClassificationTraining:
         shifted = outputs - outputs.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=1))
         return float((log_sum - shifted[np.arange(len(targets)), targets]).mean())
-
-    def truths(self, targets: Targets) -> Targets:
-        """The classes."""
-        return targets
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Accuracy and its kin."""

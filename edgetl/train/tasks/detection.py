@@ -43,7 +43,7 @@ _CLASS, _CROWD, _AREA = 4, 5, 6
 _SEEN = 0.25
 """An object of which a view shows less than this share is not asked for."""
 _SOFT_BOX = 2.0
-"""Weight of the boxes beside that of the classes in the soft loss."""
+"""Weight of the boxes relative to that of the classes in the soft loss."""
 _ROWS = 16
 """Images for which the validation loss is computed at once."""
 
@@ -205,13 +205,9 @@ class DetectionTraining:
             total += _loss(torch.from_numpy(outputs[some]), rows).item() * len(rows)
         return total / max(1, len(targets))
 
-    def truths(self, targets: Targets) -> list[Truth]:
-        """The objects in the pixels of their pictures."""
-        return [_truth(rows) for rows in targets]
-
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """mAP and its kin, in the pictures' own pixels."""
-        task, truths = DetectionTask(spec=self.spec), self.truths(targets)
+        task, truths = DetectionTask(spec=self.spec), [_truth(rows) for rows in targets]
         found = task.in_pictures(truths, task.decide(decoded(outputs)))
         return evaluate(truths, found, self.spec.labels, resamples=resamples)
 

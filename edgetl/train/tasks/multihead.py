@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +18,12 @@ from torch import Tensor, nn
 
 from edgetl.config import DistillLoss, TrainConfig
 from edgetl.errors import ConfigError
-from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Classification, HeadTruths, MetricSpec, MultiHead, labels_of
+from edgetl.tasks.base import Classification, MultiHead
 from edgetl.tasks.metrics import MEAN
 from edgetl.tasks.multihead.task import MultiHeadTask
 from edgetl.train.objective import HardLoss
-from edgetl.train.tasks.base import Targets, TrainingTask, still_view
+from edgetl.train.tasks.base import OneClassifier, Targets, TrainingTask
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
@@ -50,7 +48,7 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiHeadTraining:
+class MultiHeadTraining(OneClassifier):
     """See `TrainingTask`.
 
     Targets are (N, D) float32: 1 for what an image shows, else 0, or shares where images are blended; NaN throughout a
@@ -66,18 +64,6 @@ class MultiHeadTraining:
     tasks: Mapping[str, TrainingTask]
     learnt_weights: bool = True
 
-    view = staticmethod(still_view)
-
-    @property
-    def width(self) -> int:
-        """All heads' classes together."""
-        return len(labels_of(self.spec))
-
-    @property
-    def metrics(self) -> tuple[MetricSpec, ...]:
-        """The mean of the heads' first metrics, then each head's."""
-        return MultiHeadTask(spec=self.spec).metrics
-
     @property
     def heads(self) -> tuple[Head, ...]:
         """Each head's task and outputs."""
@@ -87,18 +73,6 @@ class MultiHeadTraining:
             found.append(Head(name=name, task=self.tasks[name], own=slice(start, end)))
             start = end
         return tuple(found)
-
-    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
-        """The backbone with one classifier of all heads' outputs."""
-        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
-
-    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return backbones.classifier_names(model)
-
-    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return self.output_layers(model)
 
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, D) float32."""
@@ -188,17 +162,6 @@ class MultiHeadTraining:
             if len(own):
                 total += head.task.val_loss(own, outputs[known][:, head.own])
         return total
-
-    def truths(self, targets: Targets) -> dict[str, HeadTruths]:
-        """Each head's, with the images that are labelled for it."""
-        found = {}
-        for head in self.heads:
-            own, known = _own(head, targets)
-            rows = head.task.truths(own)
-            values = np.zeros((len(targets), *rows.shape[1:]), rows.dtype)
-            values[known] = rows
-            found[head.name] = HeadTruths(values=values, known=known)
-        return found
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Each head's scores as `head/metric`, on the images that are labelled for it, and their mean."""

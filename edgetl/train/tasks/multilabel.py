@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgetl.config import DistillLoss, LabelLoss, TrainConfig
 from edgetl.errors import ConfigError
-from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import MetricSpec, MultiLabel
+from edgetl.tasks.base import MultiLabel
 from edgetl.tasks.metrics import MAP
 from edgetl.tasks.multilabel.scores import evaluate
 from edgetl.tasks.multilabel.task import MultiLabelTask
 from edgetl.train.objective import HardLoss
-from edgetl.train.tasks.base import Targets, still_view
+from edgetl.train.tasks.base import OneClassifier, Targets
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
@@ -37,7 +35,7 @@ GAMMA_NEGATIVE, CLIP = 4.0, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabelTraining:
+class MultiLabelTraining(OneClassifier):
     """See `TrainingTask`.
 
     Attributes:
@@ -47,30 +45,6 @@ class MultiLabelTraining:
 
     spec: MultiLabel
     loss: LabelLoss = LabelLoss.BCE
-
-    view = staticmethod(still_view)
-
-    @property
-    def width(self) -> int:
-        """The number of classes."""
-        return len(self.spec.labels)
-
-    @property
-    def metrics(self) -> tuple[MetricSpec, ...]:
-        """Mean average precision, which asks for no thresholds, and those that do."""
-        return MultiLabelTask(spec=self.spec).metrics
-
-    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
-        """The backbone with a logit per class."""
-        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
-
-    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return backbones.classifier_names(model)
-
-    def new_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The classifier."""
-        return self.output_layers(model)
 
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, C) float32, from the positions of each image's classes."""
@@ -130,14 +104,10 @@ class MultiLabelTraining:
         loss = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
         return float(loss.sum(axis=1).mean())
 
-    def truths(self, targets: Targets) -> NDArray[np.bool_]:
-        """(N, C) bool."""
-        return np.asarray(targets > 0.5)
-
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """As the device's task scores it, with a threshold of 0.5 for each class."""
         cuts = MultiLabelTask(spec=self.spec).thresholds
-        return evaluate(self.truths(targets), outputs, self.spec.labels, cuts, resamples=resamples)
+        return evaluate(targets > 0.5, outputs, self.spec.labels, cuts, resamples=resamples)
 
     def selection(self, targets: Targets) -> str:
         """Mean average precision: every class counts alike, and no threshold is settled yet."""

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from edgetl.errors import TensorError
 from edgetl.inputs.frame import frame_of
 from edgetl.inputs.spec import PreprocessSpec, Resize
+from edgetl.records.codec import from_json, to_json
 from edgetl.tasks.base import Detection
+from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.detection.scores import Found, Truth
 from edgetl.tasks.detection.task import DetectionTask
 
@@ -36,6 +40,7 @@ def test_answers_are_in_the_pictures_pixels() -> None:
     assert one.box == pytest.approx((20, 10, 60, 50))
     assert (one.label, one.index, answer.width, answer.height) == ("b", 1, 128, 64)
     assert answer.text == "1 b"
+    assert from_json(Detections, json.loads(json.dumps(to_json(answer)))) == answer
     with pytest.raises(TensorError, match="0 came for 1 images"):
         TASK.predict(outputs)
 
