@@ -268,6 +268,17 @@ class Weighting(StrEnum):
     EQUAL = "equal"
 
 
+class Sharing(StrEnum):
+    """What several heads share.
+
+    `hard`: all of the backbone (Caruana 1997); `soft`: the backbone, but each head adapts its last features by a small
+    adapter of its own, and a penalty ties the adapters to their mean (Evgeniou, Pontil 2004).
+    """
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
 def _listed(value: object) -> object:
     """One value as a list; a list without repetitions."""
     if isinstance(value, str):
@@ -315,7 +326,7 @@ class ClassificationConfig(_Section):
 
 class MultiLabelConfig(_Section):
     """What is asked of an image: any number of classes, none included. From a CSV: a column `labels` with names parted
-    by |, or one column of 0 and 1 per class."""
+    by | (`none`, or nothing, where there are none), or one column of 0 and 1 per class."""
 
     kind: Literal["multilabel"] = "multilabel"
     """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
@@ -334,8 +345,9 @@ class HeadConfig(_Section):
     kind: Literal["classification", "multilabel"] = "classification"
     """One class per image, or any number."""
     column: str
-    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head. Where a
-    bundle is scored, the column has the head's name."""
+    """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head. For any
+    number of classes, `none` says that it is labelled and shows none of them. Where a bundle is scored, the column has
+    the head's name."""
 
 
 class MultiHeadConfig(_Section):
@@ -344,9 +356,21 @@ class MultiHeadConfig(_Section):
     kind: Literal["multihead"] = "multihead"
     """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
     heads: Annotated[dict[str, HeadConfig], Field(min_length=1)]
-    """The questions by name, as `{species = {kind = "classification", column = "species"}}`."""
+    """The questions by name, as `{species = {kind = "classification", column = "species"}}`. An empty cell of the
+    column is a missing label; with kind = "multilabel", `none` is a label: the image shows none of the classes."""
     weighting: Weighting = Weighting.LEARNT
     """How the heads' losses are added: `learnt` or `equal`."""
+    sharing: Sharing = Sharing.HARD
+    """What the heads share: `hard`, the whole backbone; or `soft`, each adapts its last features by itself, for heads
+    that ask for different things."""
+    tie: Annotated[float, Field(ge=0.0)] = 0.01
+    """For `soft`: weight of the penalty that ties the heads' adapters to their mean; 0 leaves them free."""
+
+    @model_validator(mode="after")
+    def _several_to_tie(self) -> Self:
+        if self.sharing is Sharing.SOFT and len(self.heads) < 2:
+            raise ValueError('sharing = "soft" is for two heads or more, and there is one; use "hard"')
+        return self
 
     @property
     def labelling(self) -> Labelling:

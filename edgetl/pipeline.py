@@ -235,6 +235,7 @@ class _Run:
         self.pixels_dir = run_dir / "data" / "pixels"
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
+        self.last = Stage.TRAIN
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -244,6 +245,7 @@ class _Run:
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
                 f" --out, or a name of its own in the recipe, or delete {self.dir}."
             )
+        self.last = last
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -332,8 +334,42 @@ class _Run:
         """The teacher, with every process that was launched."""
         from edgetl.train.processes import from_main
 
+        self._foresee()
         from_main((str(self.dir / self.records[Stage.DATA].index), str(out)))
         return self._teach(out)
+
+    def _foresee(self) -> None:
+        """What would stop a later stage, as far as it can be known before the teacher is trained."""
+        if self.last in (Stage.DATA, Stage.TRAIN):
+            return
+        from edgetl.distill import stage as distilling
+        from edgetl.prune import stage as pruning
+        from edgetl.prune.plan import alignment_for
+        from edgetl.train.tasks.all import training_task
+
+        recipe, task = self.recipe, training_task(self.index.task, self.recipe.task)
+        if self._prunes:
+            pruning.check(
+                recipe.prune,
+                task=task,
+                backbone=recipe.train.backbone,
+                size=self.student_spec.size,
+                teacher_size=self.spec.size,
+                alignment=alignment_for(recipe.quantize.target),
+                seed=recipe.seed,
+                progress=self.progress,
+            )
+        if self.last is not Stage.PRUNE:
+            guide = self._guide_by(self.dir / Stage.TRAIN)
+            distilling.check(
+                recipe.distill,
+                guide,
+                task=task,
+                backbone=recipe.train.backbone,
+                labels=self.index.labels,
+                spec=self.student_spec,
+                seed=recipe.seed,
+            )
 
     def _teach(self, out: Path) -> TrainRecord:
         from edgetl.train import stage
@@ -368,8 +404,8 @@ class _Run:
         from edgetl.prune import stage
         from edgetl.prune.plan import alignment_for
 
-        config, distill = self.recipe.prune, self.recipe.distill
-        if not config.enabled or distill.student != "pruned":
+        config = self.recipe.prune
+        if not self._prunes:
             return None, False
         inputs = stage.PruneInputs(
             guide=replace(self._guide, loss=self._plain_loss),
@@ -589,13 +625,20 @@ class _Run:
         )
 
     @property
+    def _prunes(self) -> bool:
+        return self.recipe.prune.enabled and self.recipe.distill.student == "pruned"
+
+    @property
     def _guide(self) -> Guide:
-        """The teacher, and how students follow it."""
+        return self._guide_by(self._teacher)
+
+    def _guide_by(self, teacher: Path) -> Guide:
+        """A teacher's checkpoint, and how students follow it."""
         from edgetl.distill.objective import Guide
 
         train, distill = self.recipe.train, self.recipe.distill
         return Guide(
-            teacher=self._teacher,
+            teacher=teacher,
             teacher_size=self.spec.size,
             batch_size=train.batch_size,
             weight_decay=train.weight_decay,
@@ -691,7 +734,7 @@ def _source_key(source: str, labelling: Labelling, progress: Progress) -> str:
         ]
         return sha256_json([boxes.labels, marked])
     found = find(source, labelling, progress=progress)
-    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    entries = [[str(e.path), e.label, e.none_of, e.split, *_file_state(e.path)] for e in found.entries]
     return sha256_json([entries, found.others, found.named])
 
 

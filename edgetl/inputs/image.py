@@ -29,12 +29,13 @@ from __future__ import annotations
 
 import functools
 import io
+import stat
 import struct
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
     "Header",
@@ -59,6 +61,7 @@ __all__ = [
     "load_batch",
     "load_pixels",
     "normalise",
+    "read_content",
     "read_header",
     "read_numbers",
     "to_pixels",
@@ -69,6 +72,8 @@ MIN_SIDE = 4
 """Pixels; an image with a shorter side is refused, since nothing can be seen in it."""
 MAX_PIXELS = 89_478_485
 """Pixels; a bigger image is refused as a decompression bomb (Pillow's own limit)."""
+MAX_BYTES = 1 << 30
+"""Bytes; a longer file is refused: the pixels that are taken need less."""
 
 _Plugin = tuple[str, str]
 # A closed list keeps out formats that start programs; asked directly, a plugin loads none of the others.
@@ -81,6 +86,7 @@ _PLUGINS: tuple[tuple[tuple[bytes, ...], _Plugin], ...] = (
     ((b"RIFF",), ("WebPImagePlugin", "WebPImageFile")),
     (metadata.TIFF, ("TiffImagePlugin", "TiffImageFile")),
 )
+_START = max(len(start) for starts, _ in _PLUGINS for start in starts)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -311,7 +317,14 @@ def _read(source: Path | bytes, name: str) -> bytes:
         content = source
     else:
         try:
-            content = source.read_bytes()
+            about = source.stat()
+            if not stat.S_ISREG(about.st_mode):
+                with source.open("rb") as file:
+                    content = read_content(file, name)
+            elif about.st_size <= MAX_BYTES:
+                content = source.read_bytes()
+            else:
+                raise _too_long(name)
         except FileNotFoundError:
             raise ImageError(f"{name}: there is no such file.") from None
         except OSError as error:
@@ -321,12 +334,35 @@ def _read(source: Path | bytes, name: str) -> bytes:
     return content
 
 
+def read_content(file: BinaryIO, name: str) -> bytes:
+    """All bytes of an encoded image from a pipe, or the start alone of what is none: devices and pipes may never end.
+
+    Raises:
+        ImageError: there are too many.
+    """
+    content = bytearray(file.read(_START))
+    if _plugin(bytes(content)) is not None:
+        while piece := file.read(1 << 20):
+            content += piece
+            if len(content) > MAX_BYTES:
+                raise _too_long(name)
+    return bytes(content)
+
+
+def _too_long(name: str) -> ImageError:
+    return ImageError(f"{name}: more than {MAX_BYTES >> 30} GiB are refused.")
+
+
+def _plugin(content: bytes) -> _Plugin | None:
+    return next((plugin for starts, plugin in _PLUGINS if content.startswith(starts)), None)
+
+
 def _open(content: bytes) -> tuple[ImageFile, str]:
     """Read the header; the image, and how its numbers are stored, in Pillow's words.
 
     The plugin is asked directly: `Image.open` would load those of other formats first, and warns of large images.
     """
-    plugin = next((plugin for starts, plugin in _PLUGINS if content.startswith(starts)), None)
+    plugin = _plugin(content)
     if plugin is None:
         raise UnidentifiedImageError
     if content.startswith(b"GIF8"):

@@ -269,7 +269,7 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
             )
         case MultiHead():
             _places(data, [name for entry in entries for name in entry.names], labels_of(task))
-            return tuple(LabelledImage(entry.path, _by_head(task, entry.names)) for entry in entries)
+            return tuple(LabelledImage(entry.path, _by_head(task, entry)) for entry in entries)
         case Detection():
             raise DataError(
                 f"{data} gives labels, the bundle answers with boxes. Score it from Python: "
@@ -279,9 +279,9 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
             assert_never(task)
 
 
-def _by_head(task: MultiHead, names: Sequence[str]) -> dict[str, Any]:
+def _by_head(task: MultiHead, entry: Entry) -> dict[str, Any]:
     """The heads that an image is labelled for, each as its own task has it."""
-    target = zip(task.heads, heads_target(task, names), strict=True)
+    target = zip(task.heads, heads_target(task, entry.names, entry.none_of), strict=True)
     return {head: list(own) if isinstance(own, tuple) else own for head, own in target if own is not None}
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgetl.data.walk import counted, images_below, is_image, lost, place
 from edgetl.errors import ConfigError, DataError, ImageError, SourceError
-from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE
+from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, read_content
 from edgetl.progress import SILENT, Progress
 from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
@@ -262,7 +262,10 @@ def _mixed(
         if name == STANDARD_INPUT and frame_format is not None:
             yield from _raw_frames(stdin, frame_format, live)
         elif name == STANDARD_INPUT:
-            yield Item("standard input", stdin.read())
+            try:
+                yield Item("standard input", read_content(stdin, "standard input"))
+            except ImageError as error:
+                yield Item("standard input", error)
         elif is_video(name):
             try:
                 for f in frames(name, live, say=progress.warning):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -95,6 +96,53 @@ def test_a_cut_frame_is_reported_after_the_whole_ones(session: Session) -> None:
 def test_standard_input_without_a_format_is_one_image(session: Session) -> None:
     [result] = predict_all(session, open_source(["-"], stdin=io.BytesIO(picture(3))))
     assert (result.path, result.prediction) == ("standard input", session.predict(picture(3)))
+
+
+class Endless(io.RawIOBase):
+    """Starts like this, and goes on with zeros for ever."""
+
+    def __init__(self, start: bytes) -> None:
+        self._start = start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        piece, self._start = self._start[: len(buffer)], self._start[len(buffer) :]
+        buffer[:] = piece.ljust(len(buffer), b"\0")
+        return len(buffer)
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"), [(b"", "is not an image"), (picture(0)[:16], "more than 0 GiB are refused")]
+)
+def test_a_picture_without_end_is_one_that_cannot_be_read(
+    session: Session, monkeypatch: pytest.MonkeyPatch, start: bytes, reason: str
+) -> None:
+    monkeypatch.setattr("edgetl.inputs.image.MAX_BYTES", 1 << 22)
+    with pytest.raises(ImageError, match=reason):
+        list(predict_all(session, open_source(["-"], stdin=Endless(start))))  # type: ignore[arg-type]
+
+
+def test_a_named_pipe_is_read_as_a_file_is_and_a_device_no_further_than_its_start(
+    session: Session, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(picture(3),))
+    writer.start()
+    pipe, device = predict_all(session, open_source([str(tmp_path / "pipe"), "/dev/zero"]))
+    writer.join()
+    assert pipe.prediction == session.predict(picture(3))
+    assert "/dev/zero: is not an image" in device.error
+
+
+def test_a_file_too_long_for_a_picture_is_refused_unread(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(0))
+    monkeypatch.setattr("edgetl.inputs.image.MAX_BYTES", 16)
+    with pytest.raises(ImageError, match=r"a\.png: more than 0 GiB are refused"):
+        list(predict_all(session, open_source([str(tmp_path / "a.png")])))
 
 
 def test_a_stream_without_end_is_labelled_as_it_comes(session: Session) -> None:

@@ -9,6 +9,7 @@ from edgetl.config import (
     LabelLoss,
     MultiHeadConfig,
     MultiLabelConfig,
+    Sharing,
     TaskConfig,
     Weighting,
 )
@@ -32,8 +33,15 @@ def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTa
             from edgetl.train.tasks.multihead import MultiHeadTraining
 
             tasks = {name: training_task(head) for name, head in spec.heads.items()}
-            learnt = not isinstance(asked, MultiHeadConfig) or asked.weighting is Weighting.LEARNT
-            return MultiHeadTraining(spec=spec, tasks=tasks, learnt_weights=learnt)
+            if not isinstance(asked, MultiHeadConfig):
+                return MultiHeadTraining(spec=spec, tasks=tasks)
+            return MultiHeadTraining(
+                spec=spec,
+                tasks=tasks,
+                learnt_weights=asked.weighting is Weighting.LEARNT,
+                adapters=asked.sharing is Sharing.SOFT,
+                tie=asked.tie,
+            )
         case MultiLabel():
             from edgetl.train.tasks.multilabel import MultiLabelTraining
 

@@ -85,6 +85,10 @@ class DetectionTraining:
         assert isinstance(model, Detector)
         return model.new_layers()
 
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """None."""
+        return None
+
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, 1 + M, 8) float32; see this module's head."""
         most = max((len(s.marked.objects) for s in samples if s.marked), default=0)
