@@ -26,7 +26,8 @@ from edgetl.inputs.frame import Frame, frame_of
 from edgetl.models.detector import STRIDES, Detector, boxes_of, create_detector, places
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Detection, MetricSpec
-from edgetl.tasks.detection.scores import Truth, evaluate
+from edgetl.tasks.detection.found import Truth, in_pictures
+from edgetl.tasks.detection.scores import evaluate
 from edgetl.tasks.detection.task import BOXES, SCORES, DetectionTask
 from edgetl.tasks.metrics import MAP
 from edgetl.train.augment import Part, placed_view
@@ -212,7 +213,7 @@ class DetectionTraining:
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """mAP and its kin, in the pictures' own pixels."""
         task, truths = DetectionTask(spec=self.spec), [_truth(rows) for rows in targets]
-        found = task.in_pictures(truths, task.decide(decoded(outputs)))
+        found = in_pictures(truths, task.decide(decoded(outputs)))
         return evaluate(truths, found, self.spec.labels, resamples=resamples)
 
     def selection(self, targets: Targets) -> str:
