@@ -34,7 +34,8 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, Opening, describe, engine_of, run_pixels
+from edgetl.runtime.engines.base import Backend, Opening, describe, run_pixels
+from edgetl.runtime.engines.table import engine_of
 from edgetl.runtime.forks import Inheritable, refuse
 from edgetl.runtime.stream import GPU_BATCH, Buffers, Seen, stream
 from edgetl.runtime.targets import Choice, EngineName

@@ -15,7 +15,8 @@ from edgetl.config import Target as QuantizeTarget
 from edgetl.errors import ModelError
 from edgetl.processor import computes
 from edgetl.runtime.choice import choose
-from edgetl.runtime.engines.base import ENGINES, Engine, Opening, engine_of
+from edgetl.runtime.engines.base import Opening
+from edgetl.runtime.engines.table import ENGINES, Engine, engine_of
 from edgetl.runtime.targets import EngineName
 from tests.bundles import contents
 from tests.runtime.test_targets import manifest, variant
