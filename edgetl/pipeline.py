@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import DistillLoss, Imbalance, Recipe
+from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
@@ -127,10 +127,8 @@ def cross_validate(
         EdgetlError: bad input.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
-    from edgetl.data.build import refuse_boxes
     from edgetl.train import folds as cross_validation
 
-    refuse_boxes(recipe.data.source, "cross-validation")
     hint = resume_hint or "the same call"
     tune()
     try:
@@ -164,13 +162,18 @@ def follow(recipe: Recipe, run_dir: Path) -> None:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fill in what depends on the backbone (mean, standard deviation), so that the lock file is explicit.
+    """Fill in what depends on the data (boxes or labels) and the backbone (mean, standard deviation).
+
+    So the lock file is explicit, and what does not fit is known before the teacher is trained.
 
     Raises:
-        ModelError: no backbone has a name that the recipe uses: known before the teacher is trained.
+        ConfigError: the task asks for what the data does not hold.
+        DataError: annotations of boxes are not right.
+        ModelError: no backbone has a name that the recipe uses.
     """
     from edgetl.models import backbones
 
+    recipe = _of_its_data(recipe)
     for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
         if name != own:
             backbones.resolve(name)
@@ -179,6 +182,32 @@ def resolve(recipe: Recipe) -> Recipe:
         mean, std, _ = backbones.default_preprocess(recipe.train.backbone)
         settings = settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
     return recipe.model_copy(update={"preprocess": settings})
+
+
+def _of_its_data(recipe: Recipe) -> Recipe:
+    """With the task that the data is for."""
+    from edgetl.data.build import boxes_at
+
+    source, kind = recipe.data.source, recipe.task.kind
+    boxes, asked = boxes_at(source) is not None, isinstance(recipe.task, DetectionConfig)
+    if boxes and not asked and "task" in recipe.model_fields_set:
+        raise ConfigError(
+            f'{source} holds pictures with boxes, but task.kind = "{kind}" asks for labels; set it to "detection", or'
+            " leave [task] out."
+        )
+    if asked and not boxes:
+        raise ConfigError(
+            f'task.kind = "detection" asks for boxes, of which {source} holds none; expected COCO\'s JSON, a YOLO'
+            " set's YAML, VOC's XML, or a CSV with the columns path, label, x1, y1, x2, y2."
+        )
+    if not boxes:
+        return recipe
+    from edgetl.models.detector import check_side
+
+    check_side(recipe.preprocess.size, "preprocess.size")
+    if recipe.distill.size is not None:
+        check_side(recipe.distill.size, "distill.size")
+    return recipe if asked else recipes.for_boxes(recipe)
 
 
 def other_source(run_dir: Path, source: str) -> str | None:
@@ -206,6 +235,7 @@ class _Run:
         self.pixels_dir = run_dir / "data" / "pixels"
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
+        self.last = Stage.TRAIN
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -215,10 +245,7 @@ class _Run:
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
                 f" --out, or a name of its own in the recipe, or delete {self.dir}."
             )
-        if last not in (Stage.DATA, Stage.TRAIN):
-            from edgetl.data.build import refuse_boxes
-
-            refuse_boxes(self.recipe.data.source, f"the stage {Stage.PRUNE} and what follows it")
+        self.last = last
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
@@ -307,8 +334,42 @@ class _Run:
         """The teacher, with every process that was launched."""
         from edgetl.train.processes import from_main
 
+        self._foresee()
         from_main((str(self.dir / self.records[Stage.DATA].index), str(out)))
         return self._teach(out)
+
+    def _foresee(self) -> None:
+        """What would stop a later stage, as far as it can be known before the teacher is trained."""
+        if self.last in (Stage.DATA, Stage.TRAIN):
+            return
+        from edgetl.distill import stage as distilling
+        from edgetl.prune import stage as pruning
+        from edgetl.prune.plan import alignment_for
+        from edgetl.train.tasks.all import training_task
+
+        recipe, task = self.recipe, training_task(self.index.task, self.recipe.task)
+        if self._prunes:
+            pruning.check(
+                recipe.prune,
+                task=task,
+                backbone=recipe.train.backbone,
+                size=self.student_spec.size,
+                teacher_size=self.spec.size,
+                alignment=alignment_for(recipe.quantize.target),
+                seed=recipe.seed,
+                progress=self.progress,
+            )
+        if self.last is not Stage.PRUNE:
+            guide = self._guide_by(self.dir / Stage.TRAIN)
+            distilling.check(
+                recipe.distill,
+                guide,
+                task=task,
+                backbone=recipe.train.backbone,
+                labels=self.index.labels,
+                spec=self.student_spec,
+                seed=recipe.seed,
+            )
 
     def _teach(self, out: Path) -> TrainRecord:
         from edgetl.train import stage
@@ -343,11 +404,11 @@ class _Run:
         from edgetl.prune import stage
         from edgetl.prune.plan import alignment_for
 
-        config, distill = self.recipe.prune, self.recipe.distill
-        if not config.enabled or distill.student != "pruned":
+        config = self.recipe.prune
+        if not self._prunes:
             return None, False
         inputs = stage.PruneInputs(
-            guide=replace(self._guide, loss=DistillLoss.HINTON),
+            guide=replace(self._guide, loss=self._plain_loss),
             index=self.index,
             spec=self.student_spec,
             pixels_dir=self.pixels_dir,
@@ -564,13 +625,20 @@ class _Run:
         )
 
     @property
+    def _prunes(self) -> bool:
+        return self.recipe.prune.enabled and self.recipe.distill.student == "pruned"
+
+    @property
     def _guide(self) -> Guide:
-        """The teacher, and how students follow it."""
+        return self._guide_by(self._teacher)
+
+    def _guide_by(self, teacher: Path) -> Guide:
+        """A teacher's checkpoint, and how students follow it."""
         from edgetl.distill.objective import Guide
 
         train, distill = self.recipe.train, self.recipe.distill
         return Guide(
-            teacher=self._teacher,
+            teacher=teacher,
             teacher_size=self.spec.size,
             batch_size=train.batch_size,
             weight_decay=train.weight_decay,
@@ -582,6 +650,11 @@ class _Run:
             class_balance=self._balanced,
             settings=self.recipe.task,
         )
+
+    @property
+    def _plain_loss(self) -> DistillLoss:
+        """The soft loss that asks for nothing but the two networks' outputs."""
+        return DistillLoss.BCKD if isinstance(self.recipe.task, DetectionConfig) else DistillLoss.HINTON
 
     @property
     def _balanced(self) -> bool:
@@ -661,7 +734,7 @@ def _source_key(source: str, labelling: Labelling, progress: Progress) -> str:
         ]
         return sha256_json([boxes.labels, marked])
     found = find(source, labelling, progress=progress)
-    entries = [[str(e.path), e.label, e.split, *_file_state(e.path)] for e in found.entries]
+    entries = [[str(e.path), e.label, e.none_of, e.split, *_file_state(e.path)] for e in found.entries]
     return sha256_json([entries, found.others, found.named])
 
 

@@ -20,10 +20,11 @@ from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import DataConfig, Recipe
 from edgetl.data.index import build_index
-from edgetl.errors import ConfigError, DataError, ModelError
+from edgetl.errors import ConfigError, DataError, EdgetlError, ModelError, UncuttableError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
+from edgetl.progress import SilentProgress
 from edgetl.prune.stage import PruneInputs
 from edgetl.records.scores import value
 from edgetl.runtime.evaluate import evaluate
@@ -218,6 +219,48 @@ def test_a_wrong_student_is_told_before_the_teacher_is_trained(
     with pytest.raises(ModelError, match="No backbone is called 'resnet_18x'"):
         pipeline.run(tiny_recipe(images, **{section: {key: "resnet_18x"}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prune": {"target_macs": 0.001}}, r"cannot be cut to 0\.1% .* the best reachable is"),
+        ({"prune": {"target_parameters": 0.001}}, r"and 0\.1% of its parameters: .* the best reachable is"),
+        ({"prune": {"keep": ["no.such.layer"]}}, r"no\.such\.layer"),
+        ({"prune": {"network": "torchvision/mobilenet_v2"}}, r"mobilenet_v2"),
+        ({"distill": {"teachers": ["nothing.safetensors"]}}, r"nothing\.safetensors"),
+        ({"distill": {"mix": "cutmix", "loss": "dkd"}}, r"dkd"),
+        ({"distill": {"student": "torchvision/mobilenet_v2"}}, r"mobilenet_v2"),
+    ],
+    ids=["macs", "parameters", "keep", "network", "teacher", "mixing", "student"],
+)
+def test_what_stops_a_later_stage_is_said_before_anything_is_trained(
+    images: Path, tmp_path: Path, changes: dict[str, dict[str, object]], said: str
+) -> None:
+    with pytest.raises(EdgetlError, match=said):
+        pipeline.run(tiny_recipe(images, **changes), tmp_path)
+    assert not (tmp_path / "train" / "stage.json").exists()
+
+
+def test_a_teacher_that_cannot_be_cut_is_said_before_it_is_trained(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    class Listening(SilentProgress):
+        def message(self, text: str) -> None:
+            order.append(text)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UncuttableError("Net cannot be traced for pruning at 1: not today.")
+
+    monkeypatch.setattr("edgetl.prune.stage.trace", refuse)
+    pipeline.run(tiny_recipe(images), tmp_path, until=Stage.TRAIN, progress=Listening())
+    assert not any("cannot be traced" in text for text in order)  # nothing is asked of training alone
+    shutil.rmtree(tmp_path / "train")
+    pipeline.run(tiny_recipe(images), tmp_path, until=Stage.PRUNE, progress=Listening())
+    said = next(n for n, text in enumerate(order) if "shipped whole: Net cannot be traced" in text)
+    assert said < max(n for n, text in enumerate(order) if text.startswith("full "))
 
 
 @pytest.mark.parametrize(("target", "alignment"), [("cpu-x86", 16), ("cpu-arm", 8)])

@@ -30,7 +30,8 @@ HEADS = {
 
 
 def shapes(folder: Path) -> Path:
-    """Squares and bars of three colours, some with marks at the edges; labels are missing here and there."""
+    """Squares and bars of three colours, some with marks at the edges; labels are missing here and there, and a picture
+    without marks is labelled so."""
     rng, rows = np.random.default_rng(0), ["path,colour,shape,marks,split"]
     for split, count in {"train": 24, "val": 12, "test": 12}.items():
         for at in range(count):
@@ -45,7 +46,7 @@ def shapes(folder: Path) -> Path:
             name = f"{split}-{at}.png"
             Image.fromarray(pixels).save(folder / name)
             known = at % 4 if split == "train" else 0
-            cells = ("" if known == 1 else colour, "" if known == 2 else shape, "|".join(marks))
+            cells = ("" if known == 1 else colour, "" if known == 2 else shape, "|".join(marks) or "none")
             rows.append(",".join((name, *cells, split)))
     path = folder / "shapes.csv"
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -61,7 +62,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> pipeline.Outcome:
     recipe = tiny_recipe(
         table,
-        task={"kind": "multihead", "heads": HEADS},
+        task={"kind": "multihead", "heads": HEADS, "sharing": "soft"},
         train={"epochs": 1},
         distill={"epochs": 1},
         prune={"start_epochs": 0},
@@ -91,6 +92,7 @@ def test_a_recipe_of_heads_becomes_a_bundle_with_an_output_for_each(
         assert set(answer.heads) == {"colour", "shape", "marks"}
         images = choose_images(table, [bundle])
         assert images.samples[0].label == {"colour": 2, "shape": 1, "marks": [0, 1]}
+        assert images.samples[1].label["marks"] == [], "labelled, and none of them"
         found = evaluate(session, images.samples)
     assert list(found.scores)[:4] == ["mean", "colour/top1", "shape/top1", "marks/map"]
 

@@ -29,7 +29,9 @@ PANEL = "Make a model (needs the train extra)"
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order of the flow."""
     data = typer.Typer(help="Look at an image set.", no_args_is_help=True)
-    data.command("check", epilog="Example: edgetl data check photos/")(data_check)
+    data.command("check", epilog="Example: edgetl data check photos/, or edgetl data check recipe.toml")(
+        data_check
+    )
     app.command(rich_help_panel=PANEL, epilog="Example: edgetl init photos/ -o recipe.toml")(init)
     app.add_typer(data, name="data", rich_help_panel=PANEL)
     app.command("run", rich_help_panel=PANEL, epilog="Example: edgetl run recipe.toml --set train.epochs=4")(
@@ -134,7 +136,7 @@ def init(
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
         typer.echo(f"  {problem}")
-    typer.echo(f"Wrote {output}. Next: {command('finetune' if boxes else 'run', output)}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
 
 
 class _RunsOf(Container[str]):
@@ -162,11 +164,21 @@ def _portable(source: str, recipe: Path) -> str:
 
 
 def data_check(
-    source: DataArg,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA|RECIPE",
+            help="A folder SPLIT/CLASS/* or CLASS/*, a CSV, `digits` or `cifar10`; or a recipe (.toml), whose data is"
+            " read as its run would: by its label columns, fractions and window.",
+            show_default=False,
+        ),
+    ],
     window: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--window", help="LOW HIGH: the recipe's preprocess.window, to see whether the set keeps to it."
+            "--window",
+            help="LOW HIGH: a window of numbers of more than 8 bits, to see whether the set keeps to it; the recipe's"
+            " preprocess.window where unset.",
         ),
     ] = None,
     json: Json = False,
@@ -179,6 +191,7 @@ def data_check(
     from edgetl.data.audit import audit
     from edgetl.data.build import index_of
     from edgetl.data.sources import labelling_in
+    from edgetl.data.walk import place
     from edgetl.errors import ConfigError
     from edgetl.inputs.spec import is_window
 
@@ -187,9 +200,16 @@ def data_check(
             f"--window: got {window[0]:g} {window[1]:g}, expected two finite numbers, low below high."
         )
 
-    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
+    seed = 0
+    if Path(source).suffix.lower() == ".toml" and not place(source).is_dir():
+        recipe = config.load(Path(source))
+        data, labelling, seed = recipe.data, recipe.task.labelling, recipe.seed
+        window = recipe.preprocess.window if window is None else window
+    else:
+        data, labelling = config.DataConfig(source=source), labelling_in(source)
+    data = data.model_copy(update={"bad_images": BadImages.SKIP})  # the report names them
     with open_progress() as progress:
-        index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
+        index = index_of(data, labelling=labelling, seed=seed, progress=progress)
         report = audit(index, window=window, progress=progress)
     output.emit(report, json, "audit")
 

@@ -209,8 +209,8 @@ def _task(source: str, found: Found, good: Sequence[tuple[Entry, str]], labellin
         case AnyLabels():
             if not labels:
                 raise DataError(
-                    f"{source} names no class: its column {labelling.column} is empty in every line. Write the classes"
-                    f" of each image into it, parted by {sources.SEPARATOR}."
+                    f"{source} names no class in any line of its column {labelling.column}. Write the classes of each"
+                    f" image into it, parted by {sources.SEPARATOR}."
                 )
             return MultiLabel(labels=labels)
         case HeadLabels():
@@ -224,7 +224,7 @@ def _head(source: str, name: str, own: OneLabel | AnyLabels, labels: Sequence[st
     named = sort_labels(rest for label in labels for head, _, rest in [label.partition("/")] if head == name)
     if not named:
         raise DataError(
-            f"{source}: the column {own.column} is empty in every line, so that the head {name} has no class; fill it,"
+            f"{source}: the column {own.column} names no class in any line, so that the head {name} has none; fill it,"
             " or leave the head out of task.heads."
         )
     if isinstance(own, AnyLabels):
@@ -240,7 +240,7 @@ def _head(source: str, name: str, own: OneLabel | AnyLabels, labels: Sequence[st
 def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[SampleTarget]:
     """What is right for each entry."""
     if isinstance(task, MultiHead):
-        return [heads_target(task, entry.names) for entry, _ in good]
+        return [heads_target(task, entry.names, entry.none_of) for entry, _ in good]
     place = {name: at for at, name in enumerate(labels_of(task))}
     if isinstance(task, Classification | Detection):  # a picture without boxes has the name ""
         return [place.get(entry.names[0], UNLABELLED) for entry, _ in good]

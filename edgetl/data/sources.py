@@ -31,6 +31,8 @@ SPLIT_NAMES: dict[str, Split] = {
 }
 SEPARATOR = "|"
 """What parts the names of several classes in one cell."""
+NONE = "none"
+"""A cell that says that an image is labelled and has none of the classes, where it may have any number of them."""
 _OWN = ("path", "split", "group")
 _FLAGS = ("0", "1")
 NAMED = 10
@@ -40,7 +42,8 @@ NAMED = 10
 Label: TypeAlias = str | tuple[str, ...]
 """A class's name; where any number of classes is asked for, their names in order, without repetitions.
 
-Of several heads the names stand as `head/name`; an image without a name of a head is not labelled for it.
+Of several heads the names stand as `head/name`; an image without a name of a head is not labelled for it, unless the
+entry's `none_of` names the head.
 """
 
 
@@ -49,12 +52,14 @@ class Entry:
     """A labelled file that was found. `split` is None where the source leaves it open.
 
     Images of one `group` (of one part, patient or scene) stay together when splits and folds are taken; "" is none.
+    `none_of` are the heads that it is labelled for, and has none of their classes.
     """
 
     path: Path
     label: Label
     split: Split | None
     group: str = ""
+    none_of: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -345,17 +350,19 @@ def _csv(path: Path, labelling: Labelling) -> Found:
             continue
         values = _values(cells, columns)
         label: Label | None
+        none_of: tuple[str, ...] = ()
         if flags:
             label = _flagged(_values(cells, flags), number, problems)
         elif isinstance(labelling, OneLabel):
             label = unicodedata.normalize("NFC", values[labelling.column])
         elif isinstance(labelling, AnyLabels):
-            label = _several(values[labelling.column])
+            label, _ = _several(values[labelling.column], labelling.column, number, problems)
         else:
-            label = _of_heads(values, labelling, number, problems)
+            label, none_of = _of_heads(values, labelling, number, problems)
         entry = None if label is None else _csv_entry(path.parent, values, label, number, problems)
         if entry is None:
             continue
+        entry = replace(entry, none_of=none_of)
         earlier = entries.setdefault(entry.path, entry)
         if earlier != entry:
             problems.append(
@@ -402,26 +409,38 @@ def _values(cells: Sequence[str], columns: Mapping[str, int]) -> dict[str, str]:
     return {name: cells[at].strip() if at < len(cells) else "" for name, at in columns.items()}
 
 
-def _several(text: str) -> tuple[str, ...]:
-    names = (unicodedata.normalize("NFC", name.strip()) for name in text.split(SEPARATOR))
-    return tuple(sorted({name for name in names if name}))
+def _several(text: str, column: str, number: int, problems: list[str]) -> tuple[tuple[str, ...], bool]:
+    """The names in a cell, and whether it says that there are none."""
+    names = {unicodedata.normalize("NFC", name.strip()) for name in text.split(SEPARATOR)} - {""}
+    said = {name for name in names if name.casefold() == NONE}
+    if said and names != said:
+        problems.append(
+            f"line {number}: {column} is {text!r}; {NONE} says that the image has none of the classes, so it stands by"
+            " itself"
+        )
+    return tuple(sorted(names - said)), bool(said)
 
 
 def _of_heads(
     values: Mapping[str, str], labelling: HeadLabels, number: int, problems: list[str]
-) -> tuple[str, ...] | None:
-    found = list[str]()
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The flat names of an image, None where there is nothing; and the heads of none of whose classes it is."""
+    found, none_of = list[str](), list[str]()
     for head, own in labelling.heads:
         cell = values[own.column.casefold()]
-        names = _several(cell) if isinstance(own, AnyLabels) else _one(cell)
+        if isinstance(own, OneLabel):
+            found += [f"{head}/{name}" for name in _one(cell)]
+            continue
+        names, none = _several(cell, own.column, number, problems)
         found += [f"{head}/{name}" for name in names]
-    if not found:
+        none_of += [head] if none else []
+    if not found and not none_of:
         columns = ", ".join(own.column for _, own in labelling.heads)
         problems.append(
             f"line {number}: no label in any of the columns {columns}; fill one, or remove the line"
         )
-        return None
-    return tuple(found)
+        return None, ()
+    return tuple(found), tuple(none_of)
 
 
 def _one(text: str) -> tuple[str, ...]:

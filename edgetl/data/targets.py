@@ -41,12 +41,15 @@ def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:
             assert_never(task)
 
 
-def heads_target(task: MultiHead, names: Sequence[str]) -> HeadsTarget:
-    """What is right for an image of these flat names `head/name`."""
+def heads_target(task: MultiHead, names: Sequence[str], none_of: Sequence[str] = ()) -> HeadsTarget:
+    """What is right for an image of these flat names `head/name`; of the heads `none_of`, none of their classes."""
     found: list[int | tuple[int, ...] | None] = []
     for head, spec in task.heads.items():
         own = sorted(at for at, label in enumerate(spec.labels) if f"{head}/{label}" in names)
-        found.append((own[0] if isinstance(spec, Classification) else tuple(own)) if own else None)
+        if isinstance(spec, Classification):
+            found.append(own[0] if own else None)
+        else:
+            found.append(tuple(own) if own or head in none_of else None)
     return tuple(found)
 
 

@@ -18,7 +18,7 @@ from edgetl.config import (
 )
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
-from edgetl.train.objective import Batch, HardLoss, Need, hard
+from edgetl.train.objective import Batch, HardLoss, Need, hard, penalised
 from edgetl.train.tasks.base import TrainingTask
 
 
@@ -128,7 +128,10 @@ class Distillation:
         return frozenset({Need.IMAGES, Need.LABELS} if self.soft is DistillLoss.DKD else {Need.IMAGES})
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """See the class."""
+        """See the class; the task's penalty is added."""
+        return penalised(self._taught(model, batch), self.task.penalty(model))
+
+    def _taught(self, model: nn.Module, batch: Batch) -> Tensor:
         features, images = self.features, batch.images
         with watching(model, features.student_names if features else ()) as own:
             outputs = model(at_size(images, self.student_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from edgetl.distill.teacher import Ensemble, guide, load_for, load_other_teacher
 from edgetl.errors import ConfigError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
-from edgetl.models import checkpoint
+from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.models.size import check_takes, network_size
+from edgetl.models.size import OTHER_SIZE, check_takes, network_size
 from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import TrainRecord
@@ -32,7 +33,6 @@ from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing
 
 CHECKPOINT = "student.safetensors"
-_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 PRUNED = "pruned"
 """The value of `distill.student` that means the pruned teacher."""
 
@@ -83,16 +83,13 @@ def run(
     """
     start, labels, how = time.perf_counter(), inputs.index.labels, inputs.guide.under(config)
     task = training_task(inputs.index.task, inputs.guide.settings)
-    if config.mix is not Mix.NONE and how.loss is DistillLoss.DKD:
-        raise ConfigError(
-            "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."
-        )
+    _check_settings(config, how)
     further = _unlabelled(config, inputs)
     teacher, _ = load_for(labels, how.teacher, "teacher")
     student, backbone, built = _student(config, inputs, task)
     size, teacher_size = inputs.spec.size, how.teacher_size
     if size != teacher_size:
-        check_takes(student, size, backbone, _OTHER_SIZE)
+        check_takes(student, size, backbone, OTHER_SIZE)
     other_teachers = [load_other_teacher(labels, Path(path), inputs.spec) for path in config.teachers]
     view = max(size, teacher_size, *(other_teacher.size for other_teacher in other_teachers))
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress, view_size=view)
@@ -182,6 +179,57 @@ def run(
     return record
 
 
+def check(
+    config: DistillConfig,
+    guide: Guide,
+    *,
+    task: TrainingTask,
+    backbone: str,
+    labels: Sequence[str],
+    spec: PreprocessSpec,
+    seed: int,
+) -> None:
+    """Find out before the teacher is trained what would stop its student: settings that do not go together, further
+    teachers, the student's backbone.
+
+    Args:
+        config: the stage's settings.
+        guide: how the teacher, which is not there yet, will be followed.
+        task: what the student answers.
+        backbone: the teacher's.
+        labels: the data's classes.
+        spec: the student's preprocessing in evaluation.
+        seed: of everything random.
+
+    Raises:
+        ConfigError: settings do not go together.
+        WeightsError: a further teacher, or the student's pretrained weights, cannot be had.
+        ModelError: the student's backbone does not take images of its size.
+    """
+    _check_settings(config, guide.under(config))
+    for path in config.teachers:
+        load_other_teacher(labels, Path(path), spec)
+    if config.student != PRUNED:
+        weights = derive(seed, "weights", config.student)
+        model = task.network(config.student, config.weights, seed=weights, size=spec.size)
+        check_takes(model, spec.size, config.student, OTHER_SIZE)
+    elif spec.size != guide.teacher_size:
+        model = task.network(backbone, backbones.NO_WEIGHTS, seed=seed, size=guide.teacher_size)
+        check_takes(model, spec.size, backbone, OTHER_SIZE)
+
+
+def _check_settings(config: DistillConfig, how: Guide) -> None:
+    if config.mix is not Mix.NONE and how.loss is DistillLoss.DKD:
+        raise ConfigError(
+            "distill.mix blends labels, which distill.loss = dkd cannot take; use hinton or dist."
+        )
+    if config.unlabelled is not None and how.batch_size < 2:
+        raise ConfigError(
+            "distill.unlabelled needs a labelled and an unlabelled image in each step; train.batch_size is"
+            f" {how.batch_size}, set it to 2 or more."
+        )
+
+
 def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | None:
     """The images without labels that teach, where the recipe names some."""
     if config.unlabelled is None:
@@ -190,11 +238,6 @@ def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | Non
         raise ConfigError(
             f"distill.unlabelled is {config.unlabelled}, but its images were not indexed; pass the index that"
             " edgetl.data.unlabelled writes."
-        )
-    if inputs.guide.batch_size < 2:
-        raise ConfigError(
-            "distill.unlabelled needs a labelled and an unlabelled image in each step; train.batch_size is"
-            f" {inputs.guide.batch_size}, set it to 2 or more."
         )
     return inputs.unlabelled
 

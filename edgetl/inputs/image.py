@@ -29,12 +29,13 @@ from __future__ import annotations
 
 import functools
 import io
+import stat
 import struct
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, BinaryIO, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edgetl.errors import ImageError, TensorError
 from edgetl.inputs import metadata
+from edgetl.inputs.frame import Frame, frame_of
 from edgetl.inputs.spec import Interpolation, PreprocessSpec, Resize, normalise
 from edgetl.records.frozen import dataclass
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
     "Header",
@@ -57,11 +60,15 @@ __all__ = [
     "Resize",
     "decode",
     "load_batch",
+    "load_framed",
     "load_pixels",
     "normalise",
+    "read_content",
     "read_header",
     "read_numbers",
+    "to_framed",
     "to_pixels",
+    "to_rgb",
     "warm_up",
 ]
 
@@ -69,6 +76,8 @@ MIN_SIDE = 4
 """Pixels; an image with a shorter side is refused, since nothing can be seen in it."""
 MAX_PIXELS = 89_478_485
 """Pixels; a bigger image is refused as a decompression bomb (Pillow's own limit)."""
+MAX_BYTES = 1 << 30
+"""Bytes; a longer file is refused: the pixels that are taken need less."""
 
 _Plugin = tuple[str, str]
 # A closed list keeps out formats that start programs; asked directly, a plugin loads none of the others.
@@ -81,6 +90,7 @@ _PLUGINS: tuple[tuple[tuple[bytes, ...], _Plugin], ...] = (
     ((b"RIFF",), ("WebPImagePlugin", "WebPImageFile")),
     (metadata.TIFF, ("TiffImagePlugin", "TiffImageFile")),
 )
+_START = max(len(start) for starts, _ in _PLUGINS for start in starts)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -154,6 +164,13 @@ def decode(
     Raises:
         ImageError: it cannot be read, or is too small or too large; the message names it and the reason.
     """
+    return _decoded(source, hint, name, spec)[0]
+
+
+def _decoded(
+    source: Path | bytes, hint: int | None, name: str | None, spec: PreprocessSpec | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """As `decode`, and the upright picture's width and height in pixels, whatever it was decoded at."""
     name = name or (str(source) if isinstance(source, Path) else "The image")
     content = _read(source, name)
     window, guess = (None, True) if spec is None else (spec.window, spec.guess_floats)
@@ -161,14 +178,15 @@ def decode(
         pixels, turn = metadata.without_metadata(content)
         image, raw = _open(pixels)
         _check_size(image.size, name)
+        size = _upright(image.size, turn)
         if window is not None and _is_wide(image, raw):
-            return _turned(_windowed_colour(_wide(pixels, image, raw), window), turn)
+            return _turned(_windowed_colour(_wide(pixels, image, raw), window), turn), size
         if hint is not None:
             image.draft(None, (hint, hint))
         image.load()
         if image.mode in _NUMBERS:
-            return _turned(_grey(_numbers(image, raw), window, guess), turn)
-        return _turned(_to_rgb(image), turn)
+            return _turned(_grey(_numbers(image, raw), window, guess), turn), size
+        return _turned(_to_rgb(image), turn), size
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes.
@@ -207,10 +225,13 @@ def upright_size(source: Path | bytes, *, name: str | None = None) -> tuple[int,
     content = _read(source, name)
     try:
         pixels, turn = metadata.without_metadata(content)
-        width, height = _open(pixels)[0].size
+        return _upright(_open(pixels)[0].size, turn)
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
-    return (height, width) if turn > _LAST_WITHOUT_QUARTER_TURN else (width, height)
+
+
+def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    return (size[1], size[0]) if turn > _LAST_WITHOUT_QUARTER_TURN else size
 
 
 def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[Any] | None:
@@ -256,11 +277,22 @@ def to_pixels(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> NDArra
         ImageError: the image is too small, or holds numbers that cannot be taken.
         TensorError: the array has another shape or dtype.
     """
+    return to_framed(image, spec)[0]
+
+
+def to_framed(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> tuple[NDArray[np.uint8], Frame]:
+    """As `to_pixels`, and where these lie in the upright picture."""
+    rgb = to_rgb(image, spec)
+    return _fit(rgb, spec), frame_of(rgb.size, spec)
+
+
+def to_rgb(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> Image.Image:
+    """A Pillow image or array, as `to_pixels` takes them, upright in 8-bit RGB; raises as it."""
     try:
         if isinstance(image, np.ndarray):
-            return _fit(_from_array(image, spec), spec)
+            return _from_array(image, spec)
         _check_size(image.size, "The image")
-        return _fit(_from_pillow(image, spec), spec)
+        return _from_pillow(image, spec)
     except _Refused as refused:
         raise ImageError(f"The image: {refused}") from None
 
@@ -271,7 +303,15 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, name: str | None 
     Raises:
         ImageError: the image cannot be used; the message names it and the reason.
     """
-    return _fit(decode(source, max(MIN_SIDE, spec.resized_side), name=name, spec=spec), spec)
+    return load_framed(source, spec, name=name)[0]
+
+
+def load_framed(
+    source: Path | bytes, spec: PreprocessSpec, *, name: str | None = None
+) -> tuple[NDArray[np.uint8], Frame]:
+    """As `load_pixels`, and where these lie in the upright picture."""
+    rgb, size = _decoded(source, max(MIN_SIDE, spec.resized_side), name, spec)
+    return _fit(rgb, spec), frame_of(size, spec)
 
 
 def load_batch(
@@ -311,7 +351,14 @@ def _read(source: Path | bytes, name: str) -> bytes:
         content = source
     else:
         try:
-            content = source.read_bytes()
+            about = source.stat()
+            if not stat.S_ISREG(about.st_mode):
+                with source.open("rb") as file:
+                    content = read_content(file, name)
+            elif about.st_size <= MAX_BYTES:
+                content = source.read_bytes()
+            else:
+                raise _too_long(name)
         except FileNotFoundError:
             raise ImageError(f"{name}: there is no such file.") from None
         except OSError as error:
@@ -321,12 +368,35 @@ def _read(source: Path | bytes, name: str) -> bytes:
     return content
 
 
+def read_content(file: BinaryIO, name: str) -> bytes:
+    """All bytes of an encoded image from a pipe, or the start alone of what is none: devices and pipes may never end.
+
+    Raises:
+        ImageError: there are too many.
+    """
+    content = bytearray(file.read(_START))
+    if _plugin(bytes(content)) is not None:
+        while piece := file.read(1 << 20):
+            content += piece
+            if len(content) > MAX_BYTES:
+                raise _too_long(name)
+    return bytes(content)
+
+
+def _too_long(name: str) -> ImageError:
+    return ImageError(f"{name}: more than {MAX_BYTES >> 30} GiB are refused.")
+
+
+def _plugin(content: bytes) -> _Plugin | None:
+    return next((plugin for starts, plugin in _PLUGINS if content.startswith(starts)), None)
+
+
 def _open(content: bytes) -> tuple[ImageFile, str]:
     """Read the header; the image, and how its numbers are stored, in Pillow's words.
 
     The plugin is asked directly: `Image.open` would load those of other formats first, and warns of large images.
     """
-    plugin = next((plugin for starts, plugin in _PLUGINS if content.startswith(starts)), None)
+    plugin = _plugin(content)
     if plugin is None:
         raise UnidentifiedImageError
     if content.startswith(b"GIF8"):

@@ -40,12 +40,14 @@ WEBP = b"WEBP"
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ORIENTATION = 274
-_XMP_ORIENTATION = rb'tiff:Orientation(?:="|>)([0-9])'
+_XMP_ORIENTATION = rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([0-9])"""
 _MAX_TEXT = 1 << 20
 """Bytes of unpacked text that are looked at."""
 
-# JPEG (ITU T.81, B.1.1.3): 0xE0 is JFIF and 0xEE Adobe, which say what the colours are; the others only describe.
-_JPEG_BESIDE = (*range(0xE1, 0xEE), 0xEF, 0xFE)
+# JPEG (ITU T.81, B.1.1.3): JFIF and Adobe say what the colours are, where they are whole; the others only describe.
+_JPEG_BESIDE = (*range(0xE0, 0xF0), 0xFE)
+_JPEG_COLOURS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
+"""How the segments start that say what the colours are, and how long they are at least: as libjpeg asks for it."""
 _JPEG_END = (0xD9, 0xDA)
 _JPEG_BARE = (0x01, *range(0xD0, 0xD8))
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
@@ -142,19 +144,24 @@ def has_pages(content: bytes) -> bool:
 def _jpeg(content: bytes) -> tuple[bytes, int]:
     exif, xmp = b"", b""
     kept, start, at, last = [], 0, 2, len(content)
-    while at + 4 <= last and content[at] == 0xFF:
+    while (mark := content.find(b"\xff", at)) >= 0 and mark + 4 <= last:
+        if mark > at:  # junk, as where a segment is longer than it says: decoders look for the next mark
+            kept.append(content[start:at])
+            start = mark
+        at = mark
         marker = content[at + 1]
         if marker in _JPEG_END:
             break
-        if marker == 0xFF or marker in _JPEG_BARE:
+        if marker in (0x00, 0xFF) or marker in _JPEG_BARE:
             at += 1 if marker == 0xFF else 2
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         if end < at + 4 or end > last:
             break
-        if marker in _JPEG_BESIDE:
+        body = content[at + 4 : end] if marker in _JPEG_BESIDE else b""
+        head, least = _JPEG_COLOURS.get(marker, (b"", 0))
+        if marker in _JPEG_BESIDE and not (least and len(body) >= least and body.startswith(head)):
             if marker == 0xE1:
-                body = content[at + 4 : end]
                 if body.startswith(_EXIF):
                     exif += body[len(_EXIF) :]  # a long block is split over several segments
                 elif body.startswith(_XMP):

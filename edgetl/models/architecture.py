@@ -7,18 +7,19 @@ Channel pruning changes tensors' shapes and a few plain integers (`out_channels`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError, WeightsError
+from edgetl.models.adapters import adapt_, adapted_heads
 from edgetl.models.backbones import NO_WEIGHTS, built_for, create
 from edgetl.models.detector import Detector, create_detector
 
-Head = Literal["classifier", "detector"]
-"""What stands on the backbone."""
+Head = Literal["classifier", "adapters", "detector"]
+"""What stands on the backbone; `adapters` are those of several heads."""
 Extent = int | tuple[int, ...]
 """An integer, a tensor's shape, or a tuple of integers such as `normalized_shape`."""
 
@@ -30,7 +31,7 @@ class Architecture:
     `layers[module][name]` is the value of an integer attribute of the module (`out_channels`: 24), or the shape
     of a tensor that it owns (`weight`: (24, 16, 1, 1)); only what differs from the fresh backbone is listed.
     The module named `` is the network itself. `size` is that of the images that the network is built for, where it
-    takes one size alone and that is not the library's.
+    takes one size alone and that is not the library's. `widths` are the outputs of each head that has an adapter.
     """
 
     backbone: str
@@ -38,16 +39,20 @@ class Architecture:
     layers: Mapping[str, Mapping[str, Extent]] = field(default_factory=dict)
     size: int | None = None
     head: Head = "classifier"
+    widths: tuple[int, ...] = ()
 
 
-def _fresh(backbone: str, num_classes: int, head: Head, size: int | None, seed: int = 0) -> nn.Module:
-    match head:
+def _fresh(of: Architecture, seed: int = 0) -> nn.Module:
+    match of.head:
         case "classifier":
-            return create(backbone, num_classes, NO_WEIGHTS, seed=seed, size=size)
+            return create(of.backbone, of.num_classes, NO_WEIGHTS, seed=seed, size=of.size)
+        case "adapters":
+            network = create(of.backbone, of.num_classes, NO_WEIGHTS, seed=seed, size=of.size)
+            return adapt_(network, of.widths, seed=seed)
         case "detector":
-            return create_detector(backbone, num_classes, seed=seed)
+            return create_detector(of.backbone, of.num_classes, seed=seed)
         case _:
-            assert_never(head)
+            assert_never(of.head)
 
 
 def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None = None) -> Architecture:
@@ -56,9 +61,8 @@ def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None
     Raises:
         ModelError: it has other layers than the backbone, so that shapes alone do not describe it.
     """
-    head: Head = "detector" if isinstance(model, Detector) else "classifier"
-    size = built_for(backbone, size) if head == "classifier" else None
-    fresh = dict(_fresh(backbone, num_classes, head, size).named_modules())
+    plain = _plain(model, backbone, num_classes, size)
+    fresh = dict(_fresh(plain).named_modules())
     own = dict(model.named_modules())
     if odd := [*(fresh.keys() - own.keys()), *(own.keys() - fresh.keys())]:
         raise ModelError(
@@ -73,7 +77,17 @@ def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None
             )
         if changed := _differences(module, fresh[name]):
             layers[name] = changed
-    return Architecture(backbone=backbone, num_classes=num_classes, layers=layers, size=size, head=head)
+    return replace(plain, layers=layers)
+
+
+def _plain(model: nn.Module, backbone: str, num_classes: int, size: int | None) -> Architecture:
+    """The fresh network of the model's kind."""
+    if isinstance(model, Detector):
+        return Architecture(backbone=backbone, num_classes=num_classes, head="detector")
+    plain = Architecture(backbone=backbone, num_classes=num_classes, size=built_for(backbone, size))
+    if (found := adapted_heads(model)) is not None:
+        return replace(plain, head="adapters", widths=found[1].widths)
+    return plain
 
 
 def build(architecture: Architecture, *, seed: int = 0) -> nn.Module:
@@ -83,9 +97,7 @@ def build(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         ModelError: unknown backbone.
         WeightsError: the description does not fit the backbone.
     """
-    model = _fresh(
-        architecture.backbone, architecture.num_classes, architecture.head, architecture.size, seed
-    )
+    model = _fresh(architecture, seed)
     modules = dict(model.named_modules())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

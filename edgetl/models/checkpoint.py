@@ -60,6 +60,8 @@ def _plain(architecture: Architecture) -> dict[str, Any]:
         del values["size"]
     if architecture.head == "classifier":
         del values["head"]
+    if not architecture.widths:
+        del values["widths"]
     return values
 
 
@@ -157,16 +159,20 @@ def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:
         )
     try:
         value = json.loads(metadata[_ARCHITECTURE_KEY])
-        return Architecture(
+        architecture = Architecture(
             backbone=_typed(value["backbone"], str),
             num_classes=_typed(value["num_classes"], int),
             size=_typed(value["size"], int) if "size" in value else None,
             head=_head(value.get("head", "classifier")),
+            widths=_widths(value.get("widths", [])),
             layers={
                 name: {key: _extent(extent) for key, extent in layer.items()}
                 for name, layer in value["layers"].items()
             },
         )
+        if architecture.head == "adapters" and sum(architecture.widths) != architecture.num_classes:
+            raise ValueError(f"heads of {architecture.widths} outputs do not make {architecture.num_classes}")
+        return architecture
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"The architecture in {path} cannot be read: {error}.") from error
 
@@ -182,6 +188,12 @@ def _head(value: Any) -> Head:
         raise ValueError(f"{value!r:.60} is no head that this version knows")
     head: Head = value
     return head
+
+
+def _widths(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(width) is int and width > 0 for width in value):
+        raise ValueError(f"{value!r:.60} is not a list of the heads' outputs")
+    return tuple(value)
 
 
 def _extent(value: Any) -> Extent:

@@ -12,6 +12,10 @@ from edgetl.errors import ModelError
 from edgetl.models.backbones import reason
 from edgetl.records.train import NetworkSize
 
+OWN_SIZE = "Set preprocess.size to one of these"
+"""What to do about a teacher that does not take images of its size."""
+OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
+"""The same of a student."""
 _SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384)
 """Sides that are tried to say which a network takes."""
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from edgetl.errors import ModelError, UncuttableError
+from edgetl.models.adapters import uncut_layers
 from edgetl.prune.chains import chains, heads
 from edgetl.prune.groups import ChannelGroup, Layer
 from edgetl.prune.peer import replaced
@@ -72,7 +73,11 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Cha
             ) from error
     names = {module: name for name, module in model.named_modules()}
     probe = torch.randn(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(example.device)
-    groups, refused, outputs = [], dict[str, str](), [n for n in layers if model.get_submodule(n) in kept]
+    groups, refused, outputs = (
+        [],
+        dict[str, str](),
+        [*(n for n in layers if model.get_submodule(n) in kept), *uncut_layers(model)],
+    )
     for candidates in (
         _heads(model, names),
         _coupled(model, example, names, kept),

@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED, key_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
-from edgetl.models.size import check_takes, network_size
+from edgetl.models.size import OTHER_SIZE, OWN_SIZE, check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
 from edgetl.prune.apply import cut, recalibrate
@@ -42,7 +42,7 @@ from edgetl.prune.timed import TimedTarget
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord, PruneSensitivity, PruneStep, SparseTraining, TwoFourRecord
 from edgetl.records.scores import value
-from edgetl.records.train import EpochRecord
+from edgetl.records.train import EpochRecord, NetworkSize
 from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import metric
 from edgetl.train.augment import normalise_, training_view
@@ -51,11 +51,11 @@ from edgetl.train.loop import NO_START, Fitting, fit, reached
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
 from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import TrainingTask
 
 CHECKPOINT = "pruned.safetensors"
 TEACHER = "teacher"
 """The value of `prune.network` that means the teacher itself."""
-_OTHER_SIZE = "Leave distill.size unset, or name a convolutional network in distill.student"
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
@@ -117,6 +117,97 @@ def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progre
         return _whole(inputs, out, time.perf_counter() - start, f"Nothing was pruned: {error}", progress)
 
 
+def check(
+    config: PruneConfig,
+    *,
+    task: TrainingTask,
+    backbone: str,
+    size: int,
+    teacher_size: int,
+    alignment: int,
+    seed: int,
+    progress: Progress = SILENT,
+) -> None:
+    """Find out before the teacher is trained whether it, or the backbone that `config` names, can be cut so far.
+
+    A network's channels and their cost do not depend on its weights. Whether a target of the clock can be reached is
+    known only when it is timed.
+
+    Args:
+        config: the stage's settings.
+        task: what the network answers.
+        backbone: the teacher's.
+        size: side of the student's images in pixels.
+        teacher_size: side of the teacher's.
+        alignment: as in `PruneInputs`.
+        seed: of everything random.
+        progress: hears of a teacher that will pass on whole.
+
+    Raises:
+        WeightsError: pretrained weights cannot be had.
+        ModelError: the network does not take images of that size, cannot be traced, or the target is out of reach.
+    """
+    own = config.network == TEACHER
+    if own:
+        model, name = task.network(backbone, backbones.NO_WEIGHTS, seed=seed, size=teacher_size), backbone
+        check_takes(model, teacher_size, name, OWN_SIZE)
+    else:
+        name, weights = config.network, derive(seed, "weights", config.network)
+        model = task.network(name, backbones.PRETRAINED, seed=weights, size=size)
+    if size != teacher_size or not own:
+        check_takes(model, size, name, OTHER_SIZE)
+    try:
+        _room(model, size, config, alignment)
+    except UncuttableError as error:
+        if not own:
+            raise
+        progress.message(f"prune: nothing can be pruned, and the network will be shipped whole: {error}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Room:
+    """What may be cut of a network: its channel groups, its size, the multiply-accumulates that no cut changes
+    (attention's own products), and the limits."""
+
+    graph: ChannelGraph
+    before: NetworkSize
+    fixed_macs: float
+    limits: CutLimits
+
+    def budgets(self, config: PruneConfig, milliseconds: Sequence[float] = ()) -> tuple[Cost, ...]:
+        """What may remain after each step; the milliseconds where the target is one of the clock."""
+        macs = parameters = [math.inf] * config.steps
+        if isinstance(config.target, MacsTarget):
+            kept = shares(config.target.share, config.steps)
+            macs = [share * self.before.macs - self.fixed_macs for share in kept]
+        if config.target_parameters is not None:
+            kept = shares(config.target_parameters, config.steps)
+            parameters = [share * self.before.parameters for share in kept]
+        return tuple(
+            Cost(macs=m, parameters=p, milliseconds=ms)
+            for m, p, ms in zip(macs, parameters, milliseconds or [math.inf] * config.steps, strict=True)
+        )
+
+
+def _room(model: nn.Module, size: int, config: PruneConfig, alignment: int) -> _Room:
+    """What may be cut of it, which is enough for the target.
+
+    Raises:
+        ModelError: it is not, or the network cannot be traced; says what is reachable.
+    """
+    before, graph = network_size(model, size), trace(model, size, keep=config.keep)
+    _check_groups(graph, config)
+    limits = CutLimits(
+        round_to=config.round_to or alignment,
+        max_cut=config.max_cut,
+        widths={group.name: group.channels for group in graph.groups},
+        scope=config.scope,
+    )
+    room = _Room(graph=graph, before=before, fixed_macs=before.macs - cost_of(graph).macs, limits=limits)
+    check_reachable(graph, room.budgets(config)[-1], limits)
+    return room
+
+
 def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: Progress) -> PruneRecord:
     """The teacher as it is, for what comes after, and why."""
     progress.warning(note)
@@ -157,20 +248,10 @@ class _Run:
             uncut = self.task.network(config.network, backbones.PRETRAINED, seed=seed, size=self.size)
             self.uncut = uncut.to(self.device)
         if self.learns:
-            check_takes(self.uncut, self.size, self.backbone, _OTHER_SIZE)
-        self.before = network_size(self.uncut, self.size)
-        graph = trace(self.uncut, self.size, keep=config.keep)
-        _check_groups(graph, config)
-        # attention's own products are in the network's count, but no cut changes them
-        self.fixed_macs = self.before.macs - cost_of(graph).macs
-        self.limits = CutLimits(
-            round_to=config.round_to or inputs.alignment,
-            max_cut=config.max_cut,
-            widths={group.name: group.channels for group in graph.groups},
-            scope=config.scope,
-        )
+            check_takes(self.uncut, self.size, self.backbone, OTHER_SIZE)
+        self.room = _room(self.uncut, self.size, config, inputs.alignment)
+        self.before, self.limits, graph = self.room.before, self.room.limits, self.room.graph
         self.timed: TimedTarget | None = None
-        check_reachable(graph, self._budgets()[-1], self.limits)
         if config.importance is Importance.BN_SCALE and (lacking := without_batch_norm(graph)):
             progress.message(
                 f"prune: {len(lacking)} of {len(graph.groups)} groups have no batch norm and are ranked by magnitude,"
@@ -257,22 +338,7 @@ class _Run:
 
     def _budgets(self) -> tuple[Cost, ...]:
         """What may remain after each step."""
-        config, before = self.config, self.before
-        macs = [math.inf] * config.steps
-        if isinstance(config.target, MacsTarget):
-            kept = shares(config.target.share, config.steps)
-            macs = [share * before.macs - self.fixed_macs for share in kept]
-        milliseconds = self.timed.goals() if self.timed else (math.inf,) * config.steps
-        if config.target_parameters is None:
-            parameters = [math.inf] * config.steps
-        else:
-            parameters = [
-                share * before.parameters for share in shares(config.target_parameters, config.steps)
-            ]
-        return tuple(
-            Cost(macs=m, parameters=p, milliseconds=ms)
-            for m, p, ms in zip(macs, parameters, milliseconds, strict=True)
-        )
+        return self.room.budgets(self.config, self.timed.goals() if self.timed else ())
 
     @property
     def _calibration(self) -> Path:

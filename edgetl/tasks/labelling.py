@@ -17,7 +17,11 @@ class OneLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class AnyLabels:
-    """Any number of classes an image: a CSV's column of names parted by `|`, or one column of 0 and 1 per class."""
+    """Any number of classes an image: a CSV's column of names parted by `|`, or one column of 0 and 1 per class.
+
+    `none` in the column says that the image shows none of the classes. So does an empty cell, but not of a head's
+    column, where it says that nothing is known.
+    """
 
     column: str = "labels"
 

@@ -72,6 +72,20 @@ class Objective(Protocol):
         """
 
 
+Penalty = Callable[[nn.Module], Tensor | None]
+"""What a loss adds for the network's weights, beside their decay: a scalar, or None for nothing."""
+
+
+def no_penalty(model: nn.Module) -> Tensor | None:
+    """Nothing."""
+    return None
+
+
+def penalised(value: Tensor, penalty: Tensor | None) -> Tensor:
+    """A loss with a penalty, where there is one."""
+    return value if penalty is None else value + penalty
+
+
 HardLoss = Callable[[Tensor, Tensor], Tensor]
 """(outputs (N, D), targets (N, ...)) -> scalar float32, the mean over the images. A module where it has parameters."""
 
@@ -82,10 +96,12 @@ class Hard:
 
     Attributes:
         hard_loss: the task's.
+        penalty: the task's, added to the loss.
     """
 
     hard_loss: HardLoss
     needs: frozenset[Need] = frozenset()
+    penalty: Penalty = no_penalty
 
     @property
     def modules(self) -> nn.Module | None:
@@ -94,7 +110,7 @@ class Hard:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean over the labelled images."""
-        return hard(self.hard_loss, model(batch.images), batch)
+        return penalised(hard(self.hard_loss, model(batch.images), batch), self.penalty(model))
 
 
 def hard(hard_loss: HardLoss, outputs: Tensor, batch: Batch) -> Tensor:

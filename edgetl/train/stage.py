@@ -18,7 +18,7 @@ from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.norms import rebase
-from edgetl.models.size import check_takes, network_size
+from edgetl.models.size import OWN_SIZE, check_takes, network_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.tasks.base import Detection
@@ -78,7 +78,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     index, seed = inputs.index, inputs.seed
     task = training_task(index.task, inputs.task)
     model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size)
-    check_takes(model, inputs.spec.size, config.backbone, "Set preprocess.size to one of these")
+    check_takes(model, inputs.spec.size, config.backbone, OWN_SIZE)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = task.selection(sets.train.targets)
@@ -91,7 +91,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     train: PixelSet | FeatureSet = sets.train
     val_set: PixelSet | FeatureSet = sets.val
     planned = phases(config, seed, metric, task)
-    objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets))
+    objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets), penalty=task.penalty)
     if config.strategy is Strategy.HEAD:
         try:
             learner, train, val_set = _on_features(task, model, sets, config, seed, out, progress)

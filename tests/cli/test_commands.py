@@ -124,6 +124,10 @@ def test_init_proposes_a_window_and_data_check_says_where_a_set_leaves_it(tmp_pa
     assert any(p.endswith(f"set preprocess.window = [{low:.0f}, {high:.0f}].") for p in problems)
     narrow = edgetl("data", "check", tmp_path / "set", "--window", "21500", "21900", "--json")
     assert any("outside the window [21500, 21900]" in p for p in json.loads(narrow.stdout)["problems"])
+    recipe = '[data]\nsource = "set"\n[preprocess]\nwindow = [21500, 21900]\n'
+    (tmp_path / "narrow.toml").write_text(recipe)
+    asked = edgetl("data", "check", tmp_path / "narrow.toml", "--json")
+    assert json.loads(asked.stdout)["problems"] == json.loads(narrow.stdout)["problems"]
     wrong = edgetl("data", "check", tmp_path / "set", "--window", "9", "9")
     assert (wrong.returncode, "expected two finite numbers, low below high" in wrong.stderr) == (2, True)
 
@@ -138,6 +142,27 @@ def test_data_check_counts_what_is_wrong(images: Path, tmp_path: Path) -> None:
     assert any("bad.png" in str(item) for item in report["skipped"])
     assert report["leaks"] == [["train/red/000.png", "test/red/copy.png"]]
     assert any("in more than one split" in problem for problem in report["problems"])
+
+
+def test_data_check_reads_the_labels_as_a_recipe_asks(tmp_path: Path) -> None:
+    rows = ["path,label,marks"]
+    for at in range(24):
+        pixels = np.random.default_rng(at).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{at}.png")
+        rows.append(f"{at}.png,{'ab'[at % 2]},{('none', 'dot', 'dot|line')[at % 3]}")
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    heads = '{kind = {column = "label"}, marks = {kind = "multilabel", column = "marks"}}'
+    (tmp_path / "r.toml").write_text(
+        f'[data]\nsource = "set.csv"\n[task]\nkind = "multihead"\nheads = {heads}\n'
+    )
+    plain, asked = (
+        json.loads(edgetl("data", "check", tmp_path / name, "--json").stdout)
+        for name in ("set.csv", "r.toml")
+    )
+    assert set(plain["counts"]["train"]) == {"a", "b"}
+    assert set(asked["counts"]["train"]) == {"kind/a", "kind/b", "marks/dot", "marks/line"}
+    missing = edgetl("data", "check", tmp_path / "none.toml")
+    assert (missing.returncode, "No recipe at" in missing.stderr) == (2, True)
 
 
 def test_the_device_s_commands_from_one_bundle(run_dir: Path, images: Path) -> None:

@@ -14,8 +14,10 @@ from edgetl.data.index import DataIndex, build_index, load
 from edgetl.data.sources import labelling_in
 from edgetl.data.suggest import suggest_task
 from edgetl.errors import DataError
+from edgetl.inputs.spec import PreprocessSpec
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.tasks.labelling import AnyLabels, HeadLabels, OneLabel
+from edgetl.train.tasks.all import training_task
 
 LABELLING = HeadLabels(heads=(("colour", OneLabel(column="Colour")), ("marks", AnyLabels(column="marks"))))
 HEADER = "path,Colour,marks,split"
@@ -76,15 +78,45 @@ def test_each_head_has_its_column_and_an_empty_cell_is_no_label(tmp_path: Path) 
             ("0.png,red,dot,train", "1.png,red,line,val"),
             r"column Colour of the head colour holds one class only",
         ),
-        (HEADER, ("0.png,red,,train", "1.png,blue,,val"), r"column marks is empty in every line.*head marks"),
+        (HEADER, (*ROWS, "5.png,red,dot|None,train"), r"line 7: marks is 'dot\|None'; none says"),
+        (
+            HEADER,
+            ("0.png,red,,train", "1.png,blue,none,val"),
+            r"column marks names no class in any line.*head marks",
+        ),
     ],
-    ids=["column", "no label", "class in one split", "one class", "empty column"],
+    ids=["column", "no label", "class in one split", "one class", "none beside a class", "empty column"],
 )
 def test_what_cannot_be_learned_is_named(
     tmp_path: Path, header: str, rows: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(DataError, match=rf"(?s){message}"):
         index_of(table(tmp_path, rows, header))
+
+
+def test_none_is_a_label_where_an_image_may_have_any_number_of_classes(tmp_path: Path) -> None:
+    rows = (*ROWS, "5.png,,none,train", "6.png,none,NONE,val", "7.png,none,,train")
+    index = index_of(table(tmp_path, rows))
+    assert isinstance(index.task, MultiHead)
+    assert index.task.heads["colour"].labels == ("blue", "none", "red"), "of one class per image it is a name"
+    found = {sample.path.name: sample.label for sample in index.samples}
+    assert {name: found[name] for name in ("1.png", "5.png", "6.png", "7.png")} == {
+        "1.png": (0, None),
+        "5.png": (None, ()),
+        "6.png": (1, ()),
+        "7.png": (1, None),
+    }
+    index.save(tmp_path / "index.json")
+    assert load(tmp_path / "index.json") == index
+    task = training_task(index.task)
+    rows_of = dict(zip(found, task.targets(index.samples, PreprocessSpec(size=16)), strict=True))
+    assert rows_of["5.png"][3:].tolist() == [0.0, 0.0]
+    assert np.isnan(rows_of["7.png"][3:]).all()
+    alone = build_index(
+        config.parse({"data": {"source": str(tmp_path / "parts.csv")}}).data,
+        labelling=AnyLabels(column="marks"),
+    )
+    assert alone.labels == ("dot", "line")
 
 
 def test_a_folder_cannot_label_heads(tmp_path: Path) -> None:

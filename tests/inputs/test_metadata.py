@@ -95,6 +95,29 @@ def test_a_jpeg_s_exif_of_many_segments_and_of_the_largest_size() -> None:
 
 
 @pytest.mark.parametrize(
+    "segment",
+    [
+        files.jpeg_segment(0xEE, b"Adobe"),
+        files.jpeg_segment(0xE0, b"JFIF\0\1"),
+        files.jpeg_segment(0xE0, b""),
+        files.jpeg_segment(0xED, b"Photoshop 3.0\0" + b"8BIM\xff\xff\xff\xff"),
+        files.jpeg_segment(0xE2, b"MPF\0") + b"junk after a segment that is longer than it says",
+        b"\xff\xff\xff" + files.jpeg_segment(0xFE, b""),
+    ],
+    ids=["cut Adobe", "cut JFIF", "empty", "cut Photoshop", "junk between segments", "filled"],
+)
+def test_a_jpeg_s_segments_harm_no_pixel_and_hide_no_orientation(segment: bytes) -> None:
+    base, turned = files.with_metadata("JPEG", files.exif(6)), all_turns("JPEG")
+    found = np.asarray(decode(base[:2] + segment + base[2:]))
+    assert np.array_equal(found, turned[1 + Image.Transpose.ROTATE_270])
+
+
+def test_an_attribute_of_xmp_may_stand_in_either_quotes() -> None:
+    for packet in (b'tiff:Orientation="6"', b"tiff:Orientation = '6'", b"<tiff:Orientation> 6</"):
+        assert orientation(b"", packet) == 6
+
+
+@pytest.mark.parametrize(
     "chunk",
     [
         files.png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from edgetl.bundle.pack import pack
 from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError, SourceError
+from edgetl.inputs.frame import Frame
 from edgetl.runtime import Session, load
 from edgetl.runtime.inputs import (
     FrameFormat,
@@ -97,6 +99,53 @@ def test_standard_input_without_a_format_is_one_image(session: Session) -> None:
     assert (result.path, result.prediction) == ("standard input", session.predict(picture(3)))
 
 
+class Endless(io.RawIOBase):
+    """Starts like this, and goes on with zeros for ever."""
+
+    def __init__(self, start: bytes) -> None:
+        self._start = start
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        piece, self._start = self._start[: len(buffer)], self._start[len(buffer) :]
+        buffer[:] = piece.ljust(len(buffer), b"\0")
+        return len(buffer)
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"), [(b"", "is not an image"), (picture(0)[:16], "more than 0 GiB are refused")]
+)
+def test_a_picture_without_end_is_one_that_cannot_be_read(
+    session: Session, monkeypatch: pytest.MonkeyPatch, start: bytes, reason: str
+) -> None:
+    monkeypatch.setattr("edgetl.inputs.image.MAX_BYTES", 1 << 22)
+    with pytest.raises(ImageError, match=reason):
+        list(predict_all(session, open_source(["-"], stdin=Endless(start))))  # type: ignore[arg-type]
+
+
+def test_a_named_pipe_is_read_as_a_file_is_and_a_device_no_further_than_its_start(
+    session: Session, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(picture(3),))
+    writer.start()
+    pipe, device = predict_all(session, open_source([str(tmp_path / "pipe"), "/dev/zero"]))
+    writer.join()
+    assert pipe.prediction == session.predict(picture(3))
+    assert "/dev/zero: is not an image" in device.error
+
+
+def test_a_file_too_long_for_a_picture_is_refused_unread(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture(0))
+    monkeypatch.setattr("edgetl.inputs.image.MAX_BYTES", 16)
+    with pytest.raises(ImageError, match=r"a\.png: more than 0 GiB are refused"):
+        list(predict_all(session, open_source([str(tmp_path / "a.png")])))
+
+
 def test_a_stream_without_end_is_labelled_as_it_comes(session: Session) -> None:
     taken: list[int] = []
 
@@ -123,12 +172,12 @@ def test_a_result_does_not_wait_for_many_later_frames(session: Session) -> None:
             assert decoded.wait(10)
             time.sleep(0.05)  # Time for the model.
 
-    def pixels(_: int) -> np.ndarray:
+    def framed(_: int) -> tuple[np.ndarray, Frame]:
         decoded.set()
-        return session.pixels(picture())
+        return session.framed(picture())
 
     with load(session.bundle.path, threads=4) as opened:  # Eight frames would be taken ahead.
-        next(iter(opened.outputs_of(slow(), pixels)))
+        next(iter(opened.seen(slow(), framed)))
     assert len(taken) < 6
 
 

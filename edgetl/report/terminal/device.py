@@ -15,6 +15,7 @@ from edgetl.report import units
 from edgetl.report.terminal.bench import details
 from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
 from edgetl.tasks.all import Prediction, task_of
+from edgetl.tasks.base import Detection, TaskSpec
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgetl.runtime.inputs import ImageResult
 
 _LABELS_SHOWN = 12
+_BOXES_SHOWN = 20
 _FLIPS_SHOWN = 8
 
 
@@ -38,6 +40,15 @@ def _window(window: tuple[float, float] | None) -> str:
     if window is None:
         return ""
     return f"{window[0]:g} becomes black, {window[1]:g} white"
+
+
+def _boxes_asked(task: TaskSpec) -> str:
+    if not isinstance(task, Detection):
+        return ""
+    return (
+        f"those that score {task.threshold:.2f} or more, at most {task.most} of an image; of two of a class that "
+        f"overlap by more than {task.overlap:.2f} the better one"
+    )
 
 
 def bundle(console: Console, manifest: Manifest) -> None:
@@ -52,6 +63,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
         [
             ("task", manifest.task.kind),
             ("labels", f"{len(manifest.labels)}: {labels}"),
+            ("boxes", _boxes_asked(manifest.task)),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
             ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
@@ -106,7 +118,10 @@ def verify(console: Console, check: GoldenCheck) -> None:
 
 
 def predictions(console: Console, results: Sequence[ImageResult]) -> None:
-    """A row an image, with its best classes, or why it has none."""
+    """A row an image, with its best classes, or why it has none; of boxes a row each."""
+    if any(isinstance(result.prediction, Detections) for result in results):
+        _boxes(console, results)
+        return
     answers = [_answers(r.prediction) if r.prediction else [] for r in results]
     most = max(1, *map(len, answers)) if answers else 1
     timed = any(result.seconds is not None for result in results)
@@ -125,6 +140,39 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
         for label, score in found:
             cells += [label, score]
         lines.append(Line(cells=(*cells, *[""] * (len(heads) - len(cells)))))
+    table(console, heads, lines)
+    for result in results:
+        if result.prediction is None:
+            say(console, result.error, "bad")
+
+
+def _boxes(console: Console, results: Sequence[ImageResult]) -> None:
+    timed = any(result.seconds is not None for result in results)
+    heads = (
+        *text("image"),
+        *(numbers("s") if timed else ()),
+        *text("label"),
+        *numbers("score", "x1", "y1", "x2", "y2"),
+    )
+    lines = []
+    for result in results:
+        first = [
+            result.path,
+            *(["-" if result.seconds is None else f"{result.seconds:.2f}"] if timed else []),
+        ]
+        empty = [""] * len(first)
+        if not isinstance(result.prediction, Detections):
+            lines.append(Line(cells=(*first, "not readable", *[""] * 5), tone="bad"))
+            continue
+        items = result.prediction.items
+        for place, item in enumerate(items[:_BOXES_SHOWN]):
+            sides = (f"{value:.1f}" for value in item.box)
+            lines.append(Line(cells=(*(empty if place else first), item.label, f"{item.score:.3f}", *sides)))
+        if not items:
+            lines.append(Line(cells=(*first, "nothing", *[""] * 5), tone="faint"))
+        if len(items) > _BOXES_SHOWN:
+            rest = f"and {len(items) - _BOXES_SHOWN} more; --json gives all"
+            lines.append(Line(cells=(*empty, rest, *[""] * 5), tone="faint"))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,8 @@ from edgetl.tasks.detection.detail import (
     SizePrecision,
     WorstImage,
 )
-
-if TYPE_CHECKING:
-    from edgetl.inputs.frame import Frame
+from edgetl.tasks.detection.found import Found as Found
+from edgetl.tasks.detection.found import Truth as Truth
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 """(T,) the overlaps that `mAP` is a mean over."""
@@ -52,41 +51,6 @@ _WORST, _SHOWN = 8, 80
 """Images whose mistakes a detail shows, and boxes of each."""
 _WORK = 3e8
 """So many numbers the bootstrap may touch; fewer draws where an evaluation is larger."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """The objects of one image.
-
-    `boxes` is (M, 4) float64 in the original picture's pixels, `labels` (M,) int64. `crowd` (M,) bool marks boxes
-    around many objects, which are not scored; `area` (M,) float64 in square pixels is the box's where unset. `frame`
-    is the picture's, by which boxes found in the network's input find their way back; unset where they did. `file` is
-    the picture's where a report shall show it.
-    """
-
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_] | None = None
-    area: NDArray[np.float64] | None = None
-    frame: Frame | None = None
-    file: str = ""
-
-    def crowds(self) -> NDArray[np.bool_]:
-        """(M,) bool, also where none was named."""
-        return np.zeros(len(self.labels), dtype=bool) if self.crowd is None else self.crowd
-
-    def sizes(self) -> NDArray[np.float64]:
-        """(M,) float64 areas in square pixels."""
-        return areas(self.boxes) if self.area is None else self.area
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The boxes found in one image: (K, 4) float in the original picture's pixels, (K,) int labels, (K,) scores."""
-
-    boxes: NDArray[Any]
-    labels: NDArray[np.int64]
-    scores: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

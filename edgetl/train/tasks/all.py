@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from edgetl.config import LabelLoss, MultiHeadConfig, MultiLabelConfig, TaskConfig, Weighting
+from edgetl.config import (
+    DetectionConfig,
+    LabelLoss,
+    MultiHeadConfig,
+    MultiLabelConfig,
+    Sharing,
+    TaskConfig,
+    Weighting,
+)
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
 
@@ -19,13 +27,21 @@ def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTa
         case Detection():
             from edgetl.train.tasks.detection import DetectionTraining
 
-            return DetectionTraining(spec=spec)
+            mosaic = asked.mosaic if isinstance(asked, DetectionConfig) else 0.0
+            return DetectionTraining(spec=spec, mosaic=mosaic)
         case MultiHead():
             from edgetl.train.tasks.multihead import MultiHeadTraining
 
             tasks = {name: training_task(head) for name, head in spec.heads.items()}
-            learnt = not isinstance(asked, MultiHeadConfig) or asked.weighting is Weighting.LEARNT
-            return MultiHeadTraining(spec=spec, tasks=tasks, learnt_weights=learnt)
+            if not isinstance(asked, MultiHeadConfig):
+                return MultiHeadTraining(spec=spec, tasks=tasks)
+            return MultiHeadTraining(
+                spec=spec,
+                tasks=tasks,
+                learnt_weights=asked.weighting is Weighting.LEARNT,
+                adapters=asked.sharing is Sharing.SOFT,
+                tie=asked.tie,
+            )
         case MultiLabel():
             from edgetl.train.tasks.multilabel import MultiLabelTraining
 

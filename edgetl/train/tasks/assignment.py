@@ -94,19 +94,37 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labe
     return Assigned(boxes=objects[at, owner], scores=taught, weights=weights, answers=answers)
 
 
-def detection_loss(raw: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labels: Tensor) -> Tensor:
+def within(centres: Tensor, boxes: Tensor) -> Tensor:
+    """(A, 2) places and (N, M, 4) boxes to (N, A) bool: whether a place lies in any of an image's boxes."""
+    low = centres[None, None] > boxes[:, :, None, :2]
+    high = centres[None, None] < boxes[:, :, None, 2:]
+    inside: Tensor = torch.cat([low, high], dim=-1).all(dim=-1).any(dim=1)
+    return inside
+
+
+def detection_loss(
+    raw: Tensor,
+    boxes: Tensor,
+    centres: Tensor,
+    objects: Tensor,
+    labels: Tensor,
+    unknown: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of the scores and overlap of the boxes: a scalar float32, the mean over the objects.
 
     Args:
         raw: (N, A, 4 + C), the network's maps.
         boxes: (N, A, 4), the boxes that they stand for, in pixels.
         centres, objects, labels: as for `assign`.
+        unknown: (N, A) bool, places of which nobody says what they show: they are taught nothing, unless they answer
+            for an object.
     """
     logits, boxes = raw[..., 4:].float(), boxes.float()
     taught = assign(logits.sigmoid(), boxes, centres, objects, labels)
     objects_there = taught.weights.sum().clamp(min=1.0)
-    scores = F.binary_cross_entropy_with_logits(logits, taught.scores.float(), reduction="sum")
     answers = taught.answers
+    asked = None if unknown is None else (answers | ~unknown)[..., None].float()
+    scores = F.binary_cross_entropy_with_logits(logits, taught.scores.float(), weight=asked, reduction="sum")
     apart = 1 - _generalised_overlap(boxes[answers], taught.boxes[answers])
     placed: Tensor = (apart * taught.weights[answers]).sum()
     loss: Tensor = (scores / taught.scores.sum().clamp(min=1.0)) + _BOX_WEIGHT * placed / objects_there

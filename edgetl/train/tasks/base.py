@@ -92,6 +92,9 @@ class TrainingTask(Protocol):
     def hard_loss(self, config: TrainConfig | None = None, targets: Targets | None = None) -> HardLoss:
         """The loss with the labels: the recipe's for the training `targets`, or, without both, the plain one."""
 
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """What every loss adds for the network's weights, beside their decay: a scalar; None for nothing."""
+
     def soft_loss(
         self, kind: DistillLoss, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
@@ -156,6 +159,10 @@ class OneClassifier:
     def new_layers(self, model: nn.Module) -> tuple[str, ...]:
         """The classifier."""
         return self.output_layers(model)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """None."""
+        return None
 
     def view(
         self,

@@ -1,7 +1,8 @@
 """Training for several heads on one backbone, from targets of which some may be missing.
 
 Legend: N images, D outputs, all heads' side by side in the order of the spec. The network is one classifier of D
-outputs: the heads share all but their own rows of its last layer (hard sharing: Caruana, "Multitask Learning", 1997).
+outputs: the heads share all but their own rows of its last layer (hard sharing: Caruana, "Multitask Learning", 1997);
+or each has an adapter before these (soft sharing, `edgetl.models.adapters`).
 Each head has its own task's losses and scores, on the images that are labelled for it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from edgetl.config import DistillLoss, TrainConfig
 from edgetl.errors import ConfigError
+from edgetl.models.adapters import adapt_, adapted_heads
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Classification, MultiHead
 from edgetl.tasks.metrics import MEAN
@@ -58,11 +61,32 @@ class MultiHeadTraining(OneClassifier):
         spec: the heads, in the order of the outputs.
         tasks: the heads' own, by name.
         learnt_weights: how training adds up the heads' losses; see `HeadsLoss`.
+        adapters: whether each head has one.
+        tie: weight of the penalty on adapters that differ.
     """
 
     spec: MultiHead
     tasks: Mapping[str, TrainingTask]
     learnt_weights: bool = True
+    adapters: bool = False
+    tie: float = 0.0
+
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """The backbone with one classifier, or with adapted heads."""
+        model = super().network(backbone, weights, seed=seed, size=size)
+        if not self.adapters:
+            return model
+        return adapt_(model, [len(head.labels) for head in self.spec.heads.values()], seed=seed)
+
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The classifier, or the heads with their adapters."""
+        found = adapted_heads(model)
+        return super().output_layers(model) if found is None else (found[0],)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """`tie` times how far the adapters are from their mean, where there are any."""
+        found = adapted_heads(model) if self.tie else None
+        return None if found is None else self.tie * found[1].spread()
 
     @property
     def heads(self) -> tuple[Head, ...]:

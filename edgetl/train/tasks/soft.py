@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgetl.config import DistillLoss
-from edgetl.errors import TensorError
+from edgetl.errors import ConfigError, TensorError
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -107,6 +107,8 @@ def soft_loss(
             return dkd(student, teacher, labels, temperature)
         case DistillLoss.DIST:
             return dist(student, teacher, temperature)
+        case DistillLoss.BCKD:
+            raise ConfigError(f"distill.loss = {loss} is of boxes; take hinton, dkd or dist.")
         case _:
             assert_never(loss)
 

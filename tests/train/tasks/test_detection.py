@@ -128,7 +128,7 @@ def test_soft_loss_is_none_where_both_agree_and_moves_towards_the_teacher() -> N
     targets = torch.from_numpy(data.targets)
 
     def loss(outputs: torch.Tensor) -> torch.Tensor:
-        return TASK.soft_loss(DistillLoss.HINTON, outputs, teacher, targets, 1.0)
+        return TASK.soft_loss(DistillLoss.BCKD, outputs, teacher, targets, 1.0)
 
     assert loss(teacher).item() == pytest.approx(0.0, abs=1e-4)
     first = loss(student)
