@@ -122,7 +122,7 @@ def predict(
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option("--top", min=1, help="Labels an image.")] = 1,
+    top: Annotated[int, typer.Option("--top", min=1, help="Labels per image.")] = 1,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -153,7 +153,7 @@ def predict(
         str, typer.Option("--pixel-format", help="Of raw frames, one byte per channel: rgb or bgr.")
     ] = "rgb",
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
+        bool, typer.Option("--json-lines", help="Print one JSON object per image, as soon as it is known.")
     ] = False,
     every_frame: Annotated[
         bool,

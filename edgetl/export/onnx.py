@@ -31,7 +31,7 @@ from torch import nn
 
 from edgetl._version import __version__
 from edgetl.errors import ModelError
-from edgetl.export.graphs import drop_unread, set_nodes
+from edgetl.export.graphs import DECODE, drop_unread, set_nodes
 from edgetl.export.origin import layer_of, operator_in
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.codec import to_json
@@ -40,8 +40,6 @@ from edgetl.tasks.base import Detection, TaskSpec, labels_of, widths
 from edgetl.tasks.detection.task import BOXES, SCORES
 
 INPUT = "images"
-DECODE = "decode/"
-"""With this begin the names of what makes boxes of a detector's maps."""
 _SIDE_BY_SIDE = "heads/outputs"
 """The network's one output before it is split; no head's name holds a slash."""
 LABELS_KEY = "edgetl.labels"

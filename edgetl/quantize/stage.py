@@ -17,6 +17,7 @@ from edgetl.config import Calibrator, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
+from edgetl.data.truths import truths_for
 from edgetl.distill.objective import Guide
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
@@ -38,7 +39,7 @@ from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
-from edgetl.tasks.all import task_of, truths_of
+from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import chosen
 
 MANIFEST = "calibration.json"
@@ -317,7 +318,7 @@ class _Scorer:
             raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
         self.inputs, self.task = inputs, task_of(inputs.index.task)
         self.metric = chosen(inputs.metric, self.task.metrics, setting="bundle.metric")
-        self.truths = truths_of(inputs.index.task, [s.label for s in samples])
+        self.truths = truths_for(inputs.index.task, samples, inputs.spec)
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:

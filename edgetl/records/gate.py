@@ -133,7 +133,7 @@ class LatencyTrial:
     `change` is the candidate's median over the baseline's less 1, estimated from the rounds; `interval` covers the
     true one with a chance of `confidence` at all moments of the trial at once, None where it has no end yet.
     `p99_change` and its 95% bootstrap interval are shown, not judged; None where the clock cannot be trusted.
-    `baseline_ms` and `current_ms` are all counted calls in order, the same number a round. `seconds` is the time of
+    `baseline_ms` and `current_ms` are all counted calls in order, the same number per round. `seconds` is the time of
     the rounds, before which each ran `warmup` calls; `seconds_needed` estimates what would have decided it, None
     where it was decided or no time would do. `notes` say what was odd: one sentence each.
     """

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from edgetl.errors import ModelError
-from edgetl.export.onnx import DECODE, to_bytes, to_onnx
+from edgetl.export.graphs import DECODE
+from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.parity import check
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.models.detector import create_detector

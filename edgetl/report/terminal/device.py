@@ -118,7 +118,7 @@ def verify(console: Console, check: GoldenCheck) -> None:
 
 
 def predictions(console: Console, results: Sequence[ImageResult]) -> None:
-    """A row an image, with its best classes, or why it has none; of boxes a row each."""
+    """One row per image, with its best classes, or why it has none; one row per box for detectors."""
     if any(isinstance(result.prediction, Detections) for result in results):
         _boxes(console, results)
         return
