@@ -405,12 +405,12 @@ def _other_task(labelling: Labelling, lines: Sequence[Sequence[str]]) -> str:
     """A hint where the columns are those of another task."""
     header = _header(lines)
     if isinstance(labelling, OneLabel) and (AnyLabels().column in header or _flags(lines)):
-        return ' For any number of classes an image, set task.kind = "multilabel".'
+        return ' For any number of classes per image, set task.kind = "multilabel".'
     if isinstance(labelling, OneLabel) and len(heads := _heads(lines)) > 1:
         columns = " and ".join(own.column for _, own in heads)
         return f' For a head for each of {columns}, set task.kind = "multihead" (edgetl init writes it).'
     if isinstance(labelling, AnyLabels) and OneLabel().column in header:
-        return ' For one class an image, set task.kind = "classification".'
+        return ' For one class per image, set task.kind = "classification".'
     return ""
 
 

@@ -130,6 +130,9 @@ def _coupled(
             ]
         except Exception:
             return []
+        finally:
+            # some networks cache what they computed from their weights, here with gradients: nothing to copy
+            model.train().eval()
     sinks = {node.module for node in dependencies.module2node.values() if not node.outputs}
     return [_group(group, names) for group in groups if not _is_fixed(group, sinks, kept)]
 

@@ -261,7 +261,7 @@ def _filters(group: ChannelGroup) -> Tensor:
         module = item.dep.target.module
         if not isinstance(module, nn.Conv2d | nn.Linear) or is_consumer(item.dep):
             continue
-        # a layer may hold several rows a channel, in any order
+        # a layer may hold several rows per channel, in any order
         order = torch.argsort(torch.tensor(item.root_idxs), stable=True)
         rows = module.weight.detach().cpu().double().flatten(1)[torch.tensor(item.idxs)[order]]
         parts.append(rows.reshape(group.channels, -1))

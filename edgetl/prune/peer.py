@@ -21,6 +21,8 @@ TRIED = ("1.6.1",)
 """Versions of torch-pruning that have this layout."""
 MOST_STEPS = 2000
 """So many entries a group may have before it is put together; the time to find one grows with their square."""
+MOST_INDICES = 1 << 22
+"""So many channel indices a group may list in all its entries before it is put together; each takes some 100 bytes."""
 
 _MAPPING, _UPDATE = "torch_pruning.dependency.index_mapping", "update_index_mapping"
 _GRAPH, _GROUP, _ADD = "torch_pruning.dependency.graph", "Group", "add_dep"
@@ -32,7 +34,8 @@ def replaced() -> Iterator[None]:
 
     torch-pruning works out all mappings of indices anew for each group, minutes in all, though none changes while a
     network is traced. And it follows each way through slices and concatenations on its own: in some networks without
-    an end; within, a group of more than `MOST_STEPS` entries raises RuntimeError.
+    an end, or with lists of indices that grow at each reshaping until memory is full (EfficientFormerV2's attention);
+    within, a group of more than `MOST_STEPS` entries or `MOST_INDICES` indices raises RuntimeError.
 
     Raises:
         MissingDependencyError: torch-pruning has another layout than in the versions that this was tried on.
@@ -47,9 +50,12 @@ def replaced() -> Iterator[None]:
             update(of)
 
     class Bounded(whole):  # type: ignore[misc, valid-type]
+        indices = 0
+
         def add_dep(self, dep: Any, idxs: Any) -> None:
-            if len(self) >= MOST_STEPS:
-                raise RuntimeError(f"more than {MOST_STEPS} steps from one layer")
+            self.indices += len(idxs)
+            if len(self) >= MOST_STEPS or self.indices > MOST_INDICES:
+                raise RuntimeError(f"more than {MOST_STEPS} steps or {MOST_INDICES} indices from one layer")
             super().add_dep(dep, idxs)
 
     setattr(mapping, _UPDATE, once)

@@ -282,7 +282,7 @@ def _descend(exact: Tensor, x: Tensor, y: Tensor, low: int, high: int, generator
     count = exact.shape[2]
     # In units of what rounding to nearest costs each output, so that one regularity serves all layers.
     unit = ((exact.round() - exact) @ x).square().mean(2, keepdim=True).clamp_min(1e-12)
-    # For small layers the two products below hold all places; larger ones see some places a step.
+    # For small layers the two products below hold all places; larger ones see some places per step.
     whole = count <= _BATCH * 2
     gram, cross = (x @ x.transpose(1, 2), y @ x.transpose(1, 2)) if whole else (x, y)
     for step in range(_STEPS):

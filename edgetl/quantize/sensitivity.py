@@ -17,7 +17,7 @@ from edgetl.quantize.targets import TargetRules
 from edgetl.records.variants import LayerSensitivity
 
 _DRAWS = 4
-"""Random directions an image; each costs a backward pass."""
+"""Random directions per image; each costs a backward pass."""
 
 
 def sensitivity(

@@ -149,7 +149,7 @@ def fit(
             is not to be gone back to.
 
     Returns:
-        One record an epoch, resumed ones included.
+        One record per epoch, resumed ones included.
 
     Raises:
         TrainingError: too few images, batches that do not give what the objective needs, or a loss that is not finite.
@@ -350,7 +350,7 @@ class _Run:
             return ()
         note = (
             f"{self.images} training images at train.batch_size = {self.fitting.batch_size} are"
-            f" {len(self.loader)} steps an epoch: batch norm's statistics lag behind the weights, which may spoil"
+            f" {len(self.loader)} steps per epoch: batch norm's statistics lag behind the weights, which may spoil"
             " the scores. Take a smaller batch, or more epochs."
         )
         self.progress.warning(note)

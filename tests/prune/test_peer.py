@@ -42,7 +42,11 @@ def test_indices_are_mapped_once_and_groups_are_bounded(monkeypatch: pytest.Monk
     assert len(groups) > 1
     assert len(calls) == 1
     monkeypatch.setattr(peer, "MOST_STEPS", 2)
-    with peer.replaced(), pytest.raises(RuntimeError, match="more than 2 steps from one layer"):
+    with peer.replaced(), pytest.raises(RuntimeError, match="more than 2 steps or"):
+        list(graph.get_all_groups(ignored_layers=[]))
+    monkeypatch.setattr(peer, "MOST_STEPS", 2000)
+    monkeypatch.setattr(peer, "MOST_INDICES", 2)
+    with peer.replaced(), pytest.raises(RuntimeError, match="or 2 indices from one layer"):
         list(graph.get_all_groups(ignored_layers=[]))
 
 

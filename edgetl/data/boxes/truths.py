@@ -26,7 +26,7 @@ def refuse_outside(source: str, marked: Mapping[Path, Marked]) -> None:
     """Refuse boxes that no pixel of their pictures lies in; those that reach over the edge are cut off.
 
     Raises:
-        DataError: there are such; the message names the first.
+        DataError: there are such, of which the message names the first; or all are shares of the pictures' sides.
     """
     faults = []
     for path, one in marked.items():
@@ -40,6 +40,12 @@ def refuse_outside(source: str, marked: Mapping[Path, Marked]) -> None:
         raise DataError(
             f"{source} has {len(faults)} boxes that lie outside their pictures:\n{listing(faults)}\n"
             "Are the boxes in another unit than pixels, or of another size or rotation of the pictures?"
+        )
+    boxes = [o.box for one in marked.values() for o in one.objects if max(one.size) > 1]
+    if boxes and max(max(box) for box in boxes) <= 1.0:
+        raise DataError(
+            f"{source}: all {len(boxes)} boxes lie within the first pixel of their pictures. Are they shares of the"
+            " pictures' sides? Give pixels, or YOLO's texts with their YAML."
         )
 
 

@@ -273,10 +273,10 @@ def data(report: RunReport) -> Markup:
     if len(rows) > _CLASSES_OPEN:
         shown = table(heads, [total], "Images a split")
         shown = Markup(
-            shown + disclosure(f"All {len(rows)} classes", table(heads, rows, "Images a class and split"))
+            shown + disclosure(f"All {len(rows)} classes", table(heads, rows, "Images per class and split"))
         )
     else:
-        shown = table(heads, [*rows, total], "Images a class and split")
+        shown = table(heads, [*rows, total], "Images per class and split")
     return Markup(
         tag("p", lead.strip(), css="lead") + shown + _near_copies(report) + _skipped(report) + _others(report)
     )

@@ -22,6 +22,8 @@ _ALPHA, _BETA = 0.5, 6.0
 """Exponents of the score and of the overlap in a place's worth."""
 _BOX_WEIGHT = 2.0
 _TINY = 1e-9
+_HELD = 4_000_000
+"""Pairs of an object and a place that are looked at at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +54,7 @@ def pairwise_overlap(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labels: Tensor) -> Assigned:
-    """Match places to objects.
+    """Match places to objects, so many images at once that memory does not grow with their objects.
 
     Args:
         scores: (N, A, C) probabilities.
@@ -61,6 +63,22 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labe
         objects: (N, M, 4) boxes in pixels; rows without an object are arbitrary.
         labels: (N, M) int64, -1 where there is no object.
     """
+    images = max(1, _HELD // max(1, objects.shape[1] * len(centres)))
+    parts = []
+    for start in range(0, len(scores), images):
+        some = slice(start, start + images)
+        there = (labels[some] >= 0).any(dim=0).nonzero()
+        most = int(there[-1]) + 1 if len(there) else min(1, labels.shape[1])
+        parts.append(_assign(scores[some], boxes[some], centres, objects[some, :most], labels[some, :most]))
+    return Assigned(
+        boxes=torch.cat([part.boxes for part in parts]),
+        scores=torch.cat([part.scores for part in parts]),
+        weights=torch.cat([part.weights for part in parts]),
+        answers=torch.cat([part.answers for part in parts]),
+    )
+
+
+def _assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labels: Tensor) -> Assigned:
     images, places, classes = scores.shape
     real = labels >= 0
     overlap = pairwise_overlap(objects, boxes) * real[..., None]

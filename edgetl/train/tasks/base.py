@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgetl.inputs.spec import PreprocessSpec
 
 Targets: TypeAlias = NDArray[Any]
-"""(N, ...): what is right, a row an image. `Classification`: (N,) int64, the class. `Detection`: see its module."""
+"""(N, ...): what is right, one row per image. `Classification`: (N,) int64, the class. `Detection`: see its module."""
 
 
 class TrainingTask(Protocol):

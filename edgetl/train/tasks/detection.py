@@ -295,7 +295,7 @@ def _mosaic(
     partners = torch.stack(
         [torch.arange(count), *(torch.randperm(count, generator=generator) for _ in range(3))]
     )
-    if not chosen.any():
+    if not chosen.any() or targets.shape[1] == 1:
         return images, targets
     half = F.interpolate(images, (size // 2, size // 2), mode="area")
     tiles = [half[rows[chosen].to(images.device)] for rows in partners]
@@ -314,7 +314,7 @@ def _mosaic(
     wide[at, 1:] = torch.cat(objects, dim=1)
     images = images.clone()
     images[chosen.to(images.device)] = made.to(images.dtype)
-    most = int((wide[:, 1:, _CLASS] >= 0).sum(dim=1).max())
+    most = max(1, int((wide[:, 1:, _CLASS] >= 0).sum(dim=1).max()))
     # objects first, so that as few rows as possible are held against all places
     order = (wide[:, 1:, _CLASS] < 0).long().argsort(dim=1, stable=True)[:, :most]
     rows = wide[:, 1:].gather(1, order[..., None].expand(-1, -1, _COLUMNS))
