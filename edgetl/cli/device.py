@@ -459,12 +459,12 @@ def gate(
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
-            help="Allowed loss of top-1 and macro-F1, in 0..1.",
+            help="Allowed loss of top-1 and macro-F1, of boxes of mAP, in 0..1.",
             show_default="0.01, or the least that the images can settle",
         ),
     ] = None,
     max_recall_drop: Annotated[
-        float, typer.Option(help="Allowed loss of any class's recall, in 0..1.")
+        float, typer.Option(help="Allowed loss of any class's recall, of boxes of its AP, in 0..1.")
     ] = 0.10,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")

@@ -340,6 +340,15 @@ def _csv(path: Path, labelling: Labelling) -> FoundImages:
             f"its first line is {', '.join(header) or 'empty'}, expected {_expected(labelling)} and, if you like, split"
             f" and group.{_other_task(labelling, lines)}"
         )
+    titles = [unicodedata.normalize("NFC", cell.strip()) for cell in lines[0]]
+    needed = dict.fromkeys(("path", *asked, "split", "group"))
+    twice = [name for name in needed if header.count(name) > 1]
+    twice += [name for name in flags if titles.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path} has the column{'s' if len(twice) > 1 else ''} {' and '.join(twice)} more than once; keep the right"
+            " one, or give the others names of their own."
+        )
     columns: dict[str, int] = {
         name: header.index(name) for name in ("path", *asked, "split", "group") if name in header
     }

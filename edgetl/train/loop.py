@@ -26,7 +26,7 @@ from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, ProgressTask
-from edgetl.records.scores import value
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.metrics import metric
 from edgetl.train import devices
@@ -285,7 +285,7 @@ class _Run:
         for one in {self.model, scored}:
             self.group.same_buffers(one)
         outputs = self._outputs(scored)
-        scores = self.task.evaluate(self.val.targets, outputs, resamples=0)
+        scores = self._evaluated(outputs)
         record = EpochRecord(
             phase=self.fitting.phase,
             epoch=epoch + 1,
@@ -333,9 +333,14 @@ class _Run:
         """The validation score of the network that the fit began with, whatever epoch it goes on from."""
         now = copy_state(self.model)
         self.model.load_state_dict(versioned(self.model, self.first))
-        scores = self.task.evaluate(self.val.targets, self._outputs(self.model), resamples=0)
+        scores = self._evaluated(self._outputs(self.model))
         self.model.load_state_dict(versioned(self.model, now))
         return value(scores, self.metric)
+
+    def _evaluated(self, outputs: NDArray[np.float32]) -> Evaluation:
+        """Scores on the validation split, with the thresholds that are best there, as the network would ship."""
+        targets = self.val.targets
+        return self.task.settled(targets, outputs).evaluate(targets, outputs, resamples=0)
 
     def _few_steps(self) -> tuple[str, ...]:
         """What is to be said where batch norm's statistics cannot follow."""

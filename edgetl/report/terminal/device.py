@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records.bench import BenchRecord
-from edgetl.records.gate import GateCheck, GateReport, Verdict
+from edgetl.records.gate import BoxTurn, GateCheck, GateReport, Verdict
 from edgetl.records.measured import Latency
 from edgetl.records.scores import value
 from edgetl.records.variants import EngineRecord
@@ -296,6 +296,7 @@ def gate(console: Console, report: GateReport) -> None:
     for sentence in report.sentences():
         say(console, f"- {sentence}")
     _flips(console, report)
+    _turns(console, report)
     names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is report.verdict)
     match report.verdict:
         case Verdict.PASS:
@@ -327,6 +328,29 @@ def _flips(console: Console, report: GateReport) -> None:
             for flip in shown
         ],
         title=f"{flips.lost} right to wrong, {flips.won} wrong to right; {len(shown)} of them:",
+    )
+
+
+def _turns(console: Console, report: GateReport) -> None:
+    """The images whose boxes changed most; the page of `--report` shows more of them."""
+    if report.boxes is None or not report.boxes.changed:
+        return
+    turned, shown = report.boxes, report.boxes.images[:_FLIPS_SHOWN]
+    console.print()
+    table(
+        console,
+        (*text("changed image"), *numbers("lost", "won", "new wrong", "wrong gone")),
+        [
+            TableLine(
+                cells=(image.path, *(units.count(image.count(turn)) for turn in BoxTurn)),
+                tone="bad" if image.count(BoxTurn.LOST) or image.count(BoxTurn.NEW) else "plain",
+            )
+            for image in shown
+        ],
+        title=(
+            f"{units.counted(turned.lost, 'object')} lost, {turned.won} won, {turned.new} new wrong boxes, "
+            f"{turned.gone} gone, in {units.counted(turned.changed, 'image')}; {len(shown)} of them:"
+        ),
     )
 
 
@@ -410,29 +434,24 @@ def _times(latency: Latency) -> tuple[str, str, str]:
     )
 
 
-_SCORES = ("top-1", "macro-F1", "recall", "share")
-
-
 def check_figure(check: GateCheck, value: float) -> str:
     """One of a check's figures in its unit."""
     match check.unit:
-        case "top-1" | "macro-F1" | "recall" | "share":
-            return units.percent(value)
         case "ms":
             return units.milliseconds(value)
         case "bytes":
             return units.bytes_(round(value))
         case unit:
-            return f"{units.significant(value)} {unit}"
+            return units.percent(value) if check.is_share else f"{units.significant(value)} {unit}"
 
 
 def check_change(check: GateCheck) -> str:
     """A check's change with its sign: points of a score, per cent of what else."""
-    return units.points(100 * check.change) if check.unit in _SCORES else f"{100 * check.change:+.1f}%"
+    return units.points(100 * check.change) if check.is_share else f"{100 * check.change:+.1f}%"
 
 
 def check_limit(check: GateCheck) -> str:
     """The change for the worse that a check allows; a dash where it is not judged."""
     if not check.judged:
         return "-"
-    return units.points(-100 * check.limit) if check.unit in _SCORES else f"+{100 * check.limit:.1f}%"
+    return units.points(-100 * check.limit) if check.is_share else f"+{100 * check.limit:.1f}%"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import torch
 from numpy.typing import NDArray
@@ -129,6 +129,9 @@ class TrainingTask(Protocol):
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
 
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> TrainingTask:
+        """With what answers are decided by, as chosen on the validation split: thresholds, where there are any."""
+
     def selection(self, targets: Targets) -> str:
         """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
 
@@ -163,6 +166,10 @@ class OneClassifier:
     def penalty(self, model: nn.Module) -> Tensor | None:
         """None."""
         return None
+
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> Self:
+        """As it is."""
+        return self
 
     def view(
         self,

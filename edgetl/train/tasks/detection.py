@@ -90,6 +90,10 @@ class DetectionTraining:
         """None."""
         return None
 
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> DetectionTraining:
+        """As it is: no score of boxes asks for a threshold."""
+        return self
+
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, 1 + M, 8) float32; see this module's head."""
         most = max((len(s.marked.objects) for s in samples if s.marked), default=0)
