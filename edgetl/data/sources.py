@@ -68,7 +68,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImages:
     """A source's entries, in a stable order.
 
     Attributes:
@@ -83,7 +83,7 @@ class Found:
     others: Mapping[str, int] = field(default_factory=dict)
     named: tuple[str, ...] = ()
 
-    def labelled(self, labelling: Labelling) -> Found:
+    def labelled(self, labelling: Labelling) -> FoundImages:
         """A folder's entries in the form of `labelling`.
 
         Raises:
@@ -105,7 +105,7 @@ class Found:
                 assert_never(labelling)
 
 
-def find(source: str, labelling: Labelling = ONE_LABEL, *, progress: Progress = SILENT) -> Found:
+def find(source: str, labelling: Labelling = ONE_LABEL, *, progress: Progress = SILENT) -> FoundImages:
     """Find the entries of `source`: a folder, a CSV file, or the name of a built-in set.
 
     Args:
@@ -147,7 +147,7 @@ def closest(word: str, words: Iterable[str], cutoff: float = 0.75) -> str | None
 # --- folders ----------------------------------------------------------------------------------------------
 
 
-def _folder(root: Path, progress: Progress) -> Found:
+def _folder(root: Path, progress: Progress) -> FoundImages:
     top = list_folder(root)
     named = [path for path in top.folders if path.name.casefold() in SPLIT_NAMES]
     inside = {path: list_folder(path) for path in named}
@@ -174,7 +174,7 @@ def _folder(root: Path, progress: Progress) -> Found:
         progress.warning(
             f"{root}: besides the images, {counted(missed)} are not read.{_how_to_fetch(missed)}"
         )
-    return Found(root, tuple(entries), total)
+    return FoundImages(root, tuple(entries), total)
 
 
 def _lost_here(folder: Folder) -> dict[str, int]:
@@ -318,7 +318,7 @@ def _flags(lines: Sequence[Sequence[str]]) -> dict[str, int]:
     return found
 
 
-def _csv(path: Path, labelling: Labelling) -> Found:
+def _csv(path: Path, labelling: Labelling) -> FoundImages:
     lines = csv_lines(path)
     header = _header(lines)
     match labelling:
@@ -386,7 +386,7 @@ def _csv(path: Path, labelling: Labelling) -> Found:
         raise DataError(f"{path} lists no images.")
     folders = {str(entry.path.parent) for entry in entries.values()}
     root = Path(os.path.commonpath([str(path.parent), *folders]))
-    return Found(root, tuple(entries.values()), named=tuple(flags))
+    return FoundImages(root, tuple(entries.values()), named=tuple(flags))
 
 
 def _expected(labelling: Labelling) -> str:

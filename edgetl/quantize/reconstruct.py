@@ -20,7 +20,7 @@ from torch import Tensor
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize.affine import Affine, Integers, for_weights
 from edgetl.quantize.graph import Graph, attributes
-from edgetl.quantize.plan import Plan, Weighted
+from edgetl.quantize.plan import QuantizationPlan, Weighted
 from edgetl.quantize.replay import Stream, apply, constants_of
 from edgetl.quantize.targets import ACTIVATIONS, GATES, TargetRules
 
@@ -52,7 +52,7 @@ class Corrections:
 @torch.no_grad()
 def reconstruct(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     images: Sequence[Array],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgetl.quantize.affine import Affine, for_weights
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.plan import Plan
+from edgetl.quantize.plan import QuantizationPlan
 from edgetl.quantize.replay import Stream, apply, constants_of
 from edgetl.quantize.targets import TargetRules
 from edgetl.records.variants import LayerSensitivity
@@ -22,7 +22,7 @@ _DRAWS = 4
 
 def sensitivity(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     images: Sequence[NDArray[np.float32]],
@@ -77,7 +77,7 @@ def sensitivity(
 
 def _forward(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     batch: NDArray[np.float32],

@@ -25,7 +25,7 @@ from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
-from edgetl.progress import SILENT, Progress, Task
+from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.metrics import metric
@@ -277,7 +277,7 @@ class _Run:
         done, patience = len(self.history), self.fitting.patience
         return done == self.fitting.epochs or bool(patience and idle(self.history, self.metric) >= patience)
 
-    def _epoch(self, epoch: int, task: Task) -> None:
+    def _epoch(self, epoch: int, task: ProgressTask) -> None:
         start = time.perf_counter()
         train_loss, rate, images = self._learn(epoch, task)
         learned = time.perf_counter() - start
@@ -372,7 +372,7 @@ class _Run:
         self.progress.warning(note)
         return dataclasses.replace(last, start=start, kept_start=True, notes=(*last.notes, note))
 
-    def _learn(self, epoch: int, task: Task) -> tuple[float, float, int]:
+    def _learn(self, epoch: int, task: ProgressTask) -> tuple[float, float, int]:
         """One pass over the images; returns the mean loss, the last rate, the number of images."""
         total, images_seen, rate = 0.0, 0, 0.0
         train_mode(self.model, self.fitting.trainable is not None)

@@ -16,7 +16,7 @@ from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.export.tensorrt.options import BuildOptions, EngineTarget, HardwareCompatibility
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.packages import missing
-from edgetl.progress import SILENT, Progress, Task
+from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.variants import EngineRecord
 
 _NO_GPU = "cudaError 35"
@@ -200,7 +200,7 @@ def _new_log(trt: Any) -> Any:
     return Log()
 
 
-def _new_monitor(trt: Any, task: Task) -> Any:
+def _new_monitor(trt: Any, task: ProgressTask) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Turns the builder's nested phases into one share that only grows."""
 

@@ -23,7 +23,7 @@ from edgetl.report.page.markup import (
     tag,
 )
 from edgetl.report.page.svg import Drawing, Scale
-from edgetl.report.terminal.tables import Line, numbers, say, text
+from edgetl.report.terminal.tables import TableLine, numbers, say, text
 from edgetl.report.terminal.tables import table as terminal_table
 from edgetl.statistics import wilson_interval
 from edgetl.tasks.detection.detail import BoxDetail, ClassPrecision, JudgedBox, Mistakes, WorstImage
@@ -229,7 +229,7 @@ def terminal(console: Console, detail: BoxDetail) -> None:
     """Each class, lowest average precision first; sizes; errors by kind."""
     ordered = _ordered(detail)
     lines = [
-        Line(
+        TableLine(
             cells=(
                 c.label,
                 units.count(c.objects),
@@ -243,11 +243,11 @@ def terminal(console: Console, detail: BoxDetail) -> None:
     if len(ordered) > _SHOWN:
         say(console, f"{len(ordered) - _SHOWN} more classes are left out; --json gives all.", "faint")
     lines = [
-        Line(cells=(s.size, units.count(s.objects), _share(s.ap, "-"), _share(s.recall, "-")))
+        TableLine(cells=(s.size, units.count(s.objects), _share(s.ap, "-"), _share(s.recall, "-")))
         for s in detail.sizes
     ]
     terminal_table(console, (*text("size of the object"), *numbers("objects", "AP", "recall")), lines)
-    lines = [Line(cells=(name, units.count(count))) for name, count in _counts(detail.mistakes)]
+    lines = [TableLine(cells=(name, units.count(count))) for name, count in _counts(detail.mistakes)]
     terminal_table(console, (*text(_title(detail)), *numbers("number")), lines)
 
 

@@ -18,7 +18,7 @@ from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import MetricSpec, TaskSpec, labels_of
-from edgetl.train.augment import Part, training_view
+from edgetl.train.augment import BatchPart, training_view
 from edgetl.train.objective import HardLoss
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class TrainingTask(Protocol):
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
         """An augmented view of each image, and its targets, which move with the pixels.
 
@@ -180,7 +180,7 @@ class OneClassifier:
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The targets say nothing of places, so that they stay as they are."""
         images = training_view(

@@ -30,7 +30,7 @@ from edgetl.tasks.detection.found import Truth, in_pictures
 from edgetl.tasks.detection.scores import evaluate
 from edgetl.tasks.detection.task import BOXES, SCORES, DetectionTask
 from edgetl.tasks.metrics import MAP
-from edgetl.train.augment import Part, placed_view
+from edgetl.train.augment import BatchPart, placed_view
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks.assignment import detection_loss, pairwise_overlap, within
 from edgetl.train.tasks.base import Targets
@@ -129,7 +129,7 @@ class DetectionTraining:
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The boxes move with the pixels; of turned ones the upright hull is taken.
 
