@@ -455,7 +455,7 @@ class TrainConfig(_Section):
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A block learns at so much of the rate of the block after it (layer-wise decay); 1 turns it off."""
     batch_size: Count = 32
-    """Images a step, over all processes together."""
+    """Images per step, over all processes together."""
     accumulate: Count = 1
     """A step's images are run in so many parts, which takes less memory and more time."""
     head_lr: Positive = 3e-3

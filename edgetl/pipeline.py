@@ -24,9 +24,9 @@ from edgetl.files import (
     write_text,
 )
 from edgetl.locks import only_one
-from edgetl.measure.stage import Candidate, MeasureInputs
+from edgetl.measure.stage import CandidateModel, MeasureInputs
 from edgetl.process import tune
-from edgetl.progress import SILENT, Progress, Task
+from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.codec import to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
@@ -501,8 +501,8 @@ class _Run:
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
         teacher: TrainRecord = self.records[Stage.TRAIN]
         candidates = [
-            Candidate(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
-            Candidate(
+            CandidateModel(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
+            CandidateModel(
                 name="fp32-half-weights",
                 precision="fp32",
                 target="any",
@@ -513,7 +513,7 @@ class _Run:
             # To a device a model with some layers in float is an INT8 model.
             precision = "int8" if v.precision == "mixed" else v.precision
             candidates.append(
-                Candidate(name=v.name, precision=precision, target=v.target, onnx=self.dir / v.onnx)
+                CandidateModel(name=v.name, precision=precision, target=v.target, onnx=self.dir / v.onnx)
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),
@@ -709,7 +709,7 @@ class _Warnings:
         self.seen: list[str] = []
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         with self.inner.task(description, total) as task:
             yield task
 

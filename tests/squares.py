@@ -35,7 +35,7 @@ SPEC = PreprocessSpec(
 )
 SIDE = 16
 """Of the squares that are found, in pixels of the input."""
-_STRIDE, _STEEP, _MIDDLE = 8, 16.0, 0.55
+_STEEP, _MIDDLE = 16.0, 0.55
 
 
 def model(
@@ -44,6 +44,7 @@ def model(
     scale: float = 1.0,
     swapped: bool = False,
     quantized_decode: bool = False,
+    side: int = SIDE,
     spec: PreprocessSpec = SPEC,
 ) -> onnx.ModelProto:
     """The detector.
@@ -52,13 +53,14 @@ def model(
         blind: a class that it does not find.
         scale: by which its boxes are wrong.
         swapped: x for y.
+        side: of the squares that it finds, in pixels of the input.
         quantized_decode: the decode in 8 bits, with one range for all distances.
         spec: kept in the metadata, as an export does; its size is the input's.
     """
-    classes, window = len(COLOURS), 2 * SIDE
+    classes, window, stride = len(COLOURS), 2 * side, side // 2
     # How much more of a colour there is inside the square than around it.
     inside = np.zeros((window, window), np.float32)
-    inside[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2] = 1
+    inside[stride:-stride, stride:-stride] = 1
     kernel = inside / inside.sum() - (1 - inside) / (1 - inside).sum()
     pure = 1.5 * np.eye(classes, dtype=np.float32) - 0.5
     weights = _STEEP * pure[:, :, None, None] * kernel[None, None]
@@ -68,7 +70,7 @@ def model(
     # One more channel than the classes, which is 0, serves as all four distances (of one stride, exp(0)).
     weights = np.concatenate([np.zeros((4, classes, window, window), np.float32), weights])
     bias = np.concatenate([np.zeros(4, np.float32), bias])
-    line = (np.arange(spec.size // _STRIDE, dtype=np.float32) + 0.5) * _STRIDE
+    line = (np.arange(spec.size // stride, dtype=np.float32) + 0.5) * stride
     y, x = np.meshgrid(line, line, indexing="ij")
     centres = np.stack([y, x] if swapped else [x, y], axis=-1).reshape(1, -1, 2)
     ends = np.iinfo(np.int64).max
@@ -77,7 +79,7 @@ def model(
         "bias": bias,
         "rows": np.array([0, 4 + classes, -1], np.int64),
         "decode/centres": (scale * centres).astype(np.float32),
-        "decode/strides": np.float32(scale * _STRIDE),
+        "decode/strides": np.float32(scale * stride),
         **{f"decode/at{n}": np.array([n], np.int64) for n in (0, 2, 4)},
         "decode/end": np.array([ends], np.int64),
         "decode/step": np.float32(12.0),
@@ -90,9 +92,9 @@ def model(
     def part(tensor: str, start: str, end: str, result: str) -> onnx.NodeProto:
         return node("Slice", [tensor, f"decode/{start}", f"decode/{end}", "decode/at2"], f"decode/{result}")
 
-    pad = (window - _STRIDE) // 2
+    pad = (window - stride) // 2
     nodes = [
-        node("Conv", ["images", "weights", "bias"], "maps", strides=[_STRIDE] * 2, pads=[pad] * 4),
+        node("Conv", ["images", "weights", "bias"], "maps", strides=[stride] * 2, pads=[pad] * 4),
         node("Reshape", ["maps", "rows"], "flat"),
         node("Transpose", ["flat"], "raw", perm=[0, 2, 1]),
         part("raw", "at0", "at4", "distances"),

@@ -19,7 +19,7 @@ from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.prune.graph import layer_costs
-from edgetl.prune.latency import Timing, total_work
+from edgetl.prune.latency import LayerTiming, total_work
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import value
 from edgetl.records.variants import MeasureRecord, QuantizeRecord
@@ -117,9 +117,9 @@ def test_every_recovery_takes_a_detector(again: Path, shapes: Path, recovery: Re
 class Clock:
     """Milliseconds as a network's multiply-accumulates have them."""
 
-    def __call__(self, network: nn.Module) -> Timing:
+    def __call__(self, network: nn.Module) -> LayerTiming:
         dense, grouped, *_ = total_work(layer_costs(network, SIZE))
-        return Timing(ms=1e-6 * (dense + grouped), teacher_ms=20.0)
+        return LayerTiming(ms=1e-6 * (dense + grouped), teacher_ms=20.0)
 
 
 def test_a_target_of_the_clock(again: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

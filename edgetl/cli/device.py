@@ -122,7 +122,7 @@ def predict(
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option("--top", min=1, help="Labels an image.")] = 1,
+    top: Annotated[int, typer.Option("--top", min=1, help="Labels per image.")] = 1,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -153,7 +153,7 @@ def predict(
         str, typer.Option("--pixel-format", help="Of raw frames, one byte per channel: rgb or bgr.")
     ] = "rgb",
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
+        bool, typer.Option("--json-lines", help="Print one JSON object per image, as soon as it is known.")
     ] = False,
     every_frame: Annotated[
         bool,
@@ -459,12 +459,12 @@ def gate(
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
-            help="Allowed loss of top-1 and macro-F1, in 0..1.",
+            help="Allowed loss of top-1 and macro-F1, of boxes of mAP, in 0..1.",
             show_default="0.01, or the least that the images can settle",
         ),
     ] = None,
     max_recall_drop: Annotated[
-        float, typer.Option(help="Allowed loss of any class's recall, in 0..1.")
+        float, typer.Option(help="Allowed loss of any class's recall, of boxes of its AP, in 0..1.")
     ] = 0.10,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")

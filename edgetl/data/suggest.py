@@ -160,7 +160,7 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             f" gives {steps_an_epoch}",
         )
     if seen.train_images >= _MANY:
-        steps = f"{seen.train_images} training images make many steps an epoch"
+        steps = f"{seen.train_images} training images make many steps per epoch"
         add("train.epochs", 4, steps)
         add("prune.recovery_epochs", 1, steps)
         add("distill.epochs", 10, steps)
@@ -202,7 +202,7 @@ def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
         ("preprocess.size", 320, "small objects need pixels; a multiple of 32, the coarsest stride"),
         ("preprocess.resize", "pad", "a crop would lose objects at the edge, and squashing their shapes"),
         ("train.head_epochs", 2, "neck and heads start from random weights"),
-        ("train.epochs", epochs, f"{train} training images make {steps} steps an epoch"),
+        ("train.epochs", epochs, f"{train} training images make {steps} steps per epoch"),
         ("train.ema", 0.99, "detectors' scores swing from epoch to epoch; the weights' average swings less"),
         ("prune.target", {"kind": "macs", "share": 0.35}, "detectors bear less than classifiers"),
         ("prune.max_drop", 0.15, "mAP falls far in a cut, and a few epochs win back only a part"),

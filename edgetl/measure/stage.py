@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class CandidateModel:
     """An ONNX file that may ship."""
 
     name: str
@@ -55,7 +55,7 @@ class MeasureInputs:
     measures.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateModel, ...]
     teacher: Path
     teacher_spec: PreprocessSpec
     teacher_val: Evaluation

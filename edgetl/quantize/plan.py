@@ -27,7 +27,7 @@ class Weighted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class QuantizationPlan:
     """Decisions, by node position and tensor name.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
         return tuple(dict.fromkeys(name for name in self.ranges.values() if name not in self.known))
 
 
-def make_plan(graph: Graph, rules: TargetRules, *, keep: frozenset[str] = frozenset()) -> Plan:
+def make_plan(graph: Graph, rules: TargetRules, *, keep: frozenset[str] = frozenset()) -> QuantizationPlan:
     """Decide what is quantized.
 
     Args:
@@ -109,11 +109,11 @@ class _Planner:
         elif node.op_type not in self.rules.fused_operators or not is_move(node):
             self._leave(at, f"no INT8 form on {self.rules.target}")
 
-    def finish(self) -> Plan:
+    def finish(self) -> QuantizationPlan:
         for name in self.native:
             self.reads |= set(self.graph.consumers.get(name, []))
         ranges = {name: self._source(name) for name in self.ranges}
-        return Plan(
+        return QuantizationPlan(
             weighted=tuple(self.weighted.values()),
             integer=frozenset(self.integer),
             gates=frozenset(self.gates),

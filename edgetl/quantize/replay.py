@@ -21,7 +21,7 @@ from edgetl.errors import ModelError
 from edgetl.models.memory import contiguous, needs_contiguous
 from edgetl.quantize.affine import Affine, Grid, for_weights
 from edgetl.quantize.graph import Graph, attributes
-from edgetl.quantize.plan import Plan, is_move
+from edgetl.quantize.plan import QuantizationPlan, is_move
 from edgetl.quantize.targets import TargetRules
 
 Values = list[Tensor | None]
@@ -41,7 +41,7 @@ class Stream:
         graph: Graph,
         images: Tensor,
         *,
-        plan: Plan | None = None,
+        plan: QuantizationPlan | None = None,
         activations: Mapping[str, Affine] | None = None,
         constants: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -127,7 +127,7 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, graph: Graph, plan: Plan, rules: TargetRules, activations: Mapping[str, Affine]
+        self, graph: Graph, plan: QuantizationPlan, rules: TargetRules, activations: Mapping[str, Affine]
     ) -> None:
         super().__init__()
         self.graph, self.plan, self.rules, self.activations = graph, plan, rules, activations

@@ -277,19 +277,6 @@ def _to_score(entries: Sequence[S]) -> tuple[list[S], bool]:
     return [entry for entry in entries if chosen is None or entry.split == chosen], chosen is not None
 
 
-def root_of_set(data: Path, task: TaskSpec) -> Path:
-    """The folder that paths of a set's images are relative to.
-
-    Raises:
-        DataError: there is nothing to read.
-    """
-    return (
-        root_of(_found_boxes(data))
-        if isinstance(task, Detection)
-        else find(str(data), labelling_of(task)).root
-    )
-
-
 def _found_boxes(data: Path) -> FoundBoxes:
     from edgetl.data.boxes.sources import find_boxes
 

@@ -11,12 +11,10 @@ from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
-    Generic,
     Literal,
     Self,
     TypeAlias,
     TypeVar,
-    assert_never,
     cast,
     overload,
 )
@@ -36,8 +34,9 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, describe, engine_of, run_pixels
-from edgetl.runtime.forks import Inheritable, refuse, wait_for
+from edgetl.runtime.engines.base import Backend, Opening, describe, run_pixels
+from edgetl.runtime.engines.table import engine_of
+from edgetl.runtime.forks import Inheritable, refuse
 from edgetl.runtime.stream import GPU_BATCH, Buffers, Seen, stream
 from edgetl.runtime.targets import Choice, EngineName
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
@@ -221,7 +220,7 @@ class Session(Inheritable):
 
     def framed(self, image: Picture, *, channels: Channels = "rgb") -> tuple[NDArray[np.uint8], Frame]:
         """As `pixels`, and where these lie in the upright picture."""
-        # Not at the top: Pillow is imported while the engine loads the model (see `_warm_up`).
+        # Not at the top: Pillow is imported while the engine loads the model (`edgetl.runtime.engines.onnxruntime`).
         from PIL import Image
 
         from edgetl.inputs.image import load_framed, to_framed
@@ -417,47 +416,17 @@ def parse_target(name: str) -> EngineName:
 def _open(
     bundle: Bundle, variant: Variant, choice: Choice, count: int, *, auto: bool, signed: bool
 ) -> Session:
-    target = choice.target
-    match target:
-        case EngineName.AUTO | EngineName.CPU:
-            from edgetl.runtime.engines.onnxruntime import OnnxBackend, import_engine
-
-            def single() -> Backend:
-                return OnnxBackend(bundle.read(variant.member), threads=1)
-
-            content = _Meanwhile(lambda: bundle.read(variant.member))
-            offered = import_engine().get_available_providers()
-            if auto:
-                choice = unmeasured_gpus(choice, offered)
-            model = content.result()
-            wait_for(_Meanwhile(_warm_up).thread)
-            backend: Backend = OnnxBackend(model, threads=count)
-            return _session(bundle, variant, backend, choice, single if count > 1 else None)
-        case EngineName.CUDA | EngineName.ORT_TENSORRT:
-            from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
-
-            device = Device.CUDA if target is EngineName.CUDA else Device.TENSORRT
-            backend = OnnxBackend(bundle.read(variant.member), threads=count, device=device)
-            return _session(bundle, variant, backend, choice)
-        case EngineName.OPENVINO:
-            from edgetl.runtime.engines.openvino import OpenVinoBackend
-
-            def single() -> Backend:
-                return OpenVinoBackend(bundle.read(variant.member), threads=1)
-
-            backend = OpenVinoBackend(bundle.read(variant.member), threads=count)
-            return _session(bundle, variant, backend, choice, single if count > 1 else None)
-        case EngineName.TENSORRT | EngineName.TENSORRT_RTX:
-            from edgetl.export.tensorrt import EngineTarget
-            from edgetl.runtime.engines.compiled import engine_for
-            from edgetl.runtime.engines.tensorrt import TensorRtBackend
-
-            kind = EngineTarget(target.value)
-            engine, origin = engine_for(bundle, variant, kind, signed=signed)
-            choice = replace(choice, reason=f"{choice.reason}; {origin}")
-            return _session(bundle, variant, TensorRtBackend(engine, target=kind), choice)
-        case _:
-            assert_never(target)
+    asked = Opening(bundle=bundle, variant=variant, threads=count, signed=signed)
+    opened = engine_of(choice.target).open(asked)
+    if auto:
+        choice = unmeasured_gpus(choice, opened.offered)
+    if opened.origin:
+        choice = replace(choice, reason=f"{choice.reason}; {opened.origin}")
+    try:
+        return Session(bundle, variant, opened.backend, choice=choice, single=opened.single)
+    except EdgetlError:
+        opened.backend.close()
+        raise
 
 
 def _fits(have: TensorSpec, want: TensorSpec) -> bool:
@@ -466,49 +435,6 @@ def _fits(have: TensorSpec, want: TensorSpec) -> bool:
         and len(have.shape) == len(want.shape)
         and all(w is None or h in (None, w) for h, w in zip(have.shape[1:], want.shape[1:], strict=True))
     )
-
-
-def _session(
-    bundle: Bundle,
-    variant: Variant,
-    backend: Backend,
-    choice: Choice,
-    single: Callable[[], Backend] | None = None,
-) -> Session:
-    try:
-        return Session(bundle, variant, backend, choice=choice, single=single)
-    except EdgetlError:
-        backend.close()
-        raise
-
-
-def _warm_up() -> None:
-    from edgetl.inputs.image import warm_up
-
-    warm_up()
-
-
-class _Meanwhile(Generic[T]):
-    """Work that a thread does meanwhile; its error is raised where the result is asked for."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._work()
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> T:
-        """Wait for it."""
-        self.thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 def _member(kind: type[E], name: str, value: str) -> E:

@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgetl.records.codec import from_json
 from edgetl.tasks.base import (
     LOGITS,
@@ -133,6 +136,39 @@ def in_pictures(task: Task, truths: Truths, answers: Answers) -> Answers:
             return boxes_in_pictures(truths, answers)
         case Classification() | MultiLabel() | MultiHead():
             return answers
+        case _:
+            assert_never(task.spec)
+
+
+def differences(task: Task, expected: Outputs, found: Outputs) -> dict[str, NDArray[Any]]:
+    """How far each value of the outputs is off, 0 or more; NaN where it does not matter, or cannot be said.
+
+    Relative to the largest expected value of the output. Of boxes relative to the box's own sides, and only where
+    half of what is answered was scored; of their scores as they are.
+    """
+    match task.spec:
+        case Detection():
+            from edgetl.tasks.detection.task import differences as of_boxes
+
+            return of_boxes(expected, found, task.spec.threshold)
+        case Classification() | MultiLabel() | MultiHead():
+            gaps = {}
+            for name, array in expected.items():
+                largest = max(float(np.abs(array).max()), float(np.finfo(np.float32).tiny))
+                with np.errstate(invalid="ignore"):
+                    gaps[name] = np.abs(found[name] - array) / largest
+            return gaps
+        case _:
+            assert_never(task.spec)
+
+
+def answer_scale(task: Task, outputs: Outputs) -> float:
+    """The largest value of what `Task.margins` is about: of boxes 1, since their scores are shares."""
+    match task.spec:
+        case Detection():
+            return 1.0
+        case Classification() | MultiLabel() | MultiHead():
+            return max(float(np.abs(array).max()) for array in outputs.values())
         case _:
             assert_never(task.spec)
 

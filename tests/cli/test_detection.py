@@ -10,7 +10,7 @@ import pytest
 from edgetl.bundle.pack import pack
 from tests.bundles import contents
 from tests.cli.typed import edgetl
-from tests.squares import drawn, encoded, squares, write_bundle, write_set
+from tests.squares import drawn, encoded, model, squares, write_bundle, write_set
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,18 @@ def test_eval_verify_info_bench_and_tune(folder: Path) -> None:
     bench = edgetl("bench", folder / "squares.edgetl", "--runs", 10, "--threads", 1, "--json")
     assert bench.returncode == 0, bench.stderr
     assert json.loads(bench.stdout)["end_to_end"]["p50_ms"] > 0
+
+
+def test_baseline_and_gate_from_the_command_line(folder: Path, tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", 24)
+    write_bundle(tmp_path / "blind.edgetl", {"fp32": model(blind=1)})
+    kept = ("--data", data, "--threads", 1)
+    made = edgetl("baseline", folder / "squares.edgetl", "-o", tmp_path / "b.json", *kept, "--runs", 20)
+    assert made.returncode == 0, made.stderr
+    page = tmp_path / "gate.html"
+    done = edgetl(
+        "gate", tmp_path / "blind.edgetl", "--baseline", tmp_path / "b.json", *kept, "--report", page
+    )
+    assert done.returncode == 1, done.stderr
+    assert "green" in done.stdout
+    assert "<svg" in page.read_text()

@@ -12,7 +12,7 @@ from edgetl.models.detector import create_detector
 from edgetl.models.size import network_size
 from edgetl.prune.apply import cut
 from edgetl.prune.graph import ChannelGraph, trace
-from edgetl.prune.importance import Scores
+from edgetl.prune.importance import ImportanceScores
 from edgetl.prune.plan import Cost, CutLimits
 
 SIZE = 64
@@ -35,9 +35,11 @@ def test_a_cut_detector_has_its_maps_and_the_wanted_cost() -> None:
     groups = trace(copy.deepcopy(model), SIZE).groups
     limits = CutLimits(round_to=8, max_cut=0.9, widths={group.name: group.channels for group in groups})
 
-    def sizes(graph: ChannelGraph) -> Scores:
+    def sizes(graph: ChannelGraph) -> ImportanceScores:
         ranks = {group.name: torch.arange(group.channels) / group.channels for group in graph.groups}
-        return Scores(channels={name: rank.double() for name, rank in ranks.items()}, additive=False)
+        return ImportanceScores(
+            channels={name: rank.double() for name, rank in ranks.items()}, additive=False
+        )
 
     budget = Cost(macs=0.4 * before, parameters=math.inf, milliseconds=math.inf)
     smaller = cut(model, SIZE, sizes, budget, limits).model

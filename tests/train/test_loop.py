@@ -191,12 +191,12 @@ def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
         state=None,
         progress=notices,
     )
-    few = [text for text in notices.warnings if "steps an epoch" in text]
+    few = [text for text in notices.warnings if "steps per epoch" in text]
     assert bool(few) is warned
     assert tuple(few) == notes_of(history) if warned else not few
     if warned:
         assert few[0].startswith(
-            "17 training images at train.batch_size = 8 are 2 steps an epoch: batch norm's "
+            "17 training images at train.batch_size = 8 are 2 steps per epoch: batch norm's "
         )
 
 

@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, check_signature, empty, mismatch
+from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.tasks.base import Outputs, TensorSpec
+
+
+def open_model(asked: Opening) -> Opened:
+    """A model on the CPU; workers get it on one thread."""
+
+    def single() -> Backend:
+        return OpenVinoBackend(asked.read(), threads=1)
+
+    backend = OpenVinoBackend(asked.read(), threads=asked.threads)
+    return Opened(backend=backend, single=single if asked.threads > 1 else None)
 
 
 class OpenVinoBackend(Inheritable):

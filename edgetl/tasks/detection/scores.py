@@ -362,7 +362,7 @@ def _size_precision(
     )
 
 
-def _judged(
+def judged(
     truth: Truth, boxes: Found, threshold: float
 ) -> tuple[NDArray[np.int64], list[str], NDArray[np.bool_]]:
     """Of boxes of at least `threshold`, from the best score down: which, what each is by the name of its `Mistakes`;
@@ -396,7 +396,7 @@ def mistakes(truths: Sequence[Truth], found: Sequence[Found], threshold: float) 
     """Boxes of at least `threshold` by what is wrong with them, from the best score down, and objects missed."""
     counts: Counter[str] = Counter()
     for truth, boxes in zip(truths, found, strict=True):
-        _, kinds, taken = _judged(truth, boxes, threshold)
+        _, kinds, taken = judged(truth, boxes, threshold)
         counts.update(kinds)
         counts["missed"] += int((~taken).sum())
     return Mistakes(**counts)
@@ -408,7 +408,7 @@ def _side_recalls(
     """How many objects of each octave of sides were hit; octaves without objects are left out."""
     objects, hit = np.zeros(len(_SIDES), np.int64), np.zeros(len(_SIDES), np.int64)
     for truth, boxes in zip(truths, found, strict=True):
-        taken = _judged(truth, boxes, threshold)[2]
+        taken = judged(truth, boxes, threshold)[2]
         places = np.searchsorted(_SIDES, np.sqrt(truth.sizes()[~truth.crowds()]), side="right") - 1
         objects += np.bincount(places, minlength=len(_SIDES))
         hit += np.bincount(places[taken], minlength=len(_SIDES))
@@ -431,9 +431,9 @@ def _worst(truths: Sequence[Truth], found: Sequence[Found], threshold: float) ->
 
 
 def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, threshold: float) -> WorstImage:
-    sure, kinds, taken = _judged(truth, boxes, threshold)
+    sure, kinds, taken = judged(truth, boxes, threshold)
     real = np.flatnonzero(~truth.crowds())
-    judged = [
+    boxed = [
         JudgedBox(
             box=_rounded(boxes.boxes[index]),
             label=int(boxes.labels[index]),
@@ -442,7 +442,7 @@ def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, thres
         )
         for index, kind in zip(sure, kinds, strict=True)
     ]
-    judged += [
+    boxed += [
         JudgedBox(
             box=_rounded(truth.boxes[index]),
             label=int(truth.labels[index]),
@@ -451,7 +451,7 @@ def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, thres
         for index, hit in zip(real, taken, strict=True)
     ]
     # What is right is left out first.
-    judged.sort(key=lambda one: one.kind in ("right", "true"))
+    boxed.sort(key=lambda one: one.kind in ("right", "true"))
     ends = np.concatenate([truth.boxes[:, 2:], np.asarray(boxes.boxes, np.float64)[:, 2:], np.ones((1, 2))])
     width, height = truth.frame.size if truth.frame else np.ceil(ends.max(axis=0))
     return WorstImage(
@@ -460,7 +460,7 @@ def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, thres
         width=int(width),
         height=int(height),
         mistakes=counts,
-        boxes=tuple(judged[:_SHOWN]),
+        boxes=tuple(boxed[:_SHOWN]),
     )
 
 

@@ -30,7 +30,7 @@ from edgetl.tasks.detection.found import Truth, in_pictures
 from edgetl.tasks.detection.scores import evaluate
 from edgetl.tasks.detection.task import BOXES, SCORES, DetectionTask
 from edgetl.tasks.metrics import MAP
-from edgetl.train.augment import Part, placed_view
+from edgetl.train.augment import BatchPart, placed_view
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks.assignment import detection_loss, pairwise_overlap, within
 from edgetl.train.tasks.base import Targets
@@ -90,6 +90,10 @@ class DetectionTraining:
         """None."""
         return None
 
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> DetectionTraining:
+        """As it is: no score of boxes asks for a threshold."""
+        return self
+
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, 1 + M, 8) float32; see this module's head."""
         most = max((len(s.marked.objects) for s in samples if s.marked), default=0)
@@ -125,7 +129,7 @@ class DetectionTraining:
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The boxes move with the pixels; of turned ones the upright hull is taken.
 

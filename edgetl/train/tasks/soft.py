@@ -1,4 +1,4 @@
-"""Distillation losses for one class an image: pure functions of logits.
+"""Distillation losses for one class per image: pure functions of logits.
 
 Shapes: `student`, `teacher` (N, C) logits of any float dtype, computed in float32; `labels` (N,) int64 in
 0..C-1. Every function returns a scalar float32 tensor, the mean over the N images.
