@@ -23,6 +23,9 @@ ABOUT := import sys, importlib.util as u; print(*sys.version_info[:2], u.find_sp
 ABOUT_VENV := $(shell $(BIN)/python -c '$(ABOUT)' 2>/dev/null)
 ABOUT_PYTHON := $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], True)' 2>/dev/null || echo none)
 
+# Tests start many processes, each of which would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo setup test test-slow bench wheel newest constraints lint format help clean
 .DEFAULT_GOAL := help
 

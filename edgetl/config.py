@@ -159,11 +159,19 @@ class PruneScope(StrEnum):
 
 
 class DistillLoss(StrEnum):
-    """How the student follows the teacher: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022)."""
+    """How the student follows the teacher.
+
+    Of labels: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022). Of boxes: BCKD (Yang et al. 2023).
+    """
 
     HINTON = "hinton"
     DKD = "dkd"
     DIST = "dist"
+    BCKD = "bckd"
+
+
+LOSSES_OF_BOXES = frozenset({DistillLoss.BCKD})
+"""Those of detectors; the others are of labels."""
 
 
 class DistillFeatures(StrEnum):
@@ -308,7 +316,7 @@ class ClassificationConfig(_Section):
     """What is asked of an image: one class."""
 
     kind: Literal["classification"] = "classification"
-    """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
+    """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
 
     @property
     def labelling(self) -> Labelling:
@@ -321,7 +329,7 @@ class MultiLabelConfig(_Section):
     by | (`none`, or nothing, where there are none), or one column of 0 and 1 per class."""
 
     kind: Literal["multilabel"] = "multilabel"
-    """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
+    """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
     loss: LabelLoss = LabelLoss.BCE
     """`bce`, binary cross-entropy; or `asymmetric`, for many classes of which an image has few."""
 
@@ -346,7 +354,7 @@ class MultiHeadConfig(_Section):
     """What is asked of an image: several questions on one backbone, each from a column of the CSV."""
 
     kind: Literal["multihead"] = "multihead"
-    """`classification`, one class per image; `multilabel`, any number; or `multihead`, several questions."""
+    """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
     heads: Annotated[dict[str, HeadConfig], Field(min_length=1)]
     """The questions by name, as `{species = {kind = "classification", column = "species"}}`. An empty cell of the
     column is a missing label; with kind = "multilabel", `none` is a label: the image shows none of the classes."""
@@ -380,7 +388,24 @@ class MultiHeadConfig(_Section):
         )
 
 
-TaskConfig = ClassificationConfig | MultiLabelConfig | MultiHeadConfig
+class DetectionConfig(_Section):
+    """What is asked of an image: boxes around objects, from COCO's JSON, YOLO's or VOC's files, or a CSV of boxes."""
+
+    kind: Literal["detection"] = "detection"
+    """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
+    mosaic: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of the training views that are four pictures side by side, each at half its size: for few pictures, and
+    objects that come in many sizes."""
+
+    @property
+    def labelling(self) -> Labelling:
+        """How the data says it."""
+        return OneLabel()
+
+
+TaskConfig = ClassificationConfig | MultiLabelConfig | MultiHeadConfig | DetectionConfig
+KINDS = tuple(kind.model_fields["kind"].default for kind in get_args(TaskConfig))
+"""Values of `task.kind`."""
 
 
 def _usual_task(values: object) -> object:
@@ -430,7 +455,7 @@ class TrainConfig(_Section):
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A block learns at so much of the rate of the block after it (layer-wise decay); 1 turns it off."""
     batch_size: Count = 32
-    """Images a step, over all processes together."""
+    """Images per step, over all processes together."""
     accumulate: Count = 1
     """A step's images are run in so many parts, which takes less memory and more time."""
     head_lr: Positive = 3e-3
@@ -523,7 +548,7 @@ class PruneConfig(_Section):
     """Also cut each group of channels by itself by a quarter, a half and three quarters, and score it: shows what to
     name in `keep`. Takes a pass over the validation split and `importance_images` for each; the run says how long."""
     max_drop: Fraction = 0.04
-    """Stop before a cut whose recovery ends so far below the teacher's top-1 on the validation split: distillation
+    """Stop before a cut whose recovery ends so far below the teacher's score on the validation split: distillation
     wins back some of a loss, not all."""
     importance: Importance = Importance.TAYLOR
     """Ranking of channels: `magnitude`, `bn_scale`, `fpgm`, `lamp`, `taylor` or `random`."""
@@ -582,7 +607,7 @@ class DistillConfig(_Section):
     lr: Positive = 1e-3
     """Peak learning rate (AdamW, warm-up, cosine)."""
     loss: DistillLoss = DistillLoss.HINTON
-    """Loss between the student's and the teacher's logits."""
+    """Loss between the student's and the teacher's logits: `hinton`, `dkd` or `dist`; of boxes, `bckd`."""
     temperature: Positive = 2.0
     """Softmax temperature of the soft targets (Hinton et al. 2015)."""
     soft_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
@@ -718,10 +743,33 @@ class Recipe(_Section):
     bench: BenchConfig = BenchConfig()
     bundle: BundleConfig = BundleConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_the_task(cls, values: Any) -> Any:
+        """A section that says nothing is as good as none; a detector has a soft loss of its own."""
+        if not isinstance(values, Mapping):
+            return values
+        task, distill = values.get("task"), values.get("distill", {})
+        if isinstance(task, Mapping) and not task:
+            values = {name: value for name, value in values.items() if name != "task"}
+        boxes = isinstance(task, DetectionConfig) or (
+            isinstance(task, Mapping) and task.get("kind") == "detection"
+        )
+        if boxes and isinstance(distill, Mapping) and "loss" not in distill:
+            values = {**values, "distill": {**distill, "loss": DistillLoss.BCKD}}
+        return values
+
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
         task = self.task
-        if isinstance(task, ClassificationConfig):
+        boxes = isinstance(task, DetectionConfig)
+        if boxes is not (self.distill.loss in LOSSES_OF_BOXES):
+            losses = [loss for loss in DistillLoss if (loss in LOSSES_OF_BOXES) is boxes]
+            raise ValueError(
+                f"distill.loss = {self.distill.loss} does not fit task.kind = {task.kind}; take"
+                f" {' or '.join(losses)}"
+            )
+        if isinstance(task, ClassificationConfig | DetectionConfig):
             return self
         heads = task.heads.items() if isinstance(task, MultiHeadConfig) else ()
         several = [f"the head {name}" for name, head in heads if head.kind == "multilabel"]
@@ -742,6 +790,11 @@ class Recipe(_Section):
                 " multihead; take hinton or dist"
             )
         return self
+
+
+def for_boxes(recipe: Recipe) -> Recipe:
+    """A recipe that says nothing of the task, for pictures with boxes."""
+    return Recipe.model_validate({**recipe.model_dump(exclude_unset=True), "task": {"kind": "detection"}})
 
 
 _SECTIONS = tuple(name for name in Recipe.model_fields if name not in ("name", "seed"))
@@ -909,7 +962,8 @@ def _sentence(error: Any) -> str:
         del loc[1]
     where = ".".join(loc)
     if loc == ["task"] and error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{where}.kind: expected classification, multilabel or multihead, got {error['input']!r:.80}."
+        kinds = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+        return f"{where}.kind: expected {kinds}, got {error['input']!r:.80}."
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key.{_suggestion(where)}"
     if error["type"] == "value_error":

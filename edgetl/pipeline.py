@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import DistillLoss, Imbalance, Recipe
+from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
@@ -24,9 +24,9 @@ from edgetl.files import (
     write_text,
 )
 from edgetl.locks import only_one
-from edgetl.measure.stage import Candidate, MeasureInputs
+from edgetl.measure.stage import CandidateModel, MeasureInputs
 from edgetl.process import tune
-from edgetl.progress import SILENT, Progress, Task
+from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.codec import to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
@@ -127,10 +127,8 @@ def cross_validate(
         EdgetlError: bad input.
         Interrupted: Ctrl-C; the same command goes on where it stopped.
     """
-    from edgetl.data.build import refuse_boxes
     from edgetl.train import folds as cross_validation
 
-    refuse_boxes(recipe.data.source, "cross-validation")
     hint = resume_hint or "the same call"
     tune()
     try:
@@ -164,13 +162,18 @@ def follow(recipe: Recipe, run_dir: Path) -> None:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fill in what depends on the backbone (mean, standard deviation), so that the lock file is explicit.
+    """Fill in what depends on the data (boxes or labels) and the backbone (mean, standard deviation).
+
+    So the lock file is explicit, and what does not fit is known before the teacher is trained.
 
     Raises:
-        ModelError: no backbone has a name that the recipe uses: known before the teacher is trained.
+        ConfigError: the task asks for what the data does not hold.
+        DataError: annotations of boxes are not right.
+        ModelError: no backbone has a name that the recipe uses.
     """
     from edgetl.models import backbones
 
+    recipe = _of_its_data(recipe)
     for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
         if name != own:
             backbones.resolve(name)
@@ -179,6 +182,32 @@ def resolve(recipe: Recipe) -> Recipe:
         mean, std, _ = backbones.default_preprocess(recipe.train.backbone)
         settings = settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
     return recipe.model_copy(update={"preprocess": settings})
+
+
+def _of_its_data(recipe: Recipe) -> Recipe:
+    """With the task that the data is for."""
+    from edgetl.data.build import boxes_at
+
+    source, kind = recipe.data.source, recipe.task.kind
+    boxes, asked = boxes_at(source) is not None, isinstance(recipe.task, DetectionConfig)
+    if boxes and not asked and "task" in recipe.model_fields_set:
+        raise ConfigError(
+            f'{source} holds pictures with boxes, but task.kind = "{kind}" asks for labels; set it to "detection", or'
+            " leave [task] out."
+        )
+    if asked and not boxes:
+        raise ConfigError(
+            f'task.kind = "detection" asks for boxes, of which {source} holds none; expected COCO\'s JSON, a YOLO'
+            " set's YAML, VOC's XML, or a CSV with the columns path, label, x1, y1, x2, y2."
+        )
+    if not boxes:
+        return recipe
+    from edgetl.models.detector import check_side
+
+    check_side(recipe.preprocess.size, "preprocess.size")
+    if recipe.distill.size is not None:
+        check_side(recipe.distill.size, "distill.size")
+    return recipe if asked else recipes.for_boxes(recipe)
 
 
 def other_source(run_dir: Path, source: str) -> str | None:
@@ -216,10 +245,6 @@ class _Run:
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
                 f" --out, or a name of its own in the recipe, or delete {self.dir}."
             )
-        if last not in (Stage.DATA, Stage.TRAIN):
-            from edgetl.data.build import refuse_boxes
-
-            refuse_boxes(self.recipe.data.source, f"the stage {Stage.PRUNE} and what follows it")
         self.last = last
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
@@ -383,7 +408,7 @@ class _Run:
         if not self._prunes:
             return None, False
         inputs = stage.PruneInputs(
-            guide=replace(self._guide, loss=DistillLoss.HINTON),
+            guide=replace(self._guide, loss=self._plain_loss),
             index=self.index,
             spec=self.student_spec,
             pixels_dir=self.pixels_dir,
@@ -476,8 +501,8 @@ class _Run:
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
         teacher: TrainRecord = self.records[Stage.TRAIN]
         candidates = [
-            Candidate(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
-            Candidate(
+            CandidateModel(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
+            CandidateModel(
                 name="fp32-half-weights",
                 precision="fp32",
                 target="any",
@@ -488,7 +513,7 @@ class _Run:
             # To a device a model with some layers in float is an INT8 model.
             precision = "int8" if v.precision == "mixed" else v.precision
             candidates.append(
-                Candidate(name=v.name, precision=precision, target=v.target, onnx=self.dir / v.onnx)
+                CandidateModel(name=v.name, precision=precision, target=v.target, onnx=self.dir / v.onnx)
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),
@@ -627,6 +652,11 @@ class _Run:
         )
 
     @property
+    def _plain_loss(self) -> DistillLoss:
+        """The soft loss that asks for nothing but the two networks' outputs."""
+        return DistillLoss.BCKD if isinstance(self.recipe.task, DetectionConfig) else DistillLoss.HINTON
+
+    @property
     def _balanced(self) -> bool:
         """Whether the student, too, draws every class equally often."""
         return self.recipe.train.imbalance is not Imbalance.NONE
@@ -679,7 +709,7 @@ class _Warnings:
         self.seen: list[str] = []
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         with self.inner.task(description, total) as task:
             yield task
 

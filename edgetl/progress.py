@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
-class Task(Protocol):
+class ProgressTask(Protocol):
     """One bar."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -20,7 +20,7 @@ class Task(Protocol):
 class Progress(Protocol):
     """Where a stage reports what it is doing."""
 
-    def task(self, description: str, total: int) -> AbstractContextManager[Task]:
+    def task(self, description: str, total: int) -> AbstractContextManager[ProgressTask]:
         """Open a bar of `total` steps; closing the context removes it."""
 
     def message(self, text: str) -> None:
@@ -39,7 +39,7 @@ class SilentProgress:
     """Shows nothing."""
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         """See `Progress.task`."""
         yield _SilentTask()
 

@@ -330,7 +330,7 @@ def test_a_dumped_recipe_parses_to_the_same(recipe: Recipe) -> None:
 def test_the_lock_file_names_every_setting() -> None:
     lines = dump(Recipe()).splitlines()
     settings_named = {line.lstrip("# ").split(" ")[0] for line in lines if line and not line.startswith("[")}
-    others = {"loss", "heads", "weighting", "sharing", "tie"}  # of other kinds of task
+    others = {"loss", "heads", "weighting", "sharing", "tie", "mosaic"}  # of other kinds of task
     assert settings_named | others == {name.rpartition(".")[2] for name in config.dotted_names()}
     assert "# max_train_images is unset" in lines
 
@@ -340,7 +340,13 @@ HEADS = {"kind": {"column": "kind"}, "marks": MARKS}
 
 
 @pytest.mark.parametrize(
-    "task", [{}, {"kind": "multilabel", "loss": "asymmetric"}, {"kind": "multihead", "heads": HEADS}]
+    "task",
+    [
+        {},
+        {"kind": "multilabel", "loss": "asymmetric"},
+        {"kind": "multihead", "heads": HEADS},
+        {"kind": "detection", "mosaic": 0.5},
+    ],
 )
 def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
     recipe = parse({"task": task})
@@ -355,7 +361,10 @@ def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"task": {"kind": "several"}}, "task.kind: expected classification, multilabel or multihead, got"),
+        (
+            {"task": {"kind": "several"}},
+            "task.kind: expected classification, multilabel, multihead or detection, got",
+        ),
         ({"task": {"loss": "bce"}}, 'task.loss: no such key. It belongs to task.kind = "multilabel".'),
         ({"task": {"kind": "multilabel", "loss": "mse"}}, "task.loss: input should be 'bce' or 'asymmetric'"),
         ({"task": {"kind": "multihead"}}, "task.heads: field required"),

@@ -19,8 +19,9 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.errors import ConfigError
 from edgetl.records.scores import value
 from edgetl.runtime.evaluate import evaluate_folder
-from edgetl.tasks.all import spec_of
+from edgetl.tasks.all import detail_of, spec_of
 from edgetl.tasks.base import MultiLabel
+from edgetl.tasks.multilabel.detail import TagsDetail
 from edgetl.tasks.multilabel.thresholds import best_thresholds
 from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.multilabel import asymmetric, binary_cross_entropy, soft_labels
@@ -66,7 +67,7 @@ def recipe(source: Path, **task: str) -> config.Recipe:
             "distill": {"epochs": 1, "augment": "none"},
             "quantize": {"images": 8, "max_drop": 0.9},
             "bench": {"threads": 1, "warmup": 2, "runs": 10},
-            "bundle": {"max_drop": 0.9, "golden_images": 2},
+            "bundle": {"max_drop": 0.9, "golden_images": 2, "metric": "macro_f1"},
         }
     )
 
@@ -85,7 +86,7 @@ def test_from_the_recipe_to_the_device(finished: pipeline.Outcome, table: Path) 
     assert finished.bundle is not None
     assert finished.report is not None
     measured = finished.records[pipeline.Stage.MEASURE]
-    assert measured.metric == "map"
+    assert measured.metric == "macro_f1"
     task = open_bundle(finished.bundle).manifest.task
     assert task == spec_of(measured.task, TASK) == finished.report.task
     assert isinstance(task, MultiLabel)
@@ -96,6 +97,23 @@ def test_from_the_recipe_to_the_device(finished: pipeline.Outcome, table: Path) 
         shipped = next(v for v in measured.variants if v.name == measured.default)
         for name in ("map", "macro_f1", "exact"):
             assert value(found, name) == pytest.approx(value(shipped.test, name), abs=0.1)
+
+
+def test_thresholds_are_chosen_on_validation_images_wherever_a_score_asks_for_them(
+    finished: pipeline.Outcome,
+) -> None:
+    records = finished.records
+    for stage in (pipeline.Stage.TRAIN, pipeline.Stage.DISTILL):
+        cuts = {}
+        for split in ("val", "test"):
+            detail = detail_of(getattr(records[stage], split))
+            assert isinstance(detail, TagsDetail)
+            cuts[split] = [of_class.threshold for of_class in detail.classes]
+        assert cuts["val"] == cuts["test"] != [0.5, 0.5, 0.5]
+    # the same network, as it was quantized and as it was measured
+    measured = next(v for v in records[pipeline.Stage.MEASURE].variants if v.name == "fp32")
+    scored = records[pipeline.Stage.QUANTIZE].float_score
+    assert scored == pytest.approx(value(measured.val, "macro_f1"), abs=1e-6)
 
 
 def test_the_command_predicts_evaluates_and_gates_without_torch(

@@ -112,7 +112,7 @@ def test_a_bundle_of_heads_predicts_without_torch(finished: pipeline.Outcome, ta
 
 
 def test_eval_names_the_heads(finished: pipeline.Outcome, table: Path) -> None:
-    command = [sys.executable, "-m", "edgetl.cli", "eval", str(finished.bundle), str(table), "--json"]
+    command = [sys.executable, "-m", "edgetl", "eval", str(finished.bundle), str(table), "--json"]
     scored = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert {"mean", "colour/top1", "shape/top1", "marks/map"} <= scored["scores"].keys()
 

@@ -26,7 +26,7 @@ _LONGEST = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ChangePoint:
     """The level moves at `index`, the first value of the new level; `before` and `after` are medians."""
 
     index: int
@@ -41,7 +41,7 @@ class Change:
 
 def change_points(
     values: Sequence[float] | NDArray[np.float64], *, level: float = 0.01, least: float = 0.02
-) -> tuple[Change, ...]:
+) -> tuple[ChangePoint, ...]:
     """Changes of level, in order.
 
     Args:
@@ -62,7 +62,7 @@ def change_points(
         edges = [0, *splits, len(series)]
         medians = [float(np.median(series[a:b])) for a, b in itertools.pairwise(edges)]
         found = [
-            Change(index=at, before=before, after=after)
+            ChangePoint(index=at, before=before, after=after)
             for at, (before, after) in zip(splits, itertools.pairwise(medians), strict=True)
         ]
         small = [c for c in found if abs(c.ratio - 1) < least]
@@ -71,7 +71,9 @@ def change_points(
         splits.remove(min(small, key=lambda c: abs(c.ratio - 1)).index)
 
 
-def level_shifts(samples: Sequence[float], *, level: float = 0.01, least: float = 0.05) -> tuple[Change, ...]:
+def level_shifts(
+    samples: Sequence[float], *, level: float = 0.01, least: float = 0.05
+) -> tuple[ChangePoint, ...]:
     """Changes of level in raw samples of one run; `index` counts samples.
 
     Neighbouring samples are alike, which a test for independent values takes for change: so medians of about forty
@@ -81,7 +83,8 @@ def level_shifts(samples: Sequence[float], *, level: float = 0.01, least: float 
     starts = np.cumsum([0, *(len(part) for part in parts)])
     found = change_points([float(np.median(part)) for part in parts], level=level, least=least)
     return tuple(
-        Change(index=int(starts[change.index]), before=change.before, after=change.after) for change in found
+        ChangePoint(index=int(starts[change.index]), before=change.before, after=change.after)
+        for change in found
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgetl.bench.changes import level_shifts
 from edgetl.bench.sensors import Reading, text
 from edgetl.records.bench import Conditions
-from edgetl.runtime.engines.base import engine_of
+from edgetl.runtime.engines.table import engine_of
 from edgetl.runtime.targets import EngineName
 
 _BUSY_SHARE = 0.25

@@ -55,7 +55,7 @@ def time_interleaved(
     clock: Clock = time.perf_counter_ns,
     progress: Progress = SILENT,
 ) -> dict[str, list[float]]:
-    """Time several calls in turn, each `block` times a round, in an order shuffled anew every round.
+    """Time several calls in turn, each `block` times per round, in an order shuffled anew every round.
 
     Sample i of every name comes from round i, so samples can be compared in pairs. All samples are kept.
 

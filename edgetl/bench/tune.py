@@ -31,7 +31,7 @@ from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import value
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import as_accurate, choose, first_metric
-from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.tasks.metrics import metric as metric_of
 

@@ -171,7 +171,7 @@ def _png_of_16_bits(numbers: NDArray[np.uint16]) -> bytes:
         return length + kind + body + check
 
     height, width, _ = numbers.shape
-    # Bits a channel, RGB, and three times the only method there is; each row begins with its filter, none.
+    # Bits per channel, RGB, and three times the only method there is; each row begins with its filter, none.
     head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((16, 2, 0, 0, 0))
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))

@@ -86,7 +86,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class EngineFile:
     """A compiled TensorRT engine of a variant.
 
     `compute_capabilities` as in `("89",)`; `batch` is the (least, tuned, largest) number of images per call; `gpu` and
@@ -159,7 +159,7 @@ class Manifest:
     default: str
     golden: Golden
     provenance: Provenance
-    engines: tuple[Engine, ...] = ()
+    engines: tuple[EngineFile, ...] = ()
     splits: Member | None = None
 
     @property

@@ -11,7 +11,7 @@ from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archi
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
     SCHEMA_VERSION,
-    Engine,
+    EngineFile,
     Golden,
     InputForm,
     Manifest,
@@ -104,7 +104,7 @@ def add_engine(
     if sha256_bytes(content) != record.sha256:
         raise BundleError(f"The engine for {variant} is not the one that its record describes.")
     member = _member(f"engines/{engine_name(variant, record)}", content)
-    engine = Engine(
+    engine = EngineFile(
         variant=variant,
         target=record.target,
         compute_capabilities=record.compute_capabilities,

@@ -23,6 +23,8 @@ from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
+    from edgetl.runtime.coco import Ids
+    from edgetl.runtime.session import Session
     from edgetl.runtime.targets import Choice
 
 PANEL = "Use a model (no torch needed)"
@@ -38,7 +40,11 @@ class ScenarioName(StrEnum):
 
 
 DataDir = Annotated[
-    Path, typer.Argument(help="Labelled images: CLASS/* or SPLIT/CLASS/*.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Labelled images: CLASS/* or SPLIT/CLASS/*, a CSV; of a detector boxes as COCO, YOLO, VOC or CSV.",
+        show_default=False,
+    ),
 ]
 
 
@@ -116,7 +122,28 @@ def predict(
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option("--top", min=1, help="Labels an image.")] = 1,
+    top: Annotated[int, typer.Option("--top", min=1, help="Labels per image.")] = 1,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            metavar="SCORE",
+            help="Detectors: the least score of a box, between 0 and 1.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="DIR", help="Write each picture with its answer drawn into it."),
+    ] = None,
+    coco: Annotated[
+        Path | None,
+        typer.Option(
+            "--coco",
+            metavar="ANNOTATIONS",
+            help="Detectors: print COCO's results as JSON, with the ids of this annotation file.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many images.")] = None,
     frame_size: Annotated[
         str | None,
@@ -126,7 +153,7 @@ def predict(
         str, typer.Option("--pixel-format", help="Of raw frames, one byte per channel: rgb or bgr.")
     ] = "rgb",
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print a JSON object an image, as soon as it is known.")
+        bool, typer.Option("--json-lines", help="Print one JSON object per image, as soon as it is known.")
     ] = False,
     every_frame: Annotated[
         bool,
@@ -176,6 +203,8 @@ def predict(
     form = parse_frame_format(frame_size, pixel_format) if frame_size else None
     if not (json_lines or limit or has_end(images, form)):
         raise ConfigError("A camera or stream may have no end: give --json-lines, or --limit.")
+    if coco is not None and (json or json_lines):
+        raise typer.BadParameter("--coco prints JSON of its own; leave --json and --json-lines out")
     live = Live(timeout=timeout, reconnect=reconnect, every_frame=every_frame)
     found, lost = list[ImageResult](), None
     with open_progress() as progress:
@@ -187,9 +216,11 @@ def predict(
             precision=precision,
             threads=threads,
             require_signature=require_signature,
+            threshold=threshold,
         ) as session:
             _tell(session.choice)
-            results = predict_all(session, source, top_k=top, progress=progress)
+            ids = _coco_ids(coco, session)
+            results = predict_all(session, source, top_k=top, save=save, progress=progress)
             if json_lines:
                 output.emit_lines(results)
                 return
@@ -197,7 +228,10 @@ def predict(
                 found.extend(results)
             except SourceError as error:
                 lost = error  # What came before it is still worth its table.
-    output.emit(found, json, "predictions")
+    if ids is not None:
+        output.emit(ids.results(found), True, "predictions")
+    else:
+        output.emit(found, json, "predictions")
     if lost is not None:
         raise lost
 
@@ -213,7 +247,7 @@ def evaluate(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion.
+    """Score a bundle on labelled images: accuracy, macro-F1, per-class recall, confusion; of boxes mAP and mistakes.
 
     The test split is scored, else the validation split, else all. A bundle knows the images that it was trained on and
     validated with: a warning counts them, and in a folder without splits they are left out while others remain.
@@ -425,12 +459,12 @@ def gate(
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
-            help="Allowed loss of top-1 and macro-F1, in 0..1.",
+            help="Allowed loss of top-1 and macro-F1, of boxes of mAP, in 0..1.",
             show_default="0.01, or the least that the images can settle",
         ),
     ] = None,
     max_recall_drop: Annotated[
-        float, typer.Option(help="Allowed loss of any class's recall, in 0..1.")
+        float, typer.Option(help="Allowed loss of any class's recall, of boxes of its AP, in 0..1.")
     ] = 0.10,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
@@ -573,6 +607,20 @@ def doctor(json: Json = False) -> None:
     from edgetl.runtime.doctor import examine
 
     output.emit(examine(), json, "doctor")
+
+
+def _coco_ids(annotations: Path | None, session: Session) -> Ids | None:
+    if annotations is None:
+        return None
+    from edgetl.errors import ConfigError
+    from edgetl.runtime.coco import Ids
+    from edgetl.tasks.base import Detection
+
+    if not isinstance(session.task.spec, Detection):
+        raise ConfigError(
+            f"--coco is for the boxes of a detector; the bundle is of the task {session.task.spec.kind}."
+        )
+    return Ids(annotations, session.labels)
 
 
 def _tell(choice: Choice) -> None:

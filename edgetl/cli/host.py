@@ -136,7 +136,7 @@ def init(
         typer.echo(f"  {item.key} = {item.value}: {item.reason}")
     for problem in numbers.with_proposed().problems():
         typer.echo(f"  {problem}")
-    typer.echo(f"Wrote {output}. Next: {command('finetune' if boxes else 'run', output)}")
+    typer.echo(f"Wrote {output}. Next: {command('run', output)}")
 
 
 class _RunsOf(Container[str]):

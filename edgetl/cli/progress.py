@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from edgetl.progress import Progress, Task
+from edgetl.progress import Progress, ProgressTask
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ class LineProgress:
         self._stream, self._clock = stream, clock
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         """See `Progress.task`."""
         task = _LineTask(description, total, self._write, self._clock)
         yield task
@@ -111,7 +111,7 @@ class BarProgress:
         self._lock = threading.Lock()
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         """See `Progress.task`."""
         with self._lock:
             if self._bars is None:

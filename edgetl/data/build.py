@@ -7,7 +7,6 @@ from edgetl.data.boxes.index import index_boxes
 from edgetl.data.boxes.sources import find_boxes
 from edgetl.data.index import DataIndex, DataSettings, build_index
 from edgetl.data.walk import place
-from edgetl.errors import ConfigError
 from edgetl.progress import SILENT, Progress
 from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
@@ -33,20 +32,3 @@ def index_of(
     if found is None:
         return build_index(config, labelling=labelling, seed=seed, progress=progress)
     return index_boxes(config, found, seed=seed, progress=progress)
-
-
-def refuse_boxes(source: str, what: str) -> None:
-    """Say of pictures with boxes, before anything is done with them, what cannot be done with a detector yet.
-
-    Args:
-        source: the data.
-        what: as the sentence's subject, such as `cross-validation`.
-
-    Raises:
-        ConfigError: the source is such a set.
-    """
-    if boxes_at(source) is not None:
-        raise ConfigError(
-            f"{source} holds pictures with boxes, for which {what} does not work yet; edgetl finetune trains a detector"
-            " and scores it."
-        )

@@ -14,7 +14,7 @@ from edgetl.data import hints, sources, splits
 from edgetl.data import labels as class_names
 from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.parallel import in_threads
-from edgetl.data.sources import NAMED, SPLITS, Entry, Found, Split, closest, listing
+from edgetl.data.sources import NAMED, SPLITS, Entry, FoundImages, Split, closest, listing
 from edgetl.data.targets import NONE, SampleTarget, from_plain, heads_target, order, positions, strata
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
@@ -196,7 +196,9 @@ def build_index(
     return DataIndex(found.root, labels, tuple(samples), skipped, found.others, asked)
 
 
-def _task(source: str, found: Found, good: Sequence[tuple[Entry, str]], labelling: Labelling) -> TaskSpec:
+def _task(
+    source: str, found: FoundImages, good: Sequence[tuple[Entry, str]], labelling: Labelling
+) -> TaskSpec:
     """What the images are labelled for, with the classes in order."""
     labels = sort_labels({*found.named, *(name for entry, _ in good for name in entry.names)})
     match labelling:

@@ -68,7 +68,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImages:
     """A source's entries, in a stable order.
 
     Attributes:
@@ -83,7 +83,7 @@ class Found:
     others: Mapping[str, int] = field(default_factory=dict)
     named: tuple[str, ...] = ()
 
-    def labelled(self, labelling: Labelling) -> Found:
+    def labelled(self, labelling: Labelling) -> FoundImages:
         """A folder's entries in the form of `labelling`.
 
         Raises:
@@ -105,7 +105,7 @@ class Found:
                 assert_never(labelling)
 
 
-def find(source: str, labelling: Labelling = ONE_LABEL, *, progress: Progress = SILENT) -> Found:
+def find(source: str, labelling: Labelling = ONE_LABEL, *, progress: Progress = SILENT) -> FoundImages:
     """Find the entries of `source`: a folder, a CSV file, or the name of a built-in set.
 
     Args:
@@ -147,7 +147,7 @@ def closest(word: str, words: Iterable[str], cutoff: float = 0.75) -> str | None
 # --- folders ----------------------------------------------------------------------------------------------
 
 
-def _folder(root: Path, progress: Progress) -> Found:
+def _folder(root: Path, progress: Progress) -> FoundImages:
     top = list_folder(root)
     named = [path for path in top.folders if path.name.casefold() in SPLIT_NAMES]
     inside = {path: list_folder(path) for path in named}
@@ -174,7 +174,7 @@ def _folder(root: Path, progress: Progress) -> Found:
         progress.warning(
             f"{root}: besides the images, {counted(missed)} are not read.{_how_to_fetch(missed)}"
         )
-    return Found(root, tuple(entries), total)
+    return FoundImages(root, tuple(entries), total)
 
 
 def _lost_here(folder: Folder) -> dict[str, int]:
@@ -318,7 +318,7 @@ def _flags(lines: Sequence[Sequence[str]]) -> dict[str, int]:
     return found
 
 
-def _csv(path: Path, labelling: Labelling) -> Found:
+def _csv(path: Path, labelling: Labelling) -> FoundImages:
     lines = csv_lines(path)
     header = _header(lines)
     match labelling:
@@ -339,6 +339,15 @@ def _csv(path: Path, labelling: Labelling) -> Found:
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}; "
             f"its first line is {', '.join(header) or 'empty'}, expected {_expected(labelling)} and, if you like, split"
             f" and group.{_other_task(labelling, lines)}"
+        )
+    titles = [unicodedata.normalize("NFC", cell.strip()) for cell in lines[0]]
+    needed = dict.fromkeys(("path", *asked, "split", "group"))
+    twice = [name for name in needed if header.count(name) > 1]
+    twice += [name for name in flags if titles.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path} has the column{'s' if len(twice) > 1 else ''} {' and '.join(twice)} more than once; keep the right"
+            " one, or give the others names of their own."
         )
     columns: dict[str, int] = {
         name: header.index(name) for name in ("path", *asked, "split", "group") if name in header
@@ -377,7 +386,7 @@ def _csv(path: Path, labelling: Labelling) -> Found:
         raise DataError(f"{path} lists no images.")
     folders = {str(entry.path.parent) for entry in entries.values()}
     root = Path(os.path.commonpath([str(path.parent), *folders]))
-    return Found(root, tuple(entries.values()), named=tuple(flags))
+    return FoundImages(root, tuple(entries.values()), named=tuple(flags))
 
 
 def _expected(labelling: Labelling) -> str:
@@ -396,12 +405,12 @@ def _other_task(labelling: Labelling, lines: Sequence[Sequence[str]]) -> str:
     """A hint where the columns are those of another task."""
     header = _header(lines)
     if isinstance(labelling, OneLabel) and (AnyLabels().column in header or _flags(lines)):
-        return ' For any number of classes an image, set task.kind = "multilabel".'
+        return ' For any number of classes per image, set task.kind = "multilabel".'
     if isinstance(labelling, OneLabel) and len(heads := _heads(lines)) > 1:
         columns = " and ".join(own.column for _, own in heads)
         return f' For a head for each of {columns}, set task.kind = "multihead" (edgetl init writes it).'
     if isinstance(labelling, AnyLabels) and OneLabel().column in header:
-        return ' For one class an image, set task.kind = "classification".'
+        return ' For one class per image, set task.kind = "classification".'
     return ""
 
 

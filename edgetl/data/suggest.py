@@ -44,6 +44,8 @@ _PART_SIDE = 192
 
 _DETECTOR_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 600, 12, 60
 """Steps after which a small detector's scores rise little, and the epochs that are proposed for them."""
+_STUDENT_SHARE = 0.75
+"""Of the teacher's epochs, those that its pruned student is taught for."""
 
 _MANY = 1000
 """From so many training images on, half the epochs make as many steps as a few hundred images do."""
@@ -158,7 +160,7 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             f" gives {steps_an_epoch}",
         )
     if seen.train_images >= _MANY:
-        steps = f"{seen.train_images} training images make many steps an epoch"
+        steps = f"{seen.train_images} training images make many steps per epoch"
         add("train.epochs", 4, steps)
         add("prune.recovery_epochs", 1, steps)
         add("distill.epochs", 10, steps)
@@ -195,12 +197,22 @@ def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
     train = len(index.split("train"))
     batch, steps = batch_size(train)
     epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_DETECTOR_STEPS / steps)))
-    found = [
+    found: list[tuple[str, Any, str]] = [
+        ("task.kind", "detection", "the data marks boxes"),
         ("preprocess.size", 320, "small objects need pixels; a multiple of 32, the coarsest stride"),
         ("preprocess.resize", "pad", "a crop would lose objects at the edge, and squashing their shapes"),
         ("train.head_epochs", 2, "neck and heads start from random weights"),
-        ("train.epochs", epochs, f"{train} training images make {steps} steps an epoch"),
+        ("train.epochs", epochs, f"{train} training images make {steps} steps per epoch"),
         ("train.ema", 0.99, "detectors' scores swing from epoch to epoch; the weights' average swings less"),
+        ("prune.target", {"kind": "macs", "share": 0.35}, "detectors bear less than classifiers"),
+        ("prune.max_drop", 0.15, "mAP falls far in a cut, and a few epochs win back only a part"),
+        (
+            "distill.epochs",
+            math.ceil(epochs * _STUDENT_SHARE),
+            f"the teacher has {epochs}, and the student starts from it",
+        ),
+        ("distill.ema", 0.99, "as for the teacher"),
+        ("distill.soft_weight", 0.5, "labelled boxes say as much as the teacher does"),
     ]
     if batch != BATCH_SIZES[0]:
         found.append(

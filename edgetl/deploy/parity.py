@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.data.splits import spread
-from edgetl.data.targets import order
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
@@ -34,8 +33,8 @@ from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
 from edgetl.statistics import compare_paired, most_by_chance
-from edgetl.tasks.all import task_of
-from edgetl.tasks.base import Outputs, joined, widths
+from edgetl.tasks.all import answer_scale, differences, framed, task_of
+from edgetl.tasks.base import Outputs, Truths, joined
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +49,7 @@ BISECTED = 4
 class Bound:
     """What a step may differ from the one that it stands on.
 
-    `maximum` and `mean` are differences of an output relative to its largest value, `agreement` is the least share of
+    `maximum` and `mean` are differences as `edgetl.tasks.all.differences` gives them, `agreement` is the least share of
     images with the same answer, `layer` the largest relative error of a layer's output when the culprit is looked for.
     Of few images some differ by chance: `agreement` is broken only where so many differ that a share of
     1 - `agreement` gives as many in fewer than one of a hundred sets of that size (exact binomial). Near ties, whose
@@ -75,10 +74,11 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class _Stage:
-    """A step that was run: its outputs, and what the layers are compared with if it breaks."""
+    """A step that was run: its outputs, what is right for them, and what the layers are compared with if it breaks."""
 
     name: str
     outputs: Outputs
+    truths: Truths
     onnx: Callable[[], bytes] | None = None
     feed: Callable[[NDArray[np.uint8]], NDArray[Any]] | None = None
     network: nn.Module | None = None
@@ -111,7 +111,12 @@ def run(
     """
     opened = open_bundle(bundle)
     images = choose_images(data, [opened], progress=progress)
-    ordered = sorted(images.samples, key=lambda sample: (order(sample.label), str(sample.path)))
+    task = task_of(opened.manifest.task)
+    words = task.words(task.read([sample.label for sample in images.samples]))
+    ordered = [
+        sample
+        for _, sample in sorted(zip(words, images.samples, strict=True), key=lambda p: (p[0], str(p[1].path)))
+    ]
     samples = ordered if limit is None else spread(ordered, limit)
     kept, pixels, bad = list[LabelledImage](), list[NDArray[np.uint8]](), dict[Path, str]()
     for sample in samples:
@@ -144,7 +149,8 @@ class _Comparison:
         self.spec, self.names = bundle.manifest.preprocess, bundle.manifest.labels
         self.task = task_of(bundle.manifest.task)
         self.metric = self.task.metrics[0].name
-        self.truths = self.task.read([sample.label for sample in samples])
+        self.marked = self.task.read([sample.label for sample in samples])
+        self.truths = framed(self.task, self.marked, self.spec)
         self.paths, self.pixels = [sample.path for sample in samples], pixels
         self.steps: list[ParityStep] = []
         self.divergence: Divergence | None = None
@@ -201,16 +207,19 @@ class _Comparison:
 
         with OnnxBackend(content) as backend:
             outputs = _run(lambda part: backend.run(feed(part)), pixels)
-        stage = _Stage("onnx", outputs, lambda: content, feed)
+        truths = framed(self.task, self.marked, spec)
+        stage = _Stage("onnx", outputs, truths, lambda: content, feed)
         if self.checkpoint is None:
-            self._first("onnx", outputs, "as exported")
+            self._first(stage, "as exported")
             return stage
-        network = self._torch(spec, pixels, content)
-        self._first("torch", network.outputs, str(self.checkpoint))
+        network = self._torch(spec, pixels, content, truths)
+        self._first(network, str(self.checkpoint))
         self._judge("onnx", "as exported", Precision.FP32, stage, network, pixels=pixels)
         return stage
 
-    def _torch(self, spec: PreprocessSpec, pixels: NDArray[np.uint8], exported: bytes) -> _Stage:
+    def _torch(
+        self, spec: PreprocessSpec, pixels: NDArray[np.uint8], exported: bytes, truths: Truths
+    ) -> _Stage:
         """The checkpoint's network; its layers are those of an export made anew as the bundle's was."""
         try:
             import torch
@@ -220,6 +229,7 @@ class _Comparison:
                 f"Leave the checkpoint out, or install it with: {pip_install('torch', 'torchvision', 'timm')}",
             ) from error
         from edgetl.export.onnx import to_bytes, to_onnx
+        from edgetl.export.parity import named_outputs
         from edgetl.models import checkpoint
 
         assert self.checkpoint is not None
@@ -229,9 +239,7 @@ class _Comparison:
         def call(part: NDArray[np.uint8]) -> Outputs:
             images = torch.from_numpy(normalise(part, spec)).contiguous(memory_format=torch.channels_last)
             with torch.inference_mode():
-                found = model(images)
-            parts = found.float().split(list(widths(self.task).values()), dim=1)
-            return {name: part.numpy() for name, part in zip(widths(self.task), parts, strict=True)}
+                return named_outputs(model(images).float(), self.task, spec.size)
 
         def fresh() -> bytes:
             import onnx
@@ -242,7 +250,7 @@ class _Comparison:
         def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
             return normalise(part, spec)
 
-        return _Stage("torch", _run(call, pixels), fresh, feed, model)
+        return _Stage("torch", _run(call, pixels), truths, fresh, feed, model)
 
     def _bundled(self, base: Variant, exported: _Stage) -> _Stage:
         """The same graph as the runtime runs it, with the preprocessing and the labels of the bundle's manifest."""
@@ -279,7 +287,7 @@ class _Comparison:
         else:
             with OnnxBackend(content) as backend:
                 outputs = _run(lambda part: run_pixels(backend, part, spec), self.pixels)
-        return _Stage(variant.name, outputs, lambda: content, feed)
+        return _Stage(variant.name, outputs, self.truths, lambda: content, feed)
 
     def _engine(self, file: str, variant: _Stage) -> None:
         engine = next(e for e in self.bundle.manifest.engines if e.file == file)
@@ -300,13 +308,13 @@ class _Comparison:
                 least=least,
             )
         precision = Precision(engine.precision or Precision.FP32)
-        self._judge(name, engine.target, precision, _Stage(name, outputs), variant)
+        self._judge(name, engine.target, precision, _Stage(name, outputs, self.truths), variant)
 
     # --- judging --------------------------------------------------------------------------------------------
 
-    def _first(self, name: str, outputs: Outputs, kind: str) -> None:
-        found = score(self.task.score(self.truths, outputs), self.metric)
-        self.steps.append(ParityStep(name=name, kind=kind, score=found.value, interval=found.interval))
+    def _first(self, stage: _Stage, kind: str) -> None:
+        found = score(self.task.score(stage.truths, stage.outputs), self.metric)
+        self.steps.append(ParityStep(name=stage.name, kind=kind, score=found.value, interval=found.interval))
 
     def _judge(
         self,
@@ -320,17 +328,17 @@ class _Comparison:
         pixels: NDArray[np.uint8] | None = None,
     ) -> None:
         bound = BOUNDS[precision]
-        gaps = _gaps(below.outputs, stage.outputs)
         finite = all(np.isfinite(array).all() for array in stage.outputs.values())
         shown = {
             n: np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for n, array in stage.outputs.items()
         }
-        maximum = max(float(gap.max()) for gap in gaps.values()) if finite else None
-        mean = max(float(gap.mean()) for gap in gaps.values()) if finite else None
+        gaps = differences(self.task, below.outputs, stage.outputs)
+        maximum = max(_over(np.max, gap) for gap in gaps.values()) if finite else None
+        mean = max(_over(np.mean, gap) for gap in gaps.values()) if finite else None
         was, is_now = self.task.decide(below.outputs), self.task.decide(shown)
         same = self.task.right(was, is_now)
-        found = score(self.task.score(self.truths, shown), self.metric)
-        paired = compare_paired(self.task.right(self.truths, was), self.task.right(self.truths, is_now))
+        found = score(self.task.score(stage.truths, shown), self.metric)
+        paired = compare_paired(self.task.right(below.truths, was), self.task.right(stage.truths, is_now))
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
             reasons.append("its outputs are NaN or infinite")
@@ -358,14 +366,16 @@ class _Comparison:
             )
         )
         if reasons and self.divergence is None and not any(r.holds is False for r in self.steps[:-1]):
-            each = [gap.reshape(len(gap), -1).max(axis=1) for gap in gaps.values()]
+            each = [
+                np.nan_to_num(gap, nan=0.0 if finite else np.inf).reshape(len(gap), -1).max(axis=1)
+                for gap in gaps.values()
+            ]
             worst = np.argsort(-np.nan_to_num(np.max(each, axis=0), nan=np.inf), kind="stable")[:BISECTED]
             self._bisect(stage, below, (self.pixels if pixels is None else pixels)[worst], bound)
 
     def _ties(self, outputs: Outputs, bound: Bound) -> NDArray[np.bool_]:
         """Whose answer what is allowed may turn."""
-        largest = max(float(np.abs(array).max()) for array in outputs.values())
-        return np.asarray(self.task.margins(outputs) < bound.mean * largest)
+        return np.asarray(self.task.margins(outputs) < bound.mean * answer_scale(self.task, outputs))
 
     def _bisect(self, stage: _Stage, below: _Stage, pixels: NDArray[np.uint8], bound: Bound) -> None:
         """Find the first layer that diverges, where there are two graphs to compare and onnx is there to read them."""
@@ -397,14 +407,10 @@ class _Comparison:
             )
 
 
-def _gaps(expected: Outputs, found: Outputs) -> dict[str, NDArray[np.float32]]:
-    """Differences of each output relative to its largest expected value."""
-    gaps = {}
-    for name, array in expected.items():
-        largest = max(float(np.abs(array).max()), float(np.finfo(np.float32).tiny))
-        with np.errstate(invalid="ignore"):
-            gaps[name] = np.abs(found[name] - array) / largest
-    return gaps
+def _over(what: Callable[[NDArray[Any]], Any], gap: NDArray[Any]) -> float:
+    """The largest or the mean of what was compared; 0 where nothing was."""
+    compared = gap[~np.isnan(gap)]
+    return float(what(compared)) if compared.size else 0.0
 
 
 def _too_many_differ(same: NDArray[np.bool_], ties: NDArray[np.bool_], bound: Bound) -> str:

@@ -87,8 +87,8 @@ def write_triton(
     faults = [found for label in opened.manifest.labels if (found := fault(label))]
     if faults:
         raise BundleError(
-            f"{bundle.name} cannot be written for Triton, which reads a label a line: {'; '.join(faults[:3])}. Name the"
-            " class otherwise and make the bundle again."
+            f"{bundle.name} cannot be written for Triton, which reads one label per line: {'; '.join(faults[:3])}. Name"
+            " the class otherwise and make the bundle again."
         )
     name, content = _model(bundle, options)
     folder = out / opened.manifest.name

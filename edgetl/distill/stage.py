@@ -23,7 +23,7 @@ from edgetl.models.size import OTHER_SIZE, check_takes, network_size
 from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import TrainRecord
-from edgetl.train.evaluate import score
+from edgetl.train.evaluate import score_splits
 from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.seeds import derive
@@ -160,8 +160,7 @@ def run(
         )
     around = begun - start
     begun = time.perf_counter()
-    val = score(task, student, sets.val)
-    test = score(task, student, sets.test) if sets.test is not None else None
+    val, test = score_splits(task, student, sets)
     architecture = describe(student, backbone, task.width, built)
     checkpoint.save(student, architecture, out / CHECKPOINT, checkpoint.provenance(labels, inputs.spec))
     record = TrainRecord(

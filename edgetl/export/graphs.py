@@ -16,6 +16,8 @@ from edgetl.quiet import quietly
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators in which the multiplications are."""
+DECODE = "decode/"
+"""With this begin the names of the nodes that make boxes of a detector's maps; they stay in float32."""
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:

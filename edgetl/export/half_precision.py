@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
-from edgetl.export.graphs import copy_of, drop_unread, extremes, set_nodes, sort_nodes
+from edgetl.export.graphs import DECODE, copy_of, drop_unread, extremes, set_nodes, sort_nodes
 
 FLOAT32_LAYERS_KEY = "edgetl.float32_layers"
 """Metadata: a JSON list of the nodes that stay in float32 on purpose."""
@@ -47,7 +47,9 @@ def to_half(model: onnx.ModelProto, images: NDArray[Any]) -> HalfModel:
         MissingDependencyError: onnxruntime is absent.
     """
     named = _named(model)
-    kept = _would_overflow(named, images)
+    # a pixel's place in a large picture needs more digits than float16 has
+    decoding = [node.name for node in named.graph.node if node.name.startswith(DECODE)]
+    kept = [*_would_overflow(named, images), *decoding]
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 

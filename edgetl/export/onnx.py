@@ -31,7 +31,7 @@ from torch import nn
 
 from edgetl._version import __version__
 from edgetl.errors import ModelError
-from edgetl.export.graphs import drop_unread, set_nodes
+from edgetl.export.graphs import DECODE, drop_unread, set_nodes
 from edgetl.export.origin import layer_of, operator_in
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.records.codec import to_json
@@ -40,8 +40,6 @@ from edgetl.tasks.base import Detection, TaskSpec, labels_of, widths
 from edgetl.tasks.detection.task import BOXES, SCORES
 
 INPUT = "images"
-DECODE = "decode/"
-"""With this begin the names of what makes boxes of a detector's maps."""
 _SIDE_BY_SIDE = "heads/outputs"
 """The network's one output before it is split; no head's name holds a slash."""
 LABELS_KEY = "edgetl.labels"
@@ -296,6 +294,19 @@ def _split(graph: onnx.GraphProto, outputs: Mapping[str, int]) -> None:
     )
 
 
+def _flatten_maps(graph: onnx.GraphProto, channels: int) -> None:
+    """Say the shape of flattened maps (N, channels, H * W) outright, which tracing works out from the maps anew."""
+    shape = f"{DECODE}flat"
+    makers = {name: node for node in graph.node for name in node.output}
+    joined = makers[makers[graph.output[0].name].input[0]]
+    for name in joined.input:
+        if makers[name].op_type == "Reshape":
+            makers[name].input[1] = shape
+            del makers[name].attribute[:]  # with allowzero, 0 would not be the batch
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, channels, -1], np.int64), shape))
+    drop_unread(graph)
+
+
 def _decode(graph: onnx.GraphProto, size: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raw maps become boxes and scores, as `edgetl.models.detector.boxes_of` computes them.
 
@@ -305,6 +316,7 @@ def _decode(graph: onnx.GraphProto, size: int, shapes: Mapping[str, tuple[int, .
 
     maps = graph.output[0]
     batch = maps.type.tensor_type.shape.dim[0]
+    _flatten_maps(graph, sum(shape[-1] for shape in shapes.values()))
     centres, strides = (tensor.numpy() for tensor in places(size))
     constants = {
         "centres": centres,

@@ -80,7 +80,7 @@ def check(
     for images in batches:
         seen.append(images)
         with torch.inference_mode():
-            expected.append(_named(model(torch.from_numpy(images)).float(), task, images.shape[-1]))
+            expected.append(named_outputs(model(torch.from_numpy(images)).float(), task, images.shape[-1]))
         try:
             got.append(run(images))
         except Exception as error:
@@ -97,7 +97,7 @@ def check(
     return parity
 
 
-def _named(outputs: torch.Tensor, task: Task, size: int) -> Outputs:
+def named_outputs(outputs: torch.Tensor, task: Task, size: int) -> dict[str, Array]:
     """A network's outputs as the task's, for images of side `size`."""
     if isinstance(task.spec, Detection):
         from edgetl.models.detector import decode

@@ -141,7 +141,7 @@ def _check(baseline: Baseline) -> None:
         raise ValueError("its accuracy is of no images, or outside 0..1")
     images = accuracy.evaluation.images if accuracy.source == "measured" else 0
     if not len(accuracy.paths) == len(accuracy.truth) == len(accuracy.predictions) == images:
-        raise ValueError("it does not hold one path, class and prediction an image")
+        raise ValueError("it does not hold one path, class and prediction per image")
     task = task_of(baseline.task)
     for values in (accuracy.truth, accuracy.predictions):
         task.read(values)

@@ -24,7 +24,8 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.gate import LatencyTrial
 from edgetl.records.measured import Latency
 from edgetl.records.scores import BadImages
-from edgetl.tasks.base import MultiHead, TaskSpec
+from edgetl.tasks.all import in_pictures
+from edgetl.tasks.base import Detection, MultiHead, Task, TaskSpec, Truths
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
@@ -212,7 +213,7 @@ def measure_accuracies(
         DataError: there are no images, of a class that the bundle does not know, or none of one that it does; or some
             cannot be used.
     """
-    from edgetl.runtime.evaluate import choose_images, usable
+    from edgetl.runtime.evaluate import choose_images, truths_for, usable
 
     images = choose_images(data, [session.bundle for session in sessions], progress=progress)
     labels = sessions[0].labels
@@ -225,32 +226,45 @@ def measure_accuracies(
         allowed = BadImages.REFUSE if found else bad_images
         outputs, kept, skipped = usable(session, kept, allowed, progress=progress)
         bad |= skipped
-        truth = [sample.label for sample in kept]
-        task = session.task
+        task, paths = session.task, [s.path.relative_to(images.root).as_posix() for s in kept]
+        truth = [_portable(sample.label) for sample in kept]
+        truths = truths_for(session, kept)
         _refuse_missing(data, labels, _present(task.spec, truth), images.left_out)
         found.append(
             Accuracy(
                 source="measured",
-                evaluation=task.score(task.read(truth), outputs).summary(),
+                evaluation=task.score(truths, outputs).summary(),
                 images_sha256=files.sha256_json(
                     [
-                        [files.sha256_file(s.path), words]
-                        for s, words in zip(kept, task.words(task.read(truth)), strict=True)
+                        [files.sha256_file(s.path), said]
+                        for s, said in zip(kept, _said(task, truths, truth), strict=True)
                     ]
                 ),
-                paths=tuple(s.path.relative_to(images.root).as_posix() for s in kept),
+                paths=tuple(paths),
                 truth=tuple(truth),
-                predictions=tuple(task.plain(task.decide(outputs))),
+                predictions=tuple(task.plain(in_pictures(task, truths, task.decide(outputs)))),
                 image_set=images.use(len(kept), bad),
             )
         )
     return found
 
 
+def _portable(truth: Any) -> Any:
+    """A truth as `Task.plain` has it, without the place of the picture's file on this machine."""
+    return {key: value for key, value in truth.items() if key != "file"} if isinstance(truth, dict) else truth
+
+
+def _said(task: Task, truths: Truths, plain: Sequence[Any]) -> Sequence[Any]:
+    """What tells one truth from another: the class in words, or the boxes."""
+    return plain if isinstance(task.spec, Detection) else task.words(truths)
+
+
 def _present(task: TaskSpec, truths: Iterable[Any]) -> set[int]:
     """The classes that there are images of, by their places in the flat names of all; truths are `Task.plain`'s."""
     from edgetl.data.targets import positions
 
+    if isinstance(task, Detection):
+        return {label for truth in truths for label in truth["labels"]}
     if isinstance(task, MultiHead):
         truths = [[truth.get(head) for head in task.heads] for truth in truths]
     return {place for truth in truths for place in positions(task, truth)}

@@ -9,9 +9,9 @@ from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.baseline import Accuracy, Baseline
 from edgetl.gate.latency_check import check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
-from edgetl.records.gate import Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
+from edgetl.records.gate import BoxTurns, Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
 from edgetl.tasks.all import task_of
-from edgetl.tasks.base import ScoreLimits, Task, TaskSpec, labels_of
+from edgetl.tasks.base import Detection, MultiHead, ScoreLimits, Task, TaskSpec, labels_of
 
 if TYPE_CHECKING:
     pass
@@ -137,7 +137,10 @@ def compare(
         checks=checks,
         machine=current.machine,
         trial=trial,
-        flips=_flips(baseline.accuracy, current.accuracy, task_of(current.task)),
+        flips=None
+        if isinstance(current.task, Detection)
+        else _flips(baseline.accuracy, current.accuracy, task_of(current.task)),
+        boxes=_turns(baseline, current),
         image_set=current.accuracy.image_set,
     )
 
@@ -148,15 +151,23 @@ def refuse_other_task(before: TaskSpec, now: TaskSpec) -> None:
     Raises:
         BaselineError: the task or the classes are not the baseline's.
     """
-    if before.kind != now.kind:
-        raise BaselineError(
-            f"The baseline is of the task {before.kind}, the bundle of {now.kind}: they cannot be compared."
-        )
+    for head, kind in _kinds(before).items():
+        if (own := _kinds(now).get(head, kind)) != kind:
+            where = f" in the head {head}" if head else ""
+            raise BaselineError(
+                f"The baseline is of the task {kind}{where}, the bundle of {own}: they cannot be compared."
+            )
     was, is_now = labels_of(before), labels_of(now)
     if was != is_now:
         gone, new = sorted(set(was) - set(is_now)), sorted(set(is_now) - set(was))
         what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
         raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
+
+
+def _kinds(task: TaskSpec) -> dict[str, str]:
+    """What is asked, and by which head; of a task without heads the name is empty."""
+    heads = {name: head.kind for name, head in task.heads.items()} if isinstance(task, MultiHead) else {}
+    return {"": task.kind, **heads}
 
 
 def refuse_other_target(before: str, now: str) -> None:
@@ -237,6 +248,23 @@ def _flips(before: Accuracy, now: Accuracy, task: Task) -> Flips | None:
     ]
     lost, won = [flip for was, flip in found if was], [flip for was, flip in found if not was]
     return Flips(lost=len(lost), won=len(won), images=(*lost[:_FLIPS_KEPT], *won[:_FLIPS_KEPT]))
+
+
+def _turns(baseline: Baseline, current: Baseline) -> BoxTurns | None:
+    """Of detectors, what became of their boxes."""
+    before, now, task = baseline.accuracy, current.accuracy, task_of(current.task)
+    if not (isinstance(baseline.task, Detection) and isinstance(current.task, Detection) and now.predictions):
+        return None
+    from edgetl.tasks.detection.turns import turns
+
+    return turns(
+        now.paths,
+        task.read(now.truth),
+        task.read(before.predictions),
+        task.read(now.predictions),
+        current.task.labels,
+        (baseline.task.threshold, current.task.threshold),
+    )
 
 
 def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:

@@ -12,7 +12,7 @@ import numpy as np
 from edgetl.bench.timer import quiet_gc
 from edgetl.errors import ConfigError
 from edgetl.gate.conditions import Clocks, Round, Watch
-from edgetl.gate.sequential import LEAST_ROUNDS, Change, RatioTest, times_longer
+from edgetl.gate.sequential import LEAST_ROUNDS, LatencyChange, RatioTest, times_longer
 from edgetl.progress import SILENT, Progress
 from edgetl.records.gate import LatencyTrial, Verdict
 
@@ -204,7 +204,7 @@ def _trial(
     )
 
 
-def _needed(test: RatioTest, change: Change, limit: float, seconds: float) -> float | None:
+def _needed(test: RatioTest, change: LatencyChange, limit: float, seconds: float) -> float | None:
     """Seconds that would have decided it; None where it would take more than an hour."""
     if len(test) < LEAST_ROUNDS:
         return 2 * LEAST_ROUNDS * seconds / len(test)
@@ -230,7 +230,7 @@ def _p99(baseline: list[float], current: list[float], rounds: int) -> tuple[floa
     return float(after / before - 1), float(low), float(high)
 
 
-def _short(change: Change) -> str:
+def _short(change: LatencyChange) -> str:
     if change.low <= -1 or math.isinf(change.high):
         return f"{change.value:+.1%}"
     return f"{change.value:+.1%} ({change.low:+.1%} to {change.high:+.1%})"

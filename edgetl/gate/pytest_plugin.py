@@ -342,9 +342,8 @@ def _of_scores(check: GateCheck) -> bool:
 
 def _row(report: GateReport, check: GateCheck) -> _Row:
     """Cells as in `_HEADERS`, and the check's sentence."""
-    score = _of_scores(check) or check.unit == "share"
-    change = f"{100 * check.change:+.1f}" + (" points" if score else "%")
-    limit = f"{100 * check.limit:.4g}" + (" points" if score else "%")
+    change = f"{100 * check.change:+.1f}" + (" points" if check.is_share else "%")
+    limit = f"{100 * check.limit:.4g}" + (" points" if check.is_share else "%")
     return [
         f"{report.current} ({report.variant})",
         check.name,

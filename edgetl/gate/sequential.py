@@ -52,7 +52,7 @@ _WIDE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class LatencyChange:
     """The relative change of latency: 0.02 is 2% slower. An end that is not known yet is infinite."""
 
     value: float
@@ -85,14 +85,16 @@ class RatioTest:
             return Verdict.UNSURE
         return Verdict.FAIL if total > 0 else Verdict.PASS
 
-    def change(self) -> Change:
+    def change(self) -> LatencyChange:
         """The estimate, where the sum S is 0, and the interval of all changes that are not excluded."""
         if len(self) <= _FIRST:
-            return Change(value=math.expm1(float(np.median(self._logs or [0.0]))), low=-1.0, high=math.inf)
+            return LatencyChange(
+                value=math.expm1(float(np.median(self._logs or [0.0]))), low=-1.0, high=math.inf
+            )
         centre = self._centre()
         high = self._edge(centre, 1.0)
         low = self._edge(centre, -1.0)
-        return Change(value=math.expm1(centre), low=math.expm1(low), high=math.expm1(high))
+        return LatencyChange(value=math.expm1(centre), low=math.expm1(low), high=math.expm1(high))
 
     def _evidence(self, log_ratio: float) -> tuple[float, bool]:
         """S, and whether the supposed ratio is excluded."""
@@ -138,7 +140,7 @@ def boundary(variance: float, confidence: float) -> float:
     return math.sqrt(spread * (math.log(spread / _MIXTURE) - 2 * math.log(1 - confidence)))
 
 
-def times_longer(change: Change, limit: float) -> float:
+def times_longer(change: LatencyChange, limit: float) -> float:
     """How many times the rounds so far it would take to decide, if the change is as estimated: at least 1.
 
     The interval narrows as one over the root of the rounds, until its nearer end reaches the limit. Infinite where

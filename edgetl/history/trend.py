@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgetl.bench.changes import Change, change_points
+from edgetl.bench.changes import ChangePoint, change_points
 from edgetl.history.store import Subject, runs_by_subject
 from edgetl.records.bench import HistoryRecord, HistoryRun, LevelChange, Trend
 
@@ -100,7 +100,7 @@ def _trend(subject: Subject, runs: Sequence[HistoryRun]) -> Trend:
     )
 
 
-def _told(change: Change, runs: Sequence[HistoryRun]) -> LevelChange:
+def _told(change: ChangePoint, runs: Sequence[HistoryRun]) -> LevelChange:
     first, last = runs[change.index], runs[change.index - 1]
     move = "slower" if change.ratio > 1 else "faster"
     if first.bundle_sha256 == last.bundle_sha256:

@@ -43,6 +43,7 @@ from PIL import Image, UnidentifiedImageError
 
 from edgetl.errors import ImageError, TensorError
 from edgetl.inputs import metadata
+from edgetl.inputs.frame import Frame, frame_of
 from edgetl.inputs.spec import Interpolation, PreprocessSpec, Resize, normalise
 from edgetl.records.frozen import dataclass
 
@@ -59,12 +60,15 @@ __all__ = [
     "Resize",
     "decode",
     "load_batch",
+    "load_framed",
     "load_pixels",
     "normalise",
     "read_content",
     "read_header",
     "read_numbers",
+    "to_framed",
     "to_pixels",
+    "to_rgb",
     "warm_up",
 ]
 
@@ -160,6 +164,13 @@ def decode(
     Raises:
         ImageError: it cannot be read, or is too small or too large; the message names it and the reason.
     """
+    return _decoded(source, hint, name, spec)[0]
+
+
+def _decoded(
+    source: Path | bytes, hint: int | None, name: str | None, spec: PreprocessSpec | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """As `decode`, and the upright picture's width and height in pixels, whatever it was decoded at."""
     name = name or (str(source) if isinstance(source, Path) else "The image")
     content = _read(source, name)
     window, guess = (None, True) if spec is None else (spec.window, spec.guess_floats)
@@ -167,14 +178,15 @@ def decode(
         pixels, turn = metadata.without_metadata(content)
         image, raw = _open(pixels)
         _check_size(image.size, name)
+        size = _upright(image.size, turn)
         if window is not None and _is_wide(image, raw):
-            return _turned(_windowed_colour(_wide(pixels, image, raw), window), turn)
+            return _turned(_windowed_colour(_wide(pixels, image, raw), window), turn), size
         if hint is not None:
             image.draft(None, (hint, hint))
         image.load()
         if image.mode in _NUMBERS:
-            return _turned(_grey(_numbers(image, raw), window, guess), turn)
-        return _turned(_to_rgb(image), turn)
+            return _turned(_grey(_numbers(image, raw), window, guess), turn), size
+        return _turned(_to_rgb(image), turn), size
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes.
@@ -213,10 +225,13 @@ def upright_size(source: Path | bytes, *, name: str | None = None) -> tuple[int,
     content = _read(source, name)
     try:
         pixels, turn = metadata.without_metadata(content)
-        width, height = _open(pixels)[0].size
+        return _upright(_open(pixels)[0].size, turn)
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
-    return (height, width) if turn > _LAST_WITHOUT_QUARTER_TURN else (width, height)
+
+
+def _upright(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    return (size[1], size[0]) if turn > _LAST_WITHOUT_QUARTER_TURN else size
 
 
 def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[Any] | None:
@@ -262,11 +277,22 @@ def to_pixels(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> NDArra
         ImageError: the image is too small, or holds numbers that cannot be taken.
         TensorError: the array has another shape or dtype.
     """
+    return to_framed(image, spec)[0]
+
+
+def to_framed(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> tuple[NDArray[np.uint8], Frame]:
+    """As `to_pixels`, and where these lie in the upright picture."""
+    rgb = to_rgb(image, spec)
+    return _fit(rgb, spec), frame_of(rgb.size, spec)
+
+
+def to_rgb(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> Image.Image:
+    """A Pillow image or array, as `to_pixels` takes them, upright in 8-bit RGB; raises as it."""
     try:
         if isinstance(image, np.ndarray):
-            return _fit(_from_array(image, spec), spec)
+            return _from_array(image, spec)
         _check_size(image.size, "The image")
-        return _fit(_from_pillow(image, spec), spec)
+        return _from_pillow(image, spec)
     except _Refused as refused:
         raise ImageError(f"The image: {refused}") from None
 
@@ -277,7 +303,15 @@ def load_pixels(source: Path | bytes, spec: PreprocessSpec, *, name: str | None 
     Raises:
         ImageError: the image cannot be used; the message names it and the reason.
     """
-    return _fit(decode(source, max(MIN_SIDE, spec.resized_side), name=name, spec=spec), spec)
+    return load_framed(source, spec, name=name)[0]
+
+
+def load_framed(
+    source: Path | bytes, spec: PreprocessSpec, *, name: str | None = None
+) -> tuple[NDArray[np.uint8], Frame]:
+    """As `load_pixels`, and where these lie in the upright picture."""
+    rgb, size = _decoded(source, max(MIN_SIDE, spec.resized_side), name, spec)
+    return _fit(rgb, spec), frame_of(size, spec)
 
 
 def load_batch(

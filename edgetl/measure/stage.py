@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.data.sources import SPLITS
+from edgetl.data.truths import truths_for
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
@@ -22,7 +23,7 @@ from edgetl.records.codec import to_json
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
-from edgetl.tasks.all import settled, task_of, truths_of
+from edgetl.tasks.all import settled, task_of
 from edgetl.tasks.base import Outputs, joined
 from edgetl.tasks.metrics import chosen
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class CandidateModel:
     """An ONNX file that may ship."""
 
     name: str
@@ -54,7 +55,7 @@ class MeasureInputs:
     measures.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateModel, ...]
     teacher: Path
     teacher_spec: PreprocessSpec
     teacher_val: Evaluation
@@ -83,11 +84,10 @@ def run(
 
     task = task_of(inputs.index.task)
     metric = chosen(bundle.metric, task.metrics, setting="bundle.metric")
-    truths = {
-        split: truths_of(inputs.index.task, [s.label for s in inputs.index.split(split)])
-        for split in SPLITS[1:]
-    }
     sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+    truths = {
+        split: truths_for(inputs.index.task, inputs.index.split(split), inputs.spec) for split in SPLITS[1:]
+    }
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
-from edgetl.prune.latency import Timing
+from edgetl.prune.latency import LayerTiming
 from edgetl.tasks.base import TaskSpec
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RuntimeStopwatch:
     machine: str = ""
     _reference: bytes | None = field(default=None, init=False, repr=False, metadata=UNKEYED)
 
-    def __call__(self, network: nn.Module) -> Timing:
+    def __call__(self, network: nn.Module) -> LayerTiming:
         """Export and time a network.
 
         Raises:
@@ -79,7 +79,7 @@ class RuntimeStopwatch:
             )
         share = _fast(timed["network"]) / _fast(timed["teacher"])
         teacher_ms = statistics.median(timed["teacher"])
-        return Timing(ms=share * teacher_ms, teacher_ms=teacher_ms)
+        return LayerTiming(ms=share * teacher_ms, teacher_ms=teacher_ms)
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> bytes:
         from edgetl.export.onnx import to_bytes, to_onnx

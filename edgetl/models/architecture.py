@@ -18,7 +18,7 @@ from edgetl.models.adapters import adapt_, adapted_heads
 from edgetl.models.backbones import NO_WEIGHTS, built_for, create
 from edgetl.models.detector import Detector, create_detector
 
-Head = Literal["classifier", "adapters", "detector"]
+HeadKind = Literal["classifier", "adapters", "detector"]
 """What stands on the backbone; `adapters` are those of several heads."""
 Extent = int | tuple[int, ...]
 """An integer, a tensor's shape, or a tuple of integers such as `normalized_shape`."""
@@ -38,7 +38,7 @@ class Architecture:
     num_classes: int
     layers: Mapping[str, Mapping[str, Extent]] = field(default_factory=dict)
     size: int | None = None
-    head: Head = "classifier"
+    head: HeadKind = "classifier"
     widths: tuple[int, ...] = ()
 
 

@@ -17,7 +17,7 @@ from edgetl.errors import WeightsError
 from edgetl.failures import cause, remedy
 from edgetl.files import write_bytes
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.models.architecture import Architecture, Extent, Head, build
+from edgetl.models.architecture import Architecture, Extent, HeadKind, build
 from edgetl.models.formats import Format, fault, recognise
 from edgetl.models.weights import versioned
 from edgetl.records.codec import to_json
@@ -183,10 +183,10 @@ def _typed(value: Any, kind: Any) -> Any:
     return value
 
 
-def _head(value: Any) -> Head:
-    if value not in get_args(Head):
+def _head(value: Any) -> HeadKind:
+    if value not in get_args(HeadKind):
         raise ValueError(f"{value!r:.60} is no head that this version knows")
-    head: Head = value
+    head: HeadKind = value
     return head
 
 

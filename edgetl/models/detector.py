@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgetl.errors import ModelError
+from edgetl.errors import ConfigError, ModelError
 
 STRIDES = (8, 16, 32)
 WIDTH = 96
@@ -106,6 +106,25 @@ def places(size: int) -> tuple[Tensor, Tensor]:
         centres.append(torch.stack([x, y], dim=-1).reshape(-1, 2))
         strides.append(torch.full((len(line) ** 2, 1), float(stride)))
     return torch.cat(centres), torch.cat(strides)
+
+
+def check_side(size: int, setting: str) -> None:
+    """Refuse an input side whose maps would not fit into one another.
+
+    Args:
+        size: the side in pixels.
+        setting: the recipe's that says it.
+
+    Raises:
+        ConfigError: it is no multiple of the largest stride.
+    """
+    if beyond := size % STRIDES[-1]:
+        below = size - beyond
+        fitting = [str(side) for side in (below, below + STRIDES[-1]) if side]
+        raise ConfigError(
+            f"A detector's input side is a multiple of {STRIDES[-1]}, got {size}: set {setting} ="
+            f" {' or '.join(fitting)}."
+        )
 
 
 def decode(raw: Tensor, size: int) -> tuple[Tensor, Tensor]:

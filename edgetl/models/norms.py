@@ -60,7 +60,7 @@ def _express(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     if not (torch.isfinite(mean).all() and torch.isfinite(variance).all()):
-        return  # one value a channel has no variance
+        return  # one value per channel has no variance
     slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     norm.bias.copy_(norm.bias.double() + slope * (mean - norm.running_mean.double()))
     norm.weight.copy_(slope * (variance + norm.eps).sqrt())

@@ -13,7 +13,7 @@ from edgetl.errors import ModelError, UncuttableError
 from edgetl.prune.graph import ChannelGraph, layer_costs, trace, watched, whole_groups
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import LatencyTable
-from edgetl.prune.plan import Cost, CutLimits, Plan, choose
+from edgetl.prune.plan import Cost, CutLimits, CutPlan, choose
 from edgetl.prune.surgery import masked, mismatch, without
 
 
@@ -128,7 +128,7 @@ def _refusals(graph: ChannelGraph) -> str:
     )
 
 
-def _cut(graph: ChannelGraph, plan: Plan) -> nn.Module:
+def _cut(graph: ChannelGraph, plan: CutPlan) -> nn.Module:
     try:
         work = without(graph.model, graph.groups, plan.removed)
     except Exception as error:
@@ -140,7 +140,7 @@ def _cut(graph: ChannelGraph, plan: Plan) -> nn.Module:
     return work
 
 
-def _check(graph: ChannelGraph, model: nn.Module, plan: Plan, round_to: int) -> None:
+def _check(graph: ChannelGraph, model: nn.Module, plan: CutPlan, round_to: int) -> None:
     modules = dict(model.named_modules())
     for group in graph.groups:
         gone = len(plan.removed.get(group.name, ()))

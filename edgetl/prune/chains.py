@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def heads(model: nn.Module) -> Iterator[tuple[Any, int]]:
-    """The heads of attention modules with one layer for queries, keys and values: groups, and channels a head."""
+    """The heads of attention modules with one layer for queries, keys and values: groups, and channels per head."""
     for module in model.modules():
         qkv, projection = getattr(module, "qkv", None), getattr(module, "proj", None)
         count = getattr(module, "num_heads", None)

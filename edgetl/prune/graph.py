@@ -86,9 +86,6 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Cha
         new = [
             g for g in candidates if g.inputs and not _meets(g, kept, outputs) and g.channels % g.cell == 0
         ]
-        # LeViT and EfficientFormer keep biases that they computed in evaluation, with a graph that no copy can take;
-        # going to training they let go of them.
-        model.train().eval()
         sound, failed = _proved(model, new, probe)
         groups += sound
         refused |= failed
@@ -133,6 +130,9 @@ def _coupled(
             ]
         except Exception:
             return []
+        finally:
+            # some networks cache what they computed from their weights, here with gradients: nothing to copy
+            model.train().eval()
     sinks = {node.module for node in dependencies.module2node.values() if not node.outputs}
     return [_group(group, names) for group in groups if not _is_fixed(group, sinks, kept)]
 

@@ -21,7 +21,7 @@ from edgetl.train.tasks.base import TrainingTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class ImportanceScores:
     """Scores of all groups.
 
     `channels[group]` is (C,) float64 on the CPU. `additive`: they estimate the rise of the loss, so that they can
@@ -33,7 +33,7 @@ class Scores:
     additive: bool
 
 
-Scorer = Callable[[ChannelGraph], Scores]
+Scorer = Callable[[ChannelGraph], ImportanceScores]
 
 _TINY = 1e-30
 
@@ -60,7 +60,7 @@ def scorer(
     The scorer raises ModelError where the network has nothing that the importance ranks by (`bn_scale`).
     """
 
-    def compute(graph: ChannelGraph) -> Scores:
+    def compute(graph: ChannelGraph) -> ImportanceScores:
         match kind:
             case Importance.MAGNITUDE:
                 return magnitude(graph)
@@ -81,7 +81,7 @@ def scorer(
     return compute
 
 
-def magnitude(graph: ChannelGraph) -> Scores:
+def magnitude(graph: ChannelGraph) -> ImportanceScores:
     """Mean L2 norm of a channel's weights over the group's layers, divided by the group's mean.
 
     Li et al., "Pruning Filters for Efficient ConvNets" (ICLR 2017), over groups as in DepGraph (CVPR 2023).
@@ -89,13 +89,13 @@ def magnitude(graph: ChannelGraph) -> Scores:
     import torch_pruning as tp
 
     importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer="mean")
-    return Scores(
+    return ImportanceScores(
         channels={g.name: importance(g.members).detach().cpu().double() for g in graph.groups},
         additive=False,
     )
 
 
-def bn_scale(graph: ChannelGraph) -> Scores:
+def bn_scale(graph: ChannelGraph) -> ImportanceScores:
     """Mean factor |gamma| of a channel's batch norms, over the mean factor of all the network's channels.
 
     One threshold for all layers, as the factors of all layers compete: Liu et al., "Learning Efficient
@@ -120,7 +120,7 @@ def bn_scale(graph: ChannelGraph) -> Scores:
         )
     mean = torch.cat(list(factors.values())).mean().clamp_min(_TINY)
     others = magnitude(graph).channels if lacking else {}
-    return Scores(
+    return ImportanceScores(
         channels={
             g.name: factors[g.name] / mean if g.name in factors else others[g.name] for g in graph.groups
         },
@@ -135,7 +135,7 @@ def without_batch_norm(graph: ChannelGraph) -> tuple[str, ...]:
     )
 
 
-def fpgm(graph: ChannelGraph) -> Scores:
+def fpgm(graph: ChannelGraph) -> ImportanceScores:
     """Sum of a channel's distances to all other channels of its group, divided by the group's mean.
 
     g(x) = sum over j of ||x - f_j||_2: the filter with the smallest sum is nearest to the geometric median, so that
@@ -149,10 +149,10 @@ def fpgm(graph: ChannelGraph) -> Scores:
         filters = _filters(group)
         distances = torch.cdist(filters, filters).sum(1)
         channels[group.name] = distances / distances.mean().clamp_min(_TINY)
-    return Scores(channels=channels, additive=False)
+    return ImportanceScores(channels=channels, additive=False)
 
 
-def lamp(graph: ChannelGraph) -> Scores:
+def lamp(graph: ChannelGraph) -> ImportanceScores:
     """A channel's squared L2 norm over the sum of those of its group that are not smaller.
 
     score(u) = W[u]^2 / sum over v >= u of W[v]^2, in ascending order: the distortion that a layer takes when u goes
@@ -164,15 +164,15 @@ def lamp(graph: ChannelGraph) -> Scores:
 
     # its own LAMP subtracts float32 sums, and divides zero by zero where no weight is left
     importance = tp.importance.GroupMagnitudeImportance(p=2, group_reduction="mean", normalizer=_adaptive)
-    return Scores(
+    return ImportanceScores(
         channels={g.name: importance(g.members).detach().cpu() for g in graph.groups}, additive=False
     )
 
 
-def random(graph: ChannelGraph, *, seed: int) -> Scores:
+def random(graph: ChannelGraph, *, seed: int) -> ImportanceScores:
     """Uniform random scores: what any other importance must beat."""
     generator = torch.Generator().manual_seed(seed)
-    return Scores(
+    return ImportanceScores(
         channels={
             g.name: torch.rand(g.channels, generator=generator, dtype=torch.float64) for g in graph.groups
         },
@@ -188,7 +188,7 @@ def taylor(
     *,
     temperature: float,
     seed: int,
-) -> Scores:
+) -> ImportanceScores:
     """Mean squared first-order Taylor estimate of what the distillation loss loses with a channel.
 
     For each image: the sum of input times gradient over all places where the channel is read (all layers of the
@@ -244,7 +244,7 @@ def taylor(
             hook.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
-    return Scores(
+    return ImportanceScores(
         channels={g.name: total / max(count, 1) for g, total in zip(graph.groups, totals, strict=True)},
         additive=True,
     )
@@ -261,7 +261,7 @@ def _filters(group: ChannelGroup) -> Tensor:
         module = item.dep.target.module
         if not isinstance(module, nn.Conv2d | nn.Linear) or is_consumer(item.dep):
             continue
-        # a layer may hold several rows a channel, in any order
+        # a layer may hold several rows per channel, in any order
         order = torch.argsort(torch.tensor(item.root_idxs), stable=True)
         rows = module.weight.detach().cpu().double().flatten(1)[torch.tensor(item.idxs)[order]]
         parts.append(rows.reshape(group.channels, -1))

@@ -22,7 +22,7 @@ from edgetl.prune.groups import Layer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
+class LayerTiming:
     """Milliseconds of a network, and of the teacher in the same runtime, whose calls took turns."""
 
     ms: float
@@ -34,7 +34,7 @@ class Timing:
         return self.ms / self.teacher_ms
 
 
-Stopwatch = Callable[[nn.Module], Timing]
+Stopwatch = Callable[[nn.Module], LayerTiming]
 """Times a network (N, 3, S, S) float32 -> (N, C) at batch 1 in the runtime that will run it."""
 
 

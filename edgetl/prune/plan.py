@@ -12,7 +12,7 @@ from edgetl.config import PruneScope, Target
 from edgetl.errors import ModelError
 from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.groups import ChannelGroup
-from edgetl.prune.importance import Scores
+from edgetl.prune.importance import ImportanceScores
 from edgetl.prune.latency import LatencyTable
 
 
@@ -75,7 +75,7 @@ def alignment_for(targets: Sequence[Target]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CutPlan:
     """Channels to remove, group -> indices in ascending order, and the cost that remains."""
 
     removed: dict[str, tuple[int, ...]]
@@ -83,8 +83,12 @@ class Plan:
 
 
 def choose(
-    graph: ChannelGraph, scores: Scores, budget: Cost, limits: CutLimits, table: LatencyTable | None = None
-) -> Plan:
+    graph: ChannelGraph,
+    scores: ImportanceScores,
+    budget: Cost,
+    limits: CutLimits,
+    table: LatencyTable | None = None,
+) -> CutPlan:
     """Choose channels greedily until all parts of `budget` hold.
 
     Channels go in units of the alignment, in each group the least important first. Additive scores are set
@@ -106,17 +110,17 @@ def choose(
     while not search.done:
         if not search.step():
             raise ModelError(search.unreachable())
-    return Plan(removed=search.removed(), cost=search.cost)
+    return CutPlan(removed=search.removed(), cost=search.cost)
 
 
-def least_important(group: ChannelGroup, scores: Scores, count: int) -> tuple[int, ...]:
+def least_important(group: ChannelGroup, scores: ImportanceScores, count: int) -> tuple[int, ...]:
     """Indices of the group's `count` least important channels, in ascending order; cells stay together."""
     return tuple(sorted(_order(group, scores.channels[group.name])[:count].tolist()))
 
 
 def cost_of(graph: ChannelGraph, table: LatencyTable | None = None) -> Cost:
     """The cost of a network as it stands."""
-    return _Search(graph, Scores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS, table).cost
+    return _Search(graph, ImportanceScores(channels={}, additive=False), _NO_BUDGET, _NO_LIMITS, table).cost
 
 
 def check_reachable(graph: ChannelGraph, budget: Cost, limits: CutLimits) -> None:
@@ -126,14 +130,19 @@ def check_reachable(graph: ChannelGraph, budget: Cost, limits: CutLimits) -> Non
         ModelError: it is out of reach under the limits; says what is reachable.
     """
     ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
-    choose(graph, Scores(channels=ones, additive=False), budget, limits)
+    choose(graph, ImportanceScores(channels=ones, additive=False), budget, limits)
 
 
 class _Search:
     """The state of one greedy search."""
 
     def __init__(
-        self, graph: ChannelGraph, scores: Scores, budget: Cost, limits: CutLimits, table: LatencyTable | None
+        self,
+        graph: ChannelGraph,
+        scores: ImportanceScores,
+        budget: Cost,
+        limits: CutLimits,
+        table: LatencyTable | None,
     ) -> None:
         self.graph, self.budget, self.limits, self.additive = graph, budget, limits, scores.additive
         self.table = table

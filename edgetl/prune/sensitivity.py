@@ -14,7 +14,7 @@ from edgetl.files import read_json, write_json
 from edgetl.progress import Progress
 from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.groups import ChannelGroup
-from edgetl.prune.importance import Scores
+from edgetl.prune.importance import ImportanceScores
 from edgetl.prune.plan import CutLimits, cost_of, least_important
 from edgetl.prune.surgery import without
 from edgetl.records.prune import GroupCut, GroupSensitivity, PruneSensitivity
@@ -36,7 +36,7 @@ class _Kept:
 
 def sensitivity(
     graph: ChannelGraph,
-    scores: Scores,
+    scores: ImportanceScores,
     limits: CutLimits,
     score: Callable[[nn.Module], float],
     *,

@@ -20,7 +20,7 @@ from edgetl.prune.apply import cut
 from edgetl.prune.graph import ChannelGraph, layer_costs, trace
 from edgetl.prune.groups import Layer
 from edgetl.prune.importance import Scorer
-from edgetl.prune.latency import Stopwatch, Timing, fit_table, total_work
+from edgetl.prune.latency import LayerTiming, Stopwatch, fit_table, total_work
 from edgetl.prune.plan import Cost, CutLimits
 from edgetl.prune.schedule import shares
 from edgetl.prune.surgery import without
@@ -39,7 +39,7 @@ class Observation:
     """A network that was timed: its `total_work`, and its and the teacher's milliseconds."""
 
     work: tuple[float, ...]
-    timing: Timing
+    timing: LayerTiming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +254,7 @@ class TimedTarget:
             " prune.max_cut or a smaller backbone."
         )
 
-    def _milliseconds(self, timing: Timing) -> float:
+    def _milliseconds(self, timing: LayerTiming) -> float:
         return timing.share * self.teacher_ms
 
     def _smallest(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ from edgetl.models.two_four import hold, is_sparse
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize.affine import Affine
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.plan import Plan
+from edgetl.quantize.plan import QuantizationPlan
 from edgetl.quantize.replay import Network
 from edgetl.quantize.targets import TargetRules
 from edgetl.train.loop import Fitting, fit
@@ -63,7 +63,7 @@ class AwareTraining:
 
 def train(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     aware_training: AwareTraining,

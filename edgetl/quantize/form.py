@@ -23,7 +23,7 @@ from edgetl.quantize.affine import Affine, from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.observers import Histogram
-from edgetl.quantize.plan import Plan, make_plan
+from edgetl.quantize.plan import QuantizationPlan, make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.score import divergence, outputs
@@ -43,7 +43,7 @@ class Form:
 
     graph: Graph
     rules: TargetRules
-    plan: Plan
+    plan: QuantizationPlan
     activations: Mapping[str, Affine]
     calibrator: Calibrator
     grids: Mapping[int, Affine] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Calibration:
         self,
         graph: Graph,
         rules: TargetRules,
-        plan: Plan,
+        plan: QuantizationPlan,
         histograms: Mapping[str, Histogram],
         calibrator: Calibrator,
     ) -> Form:
@@ -125,7 +125,7 @@ class Calibration:
         )
         return list(calibration.batches(some, self.spec, _BATCH, threads=usable_cores()))
 
-    def observed(self, graph: Graph, plan: Plan) -> dict[str, Histogram]:
+    def observed(self, graph: Graph, plan: QuantizationPlan) -> dict[str, Histogram]:
         """Histograms of the plan's activations, from the cache where they are there. Raises as `form` does."""
         key = self.key(graph.model)
         if (kept := store.load(self.folder, key, plan.observed)) is not None:

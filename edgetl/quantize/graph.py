@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgetl.errors import ModelError
+from edgetl.export.graphs import COMPUTE, DECODE
 
 
 class Graph:
@@ -22,6 +23,7 @@ class Graph:
         producer: tensor -> position of the node that makes it.
         consumers: tensor -> (position, input number) of all that read it.
         inputs, outputs: names of the graph's own tensors.
+        results: what the network computes: the outputs, or the maps that boxes are decoded from.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -39,6 +41,11 @@ class Graph:
             for name in node.output:
                 self.producer[name] = at
         self._floats = _float_tensors(model)
+        decoding = [node for node in self.nodes if node.name.startswith(DECODE)]
+        made = {name for node in decoding for name in node.output}
+        read = dict.fromkeys(name for node in decoding for name in node.input)
+        maps = tuple(name for name in read if name in self.producer and name not in made)
+        self.results = maps or self.outputs
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """The value of a constant tensor (an initializer or a Constant node), else None."""
@@ -58,6 +65,17 @@ class Graph:
     def is_float(self, name: str) -> bool:
         """Whether the tensor holds float32 values."""
         return name in self._floats
+
+    def decoding(self) -> frozenset[int]:
+        """Positions of what stands behind a detector's last convolutions: its maps put together, boxes made of them."""
+        if self.results == self.outputs:
+            return frozenset()
+        found: set[int] = set()
+        for at in reversed(range(len(self.nodes))):
+            readers = {reader for name in self.nodes[at].output for reader, _ in self.consumers.get(name, [])}
+            if self.nodes[at].op_type not in COMPUTE and readers <= found:
+                found.add(at)
+        return frozenset(found)
 
     def label(self, at: int) -> str:
         """How messages call a node: its name, or its first output where it has none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from edgetl.quantize.graph import Graph, attributes
 from edgetl.quantize.targets import ACTIVATIONS, WEIGHTED, TargetRules
@@ -26,7 +27,7 @@ class Weighted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class QuantizationPlan:
     """Decisions, by node position and tensor name.
 
     Attributes:
@@ -55,7 +56,7 @@ class Plan:
         return tuple(dict.fromkeys(name for name in self.ranges.values() if name not in self.known))
 
 
-def make_plan(graph: Graph, rules: TargetRules, *, keep: frozenset[str] = frozenset()) -> Plan:
+def make_plan(graph: Graph, rules: TargetRules, *, keep: frozenset[str] = frozenset()) -> QuantizationPlan:
     """Decide what is quantized.
 
     Args:
@@ -81,11 +82,14 @@ class _Planner:
         self.native: set[str] = set()  # tensors that come out of an operator as integers
         self.reads: set[tuple[int, int]] = set()
         self.left: list[str] = []
+        self.decoding = graph.decoding()
 
     def visit(self, at: int) -> None:
         node = self.graph.nodes[at]
         if not any(self.graph.is_float(name) for name in node.output) or node.op_type == "Constant":
             return
+        if at in self.decoding:
+            return  # a grid of 256 steps is no place for boxes
         if self.graph.label(at) in self.keep:
             self._leave(at, "kept in float by name")
         elif node.op_type in WEIGHTED:
@@ -94,20 +98,22 @@ class _Planner:
             self._visit_integer(at)
         elif node.op_type in self.rules.gates and self._from_integers(at) and self._stays_inside(at):
             self._visit_gate(at)
-        elif node.op_type in self.rules.transparent_operators and self._from_integers(at):
+        elif node.op_type in self.rules.transparent_operators and is_move(node):
+            if node.input[0] not in self.native:
+                return
             self._hand_on(at)
         elif node.op_type == "Add" and not self.rules.integer_outputs:
             self._visit_shortcut(at)
         elif node.op_type in ACTIVATIONS and self._is_absorbed(at):
             self._absorb(at)
-        elif node.op_type not in self.rules.fused_operators:
+        elif node.op_type not in self.rules.fused_operators or not is_move(node):
             self._leave(at, f"no INT8 form on {self.rules.target}")
 
-    def finish(self) -> Plan:
+    def finish(self) -> QuantizationPlan:
         for name in self.native:
             self.reads |= set(self.graph.consumers.get(name, []))
         ranges = {name: self._source(name) for name in self.ranges}
-        return Plan(
+        return QuantizationPlan(
             weighted=tuple(self.weighted.values()),
             integer=frozenset(self.integer),
             gates=frozenset(self.gates),
@@ -211,6 +217,13 @@ class _Planner:
 
     def _leave(self, at: int, reason: str) -> None:
         self.left.append(f"{self.graph.label(at)} ({self.graph.nodes[at].op_type}): {reason}")
+
+
+def is_move(node: onnx.NodeProto) -> bool:
+    """Whether the operator, where it is one that moves values, makes no new ones: a Resize does unless it repeats."""
+    if node.op_type != "Resize":
+        return True
+    return bool(attributes(node).get("mode", b"nearest") == b"nearest")
 
 
 def _weighted(graph: Graph, rules: TargetRules, at: int) -> Weighted | str:

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from edgetl.errors import ModelError
 from edgetl.quantize.affine import Affine, for_weights, from_range
 from edgetl.quantize.graph import Graph, attributes
-from edgetl.quantize.plan import Plan, Weighted
+from edgetl.quantize.plan import QuantizationPlan, Weighted
 from edgetl.quantize.targets import TargetRules
 
 _INT32_ROOM = 2.0**30
@@ -23,7 +23,7 @@ _INT32_ROOM = 2.0**30
 
 def insert(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     *,
@@ -48,7 +48,7 @@ def insert(
 @dataclass
 class _Writer:
     graph: Graph
-    plan: Plan
+    plan: QuantizationPlan
     rules: TargetRules
     activations: Mapping[str, Affine]
     grids: Mapping[int, Affine]

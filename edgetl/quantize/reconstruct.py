@@ -20,7 +20,7 @@ from torch import Tensor
 from edgetl.progress import SILENT, Progress
 from edgetl.quantize.affine import Affine, Integers, for_weights
 from edgetl.quantize.graph import Graph, attributes
-from edgetl.quantize.plan import Plan, Weighted
+from edgetl.quantize.plan import QuantizationPlan, Weighted
 from edgetl.quantize.replay import Stream, apply, constants_of
 from edgetl.quantize.targets import ACTIVATIONS, GATES, TargetRules
 
@@ -52,7 +52,7 @@ class Corrections:
 @torch.no_grad()
 def reconstruct(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     images: Sequence[Array],
@@ -282,7 +282,7 @@ def _descend(exact: Tensor, x: Tensor, y: Tensor, low: int, high: int, generator
     count = exact.shape[2]
     # In units of what rounding to nearest costs each output, so that one regularity serves all layers.
     unit = ((exact.round() - exact) @ x).square().mean(2, keepdim=True).clamp_min(1e-12)
-    # For small layers the two products below hold all places; larger ones see some places a step.
+    # For small layers the two products below hold all places; larger ones see some places per step.
     whole = count <= _BATCH * 2
     gram, cross = (x @ x.transpose(1, 2), y @ x.transpose(1, 2)) if whole else (x, y)
     for step in range(_STEPS):

@@ -21,7 +21,7 @@ from edgetl.errors import ModelError
 from edgetl.models.memory import contiguous, needs_contiguous
 from edgetl.quantize.affine import Affine, Grid, for_weights
 from edgetl.quantize.graph import Graph, attributes
-from edgetl.quantize.plan import Plan
+from edgetl.quantize.plan import QuantizationPlan, is_move
 from edgetl.quantize.targets import TargetRules
 
 Values = list[Tensor | None]
@@ -41,7 +41,7 @@ class Stream:
         graph: Graph,
         images: Tensor,
         *,
-        plan: Plan | None = None,
+        plan: QuantizationPlan | None = None,
         activations: Mapping[str, Affine] | None = None,
         constants: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Stream:
         node = self.graph.nodes[at]
         self.values.update(zip(node.output, results, strict=False))
         for name in node.input:
-            if self._last.get(name) == at and name not in self.graph.outputs:
+            if self._last.get(name) == at and name not in self.graph.results:
                 self.values.pop(name, None)
                 self._dequantized.pop(name, None)
 
@@ -98,14 +98,14 @@ class Stream:
         self._dequantized.clear()
 
     def run(self) -> Tensor:
-        """Run all nodes; the outputs (N, D), those of several tensors side by side."""
+        """Run all nodes; the results (N, D), those of several tensors side by side; of a detector its maps."""
         for at in range(len(self.graph.nodes)):
             self.step(at)
         return self.result()
 
     def result(self) -> Tensor:
-        """The outputs (N, D) once all nodes have run."""
-        found = [self.values[name] for name in self.graph.outputs]
+        """The results (N, D) once all nodes have run."""
+        found = [self.values[name] for name in self.graph.results]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def _read(self, at: int, number: int, name: str) -> Tensor:
@@ -127,7 +127,7 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, graph: Graph, plan: Plan, rules: TargetRules, activations: Mapping[str, Affine]
+        self, graph: Graph, plan: QuantizationPlan, rules: TargetRules, activations: Mapping[str, Affine]
     ) -> None:
         super().__init__()
         self.graph, self.plan, self.rules, self.activations = graph, plan, rules, activations
@@ -194,7 +194,8 @@ def rounded_weights(weights: Tensor, grid: Grid, axis: int) -> Tensor:
 def unsupported(graph: Graph) -> tuple[str, ...]:
     """Operators of the graph that are not known here."""
     known = {*_OPERATORS, "Constant"}
-    return tuple(sorted({node.op_type for node in graph.nodes} - known))
+    found = {node.op_type for node in graph.nodes if node.op_type not in known or not is_move(node)}
+    return tuple(sorted(found))
 
 
 def apply(node: onnx.NodeProto, values: Values) -> list[Tensor]:
@@ -292,6 +293,19 @@ def _reshape(values: Values, options: Options) -> Tensor:
     )
 
 
+def _resize(values: Values, options: Options) -> Tensor:
+    x = _of(values, 0)
+    scales = _optional(values, 2)
+    if scales is not None and scales.numel():
+        size = [int(side * scale) for side, scale in zip(x.shape, scales.tolist(), strict=True)]
+    else:
+        size = _ints(values, 3)
+    asked = (options.get("coordinate_transformation_mode"), options.get("nearest_mode"))
+    if asked != (b"asymmetric", b"floor") or size[:2] != list(x.shape[:2]):
+        raise ModelError("Recovery can run a Resize of height and width that repeats values, and no other.")
+    return F.interpolate(x, size[2:], mode="nearest")
+
+
 def _clip(values: Values, options: Options) -> Tensor:
     low, high = _optional(values, 1), _optional(values, 2)
     lowest = None if low is None else float(low)
@@ -385,6 +399,7 @@ _OPERATORS: dict[str, Operator] = {
     "Div": lambda v, o: _of(v, 0) / _of(v, 1) if _of(v, 0).is_floating_point() else _of(v, 0) // _of(v, 1),
     "Dropout": lambda v, o: _of(v, 0),
     "Equal": lambda v, o: _of(v, 0) == _of(v, 1),
+    "Exp": lambda v, o: torch.exp(_of(v, 0)),
     "Erf": lambda v, o: torch.erf(_of(v, 0)),
     "Expand": _expand,
     "Flatten": lambda v, o: (
@@ -401,12 +416,14 @@ _OPERATORS: dict[str, Operator] = {
     "LeakyRelu": lambda v, o: F.leaky_relu(_of(v, 0), o.get("alpha", 0.01)),
     "MatMul": lambda v, o: _of(v, 0) @ _of(v, 1),
     "MaxPool": lambda v, o: _pool(_of(v, 0), o, largest=True),
+    "Min": lambda v, o: torch.minimum(_of(v, 0), _of(v, 1)),
     "Mul": lambda v, o: _of(v, 0) * _of(v, 1),
     "Pad": _pad,
     "Pow": lambda v, o: _of(v, 0) ** _of(v, 1),
     "ReduceMean": _mean,
     "Relu": lambda v, o: F.relu(_of(v, 0)),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": lambda v, o: torch.tensor(_of(v, 0).shape)[o.get("start", 0) : o.get("end")],
     "Sigmoid": lambda v, o: torch.sigmoid(_of(v, 0)),
     "Slice": _slice,

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from edgetl.quantize.affine import Affine, for_weights
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.plan import Plan
+from edgetl.quantize.plan import QuantizationPlan
 from edgetl.quantize.replay import Stream, apply, constants_of
 from edgetl.quantize.targets import TargetRules
 from edgetl.records.variants import LayerSensitivity
 
 _DRAWS = 4
-"""Random directions an image; each costs a backward pass."""
+"""Random directions per image; each costs a backward pass."""
 
 
 def sensitivity(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     images: Sequence[NDArray[np.float32]],
@@ -77,7 +77,7 @@ def sensitivity(
 
 def _forward(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     rules: TargetRules,
     activations: Mapping[str, Affine],
     batch: NDArray[np.float32],

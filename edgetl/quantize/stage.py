@@ -17,6 +17,7 @@ from edgetl.config import Calibrator, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
+from edgetl.data.truths import truths_for
 from edgetl.distill.objective import Guide
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
@@ -38,7 +39,8 @@ from edgetl.quantize.weight_only import store_int8
 from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
-from edgetl.tasks.all import task_of, truths_of
+from edgetl.tasks.all import settled, task_of
+from edgetl.tasks.base import Task
 from edgetl.tasks.metrics import chosen
 
 MANIFEST = "calibration.json"
@@ -309,20 +311,27 @@ class _Stage:
 
 
 class _Scorer:
-    """A model to its validation score, as its target computes it."""
+    """A model to its validation score, as its target computes it.
+
+    The first one that is scored is the float model, on whose outputs thresholds are chosen, as for what ships.
+    """
 
     def __init__(self, inputs: QuantizeInputs, progress: Progress) -> None:
         samples = inputs.index.split("val")
         if not samples:
             raise DataError(f"{inputs.index.root} has no validation images to score quantized models on.")
-        self.inputs, self.task = inputs, task_of(inputs.index.task)
-        self.metric = chosen(inputs.metric, self.task.metrics, setting="bundle.metric")
-        self.truths = truths_of(inputs.index.task, [s.label for s in samples])
+        self.inputs = inputs
+        self.task: Task | None = None
+        metrics = task_of(inputs.index.task).metrics
+        self.metric = chosen(inputs.metric, metrics, setting="bundle.metric")
+        self.truths = truths_for(inputs.index.task, samples, inputs.spec)
         self.pixels = open_pixels(samples, inputs.spec, inputs.pixels_dir, progress)
 
     def __call__(self, model: onnx.ModelProto, target: str) -> float:
-        scored = self.task.score(self.truths, outputs(model, self._batches(), target=target))
-        return value(scored, self.metric)
+        found = outputs(model, self._batches(), target=target)
+        if self.task is None:
+            self.task = task_of(settled(self.inputs.index.task, self.truths, found))
+        return value(self.task.score(self.truths, found), self.metric)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(self.pixels), _SCORED):

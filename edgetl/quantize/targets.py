@@ -52,6 +52,7 @@ POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Erf", "Gelu", "Sigmoid", "Ha
 MOVES = frozenset(
     {
         "MaxPool",
+        "Resize",
         "Flatten",
         "Reshape",
         "Transpose",

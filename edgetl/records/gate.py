@@ -22,6 +22,10 @@ class Verdict(StrEnum):
         return {"pass": "passed", "fail": "FAILED", "unsure": "cannot tell"}[self.value]
 
 
+_MEASURES = ("ms", "bytes", "bits")
+"""Units of checks that are not of shares."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateCheck:
     """One comparison with the baseline.
@@ -48,6 +52,11 @@ class GateCheck:
         """Whether it surely holds, or is not judged."""
         return self.verdict is Verdict.PASS
 
+    @property
+    def is_share(self) -> bool:
+        """Whether its figures are shares in 0..1, so that changes of them are points."""
+        return self.unit not in _MEASURES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
@@ -73,6 +82,50 @@ class Flips:
     images: tuple[Flip, ...]
 
 
+class BoxTurn(StrEnum):
+    """What became of a box: an object found before or found now, or an answer on no object, there now or gone."""
+
+    LOST = "lost"
+    WON = "won"
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnedBox:
+    """A box (x1, y1, x2, y2) in its picture's pixels, its class, and what became of it."""
+
+    box: tuple[float, float, float, float]
+    label: str
+    turn: BoxTurn
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnedImage:
+    """An image whose boxes changed: its path in the image set, its width and height in pixels, these boxes."""
+
+    path: str
+    width: int
+    height: int
+    boxes: tuple[TurnedBox, ...]
+
+    def count(self, turn: BoxTurn) -> int:
+        """How many boxes of a kind."""
+        return sum(box.turn is turn for box in self.boxes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTurns:
+    """How boxes changed over all images, by kind; `changed` counts the images, `images` are those changed most."""
+
+    lost: int
+    won: int
+    new: int
+    gone: int
+    changed: int
+    images: tuple[TurnedImage, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatencyTrial:
     """Two models timed in turn, until it was decided whether the candidate is slower than `limit` allows.
@@ -80,7 +133,7 @@ class LatencyTrial:
     `change` is the candidate's median over the baseline's less 1, estimated from the rounds; `interval` covers the
     true one with a chance of `confidence` at all moments of the trial at once, None where it has no end yet.
     `p99_change` and its 95% bootstrap interval are shown, not judged; None where the clock cannot be trusted.
-    `baseline_ms` and `current_ms` are all counted calls in order, the same number a round. `seconds` is the time of
+    `baseline_ms` and `current_ms` are all counted calls in order, the same number per round. `seconds` is the time of
     the rounds, before which each ran `warmup` calls; `seconds_needed` estimates what would have decided it, None
     where it was decided or no time would do. `notes` say what was odd: one sentence each.
     """
@@ -106,7 +159,7 @@ class GateReport:
     """What the gate found, check by check.
 
     `target` is the engine that ran the variant. `trial` stands where two bundles were timed in turn, `flips` where
-    there are predictions image by image, `image_set` what was taken of the image set.
+    there are predictions image by image, of boxes `boxes` in their place, `image_set` what was taken of the image set.
     """
 
     baseline: str
@@ -117,6 +170,7 @@ class GateReport:
     machine: Machine
     trial: LatencyTrial | None = None
     flips: Flips | None = None
+    boxes: BoxTurns | None = None
     image_set: SetUse | None = None
 
     @property

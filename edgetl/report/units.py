@@ -23,9 +23,9 @@ def metric(name: str) -> str:
 
 
 def metric_title(name: str) -> str:
-    """A score's name at the head of a chart or card: `top1` as `Top-1`; raises as `metric`."""
+    """A score's name at the head of a chart or card: `top1` as `Top-1`, `map` as `mAP`; raises as `metric`."""
     words = metric(name)
-    return words[:1].upper() + words[1:]
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]
 
 
 def points(value: float) -> str:

@@ -16,11 +16,9 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edgetl.runtime' has no attribute {name!r}")
     if name == "Prediction":  # A union that `isinstance` takes, of whatever a task may answer.
-        from edgetl.tasks.classification.answers import Prediction
-        from edgetl.tasks.multihead.answers import HeadsPrediction
-        from edgetl.tasks.multilabel.answers import TagsPrediction
+        from edgetl.tasks.all import prediction_types
 
-        return Prediction | TagsPrediction | HeadsPrediction
+        return prediction_types()
     from edgetl.runtime import session
 
     return getattr(session, name)

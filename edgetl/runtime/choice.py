@@ -11,7 +11,7 @@ from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
 from edgetl.processor import architecture
 from edgetl.records.scores import value
-from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.shell import command
 from edgetl.tasks.all import task_of

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, pip_install
-from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import EngineName
 
 _BASE = ("edgetl", "numpy", "pillow", "typer", "rich")

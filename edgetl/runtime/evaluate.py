@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypeVar, assert_never
 
 import numpy as np
 
 from edgetl.bundle.archive import Bundle
+from edgetl.data.boxes.entries import BoxEntry, FoundBoxes, Marked
+from edgetl.data.boxes.truths import refuse_outside, root_of, truth_of
 from edgetl.data.sources import Entry, closest, find, listing
 from edgetl.data.targets import heads_target
 from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
+from edgetl.inputs.image import upright_size
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
+from edgetl.tasks.all import framed
 from edgetl.tasks.base import (
     Classification,
     Detection,
@@ -24,10 +29,14 @@ from edgetl.tasks.base import (
     MultiLabel,
     Outputs,
     TaskSpec,
+    Truths,
     joined,
     labels_of,
 )
+from edgetl.tasks.detection.found import plain
 from edgetl.tasks.labelling import labelling_of
+
+S = TypeVar("S", Entry, BoxEntry)
 
 
 class Labelled(Protocol):
@@ -81,7 +90,13 @@ def evaluate(session: Session, samples: Sequence[Labelled], *, progress: Progres
         ImageError: an image cannot be used; the message names it.
     """
     outputs = predict_outputs(session, samples, progress=progress)
-    return session.task.score(session.task.read([sample.label for sample in samples]), outputs)
+    return session.task.score(truths_for(session, samples), outputs)
+
+
+def truths_for(session: Session, samples: Sequence[Labelled]) -> Truths:
+    """What is right for images, with the frames that the session's network has of them."""
+    truths = session.task.read([sample.label for sample in samples])
+    return framed(session.task, truths, session.manifest.preprocess)
 
 
 def predict_outputs(session: Session, samples: Sequence[Labelled], *, progress: Progress = SILENT) -> Outputs:
@@ -126,12 +141,11 @@ def usable(
         raise DataError("There are no images to score.")
     rows, kept, bad = list[Outputs](), list[LabelledImage](), dict[Path, str]()
     with progress.task("Scoring", total=len(samples)) as task:
-        found = session.outputs_of(samples, lambda sample: session.pixels(sample.path))
-        for sample, row in found:
-            if isinstance(row, ImageError):
-                bad[sample.path] = str(row)
+        for sample, seen in session.seen(samples, lambda sample: session.framed(sample.path)):
+            if isinstance(seen, ImageError):
+                bad[sample.path] = str(seen)
             else:
-                rows.append(row)
+                rows.append(seen.outputs)
                 kept.append(sample)
             task.advance()
     refuse_or_skip(bad, len(samples), bad_images, progress)
@@ -159,7 +173,7 @@ def refuse_or_skip(bad: Mapping[Path, str], images: int, bad_images: BadImages, 
 def evaluate_folder(
     session: Session, data: Path, *, bad_images: BadImages = BadImages.REFUSE, progress: Progress = SILENT
 ) -> SetEvaluation:
-    """As `evaluate`, on a folder CLASS/* or SPLIT/CLASS/*, or a CSV; see `choose_images`.
+    """As `evaluate`, on a folder CLASS/* or SPLIT/CLASS/*, a CSV, or a source of boxes; see `choose_images`.
 
     Raises:
         DataError: there is nothing to read, a class that the bundle does not know, or images that cannot be used
@@ -167,7 +181,7 @@ def evaluate_folder(
     """
     images = choose_images(data, [session.bundle], progress=progress)
     outputs, kept, bad = usable(session, images.samples, bad_images, progress=progress)
-    found = session.task.score(session.task.read([sample.label for sample in kept]), outputs)
+    found = session.task.score(truths_for(session, kept), outputs)
     values = {field.name: getattr(found, field.name) for field in fields(found)}
     return SetEvaluation(**values, image_set=images.use(len(kept), bad))
 
@@ -185,8 +199,7 @@ def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress =
         BundleIntegrityError: a bundle's record of its images was altered.
     """
     task = bundles[0].manifest.task
-    root, entries, own_split = _entries(data, task, progress)
-    samples = _with_truths(data, entries, task)
+    root, samples, own_split = _samples(data, task, progress)
     known = [splits for bundle in bundles if (splits := bundle.splits()) is not None]
     if not known:
         return ImageSet(root=root, samples=samples)
@@ -243,20 +256,56 @@ def find_samples(
     Raises:
         DataError: there is nothing to read, or a class is not among `labels`; the message names the nearest.
     """
-    task = Classification(labels=tuple(labels))
-    return _with_truths(data, _entries(data, task, progress)[1], task)
+    return _samples(data, Classification(labels=tuple(labels)), progress)[1]
 
 
-def _entries(data: Path, task: TaskSpec, progress: Progress) -> tuple[Path, list[Entry], bool]:
+def _samples(data: Path, task: TaskSpec, progress: Progress) -> tuple[Path, tuple[LabelledImage, ...], bool]:
     """The set's root, what is to be scored, and whether the set itself says so by its splits."""
+    if isinstance(task, Detection):
+        boxes = _found_boxes(data)
+        own, said = _to_score(boxes.entries)
+        return root_of(boxes), _with_boxes(data, own, task), said
     found = find(str(data), labelling_of(task), progress=progress)
-    splits = {entry.split for entry in found.entries}
+    kept, said = _to_score(found.entries)
+    return found.root, _with_truths(data, kept, task), said
+
+
+def _to_score(entries: Sequence[S]) -> tuple[list[S], bool]:
+    """Those of the test split, else of the validation split, else all; and whether there are such splits."""
+    splits = {entry.split for entry in entries}
     chosen = next((split for split in ("test", "val") if split in splits), None)
-    kept = [entry for entry in found.entries if chosen is None or entry.split == chosen]
-    return found.root, kept, chosen is not None
+    return [entry for entry in entries if chosen is None or entry.split == chosen], chosen is not None
 
 
-def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[LabelledImage, ...]:
+def _found_boxes(data: Path) -> FoundBoxes:
+    from edgetl.data.boxes.sources import find_boxes
+
+    found = find_boxes(data)
+    if found is None:
+        raise DataError(
+            f"There are no boxes at {data}, and the bundle is a detector; expected COCO's JSON, a YOLO set's YAML, "
+            "VOC's XML files, or a CSV with the columns path, label, x1, y1, x2, y2."
+        )
+    return found
+
+
+def _with_boxes(data: Path, entries: Sequence[BoxEntry], task: Detection) -> tuple[LabelledImage, ...]:
+    """What is marked in each picture as `Task.plain` has it; a picture that cannot be read is found out later."""
+    _places(data, [o.label for entry in entries for o in entry.objects], task.labels)
+    marked: dict[Path, Marked] = {}
+    for entry in entries:
+        with contextlib.suppress(ImageError):
+            marked[entry.path] = Marked(upright_size(entry.path), entry.objects)
+    refuse_outside(str(data), marked)
+    none = Marked((1, 1), ())
+    return tuple(
+        LabelledImage(e.path, plain(truth_of(e.path, marked.get(e.path, none), task.labels))) for e in entries
+    )
+
+
+def _with_truths(
+    data: Path, entries: Sequence[Entry], task: Classification | MultiLabel | MultiHead
+) -> tuple[LabelledImage, ...]:
     """What is right for each image as `Task.plain` has it."""
     match task:
         case Classification():
@@ -270,11 +319,6 @@ def _with_truths(data: Path, entries: Sequence[Entry], task: TaskSpec) -> tuple[
         case MultiHead():
             _places(data, [name for entry in entries for name in entry.names], labels_of(task))
             return tuple(LabelledImage(entry.path, _by_head(task, entry)) for entry in entries)
-        case Detection():
-            raise DataError(
-                f"{data} gives labels, the bundle answers with boxes. Score it from Python: "
-                "edgetl.runtime.evaluate.predict_outputs(session, samples), then session.task.score."
-            )
         case _:
             assert_never(task)
 

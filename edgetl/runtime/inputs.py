@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from edgetl.progress import SILENT, Progress
 from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
 from edgetl.tasks.all import Prediction
+
+if TYPE_CHECKING:
+    from edgetl.inputs.frame import Frame
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -189,15 +192,28 @@ def find_images(
 
 
 def predict_all(
-    session: Session, source: Source, *, top_k: int = 1, progress: Progress = SILENT
+    session: Session,
+    source: Source,
+    *,
+    top_k: int = 1,
+    save: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Iterator[ImageResult]:
     """Label pictures as they come, in order; one that cannot be used is reported and does not stop the others.
+
+    With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`).
 
     Raises:
         ImageError: no picture at all can be used; raised at the end.
         SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
+        StorageError: a picture cannot be written.
     """
+    saver = None
+    if save is not None:
+        from edgetl.runtime.drawing import Saver
+
+        saver = Saver(save, session.manifest.preprocess)
     broken, gone = list[str](), list[str]()
     good = dropped = 0
     known = progress if source.count is not None else SILENT
@@ -206,6 +222,8 @@ def predict_all(
             dropped += item.dropped
             if not isinstance(found, ImageError | SourceError):
                 good += 1
+                if saver is not None and not isinstance(item.picture, ImageError | SourceError):
+                    saver.save(item.name, item.picture, item.channels, found)
                 yield ImageResult(
                     path=item.name,
                     prediction=found,
@@ -235,7 +253,7 @@ def _labelled(
     session: Session, source: Source, top_k: int
 ) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
     if not source.live:
-        for item, row in session.outputs_of(source.items, lambda item: _pixels(session, item)):
+        for item, row in session.seen(source.items, lambda item: _framed(session, item)):
             yield item, row if isinstance(row, ImageError) else session.answer(row, top_k)
         return
     for item in source.items:
@@ -248,11 +266,11 @@ def _labelled(
             yield item, error
 
 
-def _pixels(session: Session, item: Item) -> NDArray[np.uint8]:
+def _framed(session: Session, item: Item) -> tuple[NDArray[np.uint8], Frame]:
     if isinstance(item.picture, ImageError):
         raise item.picture
     assert not isinstance(item.picture, SourceError)  # Only of live sources.
-    return session.pixels(item.picture, channels=item.channels)
+    return session.framed(item.picture, channels=item.channels)
 
 
 def _mixed(

@@ -11,12 +11,10 @@ from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
-    Generic,
     Literal,
     Self,
     TypeAlias,
     TypeVar,
-    assert_never,
     cast,
     overload,
 )
@@ -36,23 +34,26 @@ from edgetl.errors import (
 )
 from edgetl.process import collector_off, usable_cores
 from edgetl.runtime.choice import choose_here, unmeasured_gpus
-from edgetl.runtime.engines.base import Backend, describe, engine_of, run_pixels
-from edgetl.runtime.forks import Inheritable, refuse, wait_for
-from edgetl.runtime.stream import GPU_BATCH, Buffers, stream
+from edgetl.runtime.engines.base import Backend, Opening, describe, run_pixels
+from edgetl.runtime.engines.table import engine_of
+from edgetl.runtime.forks import Inheritable, refuse
+from edgetl.runtime.stream import GPU_BATCH, Buffers, Seen, stream
 from edgetl.runtime.targets import Choice, EngineName
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
 from edgetl.tasks.all import Prediction, task_of
-from edgetl.tasks.base import Outputs, TensorSpec, joined
+from edgetl.tasks.base import Detection, Outputs, TaskSpec, TensorSpec, joined
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from edgetl.bundle.golden import GoldenCheck
+    from edgetl.inputs.frame import Frame
 
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
+P = TypeVar("P", bound="Picture")
 Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[Any]"
 """A file, an encoded image, a Pillow image, or an array: (H, W, 3) or (H, W), uint8, or uint16 or float32, whose
 numbers become 8 bits as those of files do, by the bundle's window."""
@@ -172,24 +173,28 @@ class Session(Inheritable):
             raise ValueError(f"channels is {channels!r}, expected 'rgb' or 'bgr'")
         many = _sequence(image)
         if many is None:
-            pixels = self.pixels(cast("Picture", image), channels=channels)
-            return self.answer(self._own_buffers().outputs([pixels]), top_k)
-        return [self.answer(row, top_k) for row in self._rows(many, channels)]
+            pixels, frame = self.framed(cast("Picture", image), channels=channels)
+            return self.answer(Seen(self._own_buffers().outputs([pixels]), frame), top_k)
+        return [self.answer(seen, top_k) for seen in self._rows(many, channels)]
 
-    def outputs_of(
-        self, items: Iterable[T], pixels: Callable[[T], NDArray[np.uint8]] | None = None
-    ) -> Iterator[tuple[T, Outputs | ImageError]]:
-        """Yield each item, in order, with its outputs (first axis 1), or with the reason why its image cannot be used.
+    def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
+        """Yield each picture, in order, with its outputs (first axis 1), or with the reason why it cannot be used.
 
         Decoding and the model run side by side in `backend.threads` workers.
 
         Args:
-            items: pictures, or what stands for them; a few are taken ahead, so there may be no end to them.
-            pixels: gives an item's pixels, in a worker; `self.pixels` where unset.
+            pictures: a few are taken ahead, so there may be no end to them.
 
         Raises:
             TensorError: an array has another shape or dtype.
         """
+        for picture, seen in self.seen(pictures, self.framed):
+            yield picture, seen if isinstance(seen, ImageError) else seen.outputs
+
+    def seen(
+        self, items: Iterable[T], framed: Callable[[T], tuple[NDArray[np.uint8], Frame]]
+    ) -> Iterator[tuple[T, Seen | ImageError]]:
+        """As `outputs_of` for what stands for pictures, with the frame of each; `framed` is called in a worker."""
         self._check_open()
         backend = self._workers_backend()
         local = threading.local()
@@ -201,9 +206,8 @@ class Session(Inheritable):
                 local.own_buffers = Buffers(backend, self._spec, batch)
             return cast(Buffers, local.own_buffers)
 
-        load = cast(Callable[[T], NDArray[np.uint8]], self.pixels) if pixels is None else pixels
         workers = max(1, self.backend.threads) if on_cpu else usable_cores()
-        return stream(items, load, own_buffers=own_buffers, workers=workers, batch=batch)
+        return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch)
 
     def pixels(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Decode, resize and crop one picture to (size, size, 3) uint8 RGB.
@@ -212,18 +216,23 @@ class Session(Inheritable):
             ImageError: it cannot be used; the message names it.
             TensorError: it is an array of another shape or dtype, or no picture at all.
         """
-        # Not at the top: Pillow is imported while the engine loads the model (see `_warm_up`).
+        return self.framed(image, channels=channels)[0]
+
+    def framed(self, image: Picture, *, channels: Channels = "rgb") -> tuple[NDArray[np.uint8], Frame]:
+        """As `pixels`, and where these lie in the upright picture."""
+        # Not at the top: Pillow is imported while the engine loads the model (`edgetl.runtime.engines.onnxruntime`).
         from PIL import Image
 
-        from edgetl.inputs.image import load_pixels, to_pixels
+        from edgetl.inputs.image import load_framed, to_framed
 
         if isinstance(image, bytes):
-            return load_pixels(image, self._spec)
+            return load_framed(image, self._spec)
         if isinstance(image, np.ndarray) and channels == "bgr":
             # Resampling treats channels alike: turned after it, there is less to turn.
-            return to_pixels(image, self._swapped)[..., ::-1]
+            pixels, frame = to_framed(image, self._swapped)
+            return pixels[..., ::-1], frame
         if isinstance(image, np.ndarray | Image.Image):
-            return to_pixels(image, self._spec)
+            return to_framed(image, self._spec)
         if not isinstance(image, str | Path):
             raise TensorError(
                 f"image: got {describe(image)}, expected a path, bytes, a Pillow image or an array (H, W, 3)."
@@ -232,11 +241,11 @@ class Session(Inheritable):
             raise ImageError(
                 f"{image} is a video; label its frames with: {command('predict', 'BUNDLE', Path(image))}"
             )
-        return load_pixels(Path(image), self._spec)
+        return load_framed(Path(image), self._spec)
 
-    def answer(self, outputs: Outputs, top_k: int = 1) -> Prediction:
-        """What one image's outputs (first axis 1) say."""
-        return cast("Prediction", self.task.predict(outputs, top_k=top_k)[0])
+    def answer(self, seen: Seen, top_k: int = 1) -> Prediction:
+        """What one image's outputs say."""
+        return cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
 
     def verify(self) -> GoldenCheck:
         """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the outputs.
@@ -283,8 +292,8 @@ class Session(Inheritable):
     ) -> None:
         self.close()
 
-    def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Outputs]:
-        for _, row in self.outputs_of(pictures, lambda picture: self.pixels(picture, channels=channels)):
+    def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Seen]:
+        for _, row in self.seen(pictures, lambda picture: self.framed(picture, channels=channels)):
             if isinstance(row, ImageError):
                 raise row
             yield row
@@ -319,6 +328,7 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     require_signature: str | Path | None = None,
+    threshold: float | None = None,
 ) -> Session:
     """Open a bundle and load the model that suits this machine; `Session.choice` says which and why.
 
@@ -332,10 +342,12 @@ def load(
         precision: only variants of this arithmetic, e.g. `int8`.
         threads: threads of the engine on the CPU; every usable core where unset.
         require_signature: a public key; the bundle must be signed with its private half.
+        threshold: of a detector, the least score of a box that is answered, between 0 and 1; the bundle's where unset.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, unsigned, or has no such variant.
-        ConfigError: the target or precision is unknown, or the key cannot be read.
+        ConfigError: the target or precision is unknown, the key cannot be read, or a threshold is out of range or
+            given for another task.
         MissingDependencyError: the engine is not installed, or cannot use the device.
         ModelError: the model cannot be loaded, or does not fit the manifest; or what was measured as the fastest
             here cannot be opened any more.
@@ -348,6 +360,7 @@ def load(
         from edgetl.bundle.signature import require_signature as check
 
         check(bundle, Path(require_signature))
+    task = _asked(bundle.manifest.task, threshold)
     count = usable_cores() if threads is None else threads
     choice = choose_here(
         bundle,
@@ -360,7 +373,10 @@ def load(
     auto = target == EngineName.AUTO and not choice.measured_here
     with collector_off():
         try:
-            return _open(bundle, chosen, choice, count, auto=auto, signed=require_signature is not None)
+            session = _open(bundle, chosen, choice, count, auto=auto, signed=require_signature is not None)
+            if task != bundle.manifest.task:
+                session.task = task_of(task)
+            return session
         except (MissingDependencyError, ModelError) as error:
             if not choice.measured_here:
                 raise
@@ -372,6 +388,20 @@ def load(
                 f"any more ({cause.rstrip('.')}). Name a target, e.g. cpu, or measure again with: "
                 f"{command('tune', bundle.path)}"
             ) from error
+
+
+def _asked(task: TaskSpec, threshold: float | None) -> TaskSpec:
+    """The task with another threshold of its boxes."""
+    if threshold is None:
+        return task
+    if not isinstance(task, Detection):
+        raise ConfigError(
+            f"threshold: got {threshold}, but the bundle is of the task {task.kind}; it is for boxes alone."
+        )
+    try:
+        return replace(task, threshold=threshold)
+    except ValueError as error:
+        raise ConfigError(f"threshold: {error}.") from None
 
 
 def parse_target(name: str) -> EngineName:
@@ -386,98 +416,25 @@ def parse_target(name: str) -> EngineName:
 def _open(
     bundle: Bundle, variant: Variant, choice: Choice, count: int, *, auto: bool, signed: bool
 ) -> Session:
-    target = choice.target
-    match target:
-        case EngineName.AUTO | EngineName.CPU:
-            from edgetl.runtime.engines.onnxruntime import OnnxBackend, import_engine
-
-            def single() -> Backend:
-                return OnnxBackend(bundle.read(variant.member), threads=1)
-
-            content = _Meanwhile(lambda: bundle.read(variant.member))
-            offered = import_engine().get_available_providers()
-            if auto:
-                choice = unmeasured_gpus(choice, offered)
-            model = content.result()
-            wait_for(_Meanwhile(_warm_up).thread)
-            backend: Backend = OnnxBackend(model, threads=count)
-            return _session(bundle, variant, backend, choice, single if count > 1 else None)
-        case EngineName.CUDA | EngineName.ORT_TENSORRT:
-            from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend
-
-            device = Device.CUDA if target is EngineName.CUDA else Device.TENSORRT
-            backend = OnnxBackend(bundle.read(variant.member), threads=count, device=device)
-            return _session(bundle, variant, backend, choice)
-        case EngineName.OPENVINO:
-            from edgetl.runtime.engines.openvino import OpenVinoBackend
-
-            def single() -> Backend:
-                return OpenVinoBackend(bundle.read(variant.member), threads=1)
-
-            backend = OpenVinoBackend(bundle.read(variant.member), threads=count)
-            return _session(bundle, variant, backend, choice, single if count > 1 else None)
-        case EngineName.TENSORRT | EngineName.TENSORRT_RTX:
-            from edgetl.export.tensorrt import EngineTarget
-            from edgetl.runtime.engines.compiled import engine_for
-            from edgetl.runtime.engines.tensorrt import TensorRtBackend
-
-            kind = EngineTarget(target.value)
-            engine, origin = engine_for(bundle, variant, kind, signed=signed)
-            choice = replace(choice, reason=f"{choice.reason}; {origin}")
-            return _session(bundle, variant, TensorRtBackend(engine, target=kind), choice)
-        case _:
-            assert_never(target)
+    asked = Opening(bundle=bundle, variant=variant, threads=count, signed=signed)
+    opened = engine_of(choice.target).open(asked)
+    if auto:
+        choice = unmeasured_gpus(choice, opened.offered)
+    if opened.origin:
+        choice = replace(choice, reason=f"{choice.reason}; {opened.origin}")
+    try:
+        return Session(bundle, variant, opened.backend, choice=choice, single=opened.single)
+    except EdgetlError:
+        opened.backend.close()
+        raise
 
 
 def _fits(have: TensorSpec, want: TensorSpec) -> bool:
     return (
         have.dtype == want.dtype
         and len(have.shape) == len(want.shape)
-        and all(h in (None, w) for h, w in zip(have.shape[1:], want.shape[1:], strict=True))
+        and all(w is None or h in (None, w) for h, w in zip(have.shape[1:], want.shape[1:], strict=True))
     )
-
-
-def _session(
-    bundle: Bundle,
-    variant: Variant,
-    backend: Backend,
-    choice: Choice,
-    single: Callable[[], Backend] | None = None,
-) -> Session:
-    try:
-        return Session(bundle, variant, backend, choice=choice, single=single)
-    except EdgetlError:
-        backend.close()
-        raise
-
-
-def _warm_up() -> None:
-    from edgetl.inputs.image import warm_up
-
-    warm_up()
-
-
-class _Meanwhile(Generic[T]):
-    """Work that a thread does meanwhile; its error is raised where the result is asked for."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._work()
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> T:
-        """Wait for it."""
-        self.thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 def _member(kind: type[E], name: str, value: str) -> E:

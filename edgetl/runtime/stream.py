@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from edgetl.tasks.base import Outputs
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from edgetl.inputs.frame import Frame
     from edgetl.runtime.engines.base import Backend
 
 T = TypeVar("T")
@@ -31,6 +32,13 @@ GPU_BATCH = 8
 """Images per call where the engine is not on the CPU."""
 _WAITING = 2
 """Tasks a worker that may wait or be finished: enough that no worker idles, few enough that frames do not age."""
+
+
+class Seen(NamedTuple):
+    """One image's outputs (first axis 1), and where its pixels lie in the picture."""
+
+    outputs: Outputs
+    frame: Frame
 
 
 class Buffers:
@@ -64,18 +72,18 @@ def _rows(outputs: Outputs) -> list[Outputs]:
 
 def stream(
     items: Iterable[T],
-    pixels: Callable[[T], NDArray[np.uint8]],
+    framed: Callable[[T], tuple[NDArray[np.uint8], Frame]],
     *,
     own_buffers: Callable[[], Buffers],
     workers: int,
     batch: int,
-) -> Iterator[tuple[T, Outputs | ImageError]]:
-    """Yield each item, in order, with its outputs (first axis 1), or with the reason why its image cannot be used.
+) -> Iterator[tuple[T, Seen | ImageError]]:
+    """Yield each item, in order, with what the model gave, or with the reason why its image cannot be used.
 
     Args:
         items: what stands for images; taken a few ahead of what is yielded, so it may be endless.
-        pixels: gives an item's pixels (S, S, 3); called in the workers.
-        buffers: the calling worker's buffers.
+        framed: gives an item's pixels (S, S, 3) and their frame; called in the workers.
+        own_buffers: the calling worker's buffers.
         workers: threads.
         batch: images a task.
 
@@ -84,19 +92,22 @@ def stream(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    def work(part: Sequence[T]) -> list[tuple[T, Outputs | ImageError]]:
-        found: list[NDArray[np.uint8] | ImageError] = []
+    def work(part: Sequence[T]) -> list[tuple[T, Seen | ImageError]]:
+        found: list[tuple[NDArray[np.uint8], Frame] | ImageError] = []
         for item in part:
             try:
-                found.append(pixels(item))
+                found.append(framed(item))
             except ImageError as error:
                 found.append(error)
-        usable = [image for image in found if not isinstance(image, ImageError)]
+        usable = [one[0] for one in found if not isinstance(one, ImageError)]
         rows = iter(_rows(own_buffers().outputs(usable)) if usable else ())
-        return [(i, f if isinstance(f, ImageError) else next(rows)) for i, f in zip(part, found, strict=True)]
+        return [
+            (item, one if isinstance(one, ImageError) else Seen(next(rows), one[1]))
+            for item, one in zip(part, found, strict=True)
+        ]
 
     process = os.getpid()
-    remaining, waiting = iter(items), deque["Future[list[tuple[T, Outputs | ImageError]]]"]()
+    remaining, waiting = iter(items), deque["Future[list[tuple[T, Seen | ImageError]]]"]()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgetl")
     try:
         while True:

@@ -19,7 +19,7 @@ from edgetl.files import write_json
 from edgetl.process import usable_cores
 from edgetl.records.codec import from_json
 from edgetl.records.frozen import dataclass
-from edgetl.runtime.engines.base import ENGINES, engine_of
+from edgetl.runtime.engines.table import ENGINES, engine_of
 from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.shell import command
 

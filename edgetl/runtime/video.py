@@ -46,7 +46,7 @@ _FEW_FRAMES, _SMALL_SHARE = 2, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class VideoFrame:
     """One frame.
 
     Attributes:
@@ -102,7 +102,7 @@ def frames(
     *,
     say: Callable[[str], None] = lambda _: None,
     open_: Callable[[str, float], Any] | None = None,
-) -> Iterator[Frame]:
+) -> Iterator[VideoFrame]:
     """The frames of a file or live source; the device is given back at the end.
 
     Args:
@@ -131,7 +131,7 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _file_frames(name: str, capture: Any, live: Live) -> Iterator[Frame]:
+def _file_frames(name: str, capture: Any, live: Live) -> Iterator[VideoFrame]:
     cv2, count = _opencv(), 0
     try:
         named, rate = _count(capture), capture.get(cv2.CAP_PROP_FPS)
@@ -142,7 +142,7 @@ def _file_frames(name: str, capture: Any, live: Live) -> Iterator[Frame]:
             at = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if at <= 0 < count:  # Not every container states it.
                 at = count / rate if rate > 0 else -1.0
-            yield Frame(pixels=pixels, number=count, seconds=at if at >= 0 else None)
+            yield VideoFrame(pixels=pixels, number=count, seconds=at if at >= 0 else None)
             count += 1
     finally:
         capture.release()
@@ -157,7 +157,7 @@ def _file_frames(name: str, capture: Any, live: Live) -> Iterator[Frame]:
 
 def _live_frames(
     name: str, live: Live, say: Callable[[str], None], open_: Callable[[str, float], Any]
-) -> Iterator[Frame]:
+) -> Iterator[VideoFrame]:
     began, lost, total = live.clock(), None, 0
     while True:
         try:
@@ -194,7 +194,7 @@ class _Reader:
 
     def __init__(self, capture: Any, live: Live, began: float, total: int) -> None:
         self._capture, self._live, self._began = capture, live, began
-        self._frames = deque[Frame]()
+        self._frames = deque[VideoFrame]()
         self._changed = threading.Condition()
         self._stopped = self._ended = False
         self._last = live.clock()
@@ -205,7 +205,7 @@ class _Reader:
         # Python ends threads that come back from C++ code while it shuts down, and C++ then aborts the process.
         atexit.register(self.stop)
 
-    def take(self) -> Frame | None:
+    def take(self) -> VideoFrame | None:
         """The next frame, the newest unless every one is wanted; None where no more come, and `reason` says why."""
         with self._changed:
             while not self._frames:
@@ -254,7 +254,7 @@ class _Reader:
         elif self._frames:
             self._dropped = self._frames.pop().dropped + 1
         self._frames.append(
-            Frame(pixels=pixels, number=self.total, seconds=came, time=wall, dropped=self._dropped)
+            VideoFrame(pixels=pixels, number=self.total, seconds=came, time=wall, dropped=self._dropped)
         )
         self._dropped = 0
         self.total += 1

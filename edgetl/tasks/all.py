@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgetl.records.codec import from_json
 from edgetl.tasks.base import (
     LOGITS,
+    Answers,
     Classification,
     Detection,
     HeadSpec,
@@ -22,6 +26,7 @@ from edgetl.tasks.base import (
 )
 
 if TYPE_CHECKING:
+    from edgetl.inputs.spec import PreprocessSpec
     from edgetl.records.scores import Evaluation
     from edgetl.tasks.classification.answers import Prediction as ClassPrediction
     from edgetl.tasks.classification.detail import ClassDetail
@@ -84,24 +89,15 @@ def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
 
 
 def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
-    """A description with what is chosen on the validation split: of any number of classes, each one's threshold; of
-    boxes, the score from which they are answered, by the best F1.
+    """A description with what is chosen on the validation split: of any number of classes, each one's threshold.
 
     Args:
         spec: the task.
         truths, outputs: of the validation split's images.
     """
     match spec:
-        case Classification():
+        case Classification() | Detection():
             return spec
-        case Detection():
-            from edgetl.tasks.detection.detail import BoxDetail
-
-            detail = detail_of(task_of(spec).score(truths, outputs))
-            assert isinstance(detail, BoxDetail)
-            # At no box or no object there is nothing to choose by.
-            chosen = min(max(round(detail.threshold, 4), 0.01), 0.99) if detail.f1 else spec.threshold
-            return dataclasses.replace(spec, threshold=chosen)
         case MultiLabel():
             from edgetl.tasks.multilabel.thresholds import best_thresholds
 
@@ -118,10 +114,79 @@ def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
             assert_never(spec)
 
 
+def framed(task: Task, truths: Truths, spec: PreprocessSpec) -> Truths:
+    """Truths with the frames that inputs made by `spec` have of their pictures; of tasks without boxes, as they are."""
+    match task.spec:
+        case Detection():
+            from edgetl.tasks.detection.found import framed as framed_boxes
+
+            return framed_boxes(truths, spec)
+        case Classification() | MultiLabel() | MultiHead():
+            return truths
+        case _:
+            assert_never(task.spec)
+
+
+def in_pictures(task: Task, truths: Truths, answers: Answers) -> Answers:
+    """Answers that do not depend on how a network's input is made: boxes in the pixels of their truths' pictures."""
+    match task.spec:
+        case Detection():
+            from edgetl.tasks.detection.found import in_pictures as boxes_in_pictures
+
+            return boxes_in_pictures(truths, answers)
+        case Classification() | MultiLabel() | MultiHead():
+            return answers
+        case _:
+            assert_never(task.spec)
+
+
+def differences(task: Task, expected: Outputs, found: Outputs) -> dict[str, NDArray[Any]]:
+    """How far each value of the outputs is off, 0 or more; NaN where it does not matter, or cannot be said.
+
+    Relative to the largest expected value of the output. Of boxes relative to the box's own sides, and only where
+    half of what is answered was scored; of their scores as they are.
+    """
+    match task.spec:
+        case Detection():
+            from edgetl.tasks.detection.task import differences as of_boxes
+
+            return of_boxes(expected, found, task.spec.threshold)
+        case Classification() | MultiLabel() | MultiHead():
+            gaps = {}
+            for name, array in expected.items():
+                largest = max(float(np.abs(array).max()), float(np.finfo(np.float32).tiny))
+                with np.errstate(invalid="ignore"):
+                    gaps[name] = np.abs(found[name] - array) / largest
+            return gaps
+        case _:
+            assert_never(task.spec)
+
+
+def answer_scale(task: Task, outputs: Outputs) -> float:
+    """The largest value of what `Task.margins` is about: of boxes 1, since their scores are shares."""
+    match task.spec:
+        case Detection():
+            return 1.0
+        case Classification() | MultiLabel() | MultiHead():
+            return max(float(np.abs(array).max()) for array in outputs.values())
+        case _:
+            assert_never(task.spec)
+
+
 Prediction: TypeAlias = "ClassPrediction | TagsPrediction | HeadsPrediction | Detections"
 """What a task answers for one image."""
 Detail: TypeAlias = "ClassDetail | TagsDetail | HeadsDetail | BoxDetail"
 """What an evaluation's scores are made of, by its task; `kind` says which."""
+
+
+def prediction_types() -> Any:
+    """`Prediction` as a union that `isinstance` takes."""
+    from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+    from edgetl.tasks.detection.answers import Detections
+    from edgetl.tasks.multihead.answers import HeadsPrediction
+    from edgetl.tasks.multilabel.answers import TagsPrediction
+
+    return ClassPrediction | TagsPrediction | HeadsPrediction | Detections
 
 
 def detail_of(evaluation: Evaluation) -> Detail:

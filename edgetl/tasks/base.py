@@ -129,8 +129,12 @@ class Detection:
 
     def __post_init__(self) -> None:
         _check_labels(self.labels)
-        if not 0.0 < self.threshold < 1.0 or not 0.0 < self.overlap <= 1.0 or self.most < 1:
-            raise ValueError("its threshold, overlap or number of boxes is out of range")
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold is {self.threshold}, expected a score above 0 and below 1")
+        if not 0.0 < self.overlap <= 1.0:
+            raise ValueError(f"overlap is {self.overlap}, expected a share above 0 and at most 1")
+        if self.most < 1:
+            raise ValueError(f"most is {self.most}, expected at least 1")
 
 
 TaskSpec: TypeAlias = Classification | MultiLabel | MultiHead | Detection

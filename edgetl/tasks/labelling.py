@@ -10,14 +10,14 @@ from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, 
 
 @dataclass(frozen=True, kw_only=True)
 class OneLabel:
-    """One class an image: its folder's name, or the name in a CSV's column."""
+    """One class per image: its folder's name, or the name in a CSV's column."""
 
     column: str = "label"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyLabels:
-    """Any number of classes an image: a CSV's column of names parted by `|`, or one column of 0 and 1 per class.
+    """Any number of classes per image: a CSV's column of names parted by `|`, or one column of 0 and 1 per class.
 
     `none` in the column says that the image shows none of the classes. So does an empty cell, but not of a head's
     column, where it says that nothing is known.

@@ -24,7 +24,7 @@ _ROTATION = math.radians(10.0)
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchPart:
     """Images that are the ones from `start` on of a batch of `total`."""
 
     start: int
@@ -38,7 +38,7 @@ def training_view(
     *,
     generator: torch.Generator,
     view_fraction: float = 1.0,
-    part: Part | None = None,
+    part: BatchPart | None = None,
 ) -> Tensor:
     """Make one augmented view of each image.
 
@@ -63,7 +63,7 @@ def placed_view(
     *,
     generator: torch.Generator,
     view_fraction: float = 1.0,
-    part: Part | None = None,
+    part: BatchPart | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `training_view`, and where each view lies in its picture.
 
@@ -72,7 +72,7 @@ def placed_view(
         -1..1 with -1 and 1 at the outer edges.
     """
     images = pixels.permute(0, 3, 1, 2)
-    part = part or Part(0, len(images))
+    part = part or BatchPart(0, len(images))
     own, n = slice(part.start, part.start + len(images)), part.total
     theta = _geometry(policy, n, view_fraction, generator)
     if policy is Augment.NONE and images.shape[-1] == size:

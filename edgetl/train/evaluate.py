@@ -13,7 +13,7 @@ from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.records.scores import Evaluation
 from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
-from edgetl.train.sets import FeatureSet, PixelSet
+from edgetl.train.sets import FeatureSet, PixelSet, Sets
 from edgetl.train.tasks.base import TrainingTask
 
 
@@ -58,6 +58,17 @@ def _batches(
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(normalise(np.asarray(images[start : start + batch_size]), spec))
         yield batch.to(device, memory_format=torch.channels_last)
+
+
+def score_splits(task: TrainingTask, model: nn.Module, sets: Sets) -> tuple[Evaluation, Evaluation | None]:
+    """Score a network on the validation split and on the test split, where there is one.
+
+    What answers are decided by is chosen on the validation split, as it is for what ships.
+    """
+    outputs = predict_outputs(model, sets.val)
+    task = task.settled(sets.val.targets, outputs)
+    val = task.evaluate(sets.val.targets, outputs)
+    return val, score(task, model, sets.test) if sets.test is not None else None
 
 
 def score(task: TrainingTask, model: nn.Module, data: PixelSet) -> Evaluation:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgetl.config import Augment
-from edgetl.train.augment import Part, normalise_
+from edgetl.train.augment import BatchPart, normalise_
 from edgetl.train.objective import Batch
 from edgetl.train.processes import SINGLE, Group
 from edgetl.train.seeds import derive, numpy_generator, torch_generator
@@ -189,7 +189,7 @@ class Loader:
             spec.size,
             generator=torch_generator(self._seed, self._phase, epoch, "view", number),
             view_fraction=data.view_fraction,
-            part=Part(seen.start, len(rows) + len(beside)),
+            part=BatchPart(seen.start, len(rows) + len(beside)),
         )
         images = normalise_(images, spec.mean, spec.std)
         if self._mixing is not None:

@@ -25,8 +25,8 @@ from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
-from edgetl.progress import SILENT, Progress, Task
-from edgetl.records.scores import value
+from edgetl.progress import SILENT, Progress, ProgressTask
+from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.metrics import metric
 from edgetl.train import devices
@@ -149,7 +149,7 @@ def fit(
             is not to be gone back to.
 
     Returns:
-        One record an epoch, resumed ones included.
+        One record per epoch, resumed ones included.
 
     Raises:
         TrainingError: too few images, batches that do not give what the objective needs, or a loss that is not finite.
@@ -277,7 +277,7 @@ class _Run:
         done, patience = len(self.history), self.fitting.patience
         return done == self.fitting.epochs or bool(patience and idle(self.history, self.metric) >= patience)
 
-    def _epoch(self, epoch: int, task: Task) -> None:
+    def _epoch(self, epoch: int, task: ProgressTask) -> None:
         start = time.perf_counter()
         train_loss, rate, images = self._learn(epoch, task)
         learned = time.perf_counter() - start
@@ -285,7 +285,7 @@ class _Run:
         for one in {self.model, scored}:
             self.group.same_buffers(one)
         outputs = self._outputs(scored)
-        scores = self.task.evaluate(self.val.targets, outputs, resamples=0)
+        scores = self._evaluated(outputs)
         record = EpochRecord(
             phase=self.fitting.phase,
             epoch=epoch + 1,
@@ -333,9 +333,14 @@ class _Run:
         """The validation score of the network that the fit began with, whatever epoch it goes on from."""
         now = copy_state(self.model)
         self.model.load_state_dict(versioned(self.model, self.first))
-        scores = self.task.evaluate(self.val.targets, self._outputs(self.model), resamples=0)
+        scores = self._evaluated(self._outputs(self.model))
         self.model.load_state_dict(versioned(self.model, now))
         return value(scores, self.metric)
+
+    def _evaluated(self, outputs: NDArray[np.float32]) -> Evaluation:
+        """Scores on the validation split, with the thresholds that are best there, as the network would ship."""
+        targets = self.val.targets
+        return self.task.settled(targets, outputs).evaluate(targets, outputs, resamples=0)
 
     def _few_steps(self) -> tuple[str, ...]:
         """What is to be said where batch norm's statistics cannot follow."""
@@ -345,7 +350,7 @@ class _Run:
             return ()
         note = (
             f"{self.images} training images at train.batch_size = {self.fitting.batch_size} are"
-            f" {len(self.loader)} steps an epoch: batch norm's statistics lag behind the weights, which may spoil"
+            f" {len(self.loader)} steps per epoch: batch norm's statistics lag behind the weights, which may spoil"
             " the scores. Take a smaller batch, or more epochs."
         )
         self.progress.warning(note)
@@ -367,7 +372,7 @@ class _Run:
         self.progress.warning(note)
         return dataclasses.replace(last, start=start, kept_start=True, notes=(*last.notes, note))
 
-    def _learn(self, epoch: int, task: Task) -> tuple[float, float, int]:
+    def _learn(self, epoch: int, task: ProgressTask) -> tuple[float, float, int]:
         """One pass over the images; returns the mean loss, the last rate, the number of images."""
         total, images_seen, rate = 0.0, 0, 0.0
         train_mode(self.model, self.fitting.trainable is not None)

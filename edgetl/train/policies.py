@@ -39,7 +39,7 @@ def trivial_augment(images: Tensor, generator: torch.Generator, *, first: int = 
 def randaugment(
     images: Tensor, generator: torch.Generator, *, operations: int = 2, strength: float = 0.3, first: int = 0
 ) -> Tensor:
-    """Some operations an image, all of one strength (Cubuk et al. 2020; 9 of 30 as in its ImageNet runs).
+    """Some operations per image, all of one strength (Cubuk et al. 2020; 9 of 30 as in its ImageNet runs).
 
     Args:
         images: (N, 3, H, W) uint8.

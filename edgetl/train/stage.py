@@ -23,7 +23,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.tasks.base import Detection
 from edgetl.tasks.metrics import chosen
-from edgetl.train.evaluate import score
+from edgetl.train.evaluate import score_splits
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
 from edgetl.train.loop import NO_START, fit, reached
@@ -127,8 +127,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         learning = [partial(output_parameters, task)]
     if frozen := frozen_norms(model, learning):
         rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
-    val = score(task, model, sets.val)
-    test = score(task, model, sets.test) if sets.test is not None else None
+    val, test = score_splits(task, model, sets)
     if launched().main:
         architecture = describe(model, config.backbone, task.width, inputs.spec.size)
         extra = checkpoint.provenance(index.labels, inputs.spec)

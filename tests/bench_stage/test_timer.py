@@ -9,7 +9,7 @@ import pytest
 
 from edgetl.bench.timer import BLOCK, SETTLE, block_of, quiet_gc, time_calls, time_interleaved
 from edgetl.errors import ConfigError
-from edgetl.progress import Task
+from edgetl.progress import ProgressTask
 
 
 class FakeClock:
@@ -35,7 +35,7 @@ class CountingProgress:
         self.total = self.steps = self.updates = 0
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         self.total = total
         yield self  # type: ignore[misc]
 

@@ -113,7 +113,7 @@ def test_ctrl_c_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "script", "program"),
     [
         (["python", "-m", "edgetl", "run"], "/x/edgetl/__main__.py", ["python", "-m", "edgetl"]),
-        (["py", "-X", "-m", "edgetl.cli"], "x", ["py", "-X", "-m", "edgetl.cli"]),
+        (["py", "-X", "-m", "edgetl"], "x", ["py", "-X", "-m", "edgetl"]),
         (["python", "-m", "pytest"], "/x/pytest/__main__.py", ["edgetl"]),
         (["python", "/v/bin/edgetl", "run"], "/v/bin/edgetl", ["/v/bin/edgetl"]),
         (["python", "edgetl"], "edgetl", ["edgetl"]),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgetl.progress import SILENT, Task
+from edgetl.progress import SILENT, ProgressTask
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recorder:
     steps: int = 0
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         with SILENT.task(description, total) as task:
             yield task
         self.steps += total

@@ -67,6 +67,7 @@ def test_each_head_has_its_column_and_an_empty_cell_is_no_label(tmp_path: Path) 
     ("header", "rows", "message"),
     [
         ("path,colour,split", ROWS, r"lacks the column marks.*expected path,Colour,marks"),
+        ("path,Colour,marks,colour", ROWS, r"has the column colour more than once"),
         (
             HEADER,
             (*ROWS, "5.png,,,train"),
@@ -85,7 +86,15 @@ def test_each_head_has_its_column_and_an_empty_cell_is_no_label(tmp_path: Path) 
             r"column marks names no class in any line.*head marks",
         ),
     ],
-    ids=["column", "no label", "class in one split", "one class", "none beside a class", "empty column"],
+    ids=[
+        "column",
+        "column twice",
+        "no label",
+        "class in one split",
+        "one class",
+        "none beside a class",
+        "empty column",
+    ],
 )
 def test_what_cannot_be_learned_is_named(
     tmp_path: Path, header: str, rows: tuple[str, ...], message: str

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.data.sources import Entry, Found, closest, find, listing
+from edgetl.data.sources import Entry, FoundImages, closest, find, listing
 from edgetl.errors import DataError
 from tests.data.images import Recorder, fill, write
 
 
-def summary(found: Found) -> list[tuple[str, str, str | None]]:
+def summary(found: FoundImages) -> list[tuple[str, str, str | None]]:
     return [
         (entry.path.relative_to(found.root).as_posix(), entry.label, entry.split) for entry in found.entries
     ]
@@ -141,7 +141,7 @@ def test_csv_with_splits(tmp_path: Path) -> None:
 def test_csv_of_spreadsheets(tmp_path: Path, delimiter: str) -> None:
     text = "Label,PATH,note\ncat,a.png,x\n".replace(",", delimiter)
     found = find(str(csv(tmp_path, text, encoding="utf-8-sig")))
-    assert found == Found(tmp_path, (Entry(tmp_path / "a.png", "cat", None),))
+    assert found == FoundImages(tmp_path, (Entry(tmp_path / "a.png", "cat", None),))
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_a_csv_shows_how_it_labels(header: str, labelling: object, tmp_path: Pat
         ),
         (["path,label", "a.png,x"], r'set task.kind = "classification"'),
         (["path,dent,crack", "a.png,1,0", "b.png,1,", "c.png,0,1"], r"line 3: crack is ''; expected 0 or 1"),
+        (["path,dent,crack,dent", "a.png,1,0,0"], r"has the column dent more than once"),
         (["path,labels", "0.png,", "1.png,none"], r"names no class in any line of its column labels"),
         (["path,dent,crack", "0.png,1,0", "1.png,0,0", "2.png,1,0"], r"crack: no image has it"),
         (

@@ -160,7 +160,7 @@ def test_a_label_that_breaks_a_line_is_refused_for_triton(tmp_path: Path) -> Non
     parts = contents(tmp_path)
     labels = ("a\nb", *LABELS[1:])
     pack(replace(parts, task=replace(parts.task, labels=labels)), tmp_path / "old.edgetl")
-    with pytest.raises(BundleError, match=r"reads a label a line: the class name 'a\\nb' holds"):
+    with pytest.raises(BundleError, match=r"reads one label per line: the class name 'a\\nb' holds"):
         write_triton(tmp_path / "old.edgetl", ServeOptions(), tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

@@ -72,7 +72,7 @@ def test_values_that_cannot_be_are_refused(tmp_path: Path) -> None:
         "Baseline.size_bytes is 'big', expected int": {"size_bytes": "big"},
         "its latency has no samples": {"latency": {**whole["latency"], "samples_ms": []}},
         "one that is not above 0": {"latency": {**whole["latency"], "samples_ms": [0.0, -1.0]}},
-        "one path, class and prediction an image": {"accuracy": {**whole["accuracy"], "truth": [0, 1]}},
+        "one path, class and prediction per image": {"accuracy": {**whole["accuracy"], "truth": [0, 1]}},
         "a class that is not among its 2 labels": {
             "accuracy": {**whole["accuracy"], "predictions": [2] * len(whole["accuracy"]["truth"])}
         },

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import integrate
 
-from edgetl.gate.sequential import CONFIDENCE, LEAST_ROUNDS, Change, RatioTest, boundary, times_longer
+from edgetl.gate.sequential import CONFIDENCE, LEAST_ROUNDS, LatencyChange, RatioTest, boundary, times_longer
 from edgetl.records.gate import Verdict
 
 LIMIT = 0.025
@@ -128,7 +128,7 @@ def test_one_outlier_however_far_moves_little() -> None:
 
 def test_too_few_rounds_tell_nothing() -> None:
     test = RatioTest()
-    assert test.change() == Change(value=0.0, low=-1.0, high=math.inf)
+    assert test.change() == LatencyChange(value=0.0, low=-1.0, high=math.inf)
     for _ in range(LEAST_ROUNDS - 1):
         test.add(5.0)
         assert test.verdict(LIMIT) is Verdict.UNSURE
@@ -150,7 +150,7 @@ def test_the_boundary_is_where_the_mixture_exceeds_its_bound(variance: float) ->
 
 def test_how_much_longer_it_would_take() -> None:
     # The interval's upper end must come from 3 points above the estimate to 1: nine times the rounds.
-    assert times_longer(Change(value=0.015, low=-0.02, high=0.045), LIMIT) == pytest.approx(9)
-    assert times_longer(Change(value=0.035, low=0.015, high=0.06), LIMIT) == pytest.approx(4)
-    assert times_longer(Change(value=LIMIT, low=0.0, high=0.05), LIMIT) == math.inf
-    assert times_longer(Change(value=0.0, low=-1.0, high=math.inf), LIMIT) == math.inf
+    assert times_longer(LatencyChange(value=0.015, low=-0.02, high=0.045), LIMIT) == pytest.approx(9)
+    assert times_longer(LatencyChange(value=0.035, low=0.015, high=0.06), LIMIT) == pytest.approx(4)
+    assert times_longer(LatencyChange(value=LIMIT, low=0.0, high=0.05), LIMIT) == math.inf
+    assert times_longer(LatencyChange(value=0.0, low=-1.0, high=math.inf), LIMIT) == math.inf

@@ -47,6 +47,10 @@ def test_indices_are_mapped_once_and_groups_are_bounded(monkeypatch: pytest.Monk
     monkeypatch.setattr(peer, "MOST_STEPS", 2)
     with peer.replaced(), pytest.raises(RuntimeError, match="more than 2 steps from one layer"):
         list(graph.get_all_groups(ignored_layers=[]))
+    monkeypatch.setattr(peer, "MOST_STEPS", 2000)
+    monkeypatch.setattr(peer, "MOST_INDICES", 2)
+    with peer.replaced(), pytest.raises(RuntimeError, match="more than 2 indices from one layer"):
+        list(graph.get_all_groups(ignored_layers=[]))
 
 
 class Reshaping(nn.Module):

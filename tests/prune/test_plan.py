@@ -9,19 +9,21 @@ from edgetl.config import Importance, PruneScope, Target
 from edgetl.errors import ModelError
 from edgetl.models import backbones
 from edgetl.prune.graph import trace
-from edgetl.prune.importance import Scores
+from edgetl.prune.importance import ImportanceScores
 from edgetl.prune.plan import Cost, CutLimits, alignment_for, check_reachable, choose, cost_of
 from tests.prune.nets import SIZE, Chain, budget, limits, make_scorer, seeded
 
 
-def scores_of(additive: bool, **values: torch.Tensor) -> Scores:
-    return Scores(channels={k.replace("_", "."): v.double() for k, v in values.items()}, additive=additive)
+def scores_of(additive: bool, **values: torch.Tensor) -> ImportanceScores:
+    return ImportanceScores(
+        channels={k.replace("_", "."): v.double() for k, v in values.items()}, additive=additive
+    )
 
 
 def test_the_least_important_channels_go_in_units() -> None:
     graph = trace(seeded(Chain), SIZE)
     stream, inner = sorted(graph.groups, key=lambda g: g.channels)
-    scores = Scores(
+    scores = ImportanceScores(
         channels={
             stream.name: torch.ones(16, dtype=torch.float64),
             inner.name: torch.arange(32, 0, -1, dtype=torch.float64) / 100,
@@ -36,7 +38,9 @@ def test_the_least_important_channels_go_in_units() -> None:
 def test_of_equal_importance_the_costly_go_first() -> None:
     graph = trace(seeded(Chain), SIZE)
     ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
-    plan = choose(graph, Scores(channels=ones, additive=True), budget(graph.model, macs=0.95), limits())
+    plan = choose(
+        graph, ImportanceScores(channels=ones, additive=True), budget(graph.model, macs=0.95), limits()
+    )
     # a channel of the residual stream costs in three layers
     assert list(plan.removed) == [next(g.name for g in graph.groups if g.channels == 16)]
 
@@ -89,7 +93,7 @@ def test_the_scope_layer_keeps_shares_of_the_first_widths_level() -> None:
     level = CutLimits(
         round_to=8, max_cut=0.9, widths={stream.name: 16, inner.name: 64}, scope=PruneScope.LAYER
     )
-    plan = choose(graph, Scores(channels=ones, additive=True), budget(graph.model, macs=0.9), level)
+    plan = choose(graph, ImportanceScores(channels=ones, additive=True), budget(graph.model, macs=0.9), level)
     assert list(plan.removed) == [stream.name]
 
 
@@ -117,7 +121,9 @@ def test_an_impossible_target_says_the_best_reachable() -> None:
 def test_nothing_goes_where_the_budget_holds_already() -> None:
     graph = trace(seeded(Chain), SIZE)
     ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
-    plan = choose(graph, Scores(channels=ones, additive=True), Cost(macs=1e12, parameters=1e12), limits())
+    plan = choose(
+        graph, ImportanceScores(channels=ones, additive=True), Cost(macs=1e12, parameters=1e12), limits()
+    )
     assert plan.removed == {}
     assert plan.cost == cost_of(graph)
 

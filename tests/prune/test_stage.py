@@ -20,7 +20,7 @@ from edgetl.models.two_four import sparse_layers
 from edgetl.progress import SilentProgress
 from edgetl.prune import stage
 from edgetl.prune.graph import layer_costs, trace
-from edgetl.prune.latency import Timing
+from edgetl.prune.latency import LayerTiming
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, Score, value
@@ -347,10 +347,10 @@ class FakeClock:
     def __init__(self, teacher: float) -> None:
         self.teacher, self.timed = teacher, 0
 
-    def __call__(self, network: nn.Module) -> Timing:
+    def __call__(self, network: nn.Module) -> LayerTiming:
         self.timed += 1
         macs = sum(layer.macs(layer.inputs, layer.outputs) for layer in layer_costs(network, 32).values())
-        return Timing(ms=macs / 1e6 + 0.1, teacher_ms=self.teacher)
+        return LayerTiming(ms=macs / 1e6 + 0.1, teacher_ms=self.teacher)
 
 
 def clocked(inputs: stage.PruneInputs) -> tuple[stage.PruneInputs, FakeClock]:

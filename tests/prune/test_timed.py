@@ -15,8 +15,8 @@ from edgetl.errors import ModelError
 from edgetl.progress import SILENT, SilentProgress
 from edgetl.prune.graph import layer_costs, trace
 from edgetl.prune.groups import Layer
-from edgetl.prune.importance import Scores
-from edgetl.prune.latency import LatencyTable, Timing, fit_table, total_work, work
+from edgetl.prune.importance import ImportanceScores
+from edgetl.prune.latency import LatencyTable, LayerTiming, fit_table, total_work, work
 from edgetl.prune.plan import Cost, choose, cost_of
 from edgetl.prune.timed import TimedTarget
 from tests.prune.nets import SIZE, Chain, limits, make_scorer, seeded
@@ -31,12 +31,12 @@ class FakeClock:
     def __init__(self, law: Callable[[float], float] = lambda ms: ms, drift: float = 1.0) -> None:
         self.law, self.drift, self.timed = law, drift, 0
 
-    def __call__(self, network: nn.Module) -> Timing:
+    def __call__(self, network: nn.Module) -> LayerTiming:
         speed = self.drift**self.timed
         self.timed += 1
         amounts = total_work(layer_costs(network, SIZE))
         ms = 0.1 + sum(r * w for r, w in zip(RATES, amounts, strict=True))
-        return Timing(ms=speed * self.law(ms), teacher_ms=speed * TEACHER_MS)
+        return LayerTiming(ms=speed * self.law(ms), teacher_ms=speed * TEACHER_MS)
 
 
 class Shown(SilentProgress):
@@ -119,7 +119,7 @@ def test_of_equal_importance_the_slow_channels_go_first() -> None:
     # only depthwise work takes time, and only the inner channels have it
     table = LatencyTable(rates=(0.0, 1e-3, 0.0, 0.0), fixed_ms=1.0, error=0.0)
     before = cost_of(graph, table).milliseconds
-    scores = Scores(channels=ones, additive=True)
+    scores = ImportanceScores(channels=ones, additive=True)
     plan = choose(graph, scores, budget(1 + 0.75 * (before - 1)), limits(), table)
     assert plan.removed == {inner.name: tuple(range(8))}
     assert plan.cost.milliseconds == pytest.approx(1 + 0.75 * (before - 1))
@@ -211,7 +211,7 @@ def test_a_target_that_holds_already_is_refused(tmp_path: Path) -> None:
 
 
 class Stops(FakeClock):
-    def __call__(self, network: nn.Module) -> Timing:
+    def __call__(self, network: nn.Module) -> LayerTiming:
         if self.timed == 5:
             raise KeyboardInterrupt
         return super().__call__(network)

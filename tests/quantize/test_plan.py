@@ -8,7 +8,7 @@ from onnx import helper
 from edgetl.config import Target
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.graph import Graph
-from edgetl.quantize.plan import Plan, make_plan
+from edgetl.quantize.plan import QuantizationPlan, make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.targets import rules_for
 from tests.quantize import networks
@@ -16,7 +16,7 @@ from tests.quantize import networks
 node = helper.make_node
 
 
-def _plan(model: onnx.ModelProto, target: Target = Target.CPU_X86) -> tuple[Graph, Plan]:
+def _plan(model: onnx.ModelProto, target: Target = Target.CPU_X86) -> tuple[Graph, QuantizationPlan]:
     graph = Graph(model)
     return graph, make_plan(graph, rules_for(target))
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from edgetl.records.codec import to_json
 from edgetl.records.prune import TwoFourRecord
 from edgetl.report.terminal import run, stages
-from edgetl.report.terminal.tables import Line, numbers, pairs, printable, table, text
+from edgetl.report.terminal.tables import TableLine, numbers, pairs, printable, table, text
 from edgetl.tasks.all import detail_of
 from tests.report.conftest import evaluation, in_detail
 
@@ -292,7 +292,7 @@ def test_audit_without_problems():
 
 
 def test_markup_and_control_codes_are_plain_text():
-    stated = shown(table, text("[bold]name[/]"), [Line(cells=("[red]x[/red] \x1b[31m",))])
+    stated = shown(table, text("[bold]name[/]"), [TableLine(cells=("[red]x[/red] \x1b[31m",))])
     assert "[red]x[/red] ?[31m" in stated
     assert "\x1b" not in stated
     assert "[link=x]" in shown(pairs, [("a", "[link=x]")])
@@ -310,7 +310,7 @@ def test_figures_keep_their_digits_on_a_narrow_terminal():
     stated = shown(
         table,
         (*text("name"), *numbers("value")),
-        [Line(cells=("a long name indeed", "1234567.89"))],
+        [TableLine(cells=("a long name indeed", "1234567.89"))],
         width=16,
     )
     assert "1234567.89" in stated

@@ -2,7 +2,7 @@ import dataclasses
 
 from edgetl.bench.tune import Trial, TrialOutcome, TuneRecord
 from edgetl.bundle.golden import GoldenCheck
-from edgetl.bundle.manifest import Engine, Golden, Manifest, Member, Precision, Provenance, Variant
+from edgetl.bundle.manifest import EngineFile, Golden, Manifest, Member, Precision, Provenance, Variant
 from edgetl.bundle.signature import KeyPair, Signed
 from edgetl.inputs.image import Interpolation, PreprocessSpec, Resize
 from edgetl.records.bench import BenchRecord, Footprint
@@ -90,7 +90,7 @@ int8-cpu-x86  int8       cpu-x86  1.3 MB  96.9%      -     -     -
 
 
 def test_bundle_with_an_engine_and_many_labels(report):
-    engine = Engine(
+    engine = EngineFile(
         variant="fp32",
         target="tensorrt-rtx",
         compute_capabilities=("86", "89"),

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn, cast
 
 import pytest
 
+import edgetl
 from edgetl import processor
+from edgetl.bundle.pack import pack
 from edgetl.config import Target as QuantizeTarget
+from edgetl.errors import ModelError
 from edgetl.processor import computes
 from edgetl.runtime.choice import choose
-from edgetl.runtime.engines.base import ENGINES, engine_of
+from edgetl.runtime.engines.base import Opening
+from edgetl.runtime.engines.table import ENGINES, Engine, engine_of
 from edgetl.runtime.targets import EngineName
+from tests.bundles import contents
 from tests.runtime.test_targets import manifest, variant
 
 CPU = {EngineName.CPU, EngineName.OPENVINO}
@@ -39,6 +46,29 @@ def test_every_engine_and_every_target_of_quantization_is_told_of() -> None:
     assert all(engine.name is target and engine.packages for target, engine in ENGINES.items())
     assert {target for target, _, _ in SUITED} >= {str(target) for target in QuantizeTarget}
     assert engine_of(EngineName.AUTO) is ENGINES[EngineName.CPU]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    pack(contents(folder), folder / "b.edgetl")
+    return folder / "b.edgetl"
+
+
+@pytest.mark.parametrize("target", list(EngineName))
+def test_a_session_is_opened_by_its_engine_in_the_table(
+    target: EngineName, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(target)
+
+    def opened(asked: Opening) -> NoReturn:
+        assert (asked.threads, asked.signed) == (1, False)
+        assert asked.read() == asked.bundle.read(asked.variant.member)
+        raise ModelError(f"opened by {engine.name}")
+
+    monkeypatch.setitem(cast("dict[EngineName, Engine]", ENGINES), engine.name, replace(engine, open=opened))
+    with pytest.raises(ModelError, match=f"^opened by {engine.name}$"):
+        edgetl.load(bundle, target=target, threads=1)
 
 
 @pytest.mark.parametrize("target", list(QuantizeTarget))

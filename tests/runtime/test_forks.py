@@ -30,7 +30,7 @@ def refused(work):
     try:
         work()
     except ForkError as error:
-        assert "load i" in str(error) and "child" in str(error)
+        assert "load " in str(error) and "child" in str(error)
     else:
         raise SystemExit(3)
 """

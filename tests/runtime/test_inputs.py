@@ -15,6 +15,7 @@ import pytest
 
 from edgetl.bundle.pack import pack
 from edgetl.errors import ConfigError, DataError, ImageError, MissingDependencyError, SourceError
+from edgetl.inputs.frame import Frame
 from edgetl.runtime import Session, load
 from edgetl.runtime.inputs import (
     FrameFormat,
@@ -171,12 +172,12 @@ def test_a_result_does_not_wait_for_many_later_frames(session: Session) -> None:
             assert decoded.wait(10)
             time.sleep(0.05)  # Time for the model.
 
-    def pixels(_: int) -> np.ndarray:
+    def framed(_: int) -> tuple[np.ndarray, Frame]:
         decoded.set()
-        return session.pixels(picture())
+        return session.framed(picture())
 
     with load(session.bundle.path, threads=4) as opened:  # Eight frames would be taken ahead.
-        next(iter(opened.outputs_of(slow(), pixels)))
+        next(iter(opened.seen(slow(), framed)))
     assert len(taken) < 6
 
 

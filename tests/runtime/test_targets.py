@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import edgetl
-from edgetl.bundle.manifest import Engine, Golden, Manifest, Precision, Provenance, Variant
+from edgetl.bundle.manifest import EngineFile, Golden, Manifest, Precision, Provenance, Variant
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.image import PreprocessSpec
@@ -42,7 +42,7 @@ def variant(name: str, target: str, *, top1: float | None = None, p50: float | N
     )
 
 
-def manifest(*variants: Variant, default: str, engines: tuple[Engine, ...] = ()) -> Manifest:
+def manifest(*variants: Variant, default: str, engines: tuple[EngineFile, ...] = ()) -> Manifest:
     return Manifest(
         schema_version=2,
         name="set",
@@ -153,7 +153,7 @@ def test_a_bundle_made_for_another_target_is_refused_with_what_it_has() -> None:
 def test_tensorrt_prefers_a_variant_with_an_engine_then_one_made_for_it() -> None:
     bundle = manifest(FP32, SYMMETRIC, default="fp32")
     assert choose(bundle, target=EngineName.TENSORRT).variant == "int8-tensorrt"
-    engine = Engine(
+    engine = EngineFile(
         variant="fp32",
         target="tensorrt",
         compute_capabilities=(),

@@ -14,7 +14,7 @@ import edgetl
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import pack
-from edgetl.errors import BaselineError, DataError
+from edgetl.errors import BaselineError, DataError, ModelError
 from edgetl.gate.compare import refuse_other_task
 from edgetl.inputs.image import load_pixels
 from edgetl.report.page.answers import _detail
@@ -25,7 +25,7 @@ from edgetl.runtime.evaluate import LabelledImage, choose_images, evaluate
 from edgetl.runtime.inputs import ImageResult
 from edgetl.runtime.session import load
 from edgetl.tasks.all import detail_of
-from edgetl.tasks.base import Classification, MultiHead, MultiLabel, ScoreLimits, TaskSpec
+from edgetl.tasks.base import Classification, HeadSpec, MultiHead, MultiLabel, ScoreLimits, TaskSpec
 from tests.bundles import SPEC, contents, picture
 from tests.report.test_terminal import shown
 
@@ -63,13 +63,16 @@ def _model(path: Path, task: TaskSpec) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
 
 
-def _bundle(folder: Path, task: TaskSpec) -> Path:
+def _bundle(folder: Path, task: TaskSpec, *, model_for: TaskSpec | None = None) -> Path:
+    """A bundle; its model is another task's where one is named."""
     model, parts = folder / "model.onnx", contents(folder)
     _model(model, task)
     encoded = tuple(picture(i) for i in range(3))
     pixels = np.stack([load_pixels(content, SPEC) for content in encoded])
     with OnnxBackend(model, threads=1) as backend:
         golden = GoldenSet(images=encoded, pixels=pixels, outputs={"fp32": run_pixels(backend, pixels, SPEC)})
+    if model_for is not None:
+        _model(model, model_for)
     variant = replace(parts.variants[0], model=model)
     out = folder / "b.edgetl"
     pack(replace(parts, task=task, variants=[variant], golden=golden), out)
@@ -116,6 +119,38 @@ def test_bundles_of_different_tasks_are_not_compared() -> None:
                 continue
             with pytest.raises(BaselineError, match=f"of the task {first.kind}, the bundle of {second.kind}"):
                 refuse_other_task(first, second)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            MultiLabel(labels=COLOURS.labels),
+            "task classification in the head colour, the bundle of multilabel:",
+        ),
+        (
+            Classification(labels=(*COLOURS.labels, "grey")),
+            "classes are not the baseline's: missing none, new colour/grey",
+        ),
+        (Classification(labels=COLOURS.labels[:2]), "missing colour/blue, new none"),
+    ],
+    ids=["kind", "class of one", "class of the other"],
+)
+def test_bundles_whose_heads_differ_are_not_compared(head: HeadSpec, message: str) -> None:
+    with pytest.raises(BaselineError, match=message):
+        refuse_other_task(TASKS[2], MultiHead(heads={"colour": head, "marks": MARKS}))
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_a_model_whose_outputs_are_another_tasks_is_refused(task: TaskSpec, tmp_path: Path) -> None:
+    for other in TASKS:
+        if other is task:
+            continue
+        out = _bundle(tmp_path, task, model_for=other)
+        with pytest.raises(
+            ModelError, match=rf"variant fp32 gives .*the manifest's task, {task.kind}, asks for"
+        ):
+            load(out, threads=1)
 
 
 def test_a_table_with_several_classes_an_image_is_read_by_the_bundles_task(tmp_path: Path) -> None:

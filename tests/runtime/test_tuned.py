@@ -14,7 +14,7 @@ from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.errors import ModelError
 from edgetl.runtime import tuned
 from edgetl.runtime.choice import choose_here
-from edgetl.runtime.engines.base import ENGINES
+from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import EngineName, tuned_path
 from edgetl.runtime.tuned import Winner, engine_versions, keep, this_machine
 from tests.bench_stage.bundles import write_variants

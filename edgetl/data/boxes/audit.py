@@ -62,7 +62,7 @@ class BoxFindings:
             ),
             (
                 self.absent,
-                f"{len(self.absent)} times a split lacks a class: {absent}; nothing can be said of it there.",
+                f"{len(self.absent)} times, a split lacks a class: {absent}; nothing can be said of it there.",
             ),
             (
                 self.single,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgetl.data.boxes.entries import BoxEntry, FoundBoxes, Marked, Object
+from edgetl.data.boxes.truths import refuse_outside, root_of
 from edgetl.data.index import (
     DataIndex,
     DataSettings,
@@ -51,7 +52,7 @@ def index_boxes(
     entries = [Entry(e.path, _rarest(e.objects, pictures), e.split, e.group) for e in found.entries]
     good, bad = usable(config.source, entries, config.bad_images, progress)
     marked = _marked([by_path[entry.path] for entry, _ in good], progress)
-    _refuse_outside(config.source, marked)
+    refuse_outside(config.source, marked)
     task = Detection(labels=labels)
     samples = [replace(sample, marked=marked[sample.path]) for sample in take_splits(good, task, config)]
     warn_of_duplicates(samples, progress)
@@ -59,7 +60,7 @@ def index_boxes(
         given = any(entry.split == "val" for entry, _ in good)
         samples = subset(samples, task, config.max_train_images, seed, shrink_val=not given)
     samples.sort(key=lambda s: (SPLITS.index(s.split), s.label, s.path))
-    root = Path(os.path.commonpath([str(found.root), *{str(entry.path.parent) for entry in found.entries}]))
+    root = root_of(found)
     skipped = tuple((os.path.relpath(path, root), reason) for path, reason in bad.items())
     index = DataIndex(root, labels, tuple(samples), skipped, asked=task)
     _check_splits(config.source, index)
@@ -87,22 +88,6 @@ def _marked(entries: Sequence[BoxEntry], progress: Progress) -> dict[Path, Marke
 
     parts = in_threads(look, entries, description="Reading sizes", progress=progress)
     return dict(pair for part in parts for pair in part)
-
-
-def _refuse_outside(source: str, marked: Mapping[Path, Marked]) -> None:
-    faults = []
-    for path, one in marked.items():
-        width, height = one.size
-        for o in one.objects:
-            x1, y1, x2, y2 = o.box
-            if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-                box = ", ".join(f"{value:g}" for value in o.box)
-                faults.append(f"{path}: {o.label} at ({box}) in {width}x{height} pixels")
-    if faults:
-        raise DataError(
-            f"{source} has {len(faults)} boxes that lie outside their pictures:\n{listing(faults)}\n"
-            "Are the boxes in another unit than pixels, or of another size or rotation of the pictures?"
-        )
 
 
 def _check_splits(source: str, index: DataIndex) -> None:

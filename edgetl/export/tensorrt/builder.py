@@ -16,7 +16,7 @@ from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.export.tensorrt.options import BuildOptions, EngineTarget, HardwareCompatibility
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.packages import missing
-from edgetl.progress import SILENT, Progress, Task
+from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.variants import EngineRecord
 
 _NO_GPU = "cudaError 35"
@@ -200,7 +200,7 @@ def _new_log(trt: Any) -> Any:
     return Log()
 
 
-def _new_monitor(trt: Any, task: Task) -> Any:
+def _new_monitor(trt: Any, task: ProgressTask) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Turns the builder's nested phases into one share that only grows."""
 
@@ -252,10 +252,10 @@ def _parse(trt: Any, builder: Any, log: Any, onnx: bytes) -> tuple[Any, Any]:
     if not parser.parse(onnx):
         reasons = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
         raise ModelError(_refusal(trt.__name__, reasons or log.errors))
-    if network.num_inputs != 1 or network.num_outputs != 1:
+    if network.num_inputs != 1 or not network.num_outputs:
         raise ModelError(
-            f"The model has {network.num_inputs} inputs and {network.num_outputs} outputs, "
-            "expected one of each; is it an ONNX classifier?"
+            f"The model has {network.num_inputs} inputs and {network.num_outputs} outputs, expected one input, images,"
+            " and at least one output."
         )
     return network, parser
 

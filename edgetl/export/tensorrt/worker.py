@@ -22,7 +22,7 @@ from edgetl.export.tensorrt.builder import compile_engine, load_module
 from edgetl.export.tensorrt.gpu import find_gpu
 from edgetl.export.tensorrt.options import BuildOptions
 from edgetl.files import read_json, sha256_bytes, write_bytes, write_json
-from edgetl.progress import Task
+from edgetl.progress import ProgressTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class _LineProgress:
     """Reports to the parent."""
 
     @contextmanager
-    def task(self, description: str, total: int) -> Iterator[Task]:
+    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
         yield _LineTask()
 
     def message(self, text: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from edgetl.records.scores import Evaluation
 from edgetl.report import units
@@ -10,21 +13,46 @@ from edgetl.report.page.markup import Markup, tag
 from edgetl.report.run import RunReport, headline
 from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.tasks.all import Detail, detail_of
+from edgetl.tasks.base import Detection
 from edgetl.tasks.classification.detail import ClassDetail
-from edgetl.tasks.detection.detail import BoxDetail
+from edgetl.tasks.detection.detail import BoxDetail, WorstImage
 from edgetl.tasks.metrics import metric
 from edgetl.tasks.multihead.detail import HeadsDetail
 from edgetl.tasks.multilabel.detail import TagsDetail
 
+if TYPE_CHECKING:
+    from edgetl.data.index import Sample
 
-def answers(report: RunReport) -> Markup:
+
+Pictures = Callable[[WorstImage], Path | None]
+
+
+def answers(report: RunReport, folder: Path | None = None) -> Markup:
     """The shipped variant's scores, and what they are made of."""
     head = headline(report)
     where = f"{head.shipped.name} on the {'test' if head.split == 'test' else 'validation'} split"
-    return _scored(head.student, where, head.metric)
+    return _scored(head.student, where, head.metric, _pictures(report, head.split, folder))
 
 
-def _scored(scores: Evaluation, where: str, first: str) -> Markup:
+def _pictures(report: RunReport, split: Literal["test", "val"], folder: Path | None) -> Pictures:
+    """Where the split's images are, by their places in it."""
+    from edgetl.data.index import load
+    from edgetl.errors import DataError
+
+    samples: tuple[Sample, ...] = ()
+    if folder is not None and isinstance(report.task, Detection):
+        with contextlib.suppress(DataError):  # It is a picture less on the page.
+            samples = load(folder / report.data.index).split(split)
+
+    def find(worst: WorstImage) -> Path | None:
+        if worst.file:
+            return Path(worst.file)
+        return samples[worst.image].path if worst.image < len(samples) else None
+
+    return find
+
+
+def _scored(scores: Evaluation, where: str, first: str, pictures: Pictures) -> Markup:
     """Scores in a sentence, the interval of the `first` with them, then the task's own part."""
     figures = []
     for name, found in scores.scores.items():
@@ -36,10 +64,10 @@ def _scored(scores: Evaluation, where: str, first: str) -> Markup:
             )
             figures.append(f"{metric(name).title} {units.percent(found.value)}{bounds}")
     lead = f"{where}: {units.counted(scores.images, 'image')}, {', '.join(figures)}."
-    return Markup(tag("p", lead, css="lead") + _detail(detail_of(scores)))
+    return Markup(tag("p", lead, css="lead") + _detail(detail_of(scores), pictures))
 
 
-def _detail(detail: Detail) -> Markup:
+def _detail(detail: Detail, pictures: Pictures = lambda _: None) -> Markup:
     match detail:
         case ClassDetail():
             return classification.page(detail)
@@ -47,9 +75,10 @@ def _detail(detail: Detail) -> Markup:
             return multilabel.page(detail)
         case HeadsDetail():
             return multihead.page(
-                detail, lambda one: _scored(one, "Where the truth is known", next(iter(one.scores)))
+                detail,
+                lambda one: _scored(one, "Where the truth is known", next(iter(one.scores)), pictures),
             )
         case BoxDetail():
-            return detection.page(detail)
+            return detection.page(detail, pictures)
         case _:
             assert_never(detail)

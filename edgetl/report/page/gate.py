@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 
 from edgetl import files
 from edgetl.inputs.spec import PreprocessSpec
-from edgetl.records.gate import Flip, GateReport, Verdict
+from edgetl.records.gate import BoxTurn, BoxTurns, Flip, GateReport, TurnedImage, Verdict
 from edgetl.report import units
-from edgetl.report.page.markup import Column, Markup, Row, disclosure, section, sentence, table, tag
+from edgetl.report.page.boxes import Mark, boxed, thumbnail
+from edgetl.report.page.markup import (
+    Column,
+    Markup,
+    Row,
+    disclosure,
+    legend,
+    section,
+    sentence,
+    table,
+    tag,
+)
 from edgetl.report.page.run import document
 from edgetl.report.terminal.device import check_change, check_figure, check_limit
 
 # Bounds the page to some hundred kilobytes.
 _LOST_SHOWN, _WON_SHOWN = 48, 24
 _SIDE = 128
+_PICTURES_SHOWN = 18
+_TURNS = {
+    BoxTurn.LOST: "lost",
+    BoxTurn.WON: "won",
+    BoxTurn.NEW: "new wrong",
+    BoxTurn.GONE: "wrong gone",
+}
+"""What became of a box, in words."""
+_TURN_MARKS = {
+    BoxTurn.LOST: ("missed", "dash"),
+    BoxTurn.WON: ("right", "line"),
+    BoxTurn.NEW: ("wrong", "line"),
+    BoxTurn.GONE: ("gone", "dash"),
+}
+"""Its colour, and how the legend draws it."""
 
 _TONES = {Verdict.PASS: "good", Verdict.FAIL: "bad", Verdict.UNSURE: "warn"}
 _COLUMNS = (
@@ -45,7 +69,7 @@ def write_page(
         StorageError: it cannot be written.
         DataError: there is no image set at `data`.
     """
-    files.write_text(path, render(report, _root(data), spec))
+    files.write_text(path, render(report, _root(data, boxes=report.boxes is not None), spec))
 
 
 def render(report: GateReport, root: Path | None = None, spec: PreprocessSpec | None = None) -> str:
@@ -77,7 +101,7 @@ def render(report: GateReport, root: Path | None = None, spec: PreprocessSpec | 
     sentences = tag("ul", *(tag("li", sentence(text)) for text in report.sentences()), css="says")
     checks = section("checks", "Checks", table(_COLUMNS, _rows(report), "Checks"), sentences)
     return document(
-        f"{report.current}: edgetl gate", [header, tag("main", box, checks, _flips(report, root, spec))]
+        f"{report.current}: edgetl gate", [header, tag("main", box, checks, _images(report, root, spec))]
     )
 
 
@@ -100,6 +124,54 @@ def _rows(report: GateReport) -> list[Row]:
 
 def _interval(interval: tuple[float, float] | None) -> str:
     return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
+
+
+def _images(report: GateReport, root: Path | None, spec: PreprocessSpec | None) -> Markup:
+    return _flips(report, root, spec) if report.boxes is None else _turned(report.boxes, root, spec)
+
+
+def _turned(turned: BoxTurns, root: Path | None, spec: PreprocessSpec | None) -> Markup:
+    """The images whose boxes changed, with these drawn over them."""
+    title = "Boxes that changed"
+    if not turned.changed:
+        return section("flips", title, lead="No object was lost or won, and no wrong box is new or gone.")
+    lead = (
+        f"{units.counted(turned.lost, 'object')} that were found are lost, {turned.won} are found now; "
+        f"{turned.new} wrong boxes are new, {turned.gone} are gone; in {units.counted(turned.changed, 'image')}. "
+        "Point at a box for its class."
+    )
+    key = legend([(_TURNS[turn], f"k-{css}", kind) for turn, (css, kind) in _TURN_MARKS.items()])
+    shown = turned.images[:_PICTURES_SHOWN]
+    parts: list[str] = [
+        key,
+        tag("ul", *(_turned_picture(i, root, spec) for i in shown), css="flips pictures"),
+    ]
+    if rest := turned.images[_PICTURES_SHOWN:]:
+        names = tag("ul", *(tag("li", f"{image.path}: {_turn_words(image)}") for image in rest), css="says")
+        parts.append(disclosure(f"{len(rest)} more, by name", names))
+    if turned.changed > len(turned.images):
+        parts.append(tag("p", f"{turned.changed - len(turned.images)} more are not listed.", css="lead"))
+    return section("flips", title, *parts, lead=lead)
+
+
+def _turned_picture(image: TurnedImage, root: Path | None, spec: PreprocessSpec | None) -> Markup:
+    marks = [
+        Mark(
+            box=box.box,
+            css=f"box k-{_TURN_MARKS[box.turn][0]}",
+            title=f"{box.label}: {_TURNS[box.turn]}",
+        )
+        for box in image.boxes
+    ]
+    words = _turn_words(image)
+    path = None if root is None else root / image.path
+    picture = boxed(path, (image.width, image.height), marks, f"{image.path}: {words}", spec)
+    return tag("li", picture, tag("span", words), tag("span", image.path, css="path"))
+
+
+def _turn_words(image: TurnedImage) -> str:
+    counts = ((turn, image.count(turn)) for turn in BoxTurn)
+    return ", ".join(f"{count} {_TURNS[turn]}" for turn, count in counts if count)
 
 
 def _flips(report: GateReport, root: Path | None, spec: PreprocessSpec | None) -> Markup:
@@ -128,7 +200,7 @@ def _flips(report: GateReport, root: Path | None, spec: PreprocessSpec | None) -
 
 
 def _picture(flip: Flip, root: Path | None, spec: PreprocessSpec | None) -> Markup:
-    shown = _thumbnail(root / flip.path, spec) if root is not None else ""
+    shown = thumbnail(root / flip.path if root is not None else None, _SIDE, spec)
     picture = (
         tag("img", src=shown, alt=f"{flip.label}: {flip.path}", loading="lazy")
         if shown
@@ -146,24 +218,15 @@ def _told(flip: Flip) -> str:
     return f"{flip.path}: {flip.label}, {flip.before} before, {flip.after} now"
 
 
-def _thumbnail(path: Path, spec: PreprocessSpec | None) -> str:
-    """A small picture as a `data:` address; empty where the image cannot be read."""
-    from edgetl.errors import ImageError
-    from edgetl.inputs.image import decode
-
-    try:
-        image = decode(path, _SIDE, spec=spec)
-    except (ImageError, OSError):
-        return ""
-    image.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _root(data: Path | None) -> Path | None:
+def _root(data: Path | None, *, boxes: bool) -> Path | None:
     if data is None:
         return None
+    if boxes:
+        from edgetl.data.boxes.sources import find_boxes
+        from edgetl.data.boxes.truths import root_of
+
+        found = find_boxes(data)
+        return None if found is None else root_of(found)
     from edgetl.data.sources import find
 
     return find(str(data)).root

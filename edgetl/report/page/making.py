@@ -35,7 +35,7 @@ from edgetl.report.page.pruning import sensitivity
 from edgetl.report.page.quantization import quantized
 from edgetl.report.run import RunReport, ratio
 from edgetl.tasks.all import task_of
-from edgetl.tasks.base import Classification
+from edgetl.tasks.base import Classification, Detection
 
 _SKIPPED_SHOWN = 50
 _CLASSES_OPEN = 30
@@ -257,6 +257,11 @@ def data(report: RunReport) -> Markup:
         Column(header="share"),
     )
     sums = {label: sum(counts[s].get(label, 0) for s in splits) for label in labels}
+    what, last = "Images", "All"
+    if isinstance(report.task, Detection):  # A picture's boxes are counted, and lie in many classes.
+        what, last = "Boxes", "All boxes"
+        totals = {split: sum(counts[split].values()) for split in splits}
+        whole = sum(totals.values())
     most = max(sums.values(), default=0)
     rows = [
         Row(
@@ -269,14 +274,14 @@ def data(report: RunReport) -> Markup:
         )
         for label in sorted(labels, key=lambda label: (-sums[label], label))
     ]
-    total = Row(cells=("All", *(units.count(totals[s]) for s in splits), units.count(whole), ""), css="total")
+    total = Row(cells=(last, *(units.count(totals[s]) for s in splits), units.count(whole), ""), css="total")
     if len(rows) > _CLASSES_OPEN:
-        shown = table(heads, [total], "Images a split")
+        shown = table(heads, [total], f"{what} a split")
         shown = Markup(
-            shown + disclosure(f"All {len(rows)} classes", table(heads, rows, "Images a class and split"))
+            shown + disclosure(f"All {len(rows)} classes", table(heads, rows, "Images per class and split"))
         )
     else:
-        shown = table(heads, [*rows, total], "Images a class and split")
+        shown = table(heads, [*rows, total], "Images per class and split")
     return Markup(
         tag("p", lead.strip(), css="lead") + shown + _near_copies(report) + _skipped(report) + _others(report)
     )
@@ -286,8 +291,9 @@ def _imbalance(report: RunReport) -> str:
     train = [n for n in report.data.counts.get("train", {}).values() if n]
     if not train or min(train) == max(train):
         return ""
+    what = "boxes" if isinstance(report.task, Detection) else "images"
     return (
-        f"The largest class has {units.times(max(train) / min(train))} the training images of the smallest."
+        f"The largest class has {units.times(max(train) / min(train))} the training {what} of the smallest."
     )
 
 

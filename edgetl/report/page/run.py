@@ -18,14 +18,18 @@ JSON_NAME = "report.json"
 HTML_NAME = "report.html"
 
 
-def render(report: RunReport) -> str:
+def render(report: RunReport, folder: Path | None = None) -> str:
     """The report as one HTML document.
+
+    Args:
+        report: what the run found.
+        folder: the run's, whose index says where its images are; without it none is shown.
 
     Raises:
         ValueError: `measure.default` names no variant, or the metric is unknown.
     """
     head = headline(report)
-    parts = [(anchor, title, build(report)) for anchor, title, build in SECTIONS]
+    parts = [(anchor, title, build(report, folder)) for anchor, title, build in SECTIONS]
     parts = [part for part in parts if part[2]]
     body = [
         _header(report, head, [(anchor, title) for anchor, title, _ in parts]),
@@ -195,7 +199,7 @@ def write_report(report: RunReport, folder: Path) -> tuple[Path, Path]:
         StorageError: they cannot be written.
     """
 
-    page = render(report)
+    page = render(report, folder)
     json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
     files.write_json(json_path, report)
     files.write_text(html_path, page)

@@ -1,22 +1,34 @@
-"""The page's parts in order: anchor, title, and what builds the part (empty text leaves it out)."""
+"""The page's parts in order: anchor, title, and what builds the part (empty text leaves it out).
+
+What builds it gets the run's folder too, for pictures of its images; None where the page stands by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from edgetl.report.page import making, variants
 from edgetl.report.page.answers import answers
 from edgetl.report.page.markup import Markup
 from edgetl.report.run import RunReport
 
-SECTIONS: tuple[tuple[str, str, Callable[[RunReport], Markup]], ...] = (
-    ("variants", "Accuracy against latency", variants.variants),
+Build = Callable[[RunReport, Path | None], Markup]
+
+
+def _of_records(build: Callable[[RunReport], Markup]) -> Build:
+    """What needs the records and no picture."""
+    return lambda report, _: build(report)
+
+
+SECTIONS: tuple[tuple[str, str, Build], ...] = (
+    ("variants", "Accuracy against latency", _of_records(variants.variants)),
     ("classes", "Shipped variant by class", answers),
-    ("latency", "Latency distribution", variants.latency),
-    ("training", "Training", making.training),
-    ("pruning", "Pruning", making.pruning),
-    ("deployment", "Export and quantization", making.deployment),
-    ("data", "Data", making.data),
-    ("provenance", "Machine and provenance", making.provenance),
-    ("recipe", "Recipe", making.recipe),
+    ("latency", "Latency distribution", _of_records(variants.latency)),
+    ("training", "Training", _of_records(making.training)),
+    ("pruning", "Pruning", _of_records(making.pruning)),
+    ("deployment", "Export and quantization", _of_records(making.deployment)),
+    ("data", "Data", _of_records(making.data)),
+    ("provenance", "Machine and provenance", _of_records(making.provenance)),
+    ("recipe", "Recipe", _of_records(making.recipe)),
 )

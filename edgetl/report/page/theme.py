@@ -101,6 +101,13 @@ _FLIPS = """
 .flips .path{display:block;color:var(--faint);font-size:11px;overflow-wrap:anywhere}
 .flips .right{color:var(--good);font-weight:600}
 .flips .wrong{color:var(--bad);font-weight:600}
+.flips.pictures{grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
+.boxed{display:block;width:100%;height:auto;max-height:420px;border-radius:8px;background:var(--grid)}
+.boxed .paper{fill:var(--grid)}
+.boxed .box{fill:transparent;stroke:var(--c);stroke-width:2;vector-effect:non-scaling-stroke}
+.k-true{--c:#fff}.k-right{--c:#2fd07f}.k-missed{--c:#ffd21f}.k-wrong{--c:#ff4b3e}.k-gone{--c:#9fb3c8}
+.boxed .k-missed,.boxed .k-gone{stroke-dasharray:5 3}
+.key.k-true{outline:1px solid var(--axis)}
 .says{padding-left:20px;margin:12px 0 0;font-size:14px}
 .says li{margin:0 0 6px}
 main>.verdict:first-child{margin-top:20px}

@@ -18,7 +18,7 @@ from edgetl.report.page.markup import (
     tag,
 )
 from edgetl.report.tasks.confusion import MOST_CLASSES, class_order, confused_pairs, heat_map, shown_classes
-from edgetl.report.terminal.tables import Line, numbers, say, text
+from edgetl.report.terminal.tables import TableLine, numbers, say, text
 from edgetl.report.terminal.tables import table as terminal_table
 from edgetl.tasks.classification.detail import ClassDetail
 
@@ -102,14 +102,16 @@ def terminal(console: Console, detail: ClassDetail) -> None:
     for i in order[:_CLASSES_SHOWN]:
         c = detail.classes[i]
         recall, f1 = (units.percent(c.recall), units.percent(c.f1)) if c.support else ("-", "-")
-        lines.append(Line(cells=(c.label, units.count(c.support), units.percent(c.precision), recall, f1)))
+        lines.append(
+            TableLine(cells=(c.label, units.count(c.support), units.percent(c.precision), recall, f1))
+        )
     heads = (*text("class, lowest recall first"), *numbers("images", "precision", "recall", "F1"))
     terminal_table(console, heads, lines)
     if len(order) > _CLASSES_SHOWN:
         say(console, f"{len(order) - _CLASSES_SHOWN} more classes are left out; --json gives all.", "faint")
     if mistakes := confused_pairs(detail, _PAIRS_SHOWN):
         lines = [
-            Line(cells=(true, taken, units.count(n), units.percent(share)))
+            TableLine(cells=(true, taken, units.count(n), units.percent(share)))
             for true, taken, n, share in mistakes
         ]
         terminal_table(console, (*text("true", "taken for"), *numbers("images", "of the class")), lines)

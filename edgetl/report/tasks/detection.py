@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.report import units
-from edgetl.report.page.markup import Column, Markup, Row, columns, disclosure, meter, table, tag
-from edgetl.report.terminal.tables import Line, numbers, say, text
+from edgetl.report.page.axes import NARROW, Axis, draw_axes
+from edgetl.report.page.boxes import Mark, boxed
+from edgetl.report.page.markup import (
+    HALF,
+    Column,
+    Markup,
+    Row,
+    columns,
+    disclosure,
+    figure,
+    legend,
+    meter,
+    table,
+    tag,
+)
+from edgetl.report.page.svg import Drawing, Scale
+from edgetl.report.terminal.tables import TableLine, numbers, say, text
 from edgetl.report.terminal.tables import table as terminal_table
-from edgetl.tasks.detection.detail import BoxDetail, ClassPrecision, Mistakes
+from edgetl.statistics import wilson_interval
+from edgetl.tasks.detection.detail import BoxDetail, ClassPrecision, JudgedBox, Mistakes, WorstImage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _OPEN = 25
 _SHOWN = 30
+_CURVES_SHOWN = 6
+_CURVES = "Point at a curve for its class. Drawn are at most six classes, those of lowest AP."
+_SIDES = "The side is the square root of the object's area. Bars are 95% intervals."
 KINDS = {
     "right": "found",
     "missed": "missed",
@@ -25,13 +46,135 @@ KINDS = {
     "background": "background",
 }
 """Fields of `Mistakes` in words, in the order of tables."""
+_CSS = {"true": "k-true", "right": "k-right", "missed": "k-missed"} | dict.fromkeys(
+    ("place", "label", "both", "duplicate", "background"), "k-wrong"
+)
+"""CSS classes of boxes by their kind."""
 
 
-def page(detail: BoxDetail) -> Markup:
-    """Classes by average precision, sizes, and errors by kind."""
-    first = tag("div", tag("h3", "By class, lowest AP first"), _classes(detail))
-    second = tag("div", tag("h3", "By size of the object"), _sizes(detail))
-    return Markup(first + columns(second, _mistakes(detail)))
+def page(detail: BoxDetail, pictures: Callable[[WorstImage], Path | None]) -> Markup:
+    """Curves, classes, sizes, errors by kind, and the images with most of them; `pictures` says where these are."""
+    curves = figure(lambda width: precision_recall(detail, width), _CURVES, wide=HALF)
+    sizes = figure(lambda width: recall_by_side(detail, width), _SIDES, wide=HALF)
+    first = columns(
+        tag("div", tag("h3", "Precision against recall at an overlap of 0.5"), _legend(detail), curves),
+        tag("div", tag("h3", "By class, lowest AP first"), _classes(detail)),
+    )
+    second = columns(
+        tag("div", tag("h3", "Size of the object against recall"), sizes, _sizes(detail)), _mistakes(detail)
+    )
+    return Markup(first + second + _worst(detail, pictures))
+
+
+def shown_classes(detail: BoxDetail) -> list[ClassPrecision]:
+    """The classes whose curves are drawn: those of lowest average precision, in the order of the labels."""
+    with_curve = [c for c in _ordered(detail) if c.precision][:_CURVES_SHOWN]
+    return [c for c in detail.classes if c in with_curve]
+
+
+def precision_recall(detail: BoxDetail, width: float) -> str:
+    """Precision at 101 recalls, a curve a class; empty text without objects."""
+    classes = shown_classes(detail)
+    if not classes:
+        return ""
+    drawing = Drawing(width, 250 if width < NARROW else 290)
+    x = Scale(low=0, high=1, start=50, end=width - 16)
+    y = Scale(low=0, high=1, start=drawing.height - 50, end=34)
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    draw_axes(
+        drawing,
+        Axis(scale=x, ticks=ticks, write=_whole, title="Recall"),
+        Axis(scale=y, ticks=ticks, write=_whole, title="Precision"),
+    )
+    for place, one in enumerate(classes):
+        caption = f"{one.label}: AP50 {_share(one.ap50)}, {units.counted(one.objects, 'object')}"
+        last = max((at for at, value in enumerate(one.precision) if value > 0), default=0)
+        points = [(x(at / 100), y(value)) for at, value in enumerate(one.precision[: last + 1])]
+        if last < len(one.precision) - 1:
+            points.append((x(last / 100), y(0)))
+        drawing.path(points, f"s{place} curve", caption)
+    described = "; ".join(f"{c.label} AP50 {_share(c.ap50)}" for c in classes)
+    return drawing.render("Precision against recall by class", described)
+
+
+def recall_by_side(detail: BoxDetail, width: float) -> str:
+    """The share of objects found by their side, with 95% Wilson intervals; empty text without objects."""
+    sides = detail.sides
+    if not sides:
+        return ""
+    drawing = Drawing(width, 230 if width < NARROW else 250)
+    y = Scale(low=0, high=1, start=drawing.height - 50, end=34)
+    left, right = 50.0, width - 16
+    step = (right - left) / len(sides)
+    ticks = Axis(scale=y, ticks=[0, 0.2, 0.4, 0.6, 0.8, 1.0], write=_whole, title="Found")
+    places = Scale(low=0, high=len(sides), start=left, end=right)
+    draw_axes(drawing, Axis(scale=places, ticks=[], write=str, title="Side of the object, pixels"), ticks)
+    for at, one in enumerate(sides):
+        share, middle = one.found / one.objects, left + (at + 0.5) * step
+        low, high = wilson_interval(one.found, one.objects)
+        caption = (
+            f"{_side(one.side)} pixels: {one.found} of {units.counted(one.objects, 'object')} found "
+            f"({units.percent(share)}, 95% interval {units.interval((low, high))})"
+        )
+        drawing.line(middle, y(low), middle, y(high), "s0 bar")
+        for end in (low, high):
+            drawing.line(middle - 5, y(end), middle + 5, y(end), "s0 bar")
+        drawing.circle(middle, y(share), 6, "s0 dot", caption)
+        drawing.text(middle, drawing.height - 33, _side(one.side), "tick", anchor="middle")
+    described = "; ".join(f"{_side(s.side)} pixels {s.found} of {s.objects}" for s in sides)
+    return drawing.render("Size of the object against recall", described)
+
+
+def _side(side: float) -> str:
+    """Its octave, as in `16-31`; the first one as `<8`."""
+    return f"{side:g}-{2 * side - 1:g}" if side else "<8"
+
+
+def _whole(share: float) -> str:
+    return units.percent(share, 0)
+
+
+def _legend(detail: BoxDetail) -> Markup:
+    classes = shown_classes(detail)
+    return (
+        legend([(c.label, f"s{place}", "line") for place, c in enumerate(classes)]) if classes else Markup("")
+    )
+
+
+def _worst(detail: BoxDetail, pictures: Callable[[WorstImage], Path | None]) -> Markup:
+    """The images with most mistakes, true and found boxes drawn over them."""
+    if not detail.worst:
+        return tag("p", "No image has a mistake.", css="lead")
+    names = [c.label for c in detail.classes]
+    key = legend(
+        [
+            ("true, found", "k-true", "line"),
+            ("missed", "k-missed", "dash"),
+            ("found", "k-right", "line"),
+            ("wrong place, class, twice or background", "k-wrong", "line"),
+        ]
+    )
+    items = []
+    for one in detail.worst:
+        path = pictures(one)
+        counts = ", ".join(
+            f"{count} {words}" for words, count in _counts(one.mistakes) if count and words != KINDS["right"]
+        )
+        marks = [Mark(box=b.box, css=f"box {_CSS[b.kind]}", title=_box_words(b, names)) for b in one.boxes]
+        name = path.name if path is not None else f"image {one.image + 1}"
+        picture = boxed(path, (one.width, one.height), marks, f"{name}: {counts}")
+        items.append(tag("li", picture, tag("span", counts), tag("span", name, css="path")))
+    title = f"Images with most errors: {_title(detail).lower()}"
+    note = "Point at a box for its class and score."
+    return Markup(
+        tag("h3", title) + key + tag("p", note, css="lead") + tag("ul", *items, css="flips pictures")
+    )
+
+
+def _box_words(box: JudgedBox, names: Sequence[str]) -> str:
+    words = {"true": "true, found", **KINDS}[box.kind]
+    score = "" if box.score is None else f" {box.score:.2f}"
+    return f"{names[box.label]}{score}: {words}"
 
 
 def _classes(detail: BoxDetail) -> Markup:
@@ -86,7 +229,7 @@ def terminal(console: Console, detail: BoxDetail) -> None:
     """Each class, lowest average precision first; sizes; errors by kind."""
     ordered = _ordered(detail)
     lines = [
-        Line(
+        TableLine(
             cells=(
                 c.label,
                 units.count(c.objects),
@@ -100,11 +243,11 @@ def terminal(console: Console, detail: BoxDetail) -> None:
     if len(ordered) > _SHOWN:
         say(console, f"{len(ordered) - _SHOWN} more classes are left out; --json gives all.", "faint")
     lines = [
-        Line(cells=(s.size, units.count(s.objects), _share(s.ap, "-"), _share(s.recall, "-")))
+        TableLine(cells=(s.size, units.count(s.objects), _share(s.ap, "-"), _share(s.recall, "-")))
         for s in detail.sizes
     ]
     terminal_table(console, (*text("size of the object"), *numbers("objects", "AP", "recall")), lines)
-    lines = [Line(cells=(name, units.count(count))) for name, count in _counts(detail.mistakes)]
+    lines = [TableLine(cells=(name, units.count(count))) for name, count in _counts(detail.mistakes)]
     terminal_table(console, (*text(_title(detail)), *numbers("number")), lines)
 
 

@@ -1,4 +1,4 @@
-"""The part of the report that only several heads have: one part a head."""
+"""The part of the report that only several heads have: one part per head."""
 
 from __future__ import annotations
 

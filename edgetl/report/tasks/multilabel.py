@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgetl.records.scores import Score
 from edgetl.report import units
 from edgetl.report.page.markup import Column, Markup, Row, disclosure, meter, table, tag
-from edgetl.report.terminal.tables import Line, numbers, say, text
+from edgetl.report.terminal.tables import TableLine, numbers, say, text
 from edgetl.report.terminal.tables import table as terminal_table
 from edgetl.tasks.multilabel.detail import TagScore, TagsDetail
 
@@ -59,7 +59,7 @@ def terminal(console: Console, detail: TagsDetail) -> None:
     """Each class, lowest average precision first."""
     ordered = _ordered(detail)
     lines = [
-        Line(
+        TableLine(
             cells=(
                 c.label,
                 units.count(c.support),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.records.bench import BenchRecord, HistoryRecord, LayerTime, LoadgenRecord, Profile, Trend
 from edgetl.report import units
-from edgetl.report.terminal.tables import Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.terminal.tables import TableLine, Tone, numbers, pairs, say, table, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def _trend(console: Console, trend: Trend) -> None:
     moved = {change.index for change in trend.changes}
     first = max(len(trend.runs) - _RUNS_SHOWN, 0)
     lines = [
-        Line(
+        TableLine(
             cells=(
                 run.time,
                 _commit(run.commit),
@@ -138,7 +138,7 @@ def _profile(console: Console, profile: Profile) -> None:
         console,
         (*text("layer", "on", "operator"), *numbers("ms", "share")),
         [
-            Line(
+            TableLine(
                 cells=(
                     each.name,
                     each.provider,
@@ -154,9 +154,9 @@ def _profile(console: Console, profile: Profile) -> None:
         say(console, f"{units.counted(left, 'more layer')} with --json.", "faint")
 
 
-def _layer(each: LayerTime, *cells: str) -> Line:
+def _layer(each: LayerTime, *cells: str) -> TableLine:
     name, nodes = cells
-    return Line(
+    return TableLine(
         cells=(name, each.provider, nodes, units.significant(each.median_ms), units.percent(each.share))
     )
 

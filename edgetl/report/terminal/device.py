@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records.bench import BenchRecord
-from edgetl.records.gate import GateCheck, GateReport, Verdict
+from edgetl.records.gate import BoxTurn, GateCheck, GateReport, Verdict
 from edgetl.records.measured import Latency
 from edgetl.records.scores import value
 from edgetl.records.variants import EngineRecord
 from edgetl.report import units
 from edgetl.report.terminal.bench import details
-from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, pairs, say, table, text
 from edgetl.tasks.all import Prediction, task_of
+from edgetl.tasks.base import Detection, TaskSpec
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgetl.runtime.inputs import ImageResult
 
 _LABELS_SHOWN = 12
+_BOXES_SHOWN = 20
 _FLIPS_SHOWN = 8
 
 
@@ -38,6 +40,15 @@ def _window(window: tuple[float, float] | None) -> str:
     if window is None:
         return ""
     return f"{window[0]:g} becomes black, {window[1]:g} white"
+
+
+def _boxes_asked(task: TaskSpec) -> str:
+    if not isinstance(task, Detection):
+        return ""
+    return (
+        f"those that score {task.threshold:.2f} or more, at most {task.most} of an image; of two of a class that "
+        f"overlap by more than {task.overlap:.2f} the better one"
+    )
 
 
 def bundle(console: Console, manifest: Manifest) -> None:
@@ -52,6 +63,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
         [
             ("task", manifest.task.kind),
             ("labels", f"{len(manifest.labels)}: {labels}"),
+            ("boxes", _boxes_asked(manifest.task)),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
             ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
@@ -68,7 +80,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
     metric = task_of(manifest.task).metrics[0].name
     title = units.metric(metric)
     heads = (
-        Header(text="variant", keep=True),
+        HeaderCell(text="variant", keep=True),
         *text("precision", "target"),
         *numbers("size", f"val\n{title}", f"test\n{title}", "p50\nms", "p90\nms"),
     )
@@ -77,11 +89,11 @@ def bundle(console: Console, manifest: Manifest) -> None:
         times = _times(v.latency)[:2] if v.latency else ("-", "-")
         scores = (units.percent(value(e, metric)) if e else "-" for e in (v.val, v.test))
         cells = (v.name, v.precision, v.target, units.bytes_(v.size_bytes), *scores, *times)
-        lines.append(Line(cells=cells, tone="strong" if v.name == manifest.default else "plain"))
+        lines.append(TableLine(cells=cells, tone="strong" if v.name == manifest.default else "plain"))
     table(console, heads, lines)
     if manifest.engines:
         rows = [
-            Line(
+            TableLine(
                 cells=(
                     e.target,
                     e.variant,
@@ -106,25 +118,63 @@ def verify(console: Console, check: GoldenCheck) -> None:
 
 
 def predictions(console: Console, results: Sequence[ImageResult]) -> None:
-    """A row an image, with its best classes, or why it has none."""
+    """One row per image, with its best classes, or why it has none; one row per box for detectors."""
+    if any(isinstance(result.prediction, Detections) for result in results):
+        _boxes(console, results)
+        return
     answers = [_answers(r.prediction) if r.prediction else [] for r in results]
     most = max(1, *map(len, answers)) if answers else 1
     timed = any(result.seconds is not None for result in results)
-    heads: list[Header] = [*text("image"), *(numbers("s") if timed else ())]
+    heads: list[HeaderCell] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
     lines = []
     for result, found in zip(results, answers, strict=True):
         if result.prediction is None:
             first = (result.path, *([""] if timed else []))
-            lines.append(Line(cells=(*first, "not readable", *[""] * (2 * most - 1)), tone="bad"))
+            lines.append(TableLine(cells=(*first, "not readable", *[""] * (2 * most - 1)), tone="bad"))
             continue
         cells = [result.path]
         if timed:
             cells.append("-" if result.seconds is None else f"{result.seconds:.2f}")
         for label, score in found:
             cells += [label, score]
-        lines.append(Line(cells=(*cells, *[""] * (len(heads) - len(cells)))))
+        lines.append(TableLine(cells=(*cells, *[""] * (len(heads) - len(cells)))))
+    table(console, heads, lines)
+    for result in results:
+        if result.prediction is None:
+            say(console, result.error, "bad")
+
+
+def _boxes(console: Console, results: Sequence[ImageResult]) -> None:
+    timed = any(result.seconds is not None for result in results)
+    heads = (
+        *text("image"),
+        *(numbers("s") if timed else ()),
+        *text("label"),
+        *numbers("score", "x1", "y1", "x2", "y2"),
+    )
+    lines = []
+    for result in results:
+        first = [
+            result.path,
+            *(["-" if result.seconds is None else f"{result.seconds:.2f}"] if timed else []),
+        ]
+        empty = [""] * len(first)
+        if not isinstance(result.prediction, Detections):
+            lines.append(TableLine(cells=(*first, "not readable", *[""] * 5), tone="bad"))
+            continue
+        items = result.prediction.items
+        for place, item in enumerate(items[:_BOXES_SHOWN]):
+            sides = (f"{value:.1f}" for value in item.box)
+            lines.append(
+                TableLine(cells=(*(empty if place else first), item.label, f"{item.score:.3f}", *sides))
+            )
+        if not items:
+            lines.append(TableLine(cells=(*first, "nothing", *[""] * 5), tone="faint"))
+        if len(items) > _BOXES_SHOWN:
+            rest = f"and {len(items) - _BOXES_SHOWN} more; --json gives all"
+            lines.append(TableLine(cells=(*empty, rest, *[""] * 5), tone="faint"))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:
@@ -183,7 +233,7 @@ def bench(console: Console, record: BenchRecord) -> None:
     if record.end_to_end is not None:
         rows.append(("end to end", record.end_to_end))
     lines = [
-        Line(
+        TableLine(
             cells=(
                 name,
                 *_times(latency),
@@ -205,7 +255,7 @@ def tune(console: Console, record: TuneRecord) -> None:
     heads = (
         *text("engine", "variant"),
         *numbers("p50\nms", "p90\nms", "calls"),
-        Header(text="result", keep=True),
+        HeaderCell(text="result", keep=True),
         *text("why"),
     )
     ranked = sorted(record.trials, key=lambda t: t.latency.p50_ms if t.latency else math.inf)
@@ -216,7 +266,7 @@ def tune(console: Console, record: TuneRecord) -> None:
             times = (*_times(trial.latency)[:2], units.count(trial.latency.runs))
         tone: Tone = "strong" if trial.outcome == "chosen" else "plain" if trial.latency else "faint"
         cells = (trial.target, trial.variant or "-", *times, trial.outcome, trial.note)
-        lines.append(Line(cells=cells, tone=tone))
+        lines.append(TableLine(cells=cells, tone=tone))
     title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to outputs"
     table(console, heads, lines, title=title)
     say(console, f"{record.reason}.", "good")
@@ -226,7 +276,7 @@ def tune(console: Console, record: TuneRecord) -> None:
 def gate(console: Console, report: GateReport) -> None:
     """What regressed, by how much, and the verdict."""
     heads = (
-        Header(text="check", keep=True),
+        HeaderCell(text="check", keep=True),
         *numbers("baseline", "now", "change", "allowed"),
         *text("result"),
     )
@@ -236,7 +286,7 @@ def gate(console: Console, report: GateReport) -> None:
         tone: Tone = "bad" if check.judged and check.verdict is Verdict.FAIL else "plain"
         before, now = check_figure(check, check.baseline), check_figure(check, check.current)
         cells = (check.name, before, now, check_change(check), check_limit(check), result)
-        lines.append(Line(cells=cells, tone=tone))
+        lines.append(TableLine(cells=cells, tone=tone))
     table(
         console,
         heads,
@@ -246,6 +296,7 @@ def gate(console: Console, report: GateReport) -> None:
     for sentence in report.sentences():
         say(console, f"- {sentence}")
     _flips(console, report)
+    _turns(console, report)
     names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is report.verdict)
     match report.verdict:
         case Verdict.PASS:
@@ -271,10 +322,35 @@ def _flips(console: Console, report: GateReport) -> None:
         console,
         text("flipped image", "class", "before", "now"),
         [
-            Line(cells=(flip.path, flip.label, flip.before, flip.after), tone="bad" if flip.lost else "plain")
+            TableLine(
+                cells=(flip.path, flip.label, flip.before, flip.after), tone="bad" if flip.lost else "plain"
+            )
             for flip in shown
         ],
         title=f"{flips.lost} right to wrong, {flips.won} wrong to right; {len(shown)} of them:",
+    )
+
+
+def _turns(console: Console, report: GateReport) -> None:
+    """The images whose boxes changed most; the page of `--report` shows more of them."""
+    if report.boxes is None or not report.boxes.changed:
+        return
+    turned, shown = report.boxes, report.boxes.images[:_FLIPS_SHOWN]
+    console.print()
+    table(
+        console,
+        (*text("changed image"), *numbers("lost", "won", "new wrong", "wrong gone")),
+        [
+            TableLine(
+                cells=(image.path, *(units.count(image.count(turn)) for turn in BoxTurn)),
+                tone="bad" if image.count(BoxTurn.LOST) or image.count(BoxTurn.NEW) else "plain",
+            )
+            for image in shown
+        ],
+        title=(
+            f"{units.counted(turned.lost, 'object')} lost, {turned.won} won, {turned.new} new wrong boxes, "
+            f"{turned.gone} gone, in {units.counted(turned.changed, 'image')}; {len(shown)} of them:"
+        ),
     )
 
 
@@ -283,24 +359,24 @@ def doctor(console: Console, checkup: Checkup) -> None:
     say(console, checkup.machine)
     console.print()
     lines = [
-        Line(
+        TableLine(
             cells=("yes" if part.available else "no", part.name, part.detail, part.remedy),
             tone="plain" if part.available else "faint",
         )
         for part in checkup.parts
     ]
-    table(console, (Header(text="", keep=True), *text("part", "found", "to get it")), lines)
+    table(console, (HeaderCell(text="", keep=True), *text("part", "found", "to get it")), lines)
     if checkup.install:
         sizes = [
-            Line(cells=(package.name, package.version, units.bytes_(package.size_bytes)))
+            TableLine(cells=(package.name, package.version, units.bytes_(package.size_bytes)))
             for package in checkup.install
         ]
         total = units.bytes_(sum(package.size_bytes for package in checkup.install))
-        sizes.append(Line(cells=("the device's install", "", total), tone="strong"))
+        sizes.append(TableLine(cells=("the device's install", "", total), tone="strong"))
         table(console, (*text("package", "version"), *numbers("size")), sizes)
     if checkup.differences:
         say(console, "Other versions than edgetl was tried with:")
-        rows = [Line(cells=(each.name, each.installed, each.tried)) for each in checkup.differences]
+        rows = [TableLine(cells=(each.name, each.installed, each.tried)) for each in checkup.differences]
         table(console, text("package", "installed", "tried"), rows)
 
 
@@ -358,29 +434,24 @@ def _times(latency: Latency) -> tuple[str, str, str]:
     )
 
 
-_SCORES = ("top-1", "macro-F1", "recall", "share")
-
-
 def check_figure(check: GateCheck, value: float) -> str:
     """One of a check's figures in its unit."""
     match check.unit:
-        case "top-1" | "macro-F1" | "recall" | "share":
-            return units.percent(value)
         case "ms":
             return units.milliseconds(value)
         case "bytes":
             return units.bytes_(round(value))
         case unit:
-            return f"{units.significant(value)} {unit}"
+            return units.percent(value) if check.is_share else f"{units.significant(value)} {unit}"
 
 
 def check_change(check: GateCheck) -> str:
     """A check's change with its sign: points of a score, per cent of what else."""
-    return units.points(100 * check.change) if check.unit in _SCORES else f"{100 * check.change:+.1f}%"
+    return units.points(100 * check.change) if check.is_share else f"{100 * check.change:+.1f}%"
 
 
 def check_limit(check: GateCheck) -> str:
     """The change for the worse that a check allows; a dash where it is not judged."""
     if not check.judged:
         return "-"
-    return units.points(-100 * check.limit) if check.unit in _SCORES else f"+{100 * check.limit:.1f}%"
+    return units.points(-100 * check.limit) if check.is_share else f"+{100 * check.limit:.1f}%"

@@ -11,7 +11,7 @@ from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
 from edgetl.report.tasks import classification, detection, multihead, multilabel
-from edgetl.report.terminal.tables import Header, Line, numbers, pairs, say, table
+from edgetl.report.terminal.tables import HeaderCell, TableLine, numbers, pairs, say, table
 from edgetl.tasks.all import Detail, detail_of
 from edgetl.tasks.classification.detail import ClassDetail
 from edgetl.tasks.detection.detail import BoxDetail
@@ -69,11 +69,11 @@ def variants(console: Console, measure: MeasureRecord) -> None:
     first, *others = (units.metric(name) for name in names)
     figures = (f"val\n{first}", f"test\n{first}", *(title.replace("-", "\n") for title in others))
     heads = (
-        Header(text="model", keep=True),
+        HeaderCell(text="model", keep=True),
         *numbers("size", *figures, "p50\nms", "p90\nms", "p99\nms", "images\n/s"),
     )
     lines = [
-        Line(
+        TableLine(
             cells=(
                 "teacher (torch)",
                 units.bytes_(measure.teacher_size_bytes),
@@ -89,7 +89,7 @@ def variants(console: Console, measure: MeasureRecord) -> None:
             *_scores(variant.val, variant.test, names),
             *_times(variant.latency),
         )
-        lines.append(Line(cells=cells, tone="strong" if variant.name == measure.default else "plain"))
+        lines.append(TableLine(cells=cells, tone="strong" if variant.name == measure.default else "plain"))
     table(console, heads, lines)
     noted = [(v.name, ", ".join(remarks(measure, v))) for v in measure.variants]
     if any(text for _, text in noted):

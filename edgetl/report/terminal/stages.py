@@ -15,7 +15,7 @@ from edgetl.report import units
 from edgetl.report.page import widths
 from edgetl.report.run import ratio
 from edgetl.report.terminal.run import floor_word, metric_name, variants
-from edgetl.report.terminal.tables import Header, Line, Tone, numbers, pairs, say, table, text
+from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, pairs, say, table, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,11 +57,11 @@ def folds(console: Console, record: FoldsRecord) -> None:
     names = [name for name, found in record.folds[0].scores.items() if found.interval is not None]
     spreads = [record.spreads[name] for name in names]
     lines = [
-        Line(cells=(f"{n}", f"{e.images}", *(units.percent(value(e, name)) for name in names)))
+        TableLine(cells=(f"{n}", f"{e.images}", *(units.percent(value(e, name)) for name in names)))
         for n, e in enumerate(record.folds, start=1)
     ]
-    lines.append(Line(cells=("mean", "", *(units.percent(one.mean) for one in spreads)), tone="strong"))
-    lines.append(Line(cells=("deviation", "", *(units.percent(one.deviation) for one in spreads))))
+    lines.append(TableLine(cells=("mean", "", *(units.percent(one.mean) for one in spreads)), tone="strong"))
+    lines.append(TableLine(cells=("deviation", "", *(units.percent(one.deviation) for one in spreads))))
     heads = (*text("fold"), *numbers("images", *map(units.metric, names)))
     table(console, heads, lines, "Cross-validation")
 
@@ -106,7 +106,7 @@ def _data(console: Console, record: DataRecord) -> None:
     _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
 
 
-def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[Line]:
+def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[TableLine]:
     """One line per class, by name; of many classes those with the fewest images, and the others in one line."""
     labels = sorted({label for split in counts.values() for label in split})
     by_class = {label: [counts[s].get(label, 0) for s in splits] for label in labels}
@@ -152,7 +152,7 @@ def _epochs(console: Console, epochs: Sequence[EpochRecord]) -> None:
         return
     names = list(epochs[0].val.scores)[:2]
     lines = [
-        Line(
+        TableLine(
             cells=(
                 e.phase,
                 str(e.epoch),
@@ -174,7 +174,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
         say(console, record.note, "strong")
     whole, measured, title = record.before.macs, record.latency, units.metric(record.metric)
     lines = [
-        Line(
+        TableLine(
             cells=(
                 units.step(s.step, s.kept, record.network),
                 units.count(s.macs),
@@ -194,7 +194,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
             units.count(once.parameters),
         )
         times = (_ms(once.predicted_ms), _ms(once.measured_ms)) if measured else ()
-        lines.append(Line(cells=("one cut", *figures, units.percent(once.cut), "–", *times)))
+        lines.append(TableLine(cells=("one cut", *figures, units.percent(once.cut), "–", *times)))
     timed = ("predicted\nms", "measured\nms") if measured else ()
     left = "of the uncut" if record.network else "of the teacher"
     heads = numbers("step", "MACs", left, "parameters", f"{title} after the cut", "recovered", *timed)
@@ -210,7 +210,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
         table(
             console,
             heads,
-            [Line(cells=tuple(row)) for row in widths.lines(measured)],
+            [TableLine(cells=tuple(row)) for row in widths.lines(measured)],
             "Widths for the target",
         )
     pairs(
@@ -233,7 +233,7 @@ def _ms(value: float | None) -> str:
 def _sensitivity(console: Console, record: PruneSensitivity, title: str) -> None:
     shares = [units.percent(share, 0) for share in record.shares]
     lines = [
-        Line(
+        TableLine(
             cells=(
                 g.name,
                 str(g.channels),
@@ -267,7 +267,7 @@ def _export(console: Console, record: ExportRecord) -> None:
 
 def _quantize(console: Console, record: QuantizeRecord) -> None:
     lines = [
-        Line(
+        TableLine(
             cells=(
                 v.name,
                 units.bytes_(v.size_bytes),
@@ -296,8 +296,8 @@ def _quantize(console: Console, record: QuantizeRecord) -> None:
     _listing(console, "Notes", record.notes)
 
 
-def _counts_line(name: str, counts: Sequence[int], tone: Tone = "plain") -> Line:
-    return Line(cells=(name, *(units.count(n) for n in counts), units.count(sum(counts))), tone=tone)
+def _counts_line(name: str, counts: Sequence[int], tone: Tone = "plain") -> TableLine:
+    return TableLine(cells=(name, *(units.count(n) for n in counts), units.count(sum(counts))), tone=tone)
 
 
 def _listing(console: Console, title: str, entries: Sequence[str]) -> None:
@@ -323,7 +323,7 @@ def _told(scores: Evaluation) -> str:
 def parity(console: Console, record: ParityRecord) -> None:
     """The parity report: one line per step, then the outcome, then what was not run and why."""
     heads = (
-        Header(text="step", keep=True),
+        HeaderCell(text="step", keep=True),
         *text("against"),
         *numbers(
             "largest\nerror",
@@ -343,11 +343,11 @@ def parity(console: Console, record: ParityRecord) -> None:
             say(console, f"{checked.name} was not run: {checked.skipped}", "faint")
 
 
-def _parity_step(checked: ParityStep) -> Line:
+def _parity_step(checked: ParityStep) -> TableLine:
     word = {True: "holds", False: "broken", None: ""}[checked.holds]
     tone: Tone = "bad" if checked.holds is False else "plain"
     first = not checked.against
-    return Line(
+    return TableLine(
         cells=(
             checked.name,
             checked.against,

@@ -16,7 +16,7 @@ _STYLES: dict[Tone, str] = {"plain": "", "good": "green", "bad": "red", "strong"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class HeaderCell:
     """A column: its header (may have two lines), whether it holds figures (aligned right), whether it must not wrap.
 
     Figures never wrap.
@@ -28,24 +28,24 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class TableLine:
     """A row of cells with a tone."""
 
     cells: tuple[str, ...]
     tone: Tone = "plain"
 
 
-def text(*headers: str) -> tuple[Header, ...]:
+def text(*headers: str) -> tuple[HeaderCell, ...]:
     """Columns of text."""
-    return tuple(Header(text=h) for h in headers)
+    return tuple(HeaderCell(text=h) for h in headers)
 
 
-def numbers(*headers: str) -> tuple[Header, ...]:
+def numbers(*headers: str) -> tuple[HeaderCell, ...]:
     """Columns of figures."""
-    return tuple(Header(text=h, number=True) for h in headers)
+    return tuple(HeaderCell(text=h, number=True) for h in headers)
 
 
-def table(console: Console, heads: Sequence[Header], lines: Sequence[Line], title: str = "") -> None:
+def table(console: Console, heads: Sequence[HeaderCell], lines: Sequence[TableLine], title: str = "") -> None:
     """Print a table, with its title on a line before it."""
     from rich import box
     from rich.table import Table

@@ -1,88 +1,61 @@
-"""The table of engines, and what one must offer to a session."""
+"""What an engine is asked to open, and what it must offer to a session."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.bundle.manifest import ModelFormat, Variant
+from edgetl.bundle.manifest import Variant
 from edgetl.errors import ModelError, TensorError
 from edgetl.inputs.spec import PreprocessSpec, normalise
-from edgetl.processor import computes
 from edgetl.records.frozen import dataclass
-from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import Outputs, TensorSpec
+
+if TYPE_CHECKING:
+    from edgetl.bundle.archive import Bundle
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
-    """An inference engine: the one place that says what it needs and which variants suit it.
+class Opening:
+    """What an engine is to open.
 
     Attributes:
-        name: as users call it.
-        packages: the distributions that bring it; one of them is enough.
-        model_format: the files that it takes, or that it is compiled from.
-        on_cpu: whether it runs on the CPU: then it suits what the CPU's kernels compute.
-        made_for: further values of `Variant.target` that suit it. Signed symmetric INT8 is slow outside TensorRT.
-        provider: its name in ONNX Runtime, where that runs it.
+        bundle: the bundle.
+        variant: which of its models.
+        threads: of the engine on the CPU.
+        signed: the bundle's signature was required and held.
     """
 
-    name: EngineName
-    packages: tuple[str, ...]
-    model_format: ModelFormat = ModelFormat.ONNX
-    on_cpu: bool = False
-    made_for: tuple[str, ...] = ()
-    provider: str = ""
+    bundle: Bundle
+    variant: Variant
+    threads: int
+    signed: bool = False
 
-    def suits(self, variant: Variant, arch: str | None = None) -> bool:
-        """Whether it computes the variant as it was made; `arch` is the CPU's family, this machine's where unset."""
-        if variant.format is not self.model_format:
-            return False
-        return variant.target in self.made_for or (self.on_cpu and computes(variant.target, arch))
-
-    def wants(self, arch: str) -> tuple[str, ...]:
-        """What messages list: the values of `Variant.target` that suit it."""
-        return (("any", "cpu", f"cpu-{arch}") if self.on_cpu else ()) + self.made_for
+    def read(self) -> bytes:
+        """The model's file."""
+        return self.bundle.read(self.variant.member)
 
 
-ENGINES: Mapping[EngineName, Engine] = {
-    engine.name: engine
-    for engine in (
-        # Either package of ONNX Runtime runs on the CPU; only one of them is there.
-        Engine(name=EngineName.CPU, packages=("onnxruntime", "onnxruntime-gpu"), on_cpu=True),
-        Engine(
-            name=EngineName.CUDA,
-            packages=("onnxruntime-gpu",),
-            made_for=("any", "gpu"),
-            provider="CUDAExecutionProvider",
-        ),
-        Engine(
-            name=EngineName.ORT_TENSORRT,
-            packages=("onnxruntime-gpu",),
-            made_for=("any", "gpu", "tensorrt", "tensorrt-rtx"),
-            provider="TensorrtExecutionProvider",
-        ),
-        Engine(name=EngineName.OPENVINO, packages=("openvino",), on_cpu=True, made_for=("openvino",)),
-        Engine(
-            name=EngineName.TENSORRT, packages=("tensorrt",), made_for=("any", "tensorrt", "tensorrt-rtx")
-        ),
-        Engine(
-            name=EngineName.TENSORRT_RTX,
-            packages=("tensorrt-rtx",),
-            made_for=("any", "tensorrt", "tensorrt-rtx"),
-        ),
-    )
-}
-"""Every engine by its target; `auto` is none of them."""
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A model that an engine runs.
 
+    Attributes:
+        backend: runs it.
+        single: opens the same model on one thread, for workers that each run their own image; None where they share
+            `backend`.
+        origin: where a compiled engine came from, in a few words.
+        offered: the providers that ONNX Runtime has here, where that was asked.
+    """
 
-def engine_of(target: EngineName) -> Engine:
-    """A target's engine; of `auto` the CPU's, on which bundles are measured."""
-    return ENGINES[EngineName.CPU if target is EngineName.AUTO else target]
+    backend: Backend
+    single: Callable[[], Backend] | None = None
+    origin: str = ""
+    offered: tuple[str, ...] = ()
 
 
 Bound = Callable[[], Outputs]

@@ -14,10 +14,18 @@ from edgetl.errors import BundleIntegrityError
 from edgetl.export.tensorrt import BuildOptions, BuiltEngine, EnginePrecision, EngineTarget, build_engine
 from edgetl.export.tensorrt.builder import float32_layers
 from edgetl.export.tensorrt.cache import built_here
-from edgetl.runtime.engines.tensorrt import gpu_name
+from edgetl.runtime.engines.base import Opened, Opening
+from edgetl.runtime.engines.tensorrt import TensorRtBackend, gpu_name
 
 MAX_BATCH = 8
 """The largest batch of an engine that is built at loading; larger ones are split."""
+
+
+def open_model(asked: Opening, target: str) -> Opened:
+    """A variant's engine for this machine; see `engine_for`."""
+    kind = EngineTarget(target)
+    engine, origin = engine_for(asked.bundle, asked.variant, kind, signed=asked.signed)
+    return Opened(backend=TensorRtBackend(engine, target=kind), origin=origin)
 
 
 def engine_for(

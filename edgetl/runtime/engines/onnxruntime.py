@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, assert_never
+from typing import Any, Generic, Self, TypeVar, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from edgetl.files import cache_dir
 from edgetl.packages import GPU_ENGINE, missing
 from edgetl.process import usable_cores
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, check_signature, empty, mismatch
-from edgetl.runtime.forks import Inheritable, Refusing, start
+from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
+from edgetl.runtime.forks import Inheritable, Refusing, start, wait_for
 from edgetl.tasks.base import Outputs, TensorSpec
 
 _DTYPES = {
@@ -39,6 +40,57 @@ class Device(StrEnum):
     CPU = "cpu"
     CUDA = "cuda"
     TENSORRT = "tensorrt"
+
+
+T = TypeVar("T")
+
+
+def open_model(asked: Opening, device: Device) -> Opened:
+    """A model on the device; on the CPU workers get it on one thread.
+
+    There the model is read while the engine is imported, and what decodes pictures while the engine loads the model.
+    """
+    if device is not Device.CPU:
+        return Opened(backend=OnnxBackend(asked.read(), threads=asked.threads, device=device))
+
+    def single() -> Backend:
+        return OnnxBackend(asked.read(), threads=1)
+
+    content = _Meanwhile(asked.read)
+    offered = tuple(import_engine().get_available_providers())
+    model = content.result()
+    wait_for(_Meanwhile(_warm_up).thread)
+    backend = OnnxBackend(model, threads=asked.threads)
+    return Opened(backend=backend, single=single if asked.threads > 1 else None, offered=offered)
+
+
+def _warm_up() -> None:
+    from edgetl.inputs.image import warm_up
+
+    warm_up()
+
+
+class _Meanwhile(Generic[T]):
+    """Work that a thread does meanwhile; its error is raised where the result is asked for."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> T:
+        """Wait for it."""
+        self.thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 class OnnxBackend(Inheritable):

@@ -13,13 +13,24 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Bound, check_signature, empty, mismatch
+from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.tasks.base import Outputs, TensorSpec
 
 
+def open_model(asked: Opening) -> Opened:
+    """A model on the CPU; workers get it on one thread."""
+
+    def single() -> Backend:
+        return OpenVinoBackend(asked.read(), threads=1)
+
+    backend = OpenVinoBackend(asked.read(), threads=asked.threads)
+    return Opened(backend=backend, single=single if asked.threads > 1 else None)
+
+
 class OpenVinoBackend(Inheritable):
-    """A model in OpenVINO on the CPU, in float32 where the model is: no silent change to bfloat16.
+    """A model in OpenVINO on the CPU, in float32 where the model is: no silent change to bfloat16, nor to INT8
+    arithmetic where weights are stored in INT8.
 
     Args:
         model: an ONNX model's bytes.
@@ -43,6 +54,7 @@ class OpenVinoBackend(Inheritable):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         }
         try:
             core = openvino.Core()

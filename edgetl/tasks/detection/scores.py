@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,8 @@ from edgetl.tasks.detection.detail import (
     SizePrecision,
     WorstImage,
 )
-
-if TYPE_CHECKING:
-    from edgetl.inputs.frame import Frame
+from edgetl.tasks.detection.found import Found as Found
+from edgetl.tasks.detection.found import Truth as Truth
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 """(T,) the overlaps that `mAP` is a mean over."""
@@ -52,41 +51,6 @@ _WORST, _SHOWN = 8, 80
 """Images whose mistakes a detail shows, and boxes of each."""
 _WORK = 3e8
 """So many numbers the bootstrap may touch; fewer draws where an evaluation is larger."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """The objects of one image.
-
-    `boxes` is (M, 4) float64 in the original picture's pixels, `labels` (M,) int64. `crowd` (M,) bool marks boxes
-    around many objects, which are not scored; `area` (M,) float64 in square pixels is the box's where unset. `frame`
-    is the picture's, by which boxes found in the network's input find their way back; unset where they did. `file` is
-    the picture's where a report shall show it.
-    """
-
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_] | None = None
-    area: NDArray[np.float64] | None = None
-    frame: Frame | None = None
-    file: str = ""
-
-    def crowds(self) -> NDArray[np.bool_]:
-        """(M,) bool, also where none was named."""
-        return np.zeros(len(self.labels), dtype=bool) if self.crowd is None else self.crowd
-
-    def sizes(self) -> NDArray[np.float64]:
-        """(M,) float64 areas in square pixels."""
-        return areas(self.boxes) if self.area is None else self.area
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The boxes found in one image: (K, 4) float in the original picture's pixels, (K,) int labels, (K,) scores."""
-
-    boxes: NDArray[Any]
-    labels: NDArray[np.int64]
-    scores: NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,7 +362,7 @@ def _size_precision(
     )
 
 
-def _judged(
+def judged(
     truth: Truth, boxes: Found, threshold: float
 ) -> tuple[NDArray[np.int64], list[str], NDArray[np.bool_]]:
     """Of boxes of at least `threshold`, from the best score down: which, what each is by the name of its `Mistakes`;
@@ -432,7 +396,7 @@ def mistakes(truths: Sequence[Truth], found: Sequence[Found], threshold: float) 
     """Boxes of at least `threshold` by what is wrong with them, from the best score down, and objects missed."""
     counts: Counter[str] = Counter()
     for truth, boxes in zip(truths, found, strict=True):
-        _, kinds, taken = _judged(truth, boxes, threshold)
+        _, kinds, taken = judged(truth, boxes, threshold)
         counts.update(kinds)
         counts["missed"] += int((~taken).sum())
     return Mistakes(**counts)
@@ -444,7 +408,7 @@ def _side_recalls(
     """How many objects of each octave of sides were hit; octaves without objects are left out."""
     objects, hit = np.zeros(len(_SIDES), np.int64), np.zeros(len(_SIDES), np.int64)
     for truth, boxes in zip(truths, found, strict=True):
-        taken = _judged(truth, boxes, threshold)[2]
+        taken = judged(truth, boxes, threshold)[2]
         places = np.searchsorted(_SIDES, np.sqrt(truth.sizes()[~truth.crowds()]), side="right") - 1
         objects += np.bincount(places, minlength=len(_SIDES))
         hit += np.bincount(places[taken], minlength=len(_SIDES))
@@ -467,9 +431,9 @@ def _worst(truths: Sequence[Truth], found: Sequence[Found], threshold: float) ->
 
 
 def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, threshold: float) -> WorstImage:
-    sure, kinds, taken = _judged(truth, boxes, threshold)
+    sure, kinds, taken = judged(truth, boxes, threshold)
     real = np.flatnonzero(~truth.crowds())
-    judged = [
+    boxed = [
         JudgedBox(
             box=_rounded(boxes.boxes[index]),
             label=int(boxes.labels[index]),
@@ -478,7 +442,7 @@ def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, thres
         )
         for index, kind in zip(sure, kinds, strict=True)
     ]
-    judged += [
+    boxed += [
         JudgedBox(
             box=_rounded(truth.boxes[index]),
             label=int(truth.labels[index]),
@@ -487,7 +451,7 @@ def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, thres
         for index, hit in zip(real, taken, strict=True)
     ]
     # What is right is left out first.
-    judged.sort(key=lambda one: one.kind in ("right", "true"))
+    boxed.sort(key=lambda one: one.kind in ("right", "true"))
     ends = np.concatenate([truth.boxes[:, 2:], np.asarray(boxes.boxes, np.float64)[:, 2:], np.ones((1, 2))])
     width, height = truth.frame.size if truth.frame else np.ceil(ends.max(axis=0))
     return WorstImage(
@@ -496,7 +460,7 @@ def _worst_image(place: int, truth: Truth, boxes: Found, counts: Mistakes, thres
         width=int(width),
         height=int(height),
         mistakes=counts,
-        boxes=tuple(judged[:_SHOWN]),
+        boxes=tuple(boxed[:_SHOWN]),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
-from edgetl.inputs.frame import Frame
-from edgetl.records.codec import from_json, to_json
 from edgetl.records.frozen import dataclass
 from edgetl.tasks.base import (
     Agreement,
@@ -27,10 +24,11 @@ from edgetl.tasks.base import (
 )
 from edgetl.tasks.detection.answers import Detection, Detections
 from edgetl.tasks.detection.boxes import overlaps, suppress
-from edgetl.tasks.detection.scores import Found, Truth, evaluate
+from edgetl.tasks.detection.found import Found, Truth, in_pictures, placed, plain, read
 from edgetl.tasks.metrics import AVERAGE_RECALL, MAP, MAP50
 
 if TYPE_CHECKING:
+    from edgetl.inputs.frame import Frame
     from edgetl.records.gate import GateCheck
     from edgetl.records.scores import Evaluation, Scores
 
@@ -74,8 +72,8 @@ class DetectionTask:
         if len(frames) != len(found):
             raise TensorError(f"frames: {len(frames)} came for {len(found)} images.")
         answers = []
-        for boxes, frame in zip(found, frames, strict=True):
-            own = _back(boxes.boxes, frame)
+        for one, frame in zip(found, frames, strict=True):
+            own = placed(one, frame)
             items = tuple(
                 Detection(
                     box=(float(x1), float(y1), float(x2), float(y2)),
@@ -83,7 +81,7 @@ class DetectionTask:
                     index=int(index),
                     score=float(score),
                 )
-                for (x1, y1, x2, y2), index, score in zip(own, boxes.labels, boxes.scores, strict=True)
+                for (x1, y1, x2, y2), index, score in zip(own.boxes, own.labels, own.scores, strict=True)
             )
             answers.append(Detections(items=items, width=frame.size[0], height=frame.size[1]))
         return answers
@@ -105,7 +103,7 @@ class DetectionTask:
             if isinstance(truth, Found):
                 found.append(_same(self._sure(truth), sure))
                 continue
-            [own] = self.in_pictures([truth], [sure])
+            [own] = in_pictures([truth], [sure])
             real = ~truth.crowds()
             want = Found(boxes=truth.boxes[real], labels=truth.labels[real], scores=np.ones(int(real.sum())))
             found.append(_same(want, own, least=_HIT))
@@ -123,12 +121,13 @@ class DetectionTask:
 
     def score(self, truths: Sequence[Truth], outputs: Outputs) -> Evaluation:
         """See `edgetl.tasks.detection.scores.evaluate`."""
+        # Not at the top: a device that predicts scores nothing.
+        from edgetl.tasks.detection.scores import evaluate
+
         found = self.decide(outputs)
         if len(found) != len(truths):
             raise TensorError(f"truths: {len(truths)} came for {len(found)} images.")
-        return evaluate(
-            truths, self.in_pictures(truths, found), self.spec.labels, threshold=self.spec.threshold
-        )
+        return evaluate(truths, in_pictures(truths, found), self.spec.labels, threshold=self.spec.threshold)
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
         """The same answer is the same boxes above the threshold; candidates far below it are left out."""
@@ -136,7 +135,7 @@ class DetectionTask:
         if len(want) != len(have):
             raise TensorError(f"boxes: {len(have)} images came, expected {len(want)}.")
         same = np.array([_same(a, b) for a, b in zip(want, have, strict=True)], dtype=bool)
-        asked = output(self, expected, SCORES).max(axis=2, keepdims=True) >= self.spec.threshold / 2
+        asked = _asked(output(self, expected, SCORES), self.spec.threshold)
         return agreement(self, _only(expected, asked), _only(found, asked), same)
 
     def judge(
@@ -147,8 +146,8 @@ class DetectionTask:
 
         return judge(
             truths,
-            self.in_pictures(truths, before),
-            self.in_pictures(truths, after),
+            in_pictures(truths, before),
+            in_pictures(truths, after),
             self.spec.labels,
             margin=limits.max_drop,
             max_class_drop=limits.max_class_drop,
@@ -163,6 +162,8 @@ class DetectionTask:
 
     def words(self, answers: Sequence[Truth | Found]) -> list[str]:
         """How many objects of each class, most first."""
+        from collections import Counter
+
         texts = []
         for answer in answers:
             sure = (
@@ -176,12 +177,12 @@ class DetectionTask:
 
     def plain(self, answers: Sequence[Truth | Found]) -> list[dict[str, Any]]:
         """Boxes to a hundredth of a pixel; scores to four digits where they were found."""
-        return [_plain(answer) for answer in answers]
+        return [plain(answer) for answer in answers]
 
     def read(self, values: Any) -> list[Any]:
         """Answers where scores are said, else truths; see `edgetl.tasks.base.Task.read`."""
         try:
-            answers = [_read(value) for value in values]
+            answers = [read(value) for value in values]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it holds boxes that cannot be read ({error})") from None
         for one in answers:
@@ -213,62 +214,22 @@ class DetectionTask:
             answers.append(Found(boxes=own[remains], labels=labels[remains], scores=values[remains]))
         return answers
 
-    def in_pictures(self, truths: Sequence[Truth], found: Sequence[Found]) -> list[Found]:
-        """Boxes in the pixels of their truths' pictures."""
-        if len(truths) != len(found):
-            raise TensorError(f"truths: {len(truths)} came for {len(found)} images.")
-        return [
-            one
-            if truth.frame is None
-            else Found(boxes=_back(one.boxes, truth.frame), labels=one.labels, scores=one.scores)
-            for truth, one in zip(truths, found, strict=True)
-        ]
+
+def differences(expected: Outputs, found: Outputs, threshold: float) -> dict[str, NDArray[Any]]:
+    """How far boxes are off relative to their own sides, and scores as they are; see `edgetl.tasks.all.differences`."""
+    want, have = expected[BOXES].astype(np.float64), found[BOXES].astype(np.float64)
+    sides = np.maximum(want[..., 2:] - want[..., :2], 1.0)
+    asked = _asked(expected[SCORES], threshold)
+    with np.errstate(invalid="ignore"):
+        return {
+            BOXES: np.where(asked, np.abs(have - want) / np.concatenate([sides, sides], axis=-1), np.nan),
+            SCORES: np.abs(found[SCORES] - expected[SCORES]),
+        }
 
 
-def _plain(answer: Truth | Found) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "boxes": np.round(answer.boxes.astype(float), 2).tolist(),
-        "labels": answer.labels.tolist(),
-    }
-    if isinstance(answer, Found):
-        return {**values, "scores": np.round(answer.scores.astype(float), 4).tolist()}
-    if answer.crowds().any():
-        values["crowd"] = answer.crowds().tolist()
-    if answer.area is not None:
-        values["area"] = np.round(answer.area, 2).tolist()
-    if answer.frame is not None:
-        values["frame"] = to_json(answer.frame)
-    if answer.file:
-        values["file"] = answer.file
-    return values
-
-
-def _read(value: Any) -> Truth | Found:
-    boxes = np.array(value["boxes"], dtype=np.float64).reshape(-1, 4)
-    labels = np.array(value["labels"], dtype=np.int64).reshape(-1)
-    if not np.isfinite(boxes).all():
-        raise ValueError("a side is not finite")
-    if "scores" in value:
-        return Found(
-            boxes=boxes, labels=labels, scores=np.array(value["scores"], dtype=np.float64).reshape(-1)
-        )
-    return Truth(
-        boxes=boxes,
-        labels=labels,
-        crowd=np.array(value["crowd"], dtype=bool).reshape(-1) if "crowd" in value else None,
-        area=np.array(value["area"], dtype=np.float64).reshape(-1) if "area" in value else None,
-        frame=from_json(Frame, value["frame"]) if "frame" in value else None,
-        file=str(value.get("file", "")),
-    )
-
-
-def _back(boxes: NDArray[Any], frame: Frame) -> NDArray[np.float64]:
-    """(K, 4) boxes of the input as ones of the picture, clipped to it; as `Frame.back`, for many at once."""
-    scale, offset, size = (
-        np.array(2 * pair, dtype=np.float64) for pair in (frame.scale, frame.offset, frame.size)
-    )
-    moved: NDArray[np.float64] = np.clip((boxes - offset) / scale, 0.0, size)
-    return moved
+def _asked(scores: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """(N, A, 1) candidates that are not far below what is answered."""
+    return np.asarray(scores.max(axis=2, keepdims=True) >= threshold / 2)
 
 
 def _same(first: Found, second: Found, least: float = _SAME) -> bool:

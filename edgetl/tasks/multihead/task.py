@@ -159,7 +159,7 @@ class MultiHeadTask:
         ]
 
     def plain(self, answers: Heads) -> list[dict[str, Any]]:
-        """An object an image, without the heads that are not known."""
+        """One object per image, without the heads that are not known."""
         said = {name: task.plain(answers[name].values) for name, task in self.heads.items()}
         count = len(next(iter(answers.values())).known)
         return [{n: said[n][at] for n in said if answers[n].known[at]} for at in range(count)]

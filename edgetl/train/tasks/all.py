@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from edgetl.config import LabelLoss, MultiHeadConfig, MultiLabelConfig, Sharing, TaskConfig, Weighting
+from edgetl.config import (
+    DetectionConfig,
+    LabelLoss,
+    MultiHeadConfig,
+    MultiLabelConfig,
+    Sharing,
+    TaskConfig,
+    Weighting,
+)
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.train.tasks.base import TrainingTask
 
@@ -19,7 +27,8 @@ def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTa
         case Detection():
             from edgetl.train.tasks.detection import DetectionTraining
 
-            return DetectionTraining(spec=spec)
+            mosaic = asked.mosaic if isinstance(asked, DetectionConfig) else 0.0
+            return DetectionTraining(spec=spec, mosaic=mosaic)
         case MultiHead():
             from edgetl.train.tasks.multihead import MultiHeadTraining
 

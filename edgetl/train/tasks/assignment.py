@@ -22,6 +22,8 @@ _ALPHA, _BETA = 0.5, 6.0
 """Exponents of the score and of the overlap in a place's worth."""
 _BOX_WEIGHT = 2.0
 _TINY = 1e-9
+_HELD = 4_000_000
+"""Pairs of an object and a place that are looked at at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +54,7 @@ def pairwise_overlap(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labels: Tensor) -> Assigned:
-    """Match places to objects.
+    """Match places to objects, so many images at once that memory does not grow with their objects.
 
     Args:
         scores: (N, A, C) probabilities.
@@ -61,6 +63,22 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labe
         objects: (N, M, 4) boxes in pixels; rows without an object are arbitrary.
         labels: (N, M) int64, -1 where there is no object.
     """
+    images = max(1, _HELD // max(1, objects.shape[1] * len(centres)))
+    parts = []
+    for start in range(0, len(scores), images):
+        some = slice(start, start + images)
+        there = (labels[some] >= 0).any(dim=0).nonzero()
+        most = int(there[-1]) + 1 if len(there) else min(1, labels.shape[1])
+        parts.append(_assign(scores[some], boxes[some], centres, objects[some, :most], labels[some, :most]))
+    return Assigned(
+        boxes=torch.cat([part.boxes for part in parts]),
+        scores=torch.cat([part.scores for part in parts]),
+        weights=torch.cat([part.weights for part in parts]),
+        answers=torch.cat([part.answers for part in parts]),
+    )
+
+
+def _assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labels: Tensor) -> Assigned:
     images, places, classes = scores.shape
     real = labels >= 0
     overlap = pairwise_overlap(objects, boxes) * real[..., None]
@@ -94,19 +112,37 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labe
     return Assigned(boxes=objects[at, owner], scores=taught, weights=weights, answers=answers)
 
 
-def detection_loss(raw: Tensor, boxes: Tensor, centres: Tensor, objects: Tensor, labels: Tensor) -> Tensor:
+def within(centres: Tensor, boxes: Tensor) -> Tensor:
+    """(A, 2) places and (N, M, 4) boxes to (N, A) bool: whether a place lies in any of an image's boxes."""
+    low = centres[None, None] > boxes[:, :, None, :2]
+    high = centres[None, None] < boxes[:, :, None, 2:]
+    inside: Tensor = torch.cat([low, high], dim=-1).all(dim=-1).any(dim=1)
+    return inside
+
+
+def detection_loss(
+    raw: Tensor,
+    boxes: Tensor,
+    centres: Tensor,
+    objects: Tensor,
+    labels: Tensor,
+    unknown: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy of the scores and overlap of the boxes: a scalar float32, the mean over the objects.
 
     Args:
         raw: (N, A, 4 + C), the network's maps.
         boxes: (N, A, 4), the boxes that they stand for, in pixels.
         centres, objects, labels: as for `assign`.
+        unknown: (N, A) bool, places of which nobody says what they show: they are taught nothing, unless they answer
+            for an object.
     """
     logits, boxes = raw[..., 4:].float(), boxes.float()
     taught = assign(logits.sigmoid(), boxes, centres, objects, labels)
     objects_there = taught.weights.sum().clamp(min=1.0)
-    scores = F.binary_cross_entropy_with_logits(logits, taught.scores.float(), reduction="sum")
     answers = taught.answers
+    asked = None if unknown is None else (answers | ~unknown)[..., None].float()
+    scores = F.binary_cross_entropy_with_logits(logits, taught.scores.float(), weight=asked, reduction="sum")
     apart = 1 - _generalised_overlap(boxes[answers], taught.boxes[answers])
     placed: Tensor = (apart * taught.weights[answers]).sum()
     loss: Tensor = (scores / taught.scores.sum().clamp(min=1.0)) + _BOX_WEIGHT * placed / objects_there

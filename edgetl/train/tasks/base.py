@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 import torch
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from edgetl.models import backbones
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import MetricSpec, TaskSpec, labels_of
-from edgetl.train.augment import Part, training_view
+from edgetl.train.augment import BatchPart, training_view
 from edgetl.train.objective import HardLoss
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgetl.inputs.spec import PreprocessSpec
 
 Targets: TypeAlias = NDArray[Any]
-"""(N, ...): what is right, a row an image. `Classification`: (N,) int64, the class. `Detection`: see its module."""
+"""(N, ...): what is right, one row per image. `Classification`: (N,) int64, the class. `Detection`: see its module."""
 
 
 class TrainingTask(Protocol):
@@ -73,7 +73,7 @@ class TrainingTask(Protocol):
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
         """An augmented view of each image, and its targets, which move with the pixels.
 
@@ -129,6 +129,9 @@ class TrainingTask(Protocol):
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
 
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> TrainingTask:
+        """With what answers are decided by, as chosen on the validation split: thresholds, where there are any."""
+
     def selection(self, targets: Targets) -> str:
         """The metric by which epochs are chosen where the recipe names none, for the training split's targets."""
 
@@ -164,6 +167,10 @@ class OneClassifier:
         """None."""
         return None
 
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> Self:
+        """As it is."""
+        return self
+
     def view(
         self,
         pixels: Tensor,
@@ -173,7 +180,7 @@ class OneClassifier:
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The targets say nothing of places, so that they stay as they are."""
         images = training_view(

@@ -20,18 +20,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetl.config import Augment, DistillLoss, Imbalance, Mix, Strategy, TrainConfig
-from edgetl.errors import TensorError, TrainingError
+from edgetl.config import LOSSES_OF_BOXES, Augment, DistillLoss, Imbalance, Mix, Strategy, TrainConfig
+from edgetl.errors import ConfigError, TensorError, TrainingError
 from edgetl.inputs.frame import Frame, frame_of
 from edgetl.models.detector import STRIDES, Detector, boxes_of, create_detector, places
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Detection, MetricSpec
-from edgetl.tasks.detection.scores import Truth, evaluate
+from edgetl.tasks.detection.found import Truth, in_pictures
+from edgetl.tasks.detection.scores import evaluate
 from edgetl.tasks.detection.task import BOXES, SCORES, DetectionTask
 from edgetl.tasks.metrics import MAP
-from edgetl.train.augment import Part, placed_view
+from edgetl.train.augment import BatchPart, placed_view
 from edgetl.train.objective import HardLoss
-from edgetl.train.tasks.assignment import detection_loss, pairwise_overlap
+from edgetl.train.tasks.assignment import detection_loss, pairwise_overlap, within
 from edgetl.train.tasks.base import Targets
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ class DetectionTraining:
 
     Attributes:
         spec: `spec.labels[i]` names class i.
+        mosaic: share of the views that are four pictures side by side.
     """
 
     spec: Detection
+    mosaic: float = 0.0
 
     @property
     def width(self) -> int:
@@ -86,6 +89,10 @@ class DetectionTraining:
     def penalty(self, model: nn.Module) -> Tensor | None:
         """None."""
         return None
+
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> DetectionTraining:
+        """As it is: no score of boxes asks for a threshold."""
+        return self
 
     def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
         """(N, 1 + M, 8) float32; see this module's head."""
@@ -122,13 +129,19 @@ class DetectionTraining:
         *,
         generator: torch.Generator,
         view_fraction: float,
-        part: Part | None = None,
+        part: BatchPart | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The boxes move with the pixels; of turned ones the upright hull is taken."""
+        """The boxes move with the pixels; of turned ones the upright hull is taken.
+
+        A mosaic's pictures are among those that are given: a process's own, where there are several.
+        """
         images, theta = placed_view(
             pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part
         )
-        return images, _moved(targets, theta.to(targets.device), pixels.shape[1], size)
+        moved = _moved(targets, theta.to(targets.device), pixels.shape[1], size)
+        if self.mosaic == 0.0 or policy is Augment.NONE:
+            return images, moved
+        return _mosaic(images, moved, self.mosaic, generator)
 
     def shares(self, targets: Tensor) -> Tensor:
         """Boxes of two pictures are not blended."""
@@ -155,18 +168,22 @@ class DetectionTraining:
     ) -> Tensor:
         """Binary cross-entropy to the teacher's scores, weighted by how far the two differ, and overlap with its boxes.
 
-        After Yang et al. 2023 (BCKD); both are zero where student and teacher agree. `kind` and `temperature` are of
-        labels and do not count here.
+        After Yang et al. 2023 (BCKD); both are zero where student and teacher agree. `temperature` is of labels and
+        does not count here.
         """
-        if student.shape != teacher.shape:
+        if kind not in LOSSES_OF_BOXES:
+            raise ConfigError(f"distill.loss = {kind} is of labels; take {' or '.join(LOSSES_OF_BOXES)}.")
+        side = _side(student.shape[1])
+        if student.shape[::2] != teacher.shape[::2]:
             raise TensorError(
                 f"Student maps {tuple(student.shape)} and teacher maps {tuple(teacher.shape)} differ."
             )
+        teacher = _resized(teacher, side)
         own, other = student[..., 4:].float(), teacher[..., 4:].float().sigmoid()
         weight = (own.sigmoid() - other).abs().detach()
         floor = F.binary_cross_entropy(other, other, reduction="none")
         classes = (weight * (F.binary_cross_entropy_with_logits(own, other, reduction="none") - floor)).sum()
-        centres, strides = (t.to(student.device) for t in places(_side(student.shape[1])))
+        centres, strides = (t.to(student.device) for t in places(side))
         boxes = [boxes_of(raw[..., :4].float(), centres, strides) for raw in (student, teacher)]
         sure = other.amax(dim=-1)
         shared = _overlap(boxes[0], boxes[1])
@@ -182,8 +199,9 @@ class DetectionTraining:
         return F.binary_cross_entropy_with_logits(logits, drawn.to(logits.device), reduction="sum")
 
     def blend(self, members: Sequence[Tensor], temperature: float) -> Tensor:
-        """The mean of scores, as logits, and of the logarithms of distances."""
-        stacked = torch.stack([member.float() for member in members])
+        """The mean of scores, as logits, and of the logarithms of distances, at the places of the first."""
+        side = _side(members[0].shape[1])
+        stacked = torch.stack([_resized(member.float(), side) for member in members])
         scores = (stacked[..., 4:] / temperature).sigmoid().mean(dim=0)
         return torch.cat([stacked[..., :4].mean(dim=0), temperature * scores.logit(eps=1e-7)], dim=-1)
 
@@ -199,7 +217,7 @@ class DetectionTraining:
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """mAP and its kin, in the pictures' own pixels."""
         task, truths = DetectionTask(spec=self.spec), [_truth(rows) for rows in targets]
-        found = task.in_pictures(truths, task.decide(decoded(outputs)))
+        found = in_pictures(truths, task.decide(decoded(outputs)))
         return evaluate(truths, found, self.spec.labels, resamples=resamples)
 
     def selection(self, targets: Targets) -> str:
@@ -221,12 +239,33 @@ def _side(count: int) -> int:
     return round(math.sqrt(count / per_area))
 
 
+def _resized(raw: Tensor, side: int) -> Tensor:
+    """Raw maps (N, A, 4 + C) of an image of any size as those of the same image at side `side`."""
+    own = _side(raw.shape[1])
+    if own == side:
+        return raw
+    rows = raw.float().transpose(1, 2)
+    levels = torch.split(rows, [(own // stride) ** 2 for stride in STRIDES], dim=2)
+    found = []
+    for level, stride in zip(levels, STRIDES, strict=True):
+        square = level.reshape(*level.shape[:2], own // stride, own // stride)
+        to = (side // stride, side // stride)
+        found.append(F.interpolate(square, to, mode="bilinear", align_corners=False).flatten(2))
+    moved = torch.cat(found, dim=2).transpose(1, 2)
+    # distances are in strides, of which an object spans as many fewer as the image is smaller
+    return torch.cat([moved[..., :4] + math.log(side / own), moved[..., 4:]], dim=-1)
+
+
 def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
     centres, strides = (t.to(outputs.device) for t in places(_side(outputs.shape[1])))
     objects = targets[:, 1:]
-    labels = torch.where(objects[..., _CROWD] > 0, -1, objects[..., _CLASS].long())
+    crowd = (objects[..., _CROWD] > 0) & (objects[..., _CLASS] >= 0)
+    labels = torch.where(crowd, -1, objects[..., _CLASS].long())
     boxes = boxes_of(outputs[..., :4].float(), centres, strides)
-    return detection_loss(outputs, boxes, centres, objects[..., :4], labels)
+    unknown = None
+    if crowd.any():
+        unknown = within(centres, objects[..., :4].where(crowd[..., None], torch.zeros(())))
+    return detection_loss(outputs, boxes, centres, objects[..., :4], labels, unknown)
 
 
 def _moved(targets: Tensor, theta: Tensor, side: int, size: int) -> Tensor:
@@ -245,6 +284,41 @@ def _moved(targets: Tensor, theta: Tensor, side: int, size: int) -> Tensor:
     rows[:, 1:, :4] = (inside + 1) * (size / 2)
     rows[:, 1:, _CLASS] = torch.where(gone, -torch.ones_like(areas[0]), rows[:, 1:, _CLASS])
     return rows
+
+
+def _mosaic(
+    images: Tensor, targets: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Some of the views as four side by side, the first of which is the view itself (Bochkovskiy et al. 2020)."""
+    count, size = len(images), images.shape[-1]
+    chosen = torch.rand(count, generator=generator) < share
+    partners = torch.stack(
+        [torch.arange(count), *(torch.randperm(count, generator=generator) for _ in range(3))]
+    )
+    if not chosen.any() or targets.shape[1] == 1:
+        return images, targets
+    half = F.interpolate(images, (size // 2, size // 2), mode="area")
+    tiles = [half[rows[chosen].to(images.device)] for rows in partners]
+    made = torch.cat([torch.cat(tiles[:2], dim=3), torch.cat(tiles[2:], dim=3)], dim=2)
+    objects = []
+    for number, rows in enumerate(partners):
+        own = targets[rows[chosen].to(targets.device), 1:].clone()
+        corner = torch.tensor([number % 2, number // 2] * 2, device=own.device) * (size / 2)
+        own[..., :4] = own[..., :4] / 2 + corner
+        own[..., _AREA] /= 4
+        objects.append(own)
+    wide = targets.new_zeros(count, 1 + 4 * (targets.shape[1] - 1), _COLUMNS)
+    wide[:, :, _CLASS] = -1
+    wide[:, : targets.shape[1]] = targets
+    at = chosen.to(targets.device)
+    wide[at, 1:] = torch.cat(objects, dim=1)
+    images = images.clone()
+    images[chosen.to(images.device)] = made.to(images.dtype)
+    most = max(1, int((wide[:, 1:, _CLASS] >= 0).sum(dim=1).max()))
+    # objects first, so that as few rows as possible are held against all places
+    order = (wide[:, 1:, _CLASS] < 0).long().argsort(dim=1, stable=True)[:, :most]
+    rows = wide[:, 1:].gather(1, order[..., None].expand(-1, -1, _COLUMNS))
+    return images, torch.cat([wide[:, :1], rows], dim=1)
 
 
 def _overlap(first: Tensor, second: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Each head has its own task's losses and scores, on the images that are labelled 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +194,15 @@ class MultiHeadTraining(OneClassifier):
             own, known = _own(head, targets)
             found[head.name] = head.task.evaluate(own, outputs[known][:, head.own], resamples=resamples)
         return MultiHeadTask(spec=self.spec).together(found, len(targets))
+
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> MultiHeadTraining:
+        """Each head by the images that are labelled for it."""
+        tasks = {}
+        for head in self.heads:
+            own, known = _own(head, targets)
+            tasks[head.name] = head.task.settled(own, outputs[known][:, head.own])
+        heads: Any = {name: task.spec for name, task in tasks.items()}
+        return replace(self, spec=MultiHead(heads=heads), tasks=tasks)
 
     def selection(self, targets: Targets) -> str:
         """The mean of the heads' first metrics."""

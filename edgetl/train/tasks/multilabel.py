@@ -7,7 +7,7 @@ are blended.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
@@ -23,6 +23,7 @@ from edgetl.tasks.base import MultiLabel
 from edgetl.tasks.metrics import MAP
 from edgetl.tasks.multilabel.scores import evaluate
 from edgetl.tasks.multilabel.task import MultiLabelTask
+from edgetl.tasks.multilabel.thresholds import best_thresholds
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks.base import OneClassifier, Targets
 
@@ -105,12 +106,16 @@ class MultiLabelTraining(OneClassifier):
         return float(loss.sum(axis=1).mean())
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
-        """As the device's task scores it, with a threshold of 0.5 for each class."""
+        """As the device's task scores it, with the spec's thresholds: 0.5 for each class until they are settled."""
         cuts = MultiLabelTask(spec=self.spec).thresholds
         return evaluate(targets > 0.5, outputs, self.spec.labels, cuts, resamples=resamples)
 
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> MultiLabelTraining:
+        """With the threshold of the best F1 for each class."""
+        return replace(self, spec=replace(self.spec, thresholds=best_thresholds(targets > 0.5, outputs)))
+
     def selection(self, targets: Targets) -> str:
-        """Mean average precision: every class counts alike, and no threshold is settled yet."""
+        """Mean average precision: every class counts alike, and it asks for no threshold."""
         return MAP.name
 
 

@@ -1,4 +1,4 @@
-"""Distillation losses for one class an image: pure functions of logits.
+"""Distillation losses for one class per image: pure functions of logits.
 
 Shapes: `student`, `teacher` (N, C) logits of any float dtype, computed in float32; `labels` (N,) int64 in
 0..C-1. Every function returns a scalar float32 tensor, the mean over the N images.
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgetl.config import DistillLoss
-from edgetl.errors import TensorError
+from edgetl.errors import ConfigError, TensorError
 
 
 def hinton(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -107,6 +107,8 @@ def soft_loss(
             return dkd(student, teacher, labels, temperature)
         case DistillLoss.DIST:
             return dist(student, teacher, temperature)
+        case DistillLoss.BCKD:
+            raise ConfigError(f"distill.loss = {loss} is of boxes; take hinton, dkd or dist.")
         case _:
             assert_never(loss)
 

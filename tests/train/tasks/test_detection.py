@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from edgetl.config import Augment, DistillLoss, Mix, TrainConfig
+from edgetl.config import LOSSES_OF_BOXES, Augment, DistillLoss, Mix, TrainConfig
 from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.index import Sample
-from edgetl.errors import Interrupted, ModelError, TrainingError
+from edgetl.errors import ConfigError, Interrupted, ModelError, TrainingError
 from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
@@ -128,7 +128,7 @@ def test_soft_loss_is_none_where_both_agree_and_moves_towards_the_teacher() -> N
     targets = torch.from_numpy(data.targets)
 
     def loss(outputs: torch.Tensor) -> torch.Tensor:
-        return TASK.soft_loss(DistillLoss.HINTON, outputs, teacher, targets, 1.0)
+        return TASK.soft_loss(DistillLoss.BCKD, outputs, teacher, targets, 1.0)
 
     assert loss(teacher).item() == pytest.approx(0.0, abs=1e-4)
     first = loss(student)
@@ -198,3 +198,72 @@ def test_a_stopped_fit_goes_on_to_the_same_weights_and_learns(tmp_path: Path) ->
     loaded, _ = checkpoint.load(path)
     assert np.array_equal(predict_outputs(loaded, val), predict_outputs(whole, val))
     assert predict_outputs(whole, val).shape == (8, sum((64 // s) ** 2 for s in STRIDES), 6)
+
+
+def test_a_teacher_of_another_size_says_the_same() -> None:
+    """A student at half the teacher's size follows maps that are resampled to its own places."""
+    square = [("square", [8, 8, 32, 32])]
+    large = torch.from_numpy(perfect(TASK.targets([sample(square, (64, 64))], SPEC)))
+    # what a network of constant maps says does not depend on where it is asked
+    large[...] = torch.tensor([2.0, 2.0, 2.0, 2.0, 1.0, -1.0])
+    small = torch.zeros(1, len(places(32)[0]), 6)
+    small[...] = torch.tensor([2.0 - np.log(2.0)] * 4 + [1.0, -1.0])
+    nothing = torch.zeros(1, 1, 8)
+    assert TASK.soft_loss(DistillLoss.BCKD, small, large, nothing, 1.0).item() == pytest.approx(0.0, abs=1e-5)
+    assert TASK.soft_loss(DistillLoss.BCKD, small + 0.5, large, nothing, 1.0).item() > 0.1
+    assert torch.allclose(TASK.blend([small, large], 1.0), small, atol=1e-3)
+    for loss in set(DistillLoss) - LOSSES_OF_BOXES:
+        with pytest.raises(ConfigError, match=rf"distill.loss = {loss} is of labels; take bckd"):
+            TASK.soft_loss(loss, small, large, nothing, 1.0)
+
+
+def test_a_crowd_is_no_background() -> None:
+    """Places inside a crowd's box are taught nothing, whatever they answer; those outside are."""
+    crowd = Object((0, 0, 32, 64), "square", crowd=True)
+    own = Sample(Path("x.png"), 0, "train", "", marked=Marked((64, 64), (crowd,)))
+    targets = torch.from_numpy(TASK.targets([own], SPEC))
+    loss, centres = TASK.hard_loss(), places(64)[0]
+    quiet = torch.full((1, len(centres), 6), -9.0)
+    inside = quiet.clone()
+    inside[:, centres[:, 0] < 32, 4:] = 5.0
+    outside = quiet.clone()
+    outside[:, centres[:, 0] > 32, 4:] = 5.0
+    assert loss(inside, targets).item() == pytest.approx(loss(quiet, targets).item())
+    assert loss(outside, targets).item() > 100.0
+    named = Object((0, 0, 32, 32), "square")
+    both = dataclasses.replace(own, marked=Marked((64, 64), (crowd, named)))
+    silent = loss(quiet, torch.from_numpy(TASK.targets([both], SPEC))).item()
+    assert silent > loss(quiet, targets).item() + 1.0, "an object in a crowd is asked for"
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_mosaics_boxes_lie_on_its_pictures(share: float) -> None:
+    """One red square per picture, each elsewhere: in a mosaic there are four, half as large."""
+    corners = [(8 * (at % 5), 6 * (at // 5)) for at in range(16)]
+    pixels = torch.full((16, 64, 64, 3), 110, dtype=torch.uint8)
+    samples = []
+    for image, (x, y) in zip(pixels, corners, strict=True):
+        image[y : y + 24, x : x + 24] = torch.tensor([250, 0, 0], dtype=torch.uint8)
+        samples.append(sample([("square", [x, y, 24, 24])], (64, 64)))
+    task = dataclasses.replace(TASK, mosaic=share)
+    targets = torch.from_numpy(TASK.targets(samples, SPEC))
+    images, moved = task.view(
+        pixels, targets, Augment.BASIC, 64, generator=torch_generator(4), view_fraction=1.0
+    )
+    counts = (moved[:, 1:, 4] >= 0).sum(dim=1)
+    mosaics = counts > 1
+    assert bool(mosaics.all()) is (share == 1.0)
+    assert torch.equal(moved[:, 0], targets[:, 0])
+    for image, rows in zip(images[mosaics], moved[mosaics], strict=True):
+        red = image[0] - image[1] > 80
+        covered = torch.zeros_like(red)
+        for x1, y1, x2, y2, label, *_ in rows[1:]:
+            if label >= 0:
+                covered[int(y1.floor()) : int(y2.ceil()), int(x1.floor()) : int(x2.ceil())] = True
+                assert red[round(float(y1 + y2) / 2) - 1, round(float(x1 + x2) / 2) - 1]
+        assert (red & ~covered).sum() <= 0.06 * red.sum()
+    still, same = task.view(
+        pixels, targets, Augment.NONE, 64, generator=torch_generator(4), view_fraction=1.0
+    )
+    assert torch.equal(same, targets)
+    assert torch.equal(still, pixels.permute(0, 3, 1, 2).float())

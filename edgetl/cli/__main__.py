@@ -1,5 +1,0 @@
-"""`python -m edgetl.cli`."""
-
-from edgetl.cli import main
-
-main()
