@@ -16,7 +16,8 @@ BundleArg = Annotated[Path, typer.Argument(help="The bundle, NAME.edgetl.", show
 DataArg = Annotated[
     str,
     typer.Argument(
-        help="A folder SPLIT/CLASS/* or CLASS/*, a CSV (path, label, split), or `digits` or `cifar10`.",
+        help="A folder SPLIT/CLASS/* or CLASS/*, `digits` or `cifar10`, or a CSV: path, label, split; for any number of"
+        " classes `labels`, parted by |, `none` where an image shows none of them; for several heads a column each.",
         show_default=False,
     ),
 ]

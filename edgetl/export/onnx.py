@@ -294,6 +294,19 @@ def _split(graph: onnx.GraphProto, outputs: Mapping[str, int]) -> None:
     )
 
 
+def _flatten_maps(graph: onnx.GraphProto, channels: int) -> None:
+    """Say the shape of flattened maps (N, channels, H * W) outright, which tracing works out from the maps anew."""
+    shape = f"{DECODE}flat"
+    makers = {name: node for node in graph.node for name in node.output}
+    joined = makers[makers[graph.output[0].name].input[0]]
+    for name in joined.input:
+        if makers[name].op_type == "Reshape":
+            makers[name].input[1] = shape
+            del makers[name].attribute[:]  # with allowzero, 0 would not be the batch
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, channels, -1], np.int64), shape))
+    drop_unread(graph)
+
+
 def _decode(graph: onnx.GraphProto, size: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raw maps become boxes and scores, as `edgetl.models.detector.boxes_of` computes them.
 
@@ -303,6 +316,7 @@ def _decode(graph: onnx.GraphProto, size: int, shapes: Mapping[str, tuple[int, .
 
     maps = graph.output[0]
     batch = maps.type.tensor_type.shape.dim[0]
+    _flatten_maps(graph, sum(shape[-1] for shape in shapes.values()))
     centres, strides = (tensor.numpy() for tensor in places(size))
     constants = {
         "centres": centres,

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from edgetl.errors import TrainingError
+from edgetl.models.detector import Detector
 from edgetl.train.freezing import Trainable
 from edgetl.train.tasks.base import TrainingTask
 
@@ -33,7 +34,11 @@ def blocks(model: nn.Module, task: TrainingTask, *, coarse: bool = False) -> tup
     Raises:
         ModelError: the head cannot be distinguished from the backbone.
     """
-    groups = _by_matcher(model, coarse) if hasattr(model, "group_matcher") else _by_order(model, coarse)
+    if isinstance(model, Detector):  # its neck and heads stand beside the backbone
+        groups = [[f"backbone.{name}" for name in group] for group in _by_order(model.backbone, coarse)]
+        groups.append([name for name, _ in model.named_parameters() if not name.startswith("backbone.")])
+    else:
+        groups = _by_matcher(model, coarse) if hasattr(model, "group_matcher") else _by_order(model, coarse)
     heads = tuple(f"{name}." for name in task.new_layers(model))
     names = [n for n, _ in model.named_parameters() if n.startswith(heads)]
     rest = [[n for n in group if not n.startswith(heads)] for group in groups]

@@ -15,7 +15,10 @@ from edgetl.distill.objective import Distillation
 from edgetl.distill.views import AtSize
 from edgetl.errors import ModelError, TensorError
 from edgetl.models import backbones
+from edgetl.models.detector import create_detector
+from edgetl.tasks.base import Detection
 from edgetl.train.objective import Batch
+from edgetl.train.tasks.detection import DetectionTraining
 from tests.train.tiny import TASK
 
 
@@ -171,3 +174,10 @@ def test_attention_between_equal_networks_is_zero() -> None:
     assert beside(own, theirs).item() == pytest.approx(0.0, abs=1e-6)
     projectors = nn.Module.parameters(beside)
     assert list(projectors) == []
+
+
+def test_a_detectors_backbone_is_followed_stage_by_stage() -> None:
+    task = DetectionTraining(spec=Detection(labels=("a", "b")))
+    ends = f.stage_ends(create_detector("test_efficientnet", 2), task, 64, "it")
+    assert [end.side for end in ends] == [32, 16, 8, 4, 2]
+    assert all(end.name.startswith("backbone.blocks.") for end in ends)

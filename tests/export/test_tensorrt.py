@@ -105,6 +105,25 @@ def test_symmetric_int8_builds_and_its_precision_is_proved() -> None:
     assert record.exceptions == ("node_of_logits: fp32, not quantized in the ONNX",)
 
 
+def two_outputs() -> bytes:
+    """The quantized classifier, each of whose answers is given twice, under another name."""
+    model = onnx.load_from_string(classifier(zero_point=0))
+    [logits] = model.graph.output
+    for name in ("first", "second"):
+        model.graph.node.append(onnx.helper.make_node("Identity", [logits.name], [name], name))
+        dims = [d.dim_param or d.dim_value for d in logits.type.tensor_type.shape.dim]
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims))
+    model.graph.output.remove(logits)
+    return bytes(model.SerializeToString())
+
+
+@trt_test
+def test_a_model_of_several_outputs_builds() -> None:
+    record = rtx(two_outputs(), precision=INT8, batch=(1, 2, 16)).record
+    assert record.layers["int8"] == 1
+    assert record.batch == (1, 2, 16)
+
+
 @trt_test
 def test_half_precision_builds_and_its_precision_is_proved() -> None:
     model, kept = half()

@@ -21,6 +21,7 @@ from edgetl.models.backbones import create
 from edgetl.prune.apply import cut
 from edgetl.prune.graph import trace
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
+from edgetl.train.blocks import blocks
 from edgetl.train.objective import Batch, Hard
 from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.multihead import MultiHeadTraining
@@ -74,6 +75,9 @@ def test_soft_sharing_starts_as_hard_sharing_and_names_its_heads() -> None:
     assert adapted_heads(hard) is None
     assert heads_of(soft).widths == (2, 3)
     assert task_of().output_layers(soft) == ("classifier",) == task_of().new_layers(soft)
+    assert {n for n, _ in soft.named_parameters() if n.startswith("classifier.")} <= set(
+        blocks(soft, task_of())[-1]
+    )
 
 
 def test_the_penalty_ties_the_adapters_and_leaves_the_heads_free() -> None:

@@ -252,10 +252,10 @@ def _parse(trt: Any, builder: Any, log: Any, onnx: bytes) -> tuple[Any, Any]:
     if not parser.parse(onnx):
         reasons = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
         raise ModelError(_refusal(trt.__name__, reasons or log.errors))
-    if network.num_inputs != 1 or network.num_outputs != 1:
+    if network.num_inputs != 1 or not network.num_outputs:
         raise ModelError(
-            f"The model has {network.num_inputs} inputs and {network.num_outputs} outputs, "
-            "expected one of each; is it an ONNX classifier?"
+            f"The model has {network.num_inputs} inputs and {network.num_outputs} outputs, expected one input, images,"
+            " and at least one output."
         )
     return network, parser
 

@@ -1,0 +1,59 @@
+"""Boxes on real pictures, with the recipe that `init` writes: blood cells the whole way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgetl import config, pipeline
+from edgetl.cli.progress import LineProgress
+from edgetl.records.scores import value
+from tests.cli.typed import edgetl
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(14400)]
+SEEDS = tuple(map(int, os.environ.get("EDGETL_SEEDS", "0").split(",")))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_blood_cells(real_set: Callable[[str], Path], tmp_path: Path, seed: int) -> None:
+    """One seed, or those of EDGETL_SEEDS: the figures of the test split are printed, and held to what is promised."""
+    written = edgetl("init", str(real_set("bccd")), "-o", str(tmp_path / "r.toml"))
+    assert written.returncode == 0, written.stderr
+    recipe = config.load(tmp_path / "r.toml", [f"seed={seed}"])
+    outcome = pipeline.run(recipe, tmp_path / "run", progress=LineProgress(sys.stdout))
+    records = outcome.records
+    measured = records[pipeline.Stage.MEASURE]
+    found = {variant.name: variant for variant in measured.variants}
+    shipped, plain = found[measured.default], found["fp32"]
+    integers = next(variant for variant in measured.variants if variant.name.startswith("int8-cpu"))
+    assert measured.teacher_test is not None
+    assert shipped.test is not None
+    assert plain.test is not None
+    assert integers.test is not None
+    before, after = records[pipeline.Stage.TRAIN].size, records[pipeline.Stage.DISTILL].size
+    print(f"seed {seed}, the test split; {len(SEEDS)} seed(s) in all")
+    for name in ("map", "map50"):
+        figures = [value(e, name) for e in (measured.teacher_test, plain.test, integers.test, shipped.test)]
+        print(
+            name,
+            *(
+                f"{title} {figure:.3f}"
+                for title, figure in zip(
+                    ("teacher", "student", integers.name, f"shipped ({shipped.name})"), figures, strict=True
+                )
+            ),
+        )
+    print(
+        f"multiply-accumulates {after.macs / before.macs:.1%}, {integers.name} {integers.size_bytes / 1e6:.2f} MB"
+    )
+    teacher, student = value(measured.teacher_test, "map"), value(shipped.test, "map")
+    assert teacher >= 0.53
+    assert value(measured.teacher_test, "map50") >= 0.87
+    assert after.macs <= 0.35 * before.macs
+    assert student >= teacher - 0.025
+    assert abs(value(integers.test, "map") - value(plain.test, "map")) <= 0.01
+    assert integers.size_bytes <= 1_200_000
