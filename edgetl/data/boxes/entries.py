@@ -129,6 +129,22 @@ def split_of(name: str) -> Split | None:
     return found[0] if len(set(found)) == 1 else None
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that the system cannot hold, as a broken annotation may say, names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """As `is_file`, of a folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def finder(folders: Iterable[Path]) -> Callable[[str], Path | None]:
     """Finds pictures by the name that an annotation gives, in the first of the folders that has it.
 
@@ -145,7 +161,7 @@ def finder(folders: Iterable[Path]) -> Callable[[str], Path | None]:
     def find(name: str) -> Path | None:
         plain = name.replace("\\", "/")
         for folder in places:
-            if plain and (path := folder / plain).is_file():
+            if plain and is_file(path := folder / plain):
                 return path
         return by_name.get(plain.rpartition("/")[2])
 

@@ -12,6 +12,8 @@ from edgetl.data.boxes.entries import (
     Object,
     box_fault,
     class_name,
+    is_file,
+    is_folder,
     read_text,
     together,
 )
@@ -33,7 +35,7 @@ def read(file: Path) -> FoundBoxes:
     content = _yaml(file)
     names = _names(file, content.get("names"))
     base = file.parent
-    if isinstance(content.get("path"), str) and (folder := base / content["path"]).is_dir():
+    if isinstance(content.get("path"), str) and is_folder(folder := base / content["path"]):
         base = folder
     parts, faults = [], Faults(file)
     for key, split in SPLIT_NAMES.items():
@@ -82,7 +84,7 @@ def _pictures(file: Path, base: Path, value: Any) -> list[Path] | None:
         return None
     # What is exported elsewhere often says `../train/images` of its own neighbour.
     tried = [base / value, file.parent / value, file.parent / value.removeprefix("../")]
-    place = next((path for path in tried if path.exists()), None)
+    place = next((path for path in tried if is_file(path) or is_folder(path)), None)
     if place is None:
         return None
     if place.is_dir():
