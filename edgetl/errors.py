@@ -13,7 +13,7 @@ EdgetlError                    the user's input or machine is at fault; the comm
 │   ├── BundleIntegrityError   truncated, altered, or unsafe
 │   └── BundleSchemaError      written by a newer edgetl
 ├── TensorError                an array of the wrong shape or dtype came in
-├── ForkError                  an engine from before a fork was used in the child
+├── ForkError                  an engine from before a fork was used in the child, or sent to another process
 ├── BaselineError              no baseline, or one that cannot be compared
 ├── HistoryError               a history of benchmarks is missing, broken, another program's, or locked
 ├── StorageError               a file or stream cannot be used (no space, no permission, a name that is too long)
@@ -97,7 +97,7 @@ class TensorError(EdgetlError):
 
 
 class ForkError(EdgetlError):
-    """A session that was loaded before a fork was used in the child; it must be loaded there."""
+    """A session was used in a child that inherited it by a fork, or sent to a process; it must be loaded there."""
 
 
 class BaselineError(EdgetlError):

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 _LOOKED_AT = 20
+_AROUND = " \t'\"`"
 _POINTER = b"version https://git-lfs"
 
 
@@ -23,7 +24,9 @@ def why(source: Path, bad: Sequence[Path]) -> tuple[str, ...]:
     found = []
     if missing:
         folder = source.absolute() if _is_folder(source) else source.absolute().parent
-        found += [hint for hint in (_separators(missing), _elsewhere(missing, folder)) if hint][:1]
+        found += [
+            hint for hint in (_separators(missing), _elsewhere(missing, folder), _alike(missing)) if hint
+        ][:1]
         if not found and not _is_folder(source):
             found.append(f"Paths in {source.name} count from its own folder, {folder}.")
     if any(map(_is_pointer, some)):
@@ -36,7 +39,7 @@ def _separators(missing: Sequence[Path]) -> str:
     if os.sep == "\\":
         return ""
     if at := next((path for path in missing if "\\" in str(path)), None):
-        return f"The paths are written with backslashes, as on Windows; write {_plain(at)!r} with / in place of \\."
+        return f"The paths are written with backslashes, as on Windows; write '{_plain(at)}' with / in place of \\."
     if any(":/" in str(path) for path in missing):
         return "Some paths are web addresses or name a drive; give files on this machine."
     return ""
@@ -58,6 +61,24 @@ def _elsewhere(missing: Sequence[Path], folder: Path) -> str:
                         f"There is {base / tail}, which {path} may stand for; paths count from the CSV's own folder,"
                         f" {folder}."
                     )
+    return ""
+
+
+def _alike(missing: Sequence[Path]) -> str:
+    """Whether a file lies there whose name differs in the letters' case, by quotes around it, or by its ending."""
+    for path in missing[:5]:
+        wanted = Path(*(part.strip(_AROUND) or part for part in path.parts))
+        try:
+            beside = {name.casefold(): name for name in sorted(os.listdir(wanted.parent))}  # noqa: PTH208 names alone
+        except OSError:
+            continue
+        ending = (
+            name
+            for name in beside
+            if name.rpartition(".")[0] in (wanted.name.casefold(), wanted.stem.casefold())
+        )
+        if found := beside.get(wanted.name.casefold()) or beside.get(next(ending, "")):
+            return f"There is {wanted.parent / found}, which {path} may stand for; names must agree to the letter."
     return ""
 
 

@@ -1,7 +1,7 @@
 """torch-pruning's inner parts that tracing replaces while it runs: the one place that reaches into another package.
 
-Its graph of dependencies is followed through public names elsewhere. Here two of its private ones are swapped, which a
-new version may have moved; `replaced` says so instead of tracing with other results.
+Its graph of dependencies is followed through public names elsewhere. Here three of its private ones are swapped, which
+a new version may have moved; `replaced` says so instead of tracing with other results.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ TRIED = ("1.6.1",)
 """Versions of torch-pruning that have this layout."""
 MOST_STEPS = 2000
 """So many entries a group may have before it is put together; the time to find one grows with their square."""
-MOST_INDICES = 1 << 22
-"""So many channel indices a group may list in all its entries before it is put together; each takes some 100 bytes."""
+MOST_INDICES = 1_000_000
+"""So many indices its entries may have together; 232,000 are VGG's, whose channels meet 49 inputs of a layer each."""
 
-_MAPPING, _UPDATE = "torch_pruning.dependency.index_mapping", "update_index_mapping"
+_MAPPING, _UPDATE, _FLATTEN = (
+    "torch_pruning.dependency.index_mapping",
+    "update_index_mapping",
+    "_FlattenIndexMapping",
+)
 _GRAPH, _GROUP, _ADD = "torch_pruning.dependency.graph", "Group", "add_dep"
 
 
@@ -34,14 +38,14 @@ def replaced() -> Iterator[None]:
 
     torch-pruning works out all mappings of indices anew for each group, minutes in all, though none changes while a
     network is traced. And it follows each way through slices and concatenations on its own: in some networks without
-    an end, or with lists of indices that grow at each reshaping until memory is full (EfficientFormerV2's attention);
-    within, a group of more than `MOST_STEPS` entries or `MOST_INDICES` indices raises RuntimeError.
+    an end, and in some (EfficientFormerV2) each step over a reshape gives 128 indices for one; within, a group of more
+    than `MOST_STEPS` entries or `MOST_INDICES` indices raises RuntimeError.
 
     Raises:
         MissingDependencyError: torch-pruning has another layout than in the versions that this was tried on.
     """
     mapping, graph = _layout()
-    update, whole = getattr(mapping, _UPDATE), getattr(graph, _GROUP)
+    update, flatten, whole = getattr(mapping, _UPDATE), getattr(mapping, _FLATTEN), getattr(graph, _GROUP)
     done: list[Any] = []
 
     def once(of: Any) -> None:
@@ -49,21 +53,33 @@ def replaced() -> Iterator[None]:
             done.append(of)
             update(of)
 
+    def hold(indices: int) -> None:
+        if indices > MOST_INDICES:
+            raise RuntimeError(f"more than {MOST_INDICES} indices from one layer")
+
     class Bounded(whole):  # type: ignore[misc, valid-type]
         indices = 0
 
         def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) >= MOST_STEPS:
+                raise RuntimeError(f"more than {MOST_STEPS} steps from one layer")
             self.indices += len(idxs)
-            if len(self) >= MOST_STEPS or self.indices > MOST_INDICES:
-                raise RuntimeError(f"more than {MOST_STEPS} steps or {MOST_INDICES} indices from one layer")
+            hold(self.indices)
             super().add_dep(dep, idxs)
 
+    class BoundedFlatten(flatten):  # type: ignore[misc, valid-type]
+        def __call__(self, idxs: Any) -> Any:
+            hold(len(idxs) * (1 if self.reverse else self._stride))
+            return super().__call__(idxs)
+
     setattr(mapping, _UPDATE, once)
+    setattr(mapping, _FLATTEN, BoundedFlatten)
     setattr(graph, _GROUP, Bounded)
     try:
         yield
     finally:
         setattr(mapping, _UPDATE, update)
+        setattr(mapping, _FLATTEN, flatten)
         setattr(graph, _GROUP, whole)
 
 
@@ -72,11 +88,13 @@ def _layout() -> tuple[ModuleType, ModuleType]:
     try:
         mapping, graph = import_module(_MAPPING), import_module(_GRAPH)
         update, add = getattr(mapping, _UPDATE), getattr(getattr(graph, _GROUP), _ADD)
+        flatten = getattr(mapping, _FLATTEN)
         # it is the module's attribute that the graph calls, so that a replaced one counts
         fits = f"index_mapping.{_UPDATE}(self)" in inspect.getsource(graph)
         fits = fits and list(inspect.signature(update).parameters) == ["graph"]
         fits = fits and list(inspect.signature(add).parameters) == ["self", "dep", "idxs"]
-    except (ImportError, AttributeError, OSError) as error:
+        fits = fits and vars(flatten(stride=2)) == {"_stride": 2, "reverse": False}
+    except (ImportError, AttributeError, OSError, TypeError) as error:
         raise _other_layout() from error
     if not fits:
         raise _other_layout()

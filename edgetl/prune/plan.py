@@ -216,12 +216,13 @@ class _Search:
             return (
                 f"{name} cannot be cut to {self.budget.milliseconds:.2f} ms: with round_to = {limits.round_to} and"
                 f" max_cut = {limits.max_cut} the best that is predicted is {self.cost.milliseconds:.2f} ms."
+                f" {_ASK_LESS}"
             )
         return (
             f"{name} cannot be cut to {_share(self.budget.macs, self.first.macs)} of its"
             f" multiply-accumulates and {_share(self.budget.parameters, self.first.parameters)} of its parameters:"
             f" with round_to = {limits.round_to} and max_cut = {limits.max_cut} the best reachable is"
-            f" {macs:.1%} and {parameters:.1%}."
+            f" {macs:.1%} and {parameters:.1%}. {_ASK_LESS}"
         )
 
     def _amount(self, name: str) -> int:
@@ -283,5 +284,9 @@ def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if math.isfinite(part) else "any share"
 
 
+_ASK_LESS = (
+    "Ask for less (prune.target, prune.target_parameters), set a smaller prune.round_to, take another backbone,"
+    " or set prune.enabled = false."
+)
 _NO_BUDGET = Cost(macs=math.inf, parameters=math.inf, milliseconds=math.inf)
 _NO_LIMITS = CutLimits(round_to=1, max_cut=0.0, widths={})

@@ -25,6 +25,17 @@ class Inheritable:
 
     inherited = False
 
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, as pools of processes and `copy` would have it.
+
+        Raises:
+            ForkError: always.
+        """
+        raise ForkError(
+            f"A {type(self).__name__} cannot be pickled or copied, since its engine lives in this process: give the"
+            " other process the bundle's path, and load it there."
+        )
+
     def watch_forks(self) -> None:
         """Mark this object in every child that is forked from now on."""
         _register()

@@ -27,7 +27,7 @@ def test_paths_of_another_system(tmp_path: Path, bad_images: str) -> None:
     assert "000.png: there is no such file." in stated
     assert "and 26 more" in stated
     assert (
-        "The paths are written with backslashes, as on Windows; write 'a\\\\000.png' with / in place of \\."
+        "The paths are written with backslashes, as on Windows; write 'a\\000.png' with / in place of \\."
         in stated
     )
 
@@ -42,6 +42,14 @@ def test_a_wrong_root(tmp_path: Path) -> None:
     stated = refusal(["q/0.png", "q/1.png"], tmp_path, "skip")
     assert f"Paths in labels.csv count from its own folder, {tmp_path}." in stated
     assert "web addresses" in refusal(["https://a.org/1.png", "s3://b/2.png"], tmp_path, "skip")
+
+
+@pytest.mark.parametrize("written", ["a/000.PNG", "'a/000.png'", "a/000", "a/000.jpg", " a/000.png`"])
+def test_a_name_that_is_nearly_that_of_a_file(tmp_path: Path, written: str) -> None:
+    fill(tmp_path, {"a": 1})
+    stated = refusal([written, "gone/1.png"], tmp_path, "skip")
+    assert f"There is {tmp_path / 'a/000.png'}, which " in stated
+    assert "may stand for; names must agree to the letter." in stated
 
 
 def test_pointers_of_git_lfs(tmp_path: Path) -> None:

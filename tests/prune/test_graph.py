@@ -113,6 +113,30 @@ def test_a_network_is_pruned_around_what_cannot_be_cut() -> None:
     assert graph.refused["second"].startswith("with fewer channels it fails: shape '[2, 16]' is invalid")
 
 
+class Remembering(nn.Module):
+    """Computes a bias once in evaluation and keeps it until its mode is set again, as LeViT's attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3)
+        self.last = nn.Conv2d(16, 4, 1)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def train(self, mode: bool = True) -> Remembering:
+        self.kept = {}
+        return super().train(mode)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training or "bias" not in self.kept:
+            self.kept["bias"] = self.scale * 2
+        return self.last(torch.relu(self.first(images)) + self.kept["bias"]).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_what_a_network_keeps_from_evaluation_does_not_stop_the_trial_cut() -> None:
+    assert [group.name for group in trace(seeded(Remembering), 16).groups] == ["first"]
+
+
 def test_a_layer_used_twice_costs_twice() -> None:
     layer = nn.Conv2d(3, 3, 1)
     costs = layer_costs(nn.Sequential(layer, nn.ReLU(), layer), 4)

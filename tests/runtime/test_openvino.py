@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.bundle.pack import pack
 from edgetl.errors import MissingDependencyError, ModelError, TensorError
@@ -89,3 +90,31 @@ def test_a_bundle_proves_itself_through_it(tmp_path: Path) -> None:
             assert [p.label for p in session.predict(pictures)] == [
                 p.label for p in reference.predict(pictures)
             ]
+
+
+def test_weights_in_int8_are_computed_with_in_float32() -> None:
+    """OpenVINO would also quantize what goes into such a layer."""
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    from edgetl.runtime.engines.openvino import OpenVinoBackend
+
+    rng = np.random.default_rng(0)
+    tensors = {
+        "w": rng.integers(-127, 128, (3072, 16)).astype(np.int8),
+        "scale": rng.uniform(1e-4, 1e-3, 16).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "scale"], ["weights"], axis=1),
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(values, name) for name, values in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    expected = IMAGES.reshape(4, -1) @ (tensors["w"] * tensors["scale"])
+    with OpenVinoBackend(model.SerializeToString(), threads=1) as backend:
+        assert backend.run(IMAGES)["logits"] == pytest.approx(expected, abs=1e-3)

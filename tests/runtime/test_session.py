@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,15 @@ import edgetl
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import InputForm
 from edgetl.bundle.pack import VariantSource, pack
-from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, ModelError, TensorError
+from edgetl.errors import (
+    BundleError,
+    BundleIntegrityError,
+    EdgetlError,
+    ForkError,
+    ImageError,
+    ModelError,
+    TensorError,
+)
 from edgetl.export.bake import bake_preprocess
 from edgetl.inputs.image import Resize, load_batch, load_pixels, normalise
 from edgetl.runtime import Prediction, Session, load
@@ -53,6 +63,14 @@ def test_the_public_door(bundle: Path) -> None:
         assert opened.labels == LABELS
         assert opened.variant.name == "fp32"
         assert opened.manifest.name == "flowers"
+
+
+@pytest.mark.parametrize("sent", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_not_sent_to_another_process(
+    session: Session, sent: Callable[[Session], object]
+) -> None:
+    with pytest.raises(ForkError, match=r"^A Session cannot be pickled or copied, .* load it there\.$"):
+        sent(session)
 
 
 def test_run_takes_floats_and_bytes_alike(session: Session) -> None:

@@ -98,7 +98,7 @@ def test_it_ends_with_a_bundle_or_one_of_our_errors_before_training(
     trained = (tmp_path / "run" / "train" / "stage.json").exists()
     if code == 2:
         assert not trained
-        assert str(SIZE) in said
+        assert str(SIZE) in said or "the best reachable is" in said
     else:
         assert (tmp_path / "run" / "walk.edgetl").is_file()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import unicodedata
@@ -129,20 +130,11 @@ def split_of(name: str) -> Split | None:
     return found[0] if len(set(found)) == 1 else None
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file is there; a name that the system cannot hold, as a broken annotation may say, names none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """As `is_file`, of a folder."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there; a name that no file can have, as one too long, is not."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.exists()
+    return False
 
 
 def finder(folders: Iterable[Path]) -> Callable[[str], Path | None]:
@@ -161,7 +153,7 @@ def finder(folders: Iterable[Path]) -> Callable[[str], Path | None]:
     def find(name: str) -> Path | None:
         plain = name.replace("\\", "/")
         for folder in places:
-            if plain and is_file(path := folder / plain):
+            if plain and is_there(path := folder / plain) and path.is_file():
                 return path
         return by_name.get(plain.rpartition("/")[2])
 

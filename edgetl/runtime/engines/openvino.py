@@ -29,7 +29,8 @@ def open_model(asked: Opening) -> Opened:
 
 
 class OpenVinoBackend(Inheritable):
-    """A model in OpenVINO on the CPU, in float32 where the model is: no silent change to bfloat16.
+    """A model in OpenVINO on the CPU, in float32 where the model is: no silent change to bfloat16, nor to INT8
+    arithmetic where weights are stored in INT8.
 
     Args:
         model: an ONNX model's bytes.
@@ -53,6 +54,7 @@ class OpenVinoBackend(Inheritable):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         }
         try:
             core = openvino.Core()
