@@ -140,11 +140,11 @@ def test_init_proposes_a_head_for_each_label_column(tmp_path: Path) -> None:
     rows = tuple(
         f"{at}.png,{'red' if at % 2 else 'blue'},{'dot|line' if at % 3 else 'dot'},{at}" for at in range(8)
     )
-    path = table(tmp_path, rows, "path,Colour,marks,serial")
+    path = table(tmp_path, rows, "path,Colour,images,serial")
     labelling = labelling_in(str(path))
     assert labelling == HeadLabels(
-        heads=(("colour", OneLabel(column="colour")), ("marks", AnyLabels(column="marks")))
-    )
+        heads=(("colour", OneLabel(column="colour")), ("images_", AnyLabels(column="images")))
+    ), "no head is called images, as the network's input is"
     values = {s.key.partition(".")[2]: s.value for s in suggest_task(labelling)}
     recipe = config.parse({"data": {"source": str(path)}, "task": values})
     assert recipe.task.labelling == labelling
