@@ -125,7 +125,7 @@ def test_the_command_predicts_evaluates_and_gates_without_torch(
         ("eval", bundle, str(table), "--json"),
         ("verify", bundle),
         ("baseline", bundle, "--data", str(table), "-o", baseline),
-        ("gate", bundle, "--baseline", baseline, "--data", str(table)),
+        ("gate", bundle, "--baseline", baseline, "--data", str(table), "--report", str(tmp_path / "g.html")),
     )
     blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'timm', 'onnx')));"
     lines = [

@@ -557,8 +557,10 @@ def gate(
     if report_path is not None:
         from edgetl.bundle.archive import open_bundle
         from edgetl.report.page.gate import write_page
+        from edgetl.tasks.labelling import labelling_of
 
-        write_page(report, report_path, data, open_bundle(bundle).manifest.preprocess)
+        manifest = open_bundle(bundle).manifest
+        write_page(report, report_path, data, manifest.preprocess, labelling_of(manifest.task))
         typer.echo(f"Wrote {report_path}.", err=True)
     output.emit(report, json, "gate")
     match report.verdict:

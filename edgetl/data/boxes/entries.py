@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import unicodedata
@@ -129,6 +130,13 @@ def split_of(name: str) -> Split | None:
     return found[0] if len(set(found)) == 1 else None
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there; a name that no file can have, as one too long, is not."""
+    with contextlib.suppress(OSError, ValueError):
+        return path.exists()
+    return False
+
+
 def finder(folders: Iterable[Path]) -> Callable[[str], Path | None]:
     """Finds pictures by the name that an annotation gives, in the first of the folders that has it.
 
@@ -145,7 +153,7 @@ def finder(folders: Iterable[Path]) -> Callable[[str], Path | None]:
     def find(name: str) -> Path | None:
         plain = name.replace("\\", "/")
         for folder in places:
-            if plain and (path := folder / plain).is_file():
+            if plain and is_there(path := folder / plain) and path.is_file():
                 return path
         return by_name.get(plain.rpartition("/")[2])
 

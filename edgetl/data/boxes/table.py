@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from edgetl.data.boxes.entries import BoxEntry, Faults, FoundBoxes, Object, box_fault, class_name, together
+from edgetl.data.boxes.entries import (
+    BoxEntry,
+    Faults,
+    FoundBoxes,
+    Object,
+    box_fault,
+    class_name,
+    is_there,
+    together,
+)
 from edgetl.data.sources import SPLIT_NAMES, Split, csv_lines
 from edgetl.errors import DataError
 
@@ -56,7 +65,7 @@ def read(file: Path) -> FoundBoxes:
         if text and (split := SPLIT_NAMES.get(text.casefold())) is None:
             faults.add(f"line {number}: the split is {text!r}; expected train, val or test")
             continue
-        if not path.is_file():
+        if not (is_there(path) and path.is_file()):
             faults.add(f"line {number}: there is no picture {values['path']}")
             continue
         if about.setdefault(path, (split, values.get("group", ""))) != (split, values.get("group", "")):

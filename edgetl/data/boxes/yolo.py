@@ -12,6 +12,7 @@ from edgetl.data.boxes.entries import (
     Object,
     box_fault,
     class_name,
+    is_there,
     read_text,
     together,
 )
@@ -33,7 +34,7 @@ def read(file: Path) -> FoundBoxes:
     content = _yaml(file)
     names = _names(file, content.get("names"))
     base = file.parent
-    if isinstance(content.get("path"), str) and (folder := base / content["path"]).is_dir():
+    if isinstance(content.get("path"), str) and is_there(folder := base / content["path"]):
         base = folder
     parts, faults = [], Faults(file)
     for key, split in SPLIT_NAMES.items():
@@ -82,14 +83,14 @@ def _pictures(file: Path, base: Path, value: Any) -> list[Path] | None:
         return None
     # What is exported elsewhere often says `../train/images` of its own neighbour.
     tried = [base / value, file.parent / value, file.parent / value.removeprefix("../")]
-    place = next((path for path in tried if path.exists()), None)
+    place = next((path for path in tried if is_there(path)), None)
     if place is None:
         return None
     if place.is_dir():
         return list(images_below(place)[0])
     lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
     found = [place.parent / line for line in lines]
-    missing = [str(path) for path in found if not is_image(path)]
+    missing = [str(path) for path in found if not (is_there(path) and is_image(path))]
     if missing:
         raise DataError(f"{place} lists {len(missing)} pictures that are not there, such as {missing[0]}.")
     return found
@@ -152,7 +153,7 @@ def _text_of(picture: Path) -> Path | None:
     tried = [picture.with_suffix(".txt")]
     if places:
         tried.insert(0, Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]).with_suffix(".txt"))
-    return next((path for path in tried if path.is_file()), None)
+    return next((path for path in tried if is_there(path)), None)
 
 
 def yaml_in(root: Path) -> Path | None:

@@ -22,6 +22,7 @@ from edgetl.report.page.markup import (
 )
 from edgetl.report.page.run import document
 from edgetl.report.terminal.device import check_change, check_figure, check_limit
+from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
 # Bounds the page to some hundred kilobytes.
 _LOST_SHOWN, _WON_SHOWN = 48, 24
@@ -55,7 +56,11 @@ _COLUMNS = (
 
 
 def write_page(
-    report: GateReport, path: Path, data: Path | None = None, spec: PreprocessSpec | None = None
+    report: GateReport,
+    path: Path,
+    data: Path | None = None,
+    spec: PreprocessSpec | None = None,
+    labelling: Labelling = ONE_LABEL,
 ) -> None:
     """Write the page atomically.
 
@@ -64,12 +69,13 @@ def write_page(
         path: the file.
         data: the image set that both were scored on; without it the page names the images and shows none.
         spec: the preprocessing, whose window shows numbers of more than 8 bits as the network sees them.
+        labelling: how the image set is labelled.
 
     Raises:
         StorageError: it cannot be written.
         DataError: there is no image set at `data`.
     """
-    files.write_text(path, render(report, _root(data, boxes=report.boxes is not None), spec))
+    files.write_text(path, render(report, _root(data, labelling, boxes=report.boxes is not None), spec))
 
 
 def render(report: GateReport, root: Path | None = None, spec: PreprocessSpec | None = None) -> str:
@@ -218,7 +224,7 @@ def _told(flip: Flip) -> str:
     return f"{flip.path}: {flip.label}, {flip.before} before, {flip.after} now"
 
 
-def _root(data: Path | None, *, boxes: bool) -> Path | None:
+def _root(data: Path | None, labelling: Labelling, *, boxes: bool) -> Path | None:
     if data is None:
         return None
     if boxes:
@@ -229,4 +235,4 @@ def _root(data: Path | None, *, boxes: bool) -> Path | None:
         return None if found is None else root_of(found)
     from edgetl.data.sources import find
 
-    return find(str(data)).root
+    return find(str(data), labelling).root

@@ -71,17 +71,13 @@ class DetectionTask:
         found = self._found(outputs, self.spec.threshold)
         if len(frames) != len(found):
             raise TensorError(f"frames: {len(frames)} came for {len(found)} images.")
-        answers = []
+        answers, names = [], self.spec.labels
         for one, frame in zip(found, frames, strict=True):
             own = placed(one, frame)
+            rows = zip(own.boxes.tolist(), own.labels.tolist(), own.scores.tolist(), strict=True)
             items = tuple(
-                Detection(
-                    box=(float(x1), float(y1), float(x2), float(y2)),
-                    label=self.spec.labels[index],
-                    index=int(index),
-                    score=float(score),
-                )
-                for (x1, y1, x2, y2), index, score in zip(own.boxes, own.labels, own.scores, strict=True)
+                Detection(box=(x1, y1, x2, y2), label=names[index], index=index, score=score)
+                for (x1, y1, x2, y2), index, score in rows
             )
             answers.append(Detections(items=items, width=frame.size[0], height=frame.size[1]))
         return answers
@@ -203,8 +199,10 @@ class DetectionTask:
             )
         answers = []
         for own_boxes, own_scores in zip(boxes, scores, strict=True):
-            places, labels = np.nonzero(own_scores >= least)
-            values = own_scores[places, labels]
+            flat = own_scores.ravel()
+            chosen = np.flatnonzero(flat >= least)
+            places, labels = np.divmod(chosen, own_scores.shape[1])
+            values = flat[chosen]
             if len(values) > _CANDIDATES:
                 best = np.argpartition(-values, _CANDIDATES)[:_CANDIDATES]
                 best.sort()
