@@ -34,7 +34,8 @@ from edgetl.inputs.spec import is_window
 from edgetl.overrides import value_of
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
-from edgetl.tasks.labelling import AnyLabels, HeadLabels, Labelling, OneLabel
+from edgetl.tasks.base import head_fault
+from edgetl.tasks.labelling import OWN_COLUMNS, AnyLabels, HeadLabels, Labelling, OneLabel
 from edgetl.tasks.metrics import METRICS
 
 
@@ -343,12 +344,29 @@ class MultiLabelConfig(_Section):
         return AnyLabels()
 
 
+def _label_column(value: str) -> str:
+    name = value.strip()
+    if not name:
+        raise ValueError("it is empty; name the column of the CSV that holds the head's classes")
+    if name.casefold() in OWN_COLUMNS:
+        raise ValueError(
+            f"the column {name} holds no labels; name the column of the CSV that holds the head's classes"
+        )
+    return name
+
+
+def _head_names(heads: dict[str, Any]) -> dict[str, Any]:
+    if faults := [fault for name in heads if (fault := head_fault(name))]:
+        raise ValueError("; ".join(faults))
+    return heads
+
+
 class HeadConfig(_Section):
     """One of several questions."""
 
     kind: Literal["classification", "multilabel"] = "classification"
     """One class per image, or any number."""
-    column: str
+    column: Annotated[str, AfterValidator(_label_column)]
     """The CSV's column with the classes' names; where it is empty, the image is not labelled for this head. For any
     number of classes, `none` says that it is labelled and shows none of them. Where a bundle is scored, the column has
     the head's name."""
@@ -359,7 +377,7 @@ class MultiHeadConfig(_Section):
 
     kind: Literal["multihead"] = "multihead"
     """`classification`, one class per image; `multilabel`, any number; `multihead`, several questions; `detection`."""
-    heads: Annotated[dict[str, HeadConfig], Field(min_length=1)]
+    heads: Annotated[dict[str, HeadConfig], Field(min_length=1), AfterValidator(_head_names)]
     """The questions by name, as `{species = {kind = "classification", column = "species"}}`. An empty cell of the
     column is a missing label; with kind = "multilabel", `none` is a label: the image shows none of the classes."""
     weighting: Weighting = Weighting.LEARNT

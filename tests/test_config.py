@@ -369,6 +369,22 @@ def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
         ({"task": {"kind": "multilabel", "loss": "mse"}}, "task.loss: input should be 'bce' or 'asymmetric'"),
         ({"task": {"kind": "multihead"}}, "task.heads: field required"),
         (
+            {"task": {"kind": "multihead", "heads": {"a/b": {"column": "x"}}}},
+            "task.heads: a head's name is 'a/b', expected letters",
+        ),
+        (
+            {"task": {"kind": "multihead", "heads": {"images": {"column": "x"}}}},
+            "task.heads: a head's name is 'images', expected letters",
+        ),
+        (
+            {"task": {"kind": "multihead", "heads": {"a": {"column": " "}}}},
+            "task.heads.a.column: it is empty; name the column",
+        ),
+        (
+            {"task": {"kind": "multihead", "heads": {"a": {"column": "Split"}}}},
+            "task.heads.a.column: the column Split holds no labels",
+        ),
+        (
             {"task": {"kind": "multilabel"}, "distill": {"loss": "dkd"}},
             "distill.loss = dkd compares classes of which one is right; for task.kind = multilabel take hinton.",
         ),

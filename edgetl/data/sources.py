@@ -17,7 +17,8 @@ from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, 
 from edgetl.errors import DataError
 from edgetl.files import name_as_text, text_as_name
 from edgetl.progress import SILENT, Progress
-from edgetl.tasks.labelling import ONE_LABEL, AnyLabels, HeadLabels, Labelling, OneLabel
+from edgetl.tasks.base import head_fault
+from edgetl.tasks.labelling import ONE_LABEL, OWN_COLUMNS, AnyLabels, HeadLabels, Labelling, OneLabel
 
 Split = Literal["train", "val", "test"]
 
@@ -33,7 +34,6 @@ SEPARATOR = "|"
 """What parts the names of several classes in one cell."""
 NONE = "none"
 """A cell that says that an image is labelled and has none of the classes, where it may have any number of them."""
-_OWN = ("path", "split", "group")
 _FLAGS = ("0", "1")
 NAMED = 10
 """How many files or lines an error names before it only counts."""
@@ -290,13 +290,14 @@ def _heads(lines: Sequence[Sequence[str]]) -> tuple[tuple[str, OneLabel | AnyLab
         cells = [cells[at].strip() for cells in lines[1:] if at < len(cells) and cells[at].strip()]
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", title.strip().casefold())
         if (
-            title.strip().casefold() in _OWN
+            title.strip().casefold() in OWN_COLUMNS
             or not re.match("[A-Za-z]", name)
             or 2 * len(set(cells)) > len(cells)
         ):
             continue
         several = any(SEPARATOR in cell for cell in cells)
         column = title.strip().casefold()
+        name = f"{name}_" if head_fault(name) else name
         found[name] = AnyLabels(column=column) if several else OneLabel(column=column)
     return tuple(found.items())
 
@@ -310,7 +311,7 @@ def _flags(lines: Sequence[Sequence[str]]) -> dict[str, int]:
     found: dict[str, int] = {}
     rows = [cells for cells in lines[1:] if any(cell.strip() for cell in cells)]
     for at, cell in enumerate(lines[0] if lines else ()):
-        if cell.strip().casefold() in _OWN or not cell.strip():
+        if cell.strip().casefold() in OWN_COLUMNS or not cell.strip():
             continue
         fits = sum(at < len(cells) and cells[at].strip() in _FLAGS for cells in rows)
         if fits * 2 > len(rows):

@@ -82,6 +82,15 @@ class MultiLabel:
             raise ValueError(f"a threshold is {wrong[0]}, expected a probability in 0..1")
 
 
+def head_fault(name: str) -> str:
+    """Why a name cannot be a head's, which names an output too; nothing where it can."""
+    if _HEAD_NAME.fullmatch(name) and name != "images":
+        return ""
+    return (
+        f"a head's name is {name!r}, expected letters, digits, _, - and ., a letter first, and not 'images'"
+    )
+
+
 HeadSpec: TypeAlias = Classification | MultiLabel
 """What one head may be asked."""
 
@@ -101,10 +110,8 @@ class MultiHead:
         if not self.heads:
             raise ValueError("there are no heads, expected at least one")
         for name in self.heads:
-            if not _HEAD_NAME.fullmatch(name) or name == "images":
-                raise ValueError(
-                    f"a head's name is {name!r}, expected letters, digits, _, - and ., a letter first, and not 'images'"
-                )
+            if fault := head_fault(name):
+                raise ValueError(fault)
 
 
 @dataclass(frozen=True, kw_only=True)

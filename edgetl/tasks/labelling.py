@@ -33,6 +33,8 @@ class HeadLabels:
     heads: tuple[tuple[str, OneLabel | AnyLabels], ...]
 
 
+OWN_COLUMNS = ("path", "split", "group")
+"""A CSV's columns that hold no labels."""
 Labelling: TypeAlias = OneLabel | AnyLabels | HeadLabels
 """What is to be read from a source."""
 ONE_LABEL = OneLabel()

@@ -39,13 +39,10 @@ def run() -> Iterator[Claim]:
 def _outputs(candidates: int) -> dict[str, np.ndarray]:
     """Boxes in clusters of four around as many objects, as a trained detector gives them."""
     generator = np.random.default_rng(0)
-    low = generator.uniform(0, _SIZE - 60, (1, _PLACES, 2))
-    low[:, :candidates] = np.repeat(low[:, : max(1, candidates // 4)], 4, axis=1)[:, :candidates] + (
-        generator.normal(0, 2, (1, candidates, 2))
-    )
-    scores = generator.uniform(0, 0.05, (1, _PLACES, _CLASSES))
-    scores[0, np.arange(candidates), generator.integers(0, _CLASSES, candidates)] = generator.uniform(
-        0.31, 0.99, candidates
-    )
-    boxes = np.concatenate([low, low + generator.uniform(20, 60, (1, _PLACES, 2))], axis=2)
-    return {"boxes": boxes.astype(np.float32), "scores": scores.astype(np.float32)}
+    objects = np.repeat(np.arange(_PLACES), 4)[:_PLACES]
+    low, sides = generator.uniform(0, _SIZE - 60, (_PLACES, 2)), generator.uniform(20, 60, (_PLACES, 2))
+    boxes = np.concatenate([low, low + sides], axis=1)[objects] + generator.normal(0, 1, (_PLACES, 4))
+    scores = generator.uniform(0, 0.05, (_PLACES, _CLASSES))
+    above = generator.uniform(0.31, 0.99, candidates)
+    scores[np.arange(candidates), objects[:candidates] % _CLASSES] = above
+    return {"boxes": boxes.astype(np.float32)[None], "scores": scores.astype(np.float32)[None]}

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgetl.bundle.pack import pack
+from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
+from edgetl.errors import ModelError
+from edgetl.inputs.image import load_pixels
+from edgetl.runtime import load
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.tasks.detection.answers import Detections
 from tests.bundles import contents
 from tests.cli.typed import edgetl
-from tests.squares import drawn, encoded, model, squares, write_bundle, write_set
+from tests.squares import SPEC, drawn, encoded, model, squares, write_bundle, write_set
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +105,49 @@ def test_baseline_and_gate_from_the_command_line(folder: Path, tmp_path: Path) -
     assert done.returncode == 1, done.stderr
     assert "green" in done.stdout
     assert "<svg" in page.read_text()
+
+
+def test_tune_tries_every_variant_and_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("edgetl.bench.tune.PAUSE_S", 0.0)
+    bundle = write_bundle(tmp_path / "b.edgetl", {"fp32": model(), "fp32-again": model()})
+    done = edgetl("tune", bundle, "--threads", 1, "--seconds", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stdout)["trials"]
+    assert [t["note"] for t in trials if t["outcome"] in ("failed", "wrong")] == []
+    assert {t["variant"] for t in trials if t["target"] == "cpu"} == {"fp32", "fp32-again"}
+    assert [t["outcome"] for t in trials].count("chosen") == 1
+
+
+def test_the_model_of_a_detector_for_other_runtimes(folder: Path, tmp_path: Path) -> None:
+    bundle = folder / "squares.edgetl"
+    record = write_triton(bundle, ServeOptions(), tmp_path / "models")
+    text = (Path(record.path) / "config.pbtxt").read_text()
+    assert '"boxes"' in text
+    assert '"scores"' in text
+    assert (Path(record.path) / "labels.txt").read_text().split() == ["red", "green", "blue"]
+    pixels = np.asarray(load_pixels(encoded(drawn(squares(5))), SPEC))[None]
+    write_onnx(bundle, ServeOptions(uint8=True), tmp_path / "m.onnx")
+    with load(bundle, threads=1) as session, OnnxBackend(tmp_path / "m.onnx", threads=1) as backend:
+        expected, found = session.run(pixels), backend.run(pixels)
+    assert found["scores"] == pytest.approx(expected["scores"], abs=1e-4)
+    assert found["boxes"] == pytest.approx(expected["boxes"], abs=1e-3)
+    with pytest.raises(ModelError, match="A detector puts out boxes and scores"):
+        write_onnx(bundle, ServeOptions(softmax=True), tmp_path / "n.onnx")
+
+
+def test_every_engine_that_is_here_gives_the_same_boxes(folder: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    pictures = [encoded(drawn(squares(seed))) for seed in range(6)]
+    found = []
+    for target in ("cpu", "openvino"):
+        with load(folder / "squares.edgetl", threads=2, target=target) as session:
+            answers = session.predict(pictures)
+            assert answers == [session.predict(picture) for picture in pictures]
+            assert session.verify().passed
+            found.append(answers)
+    for first, second in zip(*found, strict=True):
+        assert isinstance(first, Detections)
+        assert isinstance(second, Detections)
+        rows = [sorted((*item.box, item.score) for item in one.items) for one in (first, second)]
+        assert np.array(rows[0]) == pytest.approx(np.array(rows[1]), abs=1e-2)

@@ -18,6 +18,7 @@ from edgetl.inputs.spec import PreprocessSpec
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.tasks.labelling import AnyLabels, HeadLabels, OneLabel
 from edgetl.train.tasks.all import training_task
+from tests.data.images import Recorder
 
 LABELLING = HeadLabels(heads=(("colour", OneLabel(column="Colour")), ("marks", AnyLabels(column="marks"))))
 HEADER = "path,Colour,marks,split"
@@ -128,6 +129,23 @@ def test_none_is_a_label_where_an_image_may_have_any_number_of_classes(tmp_path:
     assert alone.labels == ("dot", "line")
 
 
+def test_a_class_that_every_labelled_image_has_is_warned_of(tmp_path: Path) -> None:
+    rows = ("0.png,red,dot,train", "1.png,blue,,train", "2.png,red,dot|line,train", "3.png,blue,none,val")
+    rows = (*rows, "4.png,red,none,test")
+    said = Recorder()
+    config_ = config.parse({"data": {"source": str(table(tmp_path, rows))}}).data
+    build_index(config_, labelling=LABELLING, progress=said)
+    [warning] = [text for text in said.warnings if "every labelled training image has" in text]
+    assert "has marks/dot, so that" in warning
+    assert warning.endswith("Is none missing where a cell of its column is empty?")
+    (tmp_path / "parts.csv").write_text(
+        "path,marks,split\n0.png,dot,train\n1.png,none,train\n3.png,dot,val\n"
+    )
+    said = Recorder()
+    build_index(config_, labelling=AnyLabels(column="marks"), progress=said)
+    assert not [text for text in said.warnings if "every labelled" in text]
+
+
 def test_a_folder_cannot_label_heads(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         (tmp_path / name).mkdir()
@@ -140,11 +158,11 @@ def test_init_proposes_a_head_for_each_label_column(tmp_path: Path) -> None:
     rows = tuple(
         f"{at}.png,{'red' if at % 2 else 'blue'},{'dot|line' if at % 3 else 'dot'},{at}" for at in range(8)
     )
-    path = table(tmp_path, rows, "path,Colour,marks,serial")
+    path = table(tmp_path, rows, "path,Colour,images,serial")
     labelling = labelling_in(str(path))
     assert labelling == HeadLabels(
-        heads=(("colour", OneLabel(column="colour")), ("marks", AnyLabels(column="marks")))
-    )
+        heads=(("colour", OneLabel(column="colour")), ("images_", AnyLabels(column="images")))
+    ), "no head is called images, as the network's input is"
     values = {s.key.partition(".")[2]: s.value for s in suggest_task(labelling)}
     recipe = config.parse({"data": {"source": str(path)}, "task": values})
     assert recipe.task.labelling == labelling

@@ -18,6 +18,7 @@ from edgetl.errors import BaselineError, DataError
 from edgetl.gate import baseline as baselines
 from edgetl.gate.baseline import Baseline
 from edgetl.gate.compare import compare
+from edgetl.gate.pytest_plugin import failure_text
 from edgetl.gate.stage import gate_against, make_baseline
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.gate import BoxTurn, GateReport, Verdict
@@ -104,6 +105,8 @@ def test_a_class_that_is_no_longer_found_fails_and_its_boxes_are_shown(
     assert {box.label for image in failed.boxes.images for box in image.boxes} == {"green"}
     text = shown(device.gate, failed)
     assert f"{len(greens)} objects lost, 0 won" in text
+    failing = failure_text(failed, [check for check in failed.checks if check.name == "class AP"])
+    assert re.search(r"class AP +\d+\.\d% +0\.0% +-\d+\.\d points +-10 points +FAILED", failing)
     assert re.search(r"class AP +\d+\.\d% +0\.0% +-\d", text)
     write_page(failed, tmp_path / "gate.html", folder / "set")
     page = (tmp_path / "gate.html").read_text()

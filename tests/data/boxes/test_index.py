@@ -195,7 +195,7 @@ def test_an_audit_of_boxes(shapes: Path) -> None:
         "1 boxes reach over the edge",
         "1 boxes mark an object a second time",
         "1 classes have one box (crumb)",
-        "4 times a split lacks a class",
+        "4 times, a split lacks a class",
         "'bar' and 'Bar'",
     ):
         assert part in text
