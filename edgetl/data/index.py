@@ -190,6 +190,7 @@ def build_index(
         given = any(entry.split == "val" for entry, _ in good)
         samples = subset(samples, task, config.max_train_images, seed, shrink_val=not given)
     _check_splits(config, samples, task)
+    _warn_of_no_negatives(config.source, samples, task, progress)
     samples.sort(key=lambda s: (SPLITS.index(s.split), order(s.label), s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
     asked = None if isinstance(task, Classification) else task
@@ -408,6 +409,34 @@ def _check_splits(config: DataSettings, samples: Sequence[Sample], task: TaskSpe
             f" {len(labels)} classes, none to choose a model by. Add at least 2 images of another content to the class"
             f" {labels[least]}; 10 of each class say little still."
         )
+
+
+def _warn_of_no_negatives(source: str, samples: Sequence[Sample], task: TaskSpec, progress: Progress) -> None:
+    """Say which classes every labelled training image has, where it may have any number of them."""
+    targets: list[Any] = [sample.label for sample in samples if sample.split == "train"]
+    if isinstance(task, MultiLabel):
+        parts = [("", task, targets)]
+    elif isinstance(task, MultiHead):
+        heads = enumerate(task.heads.items())
+        parts = [
+            (f"{name}/", head, [target[at] for target in targets if target[at] is not None])
+            for at, (name, head) in heads
+            if isinstance(head, MultiLabel)
+        ]
+    else:
+        parts = []
+    for head, spec, known in parts:
+        always = [
+            f"{head}{label}"
+            for at, label in enumerate(spec.labels)
+            if known and all(at in target for target in known)
+        ]
+        if always:
+            hint = f" Is {sources.NONE} missing where a cell of its column is empty?" if head else ""
+            progress.warning(
+                f"{source}: every labelled training image has {', '.join(always)}, so that nothing teaches what images"
+                f" without look like.{hint}"
+            )
 
 
 def _row(sample: Sample) -> list[Any]:

@@ -18,6 +18,7 @@ from edgetl.inputs.spec import PreprocessSpec
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.tasks.labelling import AnyLabels, HeadLabels, OneLabel
 from edgetl.train.tasks.all import training_task
+from tests.data.images import Recorder
 
 LABELLING = HeadLabels(heads=(("colour", OneLabel(column="Colour")), ("marks", AnyLabels(column="marks"))))
 HEADER = "path,Colour,marks,split"
@@ -126,6 +127,23 @@ def test_none_is_a_label_where_an_image_may_have_any_number_of_classes(tmp_path:
         labelling=AnyLabels(column="marks"),
     )
     assert alone.labels == ("dot", "line")
+
+
+def test_a_class_that_every_labelled_image_has_is_warned_of(tmp_path: Path) -> None:
+    rows = ("0.png,red,dot,train", "1.png,blue,,train", "2.png,red,dot|line,train", "3.png,blue,none,val")
+    rows = (*rows, "4.png,red,none,test")
+    said = Recorder()
+    config_ = config.parse({"data": {"source": str(table(tmp_path, rows))}}).data
+    build_index(config_, labelling=LABELLING, progress=said)
+    [warning] = [text for text in said.warnings if "every labelled training image has" in text]
+    assert "has marks/dot, so that" in warning
+    assert warning.endswith("Is none missing where a cell of its column is empty?")
+    (tmp_path / "parts.csv").write_text(
+        "path,marks,split\n0.png,dot,train\n1.png,none,train\n3.png,dot,val\n"
+    )
+    said = Recorder()
+    build_index(config_, labelling=AnyLabels(column="marks"), progress=said)
+    assert not [text for text in said.warnings if "every labelled" in text]
 
 
 def test_a_folder_cannot_label_heads(tmp_path: Path) -> None:
