@@ -26,6 +26,9 @@ UNENCODABLE = "backslashreplace"
 """What becomes of characters that a file or stream cannot take, everywhere: `\\udce9`, `\\xe9`."""
 
 
+_OTHER_CACHE = "Set EDGETL_CACHE to a folder for the cache that can be written."
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's errors into one clear `StorageError` that names `path`."""
@@ -36,9 +39,23 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise
         from edgetl.failures import cause, remedy
 
+        met = error
+        if error.errno == errno.EEXIST and Path(os.fsdecode(error.filename or "")) in path.parents:
+            met = NotADirectoryError(
+                errno.ENOTDIR, ""
+            )  # mkdir calls a file in a folder's place one that exists
+        what_to_do = _OTHER_CACHE if _is_cached(path) else remedy(met)
         raise StorageError(
-            f"Cannot write {path}: {cause(error)}. Nothing was changed there. {remedy(error)}".rstrip()
+            f"Cannot write {path}: {cause(met)}. Nothing was changed there. {what_to_do}".rstrip()
         ) from error
+
+
+def _is_cached(path: Path) -> bool:
+    """Whether nobody named this path: it lies in the cache folder."""
+    try:
+        return cache_dir().absolute() in path.absolute().parents
+    except StorageError:
+        return False
 
 
 def _concerns(error: OSError, path: Path) -> bool:
@@ -184,9 +201,7 @@ def cache_dir() -> Path:
     try:
         return Path.home() / ".cache" / "edgetl"
     except RuntimeError:
-        raise StorageError(
-            "This user has no home folder. Set EDGETL_CACHE to a folder for the cache."
-        ) from None
+        raise StorageError(f"This user has no home folder. {_OTHER_CACHE}") from None
 
 
 class StageCache:

@@ -161,9 +161,19 @@ def test_an_error_about_another_file_is_not_taken_for_one_of_writing(tmp_path: P
         raise OSError("no number: a library's own")
 
 
+def test_a_cache_that_cannot_be_written_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file in its place")
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path / "cache"))
+    remedy = r"Set EDGETL_CACHE to a folder for the cache that can be written\.$"
+    with pytest.raises(StorageError, match=remedy):
+        files.write_text(files.cache_dir() / "tuned" / "a.json", "x")
+
+
 def test_a_file_in_a_folders_place_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="Cannot write"):
+    with pytest.raises(StorageError, match=r"Cannot write .*: a file stands where a folder was expected"):
         files.write_text(tmp_path / "file" / "inner.json", "x")
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
-from edgetl.config import DistillLoss, Recipe, Recovery, parse
+from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, parse
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.measure.stopwatch import RuntimeStopwatch
@@ -161,6 +161,18 @@ def test_a_student_of_another_size(again: Path, shapes: Path) -> None:
             pipeline.run(recipe_for(shapes, **section), again)
 
 
+def test_a_student_whose_heads_the_teacher_ends(again: Path, shapes: Path) -> None:
+    recipe = recipe_for(
+        shapes,
+        task={"kind": "detection"},
+        distill={"loss": "crosskd"},
+        quantize={"recovery": "qat", "qat_epochs": 1},
+    )
+    outcome = pipeline.run(recipe, again, until=Stage.QUANTIZE)
+    assert outcome.records[Stage.DISTILL].epochs[-1].loss > 0.0
+    assert outcome.cached == (Stage.DATA, Stage.TRAIN, Stage.PRUNE)
+
+
 def test_unlabelled_pictures_teach(again: Path, shapes: Path, tmp_path: Path) -> None:
     more = write_boxes(tmp_path / "more", {"train": 6}, side=80) / "train" / "images"
     recipe = recipe_for(shapes, distill={"unlabelled": str(more)}, prune={"enabled": False})
@@ -192,11 +204,13 @@ def test_boxes_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_soft_loss_of_the_other_kind_is_refused() -> None:
     assert parse({"task": {"kind": "detection"}}).distill.loss is DistillLoss.BCKD
-    for loss in set(DistillLoss) - {DistillLoss.BCKD}:
+    for loss in set(DistillLoss) - LOSSES_OF_BOXES:
         with pytest.raises(
-            ConfigError, match=rf"distill.loss = {loss} does not fit task.kind = detection; take bckd"
+            ConfigError, match=rf"distill.loss = {loss} does not fit task.kind = detection; take bckd or"
         ):
             parse({"task": {"kind": "detection"}, "distill": {"loss": str(loss)}})
+    for loss in LOSSES_OF_BOXES:
+        assert parse({"task": {"kind": "detection"}, "distill": {"loss": str(loss)}}).distill.loss is loss
     with pytest.raises(
         ConfigError, match=r"bckd does not fit task.kind = classification; take hinton or dkd or dist"
     ):

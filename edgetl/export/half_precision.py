@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
 from edgetl.export.graphs import DECODE, copy_of, drop_unread, extremes, set_nodes, sort_nodes
+from edgetl.quiet import quietly
 
 FLOAT32_LAYERS_KEY = "edgetl.float32_layers"
 """Metadata: a JSON list of the nodes that stay in float32 on purpose."""
@@ -51,7 +52,8 @@ def to_half(model: onnx.ModelProto, images: NDArray[Any]) -> HalfModel:
     decoding = [node.name for node in named.graph.node if node.name.startswith(DECODE)]
     kept = [*_would_overflow(named, images), *decoding]
     try:
-        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+        with quietly():
+            from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # values that become 0, one warning each

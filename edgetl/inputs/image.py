@@ -54,6 +54,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE",
+    "NAMELESS",
     "Header",
     "Interpolation",
     "PreprocessSpec",
@@ -78,6 +79,9 @@ MAX_PIXELS = 89_478_485
 """Pixels; a bigger image is refused as a decompression bomb (Pillow's own limit)."""
 MAX_BYTES = 1 << 30
 """Bytes; a longer file is refused: the pixels that are taken need less."""
+
+NAMELESS = "The image"
+"""What messages call an image that came without a name."""
 
 _Plugin = tuple[str, str]
 # A closed list keeps out formats that start programs; asked directly, a plugin loads none of the others.
@@ -171,7 +175,7 @@ def _decoded(
     source: Path | bytes, hint: int | None, name: str | None, spec: PreprocessSpec | None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """As `decode`, and the upright picture's width and height in pixels, whatever it was decoded at."""
-    name = name or (str(source) if isinstance(source, Path) else "The image")
+    name = name or (str(source) if isinstance(source, Path) else NAMELESS)
     content = _read(source, name)
     window, guess = (None, True) if spec is None else (spec.window, spec.guess_floats)
     try:
@@ -199,7 +203,7 @@ def read_header(source: Path | bytes, *, name: str | None = None) -> Header:
     Raises:
         ImageError: it cannot be read; the message names it and the reason.
     """
-    name = name or (str(source) if isinstance(source, Path) else "The image")
+    name = name or (str(source) if isinstance(source, Path) else NAMELESS)
     content = _read(source, name)
     try:
         image, raw = _open(metadata.without_metadata(content)[0])
@@ -221,7 +225,7 @@ def upright_size(source: Path | bytes, *, name: str | None = None) -> tuple[int,
     Raises:
         ImageError: it cannot be read; the message names it and the reason.
     """
-    name = name or (str(source) if isinstance(source, Path) else "The image")
+    name = name or (str(source) if isinstance(source, Path) else NAMELESS)
     content = _read(source, name)
     try:
         pixels, turn = metadata.without_metadata(content)
@@ -243,7 +247,7 @@ def read_numbers(source: Path | bytes, *, name: str | None = None) -> NDArray[An
     Raises:
         ImageError: it cannot be read, or its numbers are not finite; the message names it and the reason.
     """
-    name = name or (str(source) if isinstance(source, Path) else "The image")
+    name = name or (str(source) if isinstance(source, Path) else NAMELESS)
     content = _read(source, name)
     try:
         pixels, _ = metadata.without_metadata(content)
@@ -291,7 +295,7 @@ def to_rgb(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> Image.Ima
     try:
         if isinstance(image, np.ndarray):
             return _from_array(image, spec)
-        _check_size(image.size, "The image")
+        _check_size(image.size, NAMELESS)
         return _from_pillow(image, spec)
     except _Refused as refused:
         raise ImageError(f"The image: {refused}") from None
@@ -544,7 +548,7 @@ def _from_array(image: NDArray[Any], spec: PreprocessSpec) -> Image.Image:
             f"image is {image.shape} {image.dtype}, expected (H, W, 3) RGB, (H, W, 4) or (H, W) uint8 or uint16, or "
             "(H, W, 3) or (H, W) float32."
         )
-    _check_size((image.shape[1], image.shape[0]), "The image")
+    _check_size((image.shape[1], image.shape[0]), NAMELESS)
     if image.ndim == 3 and channels == 1:
         image = image[..., 0]
     if kind == np.uint8:

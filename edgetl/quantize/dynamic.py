@@ -15,6 +15,7 @@ import onnx
 
 from edgetl.errors import ModelError
 from edgetl.quantize.graph import Graph
+from edgetl.quiet import quietly
 
 ENOUGH = 0.8
 """From this share of the multiply-accumulates in matrix products on, dynamic INT8 suits."""
@@ -43,7 +44,8 @@ def to_dynamic(graph: Graph) -> onnx.ModelProto:
     Raises:
         ModelError: it cannot be quantized.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    with quietly():
+        from onnxruntime.quantization import QuantType, quantize_dynamic
 
     try:
         with tempfile.TemporaryDirectory() as folder:

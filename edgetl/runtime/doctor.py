@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, pip_install
+from edgetl.quiet import quietly
 from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import EngineName
 
@@ -118,7 +119,8 @@ def _check(name: str, look: Callable[[], str], remedy: str) -> Part:
 
 
 def _onnxruntime() -> str:
-    engine = import_module("onnxruntime")
+    with quietly():
+        engine = import_module("onnxruntime")
     return f"{engine.__version__}; built with {', '.join(engine.get_available_providers())}"
 
 

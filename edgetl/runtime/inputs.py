@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgetl.data.walk import counted, images_below, is_image, lost, place
 from edgetl.errors import ConfigError, DataError, ImageError, SourceError
-from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, read_content
+from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, NAMELESS, read_content
 from edgetl.progress import SILENT, Progress
 from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
@@ -270,7 +270,12 @@ def _framed(session: Session, item: Item) -> tuple[NDArray[np.uint8], Frame]:
     if isinstance(item.picture, ImageError):
         raise item.picture
     assert not isinstance(item.picture, SourceError)  # Only of live sources.
-    return session.framed(item.picture, channels=item.channels)
+    try:
+        return session.framed(item.picture, channels=item.channels)
+    except ImageError as error:
+        if isinstance(item.picture, bytes):  # which has no name of its own
+            raise ImageError(str(error).replace(NAMELESS, item.name, 1)) from error
+        raise
 
 
 def _mixed(
@@ -300,6 +305,8 @@ def _raw_frames(stdin: BinaryIO, form: FrameFormat, live: Live) -> Iterator[Item
         # One buffer per frame: the frames before it may still be in the workers' hands.
         content = bytearray(form.size_bytes)
         if not (got := _fill(stdin, content)):
+            if number == 0:
+                yield Item(STANDARD_INPUT, ImageError("Standard input ended before the first frame."))
             return
         name = f"frame#{number}"
         if got < form.size_bytes:

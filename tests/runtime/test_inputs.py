@@ -94,6 +94,17 @@ def test_a_cut_frame_is_reported_after_the_whole_ones(session: Session) -> None:
     )
 
 
+def test_a_stream_of_no_frames_at_all_is_an_error(session: Session) -> None:
+    with pytest.raises(ImageError, match=r"^Standard input ended before the first frame\.$"):
+        list(predict_all(session, open_source(["-"], frame_format=FORMAT, stdin=Pipe(b""))))  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_with_a_picture_on_standard_input_names_it(session: Session) -> None:
+    for content, why in ((b"", "the file is empty"), (picture(3)[:60], "is ")):
+        with pytest.raises(ImageError, match=f"^standard input: {why}"):
+            list(predict_all(session, open_source(["-"], stdin=io.BytesIO(content))))
+
+
 def test_standard_input_without_a_format_is_one_image(session: Session) -> None:
     [result] = predict_all(session, open_source(["-"], stdin=io.BytesIO(picture(3))))
     assert (result.path, result.prediction) == ("standard input", session.predict(picture(3)))

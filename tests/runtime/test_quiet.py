@@ -43,6 +43,14 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 """,
+    "doctor": """
+sys.argv = ["edgetl", "doctor"]
+from edgetl.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+""",
     "onnxruntime": "from edgetl.runtime.engines.onnxruntime import import_engine; import_engine()",
     "cv2": "import cv2",
     "PIL": "from PIL import Image; Image.init()",
@@ -89,7 +97,11 @@ def test_predict_leaves_nothing(target: str, files: dict[str, str], tmp_path: Pa
     assert _leaves(code, tmp_path) == ([], [])
 
 
-@pytest.mark.parametrize("package", [name for name in CODE if name != "predict"])
+def test_doctor_leaves_nothing(tmp_path: Path) -> None:
+    assert _leaves(CODE["doctor"], tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize("package", [name for name in CODE if name not in ("predict", "doctor")])
 def test_what_a_device_loads_leaves_nothing(package: str, tmp_path: Path) -> None:
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")

@@ -166,13 +166,17 @@ class DetectionTraining:
     def soft_loss(
         self, kind: DistillLoss, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
-        """Binary cross-entropy to the teacher's scores, weighted by how far the two differ, and overlap with its boxes.
+        """Binary cross-entropy to the teacher's scores, weighted by how far the two differ, and the loss of its boxes.
 
-        After Yang et al. 2023 (BCKD); both are zero where student and teacher agree. `temperature` is of labels and
-        does not count here.
+        That of boxes is weighted by the teacher's scores: one minus the overlap (BCKD, Yang et al. 2023), or for `ld`
+        the squared difference of the distances' logarithms. (LD, Zheng et al. 2022, compares distributions of them;
+        these heads give one number a side.) For `crosskd` the student's maps are those of the teacher's heads; see
+        `edgetl.distill.cross`. All are zero where student and teacher agree. `temperature` is of labels and does not
+        count here.
         """
         if kind not in LOSSES_OF_BOXES:
-            raise ConfigError(f"distill.loss = {kind} is of labels; take {' or '.join(LOSSES_OF_BOXES)}.")
+            losses = [loss for loss in DistillLoss if loss in LOSSES_OF_BOXES]
+            raise ConfigError(f"distill.loss = {kind} is of labels; take {' or '.join(losses)}.")
         side = _side(student.shape[1])
         if student.shape[::2] != teacher.shape[::2]:
             raise TensorError(
@@ -183,12 +187,15 @@ class DetectionTraining:
         weight = (own.sigmoid() - other).abs().detach()
         floor = F.binary_cross_entropy(other, other, reduction="none")
         classes = (weight * (F.binary_cross_entropy_with_logits(own, other, reduction="none") - floor)).sum()
-        centres, strides = (t.to(student.device) for t in places(side))
-        boxes = [boxes_of(raw[..., :4].float(), centres, strides) for raw in (student, teacher)]
         sure = other.amax(dim=-1)
-        shared = _overlap(boxes[0], boxes[1])
-        placed = (sure * (1 - shared)).sum()
-        return (classes + _SOFT_BOX * placed) / sure.sum().clamp(min=1.0)
+        distances = [raw[..., :4].float() for raw in (student, teacher)]
+        if kind is DistillLoss.LD:
+            apart = (distances[0] - distances[1]).square().mean(dim=-1)
+        else:
+            centres, strides = (t.to(student.device) for t in places(side))
+            boxes = [boxes_of(values, centres, strides) for values in distances]
+            apart = 1 - _overlap(boxes[0], boxes[1])
+        return (classes + _SOFT_BOX * (sure * apart).sum()) / sure.sum().clamp(min=1.0)
 
     def drawn_loss(
         self, outputs: Tensor, teacher: Tensor, temperature: float, generator: torch.Generator
