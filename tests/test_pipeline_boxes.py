@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+import edgetl
 from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, parse
@@ -60,11 +61,15 @@ def again(finished: pipeline.Outcome, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.run_dir, tmp_path / "again"))
 
 
-def test_boxes_become_a_bundle(finished: pipeline.Outcome) -> None:
+def test_boxes_become_a_bundle_that_predicts(finished: pipeline.Outcome, shapes: Path) -> None:
     assert finished.bundle is not None
     task = open_bundle(finished.bundle).manifest.task
     assert isinstance(task, Detection)
     assert task.labels == SHAPES
+    with edgetl.load(finished.bundle) as session:
+        answer = session.predict(shapes / "test" / "images" / "0.png")
+        assert session.verify().passed
+    assert (answer.width, answer.height) == (SIZE, SIZE)
     lock = (finished.run_dir / "recipe.lock.toml").read_text()
     assert 'kind = "detection"' in lock
     assert 'loss = "bckd"' in lock
