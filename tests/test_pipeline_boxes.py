@@ -14,7 +14,7 @@ import edgetl
 from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, parse
-from edgetl.errors import ConfigError
+from edgetl.errors import ConfigError, DataError
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
@@ -201,6 +201,9 @@ def test_a_task_that_the_boxes_contradict(shapes: Path, tmp_path: Path, kind: st
 
 
 def test_boxes_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.* does not exist|no .*nowhere"):
+        pipeline.run(recipe_for(tmp_path / "nowhere", task={"kind": "detection"}), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
     images = write_set(tmp_path / "set", {"train": 4, "val": 2})
     with pytest.raises(ConfigError, match=r'task.kind = "detection" asks for boxes, of which .* holds none'):
         pipeline.run(recipe_for(images, task={"kind": "detection"}), tmp_path / "run")
