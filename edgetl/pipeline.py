@@ -195,7 +195,7 @@ def _of_its_data(recipe: Recipe) -> Recipe:
             f'{source} holds pictures with boxes, but task.kind = "{kind}" asks for labels; set it to "detection", or'
             " leave [task] out."
         )
-    if asked and not boxes:
+    if asked and not boxes and place(source).exists():  # what is not there is said when it is read
         raise ConfigError(
             f'task.kind = "detection" asks for boxes, of which {source} holds none; expected COCO\'s JSON, a YOLO'
             " set's YAML, VOC's XML, or a CSV with the columns path, label, x1, y1, x2, y2."

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from torch import nn
 
+import edgetl
 from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, parse
-from edgetl.errors import ConfigError
+from edgetl.errors import ConfigError, DataError
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
@@ -60,11 +61,15 @@ def again(finished: pipeline.Outcome, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.run_dir, tmp_path / "again"))
 
 
-def test_boxes_become_a_bundle(finished: pipeline.Outcome) -> None:
+def test_boxes_become_a_bundle_that_predicts(finished: pipeline.Outcome, shapes: Path) -> None:
     assert finished.bundle is not None
     task = open_bundle(finished.bundle).manifest.task
     assert isinstance(task, Detection)
     assert task.labels == SHAPES
+    with edgetl.load(finished.bundle) as session:
+        answer = session.predict(shapes / "test" / "images" / "0.png")
+        assert session.verify().passed
+    assert (answer.width, answer.height) == (SIZE, SIZE)
     lock = (finished.run_dir / "recipe.lock.toml").read_text()
     assert 'kind = "detection"' in lock
     assert 'loss = "bckd"' in lock
@@ -196,6 +201,9 @@ def test_a_task_that_the_boxes_contradict(shapes: Path, tmp_path: Path, kind: st
 
 
 def test_boxes_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.* does not exist|no .*nowhere"):
+        pipeline.run(recipe_for(tmp_path / "nowhere", task={"kind": "detection"}), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
     images = write_set(tmp_path / "set", {"train": 4, "val": 2})
     with pytest.raises(ConfigError, match=r'task.kind = "detection" asks for boxes, of which .* holds none'):
         pipeline.run(recipe_for(images, task={"kind": "detection"}), tmp_path / "run")

@@ -45,6 +45,8 @@ _SEEN = 0.25
 """An object of which a view shows less than this share is not asked for."""
 _SOFT_BOX = 2.0
 """Weight of the boxes relative to that of the classes in the soft loss."""
+_DEVIATION = 0.3
+"""Of a drawn distance's logarithm; an overlap falls by about a quarter where all four are off by so much."""
 _ROWS = 16
 """Images for which the validation loss is computed at once."""
 
@@ -200,10 +202,20 @@ class DetectionTraining:
     def drawn_loss(
         self, outputs: Tensor, teacher: Tensor, temperature: float, generator: torch.Generator
     ) -> Tensor:
-        """Binary cross-entropy with each score drawn from the teacher's."""
-        drawn = torch.bernoulli((teacher[..., 4:].float().cpu() / temperature).sigmoid(), generator=generator)
-        logits = outputs[..., 4:].float() / temperature
-        return F.binary_cross_entropy_with_logits(logits, drawn.to(logits.device), reduction="sum")
+        """Objects drawn by the teacher's scores, and where there is one, its sides around the teacher's.
+
+        Binary cross-entropy of the scores, and the logarithm of a normal density of the distances' logarithms, so that
+        what places boxes counts like what names them. `temperature` is of labels and does not count here.
+        """
+        scores, distances = teacher[..., 4:].float().cpu().sigmoid(), teacher[..., :4].float().cpu()
+        drawn = torch.bernoulli(scores, generator=generator)
+        sides = distances + _DEVIATION * torch.randn(distances.shape, generator=generator)
+        named = F.binary_cross_entropy_with_logits(
+            outputs[..., 4:].float(), drawn.to(outputs.device), reduction="sum"
+        )
+        apart = (outputs[..., :4].float() - sides.to(outputs.device)) / _DEVIATION
+        there = drawn.amax(dim=-1).to(outputs.device)
+        return named + 0.5 * (apart.square().sum(dim=-1) * there).sum()
 
     def blend(self, members: Sequence[Tensor], temperature: float) -> Tensor:
         """The mean of scores, as logits, and of the logarithms of distances, at the places of the first."""
