@@ -162,16 +162,20 @@ class PruneScope(StrEnum):
 class DistillLoss(StrEnum):
     """How the student follows the teacher.
 
-    Of labels: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022). Of boxes: BCKD (Yang et al. 2023).
+    Of labels: Hinton et al. 2015, DKD (Zhao et al. 2022), DIST (Huang et al. 2022). Of boxes: BCKD (Yang et al. 2023);
+    CrossKD (Wang et al. 2024), where the teacher's heads end what the student's begin; LD, which compares the distances
+    of sides where BCKD compares boxes (after Zheng et al. 2022).
     """
 
     HINTON = "hinton"
     DKD = "dkd"
     DIST = "dist"
     BCKD = "bckd"
+    CROSSKD = "crosskd"
+    LD = "ld"
 
 
-LOSSES_OF_BOXES = frozenset({DistillLoss.BCKD})
+LOSSES_OF_BOXES = frozenset({DistillLoss.BCKD, DistillLoss.CROSSKD, DistillLoss.LD})
 """Those of detectors; the others are of labels."""
 
 
@@ -625,7 +629,8 @@ class DistillConfig(_Section):
     lr: Positive = 1e-3
     """Peak learning rate (AdamW, warm-up, cosine)."""
     loss: DistillLoss = DistillLoss.HINTON
-    """Loss between the student's and the teacher's logits: `hinton`, `dkd` or `dist`; of boxes, `bckd`."""
+    """Loss between the student's and the teacher's logits: `hinton`, `dkd` or `dist`; of boxes, `bckd`,
+    `crosskd` or `ld`."""
     temperature: Positive = 2.0
     """Softmax temperature of the soft targets (Hinton et al. 2015)."""
     soft_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9

@@ -195,7 +195,7 @@ def _of_its_data(recipe: Recipe) -> Recipe:
             f'{source} holds pictures with boxes, but task.kind = "{kind}" asks for labels; set it to "detection", or'
             " leave [task] out."
         )
-    if asked and not boxes:
+    if asked and not boxes and place(source).exists():  # what is not there is said when it is read
         raise ConfigError(
             f'task.kind = "detection" asks for boxes, of which {source} holds none; expected COCO\'s JSON, a YOLO'
             " set's YAML, VOC's XML, or a CSV with the columns path, label, x1, y1, x2, y2."
@@ -482,7 +482,7 @@ class _Run:
             pixels_dir=self.pixels_dir,
             cache_dir=self.dir / "calibration",
             metric=self._metric,
-            guide=self._guide,
+            guide=self._guide_of_graphs,
         )
         return self.cache.run(
             "quantize",
@@ -650,6 +650,12 @@ class _Run:
             class_balance=self._balanced,
             settings=self.recipe.task,
         )
+
+    @property
+    def _guide_of_graphs(self) -> Guide:
+        """As `_guide`, of exported graphs, which have no heads to exchange."""
+        crossed = self.recipe.distill.loss is DistillLoss.CROSSKD
+        return replace(self._guide, loss=self._plain_loss) if crossed else self._guide
 
     @property
     def _plain_loss(self) -> DistillLoss:

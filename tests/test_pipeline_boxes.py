@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from torch import nn
 
+import edgetl
 from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
-from edgetl.config import DistillLoss, Recipe, Recovery, parse
-from edgetl.errors import ConfigError
+from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, parse
+from edgetl.errors import ConfigError, DataError
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
@@ -60,11 +61,15 @@ def again(finished: pipeline.Outcome, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.run_dir, tmp_path / "again"))
 
 
-def test_boxes_become_a_bundle(finished: pipeline.Outcome) -> None:
+def test_boxes_become_a_bundle_that_predicts(finished: pipeline.Outcome, shapes: Path) -> None:
     assert finished.bundle is not None
     task = open_bundle(finished.bundle).manifest.task
     assert isinstance(task, Detection)
     assert task.labels == SHAPES
+    with edgetl.load(finished.bundle) as session:
+        answer = session.predict(shapes / "test" / "images" / "0.png")
+        assert session.verify().passed
+    assert (answer.width, answer.height) == (SIZE, SIZE)
     lock = (finished.run_dir / "recipe.lock.toml").read_text()
     assert 'kind = "detection"' in lock
     assert 'loss = "bckd"' in lock
@@ -161,6 +166,18 @@ def test_a_student_of_another_size(again: Path, shapes: Path) -> None:
             pipeline.run(recipe_for(shapes, **section), again)
 
 
+def test_a_student_whose_heads_the_teacher_ends(again: Path, shapes: Path) -> None:
+    recipe = recipe_for(
+        shapes,
+        task={"kind": "detection"},
+        distill={"loss": "crosskd"},
+        quantize={"recovery": "qat", "qat_epochs": 1},
+    )
+    outcome = pipeline.run(recipe, again, until=Stage.QUANTIZE)
+    assert outcome.records[Stage.DISTILL].epochs[-1].loss > 0.0
+    assert outcome.cached == (Stage.DATA, Stage.TRAIN, Stage.PRUNE)
+
+
 def test_unlabelled_pictures_teach(again: Path, shapes: Path, tmp_path: Path) -> None:
     more = write_boxes(tmp_path / "more", {"train": 6}, side=80) / "train" / "images"
     recipe = recipe_for(shapes, distill={"unlabelled": str(more)}, prune={"enabled": False})
@@ -184,6 +201,9 @@ def test_a_task_that_the_boxes_contradict(shapes: Path, tmp_path: Path, kind: st
 
 
 def test_boxes_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.* does not exist|no .*nowhere"):
+        pipeline.run(recipe_for(tmp_path / "nowhere", task={"kind": "detection"}), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
     images = write_set(tmp_path / "set", {"train": 4, "val": 2})
     with pytest.raises(ConfigError, match=r'task.kind = "detection" asks for boxes, of which .* holds none'):
         pipeline.run(recipe_for(images, task={"kind": "detection"}), tmp_path / "run")
@@ -192,11 +212,13 @@ def test_boxes_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_soft_loss_of_the_other_kind_is_refused() -> None:
     assert parse({"task": {"kind": "detection"}}).distill.loss is DistillLoss.BCKD
-    for loss in set(DistillLoss) - {DistillLoss.BCKD}:
+    for loss in set(DistillLoss) - LOSSES_OF_BOXES:
         with pytest.raises(
-            ConfigError, match=rf"distill.loss = {loss} does not fit task.kind = detection; take bckd"
+            ConfigError, match=rf"distill.loss = {loss} does not fit task.kind = detection; take bckd or"
         ):
             parse({"task": {"kind": "detection"}, "distill": {"loss": str(loss)}})
+    for loss in LOSSES_OF_BOXES:
+        assert parse({"task": {"kind": "detection"}, "distill": {"loss": str(loss)}}).distill.loss is loss
     with pytest.raises(
         ConfigError, match=r"bckd does not fit task.kind = classification; take hinton or dkd or dist"
     ):

@@ -44,6 +44,9 @@ _PART_SIDE = 192
 
 _DETECTOR_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 600, 12, 60
 """Steps after which a small detector's scores rise little, and the epochs that are proposed for them."""
+_DETECTOR_SIZES = (320, 416, 512, 640)
+_SEEN_SIDE = 10.0
+"""Pixels a side that an object needs, where the finest map has a place every 8."""
 _STUDENT_SHARE = 0.75
 """Of the teacher's epochs, those that its pruned student is taught for."""
 
@@ -192,6 +195,24 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     return found
 
 
+def _detector_size(index: DataIndex) -> tuple[int, str]:
+    """The least side at which nine of ten objects are seen well enough, and why."""
+    sides = [
+        math.sqrt((o.box[2] - o.box[0]) * (o.box[3] - o.box[1])) / max(sample.marked.size)
+        for sample in index.split("train")
+        if sample.marked
+        for o in sample.marked.objects
+    ]
+    smallest = sorted(sides)[len(sides) // 10]
+    for size in _DETECTOR_SIZES:
+        if smallest * size >= _SEEN_SIDE:
+            break
+    reason = f"nine of ten objects are then {smallest * size:.0f} or more pixels a side; a multiple of 32"
+    if size > _DETECTOR_SIZES[0]:
+        reason += f". At {_DETECTOR_SIZES[0]} they would be {smallest * _DETECTOR_SIZES[0]:.0f}; larger takes longer"
+    return size, reason
+
+
 def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
     """Settings for boxes: the usual input of small detectors, and epochs enough for heads that start from nothing."""
     train = len(index.split("train"))
@@ -199,7 +220,7 @@ def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
     epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_DETECTOR_STEPS / steps)))
     found: list[tuple[str, Any, str]] = [
         ("task.kind", "detection", "the data marks boxes"),
-        ("preprocess.size", 320, "small objects need pixels; a multiple of 32, the coarsest stride"),
+        ("preprocess.size", *_detector_size(index)),
         ("preprocess.resize", "pad", "a crop would lose objects at the edge, and squashing their shapes"),
         ("train.head_epochs", 2, "neck and heads start from random weights"),
         ("train.epochs", epochs, f"{train} training images make {steps} steps per epoch"),

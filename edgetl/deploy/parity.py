@@ -35,6 +35,7 @@ from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
 from edgetl.statistics import compare_paired, most_by_chance
 from edgetl.tasks.all import answer_scale, differences, framed, task_of
 from edgetl.tasks.base import Outputs, Truths, joined
+from edgetl.tasks.metrics import TOP1
 
 if TYPE_CHECKING:
     import onnx
@@ -338,7 +339,14 @@ class _Comparison:
         was, is_now = self.task.decide(below.outputs), self.task.decide(shown)
         same = self.task.right(was, is_now)
         found = score(self.task.score(stage.truths, shown), self.metric)
-        paired = compare_paired(self.task.right(below.truths, was), self.task.right(stage.truths, is_now))
+        before = next(step.score for step in self.steps if step.name == below.name)
+        assert before is not None
+        change, change_interval = found.value - before, None
+        if (
+            self.metric == TOP1.name
+        ):  # The share of right answers, whose difference has an interval of its own.
+            paired = compare_paired(self.task.right(below.truths, was), self.task.right(stage.truths, is_now))
+            change, change_interval = paired.difference, paired.interval
         reasons = [fault] if fault else []
         if maximum is None or mean is None:
             reasons.append("its outputs are NaN or infinite")
@@ -359,8 +367,8 @@ class _Comparison:
                 same=float(same.mean()),
                 score=found.value,
                 interval=found.interval,
-                change=paired.difference,
-                change_interval=paired.interval,
+                change=change,
+                change_interval=change_interval,
                 holds=not reasons,
                 reason="; ".join(reasons),
             )

@@ -16,6 +16,7 @@ from edgetl.config import (
     TaskConfig,
     TrainPrecision,
 )
+from edgetl.distill.cross import CrossHeads
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
 from edgetl.train.objective import Batch, HardLoss, Need, hard, penalised
@@ -63,7 +64,13 @@ class Guide:
         )
 
     def objective(
-        self, teacher: nn.Module, task: TrainingTask, *, student_size: int, features: Features | None = None
+        self,
+        teacher: nn.Module,
+        task: TrainingTask,
+        *,
+        student_size: int,
+        features: Features | None = None,
+        cross: CrossHeads | None = None,
     ) -> Distillation:
         """What a student of input side `student_size` learns from `teacher` and the labels."""
         return Distillation(
@@ -74,6 +81,7 @@ class Guide:
             student_size=student_size,
             soft=self.loss,
             features=features,
+            cross=cross,
         )
 
 
@@ -98,6 +106,7 @@ class Distillation:
         soft: DistillLoss = DistillLoss.HINTON,
         hard_loss: HardLoss | None = None,
         features: Features | None = None,
+        cross: CrossHeads | None = None,
     ) -> None:
         """Freeze the teacher.
 
@@ -110,16 +119,18 @@ class Distillation:
             soft: the soft loss.
             hard_loss: the loss with the labels, where it is not the task's plain one.
             features: a loss between features, added to the others; its projectors are on the images' device.
+            cross: makes the outputs that the soft loss sees; the student's own where None.
         """
         self.teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.task, self.temperature, self.soft_weight = task, temperature, soft_weight
         self.student_size, self.soft, self.features = student_size, soft, features
+        self.cross = cross
         self.hard_loss = task.hard_loss() if hard_loss is None else hard_loss
 
     @property
     def modules(self) -> nn.Module | None:
         """The projectors of the loss between features, and a loss with the labels that learns."""
-        found = [part for part in (self.features, self.hard_loss) if isinstance(part, nn.Module)]
+        found = [part for part in (self.features, self.cross, self.hard_loss) if isinstance(part, nn.Module)]
         return found[0] if len(found) == 1 else nn.ModuleList(found) if found else None
 
     @property
@@ -133,7 +144,11 @@ class Distillation:
 
     def _taught(self, model: nn.Module, batch: Batch) -> Tensor:
         features, images = self.features, batch.images
-        with watching(model, features.student_names if features else ()) as own:
+        names = (
+            *(features.student_names if features else ()),
+            *(self.cross.student_names if self.cross else ()),
+        )
+        with watching(model, names) as own:
             outputs = model(at_size(images, self.student_size))
         value = hard(self.hard_loss, outputs, batch)
         if self.soft_weight == 0.0 and features is None:
@@ -142,6 +157,7 @@ class Distillation:
             self.teacher.to(images.device)
         with torch.no_grad(), watching(self.teacher, features.teacher_names if features else ()) as theirs:
             guide = self.teacher(images)
-        soft = self.task.soft_loss(self.soft, outputs, guide, batch.targets, self.temperature)
+        seen = outputs if self.cross is None else self.cross(own)
+        soft = self.task.soft_loss(self.soft, seen, guide, batch.targets, self.temperature)
         value = self.soft_weight * soft + (1 - self.soft_weight) * value
         return value + features(own, theirs) if features else value

@@ -11,6 +11,7 @@ from torch import nn
 
 from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Mix
 from edgetl.data.index import DataIndex
+from edgetl.distill.cross import CrossHeads
 from edgetl.distill.features import Features
 from edgetl.distill.objective import Guide
 from edgetl.distill.teacher import Ensemble, guide, load_for, load_other_teacher
@@ -19,6 +20,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
+from edgetl.models.detector import Detector
 from edgetl.models.size import OTHER_SIZE, check_takes, network_size
 from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
@@ -126,7 +128,8 @@ def run(
         precision=how.precision,
         select=inputs.select or task.selection(sets.train.targets),
     )
-    taught_by: nn.Module = guide(teacher, teacher_size)
+    guided = guide(teacher, teacher_size)
+    taught_by: nn.Module = guided
     prefix = "network."
     if other_teachers:
         taught_by = Ensemble(
@@ -145,6 +148,11 @@ def run(
             weight=config.feature_weight,
             seed=derive(inputs.seed, "projectors"),
         )
+    cross = None
+    if how.loss is DistillLoss.CROSSKD:
+        assert isinstance(student, Detector)
+        assert isinstance(guided.network, Detector)
+        cross = CrossHeads(student, guided.network, seed=derive(inputs.seed, "projectors"))
     begun = time.perf_counter()
     with held(student):
         epochs = fit(
@@ -153,7 +161,7 @@ def run(
             task=task,
             train=sets.train,
             val=sets.val,
-            objective=how.objective(taught_by, task, student_size=size, features=features),
+            objective=how.objective(taught_by, task, student_size=size, features=features, cross=cross),
             unlabelled=unlabelled,
             state=state,
             progress=progress,

@@ -76,7 +76,12 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, A, 4 + C), the maps one behind the other, row by row."""
-        rows = [torch.cat(pair, dim=1).flatten(2) for pair in self.maps(images)]
+        return self.joined(self.maps(images))
+
+    @staticmethod
+    def joined(maps: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """(N, A, 4 + C) from `maps`."""
+        rows = [torch.cat(pair, dim=1).flatten(2) for pair in maps]
         return torch.cat(rows, dim=2).transpose(1, 2)
 
     def new_layers(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class ParityStep:
 
     Errors of outputs are relative to the largest value there, None where they are not finite. `same` is the share of
     images with the same answer, `score` the first of the task's metrics with its 95% interval, `change` its
-    difference with its own. `holds` is None for the first step and for one that was `skipped`.
+    difference, of top-1 with its own interval. `holds` is None for the first step and for one that was `skipped`.
     """
 
     name: str

@@ -11,9 +11,19 @@ from PIL import Image
 
 from edgetl import config
 from edgetl.data import suggest as suggestions
+from edgetl.data.boxes.entries import Marked, Object
 from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.data.splits import assign
-from edgetl.data.suggest import BATCH_SIZES, Look, batch_size, default_name, look, suggest
+from edgetl.data.suggest import (
+    BATCH_SIZES,
+    Look,
+    batch_size,
+    default_name,
+    look,
+    suggest,
+    suggest_detector,
+)
+from edgetl.tasks.base import Detection
 from tests.images import write_set
 from tests.metadata_files import png_chunk
 
@@ -190,3 +200,14 @@ def test_metadata_that_is_broken_stops_no_look(tmp_path: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(content[:33] + bomb + content[33:])
     assert look(build_index(config.parse({"data": {"source": str(root)}}).data)).median_side == 40
+
+
+@pytest.mark.parametrize(("side", "size"), [(400, 320), (50, 416), (30, 640), (4, 640)])
+def test_a_detectors_input_is_as_large_as_its_objects_ask(side: int, size: int) -> None:
+    objects = (Object((0, 0, side, side), "a"),)
+    marked = Marked((2000, 1500), objects)
+    samples = tuple(Sample(Path(f"{at}.png"), 0, "train", "", marked=marked) for at in range(20))
+    index = DataIndex(Path(), ("a",), samples, asked=Detection(labels=("a",)))
+    found = {item.key: item for item in suggest_detector(index)}
+    assert found["preprocess.size"].value == size
+    assert f"{side * size / 2000:.0f} or more pixels" in found["preprocess.size"].reason

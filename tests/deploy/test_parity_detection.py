@@ -130,6 +130,7 @@ def test_a_padding_that_is_forgotten_on_the_device(data: Path, tmp_path: Path, r
     assert first is not None
     assert second is not None
     assert first > 0.7 > second
+    assert record.steps[1].change == second - first
 
 
 def test_a_decode_in_eight_bits(data: Path, tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_unlabelled_images_count_in_the_soft_loss_alone(loss: DistillLoss) -> No
     assert student.layer.weight.grad is not None
 
 
+@pytest.mark.parametrize("soft_weight", [0.0, 0.75])
+def test_the_tasks_penalty_is_added(soft_weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = Flat().eval(), Flat()
+    batch = Batch(images=torch.randn(4, 3, 4, 4), targets=torch.tensor([0, 1, 2, 0]))
+    compute = Distillation(
+        teacher=teacher, task=TASK, temperature=2.0, soft_weight=soft_weight, student_size=4
+    )
+    plain = compute.loss(student, batch)
+    monkeypatch.setattr(type(TASK), "penalty", lambda task, model: torch.tensor(7.0))
+    torch.testing.assert_close(compute.loss(student, batch), plain + 7.0)
+
+
 def test_without_soft_weight_the_teacher_is_not_run() -> None:
     student, teacher = Flat().eval(), Flat()
     compute = Distillation(teacher=teacher, task=TASK, temperature=2.0, soft_weight=0.0, student_size=4)

@@ -12,8 +12,10 @@ from edgetl.models.detector import create_detector
 from edgetl.models.size import network_size
 from edgetl.prune.apply import cut
 from edgetl.prune.graph import ChannelGraph, trace
-from edgetl.prune.importance import ImportanceScores
+from edgetl.prune.importance import ImportanceScores, taylor
 from edgetl.prune.plan import Cost, CutLimits
+from edgetl.tasks.base import Detection
+from edgetl.train.tasks.detection import DetectionTraining
 
 SIZE = 64
 
@@ -46,3 +48,21 @@ def test_a_cut_detector_has_its_maps_and_the_wanted_cost() -> None:
     assert network_size(smaller, SIZE).macs <= 0.4 * before
     assert smaller(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, 84, 7)
     assert [out.out_channels for out in (*smaller.box_out, *smaller.class_out)] == [4] * 3 + [3] * 3  # type: ignore[union-attr]
+
+
+def test_what_places_boxes_counts_as_well_as_what_names_them() -> None:
+    """By Taylor importance channels of both kinds of heads are worth something, and the maps' readers hear of both."""
+    model = create_detector("test_efficientnet", 2, seed=0).eval()
+    teacher = create_detector("test_efficientnet", 2, seed=1).eval()
+    with torch.no_grad():
+        for out in teacher.class_out:
+            out.bias.fill_(0.0)  # type: ignore[operator, union-attr]
+    task = DetectionTraining(spec=Detection(labels=("a", "b")))
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    graph = trace(model, SIZE)
+    scores = taylor(graph, [images], teacher, task, temperature=2.0, seed=0).channels
+    worth = {
+        kind: [s.mean() for name, s in scores.items() if name.startswith(kind)] for kind in ("box", "class")
+    }
+    assert min(worth["box"]) > 0.0
+    assert min(worth["class"]) > 0.0

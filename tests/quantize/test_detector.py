@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -13,6 +14,13 @@ from edgetl.config import Target
 from edgetl.export.graphs import COMPUTE, DECODE
 from edgetl.export.half_precision import to_half
 from edgetl.export.onnx import to_onnx
+from edgetl.export.tensorrt import (
+    BuildOptions,
+    EnginePrecision,
+    EngineTarget,
+    compile_engine,
+    load_module,
+)
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.models.detector import create_detector, decode
 from edgetl.prune.apply import recalibrate
@@ -108,3 +116,24 @@ def test_boxes_are_decoded_in_whole_precision_where_the_rest_is_half() -> None:
     [reach] = [node.output[0] for node in half.model.graph.node if node.name == f"{DECODE}Mul_reach"]
     assert kinds[reach] == onnx.TensorProto.FLOAT
     assert onnx.TensorProto.FLOAT16 in kinds.values()
+
+
+@pytest.mark.trt
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed")
+@pytest.mark.parametrize("precision", [EnginePrecision.FP32, EnginePrecision.FP16, EnginePrecision.INT8])
+def test_tensorrt_rtx_compiles_a_detector(precision: EnginePrecision) -> None:
+    """Compiled, not run: that needs a GPU."""
+    model, left = exported(), tuple[str, ...]()
+    if precision is EnginePrecision.FP16:
+        half = to_half(model, images(2, size=SIZE))
+        model, left = half.model, half.float32_layers
+    elif precision is EnginePrecision.INT8:
+        model = quantized(Target.TENSORRT_RTX)
+    options = BuildOptions(
+        target=EngineTarget.TENSORRT_RTX,
+        compute_capabilities=("89",),
+        precision=precision,
+        float32_layers=left,
+    )
+    built = compile_engine(load_module(EngineTarget.TENSORRT_RTX), model.SerializeToString(), options)
+    assert len(built.content) > 10_000

@@ -117,6 +117,19 @@ def test_a_stopped_stage_goes_on_and_writes_the_same_bytes(
     assert [e.val_loss for e in record.epochs] == [e.val_loss for e in expected.epochs]
 
 
+def test_the_tasks_penalty_is_part_of_the_loss(
+    inputs: stage.TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def penalty(task: ClassificationTraining, model: torch.nn.Module) -> torch.Tensor:
+        return torch.tensor(1e6)
+
+    monkeypatch.setattr(ClassificationTraining, "penalty", penalty)
+    record = stage.run(
+        CONFIG.model_copy(update={"epochs": 1, "head_epochs": 0}), inputs, out=folder(tmp_path)
+    )
+    assert record.epochs[0].loss > 1e5
+
+
 def test_without_a_test_split_there_is_no_test_score(inputs: stage.TrainInputs, tmp_path: Path) -> None:
     samples = tuple(s for s in inputs.index.samples if s.split != "test")
     index = dataclasses.replace(inputs.index, samples=samples)

@@ -21,24 +21,27 @@ from edgetl.errors import TensorError
 from edgetl.records.gate import GateCheck, Verdict
 from edgetl.records.scores import Scores, score
 from edgetl.tasks.detection.scores import Found, Matches, Truth, averages, draws_for, match
+from edgetl.tasks.judging import (
+    FALSE_ALARM,
+    MARGIN,
+    MISS,
+    ROUNDING,
+    check,
+    half_points,
+    verdict_word,
+)
 
-FALSE_ALARM = 0.05
-"""How often, at most, a candidate that is no worse fails either check."""
-MISS = 0.05
-"""How often, at most, a candidate that is worse by the allowed drop of mAP passes."""
 _LEVEL = FALSE_ALARM / 2
+"""Each of the two checks' share."""
 _SPREAD = 0.25
 """Images' share in the settled margin: a candidate as good as the baseline passes four times in five where the
 difference of mAP between two trainings varies by a tenth per image, as it did on blood cells at 320 px."""
-_MARGIN = 0.01
-_ROUNDING = 1e-9
 _NAMED = 3
-_WORDS = {Verdict.PASS: "passes", Verdict.FAIL: "FAILS", Verdict.UNSURE: "cannot tell"}
 
 
 def settled_margin(images: int) -> float:
     """The least drop of mAP, one point or more in half points, that so many images can settle."""
-    return min(1.0, max(_MARGIN, math.ceil(200 * _SPREAD / math.sqrt(images) - _ROUNDING) / 200))
+    return min(1.0, max(MARGIN, half_points(_SPREAD / math.sqrt(images))))
 
 
 def judge(
@@ -106,27 +109,16 @@ def judge_unpaired(
     low, high = change - down, change + up
     allowed = settled_margin(after.images) if margin is None else margin
     if same_model or allowed == 0 or low > -allowed:
-        verdict = Verdict.PASS if change >= -allowed - _ROUNDING else Verdict.FAIL
+        verdict = Verdict.PASS if change >= -allowed - ROUNDING else Verdict.FAIL
     else:
-        verdict = Verdict.FAIL if -change > allowed + _ROUNDING and high < 0 else Verdict.UNSURE
+        verdict = Verdict.FAIL if -change > allowed + ROUNDING and high < 0 else Verdict.UNSURE
     sentence = (
         f"mAP went from {was.value:.3f} to {now.value:.3f} on {after.images:,} images: {100 * change:+.1f} points "
-        f"(as of independent images); a drop of {100 * allowed:.3g} is allowed: {_WORDS[verdict]}."
+        f"(as of independent images); a drop of {100 * allowed:.3g} is allowed: {verdict_word(verdict)}."
     )
     if verdict is Verdict.UNSURE:
         sentence += " Give the images, so that they are compared one by one."
-    return GateCheck(
-        name="mAP",
-        unit="mAP",
-        baseline=was.value,
-        current=now.value,
-        change=change,
-        interval=(low, high),
-        limit=allowed,
-        judged=True,
-        verdict=verdict,
-        sentence=sentence,
-    )
+    return check("mAP", "mAP", was.value, now.value, (low, high), allowed, verdict, sentence)
 
 
 def _differences(
@@ -152,7 +144,7 @@ def _mean(
     was: float, now: float, draws: NDArray[np.float64], allowed: float, images: int, *, same: bool
 ) -> GateCheck:
     low, high = (float(v) for v in np.quantile(draws, [MISS, 1 - MISS]))
-    beyond = was - now > allowed + _ROUNDING
+    beyond = was - now > allowed + ROUNDING
     if allowed == 0:
         verdict = Verdict.FAIL if beyond else Verdict.PASS
     elif same or low > -allowed:
@@ -162,24 +154,13 @@ def _mean(
     sentence = (
         f"mAP went from {was:.3f} to {now:.3f} on {images:,} images: {100 * (now - was):+.1f} points (90% interval "
         f"{100 * low:+.1f} to {100 * high:+.1f}, paired bootstrap); a drop of {100 * allowed:.3g} is allowed: "
-        f"{_WORDS[verdict]}."
+        f"{verdict_word(verdict)}."
     )
     if verdict is Verdict.UNSURE:
         width = (high - low) / 2
         needed = math.ceil(images * (width / max(abs(allowed - (was - now)), 1e-3)) ** 2)
         sentence += f" About {needed:,} images like these would settle it."
-    return GateCheck(
-        name="mAP",
-        unit="mAP",
-        baseline=was,
-        current=now,
-        change=now - was,
-        interval=(low, high),
-        limit=allowed,
-        judged=True,
-        verdict=verdict,
-        sentence=sentence,
-    )
+    return check("mAP", "mAP", was, now, (low, high), allowed, verdict, sentence)
 
 
 def _classes(
@@ -194,7 +175,10 @@ def _classes(
         for place, (a, b) in enumerate(zip(was, now, strict=True))
         if a is not None and b is not None
     }
-    beyond = [place for place, change in changes.items() if -change > allowed + _ROUNDING]
+    if not changes:
+        sentence = "Average precision: there is no object to judge it on: passes."
+        return check("class AP", "AP", 0.0, 0.0, (0.0, 0.0), allowed, Verdict.PASS, sentence)
+    beyond = [place for place, change in changes.items() if -change > allowed + ROUNDING]
     chance = {place: float(np.nanmean(draws[:, place] >= 0)) for place in beyond}
     failed = [place for place in beyond if chance[place] <= _LEVEL / len(changes)]
     suspect = [place for place in beyond if place not in failed]
@@ -210,22 +194,20 @@ def _classes(
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         sentence = (
             f"Average precision went down in {'; '.join(map(words, named[:_NAMED]))}{more}, of {len(changes)} classes; "
-            f"{allowance}: {_WORDS[verdict]}."
+            f"{allowance}: {verdict_word(verdict)}."
         )
         if not failed:
             sentence += " Chance may do that: more images of it would settle it."
     else:
         sentence = f"Average precision changed most in {words(worst)}, of {len(changes)} classes; {allowance}: passes."
     low, high = (float(v) for v in np.nanquantile(draws[:, worst], [MISS, 1 - MISS]))
-    return GateCheck(
-        name="class AP",
-        unit="AP",
-        baseline=float(was[worst] or 0.0),
-        current=float(now[worst] or 0.0),
-        change=changes[worst],
-        interval=(low, high),
-        limit=allowed,
-        judged=True,
-        verdict=verdict,
-        sentence=sentence,
+    return check(
+        "class AP",
+        "AP",
+        float(was[worst] or 0.0),
+        float(now[worst] or 0.0),
+        (low, high),
+        allowed,
+        verdict,
+        sentence,
     )

@@ -45,6 +45,8 @@ _SEEN = 0.25
 """An object of which a view shows less than this share is not asked for."""
 _SOFT_BOX = 2.0
 """Weight of the boxes relative to that of the classes in the soft loss."""
+_DEVIATION = 0.3
+"""Of a drawn distance's logarithm; an overlap falls by about a quarter where all four are off by so much."""
 _ROWS = 16
 """Images for which the validation loss is computed at once."""
 
@@ -166,13 +168,17 @@ class DetectionTraining:
     def soft_loss(
         self, kind: DistillLoss, student: Tensor, teacher: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
-        """Binary cross-entropy to the teacher's scores, weighted by how far the two differ, and overlap with its boxes.
+        """Binary cross-entropy to the teacher's scores, weighted by how far the two differ, and the loss of its boxes.
 
-        After Yang et al. 2023 (BCKD); both are zero where student and teacher agree. `temperature` is of labels and
-        does not count here.
+        That of boxes is weighted by the teacher's scores: one minus the overlap (BCKD, Yang et al. 2023), or for `ld`
+        the squared difference of the distances' logarithms. (LD, Zheng et al. 2022, compares distributions of them;
+        these heads give one number a side.) For `crosskd` the student's maps are those of the teacher's heads; see
+        `edgetl.distill.cross`. All are zero where student and teacher agree. `temperature` is of labels and does not
+        count here.
         """
         if kind not in LOSSES_OF_BOXES:
-            raise ConfigError(f"distill.loss = {kind} is of labels; take {' or '.join(LOSSES_OF_BOXES)}.")
+            losses = [loss for loss in DistillLoss if loss in LOSSES_OF_BOXES]
+            raise ConfigError(f"distill.loss = {kind} is of labels; take {' or '.join(losses)}.")
         side = _side(student.shape[1])
         if student.shape[::2] != teacher.shape[::2]:
             raise TensorError(
@@ -183,20 +189,33 @@ class DetectionTraining:
         weight = (own.sigmoid() - other).abs().detach()
         floor = F.binary_cross_entropy(other, other, reduction="none")
         classes = (weight * (F.binary_cross_entropy_with_logits(own, other, reduction="none") - floor)).sum()
-        centres, strides = (t.to(student.device) for t in places(side))
-        boxes = [boxes_of(raw[..., :4].float(), centres, strides) for raw in (student, teacher)]
         sure = other.amax(dim=-1)
-        shared = _overlap(boxes[0], boxes[1])
-        placed = (sure * (1 - shared)).sum()
-        return (classes + _SOFT_BOX * placed) / sure.sum().clamp(min=1.0)
+        distances = [raw[..., :4].float() for raw in (student, teacher)]
+        if kind is DistillLoss.LD:
+            apart = (distances[0] - distances[1]).square().mean(dim=-1)
+        else:
+            centres, strides = (t.to(student.device) for t in places(side))
+            boxes = [boxes_of(values, centres, strides) for values in distances]
+            apart = 1 - _overlap(boxes[0], boxes[1])
+        return (classes + _SOFT_BOX * (sure * apart).sum()) / sure.sum().clamp(min=1.0)
 
     def drawn_loss(
         self, outputs: Tensor, teacher: Tensor, temperature: float, generator: torch.Generator
     ) -> Tensor:
-        """Binary cross-entropy with each score drawn from the teacher's."""
-        drawn = torch.bernoulli((teacher[..., 4:].float().cpu() / temperature).sigmoid(), generator=generator)
-        logits = outputs[..., 4:].float() / temperature
-        return F.binary_cross_entropy_with_logits(logits, drawn.to(logits.device), reduction="sum")
+        """Objects drawn by the teacher's scores, and where there is one, its sides around the teacher's.
+
+        Binary cross-entropy of the scores, and the logarithm of a normal density of the distances' logarithms, so that
+        what places boxes counts like what names them. `temperature` is of labels and does not count here.
+        """
+        scores, distances = teacher[..., 4:].float().cpu().sigmoid(), teacher[..., :4].float().cpu()
+        drawn = torch.bernoulli(scores, generator=generator)
+        sides = distances + _DEVIATION * torch.randn(distances.shape, generator=generator)
+        named = F.binary_cross_entropy_with_logits(
+            outputs[..., 4:].float(), drawn.to(outputs.device), reduction="sum"
+        )
+        apart = (outputs[..., :4].float() - sides.to(outputs.device)) / _DEVIATION
+        there = drawn.amax(dim=-1).to(outputs.device)
+        return named + 0.5 * (apart.square().sum(dim=-1) * there).sum()
 
     def blend(self, members: Sequence[Tensor], temperature: float) -> Tensor:
         """The mean of scores, as logits, and of the logarithms of distances, at the places of the first."""

@@ -107,7 +107,7 @@ def soft_loss(
             return dkd(student, teacher, labels, temperature)
         case DistillLoss.DIST:
             return dist(student, teacher, temperature)
-        case DistillLoss.BCKD:
+        case DistillLoss.BCKD | DistillLoss.CROSSKD | DistillLoss.LD:
             raise ConfigError(f"distill.loss = {loss} is of boxes; take hinton, dkd or dist.")
         case _:
             assert_never(loss)

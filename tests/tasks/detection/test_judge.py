@@ -84,3 +84,11 @@ def test_no_images_and_other_images_are_refused() -> None:
         judge(truths, found, found[:2], LABELS)
     with pytest.raises(TensorError, match="at least one"):
         judge([], [], [], LABELS)
+
+
+def test_where_no_object_is_marked_there_is_no_class_to_lose() -> None:
+    truths = [Truth(boxes=np.zeros((0, 4)), labels=np.zeros(0, np.int64)) for _ in range(4)]
+    found = detector(objects(4, 0), 1)
+    mean, classes = judge(truths, found, found, LABELS)
+    assert verdicts(mean, classes) == [Verdict.PASS, Verdict.PASS]
+    assert "no object to judge" in classes.sentence

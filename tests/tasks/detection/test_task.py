@@ -9,6 +9,7 @@ from edgetl.errors import TensorError
 from edgetl.inputs.frame import frame_of
 from edgetl.inputs.spec import PreprocessSpec, Resize
 from edgetl.records.codec import from_json, to_json
+from edgetl.tasks.all import spec_of
 from edgetl.tasks.base import Detection
 from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.detection.scores import Found, Truth
@@ -67,3 +68,40 @@ def test_how_far_an_answer_is_from_another() -> None:
     scores = np.array([[[0.1, 0.9], [0.2, 0.45]], [[0.0, 0.0], [0.0, 1.0]]], np.float32)
     outputs = {"boxes": np.zeros((2, 2, 4), np.float32), "scores": scores}
     assert TASK.margins(outputs) == pytest.approx([0.05, 0.5])
+
+
+def test_of_thousands_of_candidates_the_best_are_answered() -> None:
+    generator = np.random.default_rng(0)
+    low = generator.uniform((0, 17), (60, 46), (1, 2000, 2))
+    outputs = {
+        "boxes": np.concatenate([low, low + 1], axis=2).astype(np.float32),
+        "scores": generator.uniform(0.51, 1, (1, 2000, 2)).astype(np.float32),
+    }
+    [answer] = TASK.predict(outputs, [FRAME])
+    assert len(answer.items) == TASK.spec.most == 100
+    # Of so many the best 300 are looked at.
+    assert min(item.score for item in answer.items) > np.sort(outputs["scores"].ravel())[-300]
+
+
+def test_boxes_that_are_not_finite_or_lie_in_the_padding_are_no_answer() -> None:
+    boxes = np.array([[INSIDE, [0, 0, 60, 10], [np.nan, 20, 30, 40]]], np.float32)
+    outputs = {"boxes": boxes, "scores": np.full((1, 3, 2), 0.9, np.float32) * np.array([1, 0], np.float32)}
+    [answer] = TASK.predict(outputs, [FRAME])
+    assert [item.box for item in answer.items] == [pytest.approx((20, 10, 60, 50))]
+    unsure = {"boxes": boxes, "scores": np.full((1, 3, 2), np.nan, np.float32)}
+    assert TASK.predict(unsure, [FRAME])[0].items == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"threshold": 0.0}, "threshold is 0.0, expected a score above 0 and below 1"),
+        ({"threshold": 1.0}, "threshold is 1.0, expected"),
+        ({"overlap": 0.0}, "overlap is 0.0, expected a share above 0 and at most 1"),
+        ({"most": 0}, "most is 0, expected at least 1"),
+    ],
+)
+def test_a_bundle_with_numbers_that_cannot_be_is_refused(change: dict[str, float], says: str) -> None:
+    values = {"kind": "detection", "labels": ["a"], **change}
+    with pytest.raises(ValueError, match=says):
+        spec_of(values, TASK.spec)

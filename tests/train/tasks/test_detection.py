@@ -121,14 +121,15 @@ def test_strata_are_the_rarest_class() -> None:
     assert TASK.strata(targets).tolist() == [0, 1, 0, 2]
 
 
-def test_soft_loss_is_none_where_both_agree_and_moves_towards_the_teacher() -> None:
+@pytest.mark.parametrize("kind", sorted(LOSSES_OF_BOXES))
+def test_soft_loss_is_none_where_both_agree_and_moves_towards_the_teacher(kind: DistillLoss) -> None:
     data = shapes(4)
     teacher = torch.from_numpy(perfect(data.targets))
     student = (teacher + torch.randn(teacher.shape, generator=torch_generator(1))).requires_grad_()
     targets = torch.from_numpy(data.targets)
 
     def loss(outputs: torch.Tensor) -> torch.Tensor:
-        return TASK.soft_loss(DistillLoss.BCKD, outputs, teacher, targets, 1.0)
+        return TASK.soft_loss(kind, outputs, teacher, targets, 1.0)
 
     assert loss(teacher).item() == pytest.approx(0.0, abs=1e-4)
     first = loss(student)
@@ -213,7 +214,7 @@ def test_a_teacher_of_another_size_says_the_same() -> None:
     assert TASK.soft_loss(DistillLoss.BCKD, small + 0.5, large, nothing, 1.0).item() > 0.1
     assert torch.allclose(TASK.blend([small, large], 1.0), small, atol=1e-3)
     for loss in set(DistillLoss) - LOSSES_OF_BOXES:
-        with pytest.raises(ConfigError, match=rf"distill.loss = {loss} is of labels; take bckd"):
+        with pytest.raises(ConfigError, match=rf"distill.loss = {loss} is of labels; take bckd or"):
             TASK.soft_loss(loss, small, large, nothing, 1.0)
 
 
