@@ -304,7 +304,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Where the images are and how they are split."""
 
-    source: str = "digits"
+    source: Annotated[str, Field(min_length=1)] = "digits"
     """A folder (SPLIT/CLASS/* or CLASS/*), a CSV with the columns path, label, split, or `digits` or `cifar10`."""
     val_fraction: OpenFraction = 0.15
     """Share of the training images taken for validation where the data has no validation split."""

@@ -220,6 +220,7 @@ def test_overrides_do_not_change_the_callers_values() -> None:
         ("train.epoch=3", "train.epoch: no such key. Did you mean train.epochs?"),
         ("name.x=3", "--set name.x=3: name is not a section."),
         ("train.lr=fast", "train.lr: input should be a valid number"),
+        ("data.source=", "data.source: string should have at least 1 character, got ''."),
     ],
 )
 def test_wrong_overrides_are_named(override: str, message: str) -> None:
@@ -299,7 +300,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True)),
         seed=draw(st.integers(0, 2**31 - 1)),
         data=config.DataConfig(
-            source=draw(TEXT),
+            source=draw(TEXT.filter(bool)),
             max_train_images=draw(st.none() | st.integers(1, 10**9)),
             bad_images=draw(st.sampled_from(config.BadImages)),
         ),

@@ -16,7 +16,7 @@ import pytest
 import typer.main
 
 from edgetl.cli import app
-from edgetl.config import Tracker
+from edgetl.config import Recipe, Tracker
 from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, missing, pip_install
 from edgetl.runtime import doctor
 
@@ -127,6 +127,23 @@ def test_every_command_in_a_message_or_help_exists() -> None:
                     printed = re.search(r"(?:with|Example|run|Run|try|Try): ?edgetl |`edgetl ", text)
                     assert not printed, f"{path}: no command edgetl {found[1]}, in {text!r}"
     assert seen > 60
+
+
+def test_every_setting_in_a_message_or_the_readme_exists() -> None:
+    sections = {
+        name: set(field.annotation.model_fields)
+        for name, field in Recipe.model_fields.items()
+        if hasattr(field.annotation, "model_fields")
+    }
+    files = {"json", "jsonl", "sqlite", "state", "toml", "edgetl"}
+    named = re.compile(rf"(?<![\w./-])({'|'.join(sections)})\.([a-z_0-9]+)\b(?!\()")
+    texts = [(path, text) for path in (ROOT / "edgetl").rglob("*.py") for text in strings(path)]
+    readme = ROOT / "README.md"
+    texts += [(readme, text) for text in re.findall(r"`([^`\n]+)`", readme.read_text(encoding="utf-8"))]
+    found = [(path, *pair) for path, text in texts for pair in named.findall(text) if pair[1] not in files]
+    assert len(found) > 100
+    wrong = [f"{path}: {part}.{key}" for path, part, key in found if key not in sections[part]]
+    assert wrong == []
 
 
 def click_names() -> set[str]:

@@ -106,7 +106,7 @@ def _geometry(policy: Augment, n: int, view_fraction: float, generator: torch.Ge
 
 
 def normalise_(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """In place: (value / 255 - mean) / std on (N, 3, H, W) float32 in 0..255, as `preprocess.normalise` does."""
+    """In place: (value / 255 - mean) / std on (N, 3, H, W) float32 in 0..255, as `edgetl.inputs.spec` normalises."""
     shift = torch.tensor(mean, device=images.device).mul_(255.0).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=images.device).mul_(255.0).reciprocal_().view(1, 3, 1, 1)
     return images.sub_(shift).mul_(scale)

@@ -348,9 +348,10 @@ class _Run:
         learning = any(isinstance(m, _BATCH_NORM) and m.training for m in self.model.modules())
         if not learning or len(self.loader) >= FEW_STEPS:
             return ()
+        steps = "1 step" if len(self.loader) == 1 else f"{len(self.loader)} steps"
         note = (
             f"{self.images} training images at train.batch_size = {self.fitting.batch_size} are"
-            f" {len(self.loader)} steps per epoch: batch norm's statistics lag behind the weights, which may spoil"
+            f" {steps} per epoch: batch norm's statistics lag behind the weights, which may spoil"
             " the scores. Take a smaller batch, or more epochs."
         )
         self.progress.warning(note)
