@@ -49,11 +49,11 @@ class Ids:
         Raises:
             DataError: it is not listed.
         """
-        plain = path.replace("\\", "/")
-        for name in self._images:
-            if plain == name or plain.endswith(f"/{name}"):
+        parts = path.replace("\\", "/").split("/")
+        for start in range(len(parts)):
+            if (name := "/".join(parts[start:])) in self._images:
                 return self._images[name]
-        if (name := self._by_last.get(plain.rpartition("/")[2], "")) in self._images:
+        if (name := self._by_last.get(parts[-1], "")) in self._images:
             return self._images[name]
         raise DataError(f"{self._file} does not list the picture {path}.")
 

@@ -347,6 +347,7 @@ def test_results_in_coco_s_form_carry_the_ids_of_the_annotations(session: Sessio
     found = sorted((r["image_id"], r["category_id"], *r["bbox"]) for r in rows)
     assert [row[:2] for row in found] == [row[:2] for row in true]
     assert all(0.5 <= row["score"] <= 1 for row in rows)
+    assert ids.image("/somewhere/else/0003.png") == ids.image("0003.png") == 4
     with pytest.raises(DataError, match=r"does not list the picture x/other\.png"):
         ids.image("x/other.png")
     with pytest.raises(DataError, match=r"lists no category 'pink', which the bundle answers"):
