@@ -206,6 +206,7 @@ def data_check(
         data, labelling, seed = recipe.data, recipe.task.labelling, recipe.seed
         window = recipe.preprocess.window if window is None else window
     else:
+        place(source)  # which says what is wrong with a name before the recipe's own check of it
         data, labelling = config.DataConfig(source=source), labelling_in(source)
     data = data.model_copy(update={"bad_images": BadImages.SKIP})  # the report names them
     with open_progress() as progress:

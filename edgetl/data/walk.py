@@ -104,8 +104,10 @@ def place(text: str) -> Path:
     """A path as a person typed it, `~` and all.
 
     Raises:
-        DataError: it stands for no place: it names an unknown user's home, is too long, or holds a zero byte.
+        DataError: it stands for no place: it is empty, names an unknown user's home, is too long, or holds a zero byte.
     """
+    if not text:  # as of a variable that is not set; `Path` would take it for the current folder
+        raise DataError("A path is empty; name a file or folder (. for the current folder).")
     try:
         path = Path(text).expanduser()
         path.exists()

@@ -117,3 +117,8 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     ):
         with pytest.raises(DataError, match=r"The folder .*b cannot be read: Permission denied\."):
             look()
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(DataError, match=r"^A path is empty; name a file or folder"):
+        walk.place("")
