@@ -291,6 +291,13 @@ def _listed(value: object) -> object:
     return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
 
 
+def _not_empty(path: str) -> str:
+    """Not by pydantic's own limits, which refuse names that are not UTF-8."""
+    if not path:
+        raise ValueError("it names nothing, expected a folder, a CSV or a built-in set")
+    return path
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True,
@@ -304,7 +311,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Where the images are and how they are split."""
 
-    source: Annotated[str, Field(min_length=1)] = "digits"
+    source: Annotated[str, AfterValidator(_not_empty)] = "digits"
     """A folder (SPLIT/CLASS/* or CLASS/*), a CSV with the columns path, label, split, or `digits` or `cifar10`."""
     val_fraction: OpenFraction = 0.15
     """Share of the training images taken for validation where the data has no validation split."""

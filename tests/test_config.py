@@ -220,7 +220,7 @@ def test_overrides_do_not_change_the_callers_values() -> None:
         ("train.epoch=3", "train.epoch: no such key. Did you mean train.epochs?"),
         ("name.x=3", "--set name.x=3: name is not a section."),
         ("train.lr=fast", "train.lr: input should be a valid number"),
-        ("data.source=", "data.source: string should have at least 1 character, got ''."),
+        ("data.source=", "data.source: it names nothing, expected a folder"),
     ],
 )
 def test_wrong_overrides_are_named(override: str, message: str) -> None:
@@ -449,3 +449,7 @@ def test_targets_of_older_recipes_are_read_and_written_as_one(
     (key, value), *_ = ((k, v) for k, v in target if k != "kind")
     again = config.parse({}, [f'prune.target={{kind = "{target.kind}", {key} = {value}}}'])
     assert again.prune.target == target
+
+
+def test_a_source_may_have_a_name_that_is_not_utf_8() -> None:
+    assert config.DataConfig(source="caf\udce9.csv").source == "caf\udce9.csv"
