@@ -89,15 +89,23 @@ def truths_of(spec: TaskSpec, labels: Sequence[Any]) -> Truths:
 
 
 def settled(spec: TaskSpec, truths: Truths, outputs: Outputs) -> TaskSpec:
-    """A description with what is chosen on the validation split: of any number of classes, each one's threshold.
+    """A description with what is chosen on the validation split: of any number of classes, each one's threshold; of
+    boxes, the score from which they are answered. Both by the best F1.
 
     Args:
         spec: the task.
         truths, outputs: of the validation split's images.
     """
     match spec:
-        case Classification() | Detection():
+        case Classification():
             return spec
+        case Detection():
+            from edgetl.tasks.detection.scores import best_answer
+
+            found = in_pictures(task_of(spec), truths, task_of(spec).decide(outputs))
+            return dataclasses.replace(
+                spec, threshold=best_answer(truths, found, len(spec.labels), otherwise=spec.threshold)
+            )
         case MultiLabel():
             from edgetl.tasks.multilabel.thresholds import best_thresholds
 

@@ -19,7 +19,7 @@ from edgetl.records.scores import Evaluation
 from edgetl.report.page.answers import _detail as page_of
 from edgetl.report.terminal import run as terminal
 from edgetl.report.terminal.device import _answers as shown_answers
-from edgetl.tasks.all import detail_of, task_of
+from edgetl.tasks.all import detail_of, settled, task_of
 from edgetl.tasks.base import Classification, Detection, HeadTruths, MultiHead, MultiLabel, TaskSpec
 from edgetl.tasks.detection.scores import Truth
 
@@ -86,3 +86,17 @@ def test_answers_come_back_and_are_shown(kind: str) -> None:
         plain = task.plain(values)
         assert task.plain(task.read(json.loads(json.dumps(plain)))) == plain
         assert len(task.words(values)) == 2
+
+
+def test_the_score_from_which_boxes_are_answered_is_chosen() -> None:
+    spec, truths, outputs = cases()["detection"]
+    chosen = settled(spec, truths, outputs)
+    assert isinstance(chosen, Detection)
+    # The best F1 has both right boxes and the one false one of 0.6, none of 0.4.
+    assert 0.4 < chosen.threshold < 0.6
+    nothing = {"boxes": BOXES, "scores": np.zeros_like(SCORES)}
+    assert settled(spec, truths, nothing) == spec
+    sure = {"boxes": BOXES, "scores": np.where(SCORES > 0.5, 1, 0).astype(np.float32)}
+    settled_for_sure = settled(spec, truths, sure)
+    assert isinstance(settled_for_sure, Detection)
+    assert 0 < settled_for_sure.threshold < 1

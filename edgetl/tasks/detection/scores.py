@@ -288,6 +288,21 @@ def best_threshold(classes: Sequence[Matches]) -> tuple[float, float]:
     return (middle if math.isfinite(middle) and middle < above else below), float(f1[best])
 
 
+def best_answer(truths: Sequence[Truth], found: Sequence[Found], classes: int, *, otherwise: float) -> float:
+    """The least score to answer boxes from, by `best_threshold`, to four digits and within 0.01 to 0.99.
+
+    Args:
+        truths: N images' objects.
+        found: N images' boxes, in the same pixels.
+        classes: C.
+        otherwise: where no box hits an object, so that there is nothing to choose by.
+    """
+    matches = [match(truths, found, index) for index in range(classes)]
+    if not any((one.hit[0] & one.counts[0]).any() for one in matches):
+        return otherwise
+    return min(max(round(best_threshold(matches)[0], 4), 0.01), 0.99)
+
+
 def evaluate(
     truths: Sequence[Truth],
     found: Sequence[Found],
