@@ -175,7 +175,9 @@ def test_a_student_whose_heads_the_teacher_ends(again: Path, shapes: Path) -> No
     )
     outcome = pipeline.run(recipe, again, until=Stage.QUANTIZE)
     assert outcome.records[Stage.DISTILL].epochs[-1].loss > 0.0
-    assert outcome.cached == (Stage.DATA, Stage.TRAIN, Stage.PRUNE)
+    # so short a training may give the network back that it began with, of which the export is known
+    assert outcome.cached[:3] == (Stage.DATA, Stage.TRAIN, Stage.PRUNE)
+    assert Stage.DISTILL not in outcome.cached
 
 
 def test_unlabelled_pictures_teach(again: Path, shapes: Path, tmp_path: Path) -> None:

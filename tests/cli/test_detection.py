@@ -28,10 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_predict_shows_a_row_a_box(folder: Path, tmp_path: Path) -> None:
+def test_predict_shows_a_row_a_box(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a long path would take several lines
     (tmp_path / "black.png").write_bytes(encoded(drawn([])))
     (tmp_path / "some.png").write_bytes(encoded(drawn(squares(5))))
-    done = edgetl("predict", folder / "squares.edgetl", tmp_path, "--threads", 1)
+    done = edgetl("predict", folder / "squares.edgetl", ".", "--threads", 1)
     assert done.returncode == 0, done.stderr
     head, _, black, *rows = done.stdout.splitlines()
     assert head.split() == ["image", "label", "score", "x1", "y1", "x2", "y2"]

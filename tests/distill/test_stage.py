@@ -198,7 +198,7 @@ def test_unlabelled_images_teach_and_a_stopped_stage_goes_on_with_the_same_bytes
     said = Said()
     record = stage.run(FURTHER, taught, out=whole, progress=said)
     assert (
-        "distill: 9 unlabelled images, of which 9 teach; 18 are drawn an epoch, beside 18 labelled ones"
+        "distill: 9 unlabelled images, of which 9 teach; 18 are drawn per epoch, in addition to 18 labelled ones"
         in (said.messages)
     )
     assert record.unlabelled == 9
