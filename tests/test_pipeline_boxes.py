@@ -127,6 +127,7 @@ class Clock:
         return LayerTiming(ms=1e-6 * (dense + grouped), teacher_ms=20.0)
 
 
+@pytest.mark.slow
 def test_a_target_of_the_clock(again: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(pipeline._Run, "_stopwatch", lambda self: clock)
@@ -171,9 +172,8 @@ def test_a_student_whose_heads_the_teacher_ends(again: Path, shapes: Path) -> No
         shapes,
         task={"kind": "detection"},
         distill={"loss": "crosskd"},
-        quantize={"recovery": "qat", "qat_epochs": 1},
     )
-    outcome = pipeline.run(recipe, again, until=Stage.QUANTIZE)
+    outcome = pipeline.run(recipe, again, until=Stage.DISTILL)
     assert outcome.records[Stage.DISTILL].epochs[-1].loss > 0.0
     # so short a training may give the network back that it began with, of which the export is known
     assert outcome.cached[:3] == (Stage.DATA, Stage.TRAIN, Stage.PRUNE)

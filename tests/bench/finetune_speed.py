@@ -35,7 +35,7 @@ def plain(model: nn.Module, data: PixelSet, device: torch.device) -> float:
     order = torch.randperm(len(data))
     for rows in order.split(BATCH):
         pixels = torch.from_numpy(data.pixels[rows.numpy()]).to(device)
-        labels = torch.from_numpy(data.labels[rows.numpy()]).to(device)
+        labels = torch.from_numpy(data.targets[rows.numpy()]).to(device)
         views = training_view(pixels, Augment.BASIC, SIZE, generator=torch.Generator())
         views = normalise_(views, data.spec.mean, data.spec.std).contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(model(views), labels, label_smoothing=0.1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.config import PruneConfig, QuantizeConfig
+from edgetl.config import PruneConfig, QuantizeConfig, SpeedupTarget
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import backbones, checkpoint
@@ -68,7 +68,7 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
         target = TimedTarget(
             model,
             size,
-            config=PruneConfig(target_speedup=1.2),
+            config=PruneConfig(target=SpeedupTarget(times=1.2)),
             limits=CutLimits(
                 round_to=ALIGNMENT, max_cut=0.9, widths={g.name: g.channels for g in graph.groups}
             ),

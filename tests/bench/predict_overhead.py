@@ -19,6 +19,7 @@ import edgetl
 from edgetl.bench.statistics import Ratio
 from edgetl.bench.timer import time_interleaved
 from edgetl.process import usable_cores
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from tests.bench.claims import Claim, at_most, paired_ratio
 from tests.bench.peers import FLOORS, PEERS, SAME_PIXELS, floor_pillow, open_all
 from tests.bench.subjects import LARGE, SMALL, Subject, origin, photographs, subject
@@ -140,6 +141,7 @@ def _session_overhead(folder: Path) -> Iterator[Claim]:
     with edgetl.load(write_bundle(folder / "tiny.edgetl"), threads=1) as session:
         size = session.manifest.preprocess.size
         batch = np.zeros((1, 3, size, size), np.float32)
+        assert isinstance(session.backend, OnnxBackend)
         engine = session.backend._session
         feed = {session.backend.input.name: batch}
         calls = {"engine": lambda: engine.run(None, feed), "session": lambda: session.run(batch)}

@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 
 from edgetl import config, pipeline
-from edgetl.config import BenchConfig, DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
 from edgetl.files import write_json, write_text
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import RuntimeStopwatch
@@ -140,7 +140,7 @@ def _timed(seed: int, names: list[str]) -> dict[str, float]:
         spec=spec,
         task=Classification(labels=tuple(map(str, range(10)))),
         opset=18,
-        bench=BenchConfig(threads=1),
+        threads=1,
     )
     shares = {}
     for name in names:

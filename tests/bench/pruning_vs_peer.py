@@ -26,7 +26,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import Augment, DataConfig, DistillConfig, DistillLoss, PruneConfig, TrainPrecision
+from edgetl.config import (
+    Augment,
+    DataConfig,
+    DistillConfig,
+    DistillLoss,
+    MacsTarget,
+    PruneConfig,
+    TrainPrecision,
+)
 from edgetl.data import index as indices
 from edgetl.data.index import DataIndex, build_index
 from edgetl.distill import stage as distilling
@@ -77,7 +85,7 @@ class Case:
     @property
     def pruning(self) -> PruneConfig:
         """Our pruning: the defaults, but for the target and the number of cuts."""
-        return PruneConfig(target_macs=self.macs, steps=self.steps, max_drop=0.99, lr=LR)
+        return PruneConfig(target=MacsTarget(share=self.macs), steps=self.steps, max_drop=0.99, lr=LR)
 
     @property
     def budget(self) -> int:

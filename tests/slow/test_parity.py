@@ -82,7 +82,7 @@ def test_predictions_are_those_of_training_s_evaluation(
         ]
         # As the user calls it, one by one: the same to the last bit.
         alone = np.array([session.predict(s.path).index for s in samples])
-    expected = scores.evaluate(test.labels, in_torch, index.labels)
+    expected = scores.evaluate(test.targets, in_torch, index.labels)
     print(
         f"\n{name}: {len(rows)} test images, top-1 {value(scored, 'top1'):.1%} and {value(expected, 'top1'):.1%}, "
         f"{different.sum()} other predictions, largest logit difference {largest:.2g}"
