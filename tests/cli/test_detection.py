@@ -84,10 +84,10 @@ def test_eval_verify_info_bench_and_tune(folder: Path) -> None:
     values = json.loads(edgetl("eval", folder / "squares.edgetl", folder / "set", "--json").stdout)
     assert values["detail"]["kind"] == "detection"
     assert edgetl("verify", folder / "squares.edgetl").returncode == 0
-    told = edgetl("info", folder / "squares.edgetl")
-    assert told.returncode == 0, told.stderr
-    assert "detection" in told.stdout
-    assert "0.50" in told.stdout  # the threshold
+    shown = edgetl("info", folder / "squares.edgetl")
+    assert shown.returncode == 0, shown.stderr
+    assert "detection" in shown.stdout
+    assert "0.50" in shown.stdout  # the threshold
     bench = edgetl("bench", folder / "squares.edgetl", "--runs", 10, "--threads", 1, "--json")
     assert bench.returncode == 0, bench.stderr
     assert json.loads(bench.stdout)["end_to_end"]["p50_ms"] > 0
