@@ -535,6 +535,7 @@ class _Run:
     def _cut(self, number: int, budget: Cost | None, model: nn.Module, sets: Sets, path: Path) -> Kept:
         """The cut network (uncut without a budget), its batch norms measured anew, before recovery; saved in `path`.
 
+        Where the budget holds already, nothing is cut and nothing is measured anew: the network stays what it is.
         `number` is the step's: each sees other images.
         """
         if (kept := self._load(path)) is not None:
@@ -547,8 +548,9 @@ class _Run:
             result = took.model
         else:
             result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
-        recalibrate(result, list(self._views(number, sets.train)))
         size = network_size(result, self.size)
+        if budget is None or size != network_size(model, self.size):
+            recalibrate(result, list(self._views(number, sets.train)))
         found_score = value(score(self.task, result, sets.val), self.metric)
         step = PruneStep(
             step=number,

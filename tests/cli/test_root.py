@@ -237,3 +237,25 @@ def test_a_guard_takes_what_a_text_stream_takes() -> None:
     guard.flush()
     assert inner.buffer.getvalue() == b"\\xe9\\udce9\n"  # type: ignore[attr-defined]
     assert (guard.encoding, guard.isatty()) == ("ascii", False)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("torch", [True, False])
+def test_a_process_with_torch_leaves_at_once_but_for_what_is_registered(torch: bool, code: int) -> None:
+    program = f"""
+import atexit, sys
+from edgetl import cli
+class Part:
+    def __del__(self):
+        print("taken apart")
+def main():
+    atexit.register(print, "the last word")
+    print("the first word", end=" ")
+    sys.exit({code})
+part, cli.main = Part(), main
+sys.modules.update({{"torch": sys}} if {torch} else {{}})
+cli.process()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout == "the first word the last word\n" + ("" if torch else "taken apart\n")

@@ -72,11 +72,11 @@ def test_a_stage_of_a_run_that_dies(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from edgetl import pipeline\n"
-        "from edgetl.cli import main\n"
+        "from edgetl.cli import process\n"
         "pipeline.resolve = lambda recipe: recipe\n"
         "pipeline._Run._data = lambda self: os.kill(os.getpid(), signal.SIGABRT)\n"
         "sys.argv = ['edgetl', 'finetune', 'r.toml', '--set', 'train.epochs=2']\n"
-        "main()\n"
+        "process()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

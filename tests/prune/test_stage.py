@@ -126,6 +126,28 @@ def test_a_smaller_backbone_learns_from_the_teacher_and_is_cut(
     )
 
 
+def test_a_budget_that_holds_already_changes_nothing(inputs: stage.PruneInputs, tmp_path: Path) -> None:
+    """The first cut goes further than the second must: 16 channels at a time are coarse."""
+    config = CONFIG.model_copy(
+        update={
+            "target": MacsTarget(share=0.999),
+            "target_parameters": None,
+            "round_to": 16,
+            "recovery_epochs": 0,
+        }
+    )
+    one = stage.run(config.model_copy(update={"steps": 1}), inputs, out=folder(tmp_path, "one/prune"))
+    record = stage.run(config, inputs, out=folder(tmp_path, "two/prune"))
+    first, second = record.steps
+    assert (second.macs, second.cut, second.score) == (first.macs, first.cut, first.score)
+    assert first.macs < 0.999 * record.before.macs
+    assert one.after == record.after
+    models = [
+        checkpoint.load(tmp_path / name / r.checkpoint)[0] for name, r in (("one", one), ("two", record))
+    ]
+    assert same(*models)
+
+
 class StopsAt(SilentProgress):
     def __init__(self, message: str) -> None:
         self.stop = message

@@ -37,17 +37,17 @@ print(*seen, sep="\\n", file=sys.stderr)
 CODE = {
     "predict": """
 sys.argv = ["edgetl", "predict", {bundle!r}, {image!r}, "--target", {target!r}, "--json"]
-from edgetl.cli import main
+from edgetl.cli import process
 try:
-    main()
+    process()
 except SystemExit as end:
     assert not end.code, end.code
 """,
     "doctor": """
 sys.argv = ["edgetl", "doctor"]
-from edgetl.cli import main
+from edgetl.cli import process
 try:
-    main()
+    process()
 except SystemExit as end:
     assert not end.code, end.code
 """,

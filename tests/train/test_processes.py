@@ -20,7 +20,8 @@ from .spread import curves
 ROOT = Path(__file__).parents[2]
 # Each launch is two processes of their own; they are forked from one that has loaded torch, since that takes seconds.
 LAUNCH = """
-import json, os, runpy, sys
+import json, os, runpy, sys, traceback
+import edgetl.pipeline
 from edgetl.models import backbones
 from edgetl.train import stage
 backbones.create("test_vit", 3, "none")
@@ -36,8 +37,17 @@ for name, port, module, *arguments in json.loads(sys.argv[1]):
         for descriptor, ending in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{name}-{rank}.{ending}", os.O_CREAT | os.O_WRONLY), descriptor)
         sys.argv[1:] = arguments
-        runpy.run_module(module, run_name="__main__")
-        sys.exit(0)
+        code = 0
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # To take a fork apart means to copy all that it shares, which takes seconds.
     print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks), flush=True)
 """
 RECIPE = """
