@@ -181,6 +181,13 @@ def data_check(
             " preprocess.window where unset.",
         ),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            help="Also write a contact sheet (.jpg or .png): some pictures of each class, with their boxes.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find corrupt files, duplicates and near-duplicates across splits, imbalance, and boxes that are wrong."""
@@ -190,6 +197,7 @@ def data_check(
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.build import index_of
+    from edgetl.data.sheet import check_ending, write_sheet
     from edgetl.data.sources import labelling_in
     from edgetl.data.walk import place
     from edgetl.errors import ConfigError
@@ -200,6 +208,8 @@ def data_check(
             f"--window: got {window[0]:g} {window[1]:g}, expected two finite numbers, low below high."
         )
 
+    if sheet is not None:
+        check_ending(sheet)
     seed = 0
     if Path(source).suffix.lower() == ".toml" and not place(source).is_dir():
         recipe = config.load(Path(source))
@@ -212,6 +222,9 @@ def data_check(
     with open_progress() as progress:
         index = index_of(data, labelling=labelling, seed=seed, progress=progress)
         report = audit(index, window=window, progress=progress)
+        if sheet is not None:
+            write_sheet(index, sheet, window=window, progress=progress)
+            progress.message(f"Wrote {sheet}.")
     output.emit(report, json, "audit")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from edgetl import files
+from edgetl.inputs.drawing import Mark, caption, mark
 from edgetl.inputs.image import decode, to_rgb
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.tasks.detection.answers import Detections
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from edgetl.runtime.session import Channels, Picture
     from edgetl.tasks.all import Prediction
 
-COLOURS = ("#2a78d6", "#d4541c", "#168a61", "#7a4fc4", "#b3720a", "#c2417c", "#0d8296", "#545c68")
-"""Of classes, in their order, again from the start where there are more."""
 _QUALITY = 92
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -82,35 +81,14 @@ class Saver:
 def drawn(picture: Image.Image, prediction: Prediction) -> Image.Image:
     """A copy of an upright RGB picture with its answer drawn into it."""
     image = picture.copy()
-    draw = ImageDraw.Draw(image)
-    size = max(10, round(min(image.size) / 32))
-    font = ImageFont.load_default(size)
-    if not isinstance(prediction, Detections):
-        _caption(draw, (0, 0), prediction.text, "#14181f", font, image.size)
-        return image
-    width = max(1, round(min(image.size) / 240))
-    for item in reversed(prediction.items):  # The best lies on top.
-        colour = COLOURS[item.index % len(COLOURS)]
-        draw.rectangle(item.box, outline=colour, width=width)
-    for item in reversed(prediction.items):
-        x, y = item.box[:2]
-        colour = COLOURS[item.index % len(COLOURS)]
-        _caption(draw, (x, y - size - 4), f"{item.label} {item.score:.2f}", colour, font, image.size)
+    if isinstance(prediction, Detections):
+        mark(
+            image,
+            [
+                Mark(box=item.box, index=item.index, text=f"{item.label} {item.score:.2f}")
+                for item in prediction.items
+            ],
+        )
+    else:
+        caption(image, prediction.text)
     return image
-
-
-def _caption(
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[float, float],
-    text: str,
-    colour: str,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    size: tuple[int, int],
-) -> None:
-    """White text on a colour, moved so that it lies inside the picture."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 4, bottom - top + 4
-    x = max(0.0, min(corner[0], size[0] - width))
-    y = max(0.0, min(corner[1], size[1] - height))
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
-    draw.text((x + 2 - left, y + 2 - top), text, fill="white", font=font)
