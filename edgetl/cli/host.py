@@ -412,6 +412,14 @@ def onnx(
     uint8: Uint8 = False,
     softmax: Softmax = False,
     top: Top = 0,
+    nms: Annotated[
+        bool,
+        typer.Option(
+            "--nms",
+            help="Of a detector: give boxes without duplicates, above the threshold, in one output (M, 7): image, x1,"
+            " y1, x2, y2, score, class. ONNX Runtime and OpenVINO take it, TensorRT-RTX does not.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Take a model out of a bundle as ONNX, for any runtime; by option with what stands before and behind it inside."""
@@ -419,7 +427,7 @@ def onnx(
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_onnx
 
-    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
+    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top, nms=nms)
     output.emit(write_onnx(bundle, options, output_path), json, "serve")
 
 

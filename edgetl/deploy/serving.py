@@ -41,12 +41,14 @@ class ServeOptions:
         uint8: take (N, S, S, 3) uint8 pictures and normalise inside.
         softmax: give probabilities in place of logits, whether one or several classes are true of an image.
         top: give the so many best classes with their probabilities; 0 gives all.
+        nms: of a detector, give boxes without duplicates; see `edgetl.export.bake.bake_nms`.
     """
 
     variant: str | None = None
     uint8: bool = False
     softmax: bool = False
     top: int = 0
+    nms: bool = False
 
 
 def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
@@ -55,7 +57,8 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
     Raises:
         BundleError: the bundle cannot be used or has no such variant.
         ConfigError: softmax and top are both asked for.
-        ModelError: there are fewer classes than `top`, or the model is a detector and its outputs shall be changed.
+        ModelError: there are fewer classes than `top`; the model is a detector, which has no probabilities to give; or
+            it is none, and has no duplicates to remove.
         MissingDependencyError: onnx is absent, and the model shall be changed.
         StorageError: the file cannot be written.
     """
@@ -164,22 +167,25 @@ def _tensor(value: onnx.ValueInfoProto, labels: str | None) -> str:
 def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
     if options.softmax and options.top:
         raise ConfigError("--softmax and --top exclude each other: the best classes come with probabilities.")
+    if options.nms and (options.softmax or options.top):
+        raise ConfigError("--nms is for detectors, --softmax and --top are for labels: give one of them.")
     opened = open_bundle(bundle)
     variant = opened.variant(options.variant)
     content = opened.read(variant.member)
     bakes = options.uint8 and variant.input is InputForm.FLOAT32
-    if not (bakes or options.softmax or options.top):
+    if not (bakes or options.softmax or options.top or options.nms):
         return variant.name, content
     try:
         import onnx
     except ImportError as error:
         raise missing("onnx", purpose="to change the model") from error
-    from edgetl.export.bake import bake_form, bake_preprocess
+    from edgetl.export.bake import bake_form, bake_nms, bake_preprocess
 
     model = onnx.load_from_string(content)
     if bakes:
         model = bake_preprocess(model, opened.manifest.preprocess)
-    model = bake_form(model, opened.manifest.task, _form(options), top=options.top)
+    task = opened.manifest.task
+    model = bake_nms(model, task) if options.nms else bake_form(model, task, _form(options), top=options.top)
     return variant.name, bytes(model.SerializeToString(deterministic=True))
 
 

@@ -1,26 +1,32 @@
 """Put what stands before and behind a network into its graph, for runtimes that know nothing of preprocessing.
 
 Before: the model then takes pictures as a camera gives them, `images` (batch, S, S, 3) uint8 RGB, and normalises
-inside. Behind: probabilities, or the K best classes, in place of logits. Works on any exported graph: float32,
-half precision, INT8.
+inside. Behind: probabilities, or the K best classes, in place of logits; of a detector its boxes without duplicates.
+Works on any exported graph: float32, half precision, INT8.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
 from edgetl.export.graphs import copy_of, set_nodes
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.tasks.base import LOGITS, Classification, Detection, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.detection.task import BOXES, SCORES
 
 PREFIX = "preprocess"
 """Names of baked nodes and constants start so."""
+DETECTIONS = "detections"
+"""The output of a detector that removes duplicates itself."""
+_COLUMNS = {"image": [0], "class": [1], "box": [0, 2], "score": [0, 2, 1]}
+"""What of (image, class, place) finds each part of a detection."""
 
 
 class OutputForm(StrEnum):
@@ -127,6 +133,60 @@ def bake_form(model: onnx.ModelProto, task: TaskSpec, form: OutputForm, *, top: 
                 assert_never(form)
     del graph.output[:]
     graph.output.extend(outputs)
+    return _checked(copy)
+
+
+def bake_nms(model: onnx.ModelProto, task: TaskSpec) -> onnx.ModelProto:
+    """A copy of a detector that removes duplicates itself, by ONNX's operator NonMaxSuppression.
+
+    It puts out `detections` (M, 7) float32, M boxes of all images of the batch together: the image's position in the
+    batch, x1, y1, x2, y2 in pixels of the input, the score, the class's position. They are ordered by image, class and
+    score. Threshold, overlap and the most boxes, here of each class, are the task's.
+
+    ONNX Runtime and OpenVINO take the operator; TensorRT-RTX refuses it.
+
+    Raises:
+        ModelError: it is no detector, or an output is missing.
+    """
+    if not isinstance(task, Detection):
+        raise ModelError("Only a detector has boxes to remove duplicates of; leave --nms out.")
+    copy = copy_of(model)
+    graph, there = copy.graph, {value.name for value in model.graph.output}
+    if lacking := {BOXES, SCORES} - there:
+        raise ModelError(f"The model has no output {min(lacking)!r}; it has {', '.join(sorted(there))}.")
+
+    def constant(name: str, value: NDArray[Any]) -> str:
+        graph.initializer.append(numpy_helper.from_array(value, f"nms/{name}"))
+        return f"nms/{name}"
+
+    def node(operator: str, inputs: list[str], result: str, **attributes: Any) -> str:
+        graph.node.append(
+            helper.make_node(operator, inputs, [result], f"nms/{operator}/{result}", **attributes)
+        )
+        return result
+
+    by_class = node("Transpose", [SCORES], "nms/by_class", perm=[0, 2, 1])
+    limits = [
+        constant("most", np.array([task.most], np.int64)),
+        constant("overlap", np.array([task.overlap], np.float32)),
+        constant("threshold", np.array([task.threshold], np.float32)),
+    ]
+    chosen = node(
+        "NonMaxSuppression", [BOXES, by_class, *limits], "nms/chosen"
+    )  # rows of (image, class, place)
+    columns = {name: constant(name, np.array(which, np.int64)) for name, which in _COLUMNS.items()}
+    picked = {name: node("Gather", [chosen, at], f"nms/{name}_of", axis=1) for name, at in columns.items()}
+    boxes = node("GatherND", [BOXES, picked["box"]], "nms/boxes")
+    scores = node("GatherND", [SCORES, picked["score"]], "nms/scores")
+    parts = [
+        node("Cast", [picked["image"]], "nms/image_float", to=TensorProto.FLOAT),
+        boxes,
+        node("Unsqueeze", [scores, constant("last", np.array([1], np.int64))], "nms/score_column"),
+        node("Cast", [picked["class"]], "nms/class_float", to=TensorProto.FLOAT),
+    ]
+    node("Concat", parts, DETECTIONS, axis=1)
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(DETECTIONS, TensorProto.FLOAT, ["detections", 7]))
     return _checked(copy)
 
 

@@ -16,11 +16,14 @@ from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import VariantSource, pack
 from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
 from edgetl.errors import BundleError, ConfigError, ModelError
+from edgetl.export.bake import DETECTIONS, bake_nms
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.inputs.image import load_pixels, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.tasks.classification.answers import softmax
+from edgetl.tasks.detection.task import DetectionTask
+from tests import squares
 from tests.bundles import LABELS, SPEC, contents, picture
 from tests.export.networks import tiny
 
@@ -214,3 +217,45 @@ def test_several_classes_of_one_image_have_one_file_of_labels(tmp_path: Path) ->
     with edgetl.load(tmp_path / "tags.edgetl") as loaded:
         logits = loaded.run(PIXELS)["logits"]
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_detector_removes_duplicates_itself(tmp_path: Path, engine: str) -> None:
+    found = squares.write_bundle(tmp_path / "squares.edgetl")
+    record = write_onnx(found, ServeOptions(uint8=True, nms=True), tmp_path / "m.onnx")
+    pixels = np.stack(
+        [load_pixels(squares.encoded(squares.drawn(squares.squares(k))), squares.SPEC) for k in range(4)]
+    )
+    if engine == "onnxruntime":
+        session = ort.InferenceSession(record.path, providers=["CPUExecutionProvider"])
+        assert [value.name for value in session.get_outputs()] == [DETECTIONS]
+        (rows,) = session.run(None, {"images": pixels})
+    else:
+        openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+        compiled = openvino.compile_model(
+            openvino.Core().read_model(record.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        rows = compiled([pixels])[0]
+        rows = rows[rows[:, 0] >= 0]  # OpenVINO fills up with rows of -1
+    with edgetl.load(found) as session:
+        outputs = [session.run(one[None]) for one in pixels]
+    for at, own in enumerate(outputs):
+        [expected] = DetectionTask(spec=squares.TASK)._found(own, squares.TASK.threshold)
+        assert len(expected.labels) >= 2
+        mine = rows[rows[:, 0] == at]
+        order = np.lexsort((-expected.scores, expected.labels))
+        np.testing.assert_allclose(mine[:, 1:5], expected.boxes[order], atol=1e-3)
+        np.testing.assert_allclose(mine[:, 5], expected.scores[order], atol=1e-5)
+        assert mine[:, 6].tolist() == expected.labels[order].tolist()
+
+
+def test_only_detectors_have_duplicates_to_remove(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Only a detector has boxes"):
+        write_onnx(bundle, ServeOptions(nms=True), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match="--nms is for detectors"):
+        write_onnx(bundle, ServeOptions(nms=True, softmax=True), tmp_path / "m.onnx")
+    renamed = squares.model()
+    renamed.graph.output[0].name = "places"
+    with pytest.raises(ModelError, match="no output 'boxes'; it has places, scores"):
+        bake_nms(renamed, squares.TASK)
+    assert not (tmp_path / "m.onnx").exists()
