@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 BOXES, SCORES = "boxes", "scores"
 """Names of the outputs."""
-_LEAST = 0.01
+_LEAST = 0.001
 """Boxes below this score are not scored: they move average precision by nothing that counts."""
 _CANDIDATES = 300
-"""Best boxes that are held against one another; suppression costs their square."""
+"""Best boxes that are held against one another for an answer; suppression costs their square."""
+_SCORED = 2000
+"""The same for a score, where the unsure boxes of a rare class count, which those of a frequent one outnumber."""
 _SAME = 0.75
 """Overlap above which two boxes are the same answer."""
 _HIT = 0.5
@@ -84,7 +86,7 @@ class DetectionTask:
 
     def decide(self, outputs: Outputs) -> list[Found]:
         """All boxes that scoring looks at, best first, in the input's pixels."""
-        return self._found(outputs, _LEAST)
+        return self._found(outputs, _LEAST, _SCORED)
 
     def right(self, truths: Sequence[Truth | Found], answers: Sequence[Found]) -> NDArray[np.bool_]:
         """The boxes above the threshold are as many as the objects, and lie on them, class by class.
@@ -190,8 +192,8 @@ class DetectionTask:
                 raise ValueError(f"it holds boxes that do not fit its {len(self.spec.labels)} labels")
         return answers
 
-    def _found(self, outputs: Outputs, least: float) -> list[Found]:
-        """Per image: candidates above `least`, the best of them, without duplicates."""
+    def _found(self, outputs: Outputs, least: float, candidates: int = _CANDIDATES) -> list[Found]:
+        """Per image: at most so many candidates above `least`, the best of them, without duplicates."""
         boxes, scores = output(self, outputs, BOXES), output(self, outputs, SCORES)
         if boxes.shape[:2] != scores.shape[:2]:
             raise TensorError(
@@ -203,8 +205,8 @@ class DetectionTask:
             chosen = np.flatnonzero(flat >= least)
             places, labels = np.divmod(chosen, own_scores.shape[1])
             values = flat[chosen]
-            if len(values) > _CANDIDATES:
-                best = np.argpartition(-values, _CANDIDATES)[:_CANDIDATES]
+            if len(values) > candidates:
+                best = np.argpartition(-values, candidates)[:candidates]
                 best.sort()
                 places, labels, values = places[best], labels[best], values[best]
             own = own_boxes[places]

@@ -83,6 +83,16 @@ def test_of_thousands_of_candidates_the_best_are_answered() -> None:
     assert min(item.score for item in answer.items) > np.sort(outputs["scores"].ravel())[-300]
 
 
+def test_unsure_boxes_of_a_rare_class_are_scored_beside_many_of_a_frequent_one() -> None:
+    task = DetectionTask(spec=Detection(labels=("many", "few")))
+    boxes = np.tile(np.array([[10.0, 10, 40, 40]], np.float32), (600, 1))  # one object, seen from 600 places
+    boxes[-1] = (60, 60, 70, 70)
+    scores = np.full((600, 2), 1e-4, np.float32)
+    scores[:-1, 0], scores[-1, 1] = 0.2, 0.005
+    [scored] = task.decide({"boxes": boxes[None], "scores": scores[None]})
+    assert scored.labels.tolist() == [0, 1]
+
+
 def test_boxes_that_are_not_finite_or_lie_in_the_padding_are_no_answer() -> None:
     boxes = np.array([[INSIDE, [0, 0, 60, 10], [np.nan, 20, 30, 40]]], np.float32)
     outputs = {"boxes": boxes, "scores": np.full((1, 3, 2), 0.9, np.float32) * np.array([1, 0], np.float32)}
