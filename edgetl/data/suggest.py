@@ -42,7 +42,10 @@ _COLOURED = 12
 _PART_SIDE = 192
 """Grey images whose shorter side is so long in pixels are taken for pictures of parts under inspection."""
 
-_DETECTOR_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 600, 12, 60
+_DETECTOR_BATCH = 4
+"""Small, for many steps: with 205 pictures and 12 epochs, batches of 16 reached 38% mAP on validation, of 8 45%, of 4
+more."""
+_DETECTOR_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 1600, 12, 60
 """Steps after which a small detector's scores rise little, and the epochs that are proposed for them."""
 _DETECTOR_SIZES = (320, 416, 512, 640)
 _SEEN_SIDE = 10.0
@@ -216,7 +219,7 @@ def _detector_size(index: DataIndex) -> tuple[int, str]:
 def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
     """Settings for boxes: the usual input of small detectors, and epochs enough for heads that start from nothing."""
     train = len(index.split("train"))
-    batch, steps = batch_size(train)
+    steps = _steps(train, _DETECTOR_BATCH)
     epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_DETECTOR_STEPS / steps)))
     found: list[tuple[str, Any, str]] = [
         ("task.kind", "detection", "the data marks boxes"),
@@ -224,6 +227,7 @@ def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
         ("preprocess.resize", "pad", "a crop would lose objects at the edge, and squashing their shapes"),
         ("train.head_epochs", 2, "neck and heads start from random weights"),
         ("train.epochs", epochs, f"{train} training images make {steps} steps per epoch"),
+        ("train.batch_size", _DETECTOR_BATCH, "detectors learn from many small steps"),
         ("train.ema", 0.99, "detectors' scores swing from epoch to epoch; the weights' average swings less"),
         ("prune.target", {"kind": "macs", "share": 0.35}, "detectors bear less than classifiers"),
         ("prune.max_drop", 0.15, "mAP falls far in a cut, and a few epochs win back only a part"),
@@ -235,10 +239,6 @@ def suggest_detector(index: DataIndex) -> Sequence[Suggestion]:
         ("distill.ema", 0.99, "as for the teacher"),
         ("distill.soft_weight", 0.5, "labelled boxes say as much as the teacher does"),
     ]
-    if batch != BATCH_SIZES[0]:
-        found.append(
-            ("train.batch_size", batch, f"{train} training images are few for steps of {BATCH_SIZES[0]}")
-        )
     return [Suggestion(key=key, value=value, reason=reason) for key, value, reason in found]
 
 

@@ -20,6 +20,12 @@ _AREA = (0.6, 1.0)
 _NEARLY_WHOLE = (0.9, 1.0)
 """Share of the picture that is seen where a mark at its edge may decide the class."""
 _LOG_RATIO = math.log(4 / 3)
+_ZOOM, _NEARLY_SAME = (0.65, 1.4), (0.9, 1.15)
+"""Width and height of a view in those of the picture, where boxes are asked for: objects look as often smaller as
+larger than in evaluation, since smaller ones are the harder to find. The second where a mark may not be cut off."""
+_LOG_STRETCH = math.log(1.15)
+_BEYOND = (124.0, 116.0, 104.0)
+"""What a view shows beyond the picture: the mean colour of photographs, as where pictures are padded."""
 _ROTATION = math.radians(10.0)
 
 
@@ -53,7 +59,9 @@ def training_view(
     Returns:
         (N, 3, size, size) float32 in 0..255, on the pixels' device, channels last in memory.
     """
-    return placed_view(pixels, policy, size, generator=generator, view_fraction=view_fraction, part=part)[0]
+    part = part or BatchPart(0, len(pixels))
+    theta = _geometry(policy, part.total, view_fraction, generator)
+    return _view(pixels, policy, size, theta, generator, part, beyond=None)[0]
 
 
 def placed_view(
@@ -65,19 +73,32 @@ def placed_view(
     view_fraction: float = 1.0,
     part: BatchPart | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `training_view`, and where each view lies in its picture.
+    """As `training_view`, and where each view lies in its picture; it may reach beyond it.
 
     Returns:
         The views, and (N, 2, 3) float32 on the CPU: affine maps from the view's coordinates to the picture's, both in
         -1..1 with -1 and 1 at the outer edges.
     """
+    part = part or BatchPart(0, len(pixels))
+    theta = _placed_geometry(policy, part.total, view_fraction, generator)
+    return _view(pixels, policy, size, theta, generator, part, beyond=_BEYOND)
+
+
+def _view(
+    pixels: Tensor,
+    policy: Augment,
+    size: int,
+    theta: Tensor,
+    generator: torch.Generator,
+    part: BatchPart,
+    beyond: tuple[float, float, float] | None,
+) -> tuple[Tensor, Tensor]:
+    """The views at `theta`, which is of the whole batch, and the part's own `theta`."""
     images = pixels.permute(0, 3, 1, 2)
-    part = part or BatchPart(0, len(images))
     own, n = slice(part.start, part.start + len(images)), part.total
-    theta = _geometry(policy, n, view_fraction, generator)
     if policy is Augment.NONE and images.shape[-1] == size:
         return images.float(), _affine(torch.ones(n, 2), torch.zeros(n, 2))[own]
-    seen, theta = _resample(images, size, theta[own]), theta[own]
+    seen, theta = _resample(images, size, theta[own], beyond), theta[own]
     match policy:
         case Augment.NONE | Augment.CROP | Augment.BASIC:
             return seen, theta
@@ -101,6 +122,20 @@ def _geometry(policy: Augment, n: int, view_fraction: float, generator: torch.Ge
             return _random_crop(n, generator, mirror=True)
         case Augment.PHOTOMETRIC:
             return _random_crop(n, generator, area=_NEARLY_WHOLE, mirror=True, flip=True, rotation=_ROTATION)
+        case _:
+            assert_never(policy)
+
+
+def _placed_geometry(policy: Augment, n: int, view_fraction: float, generator: torch.Generator) -> Tensor:
+    match policy:
+        case Augment.NONE:
+            return _geometry(policy, n, view_fraction, generator)
+        case Augment.CROP:
+            return _random_zoom(n, generator)
+        case Augment.BASIC | Augment.TRIVIAL | Augment.RANDAUGMENT:
+            return _random_zoom(n, generator, mirror=True)
+        case Augment.PHOTOMETRIC:
+            return _random_zoom(n, generator, zoom=_NEARLY_SAME, mirror=True, flip=True, rotation=_ROTATION)
         case _:
             assert_never(policy)
 
@@ -136,6 +171,30 @@ def _random_crop(
     share = _uniform((n,), *area, generator)
     ratio = _uniform((n,), -_LOG_RATIO, _LOG_RATIO, generator).exp_()
     extent = torch.stack([(share * ratio).sqrt(), (share / ratio).sqrt()], dim=1).clamp_(max=1.0)
+    return _turned(extent, generator, mirror=mirror, flip=flip, rotation=rotation)
+
+
+def _random_zoom(
+    n: int,
+    generator: torch.Generator,
+    *,
+    zoom: tuple[float, float] = _ZOOM,
+    mirror: bool = False,
+    flip: bool = False,
+    rotation: float = 0.0,
+) -> Tensor:
+    """Affine maps (N, 2, 3) of views that show a part of the picture or more than it, mirrored, flipped, turned."""
+    side = _uniform((n,), math.log(zoom[0]), math.log(zoom[1]), generator).exp_()
+    stretch = _uniform((n,), -_LOG_STRETCH, _LOG_STRETCH, generator).exp_()
+    extent = torch.stack([side * stretch, side / stretch], dim=1)
+    return _turned(extent, generator, mirror=mirror, flip=flip, rotation=rotation)
+
+
+def _turned(
+    extent: Tensor, generator: torch.Generator, *, mirror: bool, flip: bool, rotation: float
+) -> Tensor:
+    """Views of these sizes (N, 2), each somewhere in its picture, or its picture somewhere in it."""
+    n = len(extent)
     centre = _uniform((n, 2), -1.0, 1.0, generator) * (1.0 - extent)
     angle = _uniform((n,), -rotation, rotation, generator) if rotation else torch.zeros(n)
     if mirror:
@@ -153,11 +212,18 @@ def _affine(extent: Tensor, centre: Tensor, angle: Tensor | None = None) -> Tens
     return torch.stack([*rows, centre[:, 1]], dim=1).view(n, 2, 3)
 
 
-def _resample(images: Tensor, size: int, theta: Tensor) -> Tensor:
+def _resample(images: Tensor, size: int, theta: Tensor, beyond: tuple[float, float, float] | None) -> Tensor:
+    """Views; beyond the picture lies its mirror image, or the colour `beyond`."""
     grid = F.affine_grid(theta.to(images.device), [len(images), 3, size, size], align_corners=False)
-    return F.grid_sample(
-        images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    if beyond is None:
+        return F.grid_sample(
+            images.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        )
+    colour = torch.tensor(beyond, device=images.device).view(1, 3, 1, 1)
+    seen = F.grid_sample(
+        images.float().sub_(colour), grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
+    return seen.add_(colour)
 
 
 # --- colours ----------------------------------------------------------------------------------------------------
