@@ -6,7 +6,7 @@ import torch
 
 from edgetl.config import Augment
 from edgetl.inputs.image import PreprocessSpec, normalise
-from edgetl.train.augment import normalise_, training_view
+from edgetl.train.augment import normalise_, placed_view, training_view
 from edgetl.train.policies import randaugment, trivial_augment
 
 RANDOM = [a for a in Augment if a is not Augment.NONE]
@@ -101,3 +101,18 @@ def test_policies_keep_shape_and_type_and_use_every_operation(policy: object) ->
     assert (result.shape, result.dtype) == (images.shape, torch.uint8)
     unchanged = sum(bool(torch.equal(a, b)) for a, b in zip(images, result, strict=True))
     assert unchanged < 60
+
+
+@pytest.mark.parametrize("policy", [policy for policy in Augment if policy is not Augment.NONE])
+def test_views_for_boxes_show_less_than_the_picture_or_more_and_nothing_twice(policy: Augment) -> None:
+    pixels = torch.full((200, 32, 32, 3), 255, dtype=torch.uint8)
+    views, theta = placed_view(pixels, policy, 32, generator=generator())
+    sides = torch.linalg.svdvals(theta[:, :, :2]).prod(dim=1).sqrt()  # of the view, in sides of the picture
+    assert 0.3 < (sides > 1).float().mean() < 0.7
+    assert sides.min() < 0.95
+    assert sides.max() > 1.05
+    if policy in (Augment.CROP, Augment.BASIC):
+        # a white picture is seen whole in a larger view, and never a second time beyond its edge
+        seen = (views.mean(dim=1) > 200).float().mean(dim=(1, 2))
+        inside = sides > 1.2
+        assert torch.allclose(seen[inside], (1 / sides[inside] ** 2), atol=0.08)
