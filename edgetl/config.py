@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, assert_never, get_args
 
 from pydantic import (
     AfterValidator,
@@ -91,6 +91,32 @@ class TrainPrecision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+
+
+class Optimizer(StrEnum):
+    """How weights follow their gradients, and the peak rates of head and of all that each takes where unset.
+
+    Each decays weights apart from the gradient, as AdamW does (Loshchilov, Hutter 2019).
+    """
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+    """With Nesterov's momentum of 0.9."""
+    RMSPROP = "rmsprop"
+    """With a momentum of 0.9 (Tieleman, Hinton 2012; as MobileNets were trained)."""
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Peak learning rates of the head's epochs and of the full ones."""
+        match self:
+            case Optimizer.ADAMW:
+                return 3e-3, 1e-3
+            case Optimizer.SGD:
+                return 1e-1, 3e-2
+            case Optimizer.RMSPROP:
+                return 1e-3, 1e-4
+            case _:
+                assert_never(self)
 
 
 class Strategy(StrEnum):
@@ -487,10 +513,12 @@ class TrainConfig(_Section):
     """Images per step, over all processes together."""
     accumulate: Count = 1
     """A step's images are run in so many parts, which takes less memory and more time."""
-    head_lr: Positive = 3e-3
-    """Peak learning rate of the head's epochs (AdamW)."""
-    lr: Positive = 1e-3
-    """Peak learning rate of the full epochs (AdamW, warm-up, cosine)."""
+    optimizer: Optimizer = Optimizer.ADAMW
+    """`adamw`, `sgd` or `rmsprop`; pruning and distillation take AdamW."""
+    head_lr: Positive = Optimizer.ADAMW.rates[0]
+    """Peak learning rate of the head's epochs; where unset, 0.1 for `sgd` and 0.001 for `rmsprop`."""
+    lr: Positive = Optimizer.ADAMW.rates[1]
+    """Peak learning rate of the full epochs (warm-up, cosine); where unset, 0.03 for `sgd` and 0.0001 for `rmsprop`."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     """Weight decay; norms and biases are left out."""
     label_smoothing: Fraction = 0.1
@@ -516,6 +544,15 @@ class TrainConfig(_Section):
     """A phase ends when its validation score has not risen for so many epochs; 0 lets it run through."""
     precision: TrainPrecision = TrainPrecision.AUTO
     """Arithmetic."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rates(cls, values: Any) -> Any:
+        """The optimiser's own rates where none are named."""
+        if not isinstance(values, Mapping) or values.get("optimizer") not in set(Optimizer):
+            return values
+        head, full = Optimizer(values["optimizer"]).rates
+        return {"head_lr": head, "lr": full, **values}
 
 
 class MacsTarget(_Section):

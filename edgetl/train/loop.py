@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgetl.config import FEW_STEPS, Augment, TrainPrecision
+from edgetl.config import FEW_STEPS, Augment, Optimizer, TrainPrecision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last, out_of_place
@@ -37,7 +37,7 @@ from edgetl.train.evaluate import predict_outputs
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
 from edgetl.train.objective import Batch, Need, Objective
-from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule, set_rate
+from edgetl.train.optimise import MovingAverage, copy_state, optimiser_of, schedule, set_rate
 from edgetl.train.processes import SINGLE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
@@ -65,13 +65,14 @@ class Fitting:
         phase: its name in records and in seeds, e.g. `head`, `full`, `recover-1`.
         epochs: passes; 0 does nothing.
         batch_size: images per step, over all processes together.
-        lr: peak learning rate of AdamW.
+        lr: peak learning rate.
         weight_decay: of matrices and filters; norms and biases are left out.
         augment: the training view.
         seed: of everything random.
         ema: decay of the weights' moving average; 0 turns it off. Where on, it is what is scored and saved.
         class_balance: draw every class equally often.
         precision: arithmetic.
+        optimizer: how weights follow their gradients.
         trainable: which parameters learn; all where None. A part with none of them is frozen: it stays in
             evaluation mode, so that its batch norms keep their statistics.
         layer_decay: a block learns at so much of the rate of the block after it; 1 turns it off.
@@ -99,6 +100,7 @@ class Fitting:
     ema: float = 0.0
     class_balance: bool = False
     precision: TrainPrecision = TrainPrecision.AUTO
+    optimizer: Optimizer = Optimizer.ADAMW
     trainable: Trainable | None = None
     layer_decay: float = 1.0
     warmup_share: float = 0.1
@@ -226,8 +228,14 @@ class _Run:
         scales = None
         if fitting.layer_decay != 1.0:
             scales = {**layer_scales(model, task, fitting.layer_decay), **{id(p): 1.0 for p in aside}}
-        optimiser = adamw(self.learning, lr=fitting.lr, weight_decay=fitting.weight_decay, scales=scales)
-        self.optimiser = accelerator.prepare_optimizer(optimiser)
+        made = optimiser_of(
+            fitting.optimizer,
+            self.learning,
+            lr=fitting.lr,
+            weight_decay=fitting.weight_decay,
+            scales=scales,
+        )
+        self.optimiser = accelerator.prepare_optimizer(made)
         self.average = MovingAverage(model, fitting.ema) if fitting.ema else None
         self.loader = Loader(
             task,

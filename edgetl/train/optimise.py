@@ -5,22 +5,28 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
 
+from edgetl.config import Optimizer
 
-def adamw(
+_MOMENTUM = 0.9
+
+
+def optimiser_of(
+    kind: Optimizer,
     parameters: Sequence[nn.Parameter],
     *,
     lr: float,
     weight_decay: float,
     scales: Mapping[int, float] | None = None,
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov, Hutter 2019). Vectors and scalars (norms, biases, layer scales) are not decayed.
+) -> torch.optim.Optimizer:
+    """An optimiser with decay apart from the gradient. Vectors and scalars (norms, biases, scales) are not decayed.
 
     Args:
+        kind: which.
         parameters: what learns.
         lr: peak rate.
         weight_decay: of matrices and filters.
@@ -37,8 +43,32 @@ def adamw(
         {"params": found, "weight_decay": weight_decay if decayed else 0.0, "lr_scale": scale}
         for (scale, decayed), found in chosen.items()
     ]
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    match kind:
+        case Optimizer.ADAMW:
+            fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+            return torch.optim.AdamW(groups, lr=lr, fused=fused)
+        case Optimizer.SGD:
+            made: torch.optim.Optimizer = torch.optim.SGD(
+                _apart(groups), lr=lr, momentum=_MOMENTUM, nesterov=True
+            )
+        case Optimizer.RMSPROP:
+            made = torch.optim.RMSprop(_apart(groups), lr=lr, momentum=_MOMENTUM)
+        case _:
+            assert_never(kind)
+    made.register_step_pre_hook(_decay)
+    return made
+
+
+def _apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups with their decay where the optimiser does not see it."""
+    return [{**group, "weight_decay": 0.0, "decay": group["weight_decay"]} for group in groups]
+
+
+def _decay(optimiser: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    with torch.no_grad():
+        for group in optimiser.param_groups:
+            if group["decay"]:
+                torch._foreach_mul_(group["params"], 1.0 - group["lr"] * group["decay"])
 
 
 def set_rate(groups: Iterable[dict[str, Any]], rate: float) -> None:

@@ -35,6 +35,7 @@ def phases(config: TrainConfig, seed: int, metric: str, task: TrainingTask) -> t
         seed=seed,
         class_balance=config.imbalance is Imbalance.SAMPLING,
         precision=config.precision,
+        optimizer=config.optimizer,
         trainable=partial(output_parameters, task),
         mixing=None if config.mix is Mix.NONE else Mixing(config.mix, config.mix_alpha),
         accumulate=config.accumulate,

@@ -28,7 +28,7 @@ class FitState:
         key: what the fit was started with, name -> text; another key means another fit.
         history: finished epochs.
         model: the network's tensors; after the last epoch, those of the chosen epoch.
-        optimiser: AdamW's state dict; empty after the last epoch.
+        optimiser: its state dict; empty after the last epoch.
         scaler: the gradient scaler's (fp16), else empty.
         average: the moving average's tensors, where there is one.
         best: tensors of the best epoch so far, where the best is chosen.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import nn
 
+from edgetl.config import Optimizer
 from edgetl.export.half_precision import to_half
 from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_onnx
@@ -17,7 +18,7 @@ from edgetl.export.two_four import two_four_layers
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.two_four import apply_, held, is_sparse, mask, sparse_layers
 from edgetl.tasks.base import Classification
-from edgetl.train.optimise import MovingAverage, adamw
+from edgetl.train.optimise import MovingAverage, optimiser_of
 from tests.prune.nets import SIZE, Chain, batches, seeded
 
 SPARSE = ("expand.0", "project.0")
@@ -59,7 +60,7 @@ def test_zeros_stay_zero_through_training_and_a_moving_average(decay: float) -> 
     apply_(model, ("classifier",))
     before = copy.deepcopy(model)
     optimiser, average = (
-        adamw(list(model.parameters()), lr=1e-2, weight_decay=decay),
+        optimiser_of(Optimizer.ADAMW, list(model.parameters()), lr=1e-2, weight_decay=decay),
         MovingAverage(model, 0.5),
     )
     with held(model):

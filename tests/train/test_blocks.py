@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from edgetl.config import Optimizer
 from edgetl.errors import TrainingError
 from edgetl.models import backbones
 from edgetl.tasks.base import Detection
 from edgetl.train.blocks import blocks, last_blocks, last_stages, layer_scales
 from edgetl.train.freezing import freeze, train_mode
-from edgetl.train.optimise import adamw, set_rate
+from edgetl.train.optimise import optimiser_of, set_rate
 from edgetl.train.tasks.all import training_task
 from tests.train.tiny import TASK
 
@@ -79,7 +80,9 @@ def test_layer_decay_slows_every_block_below_the_head(name: str) -> None:
     found = blocks(model, TASK)
     by_block = [{scales[id(model.get_parameter(n))] for n in block} for block in found]
     assert by_block == [{0.5 ** (len(found) - 1 - i)} for i in range(len(found))]
-    optimiser = adamw(list(model.parameters()), lr=1.0, weight_decay=0.1, scales=scales)
+    optimiser = optimiser_of(
+        Optimizer.ADAMW, list(model.parameters()), lr=1.0, weight_decay=0.1, scales=scales
+    )
     set_rate(optimiser.param_groups, 0.1)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
     assert rates == {

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgetl.config import Optimizer, TrainConfig
 from edgetl.models import backbones
-from edgetl.train.optimise import MovingAverage, adamw, copy_state, schedule
+from edgetl.train.optimise import MovingAverage, copy_state, optimiser_of, schedule
 
 from .tiny import network
 
@@ -24,7 +25,9 @@ def test_a_single_step_has_the_full_rate() -> None:
 
 def test_norms_and_biases_are_not_decayed() -> None:
     model = network()
-    decayed, kept = adamw(list(model.parameters()), lr=0.1, weight_decay=0.02).param_groups
+    decayed, kept = optimiser_of(
+        Optimizer.ADAMW, list(model.parameters()), lr=0.1, weight_decay=0.02
+    ).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.02, 0.0)
     assert {p.ndim for p in decayed["params"]} == {2, 4}
     assert {p.ndim for p in kept["params"]} == {1}
@@ -60,3 +63,34 @@ def test_a_copied_state_keeps_the_versions_of_its_layers() -> None:
     with torch.no_grad():
         network.state_dict()[first].add_(1.0)
     assert not torch.equal(network.state_dict()[first], state[first])
+
+
+@pytest.mark.parametrize("kind", list(Optimizer))
+def test_every_optimiser_decays_apart_from_the_gradient_and_goes_on_where_it_stopped(kind: Optimizer) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(3, 2) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    first, second = (optimiser_of(kind, list(n.parameters()), lr=0.1, weight_decay=0.5) for n in layers)
+    before = layers[0].weight.detach().clone()
+    for layer, one in zip(layers, (first, second), strict=True):
+        for parameter in layer.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        one.step()
+    # without a gradient all that is left is the decay, which spares the bias
+    assert torch.allclose(layers[0].weight, before * (1 - 0.1 * 0.5))
+    layers[0](torch.ones(4, 3)).square().sum().backward()
+    layers[1](torch.ones(4, 3)).square().sum().backward()
+    again = optimiser_of(kind, list(layers[1].parameters()), lr=0.1, weight_decay=0.5)
+    again.load_state_dict(second.state_dict())
+    for _ in range(2):
+        first.step()
+        again.step()
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    assert not torch.allclose(layers[0].bias, torch.zeros(2))
+
+
+@pytest.mark.parametrize("kind", list(Optimizer))
+def test_rates_follow_the_optimiser_unless_they_are_named(kind: Optimizer) -> None:
+    config = TrainConfig.model_validate({"optimizer": kind.value})
+    assert (config.head_lr, config.lr) == kind.rates
+    assert TrainConfig.model_validate({"optimizer": kind.value, "lr": 0.5}).lr == 0.5
