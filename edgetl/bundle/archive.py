@@ -19,6 +19,7 @@ import re
 import stat
 import struct
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,10 +89,9 @@ class _Source:
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path = path
         self._descriptor = None if sys.platform == "win32" else os.dup(file.fileno())
-
-    def __del__(self) -> None:
-        if (descriptor := getattr(self, "_descriptor", None)) is not None:
-            os.close(descriptor)
+        if self._descriptor is not None:
+            # Not by `__del__`, which may run when the interpreter has taken the module's names away.
+            weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, start: int, size: int) -> bytes:
         """As many bytes from there on as the file has, at most `size`; several threads may read at once.

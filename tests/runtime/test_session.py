@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -463,3 +465,10 @@ def test_a_model_whose_outputs_do_not_fit_the_task_is_refused(tmp_path: Path) ->
         r"logits \(N, 3\) float32\.$",
     ):
         load(out, variant="fp32")
+
+
+def test_a_session_that_outlives_the_interpreter_says_nothing(bundle: Path) -> None:
+    """A function of the program that a module of the library's keeps, keeps the session to the very end."""
+    program = "import edgetl, sys, warnings; warnings.keep = lambda: 0; session = edgetl.load(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", program, bundle], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
