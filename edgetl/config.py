@@ -94,9 +94,10 @@ class TrainPrecision(StrEnum):
 
 
 class Optimizer(StrEnum):
-    """How weights follow their gradients, and the peak rates of head and of all that each takes where unset.
+    """How weights follow their gradients, and the peak rates that each takes where none are named.
 
-    Each decays weights apart from the gradient, as AdamW does (Loshchilov, Hutter 2019).
+    Each decays weights apart from the gradient, as AdamW does (Loshchilov, Hutter 2019). The rates were chosen on the
+    validation split of `flowers12` at 96 px, three epochs, one seed.
     """
 
     ADAMW = "adamw"
@@ -112,9 +113,9 @@ class Optimizer(StrEnum):
             case Optimizer.ADAMW:
                 return 3e-3, 1e-3
             case Optimizer.SGD:
-                return 1e-1, 3e-2
+                return 1e-1, 1e-2
             case Optimizer.RMSPROP:
-                return 1e-3, 1e-4
+                return 1e-3, 3e-5
             case _:
                 assert_never(self)
 
@@ -518,7 +519,8 @@ class TrainConfig(_Section):
     head_lr: Positive = Optimizer.ADAMW.rates[0]
     """Peak learning rate of the head's epochs; where unset, 0.1 for `sgd` and 0.001 for `rmsprop`."""
     lr: Positive = Optimizer.ADAMW.rates[1]
-    """Peak learning rate of the full epochs (warm-up, cosine); where unset, 0.03 for `sgd` and 0.0001 for `rmsprop`."""
+    """Peak learning rate of the full epochs (warm-up, cosine); where unset, 0.01 for `sgd` and
+    0.00003 for `rmsprop`."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     """Weight decay; norms and biases are left out."""
     label_smoothing: Fraction = 0.1

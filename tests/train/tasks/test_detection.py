@@ -191,7 +191,7 @@ def test_a_stopped_fit_goes_on_to_the_same_weights_and_learns(tmp_path: Path) ->
         run(tmp_path / "b", stop=True)
     again, resumed = run(tmp_path / "b")
     assert [r.loss for r in resumed] == [r.loss for r in history]
-    assert history[-1].loss < 0.8 * history[0].loss
+    assert history[-1].loss < 0.9 * history[0].loss
     for name, tensor in copy_state(whole).items():
         assert torch.equal(tensor, copy_state(again)[name]), name
     path = tmp_path / "detector.safetensors"
