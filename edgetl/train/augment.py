@@ -6,6 +6,7 @@ Random numbers come from a generator on the CPU that the caller seeds a batch, s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -60,7 +61,7 @@ def training_view(
         (N, 3, size, size) float32 in 0..255, on the pixels' device, channels last in memory.
     """
     part = part or BatchPart(0, len(pixels))
-    theta = _geometry(policy, part.total, view_fraction, generator)
+    theta = _geometry(policy, part.total, view_fraction, generator, _random_crop)
     return _view(pixels, policy, size, theta, generator, part, beyond=None)[0]
 
 
@@ -80,7 +81,7 @@ def placed_view(
         -1..1 with -1 and 1 at the outer edges.
     """
     part = part or BatchPart(0, len(pixels))
-    theta = _placed_geometry(policy, part.total, view_fraction, generator)
+    theta = _geometry(policy, part.total, view_fraction, generator, _random_zoom)
     return _view(pixels, policy, size, theta, generator, part, beyond=_BEYOND)
 
 
@@ -112,30 +113,19 @@ def _view(
             assert_never(policy)
 
 
-def _geometry(policy: Augment, n: int, view_fraction: float, generator: torch.Generator) -> Tensor:
+def _geometry(
+    policy: Augment, n: int, view_fraction: float, generator: torch.Generator, draw: Callable[..., Tensor]
+) -> Tensor:
+    """Where views lie; those of a random policy by `draw`, `_random_crop` or `_random_zoom`."""
     match policy:
         case Augment.NONE:
             return _affine(torch.full((n, 2), view_fraction), torch.zeros(n, 2))
         case Augment.CROP:
-            return _random_crop(n, generator)
+            return draw(n, generator)
         case Augment.BASIC | Augment.TRIVIAL | Augment.RANDAUGMENT:
-            return _random_crop(n, generator, mirror=True)
+            return draw(n, generator, mirror=True)
         case Augment.PHOTOMETRIC:
-            return _random_crop(n, generator, area=_NEARLY_WHOLE, mirror=True, flip=True, rotation=_ROTATION)
-        case _:
-            assert_never(policy)
-
-
-def _placed_geometry(policy: Augment, n: int, view_fraction: float, generator: torch.Generator) -> Tensor:
-    match policy:
-        case Augment.NONE:
-            return _geometry(policy, n, view_fraction, generator)
-        case Augment.CROP:
-            return _random_zoom(n, generator)
-        case Augment.BASIC | Augment.TRIVIAL | Augment.RANDAUGMENT:
-            return _random_zoom(n, generator, mirror=True)
-        case Augment.PHOTOMETRIC:
-            return _random_zoom(n, generator, zoom=_NEARLY_SAME, mirror=True, flip=True, rotation=_ROTATION)
+            return draw(n, generator, mild=True, mirror=True, flip=True, rotation=_ROTATION)
         case _:
             assert_never(policy)
 
@@ -162,13 +152,13 @@ def _random_crop(
     n: int,
     generator: torch.Generator,
     *,
-    area: tuple[float, float] = _AREA,
+    mild: bool = False,
     mirror: bool = False,
     flip: bool = False,
     rotation: float = 0.0,
 ) -> Tensor:
     """Affine maps (N, 2, 3) of a random resized crop (Szegedy et al. 2015), mirrored, flipped, turned."""
-    share = _uniform((n,), *area, generator)
+    share = _uniform((n,), *(_NEARLY_WHOLE if mild else _AREA), generator)
     ratio = _uniform((n,), -_LOG_RATIO, _LOG_RATIO, generator).exp_()
     extent = torch.stack([(share * ratio).sqrt(), (share / ratio).sqrt()], dim=1).clamp_(max=1.0)
     return _turned(extent, generator, mirror=mirror, flip=flip, rotation=rotation)
@@ -178,13 +168,14 @@ def _random_zoom(
     n: int,
     generator: torch.Generator,
     *,
-    zoom: tuple[float, float] = _ZOOM,
+    mild: bool = False,
     mirror: bool = False,
     flip: bool = False,
     rotation: float = 0.0,
 ) -> Tensor:
     """Affine maps (N, 2, 3) of views that show a part of the picture or more than it, mirrored, flipped, turned."""
-    side = _uniform((n,), math.log(zoom[0]), math.log(zoom[1]), generator).exp_()
+    low, high = _NEARLY_SAME if mild else _ZOOM
+    side = _uniform((n,), math.log(low), math.log(high), generator).exp_()
     stretch = _uniform((n,), -_LOG_STRETCH, _LOG_STRETCH, generator).exp_()
     extent = torch.stack([side * stretch, side / stretch], dim=1)
     return _turned(extent, generator, mirror=mirror, flip=flip, rotation=rotation)
