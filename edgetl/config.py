@@ -395,6 +395,9 @@ def _head_names(heads: dict[str, Any]) -> dict[str, Any]:
     return heads
 
 
+_TIE = 0.01
+
+
 class HeadConfig(_Section):
     """One of several questions."""
 
@@ -419,13 +422,15 @@ class MultiHeadConfig(_Section):
     sharing: Sharing = Sharing.HARD
     """What the heads share: `hard`, the whole backbone; or `soft`, each adapts its last features by itself, for heads
     that ask for different things."""
-    tie: Annotated[float, Field(ge=0.0)] = 0.01
+    tie: Annotated[float, Field(ge=0.0)] = _TIE
     """For `soft`: weight of the penalty that ties the heads' adapters to their mean; 0 leaves them free."""
 
     @model_validator(mode="after")
     def _several_to_tie(self) -> Self:
         if self.sharing is Sharing.SOFT and len(self.heads) < 2:
             raise ValueError('sharing = "soft" is for two heads or more, and there is one; use "hard"')
+        if self.sharing is Sharing.HARD and self.tie != _TIE:
+            raise ValueError('tie is for sharing = "soft"; heads that share all have nothing to tie')
         return self
 
     @property

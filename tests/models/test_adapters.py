@@ -142,3 +142,5 @@ def test_what_cannot_have_adapters_is_refused() -> None:
         adapt_(create("torchvision/squeezenet1_1", 5, "none"), (2, 3))
     with pytest.raises(ConfigError, match=r'sharing = "soft" is for two heads or more, and there is one'):
         task_of(heads={"kind": {"column": "kind"}})
+    with pytest.raises(ConfigError, match=r'tie is for sharing = "soft"'):
+        task_of(sharing="hard", tie=0.5)
