@@ -1,4 +1,4 @@
-"""How networks lie in memory as they train: channels last where torch can, activations not in place where that pays."""
+"""The memory format in which networks train: channels last, but for layers that torch cannot train in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 _FEWEST = 16
 """From so many input channels on, the kernels in question are sound."""
-_BY_INPUT = (nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish)
-"""Activations whose gradient needs the input; `nn.ReLU6` is a Hardtanh."""
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -35,18 +33,6 @@ def kept_contiguous(model: nn.Module) -> nn.Module:
             module.weight.data = contiguous(module.weight.data)
             if _contiguous_input not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_contiguous_input)
-    return model
-
-
-def out_of_place(model: nn.Module) -> nn.Module:
-    """Let ReLU6 and its like write elsewhere than over their input, in place of `model` itself.
-
-    Autograd differentiates them by their input. In place they copy it first, which is an eighth of a training step of
-    EfficientNet-Lite0 on a CPU; the values are the same. ReLU is differentiated by its output and stays.
-    """
-    for module in model.modules():
-        if isinstance(module, _BY_INPUT):
-            module.inplace = False
     return model
 
 

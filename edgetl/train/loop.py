@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgetl.config import FEW_STEPS, Augment, Optimizer, TrainPrecision
 from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
-from edgetl.models.memory import channels_last, out_of_place
+from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.scores import Evaluation, value
@@ -222,7 +222,7 @@ class _Run:
         self.auxiliary.to(accelerator.device).train()
         aside = list(self.auxiliary.parameters())
         self.learning += aside
-        out_of_place(channels_last(model.to(accelerator.device)))
+        channels_last(model.to(accelerator.device))
         self.group = launched() if fitting.spread else SINGLE
         self.stepped = self._stepped()
         scales = None

@@ -213,10 +213,11 @@ def test_a_detectors_input_is_as_large_as_its_objects_ask(side: int, size: int) 
     assert f"{side * size / 2000:.0f} or more pixels" in found["preprocess.size"].reason
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(40, 60), (205, 31), (1000, 12), (5000, 8), (30000, 4)])
+@pytest.mark.parametrize(("images", "epochs"), [(40, 60), (205, 31), (1000, 13), (5000, 8), (30000, 4)])
 def test_a_detector_sees_neither_too_few_pictures_nor_too_many(images: int, epochs: int) -> None:
     marked = Marked((640, 480), (Object((0, 0, 100, 100), "a"),))
     samples = tuple(Sample(Path(f"{at}.png"), 0, "train", "", marked=marked) for at in range(images))
     index = DataIndex(Path(), ("a",), samples, asked=Detection(labels=("a",)))
     found = {item.key: item.value for item in suggest_detector(index)}
     assert found["train.epochs"] == epochs
+    assert found["train.batch_size"] == (8 if images >= 1000 else 4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetl.models.memory import channels_last, kept_contiguous, needs_contiguous, out_of_place
+from edgetl.models.memory import channels_last, kept_contiguous, needs_contiguous
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,3 @@ def test_gradients_are_those_of_contiguous_tensors() -> None:
     channels_last(twin)
     images = torch.rand(4, 3, 10, 10)
     assert torch.equal(gradient(stem, images), gradient(twin, images.to(memory_format=torch.channels_last)))
-
-
-@pytest.mark.parametrize(
-    "kind", [nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish, nn.ReLU]
-)
-def test_activations_out_of_place_learn_the_same(kind: type[nn.Module]) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), kind(inplace=True))  # type: ignore[call-arg]
-    other = out_of_place(copy.deepcopy(model))
-    assert [m.inplace for m in (model[2], other[2])] == [True, kind is nn.ReLU]
-    images = 4 * torch.randn(2, 3, 9, 9)
-    for one in (model, other):
-        one(images).square().sum().backward()
-    pairs = zip(model.parameters(), other.parameters(), strict=True)
-    assert all(a.grad is not None and torch.equal(a.grad, b.grad) for a, b in pairs)
