@@ -25,7 +25,7 @@ def pytest_configure() -> None:
     tune()
     gc.set_threshold(
         50_000
-    )  # As in the command line: else imports and tests spend a tenth of their time on garbage.
+    )  # As in the command line: else imports and tests spend much of their time on garbage.
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -56,8 +56,8 @@ def _root(
 def process() -> None:
     """What a process does from start to end: `main`, and to leave without delay.
 
-    The interpreter takes 1.5 s of processor time to take torch apart when it ends, and 0.6 s to look for garbage while
-    torch is imported; both only make the user wait.
+    Else the interpreter would look for garbage while torch is imported, and take it apart when it ends: both take
+    longer than most commands' own work, and only make the user wait.
     """
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     own, code = os.getpid(), BUG
