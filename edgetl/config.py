@@ -556,7 +556,7 @@ class TrainConfig(_Section):
     @classmethod
     def _rates(cls, values: Any) -> Any:
         """The optimiser's own rates where none are named."""
-        if not isinstance(values, Mapping) or values.get("optimizer") not in set(Optimizer):
+        if not isinstance(values, Mapping) or values.get("optimizer") not in tuple(Optimizer):
             return values
         head, full = Optimizer(values["optimizer"]).rates
         return {"head_lr": head, "lr": full, **values}

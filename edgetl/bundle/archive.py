@@ -90,8 +90,9 @@ class _Source:
         self._path = path
         self._descriptor = None if sys.platform == "win32" else os.dup(file.fileno())
         if self._descriptor is not None:
-            # Not by `__del__`, which may run when the interpreter has taken the module's names away.
-            weakref.finalize(self, os.close, self._descriptor)
+            # Not by `__del__`, which may run when the interpreter has taken the module's names away; and not when it
+            # ends, since others may read to the last.
+            weakref.finalize(self, os.close, self._descriptor).atexit = False
 
     def read(self, start: int, size: int) -> bytes:
         """As many bytes from there on as the file has, at most `size`; several threads may read at once.

@@ -222,10 +222,11 @@ def data_check(
     with open_progress() as progress:
         index = index_of(data, labelling=labelling, seed=seed, progress=progress)
         report = audit(index, window=window, progress=progress)
-        if sheet is not None:
+    output.emit(report, json, "audit")
+    if sheet is not None:  # Afterwards, so that a sheet that cannot be written costs no report.
+        with open_progress() as progress:
             write_sheet(index, sheet, window=window, progress=progress)
             progress.message(f"Wrote {sheet}.")
-    output.emit(report, json, "audit")
 
 
 def run(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:

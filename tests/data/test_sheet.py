@@ -66,3 +66,12 @@ def test_another_ending_is_refused_before_anything_is_read(tmp_path: Path) -> No
     done = edgetl("data", "check", tmp_path, "--sheet", "sheet.gif")
     assert (done.returncode, done.stdout) == (2, "")
     assert "sheet.gif, expected a name that ends in .jpg, .jpeg, .png" in done.stderr
+
+
+def test_a_sheet_that_cannot_be_written_costs_no_report(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", {"train": 2, "val": 1, "test": 1})
+    (tmp_path / "file").write_text("")
+    done = edgetl("data", "check", root, "--sheet", tmp_path / "file/sheet.png")
+    assert done.returncode == 2
+    assert "images" in done.stdout
+    assert "sheet.png" in done.stderr

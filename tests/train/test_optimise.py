@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgetl.config import Optimizer, TrainConfig
+from edgetl.config import Optimizer, TrainConfig, parse
+from edgetl.errors import ConfigError
 from edgetl.models import backbones
 from edgetl.train.optimise import MovingAverage, copy_state, optimiser_of, schedule
 
@@ -94,3 +95,9 @@ def test_rates_follow_the_optimiser_unless_they_are_named(kind: Optimizer) -> No
     config = TrainConfig.model_validate({"optimizer": kind.value})
     assert (config.head_lr, config.lr) == kind.rates
     assert TrainConfig.model_validate({"optimizer": kind.value, "lr": 0.5}).lr == 0.5
+
+
+@pytest.mark.parametrize("value", [["sgd"], "lion", 3])
+def test_an_optimiser_that_there_is_not_is_one_clear_error(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"train\.optimizer"):
+        parse({"train": {"optimizer": value}})
