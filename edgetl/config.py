@@ -761,8 +761,8 @@ class QuantizeConfig(_Section):
     """What is done about accuracy that quantization cost: `none`, `equalise`, `bias`, `adaround`, `qat` or `auto`."""
     max_drop: Fraction = 0.005
     """INT8 may score so much less than the float export on the validation split (or one image less, where that is
-    more): until then `auto` goes from cheap methods to costly ones, and where it cannot, the most sensitive
-    layers stay in float."""
+    more and the score counts images, as top-1 does and mAP does not): until then `auto` goes from cheap methods to
+    costly ones, and where it cannot, the most sensitive layers stay in float."""
     qat_epochs: Count = 2
     """For `qat`: epochs."""
     qat_lr: Positive = 1e-4

@@ -40,8 +40,8 @@ from edgetl.quiet import quietly
 from edgetl.records.scores import value
 from edgetl.records.variants import LayerSensitivity, QuantizedVariant, QuantizeRecord, RecoveryAttempt
 from edgetl.tasks.all import settled, task_of
-from edgetl.tasks.base import Task
-from edgetl.tasks.metrics import chosen
+from edgetl.tasks.base import MetricSpec, Task
+from edgetl.tasks.metrics import chosen, metric
 
 MANIFEST = "calibration.json"
 FEW_IMAGES = 100
@@ -119,7 +119,7 @@ def run(
         calibration=shared,
         score=scorer,
         train=_trainer(config, inputs, scorer.metric, out, progress),
-        floor=float_score - max(config.max_drop, 1.0 / len(scorer.pixels)),
+        floor=float_score - allowed_drop(config, metric(scorer.metric), images=len(scorer.pixels)),
         seed=inputs.seed,
         progress=progress,
     )
@@ -140,6 +140,13 @@ def run(
         ),
         start,
     )
+
+
+def allowed_drop(config: QuantizeConfig, spec: MetricSpec, *, images: int) -> float:
+    """How much less than the float export INT8 may score on so many images: `max_drop`, and never less than the one
+    image that the score can tell apart, where it counts images.
+    """
+    return max(config.max_drop, 1.0 / images) if spec.per_image else config.max_drop
 
 
 class _Stage:

@@ -185,12 +185,15 @@ class MetricSpec:
         title: how tables and pages call it, as in `macro-F1`.
         unit: `share` (0..1, shown in per cent) or empty for a plain number.
         higher_is_better: which way is up.
+        per_image: it averages a verdict per image, so that one image among n moves it by about 1/n. Average precision
+            and average recall move by less.
     """
 
     name: str
     title: str
     unit: str = "share"
     higher_is_better: bool = True
+    per_image: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ TOP1 = MetricSpec(name="top1", title="top-1")
 MACRO_F1 = MetricSpec(name="macro_f1", title="macro-F1")
 BALANCED_ACCURACY = MetricSpec(name="balanced_accuracy", title="balanced accuracy")
 TOP5 = MetricSpec(name="top5", title="top-5")
-CALIBRATION_ERROR = MetricSpec(name="calibration_error", title="calibration error", higher_is_better=False)
-MAP = MetricSpec(name="map", title="mAP")
-MAP50 = MetricSpec(name="map50", title="mAP50")
-AVERAGE_RECALL = MetricSpec(name="recall", title="average recall")
+CALIBRATION_ERROR = MetricSpec(
+    name="calibration_error", title="calibration error", higher_is_better=False, per_image=False
+)
+MAP = MetricSpec(name="map", title="mAP", per_image=False)
+MAP50 = MetricSpec(name="map50", title="mAP50", per_image=False)
+AVERAGE_RECALL = MetricSpec(name="recall", title="average recall", per_image=False)
 EXACT = MetricSpec(name="exact", title="exact match")
 MEAN = MetricSpec(name="mean", title="mean of heads")
 METRICS = (

@@ -20,9 +20,10 @@ from edgetl.files import sha256_file
 from edgetl.progress import SilentProgress
 from edgetl.quantize.form import CHOICE, Calibration, Form
 from edgetl.quantize.score import divergence
-from edgetl.quantize.stage import QuantizeInputs, run
+from edgetl.quantize.stage import QuantizeInputs, allowed_drop, run
 from edgetl.quantize.targets import rules_for
-from edgetl.tasks.base import Classification
+from edgetl.tasks.base import Classification, MetricSpec
+from edgetl.tasks.metrics import METRICS
 from tests.export.networks import LABELS, SPEC
 from tests.images import write_set
 from tests.quantize import networks
@@ -356,3 +357,11 @@ def test_an_opset_too_new_is_refused(inputs: QuantizeInputs, tmp_path: Path) -> 
     (tmp_path / "new.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"new\.onnx has opset 99; the installed onnx knows up to \d+"):
         run(QuantizeConfig(), replace(inputs, onnx=tmp_path / "new.onnx"), out=tmp_path)
+
+
+@pytest.mark.parametrize("spec", METRICS, ids=lambda spec: spec.name)
+def test_one_image_is_allowed_only_where_the_score_counts_images(spec: MetricSpec) -> None:
+    config = QuantizeConfig(max_drop=0.005)
+    counted = spec.name not in {"map", "map50", "recall", "calibration_error"}
+    assert allowed_drop(config, spec, images=20) == (0.05 if counted else 0.005)
+    assert allowed_drop(config, spec, images=1000) == 0.005

@@ -40,18 +40,20 @@ def test_boxes(real_set: Callable[[str], Path], tmp_path: Path, name: str, seed:
     assert plain.test is not None
     assert integers.test is not None
     before, after = records[pipeline.Stage.TRAIN].size, records[pipeline.Stage.DISTILL].size
+    quantized = records[pipeline.Stage.QUANTIZE]
     print(f"{name}, seed {seed}, the test split; {len(SEEDS)} seed(s) in all")
     for metric in ("map", "map50"):
         titles = ("teacher", "student", integers.name, f"shipped ({shipped.name})")
         figures = [value(e, metric) for e in (measured.teacher_test, plain.test, integers.test, shipped.test)]
         print(metric, *(f"{title} {figure:.3f}" for title, figure in zip(titles, figures, strict=True)))
     print(
-        f"multiply-accumulates {after.macs / before.macs:.1%}, {integers.name} {integers.size_bytes / 1e6:.2f} MB"
+        f"multiply-accumulates {after.macs / before.macs:.1%}, {integers.name} {integers.size_bytes / 1e6:.2f} MB,"
+        f" {next(v.recovery for v in quantized.variants if v.name == integers.name)}"
     )
     teacher, student = value(measured.teacher_test, "map"), value(shipped.test, "map")
     for metric, least in LEAST[name].items():
         assert value(measured.teacher_test, metric) >= least
     assert after.macs <= 0.35 * before.macs
     assert student >= teacher - 0.025
-    assert abs(value(integers.test, "map") - value(plain.test, "map")) <= 0.01
+    assert value(integers.test, "map") >= value(plain.test, "map") - 0.01
     assert integers.size_bytes <= 1_200_000
