@@ -93,6 +93,23 @@ class TrainPrecision(StrEnum):
     FP16 = "fp16"
 
 
+class AdaptMethod(StrEnum):
+    """How a teacher gets used to another domain without labels."""
+
+    AUTO = "auto"
+    """What two scores without target labels choose."""
+    BN = "bn"
+    """Batch norm with the target's statistics (Li et al. 2016)."""
+    CORAL = "coral"
+    """Equal covariances of the features (Sun, Saenko 2016)."""
+    MMD = "mmd"
+    """Equal means under several kernels (Long et al. 2015)."""
+    DANN = "dann"
+    """Features from which a classifier cannot tell the domain (Ganin et al. 2016)."""
+    SELF_TRAINING = "self_training"
+    """The network's own confident answers as labels."""
+
+
 class Optimizer(StrEnum):
     """How weights follow their gradients, and the peak rates that each takes where none are named.
 
@@ -562,6 +579,29 @@ class TrainConfig(_Section):
         return {"head_lr": head, "lr": full, **values}
 
 
+class AdaptConfig(_Section):
+    """The teacher gets used to images that the labelled ones do not show: another camera, light or line."""
+
+    images: Annotated[str, Field(min_length=1)] | None = None
+    """A folder of images of the target, at any depth and without classes; unset, nothing is adapted. Those that are in
+    the validation or test split, and near-copies of those, are left out."""
+    method: AdaptMethod = AdaptMethod.AUTO
+    """`bn`, `coral`, `mmd`, `dann` or `self_training`; `auto` tries those that the strategy allows and chooses without
+    a label of the target, or keeps the teacher as it is."""
+    epochs: Count = 3
+    """Passes over the labelled images, for methods that train; not for `train.strategy = "head"`, where the head learns
+    as in training."""
+    lr: Positive = 2e-4
+    """Peak learning rate of these epochs."""
+    weight: Positive = 1.0
+    """For `coral`, `mmd` and `dann`: weight of the distance between the domains in the loss."""
+    share: OpenFraction = 0.5
+    """Share of each step's images that are the target's."""
+    transductive: bool = False
+    """Also learn from target images that are in the validation or test split, without their labels; the report says
+    so."""
+
+
 class MacsTarget(_Section):
     """A share of the uncut network's multiply-accumulates."""
 
@@ -810,6 +850,7 @@ class Recipe(_Section):
     )
     preprocess: PreprocessConfig = PreprocessConfig()
     train: TrainConfig = TrainConfig()
+    adapt: AdaptConfig = AdaptConfig()
     prune: PruneConfig = PruneConfig()
     distill: DistillConfig = DistillConfig()
     export: ExportConfig = ExportConfig()
@@ -1082,4 +1123,6 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             "unlabelled": None if unlabelled is None else anchored(unlabelled),
         }
     )
-    return recipe.model_copy(update={"data": data, "train": train, "distill": distill})
+    target = recipe.adapt.images
+    adapt = recipe.adapt.model_copy(update={"images": None if target is None else anchored(target)})
+    return recipe.model_copy(update={"data": data, "train": train, "adapt": adapt, "distill": distill})

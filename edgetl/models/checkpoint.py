@@ -114,6 +114,16 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise WeightsError(_unreadable(path)) from error
 
 
+def further_metadata(path: Path) -> dict[str, str]:
+    """A checkpoint's metadata without those that `save` writes by itself.
+
+    Raises:
+        WeightsError: as for `read_metadata`.
+    """
+    own = (_SCHEMA_KEY, _ARCHITECTURE_KEY)
+    return {key: text for key, text in read_metadata(path).items() if key not in own}
+
+
 def _unreadable(path: Path) -> str:
     try:
         if recognise(path) is Format.TORCH:

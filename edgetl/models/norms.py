@@ -56,6 +56,36 @@ def rebase(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor]) ->
                 _express(norm, mean, variance)
 
 
+def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Measure batch norms' means and variances anew, in place, as plain averages over `batches`.
+
+    After a cut the statistics belong to another network, with another camera to other images. The rest of the network
+    is in evaluation mode.
+
+    Args:
+        model: the network; on any device.
+        batches: images (n, 3, H, W) float32.
+    """
+    norms = list(batch_norms(model).values())
+    if not norms or not batches:
+        return
+    model.eval()
+    momenta = [norm.momentum for norm in norms]
+    device = next(model.parameters()).device
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            for batch in batches:
+                model(batch.to(device))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
 def _express(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None

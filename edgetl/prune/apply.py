@@ -86,37 +86,6 @@ def cut(
     )
 
 
-def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Measure batch norms' means and variances anew, in place, as plain averages over `batches`.
-
-    After a cut the statistics belong to another network. The rest of the network is in evaluation mode.
-
-    Args:
-        model: the network; on any device.
-        batches: images (n, 3, H, W) float32.
-    """
-    norms = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
-    if not norms or not batches:
-        return
-    model.eval()
-    momenta = [norm.momentum for norm in norms]
-    device = next(model.parameters()).device
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
-            for batch in batches:
-                model(batch.to(device))
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-
-
 def _refusals(graph: ChannelGraph) -> str:
     """Which groups a network is pruned around, for a refusal; nothing where there are none."""
     if not graph.refused:

@@ -27,10 +27,11 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED, key_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
+from edgetl.models.norms import recalibrate
 from edgetl.models.size import OTHER_SIZE, OWN_SIZE, check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
-from edgetl.prune.apply import cut, recalibrate
+from edgetl.prune.apply import cut
 from edgetl.prune.graph import ChannelGraph, trace
 from edgetl.prune.importance import Scorer, scorer, without_batch_norm
 from edgetl.prune.latency import Stopwatch

@@ -175,11 +175,15 @@ class Loader:
         spec, own = data.spec, self._group.share(len(rows))
         # the partner of a mixed image may be another process's
         seen = slice(0, len(rows)) if self._mixing is not None else own
-        taken, right, labelled = data.pixels[rows[seen]], data.targets[rows[seen]], None
-        if self._unlabelled is not None:
-            taken = np.concatenate([taken, self._unlabelled.pixels[beside]])
-            right = np.concatenate([right, np.zeros((len(beside), *right.shape[1:]), right.dtype)])
-            labelled = (torch.arange(len(right)) < len(rows)).to(self._device)
+        taken, right, labelled, domain = data.pixels[rows[seen]], data.targets[rows[seen]], None, None
+        if (further := self._unlabelled) is not None:
+            taken = np.concatenate([taken, further.pixels[beside]])
+            guessed = None if further.guessed is None else further.guessed[beside]
+            blank = np.zeros((len(beside), *right.shape[1:]), right.dtype)
+            right = np.concatenate([right, blank if guessed is None else guessed])
+            own_rows = (torch.arange(len(right)) < len(rows)).to(self._device)
+            labelled = own_rows if guessed is None else None
+            domain = (~own_rows).long() if further.target_domain else None
         pixels = torch.from_numpy(np.ascontiguousarray(taken)).to(self._device)
         targets = torch.from_numpy(right).to(self._device)
         images, targets = self._task.view(
@@ -197,7 +201,7 @@ class Loader:
             images, targets = mix(images, self._task.shares(targets), self._mixing, drawn)
             images, targets = images[own], targets[own]
         images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images=images, targets=targets, labelled=labelled)
+        return Batch(images=images, targets=targets, labelled=labelled, domain=domain)
 
 
 def _features(data: FeatureSet, epoch: int, rows: NDArray[np.int64], device: torch.device) -> Batch:

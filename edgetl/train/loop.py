@@ -218,7 +218,10 @@ class _Run:
         if auxiliary is not None:
             self.key["auxiliary"] = states.fingerprint(auxiliary)
         if unlabelled is not None:
+            guessed = unlabelled.guessed
             self.key["unlabelled images"] = f"{unlabelled.share} {unlabelled.sha256}"
+            if guessed is not None:
+                self.key["guessed labels"] = sha256_bytes(np.ascontiguousarray(guessed).tobytes())
         self.auxiliary.to(accelerator.device).train()
         aside = list(self.auxiliary.parameters())
         self.learning += aside

@@ -95,11 +95,15 @@ class Unlabelled:
         pixels: (N, S, S, 3) uint8, as large a side as the labelled ones; may be memory-mapped.
         share: of a step's images, in (0, 1).
         sha256: distinguishes sets.
+        guessed: targets that a network gave them, (N, ...), with which they take part in the loss with the labels.
+        target_domain: they are of another domain than the labelled ones.
     """
 
     pixels: NDArray[np.uint8]
     share: float
     sha256: str
+    guessed: NDArray[Any] | None = None
+    target_domain: bool = False
 
 
 def part_of(data: PixelSet | FeatureSet, rows: slice) -> PixelSet | FeatureSet:

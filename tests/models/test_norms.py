@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgetl.models.norms import batch_norms, rebase
-from edgetl.prune.apply import recalibrate
+from edgetl.models.norms import batch_norms, rebase, recalibrate
 
 
 def _network() -> nn.Module:

@@ -16,8 +16,9 @@ from edgetl.config import Importance
 from edgetl.errors import ModelError
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
+from edgetl.models.norms import recalibrate
 from edgetl.models.size import network_size
-from edgetl.prune.apply import cut, recalibrate
+from edgetl.prune.apply import cut
 from edgetl.prune.plan import Cost
 from tests.prune.nets import SIZE, Chain, batches, budget, limits, make_scorer, seeded
 

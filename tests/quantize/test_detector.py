@@ -23,7 +23,7 @@ from edgetl.export.tensorrt import (
 )
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.models.detector import create_detector, decode
-from edgetl.prune.apply import recalibrate
+from edgetl.models.norms import recalibrate
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph

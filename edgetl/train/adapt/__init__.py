@@ -1,0 +1,1 @@
+"""Another domain without labels: a camera, a light, a line that the labelled images do not show."""

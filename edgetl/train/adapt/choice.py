@@ -1,0 +1,147 @@
+"""Choosing among adapted networks without a label of the target domain, and how sure the choice is.
+
+Two scores that need none: the accuracy on labelled source images, weighted by how much like the target they are
+(Sugiyama, Krauledat, Mueller, "Covariate Shift Adaptation by Importance Weighted Cross Validation", JMLR 2007), and how
+densely the target's answers lie around one another (Saito et al., "Tune it the Right Way: Unsupervised Validation of
+Domain Adaptation via Soft Neighborhood Density", ICCV 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.train.seeds import derive, numpy_generator
+
+_TEMPERATURE = 0.05
+"""Of the neighbours' similarities, as in Saito et al."""
+_MOST = 2000
+"""Target images that are compared with one another at most."""
+_FOLDS = 3
+_LIMIT = 20.0
+"""Largest weight of a source image, and one over the smallest: a few images must not decide alone."""
+_RESAMPLES = 200
+_CLEARLY = 0.95
+"""Share of the resamples from which on a network is clearly worse."""
+
+
+def neighbourhood_density(probabilities: NDArray[np.float32]) -> float:
+    """The mean entropy, in nats, of each target image's similarities to the others; larger is better.
+
+    Similarities are softmax(cosine / 0.05) over the other images' probability vectors. Where answers form dense groups,
+    many neighbours are equally near and the entropy is large. Saito et al. 2021, equations 3 to 5.
+
+    Args:
+        probabilities: (M, C) of the target images, M at least 2, rows summing to 1.
+    """
+    return float(_entropies(probabilities).mean())
+
+
+def density_ratios(
+    source: NDArray[np.float32], target: NDArray[np.float32], seed: int
+) -> NDArray[np.float64]:
+    """How much more often the target domain shows an image like each source image: (n,), with a mean of 1.
+
+    The odds of a logistic regression that tells the domains apart, each image judged by a model that has not seen it
+    (three folds), limited to 1/20 and 20. Bickel, Brueckner, Scheffer, "Discriminative Learning Under Covariate Shift"
+    (JMLR 2009), section 4.
+
+    Args:
+        source: (n, D) features.
+        target: (m, D) features.
+        seed: of the folds.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features = np.concatenate([source, target]).astype(np.float64)
+    domain = np.repeat([0, 1], [len(source), len(target)])
+    folds = min(_FOLDS, len(source), len(target))
+    if folds < 2:
+        return np.ones(len(source))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=200))
+    split = StratifiedKFold(folds, shuffle=True, random_state=derive(seed, "domains") % 2**32)
+    chance = cross_val_predict(model, features, domain, cv=split, method="predict_proba")[: len(source), 1]
+    odds = np.clip(chance / np.maximum(1 - chance, 1e-12), 1 / _LIMIT, _LIMIT)
+    return np.asarray(odds / odds.mean())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """What one network says: which source validation images it gets right, (n,) bool, and its probabilities for target
+    images, (M, C)."""
+
+    right: NDArray[np.bool_]
+    target: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The chosen network, how sure the choice is (share of the resamples that make it too, in 0..1), and each network's
+    weighted accuracy (0..1) and neighbourhood density (nats) by name."""
+
+    name: str
+    sure: float
+    weighted: dict[str, float]
+    density: dict[str, float]
+
+
+def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: str, seed: int) -> Choice:
+    """The network of the densest neighbourhoods among those that are not clearly worse where labels are.
+
+    A network is ruled out where its weighted source accuracy is below that of `first` in 95% of the resamples. How
+    sure the choice is, resamples of the target images say.
+
+    Args:
+        networks: by name.
+        weights: (n,) of the source validation images, with a mean of 1.
+        first: the network before adaptation; it is never ruled out, and wins where scores are equal.
+        seed: of the resamples.
+    """
+    rng = numpy_generator(seed, "adapt", "choice")
+    size = len(networks[first].target)
+    rows = np.sort(rng.permutation(size)[:_MOST])
+    entropies = {name: _entropies(scored.target[rows]) for name, scored in networks.items()}
+    draws = rng.integers(0, len(weights), (_RESAMPLES, len(weights)))
+    shares = {name: _weighted(scored.right, weights, draws) for name, scored in networks.items()}
+    worse = {name: float(np.mean(share < shares[first])) for name, share in shares.items()}
+    open_ = [name for name in networks if worse[name] < _CLEARLY]
+    chosen = _densest(open_, {name: float(entropies[name].mean()) for name in open_}, first)
+    same = 0
+    for drawn in rng.integers(0, len(rows), (_RESAMPLES, len(rows))):
+        density = {name: float(entropies[name][drawn].mean()) for name in open_}
+        same += _densest(open_, density, first) == chosen
+    every = np.arange(len(weights))[None]
+    return Choice(
+        name=chosen,
+        sure=same / _RESAMPLES,
+        weighted={n: float(_weighted(s.right, weights, every)[0]) for n, s in networks.items()},
+        density={name: float(values.mean()) for name, values in entropies.items()},
+    )
+
+
+def _densest(names: list[str], density: Mapping[str, float], first: str) -> str:
+    return max(names, key=lambda name: (density[name], name == first))
+
+
+def _weighted(
+    right: NDArray[np.bool_], weights: NDArray[np.float64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    return np.asarray((right * weights)[draws].sum(1) / weights[draws].sum(1))
+
+
+def _entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(M,) of each image's similarities to the others."""
+    rows = probabilities.astype(np.float64)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    likeness = rows @ rows.T / _TEMPERATURE
+    np.fill_diagonal(likeness, -np.inf)
+    likeness -= likeness.max(1, keepdims=True)
+    powers = np.exp(likeness)
+    shares = powers / powers.sum(1, keepdims=True)
+    return np.asarray(-(shares * np.log(np.maximum(shares, 1e-300))).sum(1))

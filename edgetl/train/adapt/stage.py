@@ -1,0 +1,413 @@
+"""The teacher, adapted to images of another domain without their labels."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgetl.config import AdaptConfig, AdaptMethod, ClassificationConfig, Strategy, TaskConfig, TrainConfig
+from edgetl.data.index import DataIndex
+from edgetl.data.pixels import open_pixels
+from edgetl.errors import ConfigError, ModelError
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED
+from edgetl.models import checkpoint
+from edgetl.models.norms import batch_norms, recalibrate
+from edgetl.progress import SILENT, Progress
+from edgetl.records.adapt import AdaptRecord, AdaptTry
+from edgetl.records.scores import value
+from edgetl.records.train import EpochRecord
+from edgetl.tasks.base import Classification
+from edgetl.tasks.classification.answers import softmax
+from edgetl.tasks.metrics import chosen
+from edgetl.train.adapt import distances
+from edgetl.train.adapt.choice import Choice, Scored, choose, density_ratios
+from edgetl.train.adapt.objective import Adversary, Aligned, Distance
+from edgetl.train.adapt.pseudo import pseudo_labels
+from edgetl.train.evaluate import predict_outputs, score_splits
+from edgetl.train.features import compute, head_of, plain_views
+from edgetl.train.loader import step_sizes
+from edgetl.train.loop import NO_START, Fitting, fit
+from edgetl.train.objective import Hard, Objective
+from edgetl.train.phases import phases
+from edgetl.train.seeds import derive
+from edgetl.train.sets import FeatureSet, PixelSet, Sets, Unlabelled, open_sets, open_unlabelled
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import TrainingTask
+
+CHECKPOINT = "adapted.safetensors"
+NONE = "none"
+"""The teacher as it was, among what is tried."""
+ADAPTED = "edgetl.adapted"
+"""Key of a checkpoint's metadata: the method."""
+FEW_IMAGES = 8
+"""Fewer images of the target say too little of it."""
+_ROUNDS = 3
+"""Of self-training: in each, a larger share of the target's images counts."""
+_STATISTICS = 512
+"""Target images from which batch norm's statistics are measured, at most."""
+_MOVES_FEATURES = (AdaptMethod.MMD, AdaptMethod.DANN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptInputs:
+    """What the stage reads.
+
+    Attributes:
+        train: how the teacher was trained.
+        teacher: its checkpoint.
+        index: the labelled images, the source.
+        target: the images of `adapt.images`, from `edgetl.data.unlabelled`.
+        held_out: how many of the folder's images were left out.
+        spec: evaluation's preprocessing.
+        pixels_dir: folder of decoded pixels, shared by the stages.
+        seed: of everything random.
+        task: the recipe's settings of the task.
+    """
+
+    train: TrainConfig
+    teacher: Path
+    index: DataIndex
+    target: DataIndex
+    held_out: int
+    spec: PreprocessSpec
+    pixels_dir: Path = field(metadata=UNKEYED)
+    seed: int
+    task: TaskConfig = field(default_factory=ClassificationConfig)
+
+
+def methods(config: AdaptConfig, strategy: Strategy) -> tuple[AdaptMethod, ...]:
+    """What is tried: the method that is asked for, or all that the strategy allows.
+
+    Raises:
+        ConfigError: the method moves features that the strategy freezes.
+    """
+    frozen = strategy is Strategy.HEAD
+    if config.method is AdaptMethod.AUTO:
+        found = [method for method in AdaptMethod if method is not AdaptMethod.AUTO]
+        return tuple(method for method in found if not (frozen and method in _MOVES_FEATURES))
+    if frozen and config.method in _MOVES_FEATURES:
+        raise ConfigError(
+            f'adapt.method = "{config.method}" moves the features, which train.strategy = "head" freezes; take "bn",'
+            ' "coral", "self_training" or "auto", or another strategy.'
+        )
+    return (config.method,)
+
+
+def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
+    """What would stop the stage, known before the teacher is trained.
+
+    Raises:
+        ConfigError: the task or the strategy does not allow it.
+    """
+    if not isinstance(index.task, Classification):
+        raise ConfigError(
+            "adapt.images asks for one class per image, and this data is labelled otherwise; leave [adapt] out."
+        )
+    methods(config, train.strategy)
+
+
+def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progress = SILENT) -> AdaptRecord:
+    """Try the methods, choose, and write `out/adapted.safetensors`.
+
+    Nothing that is chosen here saw a label of the target. `auto` takes the network that `edgetl.train.adapt.choice`
+    finds best, the teacher as it was included. A method that was asked for by name is taken, unless it made nothing.
+    Each phase of training that was stopped goes on after its last epoch.
+
+    Raises:
+        ConfigError: as for `check`, or too few images of the target.
+        ImageError: an image cannot be decoded.
+        TrainingError: training cannot go on.
+        Interrupted: Ctrl-C.
+        StorageError: a file cannot be written.
+    """
+    begun = time.perf_counter()
+    check(config, inputs.train, inputs.index)
+    if len(inputs.target.samples) < FEW_IMAGES:
+        raise ConfigError(
+            f"adapt.images holds {len(inputs.target.samples)} usable images, too few to tell what the target is like;"
+            f" it needs {FEW_IMAGES} or more."
+        )
+    bench = _Bench(config, inputs, out, progress)
+    networks = {NONE: bench.teacher}
+    tries, epochs = [AdaptTry(method=NONE)], tuple[EpochRecord, ...]()
+    for method in methods(config, inputs.train.strategy):
+        started = time.perf_counter()
+        try:
+            network, history = bench.adapted(method)
+        except ModelError as error:
+            tries.append(AdaptTry(method=method, note=str(error)))
+            progress.warning(f"adapt: {method} was not tried. {error}")
+            continue
+        networks[method], epochs = network, epochs + history
+        tries.append(AdaptTry(method=method, seconds=time.perf_counter() - started))
+    choice = bench.choose(networks)
+    asked = config.method
+    name = choice.name if asked is AdaptMethod.AUTO else str(asked) if asked in networks else NONE
+    network = networks[name]
+    val, test = score_splits(bench.task, network, bench.sets)
+    architecture = checkpoint.load(inputs.teacher)[1]
+    extra = {**checkpoint.further_metadata(inputs.teacher), ADAPTED: name}
+    checkpoint.save(network, architecture, out / CHECKPOINT, extra)
+    for path in [*out.glob("*.state"), *out.glob("features-*.npy")]:
+        path.unlink(missing_ok=True)
+    return AdaptRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        method=name,
+        asked=str(asked),
+        metric=bench.metric,
+        images=len(inputs.target.samples),
+        held_out=inputs.held_out,
+        transductive=config.transductive,
+        sure=choice.sure,
+        tries=tuple(bench.scored(one, networks, choice) for one in tries),
+        epochs=epochs,
+        val=val,
+        test=test,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+class _Bench:
+    """The teacher, both domains' images, and what each method makes of them."""
+
+    def __init__(self, config: AdaptConfig, inputs: AdaptInputs, out: Path, progress: Progress) -> None:
+        self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
+        self.task: TrainingTask = training_task(inputs.index.task, inputs.task)
+        self.teacher, _ = checkpoint.load(inputs.teacher)
+        self.layer = self.task.output_layers(self.teacher)[0]
+        self.sets: Sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+        pixels = open_pixels(inputs.target.samples, inputs.spec, inputs.pixels_dir, progress)
+        blank = np.zeros(len(pixels), np.int64)
+        self.target = PixelSet(pixels, blank, inputs.spec)
+        train = inputs.train
+        self.metric = (
+            self.task.selection(self.sets.train.targets)
+            if train.select is None
+            else chosen(train.select, self.task.metrics, setting="train.select")
+        )
+        self.planned = phases(train, inputs.seed, self.metric, self.task)
+        self.hard = Hard(hard_loss=self.task.hard_loss(train, self.sets.train.targets))
+
+    # --- the methods ----------------------------------------------------------------------------------
+
+    def adapted(self, method: AdaptMethod) -> tuple[nn.Module, tuple[EpochRecord, ...]]:
+        """What a method makes of the teacher, and its epochs.
+
+        Raises:
+            ModelError: the network lacks what the method needs.
+        """
+        network = copy.deepcopy(self.teacher)
+        on_features = self.inputs.train.strategy is Strategy.HEAD
+        self.progress.message(f"adapt: {method} on {len(self.target)} images of the target")
+        match method:
+            case AdaptMethod.BN:
+                return self._normed(network), ()
+            case AdaptMethod.CORAL if on_features:
+                return network, self._recoloured(network)
+            case AdaptMethod.CORAL:
+                return network, self._aligned(network, method, lambda _: distances.coral)
+            case AdaptMethod.MMD:
+                return network, self._aligned(network, method, lambda _: distances.mmd)
+            case AdaptMethod.DANN:
+                return network, self._aligned(network, method, partial(self._adversary, network))
+            case AdaptMethod.SELF_TRAINING:
+                teach = self._taught_on_features if on_features else self._taught
+                return network, teach(network)
+            case AdaptMethod.AUTO:
+                raise AssertionError("auto is no single method")
+            case _:
+                assert_never(method)
+
+    def _normed(self, network: nn.Module) -> nn.Module:
+        """Batch norms see the target's statistics. Li et al., "Revisiting Batch Normalization for Practical Domain
+        Adaptation" (2016), section 3.
+        """
+        if not batch_norms(network):
+            raise ModelError("The network has no batch norm, whose statistics could be the target's.")
+        recalibrate(network, list(plain_views(self.target, _STATISTICS)))
+        return network
+
+    def _recoloured(self, network: nn.Module) -> tuple[EpochRecord, ...]:
+        """The head learns from source features that have the target's mean and covariance."""
+        head, source = self._head(network)
+        target = torch.from_numpy(_flat(self._features(network, self.target)))
+        views = [
+            distances.recoloured(torch.from_numpy(np.array(view)).flatten(1), target).view(view.shape).numpy()
+            for view in source.features
+        ]
+        own = FeatureSet(np.stack(views), source.targets, f"{source.identity} recoloured {len(target)}")
+        return self._fit_head(head, "adapt-coral", own, self._features(network, self.sets.val))
+
+    def _taught_on_features(self, network: nn.Module) -> tuple[EpochRecord, ...]:
+        """The head learns from the source's labels and from its own for the target, which weigh the same."""
+        head, source = self._head(network)
+        target, val = self._features(network, self.target), self._features(network, self.sets.val)
+        history: tuple[EpochRecord, ...] = ()
+        for number in range(1, _ROUNDS + 1):
+            answers = softmax(predict_outputs(head, target)).astype(np.float32)
+            rows, labels = pseudo_labels(_flat(target), answers, number / _ROUNDS)
+            own = _joined(source, target, rows, labels)
+            history += self._fit_head(head, f"adapt-self-{number}", own, val)
+        return history
+
+    def _taught(self, network: nn.Module) -> tuple[EpochRecord, ...]:
+        """The network learns from the source's labels and from its own for the target, more of them in each round."""
+        further = self._unlabelled()
+        history: tuple[EpochRecord, ...] = ()
+        rounds = min(_ROUNDS, self.config.epochs)
+        for number in range(1, rounds + 1):
+            answers = softmax(predict_outputs(network, self.target)).astype(np.float32)
+            features = _flat(self._features(network, self.target))
+            rows, labels = pseudo_labels(features, answers, number / rounds)
+            guessed = dataclasses.replace(further, pixels=further.pixels[rows], guessed=labels)
+            first, last = (self.config.epochs * part // rounds for part in (number - 1, number))
+            history += self._fit(network, f"adapt-self-{number}", last - first, self.hard, guessed)
+        return history
+
+    def _aligned(
+        self, network: nn.Module, method: AdaptMethod, distance: Callable[[int], Distance]
+    ) -> tuple[EpochRecord, ...]:
+        """The network learns from the source's labels while a distance of the domains' features shrinks.
+
+        Args:
+            network: the teacher's copy.
+            method: names the phase.
+            distance: of so many steps of training.
+        """
+        further, epochs = self._unlabelled(), self.config.epochs
+        steps = epochs * len(step_sizes(len(self.sets.train), self.inputs.train.batch_size, further))
+        objective = Aligned(
+            hard=self.hard, distance=distance(steps), layer=self.layer, weight=self.config.weight
+        )
+        return self._fit(network, f"adapt-{method}", epochs, objective, further)
+
+    def _adversary(self, network: nn.Module, steps: int) -> Adversary:
+        width = _flat(self._features(network, self.target)).shape[1]
+        return Adversary(width, steps=steps, seed=derive(self.inputs.seed, "adversary"))
+
+    # --- what they share ------------------------------------------------------------------------------
+
+    def _fit(
+        self, network: nn.Module, phase: str, epochs: int, objective: Objective, further: Unlabelled
+    ) -> tuple[EpochRecord, ...]:
+        """As the last phase of the teacher's training, with target images in each step. The last epoch counts: the
+        source's validation split cannot say which is best for the target.
+        """
+        fitting = dataclasses.replace(
+            _last_epoch(self.planned[-1], phase), epochs=epochs, lr=self.config.lr, mixing=None, accumulate=1
+        )
+        return fit(
+            network,
+            fitting,
+            task=self.task,
+            train=self.sets.train,
+            val=self.sets.val,
+            objective=objective,
+            state=self.out / f"{phase}.state",
+            progress=self.progress,
+            unlabelled=further,
+            start=NO_START,
+        )
+
+    def _fit_head(
+        self, head: nn.Module, phase: str, train: FeatureSet, val: FeatureSet
+    ) -> tuple[EpochRecord, ...]:
+        """As in the teacher's training, on other features."""
+        return fit(
+            head,
+            _last_epoch(self.planned[-1], phase),
+            task=self.task,
+            train=train,
+            val=val,
+            objective=self.hard,
+            state=self.out / f"{phase}.state",
+            progress=self.progress,
+            start=NO_START,
+        )
+
+    def _head(self, network: nn.Module) -> tuple[nn.Module, FeatureSet]:
+        """The head as a network of its own, and the source's features as in the teacher's training.
+
+        Raises:
+            ModelError: the features cannot be cached.
+        """
+        train = self.inputs.train
+        head = head_of(network, (self.layer,), self.inputs.spec.size)
+        source = compute(
+            network,
+            (self.layer,),
+            self.sets.train,
+            self.out,
+            views=train.feature_views,
+            augment=train.augment,
+            seed=self.inputs.seed,
+            progress=self.progress,
+        )
+        return head, source
+
+    def _features(self, network: nn.Module, data: PixelSet) -> FeatureSet:
+        return compute(network, (self.layer,), data, self.out, progress=self.progress)
+
+    def _unlabelled(self) -> Unlabelled:
+        inputs, share = self.inputs, self.config.share
+        opened = open_unlabelled(inputs.target, inputs.spec, inputs.pixels_dir, self.progress, share=share)
+        return dataclasses.replace(opened, target_domain=True)
+
+    # --- the choice -----------------------------------------------------------------------------------
+
+    def choose(self, networks: dict[str, nn.Module]) -> Choice:
+        """See `edgetl.train.adapt.choice`."""
+        truths, seed = self.sets.val.targets, self.inputs.seed
+        source, target = (_flat(self._features(self.teacher, data)) for data in (self.sets.val, self.target))
+        self.val: dict[str, float] = {}
+        scored = {}
+        for name, network in networks.items():
+            outputs = predict_outputs(network, self.sets.val)
+            self.val[name] = value(self.task.evaluate(truths, outputs, resamples=0), self.metric)
+            answers = softmax(predict_outputs(network, self.target)).astype(np.float32)
+            scored[name] = Scored(right=outputs.argmax(1) == truths, target=answers)
+        return choose(scored, density_ratios(source, target, seed), NONE, seed)
+
+    def scored(self, one: AdaptTry, networks: dict[str, nn.Module], choice: Choice) -> AdaptTry:
+        """With its figures, where it made a network."""
+        if (name := one.method) not in networks:
+            return one
+        return dataclasses.replace(
+            one, val=self.val[name], weighted=choice.weighted[name], density=choice.density[name]
+        )
+
+
+def _last_epoch(planned: Fitting, phase: str) -> Fitting:
+    return dataclasses.replace(planned, phase=phase, select=None, patience=0, spread=False)
+
+
+def _flat(data: FeatureSet) -> NDArray[np.float32]:
+    """(N, D): each image's first view."""
+    return np.array(data.features[0]).reshape(len(data), -1)
+
+
+def _joined(
+    source: FeatureSet, target: FeatureSet, rows: NDArray[np.int64], labels: NDArray[np.int64]
+) -> FeatureSet:
+    """Both domains' features, the rarer ones repeated until both come about equally often."""
+    own, other = np.arange(len(source)), np.arange(len(rows))
+    own = np.tile(own, max(1, round(len(other) / len(own))))
+    other = np.tile(other, max(1, round(len(source) / len(other))))
+    views = len(source.features)
+    features = np.concatenate(
+        [source.features[:, own], np.repeat(target.features[:, rows[other]], views, axis=0)], axis=1
+    )
+    targets = np.concatenate([source.targets[own], labels[other]])
+    return FeatureSet(features, targets, f"{source.identity} {target.identity} {len(rows)}")
