@@ -83,10 +83,43 @@ class NetworkSize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One step of how a network's weights came to be.
+
+    `kind` is `weights` where they were given: `name` is `pretrained`, `none` or a file's name. Else it is how they were
+    learned, `train` for labelled images or a method of pretraining, and `name` is what was learned from: the data's
+    name, on so many training `images` of these `classes` (none without labels), whose index has the hash `data`.
+    `file` is the SHA-256 of the file in which the weights were handed on; "" where they never left a run.
+    """
+
+    kind: str
+    name: str
+    images: int = 0
+    classes: tuple[str, ...] = ()
+    data: str = ""
+    file: str = ""
+
+    @property
+    def words(self) -> str:
+        """As a part of a sentence."""
+        if self.kind == "weights":
+            return {"pretrained": "pretrained weights", "none": "random weights"}.get(self.name, self.name)
+        by = "" if self.kind == "train" else f"{self.kind} on "
+        of = f" of {len(self.classes):,} classes" if self.classes else ""
+        return f"{by}{self.images:,} images{of} ({self.name})"
+
+
+def told(lessons: Iterable[Lesson]) -> str:
+    """A chain of lessons in words, the first one first."""
+    return ", then ".join(lesson.words for lesson in lessons)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecord:
     """A trained network (teacher or student): its checkpoint, its curve, its scores.
 
-    `unlabelled` is the number of different images without labels that taught it.
+    `unlabelled` is the number of different images without labels that taught it; `lessons` are the chain of what a
+    teacher learned, from its first weights to these.
     """
 
     checkpoint: str
@@ -97,6 +130,7 @@ class TrainRecord:
     test: Evaluation | None
     seconds: float
     unlabelled: int = 0
+    lessons: tuple[Lesson, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,8 @@ class OneClassifier:
 
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """The backbone with a classifier."""
-        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
+        labels = labels_of(self.spec)
+        return backbones.create(backbone, self.width, weights, seed=seed, size=size, labels=labels)
 
     def output_layers(self, model: nn.Module) -> tuple[str, ...]:
         """The classifier."""
