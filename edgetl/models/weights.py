@@ -17,7 +17,6 @@ from edgetl.failures import cause, remedy
 from edgetl.models.formats import Format, fault, recognise
 from edgetl.packages import pip_install
 
-
 LABELS, ARCHITECTURE = "edgetl.labels", "edgetl.architecture"
 """Keys of a checkpoint's metadata: see `edgetl.models.checkpoint`."""
 
@@ -78,7 +77,7 @@ def fit_weights(
     origin: str,
     labels: Sequence[str] | None,
 ) -> None:
-    """Load `weights` in place, as `fit_state` does. The head of a checkpoint is taken only where it has the very classes.
+    """Load `weights` in place, as `fit_state` does. Of a checkpoint the head is taken only for the very same classes.
 
     Args:
         model: gets the tensors.
@@ -107,9 +106,7 @@ def fit_weights(
     fit_state(model, state, heads=heads, network=network, origin=origin)
 
 
-def _first_difference(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], heads: tuple[str, ...]
-) -> str:
+def _first_difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor], heads: tuple[str, ...]) -> str:
     """In the network's order, outside its head; then what it lacks. Empty where nothing differs."""
     for name, tensor in own.items():
         if name.startswith(heads) or name.endswith("num_batches_tracked"):

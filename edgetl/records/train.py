@@ -63,8 +63,11 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledRecord:
-    """What was found of images without labels: `images` different ones, besides the `held_out` files that are left out
-    because they, or near-copies of them, are in the validation or test split, and the `skipped` ones (path, reason)."""
+    """What was found of images that teach beside the data, mostly without labels.
+
+    `images` different ones, besides the `held_out` files that are left out because they, or near-copies of them, are in
+    the validation or test split, and the `skipped` ones (path, reason).
+    """
 
     index: str
     images: int
@@ -104,7 +107,7 @@ class Lesson:
         """As a part of a sentence."""
         if self.kind == "weights":
             return {"pretrained": "pretrained weights", "none": "random weights"}.get(self.name, self.name)
-        by = "" if self.kind == "train" else f"{self.kind} on "
+        by = "" if self.kind in ("train", "source") else f"{self.kind} on "
         of = f" of {len(self.classes):,} classes" if self.classes else ""
         return f"{by}{self.images:,} images{of} ({self.name})"
 
@@ -131,6 +134,48 @@ class TrainRecord:
     seconds: float
     unlabelled: int = 0
     lessons: tuple[Lesson, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeComparison:
+    """Linear probes on what two backbones make of the same images, scored on the validation split.
+
+    `before` and `after` are their scores by `metric` on the same `images`; `interval` is the 90% interval of the
+    difference, and `p_value` that of the hypothesis that the second is no better.
+    """
+
+    metric: str
+    images: int
+    before: float
+    after: float
+    interval: tuple[float, float]
+    p_value: float
+    helped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecord:
+    """What a backbone learned before it saw the data, and whether that helped.
+
+    `kind` is `source`, or the method; `images` different ones taught, of these `classes` (none without labels), besides
+    the `held_out` ones that are in the validation or test split. The scores of `epochs` are those on the source's own
+    validation split, or a linear probe's on the data's. Training begins with the backbone where it is `used`; `note`
+    says why, or why not. `lessons` is the chain of what the backbone learned.
+    """
+
+    kind: str
+    name: str
+    checkpoint: str
+    backbone: str
+    images: int
+    held_out: int
+    classes: tuple[str, ...]
+    epochs: tuple[EpochRecord, ...]
+    probe: ProbeComparison
+    used: bool
+    note: str
+    lessons: tuple[Lesson, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

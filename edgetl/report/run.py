@@ -10,7 +10,7 @@ from edgetl.bench.statistics import EQUAL, median_ratio
 from edgetl.records.measured import Latency
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, value
-from edgetl.records.train import DataRecord, TrainRecord
+from edgetl.records.train import DataRecord, PretrainRecord, TrainRecord
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord, VariantScore
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import TaskSpec
@@ -24,6 +24,7 @@ class RunReport:
         name: the run's name.
         recipe: the recipe as TOML with every default explicit.
         task: what was asked of an image.
+        pretrain: None where nothing was learned before the data.
         prune: None where pruning was off.
         quantize: None where quantization was off.
         stage_seconds: wall time of each stage; a stage that was not redone keeps its first time.
@@ -47,6 +48,7 @@ class RunReport:
     warnings: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    pretrain: PretrainRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

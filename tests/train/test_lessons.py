@@ -88,7 +88,9 @@ def test_a_detectors_checkpoint_gives_all_but_the_classes(tmp_path: Path) -> Non
     found = create_detector("mobilenetv3_small_050", 2, path, seed=2, labels=("hen", "pig")).state_dict()
     same = {name for name in given if torch.equal(found[name], given[name])}
     assert {name.partition(".")[0] for name in given.keys() - same} == {"class_out"}
-    with pytest.raises(WeightsError, match="is a checkpoint of detector on mobilenetv3_small_050 and does not"):
+    with pytest.raises(
+        WeightsError, match="is a checkpoint of detector on mobilenetv3_small_050 and does not"
+    ):
         create("mobilenetv3_small_050", 2, path, labels=("cat", "dog"))
 
 
