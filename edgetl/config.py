@@ -236,6 +236,28 @@ class DistillFeatures(StrEnum):
     RELATIONAL = "relational"
 
 
+class PretrainMethod(StrEnum):
+    """What a backbone learns from images without labels.
+
+    `simclr`: two views of an image are alike, of others not (Chen et al. 2020); `vicreg`: they are alike, while their
+    features vary and are not correlated (Bardes et al. 2022); `masked`: what hidden patches show (He et al. 2022);
+    `denoise`: the picture without noise (Vincent et al. 2008); `vae`: the picture from few random variables (Kingma,
+    Welling 2014); `features`: those of a larger backbone, `pretrain.teacher`.
+    """
+
+    SIMCLR = "simclr"
+    VICREG = "vicreg"
+    MASKED = "masked"
+    DENOISE = "denoise"
+    VAE = "vae"
+    FEATURES = "features"
+
+    @property
+    def compares(self) -> bool:
+        """Whether the images of a step are compared with one another."""
+        return self in (PretrainMethod.SIMCLR, PretrainMethod.VICREG)
+
+
 class Target(StrEnum):
     """What the quantized model will run on; it decides the form of quantization.
 
@@ -510,6 +532,68 @@ class PreprocessConfig(_Section):
     """For images of more than 8 bits per channel: the numbers [low, high] of the files that become black and white;
     what lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole
     range, and floats are refused."""
+
+
+class PretrainConfig(_Section):
+    """Where the backbone learns first, before it sees the data: on a labelled set of other classes (`source`), or on
+    images without labels (`images`). It is begun with only where a linear probe on the validation split is then
+    significantly better. Nowhere where both are unset."""
+
+    source: Annotated[str, Field(min_length=1)] | None = None
+    """A labelled set, as in `data.source`, of other classes. It is trained on as by `[train]`, all layers, with the
+    settings below."""
+    images: Annotated[str, Field(min_length=1)] | None = None
+    """A folder of images, at any depth and without classes. Those that are in the validation or test split, and
+    near-copies of those, are left out."""
+    method: PretrainMethod = PretrainMethod.SIMCLR
+    """For `images`: `simclr`, `vicreg`, `masked`, `denoise`, `vae` or `features`."""
+    teacher: Annotated[str, Field(min_length=1)] | None = None
+    """For `features`: a larger backbone with its pretrained weights, as in `train.backbone`, or a checkpoint of another
+    run."""
+    epochs: Count = 10
+    """Epochs."""
+    lr: Positive = 1e-3
+    """Peak learning rate (warm-up, cosine)."""
+    batch_size: Count = 64
+    """Images per step. `simclr` and `vicreg` compare these with one another: more of them teach better."""
+    temperature: Positive = 0.2
+    """For `simclr`: the softmax temperature of the likenesses."""
+    mask: OpenFraction = 0.6
+    """For `masked`: the share of the picture that is hidden."""
+    mask_cells: Annotated[int, Field(ge=2)] = 8
+    """For `masked`: the patches per side of the picture."""
+    noise: Positive = 0.5
+    """For `denoise`: standard deviation of the noise, in those of the normalised pixels."""
+    always: bool = False
+    """Begin with the pretrained backbone even where the probe does not show that it helped."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be learned first."""
+        return self.source is not None or self.images is not None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.source is not None and self.images is not None:
+            raise ValueError(
+                "source and images are both set, but the backbone learns from one of them; remove the other"
+            )
+        if self.images is None:
+            return self
+        if self.method is PretrainMethod.FEATURES and self.teacher is None:
+            raise ValueError(
+                'method = "features" follows a larger backbone; name it in teacher, as in "efficientnet_lite2"'
+            )
+        if self.method is not PretrainMethod.FEATURES and self.teacher is not None:
+            raise ValueError(
+                f'teacher is for method = "features", and method is "{self.method}"; remove one of them'
+            )
+        if self.method.compares and self.batch_size < 2:
+            raise ValueError(
+                f'method = "{self.method}" compares the images of a step, and batch_size is {self.batch_size}; set it'
+                " to 2 or more"
+            )
+        return self
 
 
 class TrainConfig(_Section):
@@ -849,6 +933,7 @@ class Recipe(_Section):
         ClassificationConfig()
     )
     preprocess: PreprocessConfig = PreprocessConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     train: TrainConfig = TrainConfig()
     adapt: AdaptConfig = AdaptConfig()
     prune: PruneConfig = PruneConfig()
@@ -876,7 +961,14 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
-        task = self.task
+        task, distill = self.task, self.distill
+        if self.adapt.images is not None and (
+            distill.loss is DistillLoss.DKD or distill.mix is not Mix.NONE or distill.soft_weight == 0.0
+        ):
+            raise ValueError(
+                "adapt.images teach the student through the teacher only, which distill.loss = dkd, distill.mix and"
+                " distill.soft_weight = 0 do not allow; change these"
+            )
         boxes = isinstance(task, DetectionConfig)
         if boxes is not (self.distill.loss in LOSSES_OF_BOXES):
             losses = [loss for loss in DistillLoss if (loss in LOSSES_OF_BOXES) is boxes]
@@ -1125,4 +1217,11 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     )
     target = recipe.adapt.images
     adapt = recipe.adapt.model_copy(update={"images": None if target is None else anchored(target)})
-    return recipe.model_copy(update={"data": data, "train": train, "adapt": adapt, "distill": distill})
+    before = recipe.pretrain
+    named = {name: getattr(before, name) for name in ("source", "images", "teacher")}
+    pretrain = before.model_copy(
+        update={name: None if text is None else anchored(text) for name, text in named.items()}
+    )
+    return recipe.model_copy(
+        update={"data": data, "pretrain": pretrain, "train": train, "adapt": adapt, "distill": distill}
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgetl import config as recipes
 from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe
@@ -27,9 +27,18 @@ from edgetl.locks import only_one
 from edgetl.measure.stage import CandidateModel, MeasureInputs
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
+from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.codec import to_json
 from edgetl.records.prune import PruneRecord
-from edgetl.records.train import DataRecord, FoldsRecord, TrainRecord, UnlabelledRecord, notes_of
+from edgetl.records.train import (
+    DataRecord,
+    FoldsRecord,
+    Lesson,
+    PretrainRecord,
+    TrainRecord,
+    UnlabelledRecord,
+    notes_of,
+)
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 from edgetl.tasks.all import spec_of, task_of
 from edgetl.tasks.metrics import chosen
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
     from edgetl.prune.latency import Stopwatch
     from edgetl.report.run import RunReport
     from edgetl.tasks.labelling import Labelling
+    from edgetl.train.pretrain.stage import PretrainInputs
     from edgetl.train.stage import TrainInputs
 
 
@@ -48,13 +58,27 @@ class Stage(StrEnum):
     """The stages, in order."""
 
     DATA = "data"
+    PRETRAIN = "pretrain"
     TRAIN = "train"
+    ADAPT = "adapt"
     PRUNE = "prune"
     DISTILL = "distill"
     EXPORT = "export"
     QUANTIZE = "quantize"
     MEASURE = "measure"
     BUNDLE = "bundle"
+
+
+class _Job(NamedTuple):
+    """Training that all launched processes share: the stage, the data's index, the folder, and what else is read.
+
+    `other` is the source's index, or the backbone that is begun with; "" where there is none.
+    """
+
+    stage: Stage
+    index: str
+    out: str
+    other: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +158,7 @@ def cross_validate(
     try:
         with _alone_in(run_dir, hint, progress):
             run = _Run(recipe, run_dir, progress)
+            _check_folds(run.recipe)
             run.until(Stage.DATA)
             return cross_validation.run(
                 run.recipe.train, run.train_inputs(), folds=folds, out=run_dir / "folds", progress=progress
@@ -142,6 +167,16 @@ def cross_validate(
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped. Finished work is saved in {run_dir}; go on with: {hint}") from None
+
+
+def _check_folds(recipe: Recipe) -> None:
+    """Raises ConfigError where the folds' validation images may have been learned from before."""
+    if recipe.pretrain.asked:
+        raise ConfigError(
+            "Cross-validation does not repeat [pretrain] in each fold, whose images it may have seen or was judged by."
+            " Remove pretrain.source and pretrain.images; to begin with what another set taught, name the"
+            " teacher.safetensors of a run on it in train.weights."
+        )
 
 
 def _alone_in(run_dir: Path, command: str, progress: Progress) -> AbstractContextManager[None]:
@@ -174,6 +209,12 @@ def resolve(recipe: Recipe) -> Recipe:
     from edgetl.models import backbones
 
     recipe = _of_its_data(recipe)
+    if recipe.pretrain.asked and isinstance(recipe.task, DetectionConfig):
+        raise ConfigError(
+            "pretrain.source and pretrain.images are for labels: a linear probe, which says whether they helped, finds"
+            " no boxes. Remove them; to begin with another set's detector, name its teacher.safetensors in"
+            " train.weights."
+        )
     for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
         if name != own:
             backbones.resolve(name)
@@ -236,6 +277,9 @@ class _Run:
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
         self.last = Stage.TRAIN
+        self.foreseen = False
+        self.further: tuple[DataIndex, int] | None = None
+        self.target: tuple[DataIndex, int] | None = None
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -249,7 +293,9 @@ class _Run:
         write_text(self.dir / "recipe.lock.toml", recipes.dump(self.recipe))
         steps = {
             Stage.DATA: self._data,
+            Stage.PRETRAIN: self._pretrain,
             Stage.TRAIN: self._train,
+            Stage.ADAPT: self._adapt,
             Stage.PRUNE: self._prune,
             Stage.DISTILL: self._distill,
             Stage.EXPORT: self._export,
@@ -289,6 +335,8 @@ class _Run:
         self.index: DataIndex = indexes.load(self.dir / record.index)
         self._check_metrics()
         self.unlabelled = self._unlabelled()
+        self.further = self._further()
+        self.target = self._target()
         return record, cached
 
     def _check_metrics(self) -> None:
@@ -299,22 +347,112 @@ class _Run:
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
+        folder = self.recipe.distill.unlabelled
+        return None if folder is None else self._without_labels("unlabelled", folder, "distill.unlabelled")[0]
+
+    def _target(self) -> tuple[DataIndex, int] | None:
+        """The images of `adapt.images`, and how many were left out: here, as `_unlabelled`."""
+        config = self.recipe.adapt
+        if config.images is None:
+            return None
+        from edgetl.train.adapt import stage
+
+        stage.check(config, self.recipe.train, self.index)
+        return self._without_labels(
+            "adapt-images", config.images, "adapt.images", transductive=config.transductive
+        )
+
+    def _without_labels(
+        self, name: str, folder: str, setting: str, *, transductive: bool = False
+    ) -> tuple[DataIndex, int]:
+        """The images of a folder, indexed in the run's folder `name`, and how many were left out."""
         from edgetl.data import index as indexes
         from edgetl.data import unlabelled
 
-        folder, bad_images = self.recipe.distill.unlabelled, self.recipe.data.bad_images
-        if folder is None:
-            return None
-        inputs = unlabelled.UnlabelledInputs(index=self.index, bad_images=bad_images)
+        inputs = unlabelled.UnlabelledInputs(
+            index=self.index,
+            bad_images=self.recipe.data.bad_images,
+            setting=setting,
+            transductive=transductive,
+        )
         record, _ = self.cache.run(
-            "unlabelled",
+            name,
             config=None,
-            inputs=[[[str(p), *_file_state(p)] for p in unlabelled.find(folder)], inputs],
+            inputs=[[[str(p), *_file_state(p)] for p in unlabelled.find(folder, setting=setting)], inputs],
             kind=UnlabelledRecord,
             outputs=lambda r: [r.index],
             work=lambda out: unlabelled.run(folder, inputs, out=out, progress=self.progress),
         )
-        return indexes.load(self.dir / record.index)
+        return indexes.load(self.dir / record.index), record.held_out
+
+    def _further(self) -> tuple[DataIndex, int] | None:
+        """What is learned before the data, and how many images were left out of it: here, as `_unlabelled`."""
+        from edgetl.data import index as indexes
+        from edgetl.data import other_classes
+
+        config = self.recipe.pretrain
+        if config.images is not None:
+            return self._without_labels("pretrain-images", config.images, "pretrain.images")
+        if config.source is not None:
+            data = self.recipe.data.model_copy(update={"source": config.source, "max_train_images": None})
+            labelling = other_classes.labelling_of(config.source)
+            other = other_classes.OtherInputs(
+                index=self.index, seed=self.recipe.seed, window=self.recipe.preprocess.window
+            )
+            record, _ = self.cache.run(
+                "pretrain-source",
+                config=data,
+                inputs=[_source_key(config.source, labelling, self.progress), other],
+                kind=UnlabelledRecord,
+                outputs=lambda r: [r.index],
+                work=lambda out: other_classes.run(data, other, out=out, progress=self.progress),
+            )
+        else:
+            return None
+        return indexes.load(self.dir / record.index), record.held_out
+
+    def _pretrain(self) -> tuple[PretrainRecord | None, bool]:
+        config = self.recipe.pretrain
+        if self.further is None:
+            return None, False
+        return self.cache.run(
+            "pretrain",
+            config=config,
+            inputs=self._pretrain_inputs(),
+            kind=PretrainRecord,
+            outputs=lambda r: [r.checkpoint],
+            work=self._learn_first,
+        )
+
+    def _pretrain_inputs(self) -> PretrainInputs:
+        from edgetl.train.pretrain import stage
+
+        assert self.further is not None
+        further, held_out = self.further
+        return stage.PretrainInputs(
+            index=self.index,
+            further=further,
+            train=stage.shared(self.recipe.pretrain, self.recipe.train),
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            seed=self.recipe.seed,
+            task=self.recipe.task,
+            held_out=held_out,
+        )
+
+    def _learn_first(self, out: Path) -> PretrainRecord:
+        """The backbone; with every process that was launched, where it learns from labels."""
+        from edgetl.train.pretrain import stage
+        from edgetl.train.processes import from_main
+
+        self._foresee()
+        config, inputs = self.recipe.pretrain, self._pretrain_inputs()
+        if config.source is not None:
+            own = self.dir / "pretrain-source" / "index.json"
+            from_main(
+                _Job(Stage.PRETRAIN, str(self.dir / self.records[Stage.DATA].index), str(out), str(own))
+            )
+        return stage.run(config, inputs, out=out, progress=self.progress)
 
     def _train(self) -> tuple[TrainRecord, bool]:
         from edgetl.train.processes import from_main
@@ -335,13 +473,22 @@ class _Run:
         from edgetl.train.processes import from_main
 
         self._foresee()
-        from_main((str(self.dir / self.records[Stage.DATA].index), str(out)))
+        start = self._start
+        from_main(
+            _Job(
+                Stage.TRAIN,
+                str(self.dir / self.records[Stage.DATA].index),
+                str(out),
+                "" if start is None else str(start),
+            )
+        )
         return self._teach(out)
 
     def _foresee(self) -> None:
         """What would stop a later stage, as far as it can be known before the teacher is trained."""
-        if self.last in (Stage.DATA, Stage.TRAIN):
+        if self.foreseen or self.last in (Stage.DATA, Stage.PRETRAIN, Stage.TRAIN, Stage.ADAPT):
             return
+        self.foreseen = True
         from edgetl.distill import stage as distilling
         from edgetl.prune import stage as pruning
         from edgetl.prune.plan import alignment_for
@@ -386,19 +533,64 @@ class _Run:
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             task=self.recipe.task,
+            start=self._start,
         )
+
+    @property
+    def _start(self) -> Path | None:
+        """The pretrained backbone, where training begins with it."""
+        record: PretrainRecord | None = self.records.get(Stage.PRETRAIN)
+        return self.dir / record.checkpoint if record is not None and record.used else None
 
     def follow(self) -> None:
         """See `follow`."""
         from edgetl.data import index as indexes
+        from edgetl.train import stage
+        from edgetl.train.pretrain.stage import teach_source
         from edgetl.train.processes import from_main, leave
 
-        stated: tuple[str, str] | None = None
-        while (stated := from_main(stated)) is not None:
-            index, out = stated
-            self.index = indexes.load(Path(index))
-            self._teach(Path(out))
+        job: _Job | None = None
+        while (job := from_main(job)) is not None:
+            self.index = indexes.load(Path(job.index))
+            if job.stage is Stage.PRETRAIN:
+                self.further = indexes.load(Path(job.other)), 0
+                teach_source(self._pretrain_inputs(), out=Path(job.out))
+                continue
+            start = Path(job.other) if job.other else None
+            stage.run(
+                self.recipe.train,
+                replace(self.train_inputs(), start=start),
+                out=Path(job.out),
+                progress=SILENT,
+            )
         leave()
+
+    def _adapt(self) -> tuple[AdaptRecord | None, bool]:
+        if self.target is None:
+            return None, False
+        from edgetl.train.adapt import stage
+
+        config, (target, held_out) = self.recipe.adapt, self.target
+        trained: TrainRecord = self.records[Stage.TRAIN]
+        inputs = stage.AdaptInputs(
+            train=self.recipe.train,
+            teacher=self.dir / trained.checkpoint,
+            index=self.index,
+            target=target,
+            held_out=held_out,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+            seed=self.recipe.seed,
+            task=self.recipe.task,
+        )
+        return self.cache.run(
+            "adapt",
+            config=config,
+            inputs=inputs,
+            kind=AdaptRecord,
+            outputs=lambda r: [r.checkpoint],
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+        )
 
     def _prune(self) -> tuple[PruneRecord | None, bool]:
         from edgetl.prune import stage
@@ -415,6 +607,7 @@ class _Run:
             seed=self.recipe.seed,
             stopwatch=self._stopwatch() if config.timed else None,
             alignment=alignment_for(self.recipe.quantize.target),
+            unlabelled=self._beside,
         )
         return self.cache.run(
             "prune",
@@ -439,7 +632,7 @@ class _Run:
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             select=train.select,
-            unlabelled=self.unlabelled,
+            unlabelled=self.unlabelled or self._beside,
         )
         return self.cache.run(
             "distill",
@@ -483,6 +676,7 @@ class _Run:
             cache_dir=self.dir / "calibration",
             metric=self._metric,
             guide=self._guide_of_graphs,
+            unlabelled=self._beside,
         )
         return self.cache.run(
             "quantize",
@@ -499,7 +693,7 @@ class _Run:
 
         exported: ExportRecord = self.records[Stage.EXPORT]
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
-        teacher: TrainRecord = self.records[Stage.TRAIN]
+        teacher = self._taught
         candidates = [
             CandidateModel(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
             CandidateModel(
@@ -567,6 +761,7 @@ class _Run:
             recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
             seed=self.recipe.seed,
             calibration_sha256=quantized.calibration_key if quantized else "",
+            lessons=self._lessons(),
         )
         return self.cache.run(
             "bundle",
@@ -604,9 +799,29 @@ class _Run:
         return replace(self.spec, size=self.recipe.distill.size or self.spec.size)
 
     @property
+    def _taught(self) -> TrainRecord | AdaptRecord:
+        """The record of the teacher that the student follows: the adapted one, where there is one."""
+        adapted: AdaptRecord | None = self.records.get(Stage.ADAPT)
+        trained: TrainRecord = self.records[Stage.TRAIN]
+        return trained if adapted is None else adapted
+
+    @property
     def _teacher(self) -> Path:
-        record: TrainRecord = self.records[Stage.TRAIN]
-        return self.dir / record.checkpoint
+        return self.dir / self._taught.checkpoint
+
+    def _lessons(self) -> tuple[Lesson, ...]:
+        """What the teacher learned, from its first weights on."""
+        trained: TrainRecord = self.records[Stage.TRAIN]
+        adapted: AdaptRecord | None = self.records[Stage.ADAPT]
+        if adapted is None or adapted.method == NO_METHOD:
+            return trained.lessons
+        folder = Path(str(self.recipe.adapt.images)).name
+        return (*trained.lessons, Lesson(kind=adapted.method, name=folder, images=adapted.images))
+
+    @property
+    def _beside(self) -> DataIndex | None:
+        """The target's images, on which all that comes after adaptation follows the teacher."""
+        return None if self.target is None else self.target[0]
 
     def _stopwatch(self) -> Stopwatch:
         """Times what pruning makes, in the runtime that will run it."""
@@ -678,6 +893,8 @@ class _Run:
             recipe=recipes.dump(self.recipe),
             task=spec_of(r[Stage.MEASURE].task, self.index.task),
             data=r[Stage.DATA],
+            pretrain=r[Stage.PRETRAIN],
+            adapt=r[Stage.ADAPT],
             teacher=r[Stage.TRAIN],
             prune=r[Stage.PRUNE],
             student=r[Stage.DISTILL],
@@ -703,6 +920,9 @@ class _Run:
         r = self.records
         teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
         whole = [pruned.note] if pruned and pruned.note else []
+        first: PretrainRecord | None = r[Stage.PRETRAIN]
+        if first is not None and not first.probe.helped:
+            whole.append(first.note)
         epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
         return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 

@@ -472,8 +472,10 @@ def _stage(recipe: Path, settings: list[str] | None, out: Path | None, json: boo
     from edgetl.errors import ConfigError
     from edgetl.pipeline import Stage
 
-    outcome = _through(recipe, settings, out, stage)
+    outcome = _through(recipe, settings, out, Stage.ADAPT if stage == Stage.TRAIN else stage)
     record = outcome.records[Stage(stage)]
+    if stage == Stage.TRAIN:
+        record = outcome.records[Stage.ADAPT] or record
     if record is None:
         raise ConfigError(f"The recipe turns {stage} off; set {stage}.enabled = true, or run another stage.")
     output.emit(record, json, "stage")

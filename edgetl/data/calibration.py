@@ -73,8 +73,16 @@ class _Manifest:
     images: tuple[_ManifestImage, ...]
 
 
-def draw(index: DataIndex, images: int, seed: int, *, progress: Progress = SILENT) -> CalibrationSet:
-    """Draw a set from the training split, as evenly from the classes as they allow.
+def draw(
+    index: DataIndex,
+    images: int,
+    seed: int,
+    *,
+    unlabelled: DataIndex | None = None,
+    progress: Progress = SILENT,
+) -> CalibrationSet:
+    """Draw a set from the training split, as evenly from the classes as they allow; half of it from images without
+    labels, where there are some.
 
     The same index, number and seed give the same set on every machine. Where train has fewer different
     images than asked for, all of them are taken, with a warning.
@@ -89,12 +97,19 @@ def draw(index: DataIndex, images: int, seed: int, *, progress: Progress = SILEN
     if not train:
         raise DataError(f"{index.root} has no training images to calibrate on.")
     items = [(s.sha256, group) for s, group in zip(train, index.strata(train), strict=True)]
-    chosen = draw_evenly(items, images, f"calibration-{seed}")
-    if len(chosen) < images:
-        progress.warning(f"Calibrating on all {len(chosen)} training images; {images} were asked for.")
-    samples = tuple(
-        CalibrationImage(path=s.path, sha256=s.sha256, label=index.named(s))
-        for s in (train[at] for at in chosen)
+    salt, others = f"calibration-{seed}", () if unlabelled is None else unlabelled.samples
+    further = draw_evenly([(s.sha256, s.label) for s in others], images // 2, salt)
+    chosen = draw_evenly(items, images - len(further), salt)
+    if len(chosen) + len(further) < images:
+        progress.warning(
+            f"Calibrating on all {len(chosen) + len(further)} training images; {images} were asked for."
+        )
+    samples = (
+        *(
+            CalibrationImage(path=s.path, sha256=s.sha256, label=index.named(s))
+            for s in (train[at] for at in chosen)
+        ),
+        *(CalibrationImage(path=s.path, sha256=s.sha256, label="") for s in (others[at] for at in further)),
     )
     return CalibrationSet(samples=samples, seed=seed, requested=images, index_sha256=index.sha256)
 

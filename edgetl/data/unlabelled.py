@@ -1,7 +1,8 @@
-"""Images without labels, from which a student learns what its teacher says of them."""
+"""Images without labels: those that join distillation, and those on which a backbone is pretrained."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from edgetl.errors import DataError
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import UnlabelledRecord
 
+SETTING = "distill.unlabelled"
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledInputs:
@@ -21,13 +24,17 @@ class UnlabelledInputs:
     Attributes:
         index: the labelled images, of which those of val and test must not teach.
         bad_images: `refuse` or `skip`, as `data.bad_images`.
+        setting: the recipe's that names the folder, for messages.
+        transductive: images of val and test teach too, without their labels.
     """
 
     index: DataIndex
     bad_images: str
+    setting: str = SETTING
+    transductive: bool = False
 
 
-def find(folder: str, *, progress: Progress = SILENT) -> tuple[Path, ...]:
+def find(folder: str, *, setting: str = SETTING, progress: Progress = SILENT) -> tuple[Path, ...]:
     """The images in a folder at any depth, by path, as `edgetl.data.walk` finds them.
 
     Raises:
@@ -36,16 +43,16 @@ def find(folder: str, *, progress: Progress = SILENT) -> tuple[Path, ...]:
     root = place(folder).absolute()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"distill.unlabelled: {root} {what}; give a folder of images.")
+        raise DataError(f"{setting}: {root} {what}; give a folder of images.")
     found, others = images_below(root)
     if not found:
         beside = f" It holds {counted(others)}." if others else ""
         raise DataError(
-            f"distill.unlabelled: {root} holds no images at any depth; expected files that end in .jpg, .png or the"
+            f"{setting}: {root} holds no images at any depth; expected files that end in .jpg, .png or the"
             f" like.{beside}"
         )
     if missed := lost(others):
-        progress.warning(f"distill.unlabelled: besides the images, {counted(missed)} in {root} are not read.")
+        progress.warning(f"{setting}: besides the images, {counted(missed)} in {root} are not read.")
     return found
 
 
@@ -66,18 +73,13 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
         StorageError: the index cannot be written.
     """
     root = place(folder).absolute()
-    entries = [Entry(path, "", None) for path in find(folder, progress=progress)]
+    entries = [Entry(path, "", None) for path in find(folder, setting=inputs.setting, progress=progress)]
     good, bad = usable(folder, entries, inputs.bad_images, progress)
-    scored = [sample for sample in inputs.index.samples if sample.split != "train"]
-    contents = {sample.sha256 for sample in scored}
+    contents = set() if inputs.transductive else {sample.sha256 for sample in scored(inputs.index)}
     kept = {sha256: entry.path for entry, sha256 in reversed(good) if sha256 not in contents}
     further = [Sample(kept[sha256], UNLABELLED, "train", sha256) for sha256 in sorted(kept)]
-    parts = [0] * len(scored) + [1] * len(further)
-    asked = range(len(scored), len(parts))
-    pairs = near_copies([*scored, *further], parts, asked, progress=progress)
-    alike = {at - len(scored) for _, at in pairs}
-    samples = tuple(sample for at, sample in enumerate(further) if at not in alike)
-    held_out = len(alike) + sum(sha256 in contents for _, sha256 in good)
+    samples = tuple(further) if inputs.transductive else not_scored(further, inputs.index, progress=progress)
+    held_out = len(further) - len(samples) + sum(sha256 in contents for _, sha256 in good)
     if held_out:
         progress.message(
             f"unlabelled: {held_out} of {len(good)} images are in the validation or test split, or near-copies of "
@@ -85,7 +87,7 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
         )
     if not samples:
         raise DataError(
-            f"distill.unlabelled: all images in {folder} are in the validation or test split, which must not teach; add"
+            f"{inputs.setting}: all images in {folder} are in the validation or test split, which must not teach; add"
             " others."
         )
     skipped = tuple((path.relative_to(root).as_posix(), reason) for path, reason in bad.items())
@@ -98,3 +100,30 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
         skipped=skipped,
         sha256=index.sha256,
     )
+
+
+def scored(index: DataIndex) -> tuple[Sample, ...]:
+    """The images that must not teach: those of validation and test."""
+    return tuple(sample for sample in index.samples if sample.split != "train")
+
+
+def not_scored(
+    samples: Sequence[Sample], index: DataIndex, *, progress: Progress = SILENT
+) -> tuple[Sample, ...]:
+    """Those of some images that are neither in the validation or test split of `index` nor near-copies of what is.
+
+    Args:
+        samples: the images, in the order in which they come back.
+        index: the labelled images.
+        progress: gets a bar.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    held = scored(index)
+    contents = {sample.sha256 for sample in held}
+    others = [sample for sample in samples if sample.sha256 not in contents]
+    parts = [0] * len(held) + [1] * len(others)
+    pairs = near_copies([*held, *others], parts, range(len(held), len(parts)), progress=progress)
+    alike = {at - len(held) for _, at in pairs}
+    return tuple(sample for at, sample in enumerate(others) if at not in alike)

@@ -6,8 +6,7 @@ business: the teacher's features come without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -19,6 +18,7 @@ from edgetl.config import DistillFeatures
 from edgetl.errors import ModelError, TensorError
 from edgetl.train.blocks import blocks
 from edgetl.train.tasks.base import TrainingTask
+from edgetl.train.watching import watching
 
 _TINY = 1e-12
 
@@ -168,30 +168,6 @@ def stage_ends(network: nn.Module, task: TrainingTask, size: int, name: str) -> 
             " distill.features = fitnets and attention need; relational needs none."
         )
     return tuple(seen.values())
-
-
-@contextmanager
-def watching(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Gather the outputs of the named modules, in the order in which they run; of `>NAME` its input."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str, value: object) -> None:
-        if isinstance(value, Tensor):
-            outputs.pop(name, None)
-            outputs[name] = value
-
-    hooks = []
-    for name in names:
-        module = network.get_submodule(name.removeprefix(">"))
-        if name.startswith(">"):
-            hooks.append(module.register_forward_pre_hook(lambda _, args, name=name: keep(name, args[0])))
-        else:
-            hooks.append(module.register_forward_hook(lambda _, __, value, name=name: keep(name, value)))
-    try:
-        yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class Features(nn.Module):

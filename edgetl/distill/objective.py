@@ -17,10 +17,11 @@ from edgetl.config import (
     TrainPrecision,
 )
 from edgetl.distill.cross import CrossHeads
-from edgetl.distill.features import Features, watching
+from edgetl.distill.features import Features
 from edgetl.distill.views import at_size
 from edgetl.train.objective import Batch, HardLoss, Need, hard, penalised
 from edgetl.train.tasks.base import TrainingTask
+from edgetl.train.watching import watching
 
 
 @dataclass(frozen=True, kw_only=True)

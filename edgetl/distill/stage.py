@@ -51,7 +51,8 @@ class DistillInputs:
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
         select: the score by which the best epoch is chosen; the task's choice where None.
-        unlabelled: the images of `distill.unlabelled`, from `edgetl.data.unlabelled`.
+        unlabelled: the images of `distill.unlabelled`, from `edgetl.data.unlabelled`, or others on which the student
+            follows only the teacher.
     """
 
     guide: Guide
@@ -238,10 +239,8 @@ def _check_settings(config: DistillConfig, how: Guide) -> None:
 
 
 def _unlabelled(config: DistillConfig, inputs: DistillInputs) -> DataIndex | None:
-    """The images without labels that teach, where the recipe names some."""
-    if config.unlabelled is None:
-        return None
-    if inputs.unlabelled is None:
+    """The images without labels that teach, where there are some."""
+    if config.unlabelled is not None and inputs.unlabelled is None:
         raise ConfigError(
             f"distill.unlabelled is {config.unlabelled}, but its images were not indexed; pass the index that"
             " edgetl.data.unlabelled writes."

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgetl.errors import ModelError
 from edgetl.inputs.image import Interpolation
-from edgetl.models.weights import fit_state, offline, read_state, rename_by_position, wheel_file
+from edgetl.models.weights import (
+    Weights,
+    fit_weights,
+    offline,
+    read_state,
+    read_weights,
+    rename_by_position,
+    wheel_file,
+)
 
 PRETRAINED = "pretrained"
 NO_WEIGHTS = "none"
@@ -82,6 +90,7 @@ def create(
     *,
     seed: int = 0,
     size: int | None = None,
+    labels: Sequence[str] | None = None,
 ) -> nn.Module:
     """Build a classifier: images (N, 3, H, W) float32 -> logits (N, num_classes) float32.
 
@@ -89,9 +98,10 @@ def create(
         name: as for `resolve`.
         num_classes: outputs of the new head.
         weights: `pretrained`, `none`, or a local .safetensors file or .pth state dict. A file's classifier is
-            left out where its class count differs.
+            left out where its class count differs, that of a checkpoint of edgetl wherever its classes do.
         seed: decides the random weights, whatever the state of torch's global generator.
         size: side of the images, for which a network that takes only one size is built; the library's where None.
+        labels: the classes; where None, a file's classifier of as many classes is taken.
 
     Raises:
         ModelError: unknown name, or the network cannot be built for this size.
@@ -108,7 +118,7 @@ def create(
             case _:
                 model = _fresh(backbone, num_classes, size)
                 _calm_head(model)
-                _load(model, backbone, read_state(Path(weights)), str(weights))
+                _load(model, backbone, read_weights(Path(weights)), str(weights), labels)
                 return model
 
 
@@ -261,7 +271,7 @@ def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Mo
             model = _fresh(backbone, num_classes, size)
             _calm_head(model)
             path = wheel_file(backbone.name.removeprefix("tf_"))
-            _load(model, backbone, read_state(path), str(path))
+            _load(model, backbone, Weights(state=read_state(path)), str(path))
             return model
         case Library.TIMM:
             import timm
@@ -286,16 +296,23 @@ def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Mo
             except Exception as error:
                 raise offline(backbone.name, error) from error
             state = {k: v for k, v in state.items() if not k.startswith(("AuxLogits.", "aux1.", "aux2."))}
-            _load(model, backbone, state, f"torchvision's {backbone.name}")
+            _load(model, backbone, Weights(state=state), f"torchvision's {backbone.name}")
             return model
         case _:
             assert_never(backbone.source)
 
 
-def _load(model: nn.Module, backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
-    if backbone.source is Library.WHEEL:
-        state = rename_by_position(model, state)
-    fit_state(model, state, heads=classifier_names(model), network=backbone.name, origin=origin)
+def _load(
+    model: nn.Module,
+    backbone: Backbone,
+    weights: Weights,
+    origin: str,
+    labels: Sequence[str] | None = None,
+) -> None:
+    if backbone.source is Library.WHEEL and not weights.network:
+        weights = Weights(state=dict(rename_by_position(model, weights.state)))
+    heads = classifier_names(model)
+    fit_weights(model, weights, heads=heads, network=backbone.name, origin=origin, labels=labels)
 
 
 def _calm_head(model: nn.Module) -> None:

@@ -19,14 +19,16 @@ from edgetl.files import write_bytes
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.architecture import Architecture, Extent, HeadKind, build
 from edgetl.models.formats import Format, fault, recognise
-from edgetl.models.weights import versioned
+from edgetl.models.weights import ARCHITECTURE, LABELS, versioned
 from edgetl.records.codec import to_json
 
 SCHEMA = 1
-LABELS, SPEC = "edgetl.labels", "edgetl.preprocess"
+SPEC = "edgetl.preprocess"
+LESSONS = "edgetl.lessons"
+"""What the network learned before and here, as JSON: see `edgetl.records.train.Lesson`."""
 REBASED = "edgetl.rebased"
 """How many batch norms did not learn and are written in terms of the images at hand (`edgetl.models.norms`)."""
-_SCHEMA_KEY, _ARCHITECTURE_KEY = "edgetl.schema", "edgetl.architecture"
+_SCHEMA_KEY, _ARCHITECTURE_KEY = "edgetl.schema", ARCHITECTURE
 
 
 def save(

@@ -9,6 +9,8 @@ channels are cut.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -144,15 +146,21 @@ def boxes_of(distances: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
     return torch.cat([centres - reach[..., :2], centres + reach[..., 2:]], dim=-1)
 
 
-def create_detector(name: str, classes: int, weights: Any = None, *, seed: int = 0) -> Detector:
-    """A detector on a timm backbone; see `edgetl.models.backbones.create` for names and weights.
+def create_detector(
+    name: str, classes: int, weights: Any = None, *, seed: int = 0, labels: Sequence[str] | None = None
+) -> Detector:
+    """A detector on a timm backbone; see `edgetl.models.backbones.create` for names, weights and labels.
+
+    Of a detector's checkpoint the neck and the heads are taken too, without the classes where these are others.
 
     Raises:
         ModelError: timm has no such backbone, or it gives no maps of strides 8, 16 and 32.
+        WeightsError: the weights cannot be had or do not fit.
     """
     import timm
 
-    from edgetl.models.backbones import Library, create, resolve
+    from edgetl.models.backbones import NO_WEIGHTS, PRETRAINED, Library, create, resolve
+    from edgetl.models.weights import fit_weights, read_weights
 
     found = resolve(name)
     if found.source is Library.TORCHVISION:
@@ -170,7 +178,14 @@ def create_detector(name: str, classes: int, weights: Any = None, *, seed: int =
             strides = ", ".join(map(str, info.reduction()))
             raise ModelError(f"{name} gives maps of strides {strides}; 8, 16 and 32 are needed.")
         detector = Detector(body, tuple(info.channels()), classes)
-    if weights is not None and str(weights) != "none":
+    if weights is not None and str(weights) not in (NO_WEIGHTS, PRETRAINED):
+        given = read_weights(Path(weights))
+        if given.detector:
+            named = f"a detector on {found.name}"
+            heads = tuple(f"class_out.{at}" for at in range(len(detector.class_out)))
+            fit_weights(detector, given, heads=heads, network=named, origin=str(weights), labels=labels)
+            return detector
+    if weights is not None and str(weights) != NO_WEIGHTS:
         own, whole = body.state_dict(), create(name, 1000, weights, seed=seed).state_dict()
         fitting = {
             key: whole[key] for key, value in own.items() if key in whole and whole[key].shape == value.shape

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -14,6 +16,106 @@ from edgetl.errors import WeightsError
 from edgetl.failures import cause, remedy
 from edgetl.models.formats import Format, fault, recognise
 from edgetl.packages import pip_install
+
+LABELS, ARCHITECTURE = "edgetl.labels", "edgetl.architecture"
+"""Keys of a checkpoint's metadata: see `edgetl.models.checkpoint`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The tensors of a file, and what it says of their network, where edgetl wrote it.
+
+    Attributes:
+        state: tensors by name.
+        network: what they are of, in words, as `resnet18` or `pruned resnet18`; "" where the file does not say.
+        labels: the names of its outputs; None where the file does not say.
+        detector: whether it answers with boxes.
+    """
+
+    state: dict[str, Tensor]
+    network: str = ""
+    labels: tuple[str, ...] | None = None
+    detector: bool = False
+
+
+def read_weights(path: Path) -> Weights:
+    """As `read_state`, with what a checkpoint of edgetl says of itself.
+
+    Raises:
+        WeightsError: as `read_state`.
+    """
+    state, said = read_state(path), _metadata(path)
+    try:
+        architecture = json.loads(said[ARCHITECTURE])
+        backbone, head = str(architecture["backbone"]), architecture.get("head", "classifier")
+        layers = architecture.get("layers", {})
+        labels = json.loads(said[LABELS]) if LABELS in said else None
+        named = None if labels is None else tuple(str(label) for label in labels)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Weights(state=state)
+    words = [backbone] if head != "detector" else ["detector on", backbone]
+    # The new classes alone change the last layer, which `layers` then does not list.
+    network = " ".join(["pruned", *words] if layers else words)
+    return Weights(state=state, network=network, labels=named, detector=head == "detector")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if recognise(path) is not Format.SAFETENSORS:
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def fit_weights(
+    model: nn.Module,
+    weights: Weights,
+    *,
+    heads: Sequence[str],
+    network: str,
+    origin: str,
+    labels: Sequence[str] | None,
+) -> None:
+    """Load `weights` in place, as `fit_state` does. Of a checkpoint the head is taken only for the very same classes.
+
+    Args:
+        model: gets the tensors.
+        weights: from `read_weights`.
+        heads: names of the layers that make the outputs.
+        network, origin: what the network is called and where the weights came from, for messages.
+        labels: the model's classes; None where they are not known, then a head that fits is taken.
+
+    Raises:
+        WeightsError: anything but the head does not fit; of a checkpoint, the message names its network and the first
+            tensor that differs.
+    """
+    state = weights.state
+    if weights.network:
+        own, prefixes = model.state_dict(), tuple(f"{name}." for name in heads)
+        others = labels is not None and weights.labels is not None and tuple(labels) != weights.labels
+        # Adapted heads stand where others have one layer.
+        shapes = [{k: v.shape for k, v in one.items() if k.startswith(prefixes)} for one in (own, state)]
+        if others or shapes[0] != shapes[1]:
+            state = {k: v for k, v in state.items() if not k.startswith(prefixes)}
+        if differs := _first_difference(own, state, prefixes):
+            raise WeightsError(
+                f"{origin} is a checkpoint of {weights.network} and does not fit {network}; the first tensor that"
+                f" differs is {differs}. Name a checkpoint of the same network, or take its backbone."
+            )
+    fit_state(model, state, heads=heads, network=network, origin=origin)
+
+
+def _first_difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor], heads: tuple[str, ...]) -> str:
+    """In the network's order, outside its head; then what it lacks. Empty where nothing differs."""
+    for name, tensor in own.items():
+        if name.startswith(heads) or name.endswith("num_batches_tracked"):
+            continue
+        if name not in state:
+            return f"{name}, which the file lacks"
+        if state[name].shape != tensor.shape:
+            return f"{name} (file {tuple(state[name].shape)}, network {tuple(tensor.shape)})"
+    return next((f"{name}, which the network lacks" for name in state if name not in own), "")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
 from edgetl.train.seeds import derive, numpy_generator
-from edgetl.train.sets import PixelSet, Sets, open_sets
+from edgetl.train.sets import PixelSet, Sets, Unlabelled, open_sets, open_unlabelled
 from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 
@@ -60,6 +60,8 @@ TEACHER = "teacher"
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH = 32
+_UNLABELLED_SHARE = 0.5
+"""Of the images that recovery and statistics see, those of another domain, where there are some."""
 
 Kept = tuple[nn.Module, PruneStep, tuple[EpochRecord, ...]]
 """A network on the way, what is recorded of its step, and the epochs of its recovery."""
@@ -79,6 +81,7 @@ class PruneInputs:
         seed: of everything random.
         stopwatch: times a network and the teacher in the runtime; only for a target of the clock.
         alignment: channel counts are multiples of this, where `prune.round_to` is unset.
+        unlabelled: images of another domain, which recovery and statistics see too.
     """
 
     guide: Guide
@@ -88,6 +91,7 @@ class PruneInputs:
     seed: int
     stopwatch: Stopwatch | None = None
     alignment: int = 8
+    unlabelled: DataIndex | None = None
 
 
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
@@ -241,6 +245,7 @@ class _Run:
         self.mixed = checkpoint.REBASED in checkpoint.read_metadata(self.how.teacher)
         self.size = inputs.spec.size
         self.teacher_size = self.how.teacher_size
+        self.unlabelled = self._open_unlabelled()
         self.guide = guide(self.teacher, self.teacher_size)
         self.uncut, self.backbone, self.built = self.teacher, architecture.backbone, architecture.size
         if config.network != TEACHER:
@@ -332,6 +337,18 @@ class _Run:
         view = max(self.size, self.teacher_size)
         return open_sets(self.inputs.index, spec, self.inputs.pixels_dir, self.progress, view_size=view)
 
+    def _open_unlabelled(self) -> Unlabelled | None:
+        if self.inputs.unlabelled is None:
+            return None
+        return open_unlabelled(
+            self.inputs.unlabelled,
+            self.inputs.spec,
+            self.inputs.pixels_dir,
+            self.progress,
+            share=_UNLABELLED_SHARE,
+            view_size=max(self.size, self.teacher_size),
+        )
+
     def _teacher_score(self) -> float:
         """The teacher's accuracy on the validation split, at its own size."""
         sets = self._open(dataclasses.replace(self.inputs.spec, size=self.teacher_size))
@@ -383,6 +400,7 @@ class _Run:
             objective=self._objective(),
             state=self.out / f"step-{number}.state",
             progress=self.progress,
+            unlabelled=self.unlabelled,
             start=step.cut,
         )
         if epochs:
@@ -443,6 +461,7 @@ class _Run:
                 ),
                 state=self.out / "step-sparse.state",
                 progress=self.progress,
+                unlabelled=self.unlabelled,
                 start=NO_START,  # sparse channels may cost accuracy
             )
             found_score, size = value(epochs[-1].val, self.metric), self.before
@@ -507,6 +526,7 @@ class _Run:
                     objective=self._objective(),
                     state=self.out / "step-two-four.state",
                     progress=self.progress,
+                    unlabelled=self.unlabelled,
                     start=found_score,
                 )
             size, recovered = (
@@ -575,15 +595,24 @@ class _Run:
         )
 
     def _views(self, number: int, train: PixelSet) -> Iterator[Tensor]:
-        """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step."""
+        """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step.
+
+        Images of another domain, where there are some, are half of each batch.
+        """
         generator = numpy_generator(self.inputs.seed, "importance images", number)
-        rows = generator.permutation(len(train))[: self.config.importance_images]
+        count, further = self.config.importance_images, np.zeros((0, *train.pixels.shape[1:]), np.uint8)
+        if self.unlabelled is not None:
+            beside = round(count * _UNLABELLED_SHARE)
+            drawn = generator.permutation(len(self.unlabelled.pixels))[:beside]
+            count, further = count - len(drawn), self.unlabelled.pixels[np.sort(drawn)]
+        rows = generator.permutation(len(train))[:count]
         if not self.mixed:
             rows = np.sort(rows)
-        for batch in np.array_split(rows, max(1, math.ceil(len(rows) / _BATCH))):
-            pixels = torch.from_numpy(np.ascontiguousarray(train.pixels[batch]))
+        batches = max(1, math.ceil((len(rows) + len(further)) / _BATCH))
+        for at, batch in enumerate(np.array_split(rows, batches)):
+            pixels = np.concatenate([train.pixels[batch], further[at::batches]])
             images = training_view(
-                pixels,
+                torch.from_numpy(pixels),
                 Augment.NONE,
                 train.spec.size,
                 generator=torch.Generator(),

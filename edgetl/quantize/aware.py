@@ -30,10 +30,11 @@ from edgetl.quantize.plan import QuantizationPlan
 from edgetl.quantize.replay import Network
 from edgetl.quantize.targets import TargetRules
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.sets import open_sets
+from edgetl.train.sets import open_sets, open_unlabelled
 from edgetl.train.tasks.all import training_task
 
 _WEIGHT_DECAY = 1e-4
+_UNLABELLED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class AwareTraining:
         metric: the epoch that is best by it on the validation split is chosen.
         seed: of everything random.
         state: the file in which finished epochs are saved.
+        unlabelled: images of another domain, half of each step where there are some.
     """
 
     guide: Guide
@@ -59,6 +61,7 @@ class AwareTraining:
     metric: str
     seed: int
     state: Path
+    unlabelled: DataIndex | None = None
 
 
 def train(
@@ -87,6 +90,16 @@ def train(
     sets = open_sets(
         aware_training.index, aware_training.spec, aware_training.pixels_dir, progress, view_size=view
     )
+    further = None
+    if aware_training.unlabelled is not None:
+        further = open_unlabelled(
+            aware_training.unlabelled,
+            aware_training.spec,
+            aware_training.pixels_dir,
+            progress,
+            share=_UNLABELLED_SHARE,
+            view_size=view,
+        )
     fitting = Fitting(
         phase=f"quantization-aware, {rules.target}",
         epochs=aware_training.epochs,
@@ -112,6 +125,7 @@ def train(
             objective=how.objective(guide(teacher, how.teacher_size), task, student_size=size),
             state=aware_training.state,
             progress=progress,
+            unlabelled=further,
         )
     aware_training.state.unlink(missing_ok=True)
     if epochs and epochs[-1].kept_start:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class QuantizeInputs:
         cache_dir: folder of cached calibrations.
         metric: the score that is held to the floor; the task's first where None.
         guide: the teacher, and how it is followed; None rules quantization-aware training out.
+        unlabelled: images of another domain, on which the model is calibrated and trained too.
     """
 
     onnx: Path
@@ -77,6 +79,7 @@ class QuantizeInputs:
     cache_dir: Path = field(metadata=UNKEYED)
     metric: str | None = None
     guide: Guide | None = None
+    unlabelled: DataIndex | None = None
 
 
 def run(
@@ -91,13 +94,16 @@ def run(
         StorageError: a file cannot be written.
     """
     start = time.monotonic()
-    drawn = calibration.draw(inputs.index, config.images, inputs.seed, progress=progress)
+    drawn = calibration.draw(
+        inputs.index, config.images, inputs.seed, unlabelled=inputs.unlabelled, progress=progress
+    )
     if len(drawn.samples) < FEW_IMAGES:
         progress.warning(
             f"{len(drawn.samples)} calibration images are few: ranges may miss what the device will see."
             f" Use {FEW_IMAGES} or more (quantize.images)."
         )
-    calibration.save(drawn, out / MANIFEST, root=inputs.index.root)
+    roots = [inputs.index.root, *([] if inputs.unlabelled is None else [inputs.unlabelled.root])]
+    calibration.save(drawn, out / MANIFEST, root=Path(os.path.commonpath(roots)))
     model = load(inputs.onnx)
     for target in config.target:
         _check_plan(Graph(model), target, inputs.onnx.name)
@@ -365,6 +371,7 @@ def _trainer(
             metric=metric,
             seed=inputs.seed,
             state=out / f"qat-{form.rules.target}.state",
+            unlabelled=inputs.unlabelled,
         )
         return aware.train(
             form.graph, form.plan, form.rules, form.activations, aware_training, progress=progress

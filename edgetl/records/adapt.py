@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from edgetl.records.scores import Evaluation
 from edgetl.records.train import EpochRecord
 
+NO_METHOD = "none"
+"""The method of a teacher that stays as it was."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptTry:
@@ -48,3 +51,23 @@ class AdaptRecord:
     val: Evaluation
     test: Evaluation | None
     seconds: float
+
+    @property
+    def reason(self) -> str:
+        """Why the network was chosen, one sentence."""
+        found = {one.method: one for one in self.tries if one.density is not None}
+        if self.asked != "auto":
+            if self.method == NO_METHOD:
+                return f"{self.asked} made nothing of this network, so the teacher stays as it was."
+            return f"{self.asked} was asked for by name; without labels of the target nothing says that it helped."
+        same = f"{self.sure:.0%} of the resamples choose it too"
+        if self.method == NO_METHOD:
+            return (
+                "No method did better on the target's images without costing accuracy where labels are, so the teacher"
+                f" stays as it was; {same}."
+            )
+        before, after = found[NO_METHOD].density, found[self.method].density
+        return (
+            f"{self.method}: the target's answers lie more densely around one another ({before:.3f} to {after:.3f}"
+            f" nats) than with the other methods, and accuracy where labels are is not clearly worse; {same}."
+        )

@@ -63,8 +63,11 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledRecord:
-    """What was found of images without labels: `images` different ones, besides the `held_out` files that are left out
-    because they, or near-copies of them, are in the validation or test split, and the `skipped` ones (path, reason)."""
+    """What was found of images that teach beside the data, mostly without labels.
+
+    `images` different ones, besides the `held_out` files that are left out because they, or near-copies of them, are in
+    the validation or test split, and the `skipped` ones (path, reason).
+    """
 
     index: str
     images: int
@@ -83,10 +86,43 @@ class NetworkSize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One step of how a network's weights came to be.
+
+    `kind` is `weights` where they were given: `name` is `pretrained`, `none` or a file's name. Else it is how they were
+    learned, `train` for labelled images or a method of pretraining, and `name` is what was learned from: the data's
+    name, on so many training `images` of these `classes` (none without labels), whose index has the hash `data`.
+    `file` is the SHA-256 of the file in which the weights were handed on; "" where they never left a run.
+    """
+
+    kind: str
+    name: str
+    images: int = 0
+    classes: tuple[str, ...] = ()
+    data: str = ""
+    file: str = ""
+
+    @property
+    def words(self) -> str:
+        """As a part of a sentence."""
+        if self.kind == "weights":
+            return {"pretrained": "pretrained weights", "none": "random weights"}.get(self.name, self.name)
+        by = "" if self.kind in ("train", "source") else f"{self.kind} on "
+        of = f" of {len(self.classes):,} classes" if self.classes else ""
+        return f"{by}{self.images:,} images{of} ({self.name})"
+
+
+def told(lessons: Iterable[Lesson]) -> str:
+    """A chain of lessons in words, the first one first."""
+    return ", then ".join(lesson.words for lesson in lessons)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecord:
     """A trained network (teacher or student): its checkpoint, its curve, its scores.
 
-    `unlabelled` is the number of different images without labels that taught it.
+    `unlabelled` is the number of different images without labels that taught it; `lessons` are the chain of what a
+    teacher learned, from its first weights to these.
     """
 
     checkpoint: str
@@ -97,6 +133,49 @@ class TrainRecord:
     test: Evaluation | None
     seconds: float
     unlabelled: int = 0
+    lessons: tuple[Lesson, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeComparison:
+    """Linear probes on what two backbones make of the same images, scored on the validation split.
+
+    `before` and `after` are their scores by `metric` on the same `images`; `interval` is the 90% interval of the
+    difference, and `p_value` that of the hypothesis that the second is no better.
+    """
+
+    metric: str
+    images: int
+    before: float
+    after: float
+    interval: tuple[float, float]
+    p_value: float
+    helped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecord:
+    """What a backbone learned before it saw the data, and whether that helped.
+
+    `kind` is `source`, or the method; `images` different ones taught, of these `classes` (none without labels), besides
+    the `held_out` ones that are in the validation or test split. The scores of `epochs` are those on the source's own
+    validation split, or a linear probe's on the data's. Training begins with the backbone where it is `used`; `note`
+    says why, or why not. `lessons` is the chain of what the backbone learned.
+    """
+
+    kind: str
+    name: str
+    checkpoint: str
+    backbone: str
+    images: int
+    held_out: int
+    classes: tuple[str, ...]
+    epochs: tuple[EpochRecord, ...]
+    probe: ProbeComparison
+    used: bool
+    note: str
+    lessons: tuple[Lesson, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgetl.bench.statistics import EQUAL, median_ratio
+from edgetl.records.adapt import AdaptRecord
 from edgetl.records.measured import Latency
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, value
-from edgetl.records.train import DataRecord, TrainRecord
+from edgetl.records.train import DataRecord, PretrainRecord, TrainRecord
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord, VariantScore
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import TaskSpec
@@ -24,6 +25,8 @@ class RunReport:
         name: the run's name.
         recipe: the recipe as TOML with every default explicit.
         task: what was asked of an image.
+        pretrain: None where nothing was learned before the data.
+        adapt: None where the teacher was not adapted to another domain.
         prune: None where pruning was off.
         quantize: None where quantization was off.
         stage_seconds: wall time of each stage; a stage that was not redone keeps its first time.
@@ -47,6 +50,8 @@ class RunReport:
     warnings: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
     created: str = ""
+    pretrain: PretrainRecord | None = None
+    adapt: AdaptRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,25 @@ def placed_view(
     return _view(pixels, policy, size, theta, generator, part, beyond=_BEYOND)
 
 
+def random_crops(
+    pixels: Tensor, size: int, *, area: tuple[float, float], mirror: bool, generator: torch.Generator
+) -> Tensor:
+    """A random resized crop of each image, without changes of colour.
+
+    Args:
+        pixels: (N, S, S, 3) uint8.
+        size: side of the crops.
+        area: least and largest share of the picture that is seen.
+        mirror: half of them mirrored.
+        generator: on the CPU.
+
+    Returns:
+        (N, 3, size, size) float32 in 0..255, on the pixels' device.
+    """
+    theta = _random_crop(len(pixels), generator, area=area, mirror=mirror)
+    return _resample(pixels.permute(0, 3, 1, 2), size, theta, None)
+
+
 def _view(
     pixels: Tensor,
     policy: Augment,
@@ -156,9 +175,10 @@ def _random_crop(
     mirror: bool = False,
     flip: bool = False,
     rotation: float = 0.0,
+    area: tuple[float, float] = _AREA,
 ) -> Tensor:
     """Affine maps (N, 2, 3) of a random resized crop (Szegedy et al. 2015), mirrored, flipped, turned."""
-    share = _uniform((n,), *(_NEARLY_WHOLE if mild else _AREA), generator)
+    share = _uniform((n,), *(_NEARLY_WHOLE if mild else area), generator)
     ratio = _uniform((n,), -_LOG_RATIO, _LOG_RATIO, generator).exp_()
     extent = torch.stack([(share * ratio).sqrt(), (share / ratio).sqrt()], dim=1).clamp_(max=1.0)
     return _turned(extent, generator, mirror=mirror, flip=flip, rotation=rotation)

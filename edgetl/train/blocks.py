@@ -9,7 +9,7 @@ from torch import nn
 from edgetl.errors import TrainingError
 from edgetl.models.detector import Detector
 from edgetl.train.freezing import Trainable
-from edgetl.train.tasks.base import TrainingTask
+from edgetl.train.tasks.base import FitTask, TrainingTask
 
 Block = tuple[str, ...]
 """Names of parameters."""
@@ -17,7 +17,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LEAST_STAGES = 4
 
 
-def blocks(model: nn.Module, task: TrainingTask, *, coarse: bool = False) -> tuple[Block, ...]:
+def blocks(model: nn.Module, task: FitTask, *, coarse: bool = False) -> tuple[Block, ...]:
     """Every parameter's name, in blocks from the stem to the head.
 
     timm's networks say themselves how their layers are grouped (`group_matcher`). Of others the modules are taken in
@@ -78,7 +78,7 @@ def last_stages(share: float, task: TrainingTask) -> Trainable:
     return choose
 
 
-def layer_scales(model: nn.Module, task: TrainingTask, decay: float) -> dict[int, float]:
+def layer_scales(model: nn.Module, task: FitTask, decay: float) -> dict[int, float]:
     """The share of the learning rate of each parameter, by its `id`: decay^k, k blocks below the head.
 
     Layer-wise learning-rate decay (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT).

@@ -18,7 +18,7 @@ from edgetl.train.objective import Batch
 from edgetl.train.processes import SINGLE, Group
 from edgetl.train.seeds import derive, numpy_generator, torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled
-from edgetl.train.tasks.base import TrainingTask
+from edgetl.train.tasks.base import FitTask
 from edgetl.train.tasks.mixing import Mixing, mix
 
 
@@ -28,7 +28,7 @@ def epoch_order(
     """The order in which an epoch's images are drawn; as many as there are.
 
     Args:
-        strata: (N,) int64, the class of each, or what stands for it (`TrainingTask.strata`).
+        strata: (N,) int64, the class of each, or what stands for it (`FitTask.strata`).
         class_balance: draw each class equally often (within one): rare classes' images repeat, of frequent
             classes a random part is drawn. Otherwise each image comes once.
         generator: of this epoch.
@@ -92,7 +92,7 @@ class Loader:
 
     def __init__(
         self,
-        task: TrainingTask,
+        task: FitTask,
         data: PixelSet | FeatureSet,
         *,
         batch_size: int,

@@ -41,7 +41,7 @@ from edgetl.train.optimise import MovingAverage, copy_state, optimiser_of, sched
 from edgetl.train.processes import SINGLE, launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled, part_of
-from edgetl.train.tasks.base import TrainingTask
+from edgetl.train.tasks.base import FitTask
 from edgetl.train.tasks.mixing import Mixing
 from edgetl.train.trackers import Listener
 
@@ -117,7 +117,7 @@ def fit(
     model: nn.Module,
     fitting: Fitting,
     *,
-    task: TrainingTask,
+    task: FitTask,
     train: TrainingSet,
     val: TrainingSet,
     objective: Objective,
@@ -196,7 +196,7 @@ class _Run:
         self,
         model: nn.Module,
         fitting: Fitting,
-        task: TrainingTask,
+        task: FitTask,
         train: TrainingSet,
         val: TrainingSet,
         objective: Objective,
@@ -361,7 +361,7 @@ class _Run:
             return ()
         steps = "1 step" if len(self.loader) == 1 else f"{len(self.loader)} steps"
         note = (
-            f"{self.images} training images at train.batch_size = {self.fitting.batch_size} are"
+            f"{self.images} training images in batches of {self.fitting.batch_size} are"
             f" {steps} per epoch: batch norm's statistics lag behind the weights, which may spoil"
             " the scores. Take a smaller batch, or more epochs."
         )

@@ -26,6 +26,7 @@ from edgetl.tasks.metrics import chosen
 from edgetl.train.evaluate import score_splits
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
+from edgetl.train.lessons import as_metadata, lesson_of, lessons_before
 from edgetl.train.loop import NO_START, fit, reached
 from edgetl.train.objective import Hard
 from edgetl.train.phases import phases
@@ -51,6 +52,7 @@ class TrainInputs:
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
         task: the recipe's settings of the task.
+        start: a checkpoint whose backbone is begun with, in place of `train.weights`.
     """
 
     index: DataIndex
@@ -58,6 +60,7 @@ class TrainInputs:
     pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
     task: TaskConfig = field(default_factory=ClassificationConfig)
+    start: Path | None = None
 
 
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -77,7 +80,9 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """
     index, seed = inputs.index, inputs.seed
     task = training_task(index.task, inputs.task)
-    model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size)
+    weights = config.weights if inputs.start is None else inputs.start
+    model = task.network(config.backbone, weights, seed=derive(seed, "weights"), size=inputs.spec.size)
+    lessons = (*lessons_before(weights), lesson_of("train", index))
     check_takes(model, inputs.spec.size, config.backbone, OWN_SIZE)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
@@ -130,7 +135,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     val, test = score_splits(task, model, sets)
     if launched().main:
         architecture = describe(model, config.backbone, task.width, inputs.spec.size)
-        extra = checkpoint.provenance(index.labels, inputs.spec)
+        extra = checkpoint.provenance(index.labels, inputs.spec) | as_metadata(lessons)
         if frozen:
             extra[checkpoint.REBASED] = str(len(frozen))
         checkpoint.save(model, architecture, out / CHECKPOINT, extra)
@@ -142,6 +147,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         val=val,
         test=test,
         seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
+        lessons=lessons,
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

@@ -6,12 +6,12 @@ import torch
 
 from edgetl.config import DistillLoss
 from edgetl.distill.cross import CrossHeads
-from edgetl.distill.features import watching
 from edgetl.distill.objective import Distillation
 from edgetl.models.detector import create_detector
 from edgetl.tasks.base import Detection
 from edgetl.train.objective import Batch
 from edgetl.train.tasks.detection import DetectionTraining
+from edgetl.train.watching import watching
 
 TASK = DetectionTraining(spec=Detection(labels=("a", "b")))
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

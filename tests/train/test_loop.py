@@ -195,9 +195,7 @@ def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
     assert bool(few) is warned
     assert tuple(few) == notes_of(history) if warned else not few
     if warned:
-        assert few[0].startswith(
-            "17 training images at train.batch_size = 8 are 2 steps per epoch: batch norm's "
-        )
+        assert few[0].startswith("17 training images in batches of 8 are 2 steps per epoch: batch norm's ")
 
 
 def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:

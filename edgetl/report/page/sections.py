@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgetl.report.page import making, variants
+from edgetl.report.page.adaptation import adaptation
 from edgetl.report.page.answers import answers
 from edgetl.report.page.markup import Markup
+from edgetl.report.page.pretraining import pretraining
 from edgetl.report.run import RunReport
 
 Build = Callable[[RunReport, Path | None], Markup]
@@ -25,7 +27,9 @@ SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("variants", "Accuracy against latency", _of_records(variants.variants)),
     ("classes", "Shipped variant by class", answers),
     ("latency", "Latency distribution", _of_records(variants.latency)),
+    ("pretraining", "Pretraining", _of_records(pretraining)),
     ("training", "Training", _of_records(making.training)),
+    ("adaptation", "Adaptation", _of_records(adaptation)),
     ("pruning", "Pruning", _of_records(making.pruning)),
     ("deployment", "Export and quantization", _of_records(making.deployment)),
     ("data", "Data", _of_records(making.data)),

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgetl.data.walk import counted
+from edgetl.records.adapt import AdaptRecord
 from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
-from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of
+from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of, told
 from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
 from edgetl.report import units
 from edgetl.report.page import widths
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     from edgetl.data.audit import AuditReport
 
-StageRecord = DataRecord | TrainRecord | PruneRecord | ExportRecord | QuantizeRecord | MeasureRecord
+StageRecord = (
+    DataRecord | TrainRecord | AdaptRecord | PruneRecord | ExportRecord | QuantizeRecord | MeasureRecord
+)
 
 _CLASSES_SHOWN = 30
 _LISTED = 10
@@ -35,6 +38,8 @@ def stage(console: Console, record: StageRecord) -> None:
             _data(console, record)
         case TrainRecord():
             _train(console, record)
+        case AdaptRecord():
+            _adapt(console, record)
         case PruneRecord():
             _prune(console, record)
         case ExportRecord():
@@ -106,6 +111,31 @@ def _data(console: Console, record: DataRecord) -> None:
     _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
 
 
+def _adapt(console: Console, record: AdaptRecord) -> None:
+    lines = []
+    for one in record.tries:
+        tone: Tone = "strong" if one.method == record.method else "plain"
+        if one.val is None or one.weighted is None or one.density is None:
+            lines.append(TableLine(cells=(one.method, "", "", ""), tone=tone))
+            continue
+        shares = (units.percent(one.val), units.percent(one.weighted))
+        lines.append(TableLine(cells=(one.method, *shares, f"{one.density:.3f}"), tone=tone))
+    heads = (f"{units.metric(record.metric)}, source", "top-1, weighted", "density")
+    table(console, (*text("method"), *numbers(*heads)), lines)
+    pairs(
+        console,
+        [
+            ("chosen", record.method),
+            ("why", record.reason),
+            ("target", units.counted(record.images, "image")),
+            ("validation", _told(record.val)),
+            ("test", _told(record.test) if record.test else ""),
+            ("time", units.duration(record.seconds)),
+            ("checkpoint", record.checkpoint),
+        ],
+    )
+
+
 def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> list[TableLine]:
     """One line per class, by name; of many classes those with the fewest images, and the others in one line."""
     labels = sorted({label for split in counts.values() for label in split})
@@ -135,6 +165,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("validation", _told(record.val)),
             ("test", _told(record.test) if record.test else ""),
             ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
+            ("learned before", told(record.lessons[:-1])),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],

@@ -21,6 +21,8 @@ _TEMPERATURE = 0.05
 _MOST = 2000
 """Target images that are compared with one another at most."""
 _FOLDS = 3
+_RIDGE = 0.1
+"""Against the mean loss of the images: with more features than images, domains are always told apart without."""
 _LIMIT = 20.0
 """Largest weight of a source image, and one over the smallest: a few images must not decide alone."""
 _RESAMPLES = 200
@@ -64,7 +66,10 @@ def density_ratios(
     folds = min(_FOLDS, len(source), len(target))
     if folds < 2:
         return np.ones(len(source))
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=200))
+    ridge = 1 / (_RIDGE * len(domain))  # sklearn's C, against the sum of the losses
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=ridge, class_weight="balanced", max_iter=200)
+    )
     split = StratifiedKFold(folds, shuffle=True, random_state=derive(seed, "domains") % 2**32)
     chance = cross_val_predict(model, features, domain, cv=split, method="predict_proba")[: len(source), 1]
     odds = np.clip(chance / np.maximum(1 - chance, 1e-12), 1 / _LIMIT, _LIMIT)

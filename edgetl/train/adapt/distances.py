@@ -17,9 +17,9 @@ _RIDGE = 1.0
 def coral(source: Tensor, target: Tensor) -> Tensor:
     """The squared distance of the covariances, in terms of the source's own: a scalar float32, 0 for equal ones.
 
-    ||C_source - C_target||^2 / ||C_source||^2 in Frobenius norms, the divisor without gradient. Sun, Saenko, "Deep CORAL: Correlation
-    Alignment for Deep Domain Adaptation" (ECCV 2016 workshops), equation 1, where the divisor is 4 D^2: with ours the
-    weight does not depend on the features' number and scale.
+    ||C_source - C_target||^2 / ||C_source||^2 in Frobenius norms, the divisor without gradient. Sun, Saenko, "Deep
+    CORAL: Correlation Alignment for Deep Domain Adaptation" (ECCV 2016 workshops), equation 1, where the divisor is
+    4 D^2: with ours the weight does not depend on the features' number and scale.
 
     Args:
         source: (n, D), n at least 2.

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetl.train.watching import watching
 from edgetl.train.objective import Batch, Hard, Need
+from edgetl.train.watching import watching
 
 SOURCE, TARGET = 0, 1
 """Values of `Batch.domain`."""

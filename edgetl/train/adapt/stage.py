@@ -25,7 +25,7 @@ from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.norms import batch_norms, recalibrate
 from edgetl.progress import SILENT, Progress
-from edgetl.records.adapt import AdaptRecord, AdaptTry
+from edgetl.records.adapt import NO_METHOD, AdaptRecord, AdaptTry
 from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.base import Classification
@@ -47,8 +47,6 @@ from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 
 CHECKPOINT = "adapted.safetensors"
-NONE = "none"
-"""The teacher as it was, among what is tried."""
 ADAPTED = "edgetl.adapted"
 """Key of a checkpoint's metadata: the method."""
 FEW_IMAGES = 8
@@ -140,8 +138,8 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
             f" it needs {FEW_IMAGES} or more."
         )
     bench = _Bench(config, inputs, out, progress)
-    networks = {NONE: bench.teacher}
-    tries, epochs = [AdaptTry(method=NONE)], tuple[EpochRecord, ...]()
+    networks = {NO_METHOD: bench.teacher}
+    tries, epochs = [AdaptTry(method=NO_METHOD)], tuple[EpochRecord, ...]()
     for method in methods(config, inputs.train.strategy):
         started = time.perf_counter()
         try:
@@ -154,7 +152,7 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
         tries.append(AdaptTry(method=method, seconds=time.perf_counter() - started))
     choice = bench.choose(networks)
     asked = config.method
-    name = choice.name if asked is AdaptMethod.AUTO else str(asked) if asked in networks else NONE
+    name = choice.name if asked is AdaptMethod.AUTO else str(asked) if asked in networks else NO_METHOD
     network = networks[name]
     val, test = score_splits(bench.task, network, bench.sets)
     architecture = checkpoint.load(inputs.teacher)[1]
@@ -378,7 +376,7 @@ class _Bench:
             self.val[name] = value(self.task.evaluate(truths, outputs, resamples=0), self.metric)
             answers = softmax(predict_outputs(network, self.target)).astype(np.float32)
             scored[name] = Scored(right=outputs.argmax(1) == truths, target=answers)
-        return choose(scored, density_ratios(source, target, seed), NONE, seed)
+        return choose(scored, density_ratios(source, target, seed), NO_METHOD, seed)
 
     def scored(self, one: AdaptTry, networks: dict[str, nn.Module], choice: Choice) -> AdaptTry:
         """With its figures, where it made a network."""

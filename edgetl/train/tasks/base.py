@@ -29,37 +29,15 @@ Targets: TypeAlias = NDArray[Any]
 """(N, ...): what is right, one row per image. `Classification`: (N,) int64, the class. `Detection`: see its module."""
 
 
-class TrainingTask(Protocol):
-    """A task's code for training."""
-
-    @property
-    def spec(self) -> TaskSpec:
-        """What it trains for."""
-
-    @property
-    def width(self) -> int:
-        """D, the outputs of its network."""
+class FitTask(Protocol):
+    """What a fit asks of a task: what learns first, the views of its images, the scores of its outputs."""
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
         """The device task's: the figures of `evaluate`, the one that fits are judged by first."""
 
-    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
-        """A backbone for images of `size`, with the task's head: images (N, 3, S, S) -> outputs (N, D).
-
-        Raises:
-            ModelError: unknown backbone.
-            WeightsError: the weights cannot be had or do not fit.
-        """
-
-    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
-        """The layers that make the outputs: pruning never cuts these."""
-
     def new_layers(self, model: nn.Module) -> tuple[str, ...]:
         """The parts that start from random weights, and learn first."""
-
-    def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
-        """The rows of samples, in order; places in them are pixels of images that `spec` makes."""
 
     def strata(self, targets: Targets) -> NDArray[Any]:
         """(N,) int64: the group that each image counts to where groups are to be drawn equally often."""
@@ -88,6 +66,41 @@ class TrainingTask(Protocol):
 
     def shares(self, targets: Tensor) -> Tensor:
         """Targets in the form in which they can be blended, (N, D) float32; `hard_loss` takes both forms."""
+
+    def val_loss(self, targets: Targets, outputs: NDArray[Any]) -> float:
+        """The plain loss of outputs (N, D) on the validation split."""
+
+    def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
+        """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
+
+    def settled(self, targets: Targets, outputs: NDArray[Any]) -> FitTask:
+        """With what answers are decided by, as chosen on the validation split: thresholds, where there are any."""
+
+
+class TrainingTask(FitTask, Protocol):
+    """A task's code for training."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What it trains for."""
+
+    @property
+    def width(self) -> int:
+        """D, the outputs of its network."""
+
+    def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
+        """A backbone for images of `size`, with the task's head: images (N, 3, S, S) -> outputs (N, D).
+
+        Raises:
+            ModelError: unknown backbone.
+            WeightsError: the weights cannot be had or do not fit.
+        """
+
+    def output_layers(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers that make the outputs: pruning never cuts these."""
+
+    def targets(self, samples: Sequence[Sample], spec: PreprocessSpec) -> Targets:
+        """The rows of samples, in order; places in them are pixels of images that `spec` makes."""
 
     def hard_loss(self, config: TrainConfig | None = None, targets: Targets | None = None) -> HardLoss:
         """The loss with the labels: the recipe's for the training `targets`, or, without both, the plain one."""
@@ -123,12 +136,6 @@ class TrainingTask(Protocol):
     def blend(self, members: Sequence[Tensor], temperature: float) -> Tensor:
         """Outputs (N, D) float32 whose softened probabilities are the mean of the members'."""
 
-    def val_loss(self, targets: Targets, outputs: NDArray[Any]) -> float:
-        """The plain loss of outputs (N, D) on the validation split."""
-
-    def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
-        """Score outputs (N, D); `resamples` of the bootstrap, 0 leaves its intervals out."""
-
     def settled(self, targets: Targets, outputs: NDArray[Any]) -> TrainingTask:
         """With what answers are decided by, as chosen on the validation split: thresholds, where there are any."""
 
@@ -153,7 +160,8 @@ class OneClassifier:
 
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """The backbone with a classifier."""
-        return backbones.create(backbone, self.width, weights, seed=seed, size=size)
+        labels = labels_of(self.spec)
+        return backbones.create(backbone, self.width, weights, seed=seed, size=size, labels=labels)
 
     def output_layers(self, model: nn.Module) -> tuple[str, ...]:
         """The classifier."""

@@ -25,7 +25,7 @@ from edgetl.errors import ConfigError, TensorError, TrainingError
 from edgetl.inputs.frame import Frame, frame_of
 from edgetl.models.detector import STRIDES, Detector, boxes_of, create_detector, places
 from edgetl.records.scores import Evaluation
-from edgetl.tasks.base import Detection, MetricSpec
+from edgetl.tasks.base import Detection, MetricSpec, labels_of
 from edgetl.tasks.detection.found import Truth, in_pictures
 from edgetl.tasks.detection.scores import evaluate
 from edgetl.tasks.detection.task import BOXES, SCORES, DetectionTask
@@ -76,7 +76,7 @@ class DetectionTraining:
     def network(self, backbone: str, weights: str | Path, *, seed: int, size: int) -> nn.Module:
         """A detector on the backbone."""
         places(size)
-        return create_detector(backbone, self.width, weights, seed=seed)
+        return create_detector(backbone, self.width, weights, seed=seed, labels=labels_of(self.spec))
 
     def output_layers(self, model: nn.Module) -> tuple[str, ...]:
         """The convolutions that make the maps."""

@@ -1,0 +1,67 @@
+"""The page's part about the teacher's adaptation to another domain: what was tried, and what was chosen why."""
+
+from __future__ import annotations
+
+from edgetl.records.adapt import NO_METHOD, AdaptTry
+from edgetl.report import units
+from edgetl.report.page.markup import Column, Markup, Row, definitions, table, tag
+from edgetl.report.run import RunReport
+
+
+def adaptation(report: RunReport) -> Markup:
+    """The figures of each method, by which none saw a label of the target; nothing where nothing was adapted."""
+    record = report.adapt
+    if record is None:
+        return Markup("")
+    heads = (
+        Column(header="method"),
+        Column(header=f"{units.metric(record.metric)}, source", number=True),
+        Column(
+            header="top-1, weighted",
+            number=True,
+            hint="source images count by how much like the target they are (Sugiyama et al. 2007)",
+        ),
+        Column(
+            header="neighbourhood density",
+            number=True,
+            hint="in nats, of the answers on the target's images (Saito et al. 2021); more is better",
+        ),
+        Column(header="time", number=True, wide_only=True),
+    )
+    rows = [_row(one, chosen=one.method == record.method) for one in record.tries]
+    facts = definitions(
+        [
+            ("Asked for", record.asked),
+            ("Images of the target", _images(record.images, record.held_out)),
+            (
+                "Learned from validation or test images too",
+                "yes, without labels" if record.transductive else "no",
+            ),
+        ]
+    )
+    return Markup(tag("p", record.reason, css="lead") + table(heads, rows, "Methods of adaptation") + facts)
+
+
+def _row(one: AdaptTry, *, chosen: bool) -> Row:
+    name = "teacher as it was" if one.method == NO_METHOD else one.method
+    if one.val is None or one.weighted is None or one.density is None:
+        return Row(cells=(name, one.note, "", "", ""))
+    return Row(
+        cells=(
+            name,
+            units.percent(one.val),
+            units.percent(one.weighted),
+            f"{one.density:.3f}",
+            units.duration(one.seconds),
+        ),
+        css="chosen" if chosen else "",
+    )
+
+
+def _images(count: int, held_out: int) -> str:
+    beside = (
+        f"; {units.count(held_out)} in the validation or test split, or near-copies, were left out"
+        if held_out
+        else ""
+    )
+    return f"{units.count(count)}{beside}"

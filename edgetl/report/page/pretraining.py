@@ -1,0 +1,64 @@
+"""The page's part about what the backbone learned before it saw the data, and whether that helped."""
+
+from __future__ import annotations
+
+from edgetl.records.train import PretrainRecord, told
+from edgetl.report import units
+from edgetl.report.page.curves import LOSSES, Line, score_lines, training_curves
+from edgetl.report.page.markup import HALF, Markup, columns, definitions, figure, legend, tag
+from edgetl.report.run import RunReport
+from edgetl.tasks.metrics import metric
+
+
+def pretraining(report: RunReport) -> Markup:
+    """Losses and scores by epoch, and the probe before and after; nothing where nothing was learned first."""
+    record = report.pretrain
+    if record is None:
+        return Markup("")
+    probe = record.probe
+    low, high = (units.points(100 * end) for end in probe.interval)
+    title = units.metric(probe.metric)
+    facts = definitions(
+        [
+            ("Method", "labels of other classes" if record.kind == "source" else record.kind),
+            ("Learned from", _images(record)),
+            ("Backbone", record.backbone),
+            ("Learned in this order", told(report.teacher.lessons)),
+            (f"Probe, {title} before", units.percent(probe.before)),
+            (f"Probe, {title} after", units.percent(probe.after)),
+            ("90% interval of the difference", f"{low} to {high}"),
+            ("p, that it is no better", f"{probe.p_value:.2g}"),
+            ("Training begins with it", "yes" if record.used else "no"),
+            ("Time", units.duration(record.seconds)),
+        ]
+    )
+    return Markup(tag("p", record.note, css="lead") + _curves(record) + facts)
+
+
+def _images(record: PretrainRecord) -> str:
+    of = f" of {units.counted(len(record.classes), 'class')}" if record.classes else ""
+    beside = (
+        f"; {units.count(record.held_out)} in the validation or test split, or near-copies, were left out"
+        if record.held_out
+        else ""
+    )
+    return f"{units.counted(record.images, 'image')}{of} in {record.name}{beside}"
+
+
+def _curves(record: PretrainRecord) -> Markup:
+    if not record.epochs:
+        return Markup("")
+    own = record.kind == "source"
+    scores = score_lines([metric(name) for name in list(record.epochs[0].val.scores)[:2]])
+    losses = LOSSES if own else LOSSES[:1]
+    titles = ("Validation scores on the source", "Loss") if own else ("Linear probe on validation", "Loss")
+
+    def drawn(title: str, lines: tuple[Line, ...], share: bool) -> Markup:
+        return tag(
+            "div",
+            tag("h3", title),
+            legend([(line.name, line.css, "line") for line in lines]),
+            figure(lambda width: training_curves(record.epochs, lines, title, share, width), wide=HALF),
+        )
+
+    return columns(drawn(titles[1], losses, False), drawn(titles[0], scores, True))

@@ -1,0 +1,293 @@
+"""The stage before training: the backbone learns elsewhere first, and is begun with only where that helped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgetl.config import Augment, PretrainConfig, PretrainMethod, Strategy, TaskConfig, TrainConfig
+from edgetl.data.index import DataIndex
+from edgetl.data.pixels import open_pixels
+from edgetl.data.splits import spread
+from edgetl.errors import DataError
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import UNKEYED
+from edgetl.models import checkpoint
+from edgetl.models.architecture import describe
+from edgetl.models.size import OWN_SIZE, check_takes
+from edgetl.progress import SILENT, Progress
+from edgetl.records.train import EpochRecord, Lesson, PretrainRecord, ProbeComparison, TrainRecord
+from edgetl.tasks.metrics import chosen, metric
+from edgetl.train import stage as training
+from edgetl.train.devices import device_of
+from edgetl.train.evaluate import predict_outputs
+from edgetl.train.lessons import as_metadata, lesson_of, lessons_before
+from edgetl.train.loop import NO_START, Fitting, fit
+from edgetl.train.objective import Objective
+from edgetl.train.pretrain.backbone import last_map, width_of, without_head
+from edgetl.train.pretrain.contrast import Alike
+from edgetl.train.pretrain.follow import Follow, teacher_of
+from edgetl.train.pretrain.probe import Probed, ProbedTask
+from edgetl.train.pretrain.rebuild import Denoise, Masked, Variational
+from edgetl.train.seeds import derive
+from edgetl.train.sets import PixelSet, with_margin
+from edgetl.train.tasks.all import training_task
+from edgetl.train.tasks.base import TrainingTask
+
+CHECKPOINT = "backbone.safetensors"
+_STATE = "pretrain.state"
+SOURCE = "source"
+"""What `PretrainRecord.kind` calls learning from a labelled set."""
+_PROBED = 2000
+"""Training images, at most, to which a probe is fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainInputs:
+    """What the stage reads.
+
+    Attributes:
+        index: the data at hand.
+        further: what is learned first: the source, or images without labels.
+        train: the settings that it shares with training; see `shared`.
+        spec: evaluation's preprocessing.
+        pixels_dir: folder of decoded pixels, shared by the stages.
+        seed: of everything random.
+        task: the recipe's settings of the task.
+        held_out: images that were left out of `further`.
+    """
+
+    index: DataIndex
+    further: DataIndex
+    train: TrainConfig
+    spec: PreprocessSpec
+    pixels_dir: Path = field(metadata=UNKEYED)
+    seed: int
+    task: TaskConfig
+    held_out: int = 0
+
+
+def shared(config: PretrainConfig, train: TrainConfig) -> TrainConfig:
+    """What of training's settings holds before it too, so that a change of the others leaves the stage as it is.
+
+    A source is trained on with all layers, whatever the strategy, and its epochs are chosen by its own usual metric.
+    """
+    if config.source is not None:
+        own = {"epochs": config.epochs, "lr": config.lr, "batch_size": config.batch_size}
+        usual = {"strategy": Strategy.FULL, "select": None, "trackers": ()}
+        return train.model_copy(update={**own, **usual})
+    kept = ("backbone", "weights", "augment", "weight_decay", "precision", "select")
+    return TrainConfig().model_copy(update={name: getattr(train, name) for name in kept})
+
+
+def run(
+    config: PretrainConfig, inputs: PretrainInputs, *, out: Path, progress: Progress = SILENT
+) -> PretrainRecord:
+    """Let the backbone learn first, write it into `out`, and find out whether that helped.
+
+    How this is judged: features of labelled training images (at most 2,000) are computed by the pretrained backbone
+    and by the one that it began as, a linear probe is fitted to each, and both answer the same images of the
+    validation split. Pretraining helped where the probe is better by `train.select` (or the task's usual metric) with
+    an error of 5% at most, in a paired test; see `edgetl.train.pretrain.probe.Probed.compare`. Else training begins
+    with the original weights, unless `pretrain.always` is set. The last epoch is judged, and not the best of them,
+    since the validation split that chose it could not judge it too.
+
+    A run that was stopped goes on after its last epoch. Of several processes the first one calls this, and the others
+    `teach_source` where there is a source.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
+        ModelError: unknown backbone, or one that the method cannot take.
+        DataError: too few images to compare.
+        ImageError: an image cannot be decoded.
+        TrainingError: training cannot go on.
+        Interrupted: Ctrl-C.
+        StorageError: a file cannot be written.
+    """
+    begun = time.perf_counter()
+    task, size = training_task(inputs.index.task, inputs.task), inputs.spec.size
+    model = _network(task, inputs, inputs.train.weights)
+    check_takes(model, size, inputs.train.backbone, OWN_SIZE)
+    subject = _subject(config, inputs)
+    probed, labelled = _labelled(task, inputs, progress)
+    before = _features(task, model, labelled)
+    progress.message(f"pretrain: {inputs.train.backbone} learns first, from {subject}")
+    paused = time.perf_counter()
+    if config.source is not None:
+        taught = teach_source(inputs, out=out, progress=progress)
+        path, epochs, spent = out / training.CHECKPOINT, taught.epochs, taught.seconds
+    else:
+        path = out / CHECKPOINT
+        epochs = _learn(task, model, config, inputs, probed, labelled, out, progress)
+        spent = sum(epoch.seconds for epoch in epochs)
+        extra = checkpoint.provenance((), inputs.spec) | as_metadata(_lessons(config, inputs))
+        checkpoint.save(model, describe(model, inputs.train.backbone, task.width, size), path, extra)
+    spent += paused - begun
+    begun = time.perf_counter()
+    after = _features(task, _network(task, inputs, path), labelled)
+    found = probed.compare(labelled.targets, before, after, seed=inputs.seed)
+    note = _note(subject, found, used := found.helped or config.always)
+    (progress.message if found.helped else progress.warning)(note)
+    (out / _STATE).unlink(missing_ok=True)
+    return PretrainRecord(
+        kind=SOURCE if config.source is not None else config.method.value,
+        name=inputs.further.root.name,
+        checkpoint=f"{out.name}/{path.name}",
+        backbone=inputs.train.backbone,
+        images=len(inputs.further.split("train")),
+        held_out=inputs.held_out,
+        classes=inputs.further.labels,
+        epochs=epochs,
+        probe=found,
+        used=used,
+        note=note,
+        lessons=lessons_before(path),
+        seconds=spent + time.perf_counter() - begun,
+    )
+
+
+def teach_source(inputs: PretrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
+    """Train on the source as `edgetl.train.stage` trains on the data, with every process that was launched."""
+    own = training.TrainInputs(
+        index=inputs.further,
+        spec=inputs.spec,
+        pixels_dir=inputs.pixels_dir,
+        seed=inputs.seed,
+        task=inputs.task,
+    )
+    return training.run(inputs.train, own, out=out, progress=progress)
+
+
+def _network(task: TrainingTask, inputs: PretrainInputs, weights: str | Path) -> nn.Module:
+    """The network as training would begin with it."""
+    seed = derive(inputs.seed, "weights")
+    return task.network(inputs.train.backbone, weights, seed=seed, size=inputs.spec.size)
+
+
+def _labelled(task: TrainingTask, inputs: PretrainInputs, progress: Progress) -> tuple[Probed, PixelSet]:
+    """Training images to which a probe is fitted, then the validation split, all as evaluation sees them."""
+    index, spec = inputs.index, inputs.spec
+    own, asked = spread(index.split("train"), _PROBED), index.split("val")
+    samples = (*own, *asked)
+    pixels = open_pixels(samples, spec, inputs.pixels_dir, progress)
+    targets = task.targets(samples, spec)
+    select = inputs.train.select
+    usual = task.selection(targets[: len(own)])
+    name = usual if select is None else chosen(select, task.metrics, setting="train.select")
+    return Probed(task=task, fitted=len(own), metric=name), PixelSet(pixels, targets, spec)
+
+
+def _features(task: TrainingTask, model: nn.Module, data: PixelSet) -> NDArray[np.float32]:
+    """What the network's head gets to see: (N, F)."""
+    home = device_of(model)
+    model.to("cuda" if torch.cuda.is_available() else home)
+    with without_head(model, task.output_layers(model)) as backbone:
+        width_of(backbone, data.spec.size)
+        found = predict_outputs(backbone, data)
+    model.to(home)
+    return found
+
+
+def _learn(
+    task: TrainingTask,
+    model: nn.Module,
+    config: PretrainConfig,
+    inputs: PretrainInputs,
+    probed: Probed,
+    labelled: PixelSet,
+    out: Path,
+    progress: Progress,
+) -> tuple[EpochRecord, ...]:
+    """Fit the network without its head, in place, to images without labels."""
+    spec, samples = inputs.spec, inputs.further.samples
+    if config.method.compares and len(samples) < 2:
+        raise DataError(
+            f"pretrain.images: {config.method} compares images, and {inputs.further.root} gives one; add others, or"
+            ' set pretrain.method = "masked".'
+        )
+    pixels = open_pixels(samples, with_margin(spec), inputs.pixels_dir, progress)
+    images = PixelSet(pixels, np.zeros(len(samples), dtype=np.int64), spec)
+    augment = inputs.train.augment
+    fitting = Fitting(
+        phase="pretrain",
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=inputs.train.weight_decay,
+        augment=augment,
+        seed=inputs.seed,
+        precision=inputs.train.precision,
+    )
+    mirror = augment not in (Augment.NONE, Augment.CROP)
+    with without_head(model, task.output_layers(model)) as backbone:
+        return fit(
+            backbone,
+            fitting,
+            task=ProbedTask(probed, pairs=config.method.compares, mirror=mirror),
+            train=images,
+            val=labelled,
+            objective=_objective(config, backbone, spec, derive(inputs.seed, "pretrain", "modules")),
+            state=out / _STATE,
+            progress=progress,
+            start=NO_START,
+        )
+
+
+def _objective(config: PretrainConfig, backbone: nn.Module, spec: PreprocessSpec, seed: int) -> Objective:
+    """The loss of the method."""
+    size = spec.size
+    width = width_of(backbone, size)
+    match config.method:
+        case PretrainMethod.SIMCLR:
+            return Alike(width, spec, temperature=config.temperature, seed=seed)
+        case PretrainMethod.VICREG:
+            return Alike(width, spec, temperature=None, seed=seed)
+        case PretrainMethod.MASKED:
+            given = last_map(backbone, size)
+            return Masked(given, size, share=config.mask, per_side=config.mask_cells, seed=seed)
+        case PretrainMethod.DENOISE:
+            return Denoise(last_map(backbone, size), size, noise=config.noise, seed=seed)
+        case PretrainMethod.VAE:
+            return Variational(width, size, seed=seed)
+        case PretrainMethod.FEATURES:
+            assert config.teacher is not None
+            return Follow(width, teacher_of(config.teacher, spec), size, seed=seed)
+        case _:
+            assert_never(config.method)
+
+
+def _lessons(config: PretrainConfig, inputs: PretrainInputs) -> tuple[Lesson, ...]:
+    """What the backbone has learned after learning from images without labels."""
+    return (*lessons_before(inputs.train.weights), lesson_of(config.method.value, inputs.further))
+
+
+def _subject(config: PretrainConfig, inputs: PretrainInputs) -> str:
+    """What is learned from, in words."""
+    kind = SOURCE if config.source is not None else config.method.value
+    return lesson_of(kind, inputs.further).words
+
+
+def _note(subject: str, found: ProbeComparison, used: bool) -> str:
+    """What came of it, in one sentence with its figures."""
+    low, high = found.interval
+    title = metric(found.metric).title
+    figures = (
+        f"a linear probe on {found.images:,} validation images went from {title} {found.before:.1%} to"
+        f" {found.after:.1%} ({100 * (found.after - found.before):+.1f} points, 90% interval {100 * low:+.1f} to"
+        f" {100 * high:+.1f}, p = {found.p_value:.2g})"
+    )
+    said = "helped" if found.helped else "did not help"
+    if found.helped:
+        end = "training begins with it"
+    elif used:
+        end = "training begins with it all the same (pretrain.always)"
+    else:
+        end = "training begins with the original weights"
+    return f"Pretraining ({subject}) {said}: {figures}; {end}."

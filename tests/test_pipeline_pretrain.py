@@ -1,0 +1,190 @@
+"""Pretraining as a stage of the run: skipped, used where it helped, cached, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgetl import config, pipeline
+from edgetl.bundle.archive import open_bundle
+from edgetl.config import Recipe
+from edgetl.errors import ConfigError, DataError, WeightsError
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.models import checkpoint
+from edgetl.models.architecture import describe
+from edgetl.models.backbones import create
+from edgetl.pipeline import Stage
+from edgetl.records.train import PretrainRecord, ProbeComparison, TrainRecord
+from edgetl.train.pretrain.probe import Probed
+from tests import squares
+from tests.images import write_set
+from tests.test_pipeline import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("images"), {"train": 6, "val": 4, "test": 2})
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("further"), {"photos": 4}, seed=9) / "photos"
+
+
+def recipe_of(data: Path, /, **pretrain: object) -> Recipe:
+    return tiny_recipe(data, train={"epochs": 1}, pretrain={"epochs": 1, "batch_size": 8, **pretrain})
+
+
+def trained(recipe: Recipe, folder: Path) -> tuple[PretrainRecord | None, TrainRecord, tuple[Stage, ...]]:
+    outcome = pipeline.run(recipe, folder, until=Stage.TRAIN)
+    return outcome.records[Stage.PRETRAIN], outcome.records[Stage.TRAIN], outcome.cached
+
+
+def verdict(monkeypatch: pytest.MonkeyPatch, helped: bool) -> None:
+    """What the probe shall find."""
+    found = ProbeComparison(
+        metric="top1",
+        images=12,
+        before=0.5,
+        after=0.75 if helped else 0.5,
+        interval=(0.1, 0.4) if helped else (-0.1, 0.1),
+        p_value=0.01 if helped else 0.6,
+        helped=helped,
+    )
+    monkeypatch.setattr(Probed, "compare", lambda *_, **__: found)
+
+
+def test_a_run_without_it_trains_from_the_weights_that_the_recipe_names(images: Path, tmp_path: Path) -> None:
+    before, record, _ = trained(recipe_of(images), tmp_path)
+    assert before is None
+    assert [lesson.kind for lesson in record.lessons] == ["weights", "train"]
+    assert not list(tmp_path.glob("pretrain*"))
+
+
+def test_training_begins_with_the_backbone_only_where_it_helped(
+    images: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = trained(recipe_of(images), tmp_path / "plain")[1]
+    verdict(monkeypatch, helped=False)
+    before, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "no")
+    assert before is not None
+    assert not before.used
+    assert before.note == (
+        "Pretraining (simclr on 12 images (photos)) did not help: a linear probe on 12 validation images went from"
+        " top-1 50.0% to 50.0% (+0.0 points, 90% interval -10.0 to +10.0, p = 0.6); training begins with the original"
+        " weights."
+    )
+    weights = [checkpoint.load(tmp_path / run / plain.checkpoint)[0].state_dict() for run in ("plain", "no")]
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert record.lessons == plain.lessons
+    forced, record, cached = trained(recipe_of(images, images=str(photos), always=True), tmp_path / "always")
+    assert forced is not None
+    assert (forced.probe.helped, forced.used, cached) == (False, True, ())
+    assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
+    verdict(monkeypatch, helped=True)
+    used, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "yes")
+    assert used is not None
+    assert used.used
+    assert used.note.endswith("p = 0.01); training begins with it.")
+    assert record.lessons[:-1] == used.lessons
+    assert trained(recipe_of(images, images=str(photos)), tmp_path / "yes")[2] == (
+        Stage.DATA,
+        Stage.PRETRAIN,
+        Stage.TRAIN,
+    )
+    other = tiny_recipe(
+        images,
+        train={"epochs": 2, "lr": 1e-4},
+        pretrain={"epochs": 1, "batch_size": 8, "images": str(photos)},
+    )
+    assert trained(other, tmp_path / "yes")[2] == (Stage.DATA, Stage.PRETRAIN)
+
+
+def test_a_whole_run_says_in_its_bundle_and_report_what_was_learned_first(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict(monkeypatch, helped=True)
+    source = write_set(tmp_path, {"other": 4}, seed=9) / "other"
+    outcome = pipeline.run(recipe_of(images, source=str(source)), tmp_path / "run")
+    first = outcome.records[Stage.PRETRAIN]
+    assert (first.kind, first.name, len(first.classes)) == ("source", "other", 3)
+    assert outcome.bundle is not None
+    provenance = open_bundle(outcome.bundle).manifest.provenance
+    assert provenance.lessons == outcome.records[Stage.TRAIN].lessons
+    assert [lesson.kind for lesson in provenance.lessons] == ["weights", "train", "train"]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["pretrain"]["note"] == first.note
+    assert report["stage_seconds"]["pretrain"] > 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert 'id="pretraining"' in page
+    assert "training begins with it" in page
+
+
+def test_what_cannot_be_learned_from_is_said_before_anything_is_trained(
+    images: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    wrong = write_set(tmp_path / "wrong", {"train": 3})
+    (wrong / "train" / "red" / "000.png").write_bytes(b"no image")
+    for settings, said in (
+        ({"images": str(tmp_path / "empty")}, r"pretrain\.images: .*empty holds no images at any depth"),
+        ({"images": str(tmp_path / "gone")}, r"pretrain\.images: .*gone does not exist; give a folder"),
+        ({"source": str(tmp_path / "gone")}, r"pretrain\.source: .*gone"),
+        ({"source": str(wrong)}, r"pretrain\.source: 1 of 9 images in .*wrong cannot be used"),
+    ):
+        with pytest.raises(DataError, match=said):
+            pipeline.run(recipe_of(images, **settings), tmp_path / "run", until=Stage.TRAIN)
+    model = create("test_resnet", 2, "none")
+    extra = checkpoint.provenance(("a", "b"), PreprocessSpec(size=32))
+    weights = tmp_path / "teacher.safetensors"
+    checkpoint.save(model, describe(model, "test_resnet", 2), weights, extra)
+    recipe = tiny_recipe(images, train={"weights": str(weights)}, pretrain={"images": str(photos)})
+    with pytest.raises(WeightsError, match=r"is a checkpoint of test_resnet .* first tensor that differs is"):
+        pipeline.run(recipe, tmp_path / "run", until=Stage.TRAIN)
+    assert not (tmp_path / "run" / "train").exists()
+
+
+def test_settings_that_do_not_go_together_are_refused() -> None:
+    for settings, said in (
+        ({"source": "a", "images": "b"}, "pretrain: source and images are both set"),
+        ({"images": "b", "method": "features"}, 'pretrain: method = "features" follows a larger backbone'),
+        (
+            {"images": "b", "teacher": "resnet50"},
+            'teacher is for method = "features", and method is "simclr"',
+        ),
+        (
+            {"images": "b", "batch_size": 1},
+            'method = "simclr" compares the images of a step, and batch_size is 1',
+        ),
+        ({"images": "b", "method": "moco"}, "pretrain.method: input should be 'simclr', 'vicreg'"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            config.parse({"pretrain": settings})
+        assert said in str(caught.value)
+
+
+def test_boxes_and_folds_are_refused_with_another_way(images: Path, photos: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(images, images=str(photos))
+    with pytest.raises(ConfigError, match=r"does not repeat \[pretrain\] in each fold.*train\.weights"):
+        pipeline.cross_validate(recipe, tmp_path / "folds", 2)
+    boxes = squares.write_set(tmp_path / "boxes", 4)
+    recipe = config.parse(
+        {"data": {"source": str(boxes)}, "preprocess": {"size": 64}, "pretrain": {"images": str(photos)}}
+    )
+    with pytest.raises(ConfigError, match=r"finds no boxes.*train\.weights"):
+        pipeline.run(recipe, tmp_path / "run", until=Stage.TRAIN)
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    for name in ("photos", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "t.safetensors").touch()
+    path = tmp_path / "r.toml"
+    path.write_text('[pretrain]\nimages = "photos"\nmethod = "features"\nteacher = "t.safetensors"\n')
+    found = config.load(path).pretrain
+    assert (found.images, found.teacher) == (str(tmp_path / "photos"), str(tmp_path / "t.safetensors"))
+    path.write_text('[pretrain]\nsource = "other"\n')
+    assert config.load(path).pretrain.source == str(tmp_path / "other")
+    assert config.load(path, ["pretrain.source=digits"]).pretrain.source == "digits"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgetl.train.adapt.choice import Scored, choose, density_ratios, neighbourhood_density
+
+
+def answers(sharpness: float, count: int = 60) -> np.ndarray:
+    logits = np.random.default_rng(0).normal(0, 1, (count, 3))
+    logits[np.arange(count), np.arange(count) % 3] += 2
+    powers = np.exp(sharpness * logits)
+    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
+
+def right(share: float) -> np.ndarray:
+    return np.arange(100) < 100 * share
+
+
+def test_dense_groups_have_the_larger_entropy() -> None:
+    even = np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)
+    assert neighbourhood_density(even) == pytest.approx(np.log(19), rel=1e-3)
+    assert neighbourhood_density(answers(1.0)) < neighbourhood_density(answers(6.0))
+
+
+def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() -> None:
+    plain = Scored(right=right(0.9), target=answers(1.0))
+    better = Scored(right=right(0.88), target=answers(6.0))
+    broken = Scored(right=right(0.5), target=answers(9.0))
+    found = choose({"none": plain, "better": better, "broken": broken}, np.ones(100), "none", 0)
+    assert found.name == "better"
+    assert 0.6 < found.sure <= 1
+    assert found.weighted == pytest.approx({"none": 0.9, "better": 0.88, "broken": 0.5})
+    assert choose({"none": plain, "broken": broken}, np.ones(100), "none", 0).name == "none"
+    assert choose({"none": plain, "same": plain}, np.ones(100), "none", 0).name == "none"
+
+
+def test_weights_decide_which_source_images_count() -> None:
+    plain = Scored(right=right(0.9), target=answers(1.0))
+    other = Scored(right=~right(0.2), target=answers(6.0))  # wrong on the first fifth
+    unlike = np.where(right(0.2), 0.05, 1.24)
+    alike = np.where(right(0.2), 4.0, 0.25)
+    assert choose({"none": plain, "other": other}, unlike, "none", 0).name == "other"
+    assert choose({"none": plain, "other": other}, alike, "none", 0).name == "none"
+
+
+def test_source_images_that_look_like_the_target_weigh_more() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.normal(2, 1, (80, 4)).astype(np.float32)
+    source = rng.normal(0, 1, (80, 4)).astype(np.float32)
+    source[:20] += 2
+    weights = density_ratios(source, target, 0)
+    assert weights.shape == (80,)
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[:20].mean() > 2 * weights[20:].mean()
+    assert np.array_equal(weights, density_ratios(source, target, 0))
+    assert density_ratios(source[:1], target, 0).tolist() == [1.0]

@@ -1,0 +1,190 @@
+"""Adaptation on tiny pictures whose target is darker and bluer than what has labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edgetl.config import AdaptConfig, AdaptMethod, Augment, DataConfig, Strategy, TrainConfig
+from edgetl.data import index as indexes
+from edgetl.data import unlabelled
+from edgetl.data.index import DataIndex, build_index
+from edgetl.errors import ConfigError
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.models import checkpoint
+from edgetl.models.norms import batch_norms
+from edgetl.records.adapt import AdaptRecord
+from edgetl.records.codec import from_json, to_json
+from edgetl.tasks.base import MultiLabel
+from edgetl.train import stage as training
+from edgetl.train.adapt import stage
+from edgetl.train.features import plain_views
+from edgetl.train.sets import PixelSet
+
+COLOURS = {"green": (60, 180, 60), "red": (190, 60, 60)}
+SHIFT = np.array([-40, -40, 30])
+
+
+def pictures(folder: Path, count: int, seed: int, shift: np.ndarray | int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    for label, colour in COLOURS.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            noise = rng.normal(0, 30, (24, 24, 3))
+            pixels = np.clip(np.array(colour) + shift + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("domains")
+    for seed, (split, count) in enumerate((("train", 10), ("val", 5), ("test", 3))):
+        pictures(root / "source" / split, count, seed)
+    pictures(root / "target", 8, 9, SHIFT)
+    return root
+
+
+@pytest.fixture(scope="module")
+def index(root: Path) -> DataIndex:
+    return build_index(DataConfig(source=str(root / "source")), seed=0)
+
+
+@pytest.fixture(scope="module")
+def target(root: Path, index: DataIndex) -> DataIndex:
+    out = root / "images"
+    out.mkdir()
+    inputs = unlabelled.UnlabelledInputs(index=index, bad_images="refuse", setting="adapt.images")
+    unlabelled.run(str(root / "target"), inputs, out=out)
+    return indexes.load(out / "index.json")
+
+
+def config(strategy: Strategy) -> TrainConfig:
+    return TrainConfig(
+        backbone="mobilenetv3_small_050",
+        weights="none",
+        strategy=strategy,
+        head_epochs=1,
+        epochs=2,
+        batch_size=8,
+        augment=Augment.NONE,
+    )
+
+
+@pytest.fixture(scope="module", params=[Strategy.FULL, Strategy.HEAD])
+def inputs(
+    request: pytest.FixtureRequest, root: Path, index: DataIndex, target: DataIndex
+) -> stage.AdaptInputs:
+    train, spec = config(request.param), PreprocessSpec(size=32)
+    out = root / f"train-{request.param}"
+    out.mkdir()
+    shared = {"index": index, "spec": spec, "pixels_dir": root / "pixels", "seed": 0}
+    training.run(train, training.TrainInputs(**shared), out=out)
+    return stage.AdaptInputs(
+        train=train, teacher=out / training.CHECKPOINT, target=target, held_out=0, **shared
+    )
+
+
+def adapted(settings: AdaptConfig, inputs: stage.AdaptInputs, tmp_path: Path) -> AdaptRecord:
+    out = tmp_path / "adapt"
+    out.mkdir(exist_ok=True)
+    return stage.run(settings, inputs, out=out)
+
+
+def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
+    inputs: stage.AdaptInputs, tmp_path: Path
+) -> None:
+    settings = AdaptConfig(images="target", epochs=2)
+    record = adapted(settings, inputs, tmp_path)
+    expected = ["bn", "coral", "mmd", "dann", "self_training"]
+    if inputs.train.strategy is Strategy.HEAD:
+        expected = ["bn", "coral", "self_training"]
+    assert [one.method for one in record.tries] == ["none", *expected]
+    assert all(
+        one.val is not None and one.weighted is not None and one.density is not None for one in record.tries
+    )
+    assert record.method in ("none", *expected)
+    assert (record.images, record.held_out, record.asked) == (16, 0, "auto")
+    assert 0 < record.sure <= 1
+    assert f"{record.sure:.0%} of the resamples" in record.reason
+    assert [p.name for p in (tmp_path / "adapt").iterdir()] == [stage.CHECKPOINT]
+    assert checkpoint.read_metadata(tmp_path / record.checkpoint)[stage.ADAPTED] == record.method
+    assert from_json(AdaptRecord, to_json(record)) == record
+    again = tmp_path / "again"
+    again.mkdir()
+    assert adapted(settings, inputs, again).tries[1].density == record.tries[1].density
+    assert (again / record.checkpoint).read_bytes() == (tmp_path / record.checkpoint).read_bytes()
+
+
+@pytest.mark.parametrize("method", [m for m in AdaptMethod if m is not AdaptMethod.AUTO])
+def test_a_method_by_name_is_taken(method: AdaptMethod, inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+    settings = AdaptConfig(images="target", method=method, epochs=1)
+    if inputs.train.strategy is Strategy.HEAD and method in (AdaptMethod.MMD, AdaptMethod.DANN):
+        with pytest.raises(ConfigError, match=f'adapt.method = "{method}" moves the features'):
+            adapted(settings, inputs, tmp_path)
+        return
+    record = adapted(settings, inputs, tmp_path)
+    assert record.method == method
+    assert "asked for by name" in record.reason
+    before, _ = checkpoint.load(inputs.teacher)
+    after, _ = checkpoint.load(tmp_path / record.checkpoint)
+    moved = {
+        name
+        for (name, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True)
+        if not torch.equal(old, new)
+    }
+    assert moved
+    if method is AdaptMethod.BN:
+        assert all("running" in name or "num_batches" in name for name in moved)
+    elif inputs.train.strategy is Strategy.HEAD:
+        assert all(name.startswith("classifier") for name in moved)
+
+
+def test_batch_norm_takes_the_target_s_statistics(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+    record = adapted(AdaptConfig(images="target", method=AdaptMethod.BN), inputs, tmp_path)
+    network, _ = checkpoint.load(tmp_path / record.checkpoint)
+    first = next(iter(batch_norms(network).values()))
+    seen: list[torch.Tensor] = []
+    hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    pixels = stage.open_pixels(inputs.target.samples, inputs.spec, inputs.pixels_dir)
+    with torch.no_grad():
+        for batch in plain_views(PixelSet(pixels, np.zeros(len(pixels), np.int64), inputs.spec), 16):
+            network(batch)
+    hook.remove()
+    assert first.running_mean is not None
+    assert torch.allclose(first.running_mean, torch.cat(seen).mean((0, 2, 3)), atol=1e-4)
+
+
+def test_what_cannot_be_adapted_is_said_in_one_sentence(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+    few = dataclasses.replace(inputs.target, samples=inputs.target.samples[:1])
+    with pytest.raises(ConfigError, match=r"adapt\.images holds 1 usable images, too few"):
+        adapted(AdaptConfig(images="target"), dataclasses.replace(inputs, target=few), tmp_path)
+    several = dataclasses.replace(inputs.index, asked=MultiLabel(labels=inputs.index.labels))
+    with pytest.raises(ConfigError, match="one class per image"):
+        stage.check(AdaptConfig(images="target"), inputs.train, several)
+
+
+def test_images_of_validation_are_left_out_unless_that_is_meant(
+    root: Path, index: DataIndex, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number, sample in enumerate([*index.split("val")[:3], *index.split("test")[:2]]):
+        (mixed / f"seen-{number}.png").write_bytes(sample.path.read_bytes())
+    for path in (root / "target" / "red").iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    for transductive, expected in ((False, (8, 5)), (True, (13, 0))):
+        out = tmp_path / str(transductive)
+        out.mkdir()
+        record = unlabelled.run(
+            str(mixed),
+            unlabelled.UnlabelledInputs(
+                index=index, bad_images="refuse", setting="adapt.images", transductive=transductive
+            ),
+            out=out,
+        )
+        assert (record.images, record.held_out) == expected
