@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
 from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe
@@ -69,7 +69,8 @@ class Stage(StrEnum):
     BUNDLE = "bundle"
 
 
-class _Job(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _Job:
     """Training that all launched processes share: the stage, the data's index, the folder, and what else is read.
 
     `other` is the source's index, or the backbone that is begun with; "" where there is none.
@@ -389,20 +390,22 @@ class _Run:
         """What is learned before the data, and how many images were left out of it: here, as `_unlabelled`."""
         from edgetl.data import index as indexes
         from edgetl.data import other_classes
+        from edgetl.data.sources import labelling_in
 
         config = self.recipe.pretrain
         if config.images is not None:
             return self._without_labels("pretrain-images", config.images, "pretrain.images")
         if config.source is not None:
             data = self.recipe.data.model_copy(update={"source": config.source, "max_train_images": None})
-            labelling = other_classes.labelling_of(config.source)
+            with other_classes.named_errors():
+                key = _source_key(config.source, labelling_in(config.source), self.progress)
             other = other_classes.OtherInputs(
                 index=self.index, seed=self.recipe.seed, window=self.recipe.preprocess.window
             )
             record, _ = self.cache.run(
                 "pretrain-source",
                 config=data,
-                inputs=[_source_key(config.source, labelling, self.progress), other],
+                inputs=[key, other],
                 kind=UnlabelledRecord,
                 outputs=lambda r: [r.index],
                 work=lambda out: other_classes.run(data, other, out=out, progress=self.progress),
@@ -448,10 +451,7 @@ class _Run:
         self._foresee()
         config, inputs = self.recipe.pretrain, self._pretrain_inputs()
         if config.source is not None:
-            own = self.dir / "pretrain-source" / "index.json"
-            from_main(
-                _Job(Stage.PRETRAIN, str(self.dir / self.records[Stage.DATA].index), str(out), str(own))
-            )
+            from_main(self._job(Stage.PRETRAIN, out, self.dir / "pretrain-source" / "index.json"))
         return stage.run(config, inputs, out=out, progress=self.progress)
 
     def _train(self) -> tuple[TrainRecord, bool]:
@@ -473,16 +473,12 @@ class _Run:
         from edgetl.train.processes import from_main
 
         self._foresee()
-        start = self._start
-        from_main(
-            _Job(
-                Stage.TRAIN,
-                str(self.dir / self.records[Stage.DATA].index),
-                str(out),
-                "" if start is None else str(start),
-            )
-        )
+        from_main(self._job(Stage.TRAIN, out, self._start))
         return self._teach(out)
+
+    def _job(self, stage: Stage, out: Path, other: Path | None) -> _Job:
+        index = self.dir / self.records[Stage.DATA].index
+        return _Job(stage=stage, index=str(index), out=str(out), other="" if other is None else str(other))
 
     def _foresee(self) -> None:
         """What would stop a later stage, as far as it can be known before the teacher is trained."""

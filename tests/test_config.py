@@ -54,8 +54,8 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"sed": 3}, "sed: no such key. Did you mean seed?"),
         ({"trian.epochs": 3}, "trian.epochs: no such key. Did you mean train?"),
         (
-            {"export": {"temperature": 3.0}},
-            "export.temperature: no such key. Did you mean distill.temperature?",
+            {"export": {"soft_weight": 0.5}},
+            "export.soft_weight: no such key. Did you mean distill.soft_weight?",
         ),
         ({"trian": 3}, "trian: no such key. Did you mean train?"),
         (
@@ -71,7 +71,7 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(values: dict, messa
 def test_a_hopeless_section_gets_the_list() -> None:
     [problem] = problems({"qqq": {}})
     assert problem.startswith(
-        "qqq: no such key. Known are name, seed, data, task, preprocess, train, prune, distill,"
+        "qqq: no such key. Known are name, seed, data, task, preprocess, pretrain, train, prune, distill,"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,6 @@ from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import UnlabelledRecord
 from edgetl.tasks.base import Classification
-from edgetl.tasks.labelling import Labelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,13 @@ class OtherInputs:
     window: tuple[float, float] | None = field(default=None, metadata=UNKEYED)
 
 
-def labelling_of(source: str) -> Labelling:
-    """How the source says what its images show, by its look."""
-    return labelling_in(source)
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """What is wrong with the source says which setting named it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"pretrain.source: {error}") from error
 
 
 def run(
@@ -56,10 +61,9 @@ def run(
         DataError: the source cannot be used, or asks for something else than the data at hand does.
         StorageError: the index cannot be written.
     """
-    try:
-        index = index_of(config, labelling=labelling_of(config.source), seed=inputs.seed, progress=progress)
-    except DataError as error:
-        raise DataError(f"pretrain.source: {error}") from error
+    with named_errors():
+        labelling = labelling_in(config.source)
+        index = index_of(config, labelling=labelling, seed=inputs.seed, progress=progress)
     if not isinstance(index.task, Classification | type(inputs.index.task)):
         raise DataError(
             f"pretrain.source: {config.source} is no set of one class per image, nor does it ask what the data"

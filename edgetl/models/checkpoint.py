@@ -19,7 +19,8 @@ from edgetl.files import write_bytes
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.architecture import Architecture, Extent, HeadKind, build
 from edgetl.models.formats import Format, fault, recognise
-from edgetl.models.weights import ARCHITECTURE, LABELS, versioned
+from edgetl.models.weights import ARCHITECTURE, versioned
+from edgetl.models.weights import LABELS as LABELS
 from edgetl.records.codec import to_json
 
 SCHEMA = 1

@@ -49,6 +49,7 @@ def run(console: Console, report: RunReport) -> None:
                 f"{units.bytes_(measure.teacher_size_bytes)} -> {units.bytes_(head.shipped.size_bytes)} "
                 f"({_change(head.size_ratio, 'smaller', 'larger')})",
             ),
+            ("learned first", _learned_first(report)),
             ("network", _network_change(report)),
             (
                 "floor",
@@ -146,6 +147,19 @@ def _network_change(report: RunReport) -> str:
     return (
         f"{units.count(before.macs)} -> {units.count(after.macs)} MACs, "
         f"{units.count(before.parameters)} -> {units.count(after.parameters)} parameters"
+    )
+
+
+def _learned_first(report: RunReport) -> str:
+    """What the backbone learned before it saw the data, and whether that helped; empty where it did not."""
+    record = report.pretrain
+    if record is None:
+        return ""
+    probe, by = record.probe, "" if record.kind == "source" else f"{record.kind} on "
+    return (
+        f"{by}{units.counted(record.images, 'image')} in {record.name}: a linear probe's {units.metric(probe.metric)}"
+        f" {units.percent(probe.before)} -> {units.percent(probe.after)},"
+        f" {'which helped' if probe.helped else 'which did not help'}{'' if record.used else ', so it is not used'}"
     )
 
 
