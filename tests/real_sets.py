@@ -6,7 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
-REAL_SETS = ("flowers12", "magnetic_tile", "cifar10", "bccd", "cards")
+REAL_SETS = ("flowers12", "magnetic_tile", "cifar10", "bccd", "cards", "office_caltech10")
 
 
 def unpacked(name: str) -> Path | None:

@@ -131,6 +131,47 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
         StorageError: a file cannot be written.
     """
     begun = time.perf_counter()
+    found = attempts(config, inputs, out=out, progress=progress)
+    asked, networks = config.method, found.networks
+    name = found.choice.name if asked is AdaptMethod.AUTO else str(asked) if asked in networks else NO_METHOD
+    val, test = score_splits(found.task, networks[name], found.sets)
+    architecture = checkpoint.load(inputs.teacher)[1]
+    extra = {**checkpoint.further_metadata(inputs.teacher), ADAPTED: name}
+    checkpoint.save(networks[name], architecture, out / CHECKPOINT, extra)
+    for path in [*out.glob("*.state"), *out.glob("features-*.npy")]:
+        path.unlink(missing_ok=True)
+    return AdaptRecord(
+        checkpoint=f"{out.name}/{CHECKPOINT}",
+        method=name,
+        asked=str(asked),
+        metric=found.metric,
+        images=len(inputs.target.samples),
+        held_out=inputs.held_out,
+        transductive=config.transductive,
+        sure=found.choice.sure,
+        tries=found.tries,
+        epochs=found.epochs,
+        val=val,
+        test=test,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attempts:
+    """The networks by method, the teacher as it was among them; what is recorded of each; and what `auto` takes."""
+
+    networks: dict[str, nn.Module]
+    tries: tuple[AdaptTry, ...]
+    epochs: tuple[EpochRecord, ...]
+    choice: Choice
+    metric: str
+    task: TrainingTask
+    sets: Sets
+
+
+def attempts(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progress = SILENT) -> Attempts:
+    """What each method makes of the teacher; raises as `run` does."""
     check(config, inputs.train, inputs.index)
     if len(inputs.target.samples) < FEW_IMAGES:
         raise ConfigError(
@@ -151,29 +192,14 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
         networks[method], epochs = network, epochs + history
         tries.append(AdaptTry(method=method, seconds=time.perf_counter() - started))
     choice = bench.choose(networks)
-    asked = config.method
-    name = choice.name if asked is AdaptMethod.AUTO else str(asked) if asked in networks else NO_METHOD
-    network = networks[name]
-    val, test = score_splits(bench.task, network, bench.sets)
-    architecture = checkpoint.load(inputs.teacher)[1]
-    extra = {**checkpoint.further_metadata(inputs.teacher), ADAPTED: name}
-    checkpoint.save(network, architecture, out / CHECKPOINT, extra)
-    for path in [*out.glob("*.state"), *out.glob("features-*.npy")]:
-        path.unlink(missing_ok=True)
-    return AdaptRecord(
-        checkpoint=f"{out.name}/{CHECKPOINT}",
-        method=name,
-        asked=str(asked),
-        metric=bench.metric,
-        images=len(inputs.target.samples),
-        held_out=inputs.held_out,
-        transductive=config.transductive,
-        sure=choice.sure,
+    return Attempts(
+        networks=networks,
         tries=tuple(bench.scored(one, networks, choice) for one in tries),
         epochs=epochs,
-        val=val,
-        test=test,
-        seconds=time.perf_counter() - begun,
+        choice=choice,
+        metric=bench.metric,
+        task=bench.task,
+        sets=bench.sets,
     )
 
 

@@ -1,0 +1,199 @@
+"""Adaptation on real pictures: from one source of photographs to another, and to a camera that changed.
+
+No label of the target is seen by anything that is chosen. Sizes and seeds are set by EDGETL_SIZE, EDGETL_SEEDS,
+EDGETL_DIRECTIONS (as in `dslr:amazon,webcam:dslr`) and EDGETL_STRATEGY.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+from torch import nn
+
+from edgetl.config import AdaptConfig, DataConfig, Strategy, TrainConfig
+from edgetl.data import index as indexes
+from edgetl.data import unlabelled
+from edgetl.data.index import DataIndex, build_index
+from edgetl.data.pixels import open_pixels
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.models import backbones
+from edgetl.records.adapt import NO_METHOD
+from edgetl.train import stage as training
+from edgetl.train.adapt import stage
+from edgetl.train.evaluate import predict_outputs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(14400)]
+DOMAINS = ("amazon", "caltech10", "dslr", "webcam")
+SEEDS = tuple(map(int, os.environ.get("EDGETL_SEEDS", "0").split(",")))
+SIZE = int(os.environ.get("EDGETL_SIZE", "224"))
+STRATEGY = Strategy(os.environ.get("EDGETL_STRATEGY", "head"))
+DIRECTIONS = tuple(
+    tuple(pair.split(":")) for pair in os.environ.get("EDGETL_DIRECTIONS", "").split(",") if pair
+) or tuple(itertools.permutations(DOMAINS, 2))
+BOUND = "target labels"
+TRAIN = TrainConfig(strategy=STRATEGY, epochs=10 if STRATEGY is Strategy.HEAD else 4)
+Labelled = Sequence[tuple[Path, str]]
+
+
+def spec() -> PreprocessSpec:
+    mean, std, _ = backbones.default_preprocess(TRAIN.backbone)
+    return PreprocessSpec(size=SIZE, mean=mean, std=std)
+
+
+def pictures(folder: Path) -> Labelled:
+    return [(path, path.parent.name) for path in sorted(folder.glob("*/*.jpg"))]
+
+
+def indexed(rows: Labelled, path: Path) -> DataIndex:
+    """Labelled pictures with a fifth of them for validation, and none for the test."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("path,label\n" + "".join(f"{p},{label}\n" for p, label in rows), encoding="utf-8")
+    return build_index(DataConfig(source=str(path), val_fraction=0.2, test_fraction=0.0))
+
+
+def teach(index: DataIndex, out: Path, pixels: Path, seed: int) -> Path:
+    out.mkdir(parents=True)
+    training.run(TRAIN, training.TrainInputs(index=index, spec=spec(), pixels_dir=pixels, seed=seed), out=out)
+    return out / training.CHECKPOINT
+
+
+def without_labels(rows: Labelled, index: DataIndex, folder: Path) -> DataIndex:
+    """The pictures in a folder of links, indexed as the run does."""
+    (folder / "images").mkdir(parents=True)
+    for number, (path, _) in enumerate(rows):
+        (folder / "images" / f"{number:05}.jpg").symlink_to(path)
+    inputs = unlabelled.UnlabelledInputs(index=index, bad_images="refuse", setting="adapt.images")
+    unlabelled.run(str(folder / "images"), inputs, out=folder)
+    return indexes.load(folder / "index.json")
+
+
+class Scoring:
+    """Labelled target pictures, by which networks are compared afterwards."""
+
+    def __init__(self, rows: Labelled, labels: Sequence[str], pixels: Path, root: Path) -> None:
+        samples = tuple(indexes.Sample(path, labels.index(label), "test", str(path)) for path, label in rows)
+        self.pixels: NDArray[np.uint8] = open_pixels(samples, spec(), pixels)
+        self.truths = np.array([sample.label for sample in samples])
+
+    def __call__(self, network: nn.Module) -> float:
+        answers = predict_outputs(network, (self.pixels, spec())).argmax(1)
+        return float(100 * (answers == self.truths).mean())
+
+
+def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """A line per row, a column per method, the mean at last, each less the first column in brackets."""
+    columns = list(next(iter(rows.values())))
+    print(f"\n{title}\n{'':24}" + "".join(f"{column:>16}" for column in columns))
+    means = {column: float(np.mean([row[column] for row in rows.values()])) for column in columns}
+    for name, row in [*rows.items(), ("mean", means)]:
+        cells = [f"{row[c]:.1f} ({row[c] - row[columns[0]]:+.1f})" for c in columns]
+        print(f"{name:24}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("protocol", ["halves", "whole"])
+def test_from_one_source_of_photographs_to_another(
+    real_set: Callable[[str], Path], tmp_path: Path, protocol: str, seed: int
+) -> None:
+    """`halves`: one half of the target without labels to adapt to, the other for the score. `whole`: as in papers, all
+    of the target for both.
+    """
+    root, pixels = real_set("office_caltech10").absolute(), tmp_path / "pixels"
+    rows: dict[str, dict[str, float]] = {}
+    chosen: list[str] = []
+    for source, target in DIRECTIONS:
+        name = f"{source} to {target}"
+        place, found = tmp_path / f"{source}-{target}", pictures(root / target)
+        index = indexed(pictures(root / source), place / "source.csv")
+        seen, scored = (found[::2], found[1::2]) if protocol == "halves" else (found, found)
+        teacher = teach(index, place / "train", pixels, seed)
+        inputs = stage.AdaptInputs(
+            train=TRAIN,
+            teacher=teacher,
+            index=index,
+            target=without_labels(seen, index, place / "target"),
+            held_out=0,
+            spec=spec(),
+            pixels_dir=pixels,
+            seed=seed,
+        )
+        (place / "adapt").mkdir()
+        tried = stage.attempts(AdaptConfig(images="target"), inputs, out=place / "adapt")
+        score = Scoring(scored, index.labels, pixels, root)
+        rows[name] = {method: score(network) for method, network in tried.networks.items()}
+        chosen.append(tried.choice.name)
+        rows[name]["auto"] = rows[name][tried.choice.name]
+        bound = teach(indexed(seen, place / "target.csv"), place / "bound", pixels, seed)
+        rows[name][BOUND] = score(stage.checkpoint.load(bound)[0])
+        print(
+            name, {k: round(v, 1) for k, v in rows[name].items()}, f"sure {tried.choice.sure:.0%}", flush=True
+        )
+    print_table(f"{protocol}, seed {seed}, {STRATEGY}, {SIZE} px, top-1 in per cent on the target", rows)
+    print("auto chose", ", ".join(f"{chosen.count(name)} x {name}" for name in dict.fromkeys(chosen)))
+    gains = [row["auto"] - row[NO_METHOD] for row in rows.values()]
+    assert np.mean(gains) > 0
+
+
+def other_camera(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Darker and warmer, out of focus, with less contrast and with noise."""
+    picture = ImageEnhance.Brightness(picture.convert("RGB")).enhance(0.6)
+    picture = ImageEnhance.Contrast(picture).enhance(0.7).filter(ImageFilter.GaussianBlur(1.5))
+    pixels = np.asarray(picture, np.float32) * np.array([1.15, 1.0, 0.8], np.float32)
+    return Image.fromarray((pixels + rng.normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["flowers12", "magnetic_tile"])
+def test_a_changed_camera(real_set: Callable[[str], Path], tmp_path: Path, name: str, seed: int) -> None:
+    """The share of the accuracy that the new camera costs which each method wins back, from 200 of its pictures."""
+    root, pixels, rng = real_set(name).absolute(), tmp_path / "pixels", np.random.default_rng(seed)
+    changed: dict[str, list[tuple[Path, str]]] = {}
+    for split in ("train", "test"):
+        changed[split] = []
+        for number, (path, label) in enumerate(pictures(root / split)):
+            out = tmp_path / "changed" / split / label / f"{number:05}.png"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            other_camera(Image.open(path), rng).save(out)
+            changed[split].append((out, label))
+    index = indexed(pictures(root / "train"), tmp_path / "source.csv")
+    held = {sample.path for sample in index.split("val")}
+    open_ = [
+        new
+        for (old, _), new in zip(pictures(root / "train"), changed["train"], strict=True)
+        if old not in held
+    ]
+    seen = [open_[i] for i in np.random.default_rng(seed).permutation(len(open_))[:200]]
+    teacher = teach(index, tmp_path / "train", pixels, seed)
+    inputs = stage.AdaptInputs(
+        train=TRAIN,
+        teacher=teacher,
+        index=index,
+        target=without_labels(seen, index, tmp_path / "target"),
+        held_out=0,
+        spec=spec(),
+        pixels_dir=pixels,
+        seed=seed,
+    )
+    (tmp_path / "adapt").mkdir()
+    tried = stage.attempts(AdaptConfig(images="target"), inputs, out=tmp_path / "adapt")
+    same = Scoring(pictures(root / "test"), index.labels, pixels, root)
+    other = Scoring(changed["test"], index.labels, pixels, root)
+    before, after = (score(tried.networks[NO_METHOD]) for score in (same, other))
+    print(
+        f"\n{name}, seed {seed}, {STRATEGY}, {SIZE} px: top-1 {before:.1f}% before, {after:.1f}% with the new camera"
+    )
+    for method, network in tried.networks.items():
+        reached = other(network)
+        mark = ", chosen" if method == tried.choice.name else ""
+        share = (reached - after) / (before - after) if before > after else 0.0
+        print(
+            f"  {method:16}{reached:6.1f}%, wins back {share:.0%}, on the old camera {same(network):.1f}%{mark}"
+        )
+    assert other(tried.networks[tried.choice.name]) >= after
