@@ -22,6 +22,7 @@ from edgetl.data import index as indexes
 from edgetl.data import unlabelled
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.pixels import open_pixels
+from edgetl.files import sha256_file
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones
 from edgetl.records.adapt import NO_METHOD
@@ -54,8 +55,9 @@ def pictures(folder: Path) -> Labelled:
 def indexed(rows: Labelled, path: Path) -> DataIndex:
     """Labelled pictures with a fifth of them for validation, and none for the test."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("path,label\n" + "".join(f"{p},{label}\n" for p, label in rows), encoding="utf-8")
-    return build_index(DataConfig(source=str(path), val_fraction=0.2, test_fraction=0.0))
+    lines = [f"{picture},{label},{'train' if at % 5 else 'val'}" for at, (picture, label) in enumerate(rows)]
+    path.write_text("\n".join(["path,label,split", *lines, ""]), encoding="utf-8")
+    return build_index(DataConfig(source=str(path)))
 
 
 def teach(index: DataIndex, out: Path, pixels: Path, seed: int) -> Path:
@@ -77,8 +79,10 @@ def without_labels(rows: Labelled, index: DataIndex, folder: Path) -> DataIndex:
 class Scoring:
     """Labelled target pictures, by which networks are compared afterwards."""
 
-    def __init__(self, rows: Labelled, labels: Sequence[str], pixels: Path, root: Path) -> None:
-        samples = tuple(indexes.Sample(path, labels.index(label), "test", str(path)) for path, label in rows)
+    def __init__(self, rows: Labelled, labels: Sequence[str], pixels: Path) -> None:
+        samples = tuple(
+            indexes.Sample(path, labels.index(label), "test", sha256_file(path)) for path, label in rows
+        )
         self.pixels: NDArray[np.uint8] = open_pixels(samples, spec(), pixels)
         self.truths = np.array([sample.label for sample in samples])
 
@@ -126,7 +130,7 @@ def test_from_one_source_of_photographs_to_another(
         )
         (place / "adapt").mkdir()
         tried = stage.attempts(AdaptConfig(images="target"), inputs, out=place / "adapt")
-        score = Scoring(scored, index.labels, pixels, root)
+        score = Scoring(scored, index.labels, pixels)
         rows[name] = {method: score(network) for method, network in tried.networks.items()}
         chosen.append(tried.choice.name)
         rows[name]["auto"] = rows[name][tried.choice.name]
@@ -183,8 +187,8 @@ def test_a_changed_camera(real_set: Callable[[str], Path], tmp_path: Path, name:
     )
     (tmp_path / "adapt").mkdir()
     tried = stage.attempts(AdaptConfig(images="target"), inputs, out=tmp_path / "adapt")
-    same = Scoring(pictures(root / "test"), index.labels, pixels, root)
-    other = Scoring(changed["test"], index.labels, pixels, root)
+    same = Scoring(pictures(root / "test"), index.labels, pixels)
+    other = Scoring(changed["test"], index.labels, pixels)
     before, after = (score(tried.networks[NO_METHOD]) for score in (same, other))
     print(
         f"\n{name}, seed {seed}, {STRATEGY}, {SIZE} px: top-1 {before:.1f}% before, {after:.1f}% with the new camera"
