@@ -92,8 +92,8 @@ def misfit(relation: Relation, labels: Sequence[str]) -> str:
     unknown = sorted(ends - set(labels))
     if unknown:
         close = _closest(unknown[0], missing or labels)
-        hint = f"did you mean {close}?" if close else f"the data has {_listed(labels)}"
-        return f"{unknown[0]} is no class of the data; {hint}"
+        hint = f"did you mean {close}?" if close else f"it has {_listed(labels)}"
+        return f"{unknown[0]} is no class of the data ({hint})"
     if missing:
         return f"the {relation.kind} lacks {_listed(missing)} of the data's classes; add what is missing"
     if isinstance(relation, Graph):
