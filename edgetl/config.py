@@ -501,8 +501,8 @@ class LabelsConfig(_Section):
     the shortest way between them is long."""
     loss: RelationLoss = RelationLoss.PLAIN
     """`plain`: the relation only measures, and no weight differs; `soft`: near classes get a share of the label;
-    `hierarchical`: for a tree, each group on the way is learned. The last two make mistakes less severe, and may make
-    more of them, soft ones more surely. Smoothing and what is done about imbalance apply as they do to `plain`; what
+    `hierarchical`: for a tree, each group on the way is learned. The last two are meant to make mistakes less severe,
+    and may make more of them. Smoothing and what is done about imbalance apply as they do to `plain`; what
     learns from the teacher keeps to the same loss."""
     softness: Positive = _SOFTNESS
     """For `soft`: a class at distance d (0..1) gets a share in proportion to exp(-d / softness); 1 / beta in the
