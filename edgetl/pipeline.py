@@ -203,10 +203,11 @@ def resolve(recipe: Recipe) -> Recipe:
     So the lock file is explicit, and what does not fit is known before the teacher is trained.
 
     Raises:
-        ConfigError: the task asks for what the data does not hold.
+        ConfigError: the task asks for what the data does not hold, or the relation of its classes cannot be read.
         DataError: annotations of boxes are not right.
         ModelError: no backbone has a name that the recipe uses.
     """
+    from edgetl.data.relations import read_relation
     from edgetl.models import backbones
 
     recipe = _of_its_data(recipe)
@@ -216,6 +217,7 @@ def resolve(recipe: Recipe) -> Recipe:
             " no boxes. Remove them; to begin with another set's detector, name its teacher.safetensors in"
             " train.weights."
         )
+    read_relation(recipe.labels)
     for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
         if name != own:
             backbones.resolve(name)
@@ -319,7 +321,6 @@ class _Run:
     # --- the stages -----------------------------------------------------------------------------------
 
     def _data(self) -> tuple[DataRecord, bool]:
-        from edgetl.data import index as indexes
         from edgetl.data import stage
 
         config, window = self.recipe.data, self.recipe.preprocess.window
@@ -333,12 +334,20 @@ class _Run:
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
-        self.index: DataIndex = indexes.load(self.dir / record.index)
+        self.index = self._read_index(self.dir / record.index)
         self._check_metrics()
         self.unlabelled = self._unlabelled()
         self.further = self._further()
         self.target = self._target()
         return record, cached
+
+    def _read_index(self, path: Path) -> DataIndex:
+        """The images, and how their classes are related: this is no part of the data stage, whose images are read
+        alike whatever the relation is; every stage after it depends on both."""
+        from edgetl.data import index as indexes
+        from edgetl.data.relations import related
+
+        return related(indexes.load(path), self.recipe.labels)
 
     def _check_metrics(self) -> None:
         """Here, so that a metric that the task does not have is said before training."""
@@ -490,7 +499,8 @@ class _Run:
         from edgetl.prune.plan import alignment_for
         from edgetl.train.tasks.all import training_task
 
-        recipe, task = self.recipe, training_task(self.index.task, self.recipe.task)
+        recipe = self.recipe
+        task = training_task(self.index.task, recipe.task, recipe.labels)
         if self._prunes:
             pruning.check(
                 recipe.prune,
@@ -530,6 +540,7 @@ class _Run:
             seed=self.recipe.seed,
             task=self.recipe.task,
             start=self._start,
+            labels=self.recipe.labels,
         )
 
     @property
@@ -547,7 +558,7 @@ class _Run:
 
         job: _Job | None = None
         while (job := from_main(job)) is not None:
-            self.index = indexes.load(Path(job.index))
+            self.index = self._read_index(Path(job.index))
             if job.stage is Stage.PRETRAIN:
                 self.further = indexes.load(Path(job.other)), 0
                 teach_source(self._pretrain_inputs(), out=Path(job.out))
@@ -578,6 +589,7 @@ class _Run:
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             task=self.recipe.task,
+            labels=self.recipe.labels,
         )
         return self.cache.run(
             "adapt",
@@ -860,6 +872,7 @@ class _Run:
             augment=distill.augment,
             class_balance=self._balanced,
             settings=self.recipe.task,
+            labels=self.recipe.labels,
         )
 
     @property

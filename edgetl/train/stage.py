@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import ClassificationConfig, Strategy, TaskConfig, TrainConfig
+from edgetl.config import ClassificationConfig, LabelsConfig, Strategy, TaskConfig, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
@@ -53,6 +53,7 @@ class TrainInputs:
         seed: of everything random.
         task: the recipe's settings of the task.
         start: a checkpoint whose backbone is begun with, in place of `train.weights`.
+        labels: those of the relation of its classes.
     """
 
     index: DataIndex
@@ -61,6 +62,7 @@ class TrainInputs:
     seed: int
     task: TaskConfig = field(default_factory=ClassificationConfig)
     start: Path | None = None
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -79,7 +81,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         MissingDependencyError: a tracker is not installed.
     """
     index, seed = inputs.index, inputs.seed
-    task = training_task(index.task, inputs.task)
+    task = training_task(index.task, inputs.task, inputs.labels)
     weights = config.weights if inputs.start is None else inputs.start
     model = task.network(config.backbone, weights, seed=derive(seed, "weights"), size=inputs.spec.size)
     lessons = (*lessons_before(weights), lesson_of("train", index))

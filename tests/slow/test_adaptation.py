@@ -24,7 +24,7 @@ from edgetl.data.index import DataIndex, build_index
 from edgetl.data.pixels import open_pixels
 from edgetl.files import sha256_file
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.models import backbones
+from edgetl.models import backbones, checkpoint
 from edgetl.records.adapt import NO_METHOD
 from edgetl.train import stage as training
 from edgetl.train.adapt import stage
@@ -131,11 +131,11 @@ def test_from_one_source_of_photographs_to_another(
         (place / "adapt").mkdir()
         tried = stage.attempts(AdaptConfig(images="target"), inputs, out=place / "adapt")
         score = Scoring(scored, index.labels, pixels)
-        rows[name] = {method: score(network) for method, network in tried.networks.items()}
+        rows[name] = {str(method): score(network) for method, network in tried.networks.items()}
         chosen.append(tried.choice.name)
         rows[name]["auto"] = rows[name][tried.choice.name]
         bound = teach(indexed(seen, place / "target.csv"), place / "bound", pixels, seed)
-        rows[name][BOUND] = score(stage.checkpoint.load(bound)[0])
+        rows[name][BOUND] = score(checkpoint.load(bound)[0])
         print(
             name, {k: round(v, 1) for k, v in rows[name].items()}, f"sure {tried.choice.sure:.0%}", flush=True
         )

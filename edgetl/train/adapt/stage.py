@@ -16,7 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgetl.config import AdaptConfig, AdaptMethod, ClassificationConfig, Strategy, TaskConfig, TrainConfig
+from edgetl.config import (
+    AdaptConfig,
+    AdaptMethod,
+    ClassificationConfig,
+    LabelsConfig,
+    Strategy,
+    TaskConfig,
+    TrainConfig,
+)
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
 from edgetl.errors import ConfigError, ModelError
@@ -72,6 +80,7 @@ class AdaptInputs:
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
         task: the recipe's settings of the task.
+        labels: those of the relation of its classes.
     """
 
     train: TrainConfig
@@ -83,6 +92,7 @@ class AdaptInputs:
     pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
     task: TaskConfig = field(default_factory=ClassificationConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
 def methods(config: AdaptConfig, strategy: Strategy) -> tuple[AdaptMethod, ...]:
@@ -208,7 +218,7 @@ class _Bench:
 
     def __init__(self, config: AdaptConfig, inputs: AdaptInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        self.task: TrainingTask = training_task(inputs.index.task, inputs.task)
+        self.task: TrainingTask = training_task(inputs.index.task, inputs.task, inputs.labels)
         self.teacher, _ = checkpoint.load(inputs.teacher)
         self.layer = self.task.output_layers(self.teacher)[0]
         self.sets: Sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)

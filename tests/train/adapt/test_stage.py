@@ -14,6 +14,7 @@ from edgetl.config import AdaptConfig, AdaptMethod, Augment, DataConfig, Strateg
 from edgetl.data import index as indexes
 from edgetl.data import unlabelled
 from edgetl.data.index import DataIndex, build_index
+from edgetl.data.pixels import open_pixels
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
@@ -150,7 +151,7 @@ def test_batch_norm_takes_the_target_s_statistics(inputs: stage.AdaptInputs, tmp
     first = next(iter(batch_norms(network).values()))
     seen: list[torch.Tensor] = []
     hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    pixels = stage.open_pixels(inputs.target.samples, inputs.spec, inputs.pixels_dir)
+    pixels = open_pixels(inputs.target.samples, inputs.spec, inputs.pixels_dir)
     with torch.no_grad():
         for batch in plain_views(PixelSet(pixels, np.zeros(len(pixels), np.int64), inputs.spec), 16):
             network(batch)
