@@ -108,6 +108,17 @@ class AdaptMethod(StrEnum):
     """Features from which a classifier cannot tell the domain (Ganin et al. 2016)."""
     SELF_TRAINING = "self_training"
     """The network's own confident answers as labels."""
+    WEIGHTED = "weighted"
+    """Source images that are like the target count more; by `adapt.weights` and `adapt.select`."""
+
+
+class SourceWeights(StrEnum):
+    """How often the source's images are drawn while the teacher gets used to the target."""
+
+    NONE = "none"
+    """All alike."""
+    DENSITY_RATIO = "density_ratio"
+    """By the odds that a classifier of domains gives their features (Bickel et al. 2009)."""
 
 
 class Optimizer(StrEnum):
@@ -722,8 +733,15 @@ class AdaptConfig(_Section):
     """A folder of images of the target, at any depth and without classes; unset, nothing is adapted. Those that are in
     the validation or test split, and near-copies of those, are left out."""
     method: AdaptMethod = AdaptMethod.AUTO
-    """`bn`, `coral`, `mmd`, `dann` or `self_training`; `auto` tries those that the strategy allows and chooses without
-    a label of the target, or keeps the teacher as it is."""
+    """`bn`, `coral`, `mmd`, `dann`, `self_training` or `weighted`; `auto` tries those that the strategy and the other
+    settings allow and chooses without a label of the target, or keeps the teacher as it is."""
+    domain: Annotated[str, Field(min_length=1)] | None = None
+    """Labelled images whose column `domain` in the CSV holds this name are the target's: those of the training split
+    train with the rest, and those of the validation split decide, by a paired test, whether a method is taken."""
+    weights: SourceWeights = SourceWeights.NONE
+    """How often the source's images are drawn: `none`, all alike, or `density_ratio`."""
+    select: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The share of the source's images that take part: those most like the target."""
     epochs: Count = 3
     """Passes over the labelled images, for methods that train; not for `train.strategy = "head"`, where the head learns
     as in training."""
@@ -736,6 +754,19 @@ class AdaptConfig(_Section):
     transductive: bool = False
     """Also learn from target images that are in the validation or test split, without their labels; the report says
     so."""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the source's images count differently."""
+        return self.weights is not SourceWeights.NONE or self.select < 1.0
+
+    @model_validator(mode="after")
+    def _something_to_weigh(self) -> Self:
+        if self.method is AdaptMethod.WEIGHTED and not self.weighs:
+            raise ValueError(
+                'method = "weighted" weighs nothing as it is; set weights = "density_ratio" or select below 1'
+            )
+        return self
 
 
 class MacsTarget(_Section):

@@ -969,7 +969,10 @@ def _source_key(source: str, labelling: Labelling, progress: Progress) -> str:
         ]
         return sha256_json([boxes.labels, marked])
     found = find(source, labelling, progress=progress)
-    entries = [[str(e.path), e.label, e.none_of, e.split, *_file_state(e.path)] for e in found.entries]
+    entries = [
+        [str(e.path), e.label, e.none_of, e.split, e.group, e.domain, *_file_state(e.path)]
+        for e in found.entries
+    ]
     return sha256_json([entries, found.others, found.named])
 
 

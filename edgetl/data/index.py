@@ -49,7 +49,8 @@ class Sample:
 
     `label` is the position of the class, or as the task of the index has it (`edgetl.data.targets`). That of an image
     without one is `UNLABELLED`.
-    Images of one group stay together when splits and folds are taken; "" is none.
+    Images of one group stay together when splits and folds are taken; "" is none. `domain` says where the image comes
+    from; "" is unsaid.
     Where boxes are labelled, `marked` holds them, and the label is the rarest class among them.
     """
 
@@ -59,6 +60,7 @@ class Sample:
     sha256: str
     group: str = ""
     marked: Marked | None = None
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,7 @@ def take_splits(good: Sequence[tuple[Entry, str]], task: TaskSpec, config: DataS
             entry.split if entry.split in ("val", "test") else assigned[key],
             sha256,
             entry.group,
+            domain=entry.domain,
         )
         for key, (entry, sha256), target in zip(keys, good, targets, strict=True)
     ]
@@ -440,18 +443,20 @@ def _warn_of_no_negatives(source: str, samples: Sequence[Sample], task: TaskSpec
 
 
 def _row(sample: Sample) -> list[Any]:
-    """A sample without its path; the group only where there is one, or boxes after it."""
+    """A sample without its path; group and domain only where there are some, or boxes after the group."""
     row = [sample.label, sample.split, sample.sha256]
     if sample.marked is None:
-        return [*row, *([sample.group] if sample.group else [])]
+        further = [sample.group, sample.domain] if sample.domain else [sample.group] if sample.group else []
+        return [*row, *further]
     objects = [[*o.box, o.label, o.crowd, o.area] for o in sample.marked.objects]
     return [*row, sample.group, sample.marked.size, objects]
 
 
 def _sample(path: Path, label: SampleTarget, row: Sequence[Any]) -> Sample:
     """From `_row`."""
-    if len(row) <= 3:
-        return Sample(path, label, *row)
+    if len(row) <= 4:
+        split, sha256, group, domain = (*row, "", "")[:4]
+        return Sample(path, label, split, sha256, group, domain=domain)
     *plain, (width, height), objects = row
     found = tuple(Object((x1, y1, x2, y2), *rest) for x1, y1, x2, y2, *rest in objects)
     split, sha256, group = plain

@@ -52,7 +52,8 @@ class Entry:
     """A labelled file that was found. `split` is None where the source leaves it open.
 
     Images of one `group` (of one part, patient or scene) stay together when splits and folds are taken; "" is none.
-    `none_of` are the heads that it is labelled for, and has none of their classes.
+    `none_of` are the heads that it is labelled for, and has none of their classes. `domain` says where it comes from, a
+    camera or a line; "" is unsaid.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Entry:
     split: Split | None
     group: str = ""
     none_of: tuple[str, ...] = ()
+    domain: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -342,7 +344,7 @@ def _csv(path: Path, labelling: Labelling) -> FoundImages:
             f" and group.{_other_task(labelling, lines)}"
         )
     titles = [unicodedata.normalize("NFC", cell.strip()) for cell in lines[0]]
-    needed = dict.fromkeys(("path", *asked, "split", "group"))
+    needed = dict.fromkeys(("path", *asked, *OWN_COLUMNS))
     twice = [name for name in needed if header.count(name) > 1]
     twice += [name for name in flags if titles.count(name) > 1]
     if twice:
@@ -351,7 +353,7 @@ def _csv(path: Path, labelling: Labelling) -> FoundImages:
             " one, or give the others names of their own."
         )
     columns: dict[str, int] = {
-        name: header.index(name) for name in ("path", *asked, "split", "group") if name in header
+        name: header.index(name) for name in ("path", *asked, *OWN_COLUMNS) if name in header
     }
     problems: list[str] = []
     entries: dict[Path, Entry] = {}
@@ -505,4 +507,4 @@ def _csv_entry(
     except DataError as error:
         problems.append(f"line {number}: {error}")
         return None
-    return Entry(absolute, label, split, values.get("group", ""))
+    return Entry(absolute, label, split, values.get("group", ""), domain=values.get("domain", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgetl.records.scores import Evaluation
@@ -17,13 +18,17 @@ class AdaptTry:
 
     `val` is its score on the source's validation split, by the metric that chooses; `weighted` the same split's top-1,
     each image counting by how much like the target it is; `density` the neighbourhood density of its answers on the
-    target's images, in nats. `note` says why a method made nothing.
+    target's images, in nats. `target` is its top-1 on labelled validation images of the target, where there are some,
+    and `p_value` of the hypothesis that there it is no better than the teacher as it was (McNemar, one-sided). `note`
+    says why a method made nothing.
     """
 
     method: str
     val: float | None = None
     weighted: float | None = None
     density: float | None = None
+    target: float | None = None
+    p_value: float | None = None
     seconds: float = 0.0
     note: str = ""
 
@@ -34,8 +39,9 @@ class AdaptRecord:
 
     `method` is the chosen one, `none` where the teacher stays as it is; `sure` the share of resamples that choose it
     too, in 0..1; `images` the target's different images, `held_out` those that were left out because they are in the
-    validation or test split, `transductive` whether such were learned from. `val` and `test` are the chosen network's
-    scores on the source's splits.
+    validation or test split, `transductive` whether such were learned from; `labelled` the validation images of the
+    target, by which the choice was made where there are some. `val` and `test` are the chosen network's scores on the
+    data's splits.
     """
 
     checkpoint: str
@@ -45,6 +51,7 @@ class AdaptRecord:
     images: int
     held_out: int
     transductive: bool
+    labelled: int
     sure: float
     tries: tuple[AdaptTry, ...]
     epochs: tuple[EpochRecord, ...]
@@ -56,18 +63,32 @@ class AdaptRecord:
     def reason(self) -> str:
         """Why the network was chosen, one sentence."""
         found = {one.method: one for one in self.tries if one.density is not None}
+        before = found[NO_METHOD]
+        if self.asked != "auto" and self.asked not in found:
+            return f"{self.asked} made nothing of this network, so the teacher stays as it was."
+        if self.labelled:
+            return self._by_labels(found)
         if self.asked != "auto":
-            if self.method == NO_METHOD:
-                return f"{self.asked} made nothing of this network, so the teacher stays as it was."
-            return f"{self.asked} was asked for by name; without labels of the target nothing says that it helped."
+            return f"{self.asked} was asked for by name; without labels of the target nothing says whether it helped."
         same = f"{self.sure:.0%} of the resamples choose it too"
         if self.method == NO_METHOD:
             return (
                 "No method did better on the target's images without costing accuracy where labels are, so the teacher"
                 f" stays as it was; {same}."
             )
-        before, after = found[NO_METHOD].density, found[self.method].density
         return (
-            f"{self.method}: the target's answers lie more densely around one another ({before:.3f} to {after:.3f}"
-            f" nats) than with the other methods, and accuracy where labels are is not clearly worse; {same}."
+            f"{self.method}: the target's answers lie more densely around one another"
+            f" ({before.density:.3f} to {found[self.method].density:.3f} nats) than with the other methods, and"
+            f" accuracy where labels are is not clearly worse; {same}."
+        )
+
+    def _by_labels(self, found: Mapping[str, AdaptTry]) -> str:
+        """The same, where labelled images of the target decided."""
+        others = [one for name, one in found.items() if name != NO_METHOD]
+        best = max(others, key=lambda one: one.target or 0.0)
+        helped = "helped" if self.method != NO_METHOD else "did not help"
+        return (
+            f"{best.method} {helped}: top-1 on {self.labelled} labelled validation images of the target went from"
+            f" {found[NO_METHOD].target:.1%} to {best.target:.1%} (p = {best.p_value:.2g})"
+            f"{'' if self.method != NO_METHOD else ', so the teacher stays as it was'}."
         )

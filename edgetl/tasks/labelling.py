@@ -33,7 +33,7 @@ class HeadLabels:
     heads: tuple[tuple[str, OneLabel | AnyLabels], ...]
 
 
-OWN_COLUMNS = ("path", "split", "group")
+OWN_COLUMNS = ("path", "split", "group", "domain")
 """A CSV's columns that hold no labels."""
 Labelling: TypeAlias = OneLabel | AnyLabels | HeadLabels
 """What is to be read from a source."""

@@ -23,7 +23,11 @@ from edgetl.train.tasks.mixing import Mixing, mix
 
 
 def epoch_order(
-    strata: NDArray[np.int64], *, class_balance: bool, generator: np.random.Generator
+    strata: NDArray[np.int64],
+    *,
+    class_balance: bool,
+    generator: np.random.Generator,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """The order in which an epoch's images are drawn; as many as there are.
 
@@ -32,8 +36,14 @@ def epoch_order(
         class_balance: draw each class equally often (within one): rare classes' images repeat, of frequent
             classes a random part is drawn. Otherwise each image comes once.
         generator: of this epoch.
+        weights: (N,), how often each image is drawn in terms of the others of its class, or of all.
     """
     n = len(strata)
+    if weights is not None:
+        if class_balance:
+            sums = np.bincount(strata, weights=weights, minlength=int(strata.max()) + 1)
+            weights = weights / np.maximum(sums[strata], 1e-12)
+        return generator.choice(n, n, p=weights / weights.sum())
     if not class_balance:
         return generator.permutation(n)
     classes = np.unique(strata)
@@ -125,7 +135,10 @@ class Loader:
         """This process's share of the batches of one epoch, a function of only (seed, phase, epoch)."""
         generator = numpy_generator(self._seed, self._phase, epoch, "order")
         order = epoch_order(
-            self._task.strata(self._data.targets), class_balance=self._class_balance, generator=generator
+            self._task.strata(self._data.targets),
+            class_balance=self._class_balance,
+            generator=generator,
+            weights=self._data.weights,
         )
         batches = np.split(order, np.cumsum([labelled for labelled, _ in self._steps])[:-1])
         self.waited = 0.0
@@ -184,6 +197,8 @@ class Loader:
             own_rows = (torch.arange(len(right)) < len(rows)).to(self._device)
             labelled = own_rows if guessed is None else None
             domain = (~own_rows).long() if further.target_domain else None
+            if domain is not None and data.domains is not None:
+                domain[: len(rows)] = torch.from_numpy(data.domains[rows]).to(self._device)
         pixels = torch.from_numpy(np.ascontiguousarray(taken)).to(self._device)
         targets = torch.from_numpy(right).to(self._device)
         images, targets = self._task.view(

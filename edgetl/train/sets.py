@@ -33,6 +33,8 @@ class PixelSet:
         pixels: (N, S, S, 3) uint8, may be memory-mapped. S is `spec.size`, or more where there is a margin.
         targets: (N, ...), as the training task makes them.
         spec: the preprocessing of evaluation.
+        domains: (N,) int64, where each image comes from; all from one place where None.
+        weights: (N,), how often each image is drawn in terms of the others; all once an epoch where None.
 
     Raises:
         TensorError: wrong shapes or dtypes.
@@ -41,6 +43,8 @@ class PixelSet:
     pixels: NDArray[np.uint8]
     targets: NDArray[Any]
     spec: PreprocessSpec
+    domains: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         shape, size = self.pixels.shape, self.spec.size
@@ -65,8 +69,9 @@ class PixelSet:
 
     @property
     def identity(self) -> str:
-        """Distinguishes sets by their shape, targets and preprocessing."""
-        return f"{self.pixels.shape} {sha256_bytes(self.targets.tobytes())} {self.spec}"
+        """Distinguishes sets by their shape, targets and preprocessing, domains and weights."""
+        further = [sha256_bytes(own.tobytes()) for own in (self.domains, self.weights) if own is not None]
+        return " ".join([f"{self.pixels.shape} {sha256_bytes(self.targets.tobytes())} {self.spec}", *further])
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,13 @@ class FeatureSet:
         features: (V, N, ...) float32, V views of each image; may be memory-mapped.
         targets: (N, ...), as in `PixelSet`.
         identity: distinguishes sets.
+        weights: as in `PixelSet`.
     """
 
     features: NDArray[np.float32]
     targets: NDArray[Any]
     identity: str
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)

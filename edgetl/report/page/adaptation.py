@@ -9,10 +9,11 @@ from edgetl.report.run import RunReport
 
 
 def adaptation(report: RunReport) -> Markup:
-    """The figures of each method, by which none saw a label of the target; nothing where nothing was adapted."""
+    """The figures of each method and the choice; nothing where nothing was adapted."""
     record = report.adapt
     if record is None:
         return Markup("")
+    labels = record.labelled > 0
     heads = (
         Column(header="method"),
         Column(header=f"{units.metric(record.metric)}, source", number=True),
@@ -26,9 +27,14 @@ def adaptation(report: RunReport) -> Markup:
             number=True,
             hint="in nats, of the answers on the target's images (Saito et al. 2021); more is better",
         ),
+        *(
+            [Column(header="top-1, labelled target", number=True), Column(header="p", number=True)]
+            if labels
+            else []
+        ),
         Column(header="time", number=True, wide_only=True),
     )
-    rows = [_row(one, chosen=one.method == record.method) for one in record.tries]
+    rows = [_row(one, chosen=one.method == record.method, labels=labels) for one in record.tries]
     facts = definitions(
         [
             ("Asked for", record.asked),
@@ -42,16 +48,21 @@ def adaptation(report: RunReport) -> Markup:
     return Markup(tag("p", record.reason, css="lead") + table(heads, rows, "Methods of adaptation") + facts)
 
 
-def _row(one: AdaptTry, *, chosen: bool) -> Row:
+def _row(one: AdaptTry, *, chosen: bool, labels: bool) -> Row:
     name = "teacher as it was" if one.method == NO_METHOD else one.method
     if one.val is None or one.weighted is None or one.density is None:
-        return Row(cells=(name, one.note, "", "", ""))
+        return Row(cells=(name, one.note, "", "", *(["", ""] if labels else []), ""))
+    judged = [
+        "" if one.target is None else units.percent(one.target),
+        "" if one.p_value is None else f"{one.p_value:.2g}",
+    ]
     return Row(
         cells=(
             name,
             units.percent(one.val),
             units.percent(one.weighted),
             f"{one.density:.3f}",
+            *(judged if labels else []),
             units.duration(one.seconds),
         ),
         css="chosen" if chosen else "",

@@ -21,12 +21,14 @@ from edgetl.config import (
     AdaptMethod,
     ClassificationConfig,
     LabelsConfig,
+    SourceWeights,
     Strategy,
     TaskConfig,
     TrainConfig,
 )
 from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
+from edgetl.data.sources import Split
 from edgetl.errors import ConfigError, ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
@@ -36,12 +38,13 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.adapt import NO_METHOD, AdaptRecord, AdaptTry
 from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
+from edgetl.statistics import binomial_tail
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.answers import softmax
 from edgetl.tasks.metrics import chosen
 from edgetl.train.adapt import distances
 from edgetl.train.adapt.choice import Choice, Scored, choose, density_ratios
-from edgetl.train.adapt.objective import Adversary, Aligned, Distance
+from edgetl.train.adapt.objective import SOURCE, TARGET, Adversary, Aligned, Distance
 from edgetl.train.adapt.pseudo import pseudo_labels
 from edgetl.train.evaluate import predict_outputs, score_splits
 from edgetl.train.features import compute, head_of, plain_views
@@ -63,6 +66,8 @@ _ROUNDS = 3
 """Of self-training: in each, a larger share of the target's images counts."""
 _STATISTICS = 512
 """Target images from which batch norm's statistics are measured, at most."""
+_LEVEL = 0.05
+"""A method helped where chance explains its gain less often than this."""
 _MOVES_FEATURES = (AdaptMethod.MMD, AdaptMethod.DANN)
 
 
@@ -104,6 +109,8 @@ def methods(config: AdaptConfig, strategy: Strategy) -> tuple[AdaptMethod, ...]:
     frozen = strategy is Strategy.HEAD
     if config.method is AdaptMethod.AUTO:
         found = [method for method in AdaptMethod if method is not AdaptMethod.AUTO]
+        if not config.weighs:
+            found.remove(AdaptMethod.WEIGHTED)
         return tuple(method for method in found if not (frozen and method in _MOVES_FEATURES))
     if frozen and config.method in _MOVES_FEATURES:
         raise ConfigError(
@@ -124,13 +131,27 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
             "adapt.images asks for one class per image, and this data is labelled otherwise; leave [adapt] out."
         )
     methods(config, train.strategy)
+    if config.domain is None:
+        return
+    domains = {sample.domain for sample in index.samples if sample.domain}
+    if config.domain not in domains:
+        known = f"it holds {', '.join(sorted(domains))}" if domains else "there is none"
+        raise ConfigError(
+            f"adapt.domain is {config.domain!r}, which no image has in the CSV's column domain; {known}."
+        )
+    if not any(s.split == "train" and s.domain != config.domain for s in index.samples):
+        raise ConfigError(
+            f"adapt.domain is {config.domain!r}, and all training images are of it: there is nothing to adapt from;"
+            " leave [adapt] out."
+        )
 
 
 def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progress = SILENT) -> AdaptRecord:
     """Try the methods, choose, and write `out/adapted.safetensors`.
 
-    Nothing that is chosen here saw a label of the target. `auto` takes the network that `edgetl.train.adapt.choice`
-    finds best, the teacher as it was included. A method that was asked for by name is taken, unless it made nothing.
+    Where validation images of the target are labelled, the method that is best there is taken if it is significantly
+    better than the teacher as it was. Where none are, `auto` takes the network that `edgetl.train.adapt.choice` finds
+    best, the teacher as it was included, and a method that was asked for by name is taken, unless it made nothing.
     Each phase of training that was stopped goes on after its last epoch.
 
     Raises:
@@ -142,8 +163,7 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
     """
     begun = time.perf_counter()
     found = attempts(config, inputs, out=out, progress=progress)
-    asked, networks = config.method, found.networks
-    name = found.choice.name if asked is AdaptMethod.AUTO else str(asked) if asked in networks else NO_METHOD
+    asked, networks, name = config.method, found.networks, found.taken(config.method)
     val, test = score_splits(found.task, networks[name], found.sets)
     architecture = checkpoint.load(inputs.teacher)[1]
     extra = {**checkpoint.further_metadata(inputs.teacher), ADAPTED: name}
@@ -158,6 +178,7 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
         images=len(inputs.target.samples),
         held_out=inputs.held_out,
         transductive=config.transductive,
+        labelled=found.labelled,
         sure=found.choice.sure,
         tries=found.tries,
         epochs=found.epochs,
@@ -178,6 +199,18 @@ class Attempts:
     metric: str
     task: TrainingTask
     sets: Sets
+    labelled: int
+
+    def taken(self, asked: AdaptMethod) -> str:
+        """The network that is taken, of a method that was asked for or of any."""
+        if self.labelled:
+            others = [one for one in self.tries if one.target is not None and one.method != NO_METHOD]
+            best = max(others, key=lambda one: one.target or 0.0, default=None)
+            helped = best is not None and best.p_value is not None and best.p_value < _LEVEL
+            return best.method if best is not None and helped else NO_METHOD
+        if asked is AdaptMethod.AUTO:
+            return self.choice.name
+        return str(asked) if asked in self.networks else NO_METHOD
 
 
 def attempts(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progress = SILENT) -> Attempts:
@@ -210,6 +243,7 @@ def attempts(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: P
         metric=bench.metric,
         task=bench.task,
         sets=bench.sets,
+        labelled=int((bench.val_domains == TARGET).sum()),
     )
 
 
@@ -225,6 +259,12 @@ class _Bench:
         pixels = open_pixels(inputs.target.samples, inputs.spec, inputs.pixels_dir, progress)
         blank = np.zeros(len(pixels), np.int64)
         self.target = PixelSet(pixels, blank, inputs.spec)
+        self.val_domains = self._domains("val")
+        domains = self._domains("train")
+        weights = self._weights(domains) if config.weighs else None
+        self.sets = dataclasses.replace(
+            self.sets, train=dataclasses.replace(self.sets.train, domains=domains, weights=weights)
+        )
         train = inputs.train
         self.metric = (
             self.task.selection(self.sets.train.targets)
@@ -233,6 +273,30 @@ class _Bench:
         )
         self.planned = phases(train, inputs.seed, self.metric, self.task)
         self.hard = Hard(hard_loss=self.task.hard_loss(train, self.sets.train.targets))
+
+    def _domains(self, split: Split) -> NDArray[np.int64]:
+        """(N,) the domain of each of a split's images."""
+        name = self.config.domain
+        return np.array(
+            [
+                TARGET if name is not None and sample.domain == name else SOURCE
+                for sample in self.inputs.index.split(split)
+            ],
+            dtype=np.int64,
+        )
+
+    def _weights(self, domains: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N,) how often each training image is drawn; labelled ones of the target like an average one."""
+        source = np.flatnonzero(domains == SOURCE)
+        features = _flat(self._features(self.teacher, self.sets.train))[source]
+        ratios = density_ratios(features, _flat(self._features(self.teacher, self.target)), self.inputs.seed)
+        own = ratios if self.config.weights is SourceWeights.DENSITY_RATIO else np.ones(len(ratios))
+        kept = np.argsort(-ratios, kind="stable")[: max(1, round(self.config.select * len(ratios)))]
+        chosen = np.zeros(len(ratios))
+        chosen[kept] = own[kept] / own[kept].mean()
+        weights = np.ones(len(domains))
+        weights[source] = chosen
+        return weights
 
     # --- the methods ----------------------------------------------------------------------------------
 
@@ -259,6 +323,12 @@ class _Bench:
             case AdaptMethod.SELF_TRAINING:
                 teach = self._taught_on_features if on_features else self._taught
                 return network, teach(network)
+            case AdaptMethod.WEIGHTED if on_features:
+                head, source = self._head(network)
+                val = self._features(network, self.sets.val)
+                return network, self._fit_head(head, "adapt-weighted", source, val)
+            case AdaptMethod.WEIGHTED:
+                return network, self._fit(network, "adapt-weighted", self.config.epochs, self.hard, None)
             case AdaptMethod.AUTO:
                 raise AssertionError("auto is no single method")
             case _:
@@ -277,11 +347,13 @@ class _Bench:
         """The head learns from source features that have the target's mean and covariance."""
         head, source = self._head(network)
         target = torch.from_numpy(_flat(self._features(network, self.target)))
-        views = [
-            distances.recoloured(torch.from_numpy(np.array(view)).flatten(1), target).view(view.shape).numpy()
-            for view in source.features
-        ]
-        own = FeatureSet(np.stack(views), source.targets, f"{source.identity} recoloured {len(target)}")
+        views, from_source = np.array(source.features), self.sets.train.domains == SOURCE
+        for view in views:
+            plain = torch.from_numpy(view[from_source])
+            view[from_source] = distances.recoloured(plain.flatten(1), target).view(plain.shape).numpy()
+        own = dataclasses.replace(
+            source, features=views, identity=f"{source.identity} recoloured {len(target)}"
+        )
         return self._fit_head(head, "adapt-coral", own, self._features(network, self.sets.val))
 
     def _taught_on_features(self, network: nn.Module) -> tuple[EpochRecord, ...]:
@@ -334,7 +406,7 @@ class _Bench:
     # --- what they share ------------------------------------------------------------------------------
 
     def _fit(
-        self, network: nn.Module, phase: str, epochs: int, objective: Objective, further: Unlabelled
+        self, network: nn.Module, phase: str, epochs: int, objective: Objective, further: Unlabelled | None
     ) -> tuple[EpochRecord, ...]:
         """As the last phase of the teacher's training, with target images in each step. The last epoch counts: the
         source's validation split cannot say which is best for the target.
@@ -389,7 +461,7 @@ class _Bench:
             seed=self.inputs.seed,
             progress=self.progress,
         )
-        return head, source
+        return head, dataclasses.replace(source, weights=self.sets.train.weights)
 
     def _features(self, network: nn.Module, data: PixelSet) -> FeatureSet:
         return compute(network, (self.layer,), data, self.out, progress=self.progress)
@@ -404,22 +476,37 @@ class _Bench:
     def choose(self, networks: dict[str, nn.Module]) -> Choice:
         """See `edgetl.train.adapt.choice`."""
         truths, seed = self.sets.val.targets, self.inputs.seed
-        source, target = (_flat(self._features(self.teacher, data)) for data in (self.sets.val, self.target))
+        source = self.val_domains == SOURCE
+        features = _flat(self._features(self.teacher, self.sets.val))[source]
+        weights = density_ratios(features, _flat(self._features(self.teacher, self.target)), seed)
         self.val: dict[str, float] = {}
+        self.right: dict[str, NDArray[np.bool_]] = {}
         scored = {}
         for name, network in networks.items():
             outputs = predict_outputs(network, self.sets.val)
             self.val[name] = value(self.task.evaluate(truths, outputs, resamples=0), self.metric)
             answers = softmax(predict_outputs(network, self.target)).astype(np.float32)
-            scored[name] = Scored(right=outputs.argmax(1) == truths, target=answers)
-        return choose(scored, density_ratios(source, target, seed), NO_METHOD, seed)
+            self.right[name] = outputs.argmax(1) == truths
+            scored[name] = Scored(right=self.right[name][source], target=answers)
+        return choose(scored, weights, NO_METHOD, seed)
 
     def scored(self, one: AdaptTry, networks: dict[str, nn.Module], choice: Choice) -> AdaptTry:
         """With its figures, where it made a network."""
         if (name := one.method) not in networks:
             return one
+        target, p_value = None, None
+        if (labelled := self.val_domains == TARGET).any():
+            before, after = self.right[NO_METHOD][labelled], self.right[name][labelled]
+            target = float(after.mean())
+            lost, won = int((before & ~after).sum()), int((~before & after).sum())
+            p_value = None if name == NO_METHOD else binomial_tail(won, lost + won)
         return dataclasses.replace(
-            one, val=self.val[name], weighted=choice.weighted[name], density=choice.density[name]
+            one,
+            val=self.val[name],
+            weighted=choice.weighted[name],
+            density=choice.density[name],
+            target=target,
+            p_value=p_value,
         )
 
 
@@ -444,4 +531,5 @@ def _joined(
         [source.features[:, own], np.repeat(target.features[:, rows[other]], views, axis=0)], axis=1
     )
     targets = np.concatenate([source.targets[own], labels[other]])
-    return FeatureSet(features, targets, f"{source.identity} {target.identity} {len(rows)}")
+    weights = None if source.weights is None else np.concatenate([source.weights[own], np.ones(len(other))])
+    return FeatureSet(features, targets, f"{source.identity} {target.identity} {len(rows)}", weights)

@@ -10,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from edgetl.config import AdaptConfig, AdaptMethod, Augment, DataConfig, Strategy, TrainConfig
+from edgetl.config import (
+    AdaptConfig,
+    AdaptMethod,
+    Augment,
+    DataConfig,
+    SourceWeights,
+    Strategy,
+    TrainConfig,
+)
 from edgetl.data import index as indexes
 from edgetl.data import unlabelled
 from edgetl.data.index import DataIndex, build_index
@@ -19,6 +27,7 @@ from edgetl.errors import ConfigError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.norms import batch_norms
+from edgetl.progress import SILENT
 from edgetl.records.adapt import AdaptRecord
 from edgetl.records.codec import from_json, to_json
 from edgetl.tasks.base import MultiLabel
@@ -121,7 +130,9 @@ def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
     assert (again / record.checkpoint).read_bytes() == (tmp_path / record.checkpoint).read_bytes()
 
 
-@pytest.mark.parametrize("method", [m for m in AdaptMethod if m is not AdaptMethod.AUTO])
+@pytest.mark.parametrize(
+    "method", [m for m in AdaptMethod if m not in (AdaptMethod.AUTO, AdaptMethod.WEIGHTED)]
+)
 def test_a_method_by_name_is_taken(method: AdaptMethod, inputs: stage.AdaptInputs, tmp_path: Path) -> None:
     settings = AdaptConfig(images="target", method=method, epochs=1)
     if inputs.train.strategy is Strategy.HEAD and method in (AdaptMethod.MMD, AdaptMethod.DANN):
@@ -189,3 +200,92 @@ def test_images_of_validation_are_left_out_unless_that_is_meant(
             out=out,
         )
         assert (record.images, record.held_out) == expected
+
+
+def labelled(index: DataIndex, root: Path, tmp_path: Path) -> DataIndex:
+    """The source's images, and some of the target's with their labels, as a CSV."""
+    rows = [f"{s.path},{index.labels[s.label]},{s.split}," for s in index.samples]
+    for label in COLOURS:
+        pictures_of = sorted((root / "target" / label).iterdir())
+        rows += [f"{path},{label},{'train' if at < 2 else 'val'},new" for at, path in enumerate(pictures_of)]
+    path = tmp_path / "both.csv"
+    path.write_text("\n".join(["path,label,split,domain", *rows, ""]), encoding="utf-8")
+    return build_index(DataConfig(source=str(path)))
+
+
+def test_labelled_images_of_the_target_train_along_and_decide(
+    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+) -> None:
+    both = labelled(inputs.index, root, tmp_path)
+    both.save(tmp_path / "index.json")
+    assert indexes.load(tmp_path / "index.json") == both
+    assert {s.domain for s in both.samples} == {"", "new"}
+    given = dataclasses.replace(inputs, index=both)
+    settings = AdaptConfig(images="target", domain="new", method=AdaptMethod.SELF_TRAINING, epochs=1)
+    record = adapted(settings, given, tmp_path)
+    assert record.labelled == 12
+    before, after = record.tries
+    assert before.target is not None
+    assert after.p_value is not None
+    helped = after.p_value < 0.05
+    assert record.method == ("self_training" if helped else "none")
+    assert f"self_training {'helped' if helped else 'did not help'}: top-1 on 12 labelled" in record.reason
+
+
+def test_labels_of_the_target_decide_by_a_paired_test(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    out.mkdir()
+    found = stage.attempts(AdaptConfig(images="target", method=AdaptMethod.BN), inputs, out=out)
+    plain, other = found.tries
+    for p_value, expected in ((0.01, "bn"), (0.2, "none")):
+        judged = dataclasses.replace(
+            found,
+            labelled=20,
+            tries=(
+                dataclasses.replace(plain, target=0.5),
+                dataclasses.replace(other, target=0.8, p_value=p_value),
+            ),
+        )
+        assert judged.taken(AdaptMethod.BN) == judged.taken(AdaptMethod.AUTO) == expected
+
+
+def test_source_images_count_by_how_much_like_the_target_they_are(
+    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+) -> None:
+    both = labelled(inputs.index, root, tmp_path)
+    # named as the source's, the target's own pictures are those most like it
+    as_source = tuple(dataclasses.replace(s, domain="") for s in both.samples)
+    given = dataclasses.replace(inputs, index=dataclasses.replace(both, samples=as_source))
+    settings = AdaptConfig(
+        images="target",
+        weights=SourceWeights.DENSITY_RATIO,
+        select=0.75,
+        method=AdaptMethod.WEIGHTED,
+        epochs=1,
+    )
+    bench = stage._Bench(settings, given, tmp_path, SILENT)
+    weights = bench.sets.train.weights
+    assert weights is not None
+    count = len(weights)
+    assert (weights == 0).sum() == count - round(0.75 * count)
+    from_target = np.array([s.path.is_relative_to(root / "target") for s in given.index.split("train")])
+    assert weights[from_target].mean() > weights[~from_target].mean()
+    record = adapted(settings, given, tmp_path)
+    assert [one.method for one in record.tries] == ["none", "weighted"]
+    assert "weighted" in [
+        str(m) for m in stage.methods(settings.model_copy(update={"method": AdaptMethod.AUTO}), Strategy.HEAD)
+    ]
+
+
+def test_a_domain_that_no_image_has_is_refused(inputs: stage.AdaptInputs, root: Path, tmp_path: Path) -> None:
+    settings = AdaptConfig(images="target", domain="neu")
+    with pytest.raises(ConfigError, match=r"adapt\.domain is 'neu', which no image has .*; there is none\."):
+        stage.check(settings, inputs.train, inputs.index)
+    both = labelled(inputs.index, root, tmp_path)
+    with pytest.raises(ConfigError, match="it holds new"):
+        stage.check(settings, inputs.train, both)
+    only = dataclasses.replace(both, samples=tuple(s for s in both.samples if s.domain or s.split != "train"))
+    with pytest.raises(ConfigError, match="nothing to adapt from"):
+        stage.check(AdaptConfig(images="target", domain="new"), inputs.train, only)
+    with pytest.raises(ValueError, match="weighs nothing as it is"):
+        AdaptConfig(images="target", method=AdaptMethod.WEIGHTED)
