@@ -911,7 +911,11 @@ class _Run:
             quantize=r[Stage.QUANTIZE],
             measure=r[Stage.MEASURE],
             bundle=r[Stage.BUNDLE],
-            stage_seconds={stage.value: self.cache.seconds(stage.value) for stage in Stage},
+            stage_seconds={
+                stage.value: self.cache.seconds(stage.value)
+                for stage in Stage
+                if stage is not Stage.PRETRAIN or r[stage] is not None
+            },
             warnings=self._warnings(),
             provenance={
                 **packages(),

