@@ -48,6 +48,6 @@ def ranking(console: Console, record: BackboneRanking) -> None:
         say(console, f"Skipped {left_out.name}: {left_out.reason}", "faint")
     if record.skipped:
         say(console, "")
-    say(console, f"Proposed: {record.reason}. In the recipe of `edgetl init`:")
+    say(console, f"Proposed: {record.reason}.")
     for line in record.settings:
         say(console, f"  {line}", "strong")
