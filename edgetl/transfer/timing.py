@@ -14,7 +14,7 @@ from edgetl.records.measured import Latency
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.transfer.networks import Exported
 
-ROUNDS = 8
+ROUNDS = 6
 """Of one block a network; one more, uncounted, comes first."""
 
 
@@ -30,22 +30,23 @@ def latencies(networks: Sequence[Exported], threads: int, progress: Progress = S
         ModelError: a network cannot be loaded.
         MissingDependencyError: ONNX Runtime is not installed.
     """
-    samples: list[list[float]] = [[] for _ in networks]
-    with ExitStack() as stack, progress.task("Timing networks in turn", 1 + ROUNDS) as bar:
+    with ExitStack() as stack:
         calls = {}
         for at, network in enumerate(networks):
             side = network.spec.size
             images = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
             calls[str(at)] = stack.enter_context(OnnxBackend(network.model, threads=threads)).bind(images)
-        for turn in range(1 + ROUNDS):
-            timed = time_interleaved(
-                calls, warmup=0, runs=BLOCK, seed=turn, pause_s=PAUSE_S, settle=SETTLE, block=BLOCK
-            )
-            if turn:
-                for at, own in enumerate(samples):
-                    own += timed[str(at)]
-            bar.advance()
+        samples = time_interleaved(
+            calls,
+            warmup=BLOCK,
+            runs=ROUNDS * BLOCK,
+            pause_s=PAUSE_S,
+            settle=SETTLE,
+            block=BLOCK,
+            progress=progress,
+            title="Timing networks in turn",
+        )
     return [
-        summarise(own, scenario="single-stream", batch=1, threads=threads, warmup=BLOCK + SETTLE)
-        for own in samples
+        summarise(own, scenario="single-stream", batch=1, threads=threads, warmup=BLOCK)
+        for own in samples.values()
     ]
