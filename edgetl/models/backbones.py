@@ -141,7 +141,7 @@ def absence(name: str) -> str | None:
             import timm.models
 
             cfg = timm.models.get_pretrained_cfg(backbone.name)
-            there = cfg is not None and (_in_hub_cache(cfg.hf_hub_id) or cached_download(cfg.url))
+            there = cfg is not None and (_in_hub_cache(cfg.hf_hub_id) or cached_download(str(cfg.url or "")))
         case Library.TORCHVISION:
             import torchvision.models
 

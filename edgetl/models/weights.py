@@ -73,9 +73,9 @@ def offline(name: str, error: Exception) -> WeightsError:
     )
 
 
-def cached_download(url: str | None) -> bool:
+def cached_download(url: str) -> bool:
     """Whether torch's cache holds what stands at an address."""
-    return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / Path(str(url)).name).is_file()
+    return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
 
 def wheel_file(name: str) -> Path:

@@ -76,15 +76,18 @@ def _largest_evidence(
         spread = 1.0 + variances / ratios[:, None]
         noise = ((along / spread).sum(axis=1) + outside) / images
         determinant = np.log(spread).sum(axis=1)
-        return -0.5 * (images * (math.log(2 * math.pi) + np.log(noise) + 1.0) + determinant)
+        found: NDArray[np.float64] = -0.5 * (
+            images * (math.log(2 * math.pi) + np.log(noise) + 1.0) + determinant
+        )
+        return found
 
     grid = _GRID * variances[-1]
-    found = np.stack([evidence(ratio[None]) for ratio in grid])
-    best = found.argmax(axis=0)
+    tried = np.stack([evidence(ratio[None]) for ratio in grid])
+    best = tried.argmax(axis=0)
     low, high = (np.log(grid[np.clip(best + step, 0, len(grid) - 1)]) for step in (-1, 1))
     for _ in range(_REFINEMENTS):
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         rises = evidence(np.exp(left)) < evidence(np.exp(right))
         low, high = np.where(rises, left, low), np.where(rises, high, right)
-    refined: NDArray[np.float64] = np.maximum(evidence(np.exp((low + high) / 2)), found.max(axis=0))
+    refined: NDArray[np.float64] = np.maximum(evidence(np.exp((low + high) / 2)), tried.max(axis=0))
     return refined

@@ -132,7 +132,7 @@ def _at_each_size(
 
 
 def _exported(network: nn.Module, source: Source, spec: PreprocessSpec, task: TrainingTask) -> Exported:
-    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.eval().to(memory_format=torch.channels_last)
     try:
         measured = network_size(network, spec.size)
     except Exception:

@@ -76,10 +76,10 @@ def _fit(weight: Tensor, bias: Tensor, loss: Any, features: Tensor, ridge: float
     def objective() -> Tensor:
         optimiser.zero_grad()
         value: Tensor = loss(features @ weight + bias) + 0.5 * ridge * (weight**2).sum()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimiser.step(objective)
+    optimiser.step(objective)  # type: ignore[no-untyped-call]
 
 
 def _standardised(train: NDArray[Any], val: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

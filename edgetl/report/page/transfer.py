@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgetl import files
@@ -11,9 +13,11 @@ from edgetl.report.page.axes import NARROW, Labels, draw_axes
 from edgetl.report.page.charts import latency_axis, score_axis, series_class
 from edgetl.report.page.markup import Column, Markup, Row, figure, legend, section, sentence, table, tag
 from edgetl.report.page.run import document
-from edgetl.report.page.svg import Drawing
+from edgetl.report.page.svg import Drawing, Point
 from edgetl.report.transfer import cells, remarks
 
+_STEPS = 60
+"""Places of a line that text keeps clear of."""
 _TONES = {"proposed": "good", "frontier": "warn"}
 
 
@@ -69,9 +73,13 @@ def chart(record: BackboneRanking, width: float) -> str:
         labels.block(at, y.scale.end, at + 100, y.scale.end + 16)
     for name, css in _colours(record).items():
         own = sorted((one for one in record.candidates if one.backbone == name), key=lambda one: one.size)
-        drawing.path([(x.scale(one.latency.p50_ms), y.scale(one.score.value)) for one in own], f"{css} curve")
+        joined = [(x.scale(one.latency.p50_ms), y.scale(one.score.value)) for one in own]
+        drawing.path(joined, f"{css} curve")
+        _keep_clear(labels, joined)
     best = sorted((one for one in record.candidates if one.frontier), key=lambda one: one.latency.p50_ms)
-    drawing.path([(x.scale(one.latency.p50_ms), y.scale(one.score.value)) for one in best], "st thin")
+    joined = [(x.scale(one.latency.p50_ms), y.scale(one.score.value)) for one in best]
+    drawing.path(joined, "st thin")
+    _keep_clear(labels, joined)
     for one in record.candidates:
         at, centre = x.scale(one.latency.p50_ms), y.scale(one.score.value)
         labels.block(at - 9, centre - 9, at + 9, centre + 9)
@@ -94,6 +102,14 @@ def chart(record: BackboneRanking, width: float) -> str:
     )
     title = f"{units.metric_title(record.metric)} of linear probes against median latency"
     return drawing.render(title, described)
+
+
+def _keep_clear(labels: Labels, points: Sequence[Point]) -> None:
+    """Keep text off straight lines through `points`."""
+    for (x1, y1), (x2, y2) in itertools.pairwise(points):
+        for step in range(1, _STEPS):
+            x, y = x1 + (x2 - x1) * step / _STEPS, y1 + (y2 - y1) * step / _STEPS
+            labels.block(x - 4, y - 4, x + 4, y + 4)
 
 
 def _colours(record: BackboneRanking) -> dict[str, str]:
