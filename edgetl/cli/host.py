@@ -219,8 +219,9 @@ def suggest(
         index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
         stage.check_task(index.task)
         if index.skipped:
+            unread = len(index.skipped)
             progress.warning(
-                f"{len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
+                f"{unread} image{'' if unread == 1 else 's'} cannot be read, see: {command('data', 'check', source)}"
             )
         chosen = suggest_preprocess(look(index), depth.look(index, progress=progress))
         record = stage.run(

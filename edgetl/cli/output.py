@@ -101,7 +101,7 @@ def _is_unicode(stream: TextIO) -> bool:
 
 
 def _show(record: Any, view: View, console: Console) -> None:
-    from edgetl.report.terminal import bench, device, run, stages, transfer
+    from edgetl.report.terminal import bench, device, run, stages
 
     match view:
         case "run":
@@ -115,6 +115,8 @@ def _show(record: Any, view: View, console: Console) -> None:
         case "audit":
             stages.audit(console, record)
         case "suggest":
+            from edgetl.report.terminal import transfer  # devices print other views, and start faster without
+
             transfer.ranking(console, record)
         case "bundle":
             device.bundle(console, record)

@@ -21,7 +21,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(
         dict(backbones.create("test_efficientnet", 10, "none").state_dict()), folder / "tiny.safetensors"
     )
-    return write_set(folder / "images", {"train": 10, "val": 5})
+    images = write_set(folder / "images", {"train": 10, "val": 5})
+    (images / "train" / "red" / "broken.png").write_bytes(b"not a picture")
+    return images
 
 
 def test_it_prints_json_alone_and_writes_a_page(images: Path, tmp_path: Path) -> None:
@@ -54,6 +56,7 @@ def test_it_prints_json_alone_and_writes_a_page(images: Path, tmp_path: Path) ->
     assert {*candidate["network"]} == {"macs", "parameters", "size_bytes"}
     assert found["settings"][-1] == "preprocess.size = 32"
     assert "<svg" in (tmp_path / "suggest.html").read_text()
+    assert "1 image cannot be read, see: edgetl data check" in done.stderr
     assert "Wrote" in done.stderr
 
 

@@ -15,7 +15,7 @@ from edgetl.config import PreprocessConfig
 from edgetl.data.build import index_of
 from edgetl.data.index import DataIndex
 from edgetl.data.sources import labelling_in
-from edgetl.errors import ConfigError, DataError, WeightsError
+from edgetl.errors import ConfigError, DataError, ModelError, WeightsError
 from edgetl.inputs.image import PreprocessSpec, load_pixels
 from edgetl.models import backbones
 from edgetl.progress import SILENT
@@ -24,7 +24,7 @@ from edgetl.tasks.base import Classification, Detection, MultiHead
 from edgetl.train.features import plain_views
 from edgetl.train.sets import PixelSet
 from edgetl.train.tasks.all import training_task
-from edgetl.transfer import stage
+from edgetl.transfer import networks, stage
 from edgetl.transfer.networks import Source, export_all, features_of
 from edgetl.transfer.pixels import open_sizes
 from edgetl.transfer.stage import RankingConfig
@@ -107,6 +107,15 @@ def test_pixels_of_each_size_are_those_of_a_run(images: Path, tmp_path: Path) ->
         assert (pixels == np.stack([load_pixels(s.path, spec) for s in samples])).all()
 
 
+def test_a_network_whose_sides_must_be_whole_patches_is_named_with_what_it_takes() -> None:
+    task = training_task(Classification(labels=("a", "b")))
+    network = task.network("test_vit", "none", seed=0, size=64)
+    with pytest.raises(
+        ModelError, match=r"test_vit does not take images of 40 pixels .* Name these with --sizes"
+    ):
+        networks._exported(network, Source(backbone="test_vit"), PreprocessSpec(size=40), task)
+
+
 def test_any_number_of_classes(tmp_path: Path, weights: Path) -> None:
     record = looked(write_marks(tmp_path, 64), weights, sizes=(32,))
     assert (record.metric, record.train_images, record.val_images) == ("map", 32, 16)
@@ -125,13 +134,13 @@ def test_what_cannot_be_had_is_skipped_with_its_reason(
         raise OSError("no network")
 
     monkeypatch.setattr("timm.create_model", offline)
-    sources = [Source(backbone="resnet18"), Source(backbone="torchvision/vit_b_16", weights="none")]
+    sources = [Source(backbone="resnet18"), Source(backbone="test_vit", weights="none")]
     task = training_task(Classification(labels=("a", "b")))
-    exported, skipped = export_all(sources, [PreprocessSpec(size=32)], task)
+    exported, skipped = export_all(sources, [PreprocessSpec(size=40)], task)
     assert exported == []
-    assert [one.name for one in skipped] == ["resnet18", "torchvision/vit_b_16 at 32 px"]
+    assert [one.name for one in skipped] == ["resnet18", "test_vit at 40 px"]
     assert skipped[0].reason.startswith("Cannot get the pretrained weights of resnet18: no network.")
-    assert "does not take images of 32 pixels" in skipped[1].reason
+    assert "test_vit cannot be built for images of 40 pixels per side" in skipped[1].reason
 
 
 def test_default_backbones_that_would_have_to_be_fetched_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
