@@ -117,7 +117,7 @@ def _show(record: Any, view: View, console: Console) -> None:
         case "suggest":
             from edgetl.report.terminal import transfer  # devices print other views, and start faster without
 
-            transfer.ranking(console, record)
+            transfer.suggest(console, record)
         case "bundle":
             device.bundle(console, record)
         case "verify":

@@ -11,14 +11,14 @@ import pytest
 
 from edgetl.errors import StorageError
 from edgetl.report.page.transfer import chart, render, write_page
-from edgetl.report.terminal.transfer import ranking as shown_ranking
+from edgetl.report.terminal.transfer import suggest
 from tests.report.test_terminal import rule, shown
 from tests.transfer.rankings import ranking
 
 
 def test_the_table() -> None:
     assert (
-        shown(shown_ranking, ranking(5.0), width=120)
+        shown(suggest, ranking(5.0), width=120)
         == f"""\
                probe            95%          p50
 backbone   px  top-1       interval  LogME    ms   MACs  parameters

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def ranking(console: Console, record: BackboneRanking) -> None:
+def suggest(console: Console, record: BackboneRanking) -> None:
     """Every candidate, the best first; then what is proposed, and the lines for the recipe."""
     lines = []
     for position, one in enumerate(record.candidates):
