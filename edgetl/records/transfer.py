@@ -38,9 +38,15 @@ class Candidate:
     within_budget: bool | None = None
 
     @property
+    def title(self) -> str:
+        """The backbone, and the file of its weights where one was named."""
+        file = self.weights.replace("\\", "/").rpartition("/")[2]
+        return self.backbone if self.weights == "pretrained" else f"{self.backbone} ({file})"
+
+    @property
     def name(self) -> str:
-        """Backbone and size, for sentences."""
-        return f"{self.backbone} at {self.size} px"
+        """Title and size, for sentences."""
+        return f"{self.title} at {self.size} px"
 
 
 @dataclass(frozen=True, kw_only=True)

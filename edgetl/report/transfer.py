@@ -9,7 +9,7 @@ from edgetl.report import units
 def cells(one: Candidate) -> tuple[str, ...]:
     """Backbone, size, score, its interval, LogME, median latency in ms, multiply-accumulates, parameters."""
     return (
-        one.backbone,
+        one.title,
         str(one.size),
         units.percent(one.score.value),
         units.interval(one.score.interval) if one.score.interval else "",

@@ -35,9 +35,9 @@ def ranked(candidates: Sequence[Candidate], budget_ms: float | None) -> tuple[Ca
 def propose(candidates: Sequence[Candidate], metric_name: str, budget_ms: float | None) -> Proposal:
     """Choose one of some ranked candidates.
 
-    With a budget it is the best that keeps it. Without one, it is the fastest whose score lies within one standard
-    error of the best's (the rule of Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3): what
-    so few images cannot tell apart is not worth milliseconds.
+    With a budget it is the best that keeps it. Without one, and where none does, it is the fastest whose score lies
+    within one standard error of the best's (the rule of Breiman et al., "Classification and Regression Trees", 1984,
+    section 3.4.3): what so few images cannot tell apart is not worth milliseconds.
 
     Args:
         candidates: from `ranked`, at least one.
@@ -45,8 +45,27 @@ def propose(candidates: Sequence[Candidate], metric_name: str, budget_ms: float 
         budget_ms: the median latency that may not be exceeded.
     """
     title = metric(metric_name).title
-    if budget_ms is not None:
-        return _within(candidates, title, budget_ms)
+    if budget_ms is None:
+        return _simplest(candidates, title)
+    fitting = [one for one in candidates if one.latency.p50_ms <= budget_ms]
+    if fitting:
+        best = fitting[0]
+        reason = (
+            f"{best.name} has the best {title} of the {len(fitting)} of {len(candidates)} within {budget_ms:g} ms:"
+            f" {best.score.value:.1%} in {best.latency.p50_ms:.2f} ms"
+        )
+        return Proposal(position=candidates.index(best), reason=reason)
+    fastest = min(candidates, key=lambda one: one.latency.p50_ms)
+    otherwise = _simplest(candidates, title)
+    reason = (
+        f"none keeps within {budget_ms:g} ms uncut (the fastest, {fastest.name}, takes"
+        f" {fastest.latency.p50_ms:.2f} ms), so that pruning must cut it to the budget; without one, {otherwise.reason}"
+    )
+    return Proposal(position=otherwise.position, reason=reason)
+
+
+def _simplest(candidates: Sequence[Candidate], title: str) -> Proposal:
+    """The fastest of those as good as the best."""
     best = candidates[0]
     error = standard_error(best.score)
     near = [one for one in candidates if one.score.value >= best.score.value - error]
@@ -69,24 +88,6 @@ def propose(candidates: Sequence[Candidate], metric_name: str, budget_ms: float 
 def standard_error(score: Score) -> float:
     """Of a score, from its 95% interval; 0 where it has none."""
     return 0.0 if score.interval is None else (score.interval[1] - score.interval[0]) / (2 * Z95)
-
-
-def _within(candidates: Sequence[Candidate], title: str, budget_ms: float) -> Proposal:
-    fitting = [one for one in candidates if one.latency.p50_ms <= budget_ms]
-    if fitting:
-        best = fitting[0]
-        reason = (
-            f"{best.name} has the best {title} of the {len(fitting)} of {len(candidates)} within {budget_ms:g} ms:"
-            f" {best.score.value:.1%} in {best.latency.p50_ms:.2f} ms"
-        )
-        return Proposal(position=candidates.index(best), reason=reason)
-    fastest = min(candidates, key=lambda one: one.latency.p50_ms)
-    target = f'prune.target = {{kind = "latency", ms = {budget_ms:g}}}'
-    reason = (
-        f"none keeps within {budget_ms:g} ms uncut, and {fastest.name} is the fastest, with"
-        f" {fastest.latency.p50_ms:.2f} ms; {target} cuts it to the budget, or look at smaller --sizes"
-    )
-    return Proposal(position=candidates.index(fastest), reason=reason)
 
 
 def _dominates(first: Candidate, second: Candidate) -> bool:

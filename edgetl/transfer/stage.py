@@ -186,7 +186,7 @@ def run(
         skipped=tuple(skipped),
         proposed=proposal.position,
         reason=proposal.reason,
-        settings=_settings(order[proposal.position]),
+        settings=_settings(order[proposal.position], config.latency_ms),
         latency_ms=config.latency_ms,
         machine=describe(),
         seconds=time.monotonic() - started,
@@ -275,12 +275,12 @@ def _labels(targets: Targets, classes: int) -> NDArray[np.float64]:
     return np.eye(classes)[targets]
 
 
-def _settings(chosen: Candidate) -> tuple[str, ...]:
-    """Lines of a recipe."""
-    lines = {"train.backbone": chosen.backbone}
+def _settings(chosen: Candidate, budget_ms: float | None) -> tuple[str, ...]:
+    """Lines of a recipe: the backbone and its size; and where it is too slow as it is, the budget to cut it to."""
+    lines = {"train.backbone": json.dumps(chosen.backbone)}
     if chosen.weights != backbones.PRETRAINED:
-        lines["train.weights"] = chosen.weights
-    return (
-        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in lines.items()),
-        f"preprocess.size = {chosen.size}",
-    )
+        lines["train.weights"] = json.dumps(chosen.weights, ensure_ascii=False)
+    lines["preprocess.size"] = str(chosen.size)
+    if chosen.within_budget is False:
+        lines["prune.target"] = f'{{kind = "latency", ms = {budget_ms}}}'
+    return tuple(f"{key} = {value}" for key, value in lines.items())

@@ -53,14 +53,19 @@ def test_with_a_budget_the_best_within_it_is_proposed() -> None:
     assert record.reason == "small at 128 px has the best top-1 of the 2 of 4 within 2.5 ms: 90.0% in 1.00 ms"
 
 
-def test_a_budget_that_none_keeps_says_how_to_reach_it() -> None:
+def test_where_none_keeps_the_budget_it_must_be_cut() -> None:
     record = ranking(0.5)
-    assert record.choice.name == "small at 128 px"
-    assert record.reason == (
-        "none keeps within 0.5 ms uncut, and small at 128 px is the fastest, with 1.00 ms; prune.target = {kind ="
-        ' "latency", ms = 0.5} cuts it to the budget, or look at smaller --sizes'
+    assert record.choice.name == "small at 224 px"
+    assert record.reason.startswith(
+        "none keeps within 0.5 ms uncut (the fastest, small at 128 px, takes 1.00 ms), so that pruning must cut it to"
+        " the budget; without one, small at 224 px (95.5%, 3.00 ms) is the fastest within one standard error"
     )
 
 
 def test_a_score_without_an_interval_has_no_error() -> None:
     assert standard_error(Score(value=0.5)) == 0.0
+
+
+def test_a_file_of_weights_stands_in_the_name() -> None:
+    own = replace(CANDIDATES[0], weights="runs/old/tiny.safetensors")
+    assert own.name == "small (tiny.safetensors) at 128 px"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edgetl.config import PreprocessConfig
+from edgetl import config
+from edgetl.config import LatencyTarget, PreprocessConfig
 from edgetl.data.build import index_of
 from edgetl.data.index import DataIndex
 from edgetl.data.sources import labelling_in
@@ -52,8 +54,8 @@ def indexed(source: Path) -> DataIndex:
 
 
 def looked(source: Path, weights: Path, index: DataIndex | None = None, **values: object) -> BackboneRanking:
-    config = RankingConfig(sources=(Source(backbone=TINY, weights=str(weights)),), threads=1, **values)
-    return stage.run(config, index or indexed(source), PreprocessConfig(size=64, crop_fraction=1.0))
+    asked = RankingConfig(sources=(Source(backbone=TINY, weights=str(weights)),), threads=1, **values)
+    return stage.run(asked, index or indexed(source), PreprocessConfig(size=64, crop_fraction=1.0))
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,14 @@ def test_every_size_is_ranked_and_the_choice_is_stated_for_the_recipe(
         f'train.weights = "{weights}"',
         f"preprocess.size = {record.choice.size}",
     )
+
+
+def test_the_lines_make_a_recipe(record: BackboneRanking) -> None:
+    slow = replace(record.choice, weights="pretrained", within_budget=False)
+    text = "\n".join(stage._settings(slow, 0.5))
+    read = config.parse(tomllib.loads(text))
+    assert (read.train.backbone, read.preprocess.size) == (TINY, slow.size)
+    assert read.prune.target == LatencyTarget(kind="latency", ms=0.5)
 
 
 def test_features_are_those_that_the_last_layer_gets(images: Path, weights: Path, tmp_path: Path) -> None:
@@ -159,9 +169,9 @@ def test_without_any_weights_it_says_what_to_do(images: Path, monkeypatch: pytes
 
 
 def test_a_named_file_that_does_not_fit_is_an_error(images: Path, weights: Path) -> None:
-    config = RankingConfig(sources=(Source(backbone="test_resnet", weights=str(weights)),), sizes=(32,))
+    asked = RankingConfig(sources=(Source(backbone="test_resnet", weights=str(weights)),), sizes=(32,))
     with pytest.raises(WeightsError, match="does not fit"):
-        stage.run(config, indexed(images), PreprocessConfig())
+        stage.run(asked, indexed(images), PreprocessConfig())
 
 
 def test_a_size_that_no_backbone_takes_is_an_error() -> None:
@@ -184,8 +194,8 @@ def test_boxes_heads_and_too_few_images_are_refused(images: Path, weights: Path)
 
 def test_progress_is_shown(images: Path, weights: Path) -> None:
     shown = Recorder()
-    config = RankingConfig(
+    asked = RankingConfig(
         sources=(Source(backbone=TINY, weights=str(weights)),), sizes=(32,), images=20, threads=1
     )
-    stage.run(config, indexed(images), PreprocessConfig(), progress=shown)
+    stage.run(asked, indexed(images), PreprocessConfig(), progress=shown)
     assert shown.steps == 1 + 20 + 4 + 7

@@ -72,7 +72,7 @@ def chart(record: BackboneRanking, width: float) -> str:
         drawing.text(at + 4, y.scale.end + 12, f"budget {units.milliseconds(budget)}", "floor-text")
         labels.block(at, y.scale.end, at + 100, y.scale.end + 16)
     for name, css in _colours(record).items():
-        own = sorted((one for one in record.candidates if one.backbone == name), key=lambda one: one.size)
+        own = sorted((one for one in record.candidates if one.title == name), key=lambda one: one.size)
         joined = [(x.scale(one.latency.p50_ms), y.scale(one.score.value)) for one in own]
         drawing.path(joined, f"{css} curve")
         _keep_clear(labels, joined)
@@ -84,7 +84,7 @@ def chart(record: BackboneRanking, width: float) -> str:
         at, centre = x.scale(one.latency.p50_ms), y.scale(one.score.value)
         labels.block(at - 9, centre - 9, at + 9, centre + 9)
     for position, (one, (low, high)) in enumerate(zip(record.candidates, bounds, strict=True)):
-        css = _colours(record)[one.backbone]
+        css = _colours(record)[one.title]
         at, centre = x.scale(one.latency.p50_ms), y.scale(one.score.value)
         if one.score.interval:
             drawing.line(at, y.scale(low), at, y.scale(high), f"{css} bar")
@@ -114,7 +114,7 @@ def _keep_clear(labels: Labels, points: Sequence[Point]) -> None:
 
 def _colours(record: BackboneRanking) -> dict[str, str]:
     """The CSS class of each backbone, in the order of the ranking."""
-    names = dict.fromkeys(one.backbone for one in record.candidates)
+    names = dict.fromkeys(one.title for one in record.candidates)
     return {name: series_class(position) for position, name in enumerate(names)}
 
 
