@@ -156,7 +156,10 @@ def run(
         raise _nothing_left(skipped)
     targets = task.targets([*train, *val], specs[0])
     metric = task.selection(task.targets(index.split("train"), specs[0]))
-    with tempfile.TemporaryDirectory(prefix="edgetl-suggest-") as name, storage_errors(Path(name)):
+    with (
+        tempfile.TemporaryDirectory(prefix="edgetl-suggest-", ignore_cleanup_errors=True) as name,
+        storage_errors(Path(name)),
+    ):
         pixels = dict(zip(sizes, open_sizes([*train, *val], specs, Path(name), progress), strict=True))
         found = _measured(exported, pixels, targets, len(train), task, metric, progress)
     threads = config.threads or usable_cores()

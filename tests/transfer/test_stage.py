@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from edgetl import config
 from edgetl.config import LatencyTarget, PreprocessConfig
 from edgetl.data.build import index_of
-from edgetl.data.index import DataIndex
+from edgetl.data.index import DataIndex, Sample
 from edgetl.data.sources import labelling_in
 from edgetl.errors import ConfigError, DataError, ModelError, WeightsError
 from edgetl.inputs.image import PreprocessSpec, load_pixels
@@ -111,8 +112,10 @@ def test_features_are_those_that_the_last_layer_gets(images: Path, weights: Path
 
 
 def test_pixels_of_each_size_are_those_of_a_run(images: Path, tmp_path: Path) -> None:
-    samples = indexed(images).split("val")
-    specs = [PreprocessSpec(size=size) for size in (24, 48)]
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 1000, (60, 70)).astype(np.uint16)).save(deep)
+    samples = [*indexed(images).split("val"), Sample(deep, 0, "val", "")]
+    specs = [PreprocessSpec(size=size, window=(100.0, 900.0), guess_floats=False) for size in (24, 48)]
     for pixels, spec in zip(open_sizes(samples, specs, tmp_path), specs, strict=True):
         assert (pixels == np.stack([load_pixels(s.path, spec) for s in samples])).all()
 
