@@ -293,6 +293,18 @@ class LabelLoss(StrEnum):
     ASYMMETRIC = "asymmetric"
 
 
+class RelationLoss(StrEnum):
+    """What a relation of the classes does to the loss with the labels.
+
+    `plain`: nothing; `soft`: near classes get a share of each label; `hierarchical`: the groups on the way to the class
+    are learned each for itself, small groups with less weight (both: Bertinetto et al., CVPR 2020).
+    """
+
+    PLAIN = "plain"
+    SOFT = "soft"
+    HIERARCHICAL = "hierarchical"
+
+
 class Weighting(StrEnum):
     """How the heads' losses are added: by learnt uncertainties (Kendall et al. 2018), or each as much."""
 
@@ -472,6 +484,46 @@ KINDS = tuple(kind.model_fields["kind"].default for kind in get_args(TaskConfig)
 def _usual_task(values: object) -> object:
     """A section that names no kind asks for one class per image."""
     return {"kind": "classification", **values} if isinstance(values, Mapping) else values
+
+
+_SOFTNESS, _DISCOUNT = 0.1, 0.5
+
+
+class LabelsConfig(_Section):
+    """How the classes are related, for one class per image. Mistakes are then weighed by how far off they are, and of
+    a tree a device can answer with the group where it is not sure of the class."""
+
+    tree: str | None = None
+    """A file of groups: TOML with `group = ["class", "another group", ...]`, or a CSV with the columns parent, child.
+    The data's classes are its ends."""
+    graph: str | None = None
+    """Instead of a tree, a CSV of weighted edges with the columns a, b, weight; classes are as far from one another as
+    the shortest way between them is long."""
+    loss: RelationLoss = RelationLoss.PLAIN
+    """`plain`: the relation only measures, and no weight differs; `soft`: near classes get a share of the label;
+    `hierarchical`: for a tree, each group on the way is learned. The last two are meant to make mistakes less severe,
+    and may make more of them. Smoothing and what is done about imbalance apply as they do to `plain`; what
+    learns from the teacher keeps to the same loss."""
+    softness: Positive = _SOFTNESS
+    """For `soft`: a class at distance d (0..1) gets a share in proportion to exp(-d / softness); 1 / beta in the
+    paper. Larger gives more to near classes."""
+    discount: Annotated[float, Field(ge=0.0)] = _DISCOUNT
+    """For `hierarchical`: each step down the tree weighs exp(-discount) times the step above it (alpha in the paper);
+    0 is cross-entropy."""
+
+    @model_validator(mode="after")
+    def _one_relation(self) -> Self:
+        if self.tree is not None and self.graph is not None:
+            raise ValueError("tree and graph are set, but only one can hold; remove the other")
+        if self.loss is not RelationLoss.PLAIN and self.tree is None and self.graph is None:
+            raise ValueError(f"loss = {self.loss} asks how the classes are related; name a tree or graph")
+        if self.loss is RelationLoss.HIERARCHICAL and self.tree is None:
+            raise ValueError("loss = hierarchical is for a tree, since a graph has no groups; take soft")
+        if self.softness != _SOFTNESS and self.loss is not RelationLoss.SOFT:
+            raise ValueError(f"softness is for loss = soft, and loss is {self.loss}")
+        if self.discount != _DISCOUNT and self.loss is not RelationLoss.HIERARCHICAL:
+            raise ValueError(f"discount is for loss = hierarchical, and loss is {self.loss}")
+        return self
 
 
 class PreprocessConfig(_Section):
@@ -808,6 +860,7 @@ class Recipe(_Section):
     task: Annotated[TaskConfig, Field(discriminator="kind"), BeforeValidator(_usual_task)] = (
         ClassificationConfig()
     )
+    labels: LabelsConfig = LabelsConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     train: TrainConfig = TrainConfig()
     prune: PruneConfig = PruneConfig()
@@ -835,7 +888,12 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
-        task = self.task
+        task, labels = self.task, self.labels
+        if not isinstance(task, ClassificationConfig) and (labels.tree or labels.graph) is not None:
+            raise ValueError(
+                f"labels.{'graph' if labels.tree is None else 'tree'} relates classes of which an image has one; for"
+                f" task.kind = {task.kind} leave it out"
+            )
         boxes = isinstance(task, DetectionConfig)
         if boxes is not (self.distill.loss in LOSSES_OF_BOXES):
             losses = [loss for loss in DistillLoss if (loss in LOSSES_OF_BOXES) is boxes]
@@ -867,8 +925,12 @@ class Recipe(_Section):
 
 
 def for_boxes(recipe: Recipe) -> Recipe:
-    """A recipe that says nothing of the task, for pictures with boxes."""
-    return Recipe.model_validate({**recipe.model_dump(exclude_unset=True), "task": {"kind": "detection"}})
+    """A recipe that says nothing of the task, for pictures with boxes.
+
+    Raises:
+        ConfigError: it asks for what boxes do not have.
+    """
+    return parse({**recipe.model_dump(exclude_unset=True), "task": {"kind": "detection"}})
 
 
 _SECTIONS = tuple(name for name in Recipe.model_fields if name not in ("name", "seed"))
@@ -1082,4 +1144,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             "unlabelled": None if unlabelled is None else anchored(unlabelled),
         }
     )
-    return recipe.model_copy(update={"data": data, "train": train, "distill": distill})
+    files = {name: getattr(recipe.labels, name) for name in ("tree", "graph")}
+    labels = recipe.labels.model_copy(
+        update={name: anchored(path) for name, path in files.items() if path is not None}
+    )
+    return recipe.model_copy(update={"data": data, "labels": labels, "train": train, "distill": distill})

@@ -167,13 +167,15 @@ def resolve(recipe: Recipe) -> Recipe:
     So the lock file is explicit, and what does not fit is known before the teacher is trained.
 
     Raises:
-        ConfigError: the task asks for what the data does not hold.
+        ConfigError: the task asks for what the data does not hold, or the relation of its classes cannot be read.
         DataError: annotations of boxes are not right.
         ModelError: no backbone has a name that the recipe uses.
     """
+    from edgetl.data.relations import read_relation
     from edgetl.models import backbones
 
     recipe = _of_its_data(recipe)
+    read_relation(recipe.labels)
     for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
         if name != own:
             backbones.resolve(name)
@@ -272,7 +274,6 @@ class _Run:
     # --- the stages -----------------------------------------------------------------------------------
 
     def _data(self) -> tuple[DataRecord, bool]:
-        from edgetl.data import index as indexes
         from edgetl.data import stage
 
         config, window = self.recipe.data, self.recipe.preprocess.window
@@ -286,10 +287,18 @@ class _Run:
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
-        self.index: DataIndex = indexes.load(self.dir / record.index)
+        self.index = self._read_index(self.dir / record.index)
         self._check_metrics()
         self.unlabelled = self._unlabelled()
         return record, cached
+
+    def _read_index(self, path: Path) -> DataIndex:
+        """The images, and how their classes are related: this is no part of the data stage, whose images are read
+        alike whatever the relation is; every stage after it depends on both."""
+        from edgetl.data import index as indexes
+        from edgetl.data.relations import related
+
+        return related(indexes.load(path), self.recipe.labels)
 
     def _check_metrics(self) -> None:
         """Here, so that a metric that the task does not have is said before training."""
@@ -347,7 +356,8 @@ class _Run:
         from edgetl.prune.plan import alignment_for
         from edgetl.train.tasks.all import training_task
 
-        recipe, task = self.recipe, training_task(self.index.task, self.recipe.task)
+        recipe = self.recipe
+        task = training_task(self.index.task, recipe.task, recipe.labels)
         if self._prunes:
             pruning.check(
                 recipe.prune,
@@ -386,17 +396,17 @@ class _Run:
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             task=self.recipe.task,
+            labels=self.recipe.labels,
         )
 
     def follow(self) -> None:
         """See `follow`."""
-        from edgetl.data import index as indexes
         from edgetl.train.processes import from_main, leave
 
         stated: tuple[str, str] | None = None
         while (stated := from_main(stated)) is not None:
             index, out = stated
-            self.index = indexes.load(Path(index))
+            self.index = self._read_index(Path(index))
             self._teach(Path(out))
         leave()
 
@@ -649,6 +659,7 @@ class _Run:
             augment=distill.augment,
             class_balance=self._balanced,
             settings=self.recipe.task,
+            labels=self.recipe.labels,
         )
 
     @property

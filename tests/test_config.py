@@ -71,7 +71,7 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(values: dict, messa
 def test_a_hopeless_section_gets_the_list() -> None:
     [problem] = problems({"qqq": {}})
     assert problem.startswith(
-        "qqq: no such key. Known are name, seed, data, task, preprocess, train, prune, distill,"
+        "qqq: no such key. Known are name, seed, data, task, labels, preprocess, train, prune, distill,"
     )
 
 
@@ -404,12 +404,55 @@ def test_every_task_is_written_and_read_again(task: dict[str, Any]) -> None:
             },
             "distill.loss = dkd asks for the class of every image",
         ),
+        (
+            {"task": {"kind": "multilabel"}, "labels": {"tree": "tree.toml"}},
+            "labels.tree relates classes of which an image has one; for task.kind = multilabel leave it out.",
+        ),
+        (
+            {"task": {"kind": "detection"}, "labels": {"graph": "edges.csv"}},
+            "labels.graph relates classes of which an image has one; for task.kind = detection leave it out.",
+        ),
     ],
 )
 def test_what_does_not_fit_the_task_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(values)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            {"tree": "a.toml", "graph": "b.csv"},
+            "tree and graph are set, but only one can hold; remove the other.",
+        ),
+        ({"loss": "soft"}, "loss = soft asks how the classes are related; name a tree or graph."),
+        (
+            {"graph": "b.csv", "loss": "hierarchical"},
+            "loss = hierarchical is for a tree, since a graph has no groups; take soft.",
+        ),
+        ({"tree": "a.toml", "softness": 0.2}, "softness is for loss = soft, and loss is plain."),
+        (
+            {"tree": "a.toml", "loss": "soft", "discount": 0.1},
+            "discount is for loss = hierarchical, and loss is soft.",
+        ),
+    ],
+)
+def test_settings_of_a_relation_that_contradict_one_another(labels: dict[str, Any], message: str) -> None:
+    assert problems({"labels": labels}) == (f"labels: {message}",)
+
+
+def test_a_relation_lies_beside_the_recipe(tmp_path: Path) -> None:
+    recipe, tree = tmp_path / "recipe.toml", tmp_path / "tree.toml"
+    recipe.write_text('[labels]\ntree = "tree.toml"\n')
+    tree.write_text('a = ["b", "c"]\n')
+    assert config.load(recipe).labels.tree == str(tree)
+    edges = tmp_path / "edges.csv"
+    edges.write_text("a,b,weight\n")
+    recipe.write_text('[labels]\ngraph = "edges.csv"\n')
+    loaded = config.load(recipe, ["labels.loss=soft", "labels.softness=0.2"])
+    assert loaded.labels == config.LabelsConfig(graph=str(edges), loss=config.RelationLoss.SOFT, softness=0.2)
 
 
 @settings(max_examples=40, deadline=None)

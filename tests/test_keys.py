@@ -29,6 +29,7 @@ from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.prune.latency import Stopwatch
 from edgetl.prune.stage import PruneInputs
 from edgetl.quantize.stage import QuantizeInputs
+from edgetl.tasks.relations import Graph, Tree
 from edgetl.train.stage import TrainInputs
 
 INPUTS = (
@@ -60,7 +61,7 @@ def values(kind: Any, folder: Path) -> Iterator[Any]:
     elif origin is typing.Annotated:
         yield from values(args[0], folder)
     elif origin in (typing.Union, types.UnionType):
-        for arg in args:
+        for arg in sorted(args, key=lambda arg: arg is not type(None)):
             yield from values(arg, folder)
     elif origin is typing.Literal:
         yield from args
@@ -73,7 +74,12 @@ def values(kind: Any, folder: Path) -> Iterator[Any]:
         yield {"a": first}
         yield {"a": second}
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield kind(**{name: 2 for name, field in kind.model_fields.items() if field.is_required()})
+        base = kind(**{name: 2 for name, field in kind.model_fields.items() if field.is_required()})
+        yield base
+        for name, field in kind.model_fields.items():
+            others = (v for v in values(field.annotation, folder) if v != getattr(base, name))
+            if (other := next(others, None)) is not None:
+                yield base.model_copy(update={name: other})
     elif kind is bool:
         yield from (False, True)
     elif kind is Path:
@@ -91,6 +97,10 @@ def values(kind: Any, folder: Path) -> Iterator[Any]:
         yield from kind
     elif kind in (int, float, str):
         yield from (kind(1), kind(2))
+    elif kind is Tree:  # of the classes that `Classification` has here
+        yield from (Tree(parents={"1": top}) for top in ("a", "b"))
+    elif kind is Graph:
+        yield from (Graph(edges=(("1", "a", 1.0), ("1", "b", length))) for length in (1.0, 2.0))
     elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
         yield from changes(kind, folder)
     elif kind is Stopwatch:

@@ -135,7 +135,7 @@ def test_every_setting_in_a_message_or_the_readme_exists() -> None:
         for name, field in Recipe.model_fields.items()
         if hasattr(field.annotation, "model_fields")
     }
-    files = {"json", "jsonl", "sqlite", "state", "toml", "edgetl"}
+    files = {"json", "jsonl", "sqlite", "state", "toml", "txt", "edgetl"}
     named = re.compile(rf"(?<![\w./-])({'|'.join(sections)})\.([a-z_0-9]+)\b(?!\()")
     texts = [(path, text) for path in (ROOT / "edgetl").rglob("*.py") for text in strings(path)]
     readme = ROOT / "README.md"

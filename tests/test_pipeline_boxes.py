@@ -225,3 +225,17 @@ def test_a_soft_loss_of_the_other_kind_is_refused() -> None:
         ConfigError, match=r"bckd does not fit task.kind = classification; take hinton or dkd or dist"
     ):
         parse({"distill": {"loss": "bckd"}})
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"labels": {"tree": "tree.toml"}}, "labels.tree relates classes of which an image has one"),
+        ({"distill": {"loss": "dkd"}}, "distill.loss = dkd does not fit task.kind = detection"),
+    ],
+)
+def test_what_boxes_do_not_have_is_refused_where_the_data_alone_says_that_there_are_any(
+    shapes: Path, section: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        pipeline.resolve(parse({"data": {"source": str(shapes)}, **section}))

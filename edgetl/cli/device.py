@@ -132,6 +132,16 @@ def predict(
             show_default="the bundle's",
         ),
     ] = None,
+    sure: Annotated[
+        float | None,
+        typer.Option(
+            "--sure",
+            metavar="SHARE",
+            help="Where the best class's probability is below this, answer the smallest group of the bundle's tree that"
+            " reaches it.",
+            show_default="always a class",
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="DIR", help="Write each picture with its answer drawn into it."),
@@ -220,7 +230,7 @@ def predict(
         ) as session:
             _tell(session.choice)
             ids = _coco_ids(coco, session)
-            results = predict_all(session, source, top_k=top, save=save, progress=progress)
+            results = predict_all(session, source, top_k=top, sure=sure, save=save, progress=progress)
             if json_lines:
                 output.emit_lines(results)
                 return

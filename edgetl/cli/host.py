@@ -319,6 +319,7 @@ def data_check(
     from edgetl.cli.progress import open_progress
     from edgetl.data.audit import audit
     from edgetl.data.build import index_of
+    from edgetl.data.relations import related
     from edgetl.data.sheet import check_ending, write_sheet
     from edgetl.data.sources import labelling_in
     from edgetl.data.walk import place
@@ -332,17 +333,18 @@ def data_check(
 
     if sheet is not None:
         check_ending(sheet)
-    seed = 0
+    seed, relation = 0, config.LabelsConfig()
     if Path(source).suffix.lower() == ".toml" and not place(source).is_dir():
         recipe = config.load(Path(source))
         data, labelling, seed = recipe.data, recipe.task.labelling, recipe.seed
+        relation = recipe.labels
         window = recipe.preprocess.window if window is None else window
     else:
         place(source)  # which says what is wrong with a name before the recipe's own check of it
         data, labelling = config.DataConfig(source=source), labelling_in(source)
     data = data.model_copy(update={"bad_images": BadImages.SKIP})  # the report names them
     with open_progress() as progress:
-        index = index_of(data, labelling=labelling, seed=seed, progress=progress)
+        index = related(index_of(data, labelling=labelling, seed=seed, progress=progress), relation)
         report = audit(index, window=window, progress=progress)
     output.emit(report, json, "audit")
     if sheet is not None:  # Afterwards, so that a sheet that cannot be written costs no report.

@@ -13,13 +13,16 @@ from edgetl.config import (
     ClassificationConfig,
     DistillConfig,
     DistillLoss,
+    LabelsConfig,
     TaskConfig,
     TrainPrecision,
 )
 from edgetl.distill.cross import CrossHeads
 from edgetl.distill.features import Features, watching
 from edgetl.distill.views import at_size
+from edgetl.tasks.base import TaskSpec
 from edgetl.train.objective import Batch, HardLoss, Need, hard, penalised
+from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 
 
@@ -39,6 +42,7 @@ class Guide:
         augment: the training view.
         class_balance: draw every class equally often.
         settings: the recipe's, of the task.
+        labels: the recipe's, of the relation of its classes.
     """
 
     teacher: Path
@@ -52,6 +56,11 @@ class Guide:
     augment: Augment
     class_balance: bool = False
     settings: TaskConfig = field(default_factory=ClassificationConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+
+    def task_for(self, spec: TaskSpec) -> TrainingTask:
+        """The training code of a task, by these settings."""
+        return training_task(spec, self.settings, self.labels)
 
     def under(self, config: DistillConfig) -> Guide:
         """With the settings that `config` names."""

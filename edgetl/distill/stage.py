@@ -30,7 +30,6 @@ from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.seeds import derive
 from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
-from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing
 
@@ -84,7 +83,7 @@ def run(
         StorageError: a file cannot be written.
     """
     start, labels, how = time.perf_counter(), inputs.index.labels, inputs.guide.under(config)
-    task = training_task(inputs.index.task, inputs.guide.settings)
+    task = inputs.guide.task_for(inputs.index.task)
     _check_settings(config, how)
     further = _unlabelled(config, inputs)
     teacher, _ = load_for(labels, how.teacher, "teacher")

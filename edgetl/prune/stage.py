@@ -50,7 +50,6 @@ from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
 from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import PixelSet, Sets, open_sets
-from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 
 CHECKPOINT = "pruned.safetensors"
@@ -231,7 +230,7 @@ class _Run:
 
     def __init__(self, config: PruneConfig, inputs: PruneInputs, out: Path, progress: Progress) -> None:
         self.config, self.inputs, self.out, self.progress = config, inputs, out, progress
-        self.task, self.how = training_task(inputs.index.task, inputs.guide.settings), inputs.guide
+        self.task, self.how = inputs.guide.task_for(inputs.index.task), inputs.guide
         self.metric = self.task.metrics[0].name
         teacher, architecture = load_for(inputs.index.labels, self.how.teacher, "teacher")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

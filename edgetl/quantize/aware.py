@@ -31,7 +31,6 @@ from edgetl.quantize.replay import Network
 from edgetl.quantize.targets import TargetRules
 from edgetl.train.loop import Fitting, fit
 from edgetl.train.sets import open_sets
-from edgetl.train.tasks.all import training_task
 
 _WEIGHT_DECAY = 1e-4
 
@@ -79,7 +78,7 @@ def train(
         WeightsError, ImageError, TrainingError, Interrupted, StorageError: as in distillation.
     """
     how = aware_training.guide
-    task = training_task(aware_training.index.task, how.settings)
+    task = how.task_for(aware_training.index.task)
     teacher, _ = load_for(aware_training.index.labels, how.teacher, "teacher")
     network = Network(graph, plan, rules, activations)
     size = aware_training.spec.size

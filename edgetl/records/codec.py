@@ -11,12 +11,19 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 R = TypeVar("R")
+OPTIONAL = types.MappingProxyType({"optional": True})
+"""`dataclasses.field(default=..., metadata=OPTIONAL)`: JSON has the field only where it is not its default, so that
+records without it are written as they were before there was such a field."""
 
 
 def to_json(record: Any) -> Any:
     """Turn a record (dataclasses, tuples, lists, dicts of plain values) into plain JSON values."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        return {
+            f.name: to_json(getattr(record, f.name))
+            for f in dataclasses.fields(record)
+            if not f.metadata.get("optional", False) or getattr(record, f.name) != f.default
+        }
     if isinstance(record, Mapping):
         return {str(k): to_json(v) for k, v in record.items()}
     if isinstance(record, list | tuple):

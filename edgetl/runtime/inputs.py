@@ -196,19 +196,24 @@ def predict_all(
     source: Source,
     *,
     top_k: int = 1,
+    sure: float | None = None,
     save: Path | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[ImageResult]:
     """Label pictures as they come, in order; one that cannot be used is reported and does not stop the others.
 
-    With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`).
+    With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`). For `top_k` and
+    `sure` see `Session.predict`.
 
     Raises:
+        ConfigError: as in `Session.predict`, for `sure`.
         ImageError: no picture at all can be used; raised at the end.
         SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
         StorageError: a picture cannot be written.
     """
+    if sure is not None:
+        session.check_sure(sure)
     saver = None
     if save is not None:
         from edgetl.runtime.drawing import Saver
@@ -218,7 +223,7 @@ def predict_all(
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
-        for item, found in _labelled(session, source, top_k):
+        for item, found in _labelled(session, source, top_k, sure):
             dropped += item.dropped
             if not isinstance(found, ImageError | SourceError):
                 good += 1
@@ -250,18 +255,18 @@ def predict_all(
 
 
 def _labelled(
-    session: Session, source: Source, top_k: int
+    session: Session, source: Source, top_k: int, sure: float | None
 ) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
     if not source.live:
         for item, row in session.seen(source.items, lambda item: _framed(session, item)):
-            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k)
+            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k, sure)
         return
     for item in source.items:
         if isinstance(item.picture, ImageError | SourceError):
             yield item, item.picture
             continue
         try:
-            yield item, session.predict(item.picture, top_k=top_k, channels=item.channels)
+            yield item, session.predict(item.picture, top_k=top_k, channels=item.channels, sure=sure)
         except ImageError as error:
             yield item, error
 

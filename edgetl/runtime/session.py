@@ -42,7 +42,17 @@ from edgetl.runtime.targets import Choice, EngineName
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
 from edgetl.tasks.all import Prediction, task_of
-from edgetl.tasks.base import Detection, Outputs, TaskSpec, TensorSpec, joined
+from edgetl.tasks.base import (
+    LOGITS,
+    Classification,
+    Detection,
+    Outputs,
+    TaskSpec,
+    TensorSpec,
+    joined,
+    output,
+)
+from edgetl.tasks.relations import Tree
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -144,14 +154,24 @@ class Session(Inheritable):
 
     @overload  # A str is a sequence of str, yet it is one path.
     def predict(  # type: ignore[overload-overlap]
-        self, image: Picture, *, top_k: int = 1, channels: Channels = "rgb"
+        self, image: Picture, *, top_k: int = 1, channels: Channels = "rgb", sure: float | None = None
     ) -> Prediction: ...
     @overload
     def predict(
-        self, image: Sequence[Picture], *, top_k: int = 1, channels: Channels = "rgb"
+        self,
+        image: Sequence[Picture],
+        *,
+        top_k: int = 1,
+        channels: Channels = "rgb",
+        sure: float | None = None,
     ) -> list[Prediction]: ...
     def predict(
-        self, image: Picture | Sequence[Picture], *, top_k: int = 1, channels: Channels = "rgb"
+        self,
+        image: Picture | Sequence[Picture],
+        *,
+        top_k: int = 1,
+        channels: Channels = "rgb",
+        sure: float | None = None,
     ) -> Prediction | list[Prediction]:
         """Label one image, or a list of them.
 
@@ -160,8 +180,11 @@ class Session(Inheritable):
                 sequence.
             top_k: how many answers a prediction lists, where the task ranks them.
             channels: the order of an array's channels.
+            sure: the least probability of an answer, above 0 and at most 1, where the bundle knows a tree of its
+                classes: where the best class has less, the answer is the smallest group around it that has enough.
 
         Raises:
+            ConfigError: sure is out of range, or the bundle knows no tree of its classes.
             ImageError: a picture cannot be used; the message names it.
             TensorError: an array has another shape or dtype.
             ForkError: the session was loaded before the process forked.
@@ -171,11 +194,13 @@ class Session(Inheritable):
             raise ValueError(f"top_k is {top_k}, expected at least 1")
         if channels not in ("rgb", "bgr"):
             raise ValueError(f"channels is {channels!r}, expected 'rgb' or 'bgr'")
+        if sure is not None:
+            self.check_sure(sure)
         many = _sequence(image)
         if many is None:
             pixels, frame = self.framed(cast("Picture", image), channels=channels)
-            return self.answer(Seen(self._own_buffers().outputs([pixels]), frame), top_k)
-        return [self.answer(seen, top_k) for seen in self._rows(many, channels)]
+            return self.answer(Seen(self._own_buffers().outputs([pixels]), frame), top_k, sure)
+        return [self.answer(seen, top_k, sure) for seen in self._rows(many, channels)]
 
     def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
         """Yield each picture, in order, with its outputs (first axis 1), or with the reason why it cannot be used.
@@ -243,9 +268,32 @@ class Session(Inheritable):
             )
         return load_framed(Path(image), self._spec)
 
-    def answer(self, seen: Seen, top_k: int = 1) -> Prediction:
-        """What one image's outputs say."""
-        return cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
+    def check_sure(self, sure: float) -> Tree:
+        """The tree of the classes, by which an answer of so much probability is found.
+
+        Raises:
+            ConfigError: it is out of range, or the bundle knows no tree of its classes.
+        """
+        if not 0.0 < sure <= 1.0:
+            raise ConfigError(f"sure: got {sure:g}, expected a probability above 0 and at most 1.")
+        spec = self.task.spec
+        if isinstance(spec, Classification) and isinstance(spec.relation, Tree):
+            return spec.relation
+        raise ConfigError(
+            f"sure: got {sure:g}, but {self.bundle.path} knows no tree of its classes whose groups it could answer;"
+            " train it with labels.tree = FILE in the recipe, or leave sure out."
+        )
+
+    def answer(self, seen: Seen, top_k: int = 1, sure: float | None = None) -> Prediction:
+        """What one image's outputs say; for `sure` see `predict`."""
+        found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
+        if sure is None:
+            return found
+        from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+        from edgetl.tasks.classification.answers import climbed, softmax
+
+        tree, logits = self.check_sure(sure), output(self.task, seen.outputs, LOGITS)
+        return climbed(cast(ClassPrediction, found), softmax(logits)[0], tree, self.labels, sure)
 
     def verify(self) -> GoldenCheck:
         """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the outputs.

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import TensorError
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
+from edgetl.tasks.relations import Graph, Tree, misfit
 
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
@@ -42,17 +45,24 @@ _HEAD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """One class per image. `labels[i]` names logit i.
+    """One class per image.
+
+    Attributes:
+        labels: `labels[i]` names logit i.
+        relation: how the classes are related, where that is known.
 
     Raises:
-        ValueError: labels are none, or not unique.
+        ValueError: labels are none or not unique, or the relation is not one of these classes.
     """
 
     kind: Literal["classification"] = "classification"
     labels: tuple[str, ...]
+    relation: Tree | Graph | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         _check_labels(self.labels)
+        if self.relation is not None and (fault := misfit(self.relation, self.labels)):
+            raise ValueError(fault)
 
 
 @dataclass(frozen=True, kw_only=True)

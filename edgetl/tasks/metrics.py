@@ -15,6 +15,8 @@ TOP5 = MetricSpec(name="top5", title="top-5")
 CALIBRATION_ERROR = MetricSpec(
     name="calibration_error", title="calibration error", higher_is_better=False, per_image=False
 )
+SEVERITY = MetricSpec(name="severity", title="severity of mistakes", higher_is_better=False, per_image=False)
+LABEL_DISTANCE = MetricSpec(name="label_distance", title="label distance", higher_is_better=False)
 MAP = MetricSpec(name="map", title="mAP", per_image=False)
 MAP50 = MetricSpec(name="map50", title="mAP50", per_image=False)
 AVERAGE_RECALL = MetricSpec(name="recall", title="average recall", per_image=False)
@@ -22,7 +24,7 @@ EXACT = MetricSpec(name="exact", title="exact match")
 MEAN = MetricSpec(name="mean", title="mean of heads")
 METRICS = (
     *(MAP, MAP50, AVERAGE_RECALL, EXACT, MEAN),
-    *(TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, CALIBRATION_ERROR),
+    *(TOP1, MACRO_F1, BALANCED_ACCURACY, TOP5, SEVERITY, LABEL_DISTANCE, CALIBRATION_ERROR),
 )
 
 

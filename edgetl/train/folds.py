@@ -61,10 +61,13 @@ def run(
         )
         found.append(record.val)
         shutil.rmtree(own.pixels_dir, ignore_errors=True)
-    return FoldsRecord(
-        folds=tuple(found),
-        spreads={name: _spread(found, name) for name in found[0].scores},
-    )
+    return FoldsRecord(folds=tuple(found), spreads=spreads(found))
+
+
+def spreads(evaluations: Sequence[Evaluation]) -> dict[str, Spread]:
+    """The spread of each score that every fold has: a fold without mistakes has no severity of them."""
+    common = [name for name in evaluations[0].scores if all(name in e.scores for e in evaluations)]
+    return {name: _spread(evaluations, name) for name in common}
 
 
 def _train(config: TrainConfig, inputs: stage.TrainInputs, progress: Progress, out: Path) -> TrainRecord:

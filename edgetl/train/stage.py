@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import ClassificationConfig, Strategy, TaskConfig, TrainConfig
+from edgetl.config import ClassificationConfig, LabelsConfig, Strategy, TaskConfig, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
@@ -51,6 +51,7 @@ class TrainInputs:
         pixels_dir: folder of decoded pixels, shared by the stages.
         seed: of everything random.
         task: the recipe's settings of the task.
+        labels: those of the relation of its classes.
     """
 
     index: DataIndex
@@ -58,6 +59,7 @@ class TrainInputs:
     pixels_dir: Path = field(metadata=UNKEYED)
     seed: int
     task: TaskConfig = field(default_factory=ClassificationConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -76,7 +78,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         MissingDependencyError: a tracker is not installed.
     """
     index, seed = inputs.index, inputs.seed
-    task = training_task(index.task, inputs.task)
+    task = training_task(index.task, inputs.task, inputs.labels)
     model = task.network(config.backbone, config.weights, seed=derive(seed, "weights"), size=inputs.spec.size)
     check_takes(model, inputs.spec.size, config.backbone, OWN_SIZE)
     with main_first():

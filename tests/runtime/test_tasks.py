@@ -14,7 +14,7 @@ import edgetl
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import pack
-from edgetl.errors import BaselineError, DataError, ModelError
+from edgetl.errors import BaselineError, ConfigError, DataError, ModelError
 from edgetl.gate.compare import refuse_other_task
 from edgetl.inputs.image import load_pixels
 from edgetl.report.page.answers import _detail
@@ -22,7 +22,7 @@ from edgetl.report.terminal import device, run
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, evaluate
-from edgetl.runtime.inputs import ImageResult
+from edgetl.runtime.inputs import ImageResult, open_source, predict_all
 from edgetl.runtime.session import load
 from edgetl.tasks.all import detail_of
 from edgetl.tasks.base import Classification, HeadSpec, MultiHead, MultiLabel, ScoreLimits, TaskSpec
@@ -178,3 +178,15 @@ def test_a_table_with_several_classes_an_image_is_read_by_the_bundles_task(tmp_p
     table.write_text("path,marks,colour,split\n0.png,dry,grene,test\n")
     with pytest.raises(DataError, match=r"has the class 'colour/grene'.*Did you mean 'colour/green'"):
         choose_images(table, [heads])
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_a_bundle_without_a_tree_cannot_climb(task: TaskSpec, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    with load(_bundle(tmp_path, task), threads=1) as session:
+        sentence = r"^sure: got 0\.8, but .*b\.edgetl knows no tree .* train it with labels\.tree = FILE"
+        with pytest.raises(ConfigError, match=sentence):
+            session.predict(picture(), sure=0.8)
+        with pytest.raises(ConfigError, match=sentence):
+            next(predict_all(session, open_source([str(path)]), sure=0.8))

@@ -14,7 +14,7 @@ from edgetl.errors import DataError, MissingDependencyError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
-from edgetl.records.scores import value
+from edgetl.records.scores import Evaluation, Score, value
 from edgetl.records.train import FoldsRecord
 from edgetl.train import folds, trackers
 from edgetl.train.stage import TrainInputs
@@ -160,3 +160,11 @@ def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
             listen(epoch_record(epoch, 0.5 * epoch, 0.4))
     curves = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [(e.step, round(e.value, 6)) for e in curves.Scalars("full/val_top1")] == [(1, 0.5), (2, 1.0)]
+
+
+def test_a_score_that_a_fold_lacks_has_no_spread() -> None:
+    found = [
+        Evaluation(images=4, scores={"top1": Score(value=0.5), "severity": Score(value=0.25)}),
+        Evaluation(images=4, scores={"top1": Score(value=1.0)}),
+    ]
+    assert folds.spreads(found).keys() == {"top1"}

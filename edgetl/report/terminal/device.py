@@ -15,11 +15,12 @@ from edgetl.report import units
 from edgetl.report.terminal.bench import details
 from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, pairs, say, table, text
 from edgetl.tasks.all import Prediction, task_of
-from edgetl.tasks.base import Detection, TaskSpec
+from edgetl.tasks.base import Classification, Detection, TaskSpec
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
 from edgetl.tasks.multilabel.answers import TagsPrediction
+from edgetl.tasks.relations import Graph, Tree
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,17 @@ def _boxes_asked(task: TaskSpec) -> str:
     )
 
 
+def _relation(task: TaskSpec) -> str:
+    match task.relation if isinstance(task, Classification) else None:
+        case None:
+            return ""
+        case Tree(parents=parents):
+            groups = len(set(parents.values()))
+            return f"a tree of {units.counted(groups, 'group')}; --sure answers one where no class is sure enough"
+        case Graph(edges=edges):
+            return f"a graph of {units.counted(len(edges), 'edge')}"
+
+
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
@@ -64,6 +76,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("task", manifest.task.kind),
             ("labels", f"{len(manifest.labels)}: {labels}"),
             ("boxes", _boxes_asked(manifest.task)),
+            ("relation", _relation(manifest.task)),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
             ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
@@ -185,7 +198,11 @@ def _answers(prediction: Prediction) -> list[tuple[str, str]]:
     """What a row shows of a prediction: (class, probability) each."""
     match prediction:
         case ClassPrediction():
-            return [(one.label, f"{one.score:.3f}") for one in prediction.top]
+            top = [(one.label, f"{one.score:.3f}") for one in prediction.top]
+            if not prediction.classes:
+                return top
+            group = (f"{prediction.label}, {prediction.either}", f"{prediction.score:.3f}")
+            return [group, *(top if len(top) > 1 else ())]
         case TagsPrediction():
             return [(one.label, f"{one.score:.3f}") for one in prediction.tags] or [("none", "")]
         case HeadsPrediction():

@@ -54,7 +54,8 @@ def stage(console: Console, record: StageRecord) -> None:
 
 def folds(console: Console, record: FoldsRecord) -> None:
     """Cross-validation: each fold's scores, then mean and deviation."""
-    names = [name for name, found in record.folds[0].scores.items() if found.interval is not None]
+    scored = record.folds[0].scores.items()
+    names = [name for name, found in scored if found.interval is not None and name in record.spreads]
     spreads = [record.spreads[name] for name in names]
     lines = [
         TableLine(cells=(f"{n}", f"{e.images}", *(units.percent(value(e, name)) for name in names)))

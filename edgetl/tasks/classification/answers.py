@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
+from edgetl.tasks.relations import ANYTHING, Tree, members, paths
+
+_NAMED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +27,60 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The best class of an image, and the `top` best, best first."""
+    """The best class of an image; or, where that is not sure enough and it was asked for, the group that is.
+
+    Attributes:
+        label: the class, or the group.
+        index: the best class, also of a group.
+        score: the probability of the label, of a group the sum of its classes', in 0..1.
+        top: the best classes, best first.
+        classes: of a group those in it, the most probable first; empty where the label is a class.
+    """
 
     label: str
     index: int
     score: float
     top: tuple[Candidate, ...]
+    classes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def text(self) -> str:
-        """The class and its probability."""
-        return f"{self.label} {self.score:.1%}"
+        """The label and its probability, and which classes a group may be."""
+        return f"{self.label} {self.score:.1%}" + (f", {self.either}" if self.classes else "")
+
+    @property
+    def either(self) -> str:
+        """What a group may be, as `either crack or fray`."""
+        shown, rest = self.classes[:_NAMED], len(self.classes) - _NAMED
+        *first, last = shown if rest <= 0 else (*shown, f"{rest} more")
+        return f"either {', '.join(first)} or {last}" if first else last
+
+
+def climbed(
+    found: Prediction, probabilities: NDArray[Any], tree: Tree, labels: Sequence[str], sure: float
+) -> Prediction:
+    """A prediction as it is where its class is sure enough, else the smallest group around that class that is.
+
+    Args:
+        found: the best class.
+        probabilities: (C,) float.
+        tree: of the classes; the group of all of them is always sure enough.
+        labels: the C class names.
+        sure: the least probability of an answer, above 0 and at most 1.
+    """
+    if found.score >= sure:
+        return found
+    ways = paths(tree, labels)
+    way, within = ways[found.index], members(ways)
+    sums = {name: float(probabilities[list(within[name])].sum(dtype=np.float64)) for name in way}
+    name = next((name for name in way if sums[name] >= sure), way[-1])
+    inside = sorted(within[name], key=lambda place: -probabilities[place])
+    return replace(
+        found,
+        label="any class" if name == ANYTHING else name,
+        score=min(1.0, sums[name]),
+        classes=tuple(labels[place] for place in inside),
+    )
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

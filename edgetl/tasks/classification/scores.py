@@ -18,6 +18,7 @@ from edgetl.records.scores import Evaluation, Score
 from edgetl.statistics import wilson_interval
 from edgetl.tasks.classification.answers import softmax
 from edgetl.tasks.classification.detail import ClassDetail, ClassScore
+from edgetl.tasks.relations import Relation, distances
 
 
 def topk_accuracy(labels: NDArray[Any], scores: NDArray[Any], k: int) -> float:
@@ -32,7 +33,12 @@ def topk_accuracy(labels: NDArray[Any], scores: NDArray[Any], k: int) -> float:
 
 
 def evaluate(
-    labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str], *, resamples: int = 1000
+    labels: NDArray[Any],
+    scores: NDArray[Any],
+    names: Sequence[str],
+    *,
+    relation: Relation | None = None,
+    resamples: int = 1000,
 ) -> Evaluation:
     """Score a classifier.
 
@@ -40,10 +46,15 @@ def evaluate(
     denominator is 0. Top-1's interval is Wilson's (1927), the others' are bootstrap intervals of a fixed seed, all at
     95%.
 
+    Where the classes are related, `label_distance` is the mean distance of the answers from the right classes, and
+    `severity` that of the mistakes alone, which there is none of without mistakes
+    (Bertinetto et al., "Making Better Mistakes", CVPR 2020, section 4.1).
+
     Args:
         labels: (N,) int, the right classes.
         scores: (N, C) float logits.
         names: the C class names.
+        relation: of the classes.
         resamples: of the bootstrap; 0 leaves its intervals out.
 
     Raises:
@@ -55,13 +66,15 @@ def evaluate(
     predictions = scores.argmax(axis=1)
     plain = evaluate_predictions(labels, predictions, names)
     found = dict(plain.scores)
+    cells = confusion(labels, predictions, len(names))
     if resamples and len(labels):
-        cells = confusion(labels, predictions, len(names))
         intervals = confusion_intervals(cells, len(names), resamples=resamples)
         for name, (low, high) in zip(("macro_f1", "balanced_accuracy"), intervals, strict=True):
             found[name] = Score(value=found[name].value, low=low, high=high)
     if len(names) > 5:
         found["top5"] = Score(value=topk_accuracy(labels, scores, 5))
+    if relation is not None and len(labels):
+        found |= distance_scores(cells, distances(relation, names), resamples=resamples)
     if len(labels):
         found["calibration_error"] = Score(value=calibration_error(labels, scores))
     return dataclasses.replace(plain, scores=found)
@@ -137,6 +150,39 @@ def confusion_intervals(
     low_f1, high_f1 = np.quantile(f1, [tail, 1 - tail])
     low, high = np.quantile(balanced, [tail, 1 - tail])
     return (float(low_f1), float(high_f1)), (float(low), float(high))
+
+
+def distance_scores(
+    cells: NDArray[np.int64], apart: NDArray[np.float64], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Score]:
+    """`severity`, where there are mistakes, and `label_distance`, with 95% percentile bootstrap intervals.
+
+    Args:
+        cells: as from `confusion`, at least one image.
+        apart: (C, C) float64, how far classes are from one another.
+        resamples: number of draws, as in `confusion_intervals`; 0 leaves the intervals out.
+        seed: of the draws.
+    """
+    rows, columns, counts = cells.T
+    far, wrong, images = apart[rows, columns], rows != columns, int(counts.sum())
+    generator, shares = np.random.default_rng(seed), counts / images
+    total, mistakes = np.empty(resamples), np.empty(resamples)
+    for i in range(resamples):
+        drawn = generator.multinomial(images, shares)
+        total[i], mistakes[i] = drawn @ far, drawn[wrong].sum()
+
+    def scored(value: float, means: NDArray[np.float64]) -> Score:
+        if not len(means):
+            return Score(value=value)
+        low, high = np.quantile(means, [0.025, 0.975])
+        return Score(value=value, low=float(low), high=float(high))
+
+    found = {"label_distance": scored(float(counts @ far) / images, total / images)}
+    if wrong.any():
+        some = mistakes > 0  # A draw without mistakes says nothing of them.
+        value = float(counts @ far) / int(counts[wrong].sum())
+        found = {"severity": scored(value, total[some] / mistakes[some]), **found}
+    return found
 
 
 def confusion(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> NDArray[np.int64]:

@@ -21,7 +21,15 @@ from edgetl.tasks.base import (
     output,
 )
 from edgetl.tasks.classification.answers import Candidate, Prediction, softmax, topk
-from edgetl.tasks.metrics import BALANCED_ACCURACY, CALIBRATION_ERROR, MACRO_F1, TOP1, TOP5
+from edgetl.tasks.metrics import (
+    BALANCED_ACCURACY,
+    CALIBRATION_ERROR,
+    LABEL_DISTANCE,
+    MACRO_F1,
+    SEVERITY,
+    TOP1,
+    TOP5,
+)
 
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
@@ -42,9 +50,10 @@ class ClassificationTask:
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
-        """Top-5 stands where there are more than five classes."""
+        """Top-5 stands where there are more than five classes, distances where these are related."""
         top5 = (TOP5,) if len(self.spec.labels) > 5 else ()
-        return (TOP1, MACRO_F1, BALANCED_ACCURACY, *top5, CALIBRATION_ERROR)
+        related = () if self.spec.relation is None else (SEVERITY, LABEL_DISTANCE)
+        return (TOP1, MACRO_F1, BALANCED_ACCURACY, *top5, *related, CALIBRATION_ERROR)
 
     def predict(self, outputs: Outputs, frames: Sequence[Frame] = (), *, top_k: int = 1) -> list[Prediction]:
         """The best class of each image, and the `top_k` best."""
@@ -76,7 +85,7 @@ class ClassificationTask:
         # Not at the top: a device that predicts scores nothing.
         from edgetl.tasks.classification.scores import evaluate
 
-        return evaluate(truths, output(self, outputs, LOGITS), self.spec.labels)
+        return evaluate(truths, output(self, outputs, LOGITS), self.spec.labels, relation=self.spec.relation)
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
         """The same answer is the same best class."""

@@ -7,6 +7,7 @@ from typing import assert_never
 from edgetl.config import (
     DetectionConfig,
     LabelLoss,
+    LabelsConfig,
     MultiHeadConfig,
     MultiLabelConfig,
     Sharing,
@@ -17,13 +18,15 @@ from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel, 
 from edgetl.train.tasks.base import TrainingTask
 
 
-def training_task(spec: TaskSpec, asked: TaskConfig | None = None) -> TrainingTask:
-    """The code that trains for what a description asks, by the recipe's settings of the task."""
+def training_task(
+    spec: TaskSpec, asked: TaskConfig | None = None, labels: LabelsConfig | None = None
+) -> TrainingTask:
+    """The code that trains for what a description asks, by the recipe's settings of the task and of its labels."""
     match spec:
         case Classification():
             from edgetl.train.tasks.classification import ClassificationTraining
 
-            return ClassificationTraining(spec=spec)
+            return ClassificationTraining(spec=spec, labels=labels or LabelsConfig())
         case Detection():
             from edgetl.train.tasks.detection import DetectionTraining
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
@@ -13,14 +13,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetl.config import Imbalance, TrainConfig
+from edgetl.config import Imbalance, LabelsConfig, RelationLoss, TrainConfig
+from edgetl.errors import ConfigError
 from edgetl.records.scores import Evaluation
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification import scores
 from edgetl.tasks.metrics import MACRO_F1, TOP1
+from edgetl.tasks.relations import Tree, distances
 from edgetl.train.objective import HardLoss
 from edgetl.train.tasks import soft
 from edgetl.train.tasks.base import OneClassifier, Targets
+from edgetl.train.tasks.relations import hierarchical, related_loss, soft_labels
 
 if TYPE_CHECKING:
     from edgetl.data.index import Sample
@@ -36,9 +39,12 @@ class ClassificationTraining(OneClassifier):
 
     Attributes:
         spec: `spec.labels[i]` names output i.
+        labels: what the relation of the classes does to the loss with the labels: of the teacher, and of all that
+            follow it.
     """
 
     spec: Classification
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
 
     soft_loss = staticmethod(soft.soft_loss)
 
@@ -55,18 +61,38 @@ class ClassificationTraining(OneClassifier):
         return F.one_hot(targets, self.width).float()
 
     def hard_loss(self, config: TrainConfig | None = None, targets: Targets | None = None) -> HardLoss:
-        """Cross-entropy, by the recipe's smoothing and balance of the classes."""
+        """Cross-entropy or what the relation makes of it, by the recipe's smoothing and balance of the classes."""
         if config is None or targets is None:
-            return cross_entropy()
+            return self._loss()
         match config.imbalance:
             case Imbalance.NONE | Imbalance.SAMPLING:
-                return cross_entropy(config.label_smoothing)
+                return self._loss(config.label_smoothing)
             case Imbalance.CLASS_WEIGHTS:
-                return cross_entropy(config.label_smoothing, weights=class_weights(targets, self.width))
+                return self._loss(config.label_smoothing, weights=class_weights(targets, self.width))
             case Imbalance.LOGIT_ADJUSTMENT:
-                return cross_entropy(config.label_smoothing, shift=log_prior(targets, self.width))
+                return self._loss(config.label_smoothing, shift=log_prior(targets, self.width))
             case _:
                 assert_never(config.imbalance)
+
+    def _loss(
+        self, label_smoothing: float = 0.0, *, weights: Tensor | None = None, shift: Tensor | None = None
+    ) -> HardLoss:
+        """See `cross_entropy` and `edgetl.train.tasks.relations`."""
+        asked, relation = self.labels.loss, self.spec.relation
+        match asked:
+            case RelationLoss.PLAIN:
+                return cross_entropy(label_smoothing, weights=weights, shift=shift)
+            case RelationLoss.SOFT if relation is not None:
+                parts = soft_labels(distances(relation, self.spec.labels), self.labels.softness)
+            case RelationLoss.HIERARCHICAL if isinstance(relation, Tree):
+                parts = hierarchical(relation, self.spec.labels, self.labels.discount)
+            case RelationLoss.SOFT | RelationLoss.HIERARCHICAL:
+                raise ConfigError(
+                    f"labels.loss = {asked} asks how the classes are related; name a tree with labels.tree."
+                )
+            case _:
+                assert_never(asked)
+        return related_loss(parts, label_smoothing, weights=weights, shift=shift)
 
     def drawn_loss(
         self, outputs: Tensor, teacher: Tensor, temperature: float, generator: torch.Generator
@@ -89,7 +115,8 @@ class ClassificationTraining(OneClassifier):
 
     def evaluate(self, targets: Targets, outputs: NDArray[Any], *, resamples: int = 1000) -> Evaluation:
         """Accuracy and its kin."""
-        return scores.evaluate(targets, outputs, self.spec.labels, resamples=resamples)
+        spec = self.spec
+        return scores.evaluate(targets, outputs, spec.labels, relation=spec.relation, resamples=resamples)
 
     def selection(self, targets: Targets) -> str:
         """Macro-F1 where the classes are imbalanced (see `IMBALANCE`), else top-1."""

@@ -16,6 +16,7 @@ from edgetl.records.scores import Evaluation, score, value
 from edgetl.tasks.all import detail_of
 from edgetl.tasks.classification import answers
 from edgetl.tasks.classification import scores as metrics
+from edgetl.tasks.relations import Tree
 
 NAMES = ("ant", "bee", "cat")
 
@@ -235,3 +236,48 @@ def test_top_k_accuracy_breaks_ties_as_top_k_does() -> None:
     for k in (1, 3, 5, 9):
         expected = (answers.topk(scores, k) == labels[:, None]).any(axis=1).mean()
         assert metrics.topk_accuracy(labels, scores, k) == pytest.approx(expected)
+
+
+MAMMALS = Tree(parents={"ant": "insect", "bee": "insect", "cat": "mammal"})
+
+
+def test_mistakes_are_weighed_by_how_far_off_they_are() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    answered = np.eye(3)[[0, 1, 1, 1, 2, 2]]  # Two near mistakes, half the height each, and one far.
+    found = metrics.evaluate(labels, answered, NAMES, relation=MAMMALS)
+    severity, apart = score(found, "severity"), score(found, "label_distance")
+    assert severity.value == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert apart.value == pytest.approx((0.5 + 0.5 + 1) / 6)
+    for one in (severity, apart):
+        assert one.low is not None
+        assert one.high is not None
+        assert one.low < one.value < one.high
+    plain = metrics.evaluate(labels, answered, NAMES)
+    assert plain.scores == {
+        name: one for name, one in found.scores.items() if name not in ("severity", "label_distance")
+    }, "the other figures are those without a tree"
+    few = metrics.evaluate(labels, answered, NAMES, relation=MAMMALS, resamples=0)
+    assert few.scores["severity"].interval is None
+
+
+def test_without_mistakes_there_is_no_severity() -> None:
+    labels = np.array([0, 1, 2])
+    found = metrics.evaluate(labels, np.eye(3), NAMES, relation=MAMMALS)
+    assert "severity" not in found.scores
+    assert value(found, "label_distance") == 0.0
+
+
+def test_the_interval_of_severity_covers_the_truth() -> None:
+    generator, covered = np.random.default_rng(0), 0
+    apart = np.array([[0, 0.5, 1], [0.5, 0, 1], [1, 1, 0]])
+    shares = np.array([0.6, 0.12, 0.08, 0.2])
+    places = np.array([[0, 0], [0, 1], [0, 2], [2, 2]])
+    truth = (0.12 * 0.5 + 0.08) / 0.2
+    for _ in range(60):
+        counts = generator.multinomial(300, shares)
+        cells = np.column_stack([places, counts])[counts > 0]
+        severity = metrics.distance_scores(cells, apart, resamples=200)["severity"]
+        assert severity.low is not None
+        assert severity.high is not None
+        covered += severity.low <= truth <= severity.high
+    assert 52 <= covered <= 60
