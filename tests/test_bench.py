@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import claims, gate_power
+from tests.bench import backbone_choice, claims, gate_power
 from tests.bench.__main__ import families, main
 from tests.bench.claims import Claim, at_least, at_most
+from tests.transfer.rankings import ranking
 
 
 def test_a_claim_s_line() -> None:
@@ -89,3 +90,19 @@ def test_segments_make_one_trace(tmp_path: Path) -> None:
         )
     trace = gate_power.Trace.load(tmp_path)
     assert (trace.calls_ms[:, 0, 0].tolist(), trace.seconds) == ([1.0] * 3 + [2.0] * 3, 120.0)
+
+
+def test_a_ranking_is_judged_by_what_fine_tuning_gave() -> None:
+    tuned = [backbone_choice.Tuned(top1=(top1, top1), minutes=5.0) for top1 in (0.97, 0.96, 0.91, 0.92)]
+    lines = [claim.line() for claim in backbone_choice.judged(ranking(), tuned)]
+    subject = "cifar10, 4 candidates of 2 backbones"
+    assert lines[0].startswith(
+        "large at 224 px | probe 96.0%, LogME 0.480, fine-tuned 97.00% and 97.00%, 5.0 min"
+    )
+    assert f"{subject}: Kendall's tau of probe and fine-tuned top-1 | 0.667 | >= 0.6 | holds" in lines
+    assert (
+        "cifar10: backbones of one size | 1 of 2 pairs in order, 1 in reverse, the others tie | - | -"
+        in lines
+    )
+    assert "small at 224 px, proposed: points behind the best | 1.00 | - | -" in lines
+    assert f"{subject}: minutes saved over fine-tuning all of them | 19 min | >= 0 min | holds" in lines

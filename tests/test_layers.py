@@ -46,6 +46,7 @@ ROWS: tuple[str, ...] = (
     "bench",
     "history",
     "measure",
+    "transfer",
     "deploy",
     "gate",
     "report",

@@ -54,6 +54,7 @@ def time_interleaved(
     block: int = 1,
     clock: Clock = time.perf_counter_ns,
     progress: Progress = SILENT,
+    title: str = "",
 ) -> dict[str, list[float]]:
     """Time several calls in turn, each `block` times per round, in an order shuffled anew every round.
 
@@ -70,6 +71,7 @@ def time_interleaved(
         block: calls that are timed one after the other.
         clock: the clock, in nanoseconds.
         progress: shows the rounds, seldom.
+        title: what the bar is called; by the calls' names where empty.
 
     Returns:
         `runs` samples in milliseconds for each name, rounded up to whole blocks.
@@ -86,7 +88,7 @@ def time_interleaved(
     unmeasured = -(-warmup // block)
     rounds = unmeasured - (-runs // block)
     stride = max(1, rounds // _REPORTS)
-    with progress.task("Timing " + ", ".join(names), rounds) as bar, quiet_gc():
+    with progress.task(title or "Timing " + ", ".join(names), rounds) as bar, quiet_gc():
         for turn in range(rounds):
             order.shuffle(names)
             for name in names:

@@ -15,6 +15,7 @@ View = Literal[
     "stage",
     "folds",
     "audit",
+    "suggest",
     "bundle",
     "verify",
     "predictions",
@@ -78,6 +79,8 @@ def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
         value |= {"verdict": record.verdict.value, "passed": record.passed}
     elif view == "parity":
         value |= {"sentence": record.sentence}
+    elif view == "suggest":
+        value |= {"choice": to_json(record.choice)}
     elif view == "audit":
         value |= {"problems": list(record.problems())}
     return json.dumps(value, indent=1, ensure_ascii=ascii_only, allow_nan=False) + "\n"
@@ -111,6 +114,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             stages.folds(console, record)
         case "audit":
             stages.audit(console, record)
+        case "suggest":
+            from edgetl.report.terminal import transfer  # devices print other views, and start faster without
+
+            transfer.suggest(console, record)
         case "bundle":
             device.bundle(console, record)
         case "verify":

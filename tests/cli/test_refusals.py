@@ -29,6 +29,11 @@ RUNS = ("run", "finetune", "prune", "distill", "export", "quantize")
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "init @": (("init", "@", "-o", "new.toml"), READ),
     "init -o @": (("init", "images", "-o", "@", "--force"), AS_A_FILE),
+    "suggest @": (("suggest", "@"), READ),
+    "suggest --backbones NAME=@": (
+        ("suggest", "images", "--backbones", "test_resnet=@"),
+        (LONG, "folder", "file"),
+    ),
     "data check @": (("data", "check", "@"), READ),
     **{f"{name} @": ((name, "@"), READ) for name in RUNS},
     "finetune --folds @": (("finetune", "@", "--folds", "2"), READ),

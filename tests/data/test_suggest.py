@@ -12,6 +12,7 @@ from PIL import Image
 from edgetl import config
 from edgetl.data import suggest as suggestions
 from edgetl.data.boxes.entries import Marked, Object
+from edgetl.data.depth import Depth
 from edgetl.data.index import DataIndex, Sample, build_index
 from edgetl.data.splits import assign
 from edgetl.data.suggest import (
@@ -221,3 +222,11 @@ def test_a_detector_sees_neither_too_few_pictures_nor_too_many(images: int, epoc
     found = {item.key: item.value for item in suggest_detector(index)}
     assert found["train.epochs"] == epochs
     assert found["train.batch_size"] == (8 if images >= 1000 else 4)
+
+
+def test_preprocessing_stands_by_itself(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", {"train": 4, "val": 2}, side=40)
+    index = build_index(config.DataConfig(source=str(root)))
+    found = suggestions.suggest_preprocess(look(index), Depth(images=18, deep=18, proposed=(100, 900)))
+    assert found == {"size": 64, "crop_fraction": 1.0, "window": (100, 900)}
+    assert config.parse({"preprocess": found}).preprocess.window == (100, 900)

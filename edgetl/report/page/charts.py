@@ -35,8 +35,8 @@ def accuracy_latency(measure: MeasureRecord, width: float) -> str:
     scores = [one.value for one in found]
     with_bars = all(one.interval is not None for one in found)
     bars = [one.interval or (one.value, one.value) for one in found]
-    x = _latency_axis([e[3].p50_ms for e in entries], 50, width - (16 if small else 24), small)
-    y = _score_axis(
+    x = latency_axis([e[3].p50_ms for e in entries], 50, width - (16 if small else 24), small)
+    y = score_axis(
         [b for bar in bars for b in bar] + [*scores, measure.floor], 58, drawing.height - 50, measure.metric
     )
     draw_axes(drawing, x, y)
@@ -72,7 +72,8 @@ def accuracy_latency(measure: MeasureRecord, width: float) -> str:
     return drawing.render(label, f"{described}; floor {units.percent(measure.floor)}")
 
 
-def _latency_axis(values: Sequence[float], left: float, right: float, small: bool) -> Axis:
+def latency_axis(values: Sequence[float], left: float, right: float, small: bool) -> Axis:
+    """Milliseconds by logarithm from `left` to `right`, with room around the values."""
     low, high = min(values), max(values)
     margin = max((high / low) ** 0.14, 1.25)
     low, high = low / margin, high * margin
@@ -81,7 +82,8 @@ def _latency_axis(values: Sequence[float], left: float, right: float, small: boo
     return Axis(scale=scale, ticks=ticks, write=lambda v: f"{v:g}", title="Median latency, ms (log scale)")
 
 
-def _score_axis(values: Sequence[float], top: float, bottom: float, metric: str) -> Axis:
+def score_axis(values: Sequence[float], top: float, bottom: float, metric: str) -> Axis:
+    """A validation score from `bottom` to `top`, with room around the values."""
     low, high = min(values), max(values)
     pad = max(0.08 * (high - low), 0.004)
     low, high = max(low - pad, 0.0), min(high + pad, 1.0)
