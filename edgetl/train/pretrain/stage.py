@@ -99,7 +99,9 @@ def run(
     and by the one that it began as, a linear probe is fitted to each, and both answer the same images of the
     validation split. Pretraining helped where the probe is better by `train.select` (or the task's usual metric) with
     an error of 5% at most, in a paired test; see `edgetl.train.pretrain.probe.Probed.compare`. Else training begins
-    with the original weights, unless `pretrain.always` is set. The last epoch is judged, and not the best of them,
+    with the original weights, unless `pretrain.always` is set. A probe sees the features as they are, not what
+    fine-tuning makes of them: it costs little, and leaves out some backbones that would have helped, mostly where
+    training begins with random weights. The last epoch is judged, and not the best of them,
     since the validation split that chose it could not judge it too.
 
     A run that was stopped goes on after its last epoch. Of several processes the first one calls this, and the others
