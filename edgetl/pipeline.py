@@ -221,6 +221,8 @@ def resolve(recipe: Recipe) -> Recipe:
     for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
         if name != own:
             backbones.resolve(name)
+    if (first_teacher := recipe.pretrain.teacher) is not None and not Path(first_teacher).is_file():
+        backbones.resolve(first_teacher)
     settings = recipe.preprocess
     if settings.mean is None or settings.std is None:
         mean, std, _ = backbones.default_preprocess(recipe.train.backbone)
@@ -424,17 +426,20 @@ class _Run:
         return indexes.load(self.dir / record.index), record.held_out
 
     def _pretrain(self) -> tuple[PretrainRecord | None, bool]:
+        from edgetl.train.pretrain.stage import decided
+
         config = self.recipe.pretrain
         if self.further is None:
             return None, False
-        return self.cache.run(
+        record, cached = self.cache.run(
             "pretrain",
-            config=config,
+            config=config.model_copy(update={"always": False}),  # which changes nothing of what is learned
             inputs=self._pretrain_inputs(),
             kind=PretrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=self._learn_first,
         )
+        return decided(record, config.always), cached
 
     def _pretrain_inputs(self) -> PretrainInputs:
         from edgetl.train.pretrain import stage
@@ -459,7 +464,7 @@ class _Run:
 
         self._foresee()
         config, inputs = self.recipe.pretrain, self._pretrain_inputs()
-        if config.source is not None:
+        if config.source is not None and not stage.source_is_done(out):
             from_main(self._job(Stage.PRETRAIN, out, self.dir / "pretrain-source" / "index.json"))
         return stage.run(config, inputs, out=out, progress=self.progress)
 

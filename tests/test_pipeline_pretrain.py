@@ -10,7 +10,7 @@ import pytest
 from edgetl import config, pipeline
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import Recipe
-from edgetl.errors import ConfigError, DataError, WeightsError
+from edgetl.errors import ConfigError, DataError, ModelError, WeightsError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
@@ -56,17 +56,13 @@ def verdict(monkeypatch: pytest.MonkeyPatch, helped: bool) -> None:
     monkeypatch.setattr(Probed, "compare", lambda *_, **__: found)
 
 
-def test_a_run_without_it_trains_from_the_weights_that_the_recipe_names(images: Path, tmp_path: Path) -> None:
-    before, record, _ = trained(recipe_of(images), tmp_path)
-    assert before is None
-    assert [lesson.kind for lesson in record.lessons] == ["weights", "train"]
-    assert not list(tmp_path.glob("pretrain*"))
-
-
 def test_training_begins_with_the_backbone_only_where_it_helped(
     images: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = trained(recipe_of(images), tmp_path / "plain")[1]
+    nothing, plain, _ = trained(recipe_of(images), tmp_path / "plain")
+    assert nothing is None
+    assert [lesson.kind for lesson in plain.lessons] == ["weights", "train"]
+    assert not list((tmp_path / "plain").glob("pretrain*"))
     verdict(monkeypatch, helped=False)
     before, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "no")
     assert before is not None
@@ -79,9 +75,10 @@ def test_training_begins_with_the_backbone_only_where_it_helped(
     weights = [checkpoint.load(tmp_path / run / plain.checkpoint)[0].state_dict() for run in ("plain", "no")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
     assert record.lessons == plain.lessons
-    forced, record, cached = trained(recipe_of(images, images=str(photos), always=True), tmp_path / "always")
+    forced, record, cached = trained(recipe_of(images, images=str(photos), always=True), tmp_path / "no")
     assert forced is not None
-    assert (forced.probe.helped, forced.used, cached) == (False, True, ())
+    assert (forced.probe.helped, forced.used, cached) == (False, True, (Stage.DATA, Stage.PRETRAIN))
+    assert forced.note.endswith("training begins with it all the same (pretrain.always).")
     assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
     verdict(monkeypatch, helped=True)
     used, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "yes")
@@ -136,6 +133,9 @@ def test_what_cannot_be_learned_from_is_said_before_anything_is_trained(
     ):
         with pytest.raises(DataError, match=said):
             pipeline.run(recipe_of(images, **settings), tmp_path / "run", until=Stage.TRAIN)
+    recipe = recipe_of(images, images=str(photos), method="features", teacher="resnet_18x")
+    with pytest.raises(ModelError, match="No backbone is called 'resnet_18x'"):
+        pipeline.run(recipe, tmp_path / "run", until=Stage.TRAIN)
     model = create("test_resnet", 2, "none")
     extra = checkpoint.provenance(("a", "b"), PreprocessSpec(size=32))
     weights = tmp_path / "teacher.safetensors"

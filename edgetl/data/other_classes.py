@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.data import depth
@@ -14,7 +14,6 @@ from edgetl.data.index import DataIndex, DataSettings
 from edgetl.data.sources import labelling_in
 from edgetl.data.unlabelled import not_scored
 from edgetl.errors import DataError
-from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import UnlabelledRecord
 from edgetl.tasks.base import Classification
@@ -32,7 +31,7 @@ class OtherInputs:
 
     index: DataIndex
     seed: int
-    window: tuple[float, float] | None = field(default=None, metadata=UNKEYED)
+    window: tuple[float, float] | None = None
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def lesson_of(kind: str, index: DataIndex) -> Lesson:
     """
     return Lesson(
         kind=kind,
-        name=index.root.name,
+        name=index.root.name or str(index.root),
         images=len(index.split("train")),
         classes=index.labels,
         data=index.sha256,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,14 @@ from edgetl.data.index import DataIndex
 from edgetl.data.pixels import open_pixels
 from edgetl.data.splits import spread
 from edgetl.errors import DataError
+from edgetl.files import read_json, write_json
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import OWN_SIZE, check_takes
 from edgetl.progress import SILENT, Progress
-from edgetl.records.train import EpochRecord, Lesson, PretrainRecord, ProbeComparison, TrainRecord
+from edgetl.records.train import EpochRecord, Lesson, PretrainRecord, TrainRecord
 from edgetl.tasks.metrics import chosen, metric
 from edgetl.train import stage as training
 from edgetl.train.devices import device_of
@@ -36,13 +38,14 @@ from edgetl.train.pretrain.contrast import Alike
 from edgetl.train.pretrain.follow import Follow, teacher_of
 from edgetl.train.pretrain.probe import Probed, ProbedTask
 from edgetl.train.pretrain.rebuild import Denoise, Masked, Variational
+from edgetl.train.processes import launched
 from edgetl.train.seeds import derive
 from edgetl.train.sets import PixelSet, with_margin
 from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 
 CHECKPOINT = "backbone.safetensors"
-_STATE = "pretrain.state"
+_STATE, _TAUGHT = "pretrain.state", "source.json"
 SOURCE = "source"
 """What `PretrainRecord.kind` calls learning from a labelled set."""
 _PROBED = 2000
@@ -96,7 +99,9 @@ def run(
     and by the one that it began as, a linear probe is fitted to each, and both answer the same images of the
     validation split. Pretraining helped where the probe is better by `train.select` (or the task's usual metric) with
     an error of 5% at most, in a paired test; see `edgetl.train.pretrain.probe.Probed.compare`. Else training begins
-    with the original weights, unless `pretrain.always` is set. The last epoch is judged, and not the best of them,
+    with the original weights, unless `pretrain.always` is set. A probe sees the features as they are, not what
+    fine-tuning makes of them: it costs little, and leaves out some backbones that would have helped, mostly where
+    training begins with random weights. The last epoch is judged, and not the best of them,
     since the validation split that chose it could not judge it too.
 
     A run that was stopped goes on after its last epoch. Of several processes the first one calls this, and the others
@@ -115,13 +120,16 @@ def run(
     task, size = training_task(inputs.index.task, inputs.task), inputs.spec.size
     model = _network(task, inputs, inputs.train.weights)
     check_takes(model, size, inputs.train.backbone, OWN_SIZE)
-    subject = _subject(config, inputs)
     probed, labelled = _labelled(task, inputs, progress)
     before = _features(task, model, labelled)
-    progress.message(f"pretrain: {inputs.train.backbone} learns first, from {subject}")
+    progress.message(f"pretrain: {inputs.train.backbone} learns first: {_subject(config, inputs)}")
     paused = time.perf_counter()
     if config.source is not None:
-        taught = teach_source(inputs, out=out, progress=progress)
+        taught = (
+            read_json(out / _TAUGHT, TrainRecord)
+            if source_is_done(out)
+            else teach_source(inputs, out=out, progress=progress)
+        )
         path, epochs, spent = out / training.CHECKPOINT, taught.epochs, taught.seconds
     else:
         path = out / CHECKPOINT
@@ -133,12 +141,9 @@ def run(
     begun = time.perf_counter()
     after = _features(task, _network(task, inputs, path), labelled)
     found = probed.compare(labelled.targets, before, after, seed=inputs.seed)
-    note = _note(subject, found, used := found.helped or config.always)
-    (progress.message if found.helped else progress.warning)(note)
-    (out / _STATE).unlink(missing_ok=True)
-    return PretrainRecord(
+    record = PretrainRecord(
         kind=SOURCE if config.source is not None else config.method.value,
-        name=inputs.further.root.name,
+        name=inputs.further.root.name or str(inputs.further.root),
         checkpoint=f"{out.name}/{path.name}",
         backbone=inputs.train.backbone,
         images=len(inputs.further.split("train")),
@@ -146,11 +151,37 @@ def run(
         classes=inputs.further.labels,
         epochs=epochs,
         probe=found,
-        used=used,
-        note=note,
+        used=found.helped,
+        note="",
         lessons=lessons_before(path),
         seconds=spent + time.perf_counter() - begun,
     )
+    record = decided(record, config.always)
+    (progress.message if found.helped else progress.warning)(record.note)
+    for name in (_STATE, _TAUGHT):
+        (out / name).unlink(missing_ok=True)
+    return record
+
+
+def decided(record: PretrainRecord, always: bool) -> PretrainRecord:
+    """The record with whether the backbone is used, and with what came of it, in one sentence with its figures.
+
+    It does not depend on what was learned, so that `pretrain.always` may be set afterwards.
+    """
+    found = record.probe
+    low, high = found.interval
+    title = metric(found.metric).title
+    said, end = "helped", "training begins with it"
+    if not found.helped:
+        said, end = "did not help", "training begins with the original weights"
+        if always:
+            end = "training begins with it all the same (pretrain.always)"
+    note = (
+        f"Pretraining ({record.lessons[-1].words}) {said}: a linear probe on {found.images:,} validation images went"
+        f" from {title} {found.before:.1%} to {found.after:.1%} ({100 * (found.after - found.before):+.1f} points, 90%"
+        f" interval {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g}); {end}."
+    )
+    return dataclasses.replace(record, used=found.helped or always, note=note)
 
 
 def teach_source(inputs: PretrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -162,7 +193,15 @@ def teach_source(inputs: PretrainInputs, *, out: Path, progress: Progress = SILE
         seed=inputs.seed,
         task=inputs.task,
     )
-    return training.run(inputs.train, own, out=out, progress=progress)
+    record = training.run(inputs.train, own, out=out, progress=progress)
+    if launched().main:
+        write_json(out / _TAUGHT, record)
+    return record
+
+
+def source_is_done(out: Path) -> bool:
+    """Whether `teach_source` went to its end in this folder, in a run that was stopped after it."""
+    return (out / _TAUGHT).is_file()
 
 
 def _network(task: TrainingTask, inputs: PretrainInputs, weights: str | Path) -> nn.Module:
@@ -272,22 +311,3 @@ def _subject(config: PretrainConfig, inputs: PretrainInputs) -> str:
     """What is learned from, in words."""
     kind = SOURCE if config.source is not None else config.method.value
     return lesson_of(kind, inputs.further).words
-
-
-def _note(subject: str, found: ProbeComparison, used: bool) -> str:
-    """What came of it, in one sentence with its figures."""
-    low, high = found.interval
-    title = metric(found.metric).title
-    figures = (
-        f"a linear probe on {found.images:,} validation images went from {title} {found.before:.1%} to"
-        f" {found.after:.1%} ({100 * (found.after - found.before):+.1f} points, 90% interval {100 * low:+.1f} to"
-        f" {100 * high:+.1f}, p = {found.p_value:.2g})"
-    )
-    said = "helped" if found.helped else "did not help"
-    if found.helped:
-        end = "training begins with it"
-    elif used:
-        end = "training begins with it all the same (pretrain.always)"
-    else:
-        end = "training begins with the original weights"
-    return f"Pretraining ({subject}) {said}: {figures}; {end}."
