@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 1 << 30
@@ -25,23 +26,38 @@ def tune() -> None:
     """Tune this process; once, before torch is imported. What the user's environment sets stays as it is.
 
     A training step allocates and frees gigabytes of activations. glibc by default gives each large block back to
-    the kernel and asks for it again in the next step, page by page; here it is kept. OpenMP's threads by default spin
-    for milliseconds where they wait for each other, which costs most of the time where another process wants the
-    cores; in addition, `edgetl.train.cores` gives each a core of its own. `make bench ONLY=finetune-speed` prints what
-    all of it gains. A container's CPU quota, of which torch knows nothing, bounds the threads' number.
+    the kernel and asks for it again in the next step, page by page; here it is kept until `release`. OpenMP's threads
+    by default spin for milliseconds where they wait for each other, which costs most of the time where another process
+    wants the cores; in addition, `edgetl.train.cores` gives each a core of its own. `make bench ONLY=finetune-speed`
+    prints what all of it gains. A container's CPU quota, of which torch knows nothing, bounds the threads' number.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
         if (cores := usable_cores()) < len(physical_cores()):
             os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if (mallopt := _libc("mallopt")) is not None:
         mallopt(_M_TRIM_THRESHOLD, -1)
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
+
+
+def release() -> None:
+    """Give free memory back to the kernel, where `tune` keeps it (glibc): a no-op elsewhere.
+
+    Blocks of many sizes leave holes between those that live on. Kept for ever, they make the heap of a long training,
+    whose steps differ in size, grow to several times of what a step takes.
+    """
+    trim = _libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _libc(name: str) -> Any:
+    """A function of glibc; None where there is none, or the environment sets how memory is kept."""
+    if not sys.platform.startswith("linux") or any(key.startswith("MALLOC_") for key in os.environ):
+        return None
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 def usable_cores() -> int:

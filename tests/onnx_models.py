@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -20,7 +22,7 @@ def classifier(
 ) -> bytes:
     """A model's bytes; with a zero point, its input and weights are quantized to INT8 by Q/DQ nodes."""
     generator = np.random.default_rng(seed)
-    weights = {
+    weights: dict[str, Any] = {
         "w": generator.normal(size=(8, 3, 3, 3)).astype(np.float32) * 0.2,
         "f": generator.normal(size=(8, classes)).astype(np.float32),
     }

@@ -180,7 +180,8 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def write_set(folder: Path, images: int = 12, *, first: int = 100) -> Path:
     """Pictures of squares, and COCO's JSON of them; the JSON's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    listed, annotations = [], []
+    listed: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for at in range(images):
         found = squares(first + at)
         name = f"{at:04}.png"

@@ -28,6 +28,23 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+HOLES = """
+from edgetl.process import release, tune
+tune()
+import numpy as np
+def resident():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmRSS")).split()[1])
+before = resident()
+blocks = [np.ones(1_000_000, np.uint8) for _ in range(200)]
+living = blocks[::10]
+del blocks
+held = resident()
+release()
+print(held - before, resident() - before)
+"""
+
+
 def run(code: str, **environment: str) -> str:
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "MALLOC_"))}
     # numpy asks for huge pages, which would hide the faults
@@ -40,6 +57,12 @@ def run(code: str, **environment: str) -> str:
 
 def test_freed_memory_is_kept() -> None:
     assert int(run(FAULTS.format(tuned=True))) < 0.1 * int(run(FAULTS.format(tuned=False)))
+
+
+def test_memory_between_what_lives_on_is_given_back_when_asked_for() -> None:
+    held, released = map(int, run(HOLES).split())
+    assert held > 150_000
+    assert released < 0.3 * held
 
 
 def test_what_the_environment_sets_stays() -> None:

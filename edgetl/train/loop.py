@@ -25,6 +25,7 @@ from edgetl.errors import Interrupted, TrainingError
 from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
+from edgetl.process import release
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
@@ -49,6 +50,9 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 NO_START = -math.inf
 """A `start` that says that a fit shall not go back to the network that it began with."""
+
+_RELEASE_EVERY = 200
+"""Steps between which the heap may grow: giving it back takes a few tenths of a second."""
 
 _SAID = 2
 """Metrics in an epoch's line."""
@@ -405,6 +409,9 @@ class _Run:
             total += loss * len(batch)
             images_seen += len(batch)
             task.advance(1, f"loss {loss:.3f}")
+            if step % _RELEASE_EVERY == _RELEASE_EVERY - 1:
+                release()
+        release()
         sums = group.add(
             torch.tensor([total, images_seen], dtype=torch.float64, device=self.accelerator.device)
         )

@@ -34,7 +34,8 @@ def write_boxes(root: Path, sizes: Mapping[str, int], side: int = 96) -> Path:
     seed = 0
     for split, count in sizes.items():
         (root / split / "images").mkdir(parents=True)
-        images, annotations = [], []
+        images: list[dict[str, object]] = []
+        annotations: list[dict[str, object]] = []
         for at in range(count):
             seed += 1
             picture, objects = draw(seed, side)
