@@ -101,9 +101,9 @@ class Choice:
 def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: str, seed: int) -> Choice:
     """The network of the densest neighbourhoods among those that are not clearly worse where labels are.
 
-    A network is ruled out where its weighted source accuracy is below that of `first` in 95% of the resamples. So
-    is one whose answers on the target crowd into fewer classes (the entropy of their mean is below nine tenths of that of
-    `first`), which makes them dense whether or not they are right. How sure the choice is, resamples of the target
+    A network is ruled out where its weighted source accuracy is below that of `first` in 95% of the resamples, or its
+    answers on the target crowd into fewer classes, which makes them dense whether or not they are right: where the
+    entropy of their mean is below nine tenths of that of `first`. How sure the choice is, resamples of the target
     images say.
 
     Args:
