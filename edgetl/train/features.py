@@ -19,7 +19,6 @@ from edgetl.train import state as states
 from edgetl.train.augment import normalise_, training_view
 from edgetl.train.cores import own_cores
 from edgetl.train.devices import device_of
-from edgetl.train.processes import main_first
 from edgetl.train.seeds import torch_generator
 from edgetl.train.sets import FeatureSet, PixelSet
 
@@ -81,11 +80,8 @@ def compute(
     made_by = f"{states.fingerprint(model)} {data.identity} {views} {policy} {seed if views > 1 else ''}"
     digest = sha256_bytes(made_by.encode())
     path = folder / f"features-{digest[:24]}.npy"
-    with main_first():
-        if not path.exists():
-            _write(
-                model.eval(), outputs[0], data, path, views=views, policy=policy, seed=seed, progress=progress
-            )
+    if not path.exists():
+        _write(model.eval(), outputs[0], data, path, views=views, policy=policy, seed=seed, progress=progress)
     features: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
     return FeatureSet(features, data.targets, digest)
 

@@ -170,7 +170,9 @@ def _on_features(
     outputs = task.output_layers(model)
     head = head_of(model, outputs, sets.val.spec.size)
     views, augment = config.feature_views, config.augment
-    train = compute(
-        model, outputs, sets.train, out, views=views, augment=augment, seed=seed, progress=progress
-    )
-    return head, train, compute(model, outputs, sets.val, out, progress=progress)
+    with main_first():
+        train = compute(
+            model, outputs, sets.train, out, views=views, augment=augment, seed=seed, progress=progress
+        )
+        val = compute(model, outputs, sets.val, out, progress=progress)
+    return head, train, val

@@ -91,14 +91,17 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     source = write_set(folder / "images", {"train": 8, "val": 4})
     (folder / "recipe.toml").write_text(RECIPE.format(source=source))
     command = ("edgetl", "finetune", "recipe.toml")
+    write_set(folder / "target", {"photos": 3}, seed=1)
+    adapt = ("--set", "adapt.images=target", "--set", "adapt.method=bn")
     launches = {
         "curves": ("tests.train.spread", "two"),
         "command": (*command, "--json"),
         "again": command,
+        "adapted": (*command, *adapt),
     }
     plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     group = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    jobs = [(name, port, *launches[name]) for name, port in zip(launches, _free_ports(3), strict=True)]
+    jobs = [(name, port, *launches[name]) for name, port in zip(launches, _free_ports(len(launches)), strict=True)]
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, json.dumps(jobs)],
         env=os.environ | plain | group | {"EDGETL_CACHE": str(folder / "cache")},
@@ -150,6 +153,13 @@ def test_a_launched_command_that_is_up_to_date_ends(launched: Launched) -> None:
     first, second = launched.by_name["again"]
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "train: up to date" in first.stderr
+
+
+def test_the_first_process_adapts_after_the_others_have_left(launched: Launched) -> None:
+    first, second = launched.by_name["adapted"]
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "train: up to date" in first.stderr
+    assert (launched.folder / "runs/two/adapt/adapted.safetensors").exists()
 
 
 def test_shares_cover_all_and_differ_by_one() -> None:
