@@ -5,6 +5,8 @@ Legend: n source and m target images, D features.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,11 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
         source: (n, D), n at least 2.
         target: (m, D), m at least 2.
     """
-    own, other = covariance(source.float()), covariance(target.float())
-    return (own - other).square().sum() / own.detach().square().sum().clamp_min(1e-12)
+    own, other = _scaled(source.float()), _scaled(target.float())
+    # ||A'A|| = ||AA'||, and so on: matrices of images, since features may be tens of thousands
+    within, beside, across = ((a @ b.T).square().sum() for a, b in ((own, own), (other, other), (own, other)))
+    distance = within + beside - 2 * across
+    return distance / within.detach().clamp_min(1e-12)
 
 
 def mmd(source: Tensor, target: Tensor) -> Tensor:
@@ -68,8 +73,13 @@ def recoloured(source: Tensor, target: Tensor) -> Tensor:
 
 def covariance(features: Tensor) -> Tensor:
     """(D, D), with the divisor n - 1."""
-    centred = features - features.mean(0)
-    return centred.T @ centred / (len(features) - 1)
+    scaled = _scaled(features)
+    return scaled.T @ scaled
+
+
+def _scaled(features: Tensor) -> Tensor:
+    """Centred, and divided by the root of n - 1."""
+    return (features - features.mean(0)) / math.sqrt(len(features) - 1)
 
 
 def _ridged(features: Tensor) -> Tensor:

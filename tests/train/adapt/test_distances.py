@@ -27,6 +27,12 @@ def test_coral_compares_covariances_and_nothing_else(domains: tuple[Tensor, Tens
     )
 
 
+def test_coral_takes_more_features_than_a_matrix_of_them_would_fit_into_memory() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(4, 200_000, generator=generator) for _ in range(2))
+    assert distances.coral(source, target) == pytest.approx(2, rel=0.05)
+
+
 def test_mmd_is_what_the_definition_says(domains: tuple[Tensor, Tensor]) -> None:
     source, target = (part.double().numpy() for part in domains)
     both = np.concatenate([source, target])
