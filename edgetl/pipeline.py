@@ -370,9 +370,11 @@ class _Run:
         from edgetl.train.adapt import stage
 
         stage.check(config, self.recipe.train, self.index)
-        return self._without_labels(
+        target, held_out = self._without_labels(
             "adapt-images", config.images, "adapt.images", transductive=config.transductive
         )
+        stage.check_images(target)
+        return target, held_out
 
     def _without_labels(
         self, name: str, folder: str, setting: str, *, transductive: bool = False

@@ -63,6 +63,9 @@ def test_what_cannot_be_adapted_is_said_before_anything_is_trained(
 ) -> None:
     with pytest.raises(DataError, match=r"adapt\.images: .*gone does not exist; give a folder"):
         pipeline.run(recipe_of(images, images=str(tmp_path / "gone")), tmp_path / "run", until=Stage.ADAPT)
+    few = write_set(tmp_path / "few", {"photos": 2}) / "photos"
+    with pytest.raises(ConfigError, match=r"adapt\.images holds 6 usable images, too few"):
+        pipeline.run(recipe_of(images, images=str(few)), tmp_path / "run", until=Stage.ADAPT)
     head = tiny_recipe(images, train={"strategy": "head"}, adapt={"images": str(target), "method": "dann"})
     with pytest.raises(ConfigError, match=r'adapt\.method = "dann" moves the features'):
         pipeline.run(head, tmp_path / "run", until=Stage.ADAPT)

@@ -106,7 +106,7 @@ def run(
             share=config.unlabelled_share,
             view_size=view,
         )
-        steps = step_sizes(len(sets.train), how.batch_size, unlabelled)
+        steps = step_sizes(len(sets.train), how.batch_size, unlabelled.share)
         drawn = sum(beside for _, beside in steps)
         taught = min(len(unlabelled.pixels), config.epochs * drawn)
         progress.message(

@@ -16,11 +16,12 @@ NO_METHOD = "none"
 class AdaptTry:
     """One network that was considered: the teacher as it was (`none`), or what a method made of it.
 
-    `val` is its score on the source's validation split, by the metric that chooses; `weighted` the same split's top-1,
-    each image counting by how much like the target it is; `density` the neighbourhood density of its answers on the
-    target's images, in nats. `target` is its top-1 on labelled validation images of the target, where there are some,
-    and `p_value` of the hypothesis that there it is no better than the teacher as it was (McNemar, one-sided). `note`
-    says why a method made nothing, or was ruled out.
+    `val` is its score on the whole validation split, by the metric that chooses; `weighted` the top-1 on the source's
+    images of it, where there are some, each counting by how much like the target it is; `density` the neighbourhood
+    density of its answers on the target's images, in nats. `target` is its top-1 on labelled validation images of the
+    target, where there are some, and `p_value` of the hypothesis that there it is no better than the teacher as it was
+    (McNemar, one-sided, times the number of methods that made a network: Bonferroni). `note` says why a method made
+    nothing, was ruled out, or may do harm.
     """
 
     method: str
@@ -66,6 +67,8 @@ class AdaptRecord:
         before = found[NO_METHOD]
         if self.asked != "auto" and self.asked not in found:
             return f"{self.asked} made nothing of this network, so the teacher stays as it was."
+        if len(found) == 1:
+            return "No method made anything of this network, so the teacher stays as it was."
         if self.labelled:
             return self._by_labels(found)
         if self.asked != "auto":

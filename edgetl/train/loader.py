@@ -66,7 +66,7 @@ def split_batches(order: NDArray[np.int64], batch_size: int, *, least: int = 2) 
 
 
 def step_sizes(
-    images: int, batch_size: int, unlabelled: Unlabelled | None = None, *, least: int = 2
+    images: int, batch_size: int, share: float | None = None, *, least: int = 2
 ) -> list[tuple[int, int]]:
     """Labelled and unlabelled images of each step of an epoch, which is one pass over the labelled ones.
 
@@ -75,12 +75,12 @@ def step_sizes(
     Args:
         images: labelled ones.
         batch_size: of both kinds together; 2 or more where there are unlabelled ones.
-        unlabelled: joins every step.
+        share: of a step's images, in (0, 1), those that are unlabelled; there are none where None.
         least: as in `split_batches`, where there are none; with them, a step never holds one image.
     """
-    if unlabelled is None:
+    if share is None:
         return [(len(rows), 0) for rows in split_batches(np.arange(images), batch_size, least=least)]
-    beside = min(max(1, round(batch_size * unlabelled.share)), batch_size - 1)
+    beside = min(max(1, round(batch_size * share)), batch_size - 1)
     own = batch_size - beside
     counts = [len(rows) for rows in split_batches(np.arange(images), own, least=1)]
     return [(count, max(1, round(count * beside / own))) for count in counts]
@@ -121,7 +121,8 @@ class Loader:
         self._class_balance, self._seed, self._phase = class_balance, seed, phase
         self._device, self._mixing, self._prefetch = device, mixing, prefetch
         self._group, self._unlabelled = group, unlabelled
-        self._steps = step_sizes(len(data), batch_size, unlabelled, least=2 * group.count)
+        share = None if unlabelled is None else unlabelled.share
+        self._steps = step_sizes(len(data), batch_size, share, least=2 * group.count)
         self.waited = 0.0
 
     def __len__(self) -> int:

@@ -67,7 +67,7 @@ def test_the_choice_its_figures_and_what_was_not_taken(report: RunReport) -> Non
     for part in (
         "self_training",
         "3.900",
-        "Not taken",
+        "Notes",
         "ruled out: less accurate",
         "adapt/adapted.safetensors",
     ):
@@ -87,6 +87,10 @@ def test_labels_of_the_target_decide_where_there_are_some(report: RunReport) -> 
     assert expected in words(kept)
     assert "top-1, labelled target" in words(kept)
     assert "65.0%" in shown(stages.stage, kept.adapt)
+    unweighted = tuple(dataclasses.replace(one, weighted=None) for one in tries)
+    only_target = adapted(report, method="none", labelled=40, tries=unweighted)
+    assert "95.0% 3.600 65.0% 0.3" in words(only_target)
+    assert "3.600" in shown(stages.stage, only_target.adapt)
 
 
 def test_reasons_without_labels(report: RunReport) -> None:
@@ -95,5 +99,9 @@ def test_reasons_without_labels(report: RunReport) -> None:
     assert by_name.reason == "coral made nothing of this network, so the teacher stays as it was."
     named = dataclasses.replace(by_name, asked="bn", method="bn")
     assert named.reason.startswith("bn was asked for by name")
+    nothing = dataclasses.replace(
+        by_name, asked="auto", labelled=40, tries=(by_name.tries[0], AdaptTry(method="bn", note="It has none."))
+    )
+    assert nothing.reason == "No method made anything of this network, so the teacher stays as it was."
     stays = dataclasses.replace(by_name, asked="auto")
     assert "the teacher stays as it was; 93% of the resamples" in stays.reason

@@ -96,7 +96,7 @@ def test_batches_cover_the_epoch_and_never_hold_one_image(images: int, batch_siz
 @settings(deadline=None)
 @given(images=st.integers(1, 60), batch_size=st.integers(2, 20), share=st.floats(0.01, 0.99))
 def test_unlabelled_images_take_their_share_of_each_step(images: int, batch_size: int, share: float) -> None:
-    steps = step_sizes(images, batch_size, unlabelled(5, share))
+    steps = step_sizes(images, batch_size, share)
     assert sum(labelled for labelled, _ in steps) == images
     assert all(
         labelled >= 1 and further >= 1 and labelled + further <= batch_size for labelled, further in steps

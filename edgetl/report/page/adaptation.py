@@ -16,7 +16,7 @@ def adaptation(report: RunReport) -> Markup:
     labels = record.labelled > 0
     heads = (
         Column(header="method"),
-        Column(header=f"{units.metric(record.metric)}, source", number=True),
+        Column(header=f"{units.metric(record.metric)}, validation", number=True),
         Column(
             header="top-1, weighted",
             number=True,
@@ -28,7 +28,10 @@ def adaptation(report: RunReport) -> Markup:
             hint="in nats, of the answers on the target's images (Saito et al. 2021); more is better",
         ),
         *(
-            [Column(header="top-1, labelled target", number=True), Column(header="p", number=True)]
+            [
+                Column(header="top-1, labelled target", number=True),
+                Column(header="p", number=True, hint="McNemar's, one-sided, times the methods that were tried"),
+            ]
             if labels
             else []
         ),
@@ -56,7 +59,7 @@ def adaptation(report: RunReport) -> Markup:
 
 def _row(one: AdaptTry, *, chosen: bool, labels: bool) -> Row:
     name = "teacher as it was" if one.method == NO_METHOD else one.method
-    if one.val is None or one.weighted is None or one.density is None:
+    if one.val is None or one.density is None:
         return Row(cells=(name, *([""] * (6 if labels else 4))))
     judged = [
         "" if one.target is None else units.percent(one.target),
@@ -66,7 +69,7 @@ def _row(one: AdaptTry, *, chosen: bool, labels: bool) -> Row:
         cells=(
             name,
             units.percent(one.val),
-            units.percent(one.weighted),
+            "" if one.weighted is None else units.percent(one.weighted),
             f"{one.density:.3f}",
             *(judged if labels else []),
             units.duration(one.seconds),

@@ -89,7 +89,8 @@ class Scored:
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """The chosen network, how sure the choice is (share of the resamples that make it too, in 0..1), each network's
-    weighted accuracy (0..1) and neighbourhood density (nats) by name, and why some were ruled out."""
+    weighted accuracy (0..1; none without source images) and neighbourhood density (nats) by name, and what rules some
+    out."""
 
     name: str
     sure: float
@@ -108,7 +109,7 @@ def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: 
 
     Args:
         networks: by name.
-        weights: (n,) of the source validation images, with a mean of 1.
+        weights: (n,) of the source validation images, with a mean of 1; where there are none, no accuracy rules out.
         first: the network before adaptation; it is never ruled out, and wins where scores are equal.
         seed: of the resamples.
     """
@@ -116,26 +117,29 @@ def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: 
     size = len(networks[first].target)
     rows = np.sort(rng.permutation(size)[:_MOST])
     entropies = {name: _entropies(scored.target[rows]) for name, scored in networks.items()}
-    draws = rng.integers(0, len(weights), (_RESAMPLES, len(weights)))
-    shares = {name: _weighted(scored.right, weights, draws) for name, scored in networks.items()}
     spread = {name: _spread(scored.target[rows]) for name, scored in networks.items()}
+    shares, weighted = dict[str, NDArray[np.float64]](), dict[str, float]()
+    if len(weights):
+        draws = rng.integers(0, len(weights), (_RESAMPLES, len(weights)))
+        every = np.arange(len(weights))[None]
+        shares = {name: _weighted(scored.right, weights, draws) for name, scored in networks.items()}
+        weighted = {n: float(_weighted(s.right, weights, every)[0]) for n, s in networks.items()}
     ruled_out = {}
-    for name, share in shares.items():
-        if np.mean(share < shares[first]) >= _CLEARLY:
-            ruled_out[name] = "ruled out: less accurate where labels are"
+    for name in networks:
+        if shares and np.mean(shares[name] < shares[first]) >= _CLEARLY:
+            ruled_out[name] = "less accurate where labels are"
         elif spread[name] < _CROWDED * spread[first]:
-            ruled_out[name] = "ruled out: its answers on the target crowd into fewer classes"
+            ruled_out[name] = "its answers on the target crowd into fewer classes"
     open_ = [name for name in networks if name not in ruled_out]
     chosen = _densest(open_, {name: float(entropies[name].mean()) for name in open_}, first)
     same = 0
     for drawn in rng.integers(0, len(rows), (_RESAMPLES, len(rows))):
         density = {name: float(entropies[name][drawn].mean()) for name in open_}
         same += _densest(open_, density, first) == chosen
-    every = np.arange(len(weights))[None]
     return Choice(
         name=chosen,
         sure=same / _RESAMPLES,
-        weighted={n: float(_weighted(s.right, weights, every)[0]) for n, s in networks.items()},
+        weighted=weighted,
         density={name: float(values.mean()) for name, values in entropies.items()},
         ruled_out=ruled_out,
     )

@@ -66,9 +66,13 @@ _ROUNDS = 3
 """Of self-training: in each, a larger share of the target's images counts."""
 _STATISTICS = 512
 """Target images from which batch norm's statistics are measured, at most."""
+_LEAST = 2
+"""Images of a domain that have a covariance."""
 _LEVEL = 0.05
 """A method helped where chance explains its gain less often than this."""
 _MOVES_FEATURES = (AdaptMethod.MMD, AdaptMethod.DANN)
+_COMPARES = (AdaptMethod.CORAL, *_MOVES_FEATURES)
+"""Methods that compare the features of the two domains in each step, where the backbone learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +128,22 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
     """What would stop the stage, known before the teacher is trained.
 
     Raises:
-        ConfigError: the task or the strategy does not allow it.
+        ConfigError: the task, the strategy or the size of a step does not allow it, or `adapt.domain` names what the
+            data does not hold.
     """
     if not isinstance(index.task, Classification):
         raise ConfigError(
             "adapt.images asks for one class per image, and this data is labelled otherwise; leave [adapt] out."
         )
-    methods(config, train.strategy)
+    asked = methods(config, train.strategy)
+    if train.strategy is not Strategy.HEAD and (compare := [m for m in asked if m in _COMPARES]):
+        steps = step_sizes(len(index.split("train")), train.batch_size, config.share)
+        if all(min(step) < _LEAST for step in steps):
+            raise ConfigError(
+                f"adapt.method = {', '.join(compare)} compares images of the two domains in each step, {_LEAST} or more"
+                f" of each, but train.batch_size = {train.batch_size} and adapt.share = {config.share:g} make steps of"
+                f" {steps[0][0]} and {steps[0][1]}. Take a larger batch, or a share nearer to 0.5."
+            )
     if config.domain is None:
         return
     domains = {sample.domain for sample in index.samples if sample.domain}
@@ -139,10 +152,23 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
         raise ConfigError(
             f"adapt.domain is {config.domain!r}, which no image has in the CSV's column domain; {known}."
         )
-    if not any(s.split == "train" and s.domain != config.domain for s in index.samples):
+    if (source := sum(s.domain != config.domain for s in index.split("train"))) < _LEAST:
         raise ConfigError(
-            f"adapt.domain is {config.domain!r}, and all training images are of it: there is nothing to adapt from;"
-            " leave [adapt] out."
+            f"adapt.domain is {config.domain!r}, and {'all' if source == 0 else 'all but one'} of the training images"
+            " are of it: there is nothing to adapt from; leave [adapt] out."
+        )
+
+
+def check_images(target: DataIndex) -> None:
+    """The same, of the images of `adapt.images`.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    if (count := len(target.samples)) < FEW_IMAGES:
+        raise ConfigError(
+            f"adapt.images holds {count} usable image{'' if count == 1 else 's'}, too few to tell what the target is"
+            f" like; it needs {FEW_IMAGES} or more."
         )
 
 
@@ -150,12 +176,12 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
     """Try the methods, choose, and write `out/adapted.safetensors`.
 
     Where validation images of the target are labelled, the method that is best there is taken if it is significantly
-    better than the teacher as it was. Where none are, `auto` takes the network that `edgetl.train.adapt.choice` finds
+    better than the teacher as it was, at 5% over all that were tried. Where none are, `auto` takes the network that `edgetl.train.adapt.choice` finds
     best, the teacher as it was included, and a method that was asked for by name is taken, unless it made nothing.
     Each phase of training that was stopped goes on after its last epoch.
 
     Raises:
-        ConfigError: as for `check`, or too few images of the target.
+        ConfigError: as for `check` and `check_images`.
         ImageError: an image cannot be decoded.
         TrainingError: training cannot go on.
         Interrupted: Ctrl-C.
@@ -216,11 +242,7 @@ class Attempts:
 def attempts(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progress = SILENT) -> Attempts:
     """What each method makes of the teacher; raises as `run` does."""
     check(config, inputs.train, inputs.index)
-    if len(inputs.target.samples) < FEW_IMAGES:
-        raise ConfigError(
-            f"adapt.images holds {len(inputs.target.samples)} usable images, too few to tell what the target is like;"
-            f" it needs {FEW_IMAGES} or more."
-        )
+    check_images(inputs.target)
     bench = _Bench(config, inputs, out, progress)
     networks = {NO_METHOD: bench.teacher}
     tries, epochs = [AdaptTry(method=NO_METHOD)], tuple[EpochRecord, ...]()
@@ -235,15 +257,17 @@ def attempts(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: P
         networks[method], epochs = network, epochs + history
         tries.append(AdaptTry(method=method, seconds=time.perf_counter() - started))
     choice = bench.choose(networks)
+    labelled = int((bench.val_domains == TARGET).sum())
+    decides = config.method is AdaptMethod.AUTO and not labelled
     return Attempts(
         networks=networks,
-        tries=tuple(bench.scored(one, networks, choice) for one in tries),
+        tries=tuple(bench.scored(one, len(networks) - 1, choice, decides=decides) for one in tries),
         epochs=epochs,
         choice=choice,
         metric=bench.metric,
         task=bench.task,
         sets=bench.sets,
-        labelled=int((bench.val_domains == TARGET).sum()),
+        labelled=labelled,
     )
 
 
@@ -393,7 +417,7 @@ class _Bench:
             distance: of so many steps of training.
         """
         further, epochs = self._unlabelled(), self.config.epochs
-        steps = epochs * len(step_sizes(len(self.sets.train), self.inputs.train.batch_size, further))
+        steps = epochs * len(step_sizes(len(self.sets.train), self.inputs.train.batch_size, further.share))
         objective = Aligned(
             hard=self.hard, distance=distance(steps), layer=self.layer, weight=self.config.weight
         )
@@ -490,22 +514,30 @@ class _Bench:
             scored[name] = Scored(right=self.right[name][source], target=answers)
         return choose(scored, weights, NO_METHOD, seed)
 
-    def scored(self, one: AdaptTry, networks: dict[str, nn.Module], choice: Choice) -> AdaptTry:
-        """With its figures, where it made a network."""
-        if (name := one.method) not in networks:
+    def scored(self, one: AdaptTry, made: int, choice: Choice, *, decides: bool) -> AdaptTry:
+        """With its figures, where it made a network.
+
+        Args:
+            one: what was tried.
+            made: how many methods made a network: each p value is multiplied by it (Bonferroni), since the best counts.
+            choice: without labels of the target.
+            decides: it is taken.
+        """
+        if (name := one.method) not in choice.density:
             return one
         target, p_value = None, None
         if (labelled := self.val_domains == TARGET).any():
             before, after = self.right[NO_METHOD][labelled], self.right[name][labelled]
             target = float(after.mean())
             lost, won = int((before & ~after).sum()), int((~before & after).sum())
-            p_value = None if name == NO_METHOD else binomial_tail(won, lost + won)
+            p_value = None if name == NO_METHOD else min(1.0, made * binomial_tail(won, lost + won))
+        weakness = choice.ruled_out.get(name, "")
         return dataclasses.replace(
             one,
             val=self.val[name],
-            weighted=choice.weighted[name],
+            weighted=choice.weighted.get(name),
             density=choice.density[name],
-            note=choice.ruled_out.get(name, ""),
+            note=f"ruled out: {weakness}" if weakness and decides else weakness,
             target=target,
             p_value=p_value,
         )

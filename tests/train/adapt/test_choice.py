@@ -33,7 +33,7 @@ def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() ->
     assert found.weighted == pytest.approx({"none": 0.9, "better": 0.88, "broken": 0.5})
     assert choose({"none": plain, "broken": broken}, np.ones(100), "none", 0).name == "none"
     assert choose({"none": plain, "same": plain}, np.ones(100), "none", 0).name == "none"
-    assert found.ruled_out == {"broken": "ruled out: less accurate where labels are"}
+    assert found.ruled_out == {"broken": "less accurate where labels are"}
 
 
 def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
@@ -45,6 +45,13 @@ def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
     assert found.density["crowd"] > found.density["none"]
     assert found.name == "none"
     assert "crowd into fewer classes" in found.ruled_out["crowd"]
+
+
+def test_without_source_images_only_the_answers_decide() -> None:
+    none = np.zeros(0, bool)
+    networks = {"none": Scored(right=none, target=answers(1.0)), "other": Scored(right=none, target=answers(6.0))}
+    found = choose(networks, np.ones(0), "none", 0)
+    assert (found.name, found.weighted, found.ruled_out) == ("other", {}, {})
 
 
 def test_weights_decide_which_source_images_count() -> None:

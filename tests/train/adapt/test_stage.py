@@ -28,7 +28,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.norms import batch_norms
 from edgetl.progress import SILENT
-from edgetl.records.adapt import AdaptRecord
+from edgetl.records.adapt import AdaptRecord, AdaptTry
 from edgetl.records.codec import from_json, to_json
 from edgetl.tasks.base import MultiLabel
 from edgetl.train import stage as training
@@ -173,11 +173,30 @@ def test_batch_norm_takes_the_target_s_statistics(inputs: stage.AdaptInputs, tmp
 
 def test_what_cannot_be_adapted_is_said_in_one_sentence(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
     few = dataclasses.replace(inputs.target, samples=inputs.target.samples[:1])
-    with pytest.raises(ConfigError, match=r"adapt\.images holds 1 usable images, too few"):
+    with pytest.raises(ConfigError, match=r"adapt\.images holds 1 usable image, too few"):
         adapted(AdaptConfig(images="target"), dataclasses.replace(inputs, target=few), tmp_path)
+    with pytest.raises(ConfigError, match=r"adapt\.images holds 0 usable images, too few"):
+        stage.check_images(dataclasses.replace(inputs.target, samples=()))
     several = dataclasses.replace(inputs.index, asked=MultiLabel(labels=inputs.index.labels))
     with pytest.raises(ConfigError, match="one class per image"):
         stage.check(AdaptConfig(images="target"), inputs.train, several)
+
+
+@pytest.mark.parametrize(("batch_size", "share", "step"), [(3, 0.5, "1 and 2"), (16, 0.05, "15 and 1")])
+def test_steps_without_two_images_of_each_domain_are_refused(
+    batch_size: int, share: float, step: str, index: DataIndex
+) -> None:
+    train = config(Strategy.FULL).model_copy(update={"batch_size": batch_size})
+    for method, named in ((AdaptMethod.CORAL, "coral"), (AdaptMethod.AUTO, "coral, mmd, dann")):
+        settings = AdaptConfig(images="target", method=method, share=share)
+        expected = f"adapt.method = {named} compares .* make steps of {step}. Take a larger batch"
+        with pytest.raises(ConfigError, match=expected):
+            stage.check(settings, train, index)
+        stage.check(settings.model_copy(update={"share": 0.4}), config(Strategy.FULL), index)
+    stage.check(AdaptConfig(images="target", method=AdaptMethod.BN, share=share), train, index)
+    stage.check(
+        AdaptConfig(images="target", share=share), train.model_copy(update={"strategy": Strategy.HEAD}), index
+    )
 
 
 def test_images_of_validation_are_left_out_unless_that_is_meant(
@@ -230,6 +249,30 @@ def test_labelled_images_of_the_target_train_along_and_decide(
     helped = after.p_value < 0.05
     assert record.method == ("self_training" if helped else "none")
     assert f"self_training {'helped' if helped else 'did not help'}: top-1 on 12 labelled" in record.reason
+
+
+def test_validation_images_may_all_be_the_target_s(
+    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+) -> None:
+    both = labelled(inputs.index, root, tmp_path)
+    samples = tuple(s for s in both.samples if s.split != "val" or s.domain)
+    given = dataclasses.replace(inputs, index=dataclasses.replace(both, samples=samples))
+    record = adapted(AdaptConfig(images="target", domain="new", method=AdaptMethod.BN), given, tmp_path)
+    assert record.labelled == 12
+    assert [one.weighted for one in record.tries] == [None, None]
+    assert all(one.note in ("", "its answers on the target crowd into fewer classes") for one in record.tries)
+
+
+def test_the_best_of_several_methods_must_be_better_than_chance_makes_one_of_them(
+    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+) -> None:
+    given = dataclasses.replace(inputs, index=labelled(inputs.index, root, tmp_path))
+    settings = AdaptConfig(images="target", domain="new", method=AdaptMethod.BN)
+    bench = stage._Bench(settings, given, tmp_path, SILENT)
+    choice = bench.choose({"none": bench.teacher, "bn": bench.adapted(AdaptMethod.BN)[0]})
+    one, three = (bench.scored(AdaptTry(method="bn"), made, choice, decides=False) for made in (1, 3))
+    assert one.p_value is not None
+    assert three.p_value == min(1, 3 * one.p_value)
 
 
 def test_labels_of_the_target_decide_by_a_paired_test(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
@@ -287,5 +330,9 @@ def test_a_domain_that_no_image_has_is_refused(inputs: stage.AdaptInputs, root: 
     only = dataclasses.replace(both, samples=tuple(s for s in both.samples if s.domain or s.split != "train"))
     with pytest.raises(ConfigError, match="nothing to adapt from"):
         stage.check(AdaptConfig(images="target", domain="new"), inputs.train, only)
+    first = next(s for s in both.split("train") if not s.domain)
+    one = dataclasses.replace(both, samples=(first, *only.samples))
+    with pytest.raises(ConfigError, match="all but one of the training images are of it"):
+        stage.check(AdaptConfig(images="target", domain="new"), inputs.train, one)
     with pytest.raises(ValueError, match="weighs nothing as it is"):
         AdaptConfig(images="target", method=AdaptMethod.WEIGHTED)
