@@ -81,11 +81,17 @@ def draw(
     unlabelled: DataIndex | None = None,
     progress: Progress = SILENT,
 ) -> CalibrationSet:
-    """Draw a set from the training split, as evenly from the classes as they allow; half of it from images without
-    labels, where there are some.
+    """Draw a set from the training split, as evenly from the classes as they allow.
 
-    The same index, number and seed give the same set on every machine. Where train has fewer different
-    images than asked for, all of them are taken, with a warning.
+    The same index, number and seed give the same set on every machine. Where there are fewer different images than
+    asked for, there is a warning.
+
+    Args:
+        index: the labelled images.
+        images: how many.
+        seed: decides which.
+        unlabelled: images of another domain, of which half of the set is drawn, those of the training split apart.
+        progress: gets the warning.
 
     Raises:
         DataError: the training split is empty, or `images` is below 1.
@@ -97,12 +103,14 @@ def draw(
     if not train:
         raise DataError(f"{index.root} has no training images to calibrate on.")
     items = [(s.sha256, group) for s, group in zip(train, index.strata(train), strict=True)]
-    salt, others = f"calibration-{seed}", () if unlabelled is None else unlabelled.samples
+    salt = f"calibration-{seed}"
+    others = [s for s in (() if unlabelled is None else unlabelled.samples) if s.sha256 not in unique]
     further = draw_evenly([(s.sha256, s.label) for s in others], images // 2, salt)
     chosen = draw_evenly(items, images - len(further), salt)
     if len(chosen) + len(further) < images:
+        beside = f" and {len(further)} of the {len(others)} of adapt.images" if others else ""
         progress.warning(
-            f"Calibrating on all {len(chosen) + len(further)} training images; {images} were asked for."
+            f"Calibrating on all {len(chosen)} training images{beside}; {images} were asked for."
         )
     samples = (
         *(
@@ -149,7 +157,9 @@ def save(calibration: CalibrationSet, path: Path, *, root: Path | None = None) -
     manifest = _Manifest(
         format=FORMAT,
         version=VERSION,
-        method=METHOD,
+        method=METHOD
+        if all(image.label for image in images)
+        else f"{METHOD}; those without a label likewise",
         seed=calibration.seed,
         requested=calibration.requested,
         index_sha256=calibration.index_sha256,

@@ -58,6 +58,27 @@ def test_copies_count_once_and_a_small_train_is_said(index: DataIndex) -> None:
     assert drawn.requested == 100
 
 
+def test_half_is_drawn_from_images_of_another_domain_and_no_content_comes_twice(
+    index: DataIndex, tmp_path: Path
+) -> None:
+    folder = fill(tmp_path / "other", {"train/x": 5, "train/y": 5, "val/x": 1}, start=100)
+    others = build_index(Settings(source=str(folder))).split("train")[:7]
+    both = DataIndex(tmp_path, (), (*others, *index.split("train")))
+    drawn = draw(index, images=12, seed=0, unlabelled=both)
+    assert Counter(image.label == "" for image in drawn.samples) == {True: 6, False: 6}
+    assert {image.sha256 for image in drawn.samples if not image.label} <= {
+        sample.sha256 for sample in others
+    }
+    assert len({image.sha256 for image in drawn.samples}) == 12
+    said = Recorder()
+    assert len(draw(index, images=60, seed=0, unlabelled=both, progress=said).samples) == 24 + 7
+    assert said.warnings == [
+        "Calibrating on all 24 training images and 7 of the 7 of adapt.images; 60 were asked for."
+    ]
+    save(drawn, tmp_path / "set.json")
+    assert "those without a label likewise" in (tmp_path / "set.json").read_text()
+
+
 def test_draws_that_are_refused(index: DataIndex) -> None:
     empty = replace(index, samples=index.split("test"))
     with pytest.raises(DataError, match="has no training images to calibrate on"):
