@@ -35,6 +35,8 @@ SEPARATOR = "|"
 NONE = "none"
 """A cell that says that an image is labelled and has none of the classes, where it may have any number of them."""
 _FLAGS = ("0", "1")
+_NO_FLAGS = tuple(name for name in OWN_COLUMNS if name != "domain")
+"""Columns that are never a class. Adaptation, which reads where an image comes from, is for one class per image."""
 NAMED = 10
 """How many files or lines an error names before it only counts."""
 
@@ -313,12 +315,12 @@ def _flags(lines: Sequence[Sequence[str]]) -> dict[str, int]:
     found: dict[str, int] = {}
     rows = [cells for cells in lines[1:] if any(cell.strip() for cell in cells)]
     for at, cell in enumerate(lines[0] if lines else ()):
-        if cell.strip().casefold() in OWN_COLUMNS or not cell.strip():
+        if cell.strip().casefold() in _NO_FLAGS or not cell.strip():
             continue
         fits = sum(at < len(cells) and cells[at].strip() in _FLAGS for cells in rows)
         if fits * 2 > len(rows):
             found[unicodedata.normalize("NFC", cell.strip())] = at
-    return found
+    return {} if [name.casefold() for name in found] == ["domain"] else found
 
 
 def _csv(path: Path, labelling: Labelling) -> FoundImages:
@@ -353,7 +355,9 @@ def _csv(path: Path, labelling: Labelling) -> FoundImages:
             " one, or give the others names of their own."
         )
     columns: dict[str, int] = {
-        name: header.index(name) for name in ("path", *asked, *OWN_COLUMNS) if name in header
+        name: header.index(name)
+        for name in ("path", *asked, *OWN_COLUMNS)
+        if name in header and header.index(name) not in flags.values()
     }
     problems: list[str] = []
     entries: dict[Path, Entry] = {}

@@ -14,7 +14,7 @@ from edgetl.data.suggest import look, suggest, suggest_task
 from edgetl.data.targets import order, positions, strata
 from edgetl.errors import DataError
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
-from edgetl.tasks.labelling import AnyLabels, OneLabel, labelling_of
+from edgetl.tasks.labelling import AnyLabels, HeadLabels, OneLabel, labelling_of
 from edgetl.train.folds import split
 from tests.data.images import Settings, write
 
@@ -60,6 +60,18 @@ def test_names_and_columns_of_0_and_1_say_the_same(tmp_path: Path) -> None:
     assert [entry.label for entry in found.entries] == [("Dent", "crack"), (), ("crack",)]
     assert found.named == ("Dent", "crack")
     assert labelling_in(source) == AnyLabels()
+
+
+def test_a_class_may_be_called_domain_where_each_has_a_column(tmp_path: Path) -> None:
+    source = listed(tmp_path, ["path,domain,crack", "a.png,1,0", "b.png,0,1"])
+    found = find(source, AnyLabels())
+    assert [(entry.label, entry.domain) for entry in found.entries] == [(("domain",), ""), (("crack",), "")]
+    place = listed(tmp_path, ["path,crack,domain", "a.png,1,old", "b.png,0,new"])
+    assert [entry.domain for entry in find(place, AnyLabels()).entries] == ["old", "new"]
+    kind = listed(
+        tmp_path, ["path,kind,size,domain", *(f"{n}.png,x{n % 2},y{n % 2},{n % 2}" for n in range(8))]
+    )
+    assert isinstance(labelling_in(kind), HeadLabels)
 
 
 @pytest.mark.parametrize(
