@@ -50,7 +50,7 @@ from edgetl.train.augment import normalise_, training_view
 from edgetl.train.evaluate import score
 from edgetl.train.loop import NO_START, Fitting, fit, reached
 from edgetl.train.seeds import derive, numpy_generator
-from edgetl.train.sets import PixelSet, Sets, Unlabelled, open_sets, open_unlabelled
+from edgetl.train.sets import BESIDE, PixelSet, Sets, Unlabelled, open_sets, open_unlabelled
 from edgetl.train.tasks.base import TrainingTask
 
 CHECKPOINT = "pruned.safetensors"
@@ -59,8 +59,6 @@ TEACHER = "teacher"
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
 _BATCH, _BATCH_SIDE = 32, 224
-_UNLABELLED_SHARE = 0.5
-"""Of the images that recovery and statistics see, those of another domain, where there are some."""
 
 Kept = tuple[nn.Module, PruneStep, tuple[EpochRecord, ...]]
 """A network on the way, what is recorded of its step, and the epochs of its recovery."""
@@ -349,7 +347,7 @@ class _Run:
             self.inputs.spec,
             self.inputs.pixels_dir,
             self.progress,
-            share=_UNLABELLED_SHARE,
+            share=BESIDE,
             view_size=max(self.size, self.teacher_size),
         )
 
@@ -601,12 +599,12 @@ class _Run:
     def _views(self, number: int, train: PixelSet) -> Iterator[Tensor]:
         """Batches (n, 3, S, S) of training images as the student's evaluation sees them; others at each step.
 
-        Images of another domain, where there are some, are half of each batch.
+        Of images of another domain, where there are some, each batch holds the share `BESIDE`.
         """
         generator = numpy_generator(self.inputs.seed, "importance images", number)
         count, further = self.config.importance_images, np.zeros((0, *train.pixels.shape[1:]), np.uint8)
         if self.unlabelled is not None:
-            beside = round(count * _UNLABELLED_SHARE)
+            beside = round(count * BESIDE)
             drawn = generator.permutation(len(self.unlabelled.pixels))[:beside]
             count, further = count - len(drawn), self.unlabelled.pixels[np.sort(drawn)]
         rows = generator.permutation(len(train))[:count]

@@ -30,10 +30,9 @@ from edgetl.quantize.plan import QuantizationPlan
 from edgetl.quantize.replay import Network
 from edgetl.quantize.targets import TargetRules
 from edgetl.train.loop import Fitting, fit
-from edgetl.train.sets import open_sets, open_unlabelled
+from edgetl.train.sets import BESIDE, open_sets, open_unlabelled
 
 _WEIGHT_DECAY = 1e-4
-_UNLABELLED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ def train(
             aware_training.spec,
             aware_training.pixels_dir,
             progress,
-            share=_UNLABELLED_SHARE,
+            share=BESIDE,
             view_size=view,
         )
     fitting = Fitting(

@@ -25,6 +25,11 @@ MARGIN = 1.125
 """Training pixels are so much larger a side than the input, so that random crops have room."""
 
 
+BESIDE = 0.5
+"""Of the images that recovery in pruning and quantization-aware training see, those of another domain, where there are
+some."""
+
+
 @dataclass(frozen=True)
 class PixelSet:
     """Decoded images with their targets.
