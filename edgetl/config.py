@@ -918,24 +918,38 @@ class DistillConfig(_Section):
 
     @model_validator(mode="after")
     def _teaches_without_labels(self) -> Self:
-        if self.unlabelled is None:
-            return self
-        if self.loss is DistillLoss.DKD:
-            raise ValueError(
-                "loss = dkd needs the label of each image, which unlabelled images lack; use hinton or dist, or leave"
-                " unlabelled unset"
-            )
-        if self.mix is not Mix.NONE:
-            raise ValueError(
-                f"mix = {self.mix} blends labels, which unlabelled images lack; set mix = none, or leave unlabelled"
-                " unset"
-            )
-        if self.soft_weight == 0.0 and self.features is DistillFeatures.NONE:
-            raise ValueError(
-                "unlabelled images teach through the teacher only, which soft_weight = 0 turns off; raise it, set"
-                " features, or leave unlabelled unset"
-            )
+        if self.unlabelled is not None:
+            _check_unlabelled(self, "unlabelled", features=self.features is not DistillFeatures.NONE)
         return self
+
+
+def _check_unlabelled(distill: DistillConfig, setting: str, *, features: bool, section: str = "") -> None:
+    """Settings that ask for labels do not go with images that have none.
+
+    Args:
+        distill: the settings.
+        setting: names the images.
+        features: a loss between features teaches on them, too.
+        section: what the settings' names begin with in the message.
+
+    Raises:
+        ValueError: some do not.
+    """
+    if distill.loss is DistillLoss.DKD:
+        raise ValueError(
+            f"{section}loss = dkd needs the label of each image, which unlabelled images lack; use hinton or dist, or"
+            f" leave {setting} unset"
+        )
+    if distill.mix is not Mix.NONE:
+        raise ValueError(
+            f"{section}mix = {distill.mix} blends labels, which unlabelled images lack; set {section}mix = none, or"
+            f" leave {setting} unset"
+        )
+    if distill.soft_weight == 0.0 and not features:
+        raise ValueError(
+            f"unlabelled images teach through the teacher only, which {section}soft_weight = 0 turns off; raise it,"
+            f"{' set features,' if setting == 'unlabelled' else ''} or leave {setting} unset"
+        )
 
 
 class ExportConfig(_Section):
@@ -1046,13 +1060,9 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
         task, distill, labels = self.task, self.distill, self.labels
-        if self.adapt.images is not None and (
-            distill.loss is DistillLoss.DKD or distill.mix is not Mix.NONE or distill.soft_weight == 0.0
-        ):
-            raise ValueError(
-                "adapt.images teach the student through the teacher only, which distill.loss = dkd, distill.mix and"
-                " distill.soft_weight = 0 do not allow; change these"
-            )
+        if self.adapt.images is not None:
+            # Recovery and quantization-aware training have no loss between features.
+            _check_unlabelled(distill, "adapt.images", features=False, section="distill.")
         if not isinstance(task, ClassificationConfig) and (labels.tree or labels.graph) is not None:
             raise ValueError(
                 f"labels.{'graph' if labels.tree is None else 'tree'} relates classes of which an image has one; for"
