@@ -171,12 +171,18 @@ def cross_validate(
 
 
 def _check_folds(recipe: Recipe) -> None:
-    """Raises ConfigError where the folds' validation images may have been learned from before."""
+    """Raises ConfigError where the folds' scores would not be what a run of the recipe reaches on images that it has
+    not seen."""
     if recipe.pretrain.asked:
         raise ConfigError(
             "Cross-validation does not repeat [pretrain] in each fold, whose images it may have seen or was judged by."
             " Remove pretrain.source and pretrain.images; to begin with what another set taught, name the"
             " teacher.safetensors of a run on it in train.weights."
+        )
+    if recipe.adapt.images is not None:
+        raise ConfigError(
+            "Cross-validation does not repeat [adapt] in each fold, so its scores would be those of a teacher that was"
+            " not adapted. Remove adapt.images to learn how well training does without."
         )
 
 
@@ -647,7 +653,7 @@ class _Run:
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             select=train.select,
-            unlabelled=self.unlabelled or self._beside,
+            unlabelled=self._without_labels_for_the_student,
         )
         return self.cache.run(
             "distill",
@@ -838,6 +844,15 @@ class _Run:
         """The target's images, on which all that comes after adaptation follows the teacher."""
         return None if self.target is None else self.target[0]
 
+    @property
+    def _without_labels_for_the_student(self) -> DataIndex | None:
+        """The target's images, and those of `distill.unlabelled`."""
+        from edgetl.data.unlabelled import together
+
+        if self.unlabelled is None or self._beside is None:
+            return self.unlabelled or self._beside
+        return together(self.unlabelled, self._beside)
+
     def _stopwatch(self) -> Stopwatch:
         """Times what pruning makes, in the runtime that will run it."""
         from edgetl.bench.machine import describe
@@ -921,7 +936,7 @@ class _Run:
             stage_seconds={
                 stage.value: self.cache.seconds(stage.value)
                 for stage in Stage
-                if stage is not Stage.PRETRAIN or r[stage] is not None
+                if stage not in (Stage.PRETRAIN, Stage.ADAPT) or r[stage] is not None
             },
             warnings=self._warnings(),
             provenance={

@@ -76,9 +76,37 @@ def test_what_cannot_be_adapted_is_said_before_anything_is_trained(
     with pytest.raises(ConfigError, match=r"adapt\.images asks for one class per image"):
         pipeline.run(recipe, tmp_path / "run", until=Stage.ADAPT)
     assert not (tmp_path / "run" / "train").exists()
-    for distill in ({"loss": "dkd"}, {"mix": "mixup"}, {"soft_weight": 0.0}):
-        with pytest.raises(ConfigError, match=r"adapt\.images teach the student through the teacher only"):
+    for distill, said in (
+        ({"loss": "dkd"}, "distill.loss = dkd needs the label of each image"),
+        ({"mix": "mixup"}, "distill.mix = mixup blends labels"),
+        (
+            {"soft_weight": 0.0, "features": "fitnets"},
+            "teacher only, which distill.soft_weight = 0 turns off",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=f"{said}.* or leave adapt.images unset"):
             config.parse({"adapt": {"images": "a"}, "distill": distill})
+
+
+def test_cross_validation_does_not_adapt(images: Path, target: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not repeat \[adapt\] in each fold.* Remove adapt\.images"):
+        pipeline.cross_validate(recipe_of(images, images=str(target)), tmp_path / "run", 2)
+
+
+def test_the_student_follows_the_teacher_on_further_images_and_on_the_target_s(
+    images: Path, target: Path, tmp_path: Path
+) -> None:
+    further = write_set(tmp_path / "further", {"photos": 3}, seed=5) / "photos"
+    (further / "again.png").write_bytes(next(target.rglob("*.png")).read_bytes())
+    recipe = tiny_recipe(
+        images,
+        adapt={"images": str(target), "method": "bn"},
+        prune={"enabled": False},
+        distill={"epochs": 3, "unlabelled": str(further)},
+        train={"epochs": 1},
+    )
+    outcome = pipeline.run(recipe, tmp_path / "run", until=Stage.DISTILL)
+    assert outcome.records[Stage.DISTILL].unlabelled == 12 + 9
 
 
 def test_the_folder_is_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,13 @@ def run(folder: str, inputs: UnlabelledInputs, *, out: Path, progress: Progress 
         skipped=skipped,
         sha256=index.sha256,
     )
+
+
+def together(first: DataIndex, second: DataIndex) -> DataIndex:
+    """Two folders' images as one; equal files count once."""
+    contents = {sample.sha256: sample for sample in (*second.samples, *first.samples)}
+    root = Path(os.path.commonpath([first.root, second.root]))
+    return DataIndex(root, (), tuple(contents[sha256] for sha256 in sorted(contents)))
 
 
 def scored(index: DataIndex) -> tuple[Sample, ...]:

@@ -100,7 +100,10 @@ def test_reasons_without_labels(report: RunReport) -> None:
     named = dataclasses.replace(by_name, asked="bn", method="bn")
     assert named.reason.startswith("bn was asked for by name")
     nothing = dataclasses.replace(
-        by_name, asked="auto", labelled=40, tries=(by_name.tries[0], AdaptTry(method="bn", note="It has none."))
+        by_name,
+        asked="auto",
+        labelled=40,
+        tries=(by_name.tries[0], AdaptTry(method="bn", note="It has none.")),
     )
     assert nothing.reason == "No method made anything of this network, so the teacher stays as it was."
     stays = dataclasses.replace(by_name, asked="auto")

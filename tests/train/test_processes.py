@@ -101,7 +101,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     }
     plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     group = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    jobs = [(name, port, *launches[name]) for name, port in zip(launches, _free_ports(len(launches)), strict=True)]
+    jobs = [
+        (name, port, *launches[name]) for name, port in zip(launches, _free_ports(len(launches)), strict=True)
+    ]
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, json.dumps(jobs)],
         env=os.environ | plain | group | {"EDGETL_CACHE": str(folder / "cache")},

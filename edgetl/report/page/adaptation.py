@@ -30,7 +30,9 @@ def adaptation(report: RunReport) -> Markup:
         *(
             [
                 Column(header="top-1, labelled target", number=True),
-                Column(header="p", number=True, hint="McNemar's, one-sided, times the methods that were tried"),
+                Column(
+                    header="p", number=True, hint="McNemar's, one-sided, times the methods that were tried"
+                ),
             ]
             if labels
             else []

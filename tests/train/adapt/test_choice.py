@@ -49,7 +49,10 @@ def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
 
 def test_without_source_images_only_the_answers_decide() -> None:
     none = np.zeros(0, bool)
-    networks = {"none": Scored(right=none, target=answers(1.0)), "other": Scored(right=none, target=answers(6.0))}
+    networks = {
+        "none": Scored(right=none, target=answers(1.0)),
+        "other": Scored(right=none, target=answers(6.0)),
+    }
     found = choose(networks, np.ones(0), "none", 0)
     assert (found.name, found.weighted, found.ruled_out) == ("other", {}, {})
 
