@@ -958,7 +958,9 @@ class _Run:
         first: PretrainRecord | None = r[Stage.PRETRAIN]
         if first is not None and not first.probe.helped:
             whole.append(first.note)
-        epochs = (*teacher.epochs, *(pruned.epochs if pruned else ()), *student.epochs)
+        adapted: AdaptRecord | None = r[Stage.ADAPT]
+        between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
+        epochs = (*teacher.epochs, *between, *student.epochs)
         return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 
 

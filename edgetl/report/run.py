@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgetl.bench.statistics import EQUAL, median_ratio
@@ -52,6 +52,14 @@ class RunReport:
     created: str = ""
     pretrain: PretrainRecord | None = None
     adapt: AdaptRecord | None = None
+
+    @property
+    def followed(self) -> TrainRecord:
+        """The teacher that pruning and the student follow: with the scores of its adaptation, where there was one."""
+        if self.adapt is None:
+            return self.teacher
+        found = self.adapt
+        return replace(self.teacher, val=found.val, test=found.test, seconds=found.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

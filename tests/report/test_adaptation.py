@@ -6,6 +6,7 @@ import dataclasses
 
 from edgetl.records.adapt import AdaptRecord, AdaptTry
 from edgetl.report.page.adaptation import adaptation
+from edgetl.report.page.making import deployment, pruning, training
 from edgetl.report.run import RunReport
 from edgetl.report.terminal import stages
 from tests.report.test_html import _Page
@@ -91,6 +92,20 @@ def test_labels_of_the_target_decide_where_there_are_some(report: RunReport) -> 
     only_target = adapted(report, method="none", labelled=40, tries=unweighted)
     assert "95.0% 3.600 65.0% 0.3" in words(only_target)
     assert "3.600" in shown(stages.stage, only_target.adapt)
+
+
+def test_the_scores_that_pruning_and_the_student_are_compared_with_are_the_adapted_teacher_s(
+    report: RunReport,
+) -> None:
+    assert report.prune is not None
+    changed = adapted(report, val=report.student.val)
+    assert changed.followed.val == report.student.val != report.teacher.val
+    assert report.followed is report.teacher
+    assert "Teacher, adapted" in _Page(training(changed)).words
+    assert "adapted" not in _Page(training(report)).words
+    assert pruning(changed) != pruning(report)
+    assert "of the training split and of the target" in _Page(deployment(changed)).words
+    assert "and of the target" not in _Page(deployment(report)).words
 
 
 def test_reasons_without_labels(report: RunReport) -> None:

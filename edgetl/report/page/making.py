@@ -105,7 +105,11 @@ def _networks(report: RunReport) -> Markup:
                 units.duration(record.seconds),
             )
         )
-        for name, record in (("Teacher", report.teacher), ("Student", report.student))
+        for name, record in (
+            ("Teacher", report.teacher),
+            *([("Teacher, adapted", report.followed)] if report.adapt else []),
+            ("Student", report.student),
+        )
     ]
     return table(heads, rows, "Teacher and student in float32")
 
@@ -118,7 +122,7 @@ def pruning(report: RunReport) -> Markup:
     if prune.note:
         return tag("p", sentence(prune.note), css="lead")
     before, after, measured = prune.before, prune.after, prune.latency
-    title, begun = units.metric(prune.metric), value(report.teacher.val, prune.metric)
+    title, begun = units.metric(prune.metric), value(report.followed.val, prune.metric)
     cuts = [step for step in prune.steps if step.step > 0]
     kept = sum(step.kept for step in cuts)
     lead = (
@@ -154,7 +158,7 @@ def pruning(report: RunReport) -> Markup:
     if report.student.epochs:
         marks.append(("after distillation", "c-f1", "dot"))
     chart = figure(
-        lambda width: pruning_steps(prune, report.teacher, report.student, chance, width), wide=HALF
+        lambda width: pruning_steps(prune, report.followed, report.student, chance, width), wide=HALF
     )
     heads = (
         Column(header="Step", number=True),
@@ -235,7 +239,9 @@ def deployment(report: RunReport) -> Markup:
         ]
     )
     parts = tag("div", tag("h3", "ONNX export, float32"), exported)
-    return Markup(parts + (quantized(quantize) if quantize is not None else ""))
+    return Markup(
+        parts + (quantized(quantize, adapted=report.adapt is not None) if quantize is not None else "")
+    )
 
 
 def data(report: RunReport) -> Markup:

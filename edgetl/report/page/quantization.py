@@ -27,13 +27,19 @@ _ROW = 20.0
 _FAINTEST = 1e-8
 
 
-def quantized(record: QuantizeRecord) -> Markup:
-    """All that the page shows of a quantize record."""
+def quantized(record: QuantizeRecord, *, adapted: bool) -> Markup:
+    """All that the page shows of a quantize record.
+
+    Args:
+        record: of quantization.
+        adapted: half of the calibration images were to be of the domain that the teacher was adapted to.
+    """
+    drawn = "of the training split and of the target" if adapted else "of the training split"
     metric = units.metric(record.metric)
     listed = definitions(
         [
             ("Range estimator", record.method),
-            ("Calibration images", f"{record.calibration_images} of the training split"),
+            ("Calibration images", f"{record.calibration_images} {drawn}"),
             ("Calibration set", record.calibration),
             ("Calibration key", tag("code", record.calibration_key)),
             (f"Validation {metric} in float", units.percent(record.float_score)),

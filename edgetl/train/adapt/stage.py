@@ -176,8 +176,9 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
     """Try the methods, choose, and write `out/adapted.safetensors`.
 
     Where validation images of the target are labelled, the method that is best there is taken if it is significantly
-    better than the teacher as it was, at 5% over all that were tried. Where none are, `auto` takes the network that `edgetl.train.adapt.choice` finds
-    best, the teacher as it was included, and a method that was asked for by name is taken, unless it made nothing.
+    better than the teacher as it was, at 5% over all that were tried. Where none are, `auto` takes the network that
+    `edgetl.train.adapt.choice` finds best, the teacher as it was included, and a method that was asked for by name is
+    taken, unless it made nothing.
     Each phase of training that was stopped goes on after its last epoch.
 
     Raises:
