@@ -379,7 +379,7 @@ class _Run:
         target, held_out = self._without_labels(
             "adapt-images", config.images, "adapt.images", transductive=config.transductive
         )
-        stage.check_images(target)
+        stage.check_images(config, target, self.index)
         return target, held_out
 
     def _without_labels(

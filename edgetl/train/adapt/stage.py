@@ -140,9 +140,10 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
         steps = step_sizes(len(index.split("train")), train.batch_size, config.share)
         if all(min(step) < _LEAST for step in steps):
             raise ConfigError(
-                f"adapt.method = {', '.join(compare)} compares images of the two domains in each step, {_LEAST} or more"
-                f" of each, but train.batch_size = {train.batch_size} and adapt.share = {config.share:g} make steps of"
-                f" {steps[0][0]} and {steps[0][1]}. Take a larger batch, or a share nearer to 0.5."
+                f"adapt.method = {config.method} compares {_LEAST} or more images of either domain in each step"
+                f" ({', '.join(compare)}), but train.batch_size = {train.batch_size} and adapt.share ="
+                f" {config.share:g} make steps of {steps[0][0]} and {steps[0][1]}. Take a larger batch, a share nearer"
+                " to 0.5, or a method that compares none, as bn."
             )
     if config.domain is None:
         return
@@ -159,16 +160,27 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
         )
 
 
-def check_images(target: DataIndex) -> None:
+def check_images(config: AdaptConfig, target: DataIndex, index: DataIndex) -> None:
     """The same, of the images of `adapt.images`.
 
+    Args:
+        config: names the domain of labelled images that are the target's.
+        target: the images.
+        index: the labelled images.
+
     Raises:
-        ConfigError: there are too few.
+        ConfigError: there are too few, or all are training images of the source.
     """
     if (count := len(target.samples)) < FEW_IMAGES:
         raise ConfigError(
             f"adapt.images holds {count} usable image{'' if count == 1 else 's'}, too few to tell what the target is"
             f" like; it needs {FEW_IMAGES} or more."
+        )
+    source = {s.sha256 for s in index.split("train") if config.domain is None or s.domain != config.domain}
+    if source.issuperset(sample.sha256 for sample in target.samples):
+        raise ConfigError(
+            f"adapt.images: all {count} images are training images, so there is no other domain; name a folder of"
+            " what these do not show."
         )
 
 
@@ -243,7 +255,7 @@ class Attempts:
 def attempts(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progress = SILENT) -> Attempts:
     """What each method makes of the teacher; raises as `run` does."""
     check(config, inputs.train, inputs.index)
-    check_images(inputs.target)
+    check_images(config, inputs.target, inputs.index)
     bench = _Bench(config, inputs, out, progress)
     networks = {NO_METHOD: bench.teacher}
     tries, epochs = [AdaptTry(method=NO_METHOD)], tuple[EpochRecord, ...]()

@@ -176,7 +176,12 @@ def test_what_cannot_be_adapted_is_said_in_one_sentence(inputs: stage.AdaptInput
     with pytest.raises(ConfigError, match=r"adapt\.images holds 1 usable image, too few"):
         adapted(AdaptConfig(images="target"), dataclasses.replace(inputs, target=few), tmp_path)
     with pytest.raises(ConfigError, match=r"adapt\.images holds 0 usable images, too few"):
-        stage.check_images(dataclasses.replace(inputs.target, samples=()))
+        stage.check_images(
+            AdaptConfig(images="target"), dataclasses.replace(inputs.target, samples=()), inputs.index
+        )
+    own = dataclasses.replace(inputs.target, samples=inputs.index.split("train"))
+    with pytest.raises(ConfigError, match=r"adapt\.images: all 20 images are training images"):
+        stage.check_images(AdaptConfig(images="target"), own, inputs.index)
     several = dataclasses.replace(inputs.index, asked=MultiLabel(labels=inputs.index.labels))
     with pytest.raises(ConfigError, match="one class per image"):
         stage.check(AdaptConfig(images="target"), inputs.train, several)
@@ -189,7 +194,9 @@ def test_steps_without_two_images_of_each_domain_are_refused(
     train = config(Strategy.FULL).model_copy(update={"batch_size": batch_size})
     for method, named in ((AdaptMethod.CORAL, "coral"), (AdaptMethod.AUTO, "coral, mmd, dann")):
         settings = AdaptConfig(images="target", method=method, share=share)
-        expected = f"adapt.method = {named} compares .* make steps of {step}. Take a larger batch"
+        expected = (
+            rf"adapt.method = {method} compares .* \({named}\), .* make steps of {step}\. Take a larger"
+        )
         with pytest.raises(ConfigError, match=expected):
             stage.check(settings, train, index)
         stage.check(settings.model_copy(update={"share": 0.4}), config(Strategy.FULL), index)
