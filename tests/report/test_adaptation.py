@@ -103,6 +103,7 @@ def test_the_scores_that_pruning_and_the_student_are_compared_with_are_the_adapt
     assert report.followed is report.teacher
     assert "Teacher, adapted" in _Page(training(changed)).words
     assert "adapted" not in _Page(training(report)).words
+    assert "adapted" not in _Page(training(adapted(report, method="none"))).words
     assert pruning(changed) != pruning(report)
     assert "of the training split and of the target" in _Page(deployment(changed)).words
     assert "and of the target" not in _Page(deployment(report)).words

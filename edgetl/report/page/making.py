@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgetl.data.walk import counted
+from edgetl.records.adapt import NO_METHOD
 from edgetl.records.prune import PruneStep
 from edgetl.records.scores import value
 from edgetl.records.train import NetworkSize
@@ -79,6 +80,7 @@ def training(report: RunReport) -> Markup:
 
 
 def _networks(report: RunReport) -> Markup:
+    adapted = report.adapt is not None and report.adapt.method != NO_METHOD
     first, *others = task_of(report.task).metrics[:2]
     heads = (
         Column(header="Network"),
@@ -107,7 +109,7 @@ def _networks(report: RunReport) -> Markup:
         )
         for name, record in (
             ("Teacher", report.teacher),
-            *([("Teacher, adapted", report.followed)] if report.adapt else []),
+            *([("Teacher, adapted", report.followed)] if adapted else []),
             ("Student", report.student),
         )
     ]
