@@ -213,9 +213,11 @@ def test_few_labels(real_set: RealSet, weights: str, share: float, tmp_path: Pat
             assert all(one.first is not None and one.first.images > 0 for one in found)
             # What a judge chooses must not be worse than doing without, beyond what chance does.
             for judge in JUDGES:
-                own = kept(judge, plain, found)
+                shipped = kept(judge, plain, found)
                 lost = [
-                    without.top1 - got for without, got in zip(plain, own, strict=True) if got != without.top1
+                    without.top1 - got
+                    for without, got in zip(plain, shipped, strict=True)
+                    if got != without.top1
                 ]
                 assert not lost or np.mean(lost) < 0.03, (method, judge, lost)
         else:
