@@ -110,10 +110,8 @@ def _twice(
     config: TrainConfig, inputs: TrainInputs, first: Pretrained, *, out: Path, progress: Progress
 ) -> TrainRecord:
     begun = dataclasses.replace(inputs, start=first.checkpoint)
-    progress.message("train: from the original weights, to compare with")
-    plain = _trained(config, inputs, out / ORIGINAL, progress)
-    progress.message(f"train: the same, after {first.lesson}")
-    other = _trained(config, begun, out / PRETRAINED, progress)
+    plain = _trained(config, inputs, out / ORIGINAL, progress, "from the original weights, to compare with")
+    other = _trained(config, begun, out / PRETRAINED, progress, f"the same, after {first.lesson}")
     # Only the first process knows that the files are written.
     found = from_main(_compared(config, inputs, out, progress) if launched().main else None)
     assert found is not None
@@ -137,11 +135,14 @@ def _twice(
     return dataclasses.replace(record, checkpoint=f"{out.name}/{stage.CHECKPOINT}", start=start)
 
 
-def _trained(config: TrainConfig, inputs: TrainInputs, out: Path, progress: Progress) -> TrainRecord:
+def _trained(
+    config: TrainConfig, inputs: TrainInputs, out: Path, progress: Progress, said: str
+) -> TrainRecord:
     """One of the two trainings, which a run that was stopped after it does not do again."""
     done = out / _TRAINED
     if from_main(done.is_file() and (out / stage.CHECKPOINT).is_file()):
         return read_json(done, TrainRecord)
+    progress.message(f"train: {said}")
     if launched().main:
         out.mkdir(exist_ok=True)
     record = stage.run(config, inputs, out=out, progress=progress)
