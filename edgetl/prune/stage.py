@@ -58,7 +58,7 @@ TEACHER = "teacher"
 """The value of `prune.network` that means the teacher itself."""
 _SENSITIVITY = "sensitivity.json"
 _KEY, _STEP, _EPOCHS = "edgetl.prune.key", "edgetl.prune.step", "edgetl.prune.epochs"
-_BATCH = 32
+_BATCH, _BATCH_SIDE = 32, 224
 _UNLABELLED_SHARE = 0.5
 """Of the images that recovery and statistics see, those of another domain, where there are some."""
 
@@ -91,6 +91,11 @@ class PruneInputs:
     stopwatch: Stopwatch | None = None
     alignment: int = 8
     unlabelled: DataIndex | None = None
+
+
+def batch_at(side: int) -> int:
+    """Images per batch whose gradients rank channels: fewer of large ones, so that their activations fit in memory."""
+    return max(1, min(_BATCH, int(_BATCH * (_BATCH_SIDE / side) ** 2)))
 
 
 def run(config: PruneConfig, inputs: PruneInputs, *, out: Path, progress: Progress = SILENT) -> PruneRecord:
@@ -607,7 +612,7 @@ class _Run:
         rows = generator.permutation(len(train))[:count]
         if not self.mixed:
             rows = np.sort(rows)
-        batches = max(1, math.ceil((len(rows) + len(further)) / _BATCH))
+        batches = max(1, math.ceil((len(rows) + len(further)) / batch_at(train.spec.size)))
         for at, batch in enumerate(np.array_split(rows, batches)):
             pixels = np.concatenate([train.pixels[batch], further[at::batches]])
             images = training_view(

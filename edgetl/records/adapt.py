@@ -20,7 +20,7 @@ class AdaptTry:
     each image counting by how much like the target it is; `density` the neighbourhood density of its answers on the
     target's images, in nats. `target` is its top-1 on labelled validation images of the target, where there are some,
     and `p_value` of the hypothesis that there it is no better than the teacher as it was (McNemar, one-sided). `note`
-    says why a method made nothing.
+    says why a method made nothing, or was ruled out.
     """
 
     method: str

@@ -429,3 +429,7 @@ def test_a_teacher_that_pruning_does_not_understand_passes_on_whole(
     assert record.note == "Nothing was pruned: Net cannot be traced for pruning at 1: not today."
     assert (record.after, record.steps) == (record.before, ())
     assert same(checkpoint.load(tmp_path / record.checkpoint)[0], checkpoint.load(inputs.guide.teacher)[0])
+
+
+def test_large_images_are_ranked_by_in_smaller_batches() -> None:
+    assert [stage.batch_at(side) for side in (64, 224, 320, 640, 5000)] == [32, 32, 15, 3, 1]

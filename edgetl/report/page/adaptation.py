@@ -45,13 +45,19 @@ def adaptation(report: RunReport) -> Markup:
             ),
         ]
     )
-    return Markup(tag("p", record.reason, css="lead") + table(heads, rows, "Methods of adaptation") + facts)
+    notes = [tag("li", f"{one.method}: {one.note}") for one in record.tries if one.note]
+    return Markup(
+        tag("p", record.reason, css="lead")
+        + table(heads, rows, "Methods of adaptation")
+        + (tag("ul", *notes) if notes else Markup(""))
+        + facts
+    )
 
 
 def _row(one: AdaptTry, *, chosen: bool, labels: bool) -> Row:
     name = "teacher as it was" if one.method == NO_METHOD else one.method
     if one.val is None or one.weighted is None or one.density is None:
-        return Row(cells=(name, one.note, "", "", *(["", ""] if labels else []), ""))
+        return Row(cells=(name, *([""] * (6 if labels else 4))))
     judged = [
         "" if one.target is None else units.percent(one.target),
         "" if one.p_value is None else f"{one.p_value:.2g}",

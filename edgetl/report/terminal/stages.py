@@ -117,12 +117,15 @@ def _adapt(console: Console, record: AdaptRecord) -> None:
     for one in record.tries:
         tone: Tone = "strong" if one.method == record.method else "plain"
         if one.val is None or one.weighted is None or one.density is None:
-            lines.append(TableLine(cells=(one.method, "", "", ""), tone=tone))
-            continue
-        shares = (units.percent(one.val), units.percent(one.weighted))
-        lines.append(TableLine(cells=(one.method, *shares, f"{one.density:.3f}"), tone=tone))
-    heads = (f"{units.metric(record.metric)}, source", "top-1, weighted", "density")
+            figures = ("", "", "")
+        else:
+            figures = (units.percent(one.val), units.percent(one.weighted), f"{one.density:.3f}")
+        judged = () if not record.labelled else ("" if one.target is None else units.percent(one.target),)
+        lines.append(TableLine(cells=(one.method, *figures, *judged), tone=tone))
+    heads = [f"{units.metric(record.metric)}, source", "top-1, weighted", "density"]
+    heads += ["top-1, labelled target"] if record.labelled else []
     table(console, (*text("method"), *numbers(*heads)), lines)
+    _listing(console, "Not taken", [f"{one.method}: {one.note}" for one in record.tries if one.note])
     pairs(
         console,
         [

@@ -28,6 +28,7 @@ _LIMIT = 20.0
 _RESAMPLES = 200
 _CLEARLY = 0.95
 """Share of the resamples from which on a network is clearly worse."""
+_CROWDED = 0.9
 
 
 def neighbourhood_density(probabilities: NDArray[np.float32]) -> float:
@@ -87,20 +88,23 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The chosen network, how sure the choice is (share of the resamples that make it too, in 0..1), and each network's
-    weighted accuracy (0..1) and neighbourhood density (nats) by name."""
+    """The chosen network, how sure the choice is (share of the resamples that make it too, in 0..1), each network's
+    weighted accuracy (0..1) and neighbourhood density (nats) by name, and why some were ruled out."""
 
     name: str
     sure: float
     weighted: dict[str, float]
     density: dict[str, float]
+    ruled_out: dict[str, str]
 
 
 def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: str, seed: int) -> Choice:
     """The network of the densest neighbourhoods among those that are not clearly worse where labels are.
 
-    A network is ruled out where its weighted source accuracy is below that of `first` in 95% of the resamples. How
-    sure the choice is, resamples of the target images say.
+    A network is ruled out where its weighted source accuracy is below that of `first` in 95% of the resamples, or its
+    answers on the target crowd into fewer classes, which makes them dense whether or not they are right: where the
+    entropy of their mean is below nine tenths of that of `first`. How sure the choice is, resamples of the target
+    images say.
 
     Args:
         networks: by name.
@@ -114,8 +118,14 @@ def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: 
     entropies = {name: _entropies(scored.target[rows]) for name, scored in networks.items()}
     draws = rng.integers(0, len(weights), (_RESAMPLES, len(weights)))
     shares = {name: _weighted(scored.right, weights, draws) for name, scored in networks.items()}
-    worse = {name: float(np.mean(share < shares[first])) for name, share in shares.items()}
-    open_ = [name for name in networks if worse[name] < _CLEARLY]
+    spread = {name: _spread(scored.target[rows]) for name, scored in networks.items()}
+    ruled_out = {}
+    for name, share in shares.items():
+        if np.mean(share < shares[first]) >= _CLEARLY:
+            ruled_out[name] = "ruled out: less accurate where labels are"
+        elif spread[name] < _CROWDED * spread[first]:
+            ruled_out[name] = "ruled out: its answers on the target crowd into fewer classes"
+    open_ = [name for name in networks if name not in ruled_out]
     chosen = _densest(open_, {name: float(entropies[name].mean()) for name in open_}, first)
     same = 0
     for drawn in rng.integers(0, len(rows), (_RESAMPLES, len(rows))):
@@ -127,11 +137,18 @@ def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: 
         sure=same / _RESAMPLES,
         weighted={n: float(_weighted(s.right, weights, every)[0]) for n, s in networks.items()},
         density={name: float(values.mean()) for name, values in entropies.items()},
+        ruled_out=ruled_out,
     )
 
 
 def _densest(names: list[str], density: Mapping[str, float], first: str) -> str:
     return max(names, key=lambda name: (density[name], name == first))
+
+
+def _spread(probabilities: NDArray[np.float32]) -> float:
+    """The entropy of the mean answer, in nats: how evenly the classes are answered."""
+    mean = probabilities.mean(0).astype(np.float64)
+    return float(-(mean * np.log(np.maximum(mean, 1e-300))).sum())
 
 
 def _weighted(

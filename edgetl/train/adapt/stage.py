@@ -505,6 +505,7 @@ class _Bench:
             val=self.val[name],
             weighted=choice.weighted[name],
             density=choice.density[name],
+            note=choice.ruled_out.get(name, ""),
             target=target,
             p_value=p_value,
         )

@@ -33,6 +33,18 @@ def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() ->
     assert found.weighted == pytest.approx({"none": 0.9, "better": 0.88, "broken": 0.5})
     assert choose({"none": plain, "broken": broken}, np.ones(100), "none", 0).name == "none"
     assert choose({"none": plain, "same": plain}, np.ones(100), "none", 0).name == "none"
+    assert found.ruled_out == {"broken": "ruled out: less accurate where labels are"}
+
+
+def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
+    plain = Scored(right=right(0.9), target=answers(1.0))
+    one_class = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (60, 1))
+    found = choose(
+        {"none": plain, "crowd": Scored(right=right(0.9), target=one_class)}, np.ones(100), "none", 0
+    )
+    assert found.density["crowd"] > found.density["none"]
+    assert found.name == "none"
+    assert "crowd into fewer classes" in found.ruled_out["crowd"]
 
 
 def test_weights_decide_which_source_images_count() -> None:
