@@ -269,6 +269,17 @@ class PretrainMethod(StrEnum):
         return self in (PretrainMethod.SIMCLR, PretrainMethod.VICREG)
 
 
+class Judge(StrEnum):
+    """What says whether pretraining helped.
+
+    `training`: the teacher is trained from both starts, and the two are compared; `probe`: linear probes on the
+    features of the two starts, which cost little and do not see what fine-tuning makes of them.
+    """
+
+    TRAINING = "training"
+    PROBE = "probe"
+
+
 class Target(StrEnum):
     """What the quantized model will run on; it decides the form of quantization.
 
@@ -599,8 +610,8 @@ class PreprocessConfig(_Section):
 
 class PretrainConfig(_Section):
     """Where the backbone learns first, before it sees the data: on a labelled set of other classes (`source`), or on
-    images without labels (`images`). It is begun with only where a linear probe on the validation split is then
-    significantly better. Nowhere where both are unset."""
+    images without labels (`images`). It is begun with only where what `judge` compares is then significantly better on
+    the validation split. Nowhere where both are unset."""
 
     source: Annotated[str, Field(min_length=1)] | None = None
     """A labelled set, as in `data.source`, of other classes. It is trained on as by `[train]`, all layers, with the
@@ -627,8 +638,11 @@ class PretrainConfig(_Section):
     """For `masked`: the patches per side of the picture."""
     noise: Positive = 0.5
     """For `denoise`: standard deviation of the noise, in those of the normalised pixels."""
+    judge: Judge = Judge.TRAINING
+    """What says whether that helped: `training` (the teacher is trained twice, from both starts) or `probe` (linear
+    probes on the features as they are: cheap, and blind to what only fine-tuning gains)."""
     always: bool = False
-    """Begin with the pretrained backbone even where the probe does not show that it helped."""
+    """Begin with the pretrained backbone in any case, and train once; `judge` is not asked."""
 
     @property
     def asked(self) -> bool:

@@ -288,7 +288,7 @@ def _clear_leftovers(folder: Path, stage: str, key: str, config: Any) -> None:
             return
     except (OSError, ValueError, KeyError, TypeError):
         before = None
-    if before is not None and any(folder.glob("*.state")):
+    if before is not None and any(folder.rglob("*.state")):
         changed = _differences(before.get("config"), config, stage)
         raise ConfigError(
             f"{folder} holds unfinished training under other settings ({changed}). Take the change back to go on,"

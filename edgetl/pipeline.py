@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from edgetl.tasks.labelling import Labelling
     from edgetl.train.pretrain.stage import PretrainInputs
     from edgetl.train.stage import TrainInputs
+    from edgetl.train.starts import Pretrained
 
 
 class Stage(StrEnum):
@@ -73,13 +74,14 @@ class Stage(StrEnum):
 class _Job:
     """Training that all launched processes share: the stage, the data's index, the folder, and what else is read.
 
-    `other` is the source's index, or the backbone that is begun with; "" where there is none.
+    `other` is the source's index, which pretraining reads, and `first` the backbone that training may begin with.
     """
 
     stage: Stage
     index: str
     out: str
-    other: str
+    other: str = ""
+    first: Pretrained | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +221,7 @@ def resolve(recipe: Recipe) -> Recipe:
     recipe = _of_its_data(recipe)
     if recipe.pretrain.asked and isinstance(recipe.task, DetectionConfig):
         raise ConfigError(
-            "pretrain.source and pretrain.images are for labels: a linear probe, which says whether they helped, finds"
+            "pretrain.source and pretrain.images are for labels: a linear probe, which says what was learned, finds"
             " no boxes. Remove them; to begin with another set's detector, name its teacher.safetensors in"
             " train.weights."
         )
@@ -434,20 +436,19 @@ class _Run:
         return indexes.load(self.dir / record.index), record.held_out
 
     def _pretrain(self) -> tuple[PretrainRecord | None, bool]:
-        from edgetl.train.pretrain.stage import decided
-
-        config = self.recipe.pretrain
         if self.further is None:
             return None, False
-        record, cached = self.cache.run(
+        usual = (
+            recipes.PretrainConfig()
+        )  # whether it helped is found out later, and changes nothing of what is learned
+        return self.cache.run(
             "pretrain",
-            config=config.model_copy(update={"always": False}),  # which changes nothing of what is learned
+            config=self.recipe.pretrain.model_copy(update={"judge": usual.judge, "always": usual.always}),
             inputs=self._pretrain_inputs(),
             kind=PretrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=self._learn_first,
         )
-        return decided(record, config.always), cached
 
     def _pretrain_inputs(self) -> PretrainInputs:
         from edgetl.train.pretrain import stage
@@ -473,7 +474,8 @@ class _Run:
         self._foresee()
         config, inputs = self.recipe.pretrain, self._pretrain_inputs()
         if config.source is not None and not stage.source_is_done(out):
-            from_main(self._job(Stage.PRETRAIN, out, self.dir / "pretrain-source" / "index.json"))
+            other = self.dir / "pretrain-source" / "index.json"
+            from_main(replace(self._job(Stage.PRETRAIN, out), other=str(other)))
         return stage.run(config, inputs, out=out, progress=self.progress)
 
     def _train(self) -> tuple[TrainRecord, bool]:
@@ -482,7 +484,7 @@ class _Run:
         record, cached = self.cache.run(
             "train",
             config=self.recipe.train,
-            inputs=self.train_inputs(),
+            inputs=[self.train_inputs(), self._first],
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
             work=self._fit,
@@ -492,15 +494,16 @@ class _Run:
 
     def _fit(self, out: Path) -> TrainRecord:
         """The teacher, with every process that was launched."""
+        from edgetl.train import starts
         from edgetl.train.processes import from_main
 
         self._foresee()
-        from_main(self._job(Stage.TRAIN, out, self._start))
-        return self._teach(out)
+        first = self._first
+        from_main(replace(self._job(Stage.TRAIN, out), first=first))
+        return starts.run(self.recipe.train, self.train_inputs(), first, out=out, progress=self.progress)
 
-    def _job(self, stage: Stage, out: Path, other: Path | None) -> _Job:
-        index = self.dir / self.records[Stage.DATA].index
-        return _Job(stage=stage, index=str(index), out=str(out), other="" if other is None else str(other))
+    def _job(self, stage: Stage, out: Path) -> _Job:
+        return _Job(stage=stage, index=str(self.dir / self.records[Stage.DATA].index), out=str(out))
 
     def _foresee(self) -> None:
         """What would stop a later stage, as far as it can be known before the teacher is trained."""
@@ -537,11 +540,6 @@ class _Run:
                 seed=recipe.seed,
             )
 
-    def _teach(self, out: Path) -> TrainRecord:
-        from edgetl.train import stage
-
-        return stage.run(self.recipe.train, self.train_inputs(), out=out, progress=self.progress)
-
     def train_inputs(self) -> TrainInputs:
         """What training reads, once the data is known."""
         from edgetl.train.stage import TrainInputs
@@ -552,20 +550,29 @@ class _Run:
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
             task=self.recipe.task,
-            start=self._start,
             labels=self.recipe.labels,
         )
 
     @property
-    def _start(self) -> Path | None:
-        """The pretrained backbone, where training begins with it."""
-        record: PretrainRecord | None = self.records.get(Stage.PRETRAIN)
-        return self.dir / record.checkpoint if record is not None and record.used else None
+    def _first(self) -> Pretrained | None:
+        """The backbone that learned elsewhere first, where there is one."""
+        from edgetl.train.starts import Pretrained
+
+        record: PretrainRecord | None = self.records[Stage.PRETRAIN]
+        if record is None:
+            return None
+        return Pretrained(
+            checkpoint=self.dir / record.checkpoint,
+            lesson=record.lessons[-1].words,
+            probe=record.probe,
+            judge=self.recipe.pretrain.judge,
+            always=self.recipe.pretrain.always,
+        )
 
     def follow(self) -> None:
         """See `follow`."""
         from edgetl.data import index as indexes
-        from edgetl.train import stage
+        from edgetl.train import starts
         from edgetl.train.pretrain.stage import teach_source
         from edgetl.train.processes import from_main, leave
 
@@ -576,13 +583,7 @@ class _Run:
                 self.further = indexes.load(Path(job.other)), 0
                 teach_source(self._pretrain_inputs(), out=Path(job.out))
                 continue
-            start = Path(job.other) if job.other else None
-            stage.run(
-                self.recipe.train,
-                replace(self.train_inputs(), start=start),
-                out=Path(job.out),
-                progress=SILENT,
-            )
+            starts.run(self.recipe.train, self.train_inputs(), job.first, out=Path(job.out))
         leave()
 
     def _adapt(self) -> tuple[AdaptRecord | None, bool]:
@@ -955,9 +956,8 @@ class _Run:
         r = self.records
         teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
         whole = [pruned.note] if pruned and pruned.note else []
-        first: PretrainRecord | None = r[Stage.PRETRAIN]
-        if first is not None and not first.probe.helped:
-            whole.append(first.note)
+        if teacher.start is not None and not teacher.start.comparison.helped:
+            whole.append(teacher.start.note)
         adapted: AdaptRecord | None = r[Stage.ADAPT]
         between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
         epochs = (*teacher.epochs, *between, *student.epochs)

@@ -16,7 +16,8 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.backbones import create
 from edgetl.pipeline import Stage
-from edgetl.records.train import PretrainRecord, ProbeComparison, TrainRecord
+from edgetl.records.train import PairedComparison, PretrainRecord, TrainRecord
+from edgetl.train import starts
 from edgetl.train.pretrain.probe import Probed
 from tests import squares
 from tests.images import write_set
@@ -43,8 +44,8 @@ def trained(recipe: Recipe, folder: Path) -> tuple[PretrainRecord | None, TrainR
 
 
 def verdict(monkeypatch: pytest.MonkeyPatch, helped: bool) -> None:
-    """What the probe shall find."""
-    found = ProbeComparison(
+    """What either judge shall find."""
+    found = PairedComparison(
         metric="top1",
         images=12,
         before=0.5,
@@ -54,49 +55,77 @@ def verdict(monkeypatch: pytest.MonkeyPatch, helped: bool) -> None:
         helped=helped,
     )
     monkeypatch.setattr(Probed, "compare", lambda *_, **__: found)
+    monkeypatch.setattr(starts, "compare", lambda *_, **__: found)
 
 
-def test_training_begins_with_the_backbone_only_where_it_helped(
+def weights_of(run: Path, record: TrainRecord) -> bytes:
+    return (run / record.checkpoint).read_bytes()
+
+
+def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
     images: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing, plain, _ = trained(recipe_of(images), tmp_path / "plain")
     assert nothing is None
+    assert plain.start is None
     assert [lesson.kind for lesson in plain.lessons] == ["weights", "train"]
     assert not list((tmp_path / "plain").glob("pretrain*"))
     verdict(monkeypatch, helped=False)
-    before, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "no")
-    assert before is not None
-    assert not before.used
-    assert before.note == (
-        "Pretraining (simclr on 12 images (photos)) did not help: a linear probe on 12 validation images went from"
-        " top-1 50.0% to 50.0% (+0.0 points, 90% interval -10.0 to +10.0, p = 0.6); training begins with the original"
-        " weights."
+    first, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "run")
+    assert first is not None
+    assert record.start is not None
+    assert (record.start.judge, record.start.used) == ("training", False)
+    assert record.start.note == (
+        "Pretraining (simclr on 12 images (photos)) did not help: the trained teacher went from top-1 50.0% to 50.0% on"
+        " 12 validation images (+0.0 points, 90% interval -10.0 to +10.0, p = 0.6); the one from the original weights"
+        " is kept."
     )
-    weights = [checkpoint.load(tmp_path / run / plain.checkpoint)[0].state_dict() for run in ("plain", "no")]
-    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert record.start.other_seconds > 0
+    assert weights_of(tmp_path / "run", record) == weights_of(tmp_path / "plain", plain)
     assert record.lessons == plain.lessons
-    forced, record, cached = trained(recipe_of(images, images=str(photos), always=True), tmp_path / "no")
-    assert forced is not None
-    assert (forced.probe.helped, forced.used, cached) == (False, True, (Stage.DATA, Stage.PRETRAIN))
-    assert forced.note.endswith("training begins with it all the same (pretrain.always).")
-    assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
-    verdict(monkeypatch, helped=True)
-    used, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "yes")
-    assert used is not None
-    assert used.used
-    assert used.note.endswith("p = 0.01); training begins with it.")
-    assert record.lessons[:-1] == used.lessons
-    assert trained(recipe_of(images, images=str(photos)), tmp_path / "yes")[2] == (
-        Stage.DATA,
-        Stage.PRETRAIN,
-        Stage.TRAIN,
+    forced, record, cached = trained(recipe_of(images, images=str(photos), always=True), tmp_path / "run")
+    assert forced == first
+    assert record.start is not None
+    assert (record.start.comparison.helped, record.start.used, cached) == (
+        False,
+        True,
+        (Stage.DATA, Stage.PRETRAIN),
     )
+    assert record.start.note.endswith("training begins with it all the same (pretrain.always).")
+    assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
+    begun = weights_of(tmp_path / "run", record)
+    verdict(monkeypatch, helped=True)
+    used, record, cached = trained(recipe_of(images, images=str(photos)), tmp_path / "run")
+    assert cached == (Stage.DATA, Stage.PRETRAIN)
+    assert used is not None
+    assert record.start is not None
+    assert record.start.used
+    assert record.start.note.endswith("p = 0.01); the one after it is kept.")
+    assert weights_of(tmp_path / "run", record) == begun
+    assert record.lessons[:-1] == used.lessons
+    everything = (Stage.DATA, Stage.PRETRAIN, Stage.TRAIN)
+    assert trained(recipe_of(images, images=str(photos)), tmp_path / "run")[2] == everything
+
+
+def test_a_probe_judges_before_one_training(
+    images: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict(monkeypatch, helped=True)
+    recipe = recipe_of(images, images=str(photos), judge="probe")
+    _, record, _ = trained(recipe, tmp_path / "run")
+    assert record.start is not None
+    assert (record.start.judge, record.start.used, record.start.other_seconds) == ("probe", True, 0)
+    assert record.start.note.startswith(
+        "Pretraining (simclr on 12 images (photos)) helped: a linear probe went"
+    )
+    assert record.start.note.endswith("p = 0.01); training begins with it.")
+    assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
     other = tiny_recipe(
         images,
         train={"epochs": 2, "lr": 1e-4},
-        pretrain={"epochs": 1, "batch_size": 8, "images": str(photos)},
+        pretrain={"epochs": 1, "batch_size": 8, "images": str(photos), "judge": "probe"},
     )
-    assert trained(other, tmp_path / "yes")[2] == (Stage.DATA, Stage.PRETRAIN)
+    assert trained(other, tmp_path / "run")[2] == (Stage.DATA, Stage.PRETRAIN)
 
 
 def test_a_whole_run_says_in_its_bundle_and_report_what_was_learned_first(
@@ -112,11 +141,12 @@ def test_a_whole_run_says_in_its_bundle_and_report_what_was_learned_first(
     assert provenance.lessons == outcome.records[Stage.TRAIN].lessons
     assert [lesson.kind for lesson in provenance.lessons] == ["weights", "train", "train"]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["pretrain"]["note"] == first.note
+    said = report["teacher"]["start"]["note"]
+    assert said == outcome.records[Stage.TRAIN].start.note
     assert report["stage_seconds"]["pretrain"] > 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert 'id="pretraining"' in page
-    assert "training begins with it" in page
+    assert "the one after it is kept" in page
 
 
 def test_what_cannot_be_learned_from_is_said_before_anything_is_trained(
@@ -159,6 +189,7 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
             'method = "simclr" compares the images of a step, and batch_size is 1',
         ),
         ({"images": "b", "method": "moco"}, "pretrain.method: input should be 'simclr', 'vicreg'"),
+        ({"images": "b", "judge": "jury"}, "pretrain.judge: input should be 'training' or 'probe'"),
     ):
         with pytest.raises(ConfigError) as caught:
             config.parse({"pretrain": settings})

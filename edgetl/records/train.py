@@ -118,27 +118,8 @@ def told(lessons: Iterable[Lesson]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRecord:
-    """A trained network (teacher or student): its checkpoint, its curve, its scores.
-
-    `unlabelled` is the number of different images without labels that taught it; `lessons` are the chain of what a
-    teacher learned, from its first weights to these.
-    """
-
-    checkpoint: str
-    backbone: str
-    size: NetworkSize
-    epochs: tuple[EpochRecord, ...]
-    val: Evaluation
-    test: Evaluation | None
-    seconds: float
-    unlabelled: int = 0
-    lessons: tuple[Lesson, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeComparison:
-    """Linear probes on what two backbones make of the same images, scored on the validation split.
+class PairedComparison:
+    """Two sets of answers for the same images of the validation split: before pretraining, and after it.
 
     `before` and `after` are their scores by `metric` on the same `images`; `interval` is the 90% interval of the
     difference, and `p_value` that of the hypothesis that the second is no better.
@@ -154,13 +135,49 @@ class ProbeComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartRecord:
+    """Whether a teacher begins with a backbone that learned elsewhere first, and why.
+
+    `judge` made the `comparison`: `training`, of teachers trained from both starts, or `probe`, of linear probes. The
+    pretrained backbone is `used` where it helped, or where the recipe asks for it in any case; `note` says so in one
+    sentence. `other_seconds` went into the teacher that was not kept; 0 where only one was trained.
+    """
+
+    judge: str
+    comparison: PairedComparison
+    used: bool
+    note: str
+    other_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """A trained network (teacher or student): its checkpoint, its curve, its scores.
+
+    `unlabelled` is the number of different images without labels that taught it; `lessons` are the chain of what a
+    teacher learned, from its first weights to these; `start` is there where a backbone learned elsewhere first.
+    """
+
+    checkpoint: str
+    backbone: str
+    size: NetworkSize
+    epochs: tuple[EpochRecord, ...]
+    val: Evaluation
+    test: Evaluation | None
+    seconds: float
+    unlabelled: int = 0
+    lessons: tuple[Lesson, ...] = ()
+    start: StartRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainRecord:
-    """What a backbone learned before it saw the data, and whether that helped.
+    """What a backbone learned before it saw the data; whether it is begun with is said by `TrainRecord.start`.
 
     `kind` is `source`, or the method; `images` different ones taught, of these `classes` (none without labels), besides
     the `held_out` ones that are in the validation or test split. The scores of `epochs` are those on the source's own
-    validation split, or a linear probe's on the data's. Training begins with the backbone where it is `used`; `note`
-    says why, or why not. `lessons` is the chain of what the backbone learned.
+    validation split, or a linear probe's on the data's. `probe` compares linear probes on the features before and
+    after. `lessons` is the chain of what the backbone learned.
     """
 
     kind: str
@@ -171,9 +188,7 @@ class PretrainRecord:
     held_out: int
     classes: tuple[str, ...]
     epochs: tuple[EpochRecord, ...]
-    probe: ProbeComparison
-    used: bool
-    note: str
+    probe: PairedComparison
     lessons: tuple[Lesson, ...]
     seconds: float
 

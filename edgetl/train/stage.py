@@ -34,7 +34,7 @@ from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
 from edgetl.train.tasks.all import training_task
-from edgetl.train.tasks.base import TrainingTask, output_parameters
+from edgetl.train.tasks.base import Targets, TrainingTask, output_parameters
 from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
@@ -88,9 +88,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     check_takes(model, inputs.spec.size, config.backbone, OWN_SIZE)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
-    metric = task.selection(sets.train.targets)
-    if config.select is not None:
-        metric = chosen(config.select, task.metrics, setting="train.select")
+    metric = selecting(config, task, sets.train.targets)
     history: tuple[EpochRecord, ...] = ()
     # The handful of boxes that a new detector guesses right is no start to go back to.
     start = NO_START if isinstance(index.task, Detection) else None
@@ -155,6 +153,13 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         for path in [*states, *out.glob("features-*.npy")]:
             path.unlink(missing_ok=True)
     return record
+
+
+def selecting(config: TrainConfig, task: TrainingTask, targets: Targets) -> str:
+    """The metric that chooses among epochs and networks: the recipe's, or the usual one for the training targets."""
+    if config.select is None:
+        return task.selection(targets)
+    return chosen(config.select, task.metrics, setting="train.select")
 
 
 def _on_features(

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from edgetl.records.train import Lesson, PretrainRecord, ProbeComparison
+from edgetl.records.train import Lesson, PairedComparison, PretrainRecord, StartRecord
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.run import RunReport
 from edgetl.report.terminal import run, stages
@@ -20,7 +20,25 @@ LESSONS = (
 )
 
 
-def learned(report: RunReport, **changes: object) -> RunReport:
+TRAINED = PairedComparison(
+    metric="top1",
+    images=400,
+    before=0.81,
+    after=0.86,
+    interval=(0.024, 0.076),
+    p_value=0.0023,
+    helped=True,
+)
+START = StartRecord(
+    judge="training",
+    comparison=TRAINED,
+    used=True,
+    note="Pretraining helped; the one after it is kept.",
+    other_seconds=75.0,
+)
+
+
+def learned(report: RunReport, start: StartRecord = START) -> RunReport:
     record = PretrainRecord(
         kind="simclr",
         name="photos",
@@ -30,7 +48,7 @@ def learned(report: RunReport, **changes: object) -> RunReport:
         held_out=12,
         classes=(),
         epochs=epochs("pretrain", 4, 0.6, 0.7, loss=4.0),
-        probe=ProbeComparison(
+        probe=PairedComparison(
             metric="top1",
             images=400,
             before=0.632,
@@ -39,14 +57,12 @@ def learned(report: RunReport, **changes: object) -> RunReport:
             p_value=0.0123,
             helped=True,
         ),
-        used=True,
-        note="Pretraining helped; training begins with it.",
         lessons=LESSONS,
         seconds=421.0,
     )
     own = Lesson(kind="train", name="flowers12", images=1152, classes=("a", "b"))
-    teacher = dataclasses.replace(report.teacher, lessons=(*LESSONS, own))
-    return dataclasses.replace(report, pretrain=dataclasses.replace(record, **changes), teacher=teacher)
+    teacher = dataclasses.replace(report.teacher, lessons=(*LESSONS, own), start=start)
+    return dataclasses.replace(report, pretrain=record, teacher=teacher)
 
 
 def words(report: RunReport) -> str:
@@ -61,28 +77,46 @@ def test_nothing_is_said_where_nothing_was_learned_first(report: RunReport) -> N
 def test_the_page_has_curves_the_probe_and_the_chain(report: RunReport) -> None:
     said = words(learned(report))
     for part in (
-        "Pretraining helped; training begins with it.",
+        "Pretraining helped; the one after it is kept.",
         "Linear probe on validation",
         "9,000 images in photos; 12 in the validation or test split, or near-copies, were left out",
         "pretrained weights, then simclr on 9,000 images (photos), then 1,152 images of 2 classes (flowers12)",
-        "Probe, top-1 before 63.2%",
-        "Probe, top-1 after 70.5%",
-        "+2.1 points to +12.5 points",
-        "p, that it is no better 0.012",
+        "Trained teacher, top-1 on validation 81.0% -> 86.0%",
+        "Trained teacher, difference +2.4 points to +7.6 points (90% interval), p = 0.0023",
+        "Linear probe, top-1 on validation 63.2% -> 70.5%",
+        "Linear probe, difference +2.1 points to +12.5 points (90% interval), p = 0.012",
+        "Judged by training from both starts",
+        "The teacher begins with it yes",
+        "Time of the other training",
     ):
         assert part in said, part
 
 
+def test_the_page_says_what_a_probe_decided(report: RunReport) -> None:
+    start = StartRecord(judge="probe", comparison=TRAINED, used=False, note="It did not help.")
+    said = words(learned(report, start))
+    for part in ("It did not help.", "Judged by linear probes", "The teacher begins with it no"):
+        assert part in said, part
+    assert "Trained teacher" not in said
+    assert "other training" not in said
+
+
+@pytest.mark.parametrize(
+    ("judge", "whose"), [("training", "the trained teacher's"), ("probe", "a linear probe's")]
+)
 @pytest.mark.parametrize(("helped", "used"), [(True, True), (False, False), (False, True)])
-def test_the_terminal_says_whether_it_helped(report: RunReport, helped: bool, used: bool) -> None:
-    probe = dataclasses.replace(learned(report).pretrain.probe, helped=helped)
-    said = " ".join(shown(run.run, learned(report, probe=probe, used=used), width=200).split())
-    ending = "which helped" if helped else "which did not help" + ("" if used else ", so it is not used")
-    assert (
-        f"simclr on 9,000 images in photos: a linear probe's top-1 63.2% -> 70.5%, {ending} network" in said
+def test_the_terminal_says_whether_it_helped(
+    report: RunReport, judge: str, whose: str, helped: bool, used: bool
+) -> None:
+    start = StartRecord(
+        judge=judge, comparison=dataclasses.replace(TRAINED, helped=helped), used=used, note="It."
     )
+    said = " ".join(shown(run.run, learned(report, start), width=200).split())
+    ending = "which helped" if helped else "which did not help" + ("" if used else ", so it is not used")
+    assert f"simclr on 9,000 images in photos: {whose} top-1 81.0% -> 86.0%, {ending} network" in said
 
 
 def test_a_teachers_record_says_what_it_learned_before(report: RunReport) -> None:
     said = " ".join(shown(stages.stage, learned(report).teacher).split())
     assert "learned before pretrained weights, then simclr on 9,000 images (photos)" in said
+    assert "pretraining Pretraining helped; the one after it is kept." in said

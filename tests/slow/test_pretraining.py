@@ -5,6 +5,7 @@ On `cifar10`, by `make test-slow`. Validation, which decides whether a backbone 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -17,9 +18,17 @@ import numpy as np
 import pytest
 
 from edgetl import config, pipeline
+from edgetl.data import index as indexes
+from edgetl.data.pixels import open_pixels
+from edgetl.inputs.spec import PreprocessSpec
+from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
+from edgetl.records.codec import from_json
 from edgetl.records.scores import value
-from edgetl.records.train import PretrainRecord, TrainRecord
+from edgetl.records.train import PairedComparison, PretrainRecord, TrainRecord
+from edgetl.train.compare import compare
+from edgetl.train.evaluate import predict_outputs
+from edgetl.train.tasks.all import training_task
 from tests.slow.test_real_sets import RealSet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(86400)]
@@ -44,11 +53,23 @@ TEACHER = "efficientnet_lite2"
 
 @dataclass(frozen=True)
 class Learned:
-    """What one run came to: top-1 on test, minutes of pretraining and training, and the pretraining's record."""
+    """What one run came to, and its files.
+
+    Attributes:
+        top1: on test.
+        minutes: of pretraining and training.
+        first: what pretraining came to, where there was any.
+        index: the data's.
+        teacher: the checkpoint.
+        pixels: folder of decoded images.
+    """
 
     top1: float
     minutes: float
     first: PretrainRecord | None
+    index: Path
+    teacher: Path
+    pixels: Path
 
 
 def chosen(folder: Path, classes: Sequence[str], images: int, seed: int) -> list[Path]:
@@ -76,7 +97,7 @@ def link(folder: Path, images: Sequence[Path]) -> Path:
 
 
 def learn(table: Path, out: Path, *, weights: str, labelled: int, seed: int, **pretrain: Any) -> Learned:
-    """Train, after pretraining where that is asked for; the backbone is used whatever the probe says."""
+    """Train once, after pretraining where that is asked for; the backbone is used whatever a judge would say."""
     epochs = max(2, round(STEPS / max(1, labelled // BATCH)))
     recipe = config.parse(
         {
@@ -92,28 +113,63 @@ def learn(table: Path, out: Path, *, weights: str, labelled: int, seed: int, **p
     trained: TrainRecord = records[Stage.TRAIN]
     assert trained.test is not None
     minutes = (time.monotonic() - begun) / 60
-    return Learned(value(trained.test, "top1"), minutes, records[Stage.PRETRAIN])
+    return Learned(
+        top1=value(trained.test, "top1"),
+        minutes=minutes,
+        first=records[Stage.PRETRAIN],
+        index=out / records[Stage.DATA].index,
+        teacher=out / trained.checkpoint,
+        pixels=out / "data" / "pixels",
+    )
+
+
+def by_training(plain: Learned, found: Learned) -> PairedComparison:
+    """What training says as the judge, who would train the same two teachers."""
+    index = indexes.load(plain.index)
+    task, asked = training_task(index.task), index.split("val")
+    spec = from_json(PreprocessSpec, json.loads(checkpoint.read_metadata(plain.teacher)[checkpoint.SPEC]))
+    pixels = np.asarray(open_pixels(asked, spec, plain.pixels))
+    before, after = (
+        predict_outputs(checkpoint.load(one.teacher)[0], (pixels, spec)) for one in (plain, found)
+    )
+    return compare(task, "top1", task.targets(asked, spec), before, after, seed=0)
+
+
+def by_probe(plain: Learned, found: Learned) -> PairedComparison:
+    """What linear probes say."""
+    assert found.first is not None
+    return found.first.probe
+
+
+JUDGES = {"training": by_training, "probe": by_probe}
+
+
+def kept(judge: str, plain: list[Learned], found: list[Learned]) -> list[float]:
+    """Top-1 of what a judge chooses."""
+    return [
+        with_.top1 if JUDGES[judge](without, with_).helped else without.top1
+        for without, with_ in zip(plain, found, strict=True)
+    ]
 
 
 def line(title: str, plain: list[Learned], found: list[Learned]) -> str:
-    """One row: top-1 without and with, what would be shipped, the probes, minutes; a figure a seed."""
-    shipped = [
-        with_.top1 if with_.first and with_.first.probe.helped else without.top1
-        for without, with_ in zip(plain, found, strict=True)
-    ]
-    probes = [one.first.probe for one in found if one.first]
-    told = ", ".join(
-        f"{p.before:.1%} to {p.after:.1%} ({'helped' if p.helped else 'not shown to help'}, p = {p.p_value:.2g})"
-        for p in probes
-    )
+    """One row: top-1 without and with, what each judge says and would ship, minutes; a figure a seed."""
+
+    def told(judge: str) -> str:
+        verdicts = [JUDGES[judge](*pair) for pair in zip(plain, found, strict=True)]
+        words = ", ".join(
+            f"{v.before:.1%} to {v.after:.1%} ({'helped' if v.helped else 'not shown to help'}, p = {v.p_value:.2g})"
+            for v in verdicts
+        )
+        return f"{mean(kept(judge, plain, found))} as {judge} chooses: {words}"
 
     def mean(values: Sequence[float]) -> str:
         return f"{np.mean(values):.1%} ({', '.join(f'{v:.1%}' for v in values)})"
 
     return (
-        f"{title}: top-1 {mean([one.top1 for one in plain])} without, {mean([one.top1 for one in found])} with,"
-        f" {mean(shipped)} as the probe chooses; probe {told}; minutes {np.mean([one.minutes for one in plain]):.1f}"
-        f" without, {np.mean([one.minutes for one in found]):.1f} with"
+        f"{title}: top-1 {mean([one.top1 for one in plain])} without, {mean([one.top1 for one in found])} with;"
+        f" {'; '.join(map(told, JUDGES))}; minutes {np.mean([one.minutes for one in plain]):.1f} without,"
+        f" {np.mean([one.minutes for one in found]):.1f} with"
     )
 
 
@@ -155,14 +211,15 @@ def test_few_labels(real_set: RealSet, weights: str, share: float, tmp_path: Pat
                 "\n" + line(f"{method}, {share:.0%} of {IMAGES:,} labelled, weights {weights}", plain, found)
             )
             assert all(one.first is not None and one.first.images > 0 for one in found)
-            # What the probe chooses must not be worse than doing without, beyond what chance does.
-            kept = [with_ for with_ in found if with_.first and with_.first.probe.helped]
-            lost = [
-                without.top1 - with_.top1
-                for without, with_ in zip(plain, found, strict=True)
-                if with_ in kept
-            ]
-            assert not lost or np.mean(lost) < 0.03, (method, lost)
+            # What a judge chooses must not be worse than doing without, beyond what chance does.
+            for judge in JUDGES:
+                shipped = kept(judge, plain, found)
+                lost = [
+                    without.top1 - got
+                    for without, got in zip(plain, shipped, strict=True)
+                    if got != without.top1
+                ]
+                assert not lost or np.mean(lost) < 0.03, (method, judge, lost)
         else:
             print(f"\n{method}: {TEACHER}'s weights are not installed (extra `bench`)")
 

@@ -64,6 +64,14 @@ batch_size = 8
 """
 
 
+PRETRAIN = """
+[pretrain]
+images = "{images}"
+epochs = 1
+batch_size = 8
+"""
+
+
 @dataclass(frozen=True)
 class Done:
     returncode: int
@@ -90,6 +98,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     folder = tmp_path_factory.mktemp("launched")
     source = write_set(folder / "images", {"train": 8, "val": 4})
     (folder / "recipe.toml").write_text(RECIPE.format(source=source))
+    photos = write_set(folder / "further", {"photos": 4}, seed=9) / "photos"
+    judged = RECIPE.format(source=source).replace("two", "judged") + PRETRAIN.format(images=photos)
+    (folder / "judged.toml").write_text(judged)
     command = ("edgetl", "finetune", "recipe.toml")
     write_set(folder / "target", {"photos": 3}, seed=1)
     adapt = ("--set", "adapt.images=target", "--set", "adapt.method=bn")
@@ -98,6 +109,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
         "command": (*command, "--json"),
         "again": command,
         "adapted": (*command, *adapt),
+        "judged": ("edgetl", "finetune", "judged.toml", "--json"),
     }
     plain = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     group = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
@@ -162,6 +174,19 @@ def test_the_first_process_adapts_after_the_others_have_left(launched: Launched)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "train: up to date" in first.stderr
     assert (launched.folder / "runs/two/adapt/adapted.safetensors").exists()
+
+
+def test_both_trainings_that_judge_pretraining_are_shared(launched: Launched) -> None:
+    first, second = launched.by_name["judged"]
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert (second.stdout, second.stderr) == ("", "")
+    assert json.loads(first.stdout)["start"]["judge"] == "training"
+    assert first.stderr.count("full 2/2") == 2
+    assert sorted(p.name for p in (launched.folder / "runs/judged/train").iterdir()) == [
+        "stage.json",
+        "started",
+        "teacher.safetensors",
+    ]
 
 
 def test_shares_cover_all_and_differ_by_one() -> None:

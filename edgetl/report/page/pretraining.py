@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgetl.records.train import PretrainRecord, told
+from edgetl.records.train import PairedComparison, PretrainRecord, told
 from edgetl.report import units
 from edgetl.report.page.curves import LOSSES, Line, score_lines, training_curves
 from edgetl.report.page.markup import HALF, Markup, columns, definitions, figure, legend, tag
@@ -11,28 +11,35 @@ from edgetl.tasks.metrics import metric
 
 
 def pretraining(report: RunReport) -> Markup:
-    """Losses and scores by epoch, and the probe before and after; nothing where nothing was learned first."""
-    record = report.pretrain
-    if record is None:
+    """Losses and scores by epoch, and what was compared; nothing where nothing was learned first."""
+    record, start = report.pretrain, report.teacher.start
+    if record is None or start is None:
         return Markup("")
-    probe = record.probe
-    low, high = (units.points(100 * end) for end in probe.interval)
-    title = units.metric(probe.metric)
+    judged = start.judge == "training"
     facts = definitions(
         [
             ("Method", "labels of other classes" if record.kind == "source" else record.kind),
             ("Learned from", _images(record)),
             ("Backbone", record.backbone),
             ("Learned in this order", told(report.teacher.lessons)),
-            (f"Probe, {title} before", units.percent(probe.before)),
-            (f"Probe, {title} after", units.percent(probe.after)),
-            ("90% interval of the difference", f"{low} to {high}"),
-            ("p, that it is no better", f"{probe.p_value:.2g}"),
-            ("Training begins with it", "yes" if record.used else "no"),
+            *(_compared("Trained teacher", start.comparison) if judged else ()),
+            *_compared("Linear probe", record.probe),
+            ("Judged by", "training from both starts" if judged else "linear probes"),
+            ("The teacher begins with it", "yes" if start.used else "no"),
             ("Time", units.duration(record.seconds)),
+            *([("Time of the other training", units.duration(start.other_seconds))] if judged else []),
         ]
     )
-    return Markup(tag("p", record.note, css="lead") + _curves(record) + facts)
+    return Markup(tag("p", start.note, css="lead") + _curves(record) + facts)
+
+
+def _compared(what: str, found: PairedComparison) -> list[tuple[str, str]]:
+    low, high = (units.points(100 * end) for end in found.interval)
+    scores = f"{units.percent(found.before)} -> {units.percent(found.after)}"
+    return [
+        (f"{what}, {units.metric(found.metric)} on validation", scores),
+        (f"{what}, difference", f"{low} to {high} (90% interval), p = {found.p_value:.2g}"),
+    ]
 
 
 def _images(record: PretrainRecord) -> str:

@@ -152,14 +152,18 @@ def _network_change(report: RunReport) -> str:
 
 def _learned_first(report: RunReport) -> str:
     """What the backbone learned before it saw the data, and whether that helped; empty where it did not."""
-    record = report.pretrain
-    if record is None:
+    record, start = report.pretrain, report.teacher.start
+    if record is None or start is None:
         return ""
-    probe, by = record.probe, "" if record.kind == "source" else f"{record.kind} on "
+    by = "" if record.kind == "source" else f"{record.kind} on "
+    found, whose = (
+        start.comparison,
+        "the trained teacher's" if start.judge == "training" else "a linear probe's",
+    )
     return (
-        f"{by}{units.counted(record.images, 'image')} in {record.name}: a linear probe's {units.metric(probe.metric)}"
-        f" {units.percent(probe.before)} -> {units.percent(probe.after)},"
-        f" {'which helped' if probe.helped else 'which did not help'}{'' if record.used else ', so it is not used'}"
+        f"{by}{units.counted(record.images, 'image')} in {record.name}: {whose} {units.metric(found.metric)}"
+        f" {units.percent(found.before)} -> {units.percent(found.after)},"
+        f" {'which helped' if found.helped else 'which did not help'}{'' if start.used else ', so it is not used'}"
     )
 
 

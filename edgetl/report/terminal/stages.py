@@ -170,6 +170,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("test", _told(record.test) if record.test else ""),
             ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
             ("learned before", told(record.lessons[:-1])),
+            ("pretraining", record.start.note if record.start else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],

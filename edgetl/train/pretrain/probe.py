@@ -11,24 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetl.config import Augment
-from edgetl.records.scores import Evaluation, value
-from edgetl.records.train import ProbeComparison
-from edgetl.statistics import binomial_tail, paired_interval
-from edgetl.tasks.base import Classification, MetricSpec
-from edgetl.tasks.metrics import TOP1
+from edgetl.records.scores import Evaluation
+from edgetl.records.train import PairedComparison
+from edgetl.tasks.base import MetricSpec
 from edgetl.train.augment import BatchPart, training_view
+from edgetl.train.compare import compare
 from edgetl.train.objective import HardLoss
 from edgetl.train.pretrain.views import strong_view
-from edgetl.train.seeds import numpy_generator
 from edgetl.train.tasks.base import FitTask, Targets, TrainingTask
 
 _DECAYS = (1e-3, 1e-2, 1e-1)
 _HELD = 5
 """Every fifth training image chooses the decay."""
 _STEPS = 60
-_DRAWS = 400
-_LEVEL = 0.05
-_Z90 = 1.6448536269514722
 
 
 def probe(
@@ -104,51 +99,13 @@ class Probed:
 
     def compare(
         self, targets: Targets, before: NDArray[np.float32], after: NDArray[np.float32], *, seed: int
-    ) -> ProbeComparison:
-        """Two backbones' features (M + N, F) of the same images.
+    ) -> PairedComparison:
+        """Two backbones' features (M + N, F) of the same images: their probes on those that are asked.
 
-        The second helped where its probe is better on the images that are asked, with an error of 5% at most: by the
-        one-sided exact McNemar test (1947) of top-1; of another metric by the paired bootstrap (Efron 1979).
+        See `edgetl.train.compare`.
         """
-        right = targets[self.fitted :]
         first, second = (self.outputs(targets, features) for features in (before, after))
-        task = self.task
-        was, now = (self._score(right, outputs) for outputs in (first, second))
-        if isinstance(task.spec, Classification) and self.metric == TOP1.name:
-            hit, hits = first.argmax(axis=1) == right, second.argmax(axis=1) == right
-            lost, won = int((hit & ~hits).sum()), int((~hit & hits).sum())
-            interval = paired_interval(lost, won, len(right), _Z90)
-            p_value = binomial_tail(won, lost + won)
-        else:
-            interval, p_value = self._bootstrap(right, first, second, seed)
-        return ProbeComparison(
-            metric=self.metric,
-            images=len(right),
-            before=was,
-            after=now,
-            interval=interval,
-            p_value=p_value,
-            helped=now > was and p_value <= _LEVEL,
-        )
-
-    def _score(self, targets: Targets, outputs: NDArray[np.float32]) -> float:
-        task = self.task.settled(targets, outputs)
-        return value(task.evaluate(targets, outputs, resamples=0), self.metric)
-
-    def _bootstrap(
-        self, targets: Targets, first: NDArray[np.float32], second: NDArray[np.float32], seed: int
-    ) -> tuple[tuple[float, float], float]:
-        generator, found = numpy_generator(seed, "probe", "bootstrap"), np.empty(_DRAWS)
-        tasks = [self.task.settled(targets, outputs) for outputs in (first, second)]
-        for draw in range(_DRAWS):
-            rows = generator.integers(0, len(targets), len(targets))
-            was, now = (
-                value(task.evaluate(targets[rows], outputs[rows], resamples=0), self.metric)
-                for task, outputs in zip(tasks, (first, second), strict=True)
-            )
-            found[draw] = now - was
-        low, high = (float(v) for v in np.quantile(found, [_LEVEL, 1 - _LEVEL]))
-        return (low, high), float((found <= 0).mean())
+        return compare(self.task, self.metric, targets[self.fitted :], first, second, seed=seed)
 
 
 class ProbedTask:

@@ -1,8 +1,7 @@
-"""The stage before training: the backbone learns elsewhere first, and is begun with only where that helped."""
+"""The stage before training: the backbone learns elsewhere first; `edgetl.train.starts` says whether that helped."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,16 +92,14 @@ def shared(config: PretrainConfig, train: TrainConfig) -> TrainConfig:
 def run(
     config: PretrainConfig, inputs: PretrainInputs, *, out: Path, progress: Progress = SILENT
 ) -> PretrainRecord:
-    """Let the backbone learn first, write it into `out`, and find out whether that helped.
+    """Let the backbone learn first, write it into `out`, and look at its features.
 
-    How this is judged: features of labelled training images (at most 2,000) are computed by the pretrained backbone
-    and by the one that it began as, a linear probe is fitted to each, and both answer the same images of the
-    validation split. Pretraining helped where the probe is better by `train.select` (or the task's usual metric) with
-    an error of 5% at most, in a paired test; see `edgetl.train.pretrain.probe.Probed.compare`. Else training begins
-    with the original weights, unless `pretrain.always` is set. A probe sees the features as they are, not what
-    fine-tuning makes of them: it costs little, and leaves out some backbones that would have helped, mostly where
-    training begins with random weights. The last epoch is judged, and not the best of them,
-    since the validation split that chose it could not judge it too.
+    Features of labelled training images (at most 2,000) are computed by the pretrained backbone and by the one that it
+    began as, a linear probe is fitted to each, and both answer the same images of the validation split, scored by
+    `train.select` or the task's usual metric. A probe sees the features as they are, not what fine-tuning makes of
+    them: it costs little, and misses much of what helps, mostly where training begins with random weights. It decides
+    only where the recipe makes it the judge. The last epoch is probed, and not the best of them, since the validation
+    split that chose it could not judge it too.
 
     A run that was stopped goes on after its last epoch. Of several processes the first one calls this, and the others
     `teach_source` where there is a source.
@@ -151,37 +148,14 @@ def run(
         classes=inputs.further.labels,
         epochs=epochs,
         probe=found,
-        used=found.helped,
-        note="",
         lessons=lessons_before(path),
         seconds=spent + time.perf_counter() - begun,
     )
-    record = decided(record, config.always)
-    (progress.message if found.helped else progress.warning)(record.note)
+    title = metric(found.metric).title
+    progress.message(f"pretrain: a linear probe's {title} goes from {found.before:.1%} to {found.after:.1%}")
     for name in (_STATE, _TAUGHT):
         (out / name).unlink(missing_ok=True)
     return record
-
-
-def decided(record: PretrainRecord, always: bool) -> PretrainRecord:
-    """The record with whether the backbone is used, and with what came of it, in one sentence with its figures.
-
-    It does not depend on what was learned, so that `pretrain.always` may be set afterwards.
-    """
-    found = record.probe
-    low, high = found.interval
-    title = metric(found.metric).title
-    said, end = "helped", "training begins with it"
-    if not found.helped:
-        said, end = "did not help", "training begins with the original weights"
-        if always:
-            end = "training begins with it all the same (pretrain.always)"
-    note = (
-        f"Pretraining ({record.lessons[-1].words}) {said}: a linear probe on {found.images:,} validation images went"
-        f" from {title} {found.before:.1%} to {found.after:.1%} ({100 * (found.after - found.before):+.1f} points, 90%"
-        f" interval {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g}); {end}."
-    )
-    return dataclasses.replace(record, used=found.helped or always, note=note)
 
 
 def teach_source(inputs: PretrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:

@@ -6,7 +6,7 @@ import pytest
 from edgetl.train.adapt.choice import Scored, choose, density_ratios, neighbourhood_density
 
 
-def answers(sharpness: float, count: int = 60) -> np.ndarray:
+def answers(sharpness: float, count: int = 240) -> np.ndarray:
     logits = np.random.default_rng(0).normal(0, 1, (count, 3))
     logits[np.arange(count), np.arange(count) % 3] += 2
     powers = np.exp(sharpness * logits)
@@ -38,13 +38,24 @@ def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() ->
 
 def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
     plain = Scored(right=right(0.9), target=answers(1.0))
-    one_class = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (60, 1))
+    one_class = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (240, 1))
     found = choose(
         {"none": plain, "crowd": Scored(right=right(0.9), target=one_class)}, np.ones(100), "none", 0
     )
     assert found.density["crowd"] > found.density["none"]
     assert found.name == "none"
     assert "crowd into fewer classes" in found.ruled_out["crowd"]
+
+
+def test_a_gain_that_chance_explains_is_none() -> None:
+    plain = answers(1.0)
+    networks = {
+        "none": Scored(right=right(0.9), target=plain),
+        "shaken": Scored(right=right(0.9), target=np.roll(plain, 3, axis=0)),
+    }
+    found = choose(networks, np.ones(100), "none", 0)
+    assert found.name == "none"
+    assert found.ruled_out == {"shaken": "its answers on the target are not clearly denser"}
 
 
 def test_without_source_images_only_the_answers_decide() -> None:

@@ -1,0 +1,175 @@
+"""The teacher where a backbone learned elsewhere first: begun with that only where it helped."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+import torch
+
+from edgetl.config import Judge, TrainConfig
+from edgetl.files import read_json, write_bytes, write_json
+from edgetl.models import checkpoint
+from edgetl.progress import SILENT, Progress
+from edgetl.records.train import PairedComparison, StartRecord, TrainRecord
+from edgetl.tasks.metrics import metric
+from edgetl.train import stage
+from edgetl.train.compare import compare
+from edgetl.train.evaluate import predict_outputs
+from edgetl.train.processes import from_main, launched
+from edgetl.train.sets import open_sets
+from edgetl.train.stage import TrainInputs
+from edgetl.train.tasks.all import training_task
+
+ORIGINAL, PRETRAINED = "original", "pretrained"
+"""Folders in the stage's, of the two trainings: their state, and the curves that trackers keep in files."""
+_TRAINED = "trained.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A backbone that learned elsewhere first, and how it comes to be used.
+
+    Attributes:
+        checkpoint: the backbone.
+        lesson: what it learned, in words.
+        probe: linear probes on its features, after those on the original weights'.
+        judge: what says whether that helped.
+        always: it is used whatever that says.
+    """
+
+    checkpoint: Path
+    lesson: str
+    probe: PairedComparison
+    judge: Judge
+    always: bool
+
+
+def run(
+    config: TrainConfig,
+    inputs: TrainInputs,
+    first: Pretrained | None,
+    *,
+    out: Path,
+    progress: Progress = SILENT,
+) -> TrainRecord:
+    """Train the teacher and write `out/teacher.safetensors`, as `edgetl.train.stage.run` does.
+
+    Where training is the judge, the teacher is trained from both starts, which differ in nothing else: the settings,
+    the seed, the number of epochs and the choice of the best one on the validation split are the same. The two answer
+    the validation split, and the one from the pretrained backbone is kept only where it is better by `train.select` or
+    the task's usual metric, with an error of 5% at most; see `edgetl.train.compare`. A run that was stopped goes on in
+    the training in which it was.
+
+    Where several processes were launched, each must call this; the first one writes.
+
+    Args:
+        config: how to train.
+        inputs: what to train on; without a start.
+        first: what may be begun with; None to train from `train.weights` alone.
+        out: the stage's folder.
+        progress: where to report.
+
+    Raises:
+        As `edgetl.train.stage.run`.
+    """
+    if first is None:
+        return stage.run(config, inputs, out=out, progress=progress)
+    judge = Judge.PROBE if first.always else first.judge
+    match judge:
+        case Judge.PROBE:
+            record = _once(config, inputs, first, out=out, progress=progress)
+        case Judge.TRAINING:
+            record = _twice(config, inputs, first, out=out, progress=progress)
+        case _:
+            assert_never(judge)
+    assert record.start is not None
+    (progress.message if record.start.comparison.helped else progress.warning)(record.start.note)
+    return record
+
+
+def _once(
+    config: TrainConfig, inputs: TrainInputs, first: Pretrained, *, out: Path, progress: Progress
+) -> TrainRecord:
+    found = first.probe
+    used = found.helped or first.always
+    start = first.checkpoint if used else None
+    record = stage.run(config, dataclasses.replace(inputs, start=start), out=out, progress=progress)
+    end = "training begins with it" if used else "training begins with the original weights"
+    if used and not found.helped:
+        end += " all the same (pretrain.always)"
+    note = _sentence(first, found, "a linear probe", end)
+    return dataclasses.replace(
+        record, start=StartRecord(judge=Judge.PROBE.value, comparison=found, used=used, note=note)
+    )
+
+
+def _twice(
+    config: TrainConfig, inputs: TrainInputs, first: Pretrained, *, out: Path, progress: Progress
+) -> TrainRecord:
+    begun = dataclasses.replace(inputs, start=first.checkpoint)
+    plain = _trained(config, inputs, out / ORIGINAL, progress, "from the original weights, to compare with")
+    other = _trained(config, begun, out / PRETRAINED, progress, f"the same, after {first.lesson}")
+    # Only the first process knows that the files are written.
+    found = from_main(_compared(config, inputs, out, progress) if launched().main else None)
+    assert found is not None
+    record, rest = (other, plain) if found.helped else (plain, other)
+    end = f"the one {'after it' if found.helped else 'from the original weights'} is kept"
+    start = StartRecord(
+        judge=Judge.TRAINING.value,
+        comparison=found,
+        used=found.helped,
+        note=_sentence(first, found, "the trained teacher", end),
+        other_seconds=rest.seconds,
+    )
+    if launched().main:
+        kept = out / (PRETRAINED if found.helped else ORIGINAL) / stage.CHECKPOINT
+        write_bytes(out / stage.CHECKPOINT, kept.read_bytes())
+        for name in (ORIGINAL, PRETRAINED):
+            for path in (out / name / stage.CHECKPOINT, out / name / _TRAINED):
+                path.unlink()
+            if not any((out / name).iterdir()):
+                (out / name).rmdir()
+    return dataclasses.replace(record, checkpoint=f"{out.name}/{stage.CHECKPOINT}", start=start)
+
+
+def _trained(
+    config: TrainConfig, inputs: TrainInputs, out: Path, progress: Progress, said: str
+) -> TrainRecord:
+    """One of the two trainings, which a run that was stopped after it does not do again."""
+    done = out / _TRAINED
+    if from_main(done.is_file() and (out / stage.CHECKPOINT).is_file()):
+        return read_json(done, TrainRecord)
+    progress.message(f"train: {said}")
+    if launched().main:
+        out.mkdir(exist_ok=True)
+    record = stage.run(config, inputs, out=out, progress=progress)
+    if launched().main:
+        write_json(done, record)
+    return record
+
+
+def _compared(config: TrainConfig, inputs: TrainInputs, out: Path, progress: Progress) -> PairedComparison:
+    """The two teachers on the validation split."""
+    task = training_task(inputs.index.task, inputs.task, inputs.labels)
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir, progress)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    before, after = (
+        predict_outputs(checkpoint.load(out / name / stage.CHECKPOINT)[0].to(device), sets.val)
+        for name in (ORIGINAL, PRETRAINED)
+    )
+    chosen = stage.selecting(config, task, sets.train.targets)
+    return compare(task, chosen, sets.val.targets, before, after, seed=inputs.seed)
+
+
+def _sentence(first: Pretrained, found: PairedComparison, what: str, end: str) -> str:
+    """What came of pretraining, with its figures."""
+    low, high = found.interval
+    return (
+        f"Pretraining ({first.lesson}) {'helped' if found.helped else 'did not help'}: {what} went from"
+        f" {metric(found.metric).title} {found.before:.1%} to {found.after:.1%} on {found.images:,} validation images"
+        f" ({100 * (found.after - found.before):+.1f} points, 90% interval {100 * low:+.1f} to {100 * high:+.1f},"
+        f" p = {found.p_value:.2g}); {end}."
+    )
