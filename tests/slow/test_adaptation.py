@@ -136,6 +136,9 @@ def test_from_one_source_of_photographs_to_another(
         rows[name]["auto"] = rows[name][tried.choice.name]
         bound = teach(indexed(seen, place / "target.csv"), place / "bound", pixels, seed)
         rows[name][BOUND] = score(checkpoint.load(bound)[0])
+        for one in tried.tries:
+            figures = [f"{found:.3f}" for found in (one.val, one.weighted, one.density) if found is not None]
+            print(f"  {one.method}: validation, weighted, density {', '.join(figures)} {one.note}")
         print(
             name, {k: round(v, 1) for k, v in rows[name].items()}, f"sure {tried.choice.sure:.0%}", flush=True
         )

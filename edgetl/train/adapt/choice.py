@@ -8,12 +8,14 @@ Domain Adaptation via Soft Neighborhood Density", ICCV 2021).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.tasks.classification.answers import softmax
 from edgetl.train.seeds import derive, numpy_generator
 
 _TEMPERATURE = 0.05
@@ -25,6 +27,7 @@ _RIDGE = 0.1
 """Against the mean loss of the images: with more features than images, domains are always told apart without."""
 _LIMIT = 20.0
 """Largest weight of a source image, and one over the smallest: a few images must not decide alone."""
+_CONFIDENCE, _WIDEST, _HALVINGS = 0.9, 5.0, 40
 _RESAMPLES = 200
 _CLEARLY = 0.95
 """Share of the resamples from which on a network is clearly worse."""
@@ -79,11 +82,26 @@ def density_ratios(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """What one network says: which source validation images it gets right, (n,) bool, and its probabilities for target
-    images, (M, C)."""
+    """What one network says: its logits for source validation images (n, C), which of these it gets right, (n,) bool,
+    and its logits for target images (M, C)."""
 
+    source: NDArray[np.float32]
     right: NDArray[np.bool_]
     target: NDArray[np.float32]
+
+    @property
+    def answers(self) -> NDArray[np.float32]:
+        """(M, C) probabilities for the target's images, as sharp as every other network's.
+
+        Soft answers resemble one another and look dense; how soft they are says only how long a network was trained.
+        So logits are scaled until the mean confidence on the source's images is 0.9.
+        """
+        low, high = -_WIDEST, _WIDEST
+        for _ in range(_HALVINGS if len(self.source) else 0):
+            middle = (low + high) / 2
+            sharp = softmax(self.source * math.exp(middle)).max(1).mean() >= _CONFIDENCE
+            low, high = (low, middle) if sharp else (middle, high)
+        return softmax(self.target * math.exp((low + high) / 2)).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +135,9 @@ def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: 
     rng = numpy_generator(seed, "adapt", "choice")
     size = len(networks[first].target)
     rows = np.sort(rng.permutation(size)[:_MOST])
-    entropies = {name: _entropies(scored.target[rows]) for name, scored in networks.items()}
-    spread = {name: _spread(scored.target[rows]) for name, scored in networks.items()}
+    answers = {name: scored.answers[rows] for name, scored in networks.items()}
+    entropies = {name: _entropies(own) for name, own in answers.items()}
+    spread = {name: _spread(own) for name, own in answers.items()}
     shares, weighted = dict[str, NDArray[np.float64]](), dict[str, float]()
     if len(weights):
         draws = rng.integers(0, len(weights), (_RESAMPLES, len(weights)))

@@ -522,9 +522,12 @@ class _Bench:
         for name, network in networks.items():
             outputs = predict_outputs(network, self.sets.val)
             self.val[name] = value(self.task.evaluate(truths, outputs, resamples=0), self.metric)
-            answers = softmax(predict_outputs(network, self.target)).astype(np.float32)
             self.right[name] = outputs.argmax(1) == truths
-            scored[name] = Scored(right=self.right[name][source], target=answers)
+            scored[name] = Scored(
+                source=outputs[source],
+                right=self.right[name][source],
+                target=predict_outputs(network, self.target),
+            )
         return choose(scored, weights, NO_METHOD, seed)
 
     def scored(self, one: AdaptTry, made: int, choice: Choice, *, decides: bool) -> AdaptTry:

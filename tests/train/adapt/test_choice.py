@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgetl.tasks.classification.answers import softmax
 from edgetl.train.adapt.choice import Scored, choose, density_ratios, neighbourhood_density
 
 
@@ -11,6 +12,12 @@ def answers(sharpness: float, count: int = 240) -> np.ndarray:
     logits[np.arange(count), np.arange(count) % 3] += 2
     powers = np.exp(sharpness * logits)
     return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
+
+def scored(right: np.ndarray, target: np.ndarray) -> Scored:
+    """A network of these probabilities, whose confidence on source images is what it should be."""
+    sure = np.log(np.array([[0.9, 0.05, 0.05]], np.float32))
+    return Scored(source=np.repeat(sure, len(right), axis=0), right=right, target=np.log(target))
 
 
 def right(share: float) -> np.ndarray:
@@ -24,9 +31,9 @@ def test_dense_groups_have_the_larger_entropy() -> None:
 
 
 def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() -> None:
-    plain = Scored(right=right(0.9), target=answers(1.0))
-    better = Scored(right=right(0.88), target=answers(6.0))
-    broken = Scored(right=right(0.5), target=answers(9.0))
+    plain = scored(right=right(0.9), target=answers(1.0))
+    better = scored(right=right(0.88), target=answers(6.0))
+    broken = scored(right=right(0.5), target=answers(9.0))
     found = choose({"none": plain, "better": better, "broken": broken}, np.ones(100), "none", 0)
     assert found.name == "better"
     assert 0.6 < found.sure <= 1
@@ -37,10 +44,10 @@ def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() ->
 
 
 def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
-    plain = Scored(right=right(0.9), target=answers(1.0))
+    plain = scored(right=right(0.9), target=answers(1.0))
     one_class = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (240, 1))
     found = choose(
-        {"none": plain, "crowd": Scored(right=right(0.9), target=one_class)}, np.ones(100), "none", 0
+        {"none": plain, "crowd": scored(right=right(0.9), target=one_class)}, np.ones(100), "none", 0
     )
     assert found.density["crowd"] > found.density["none"]
     assert found.name == "none"
@@ -50,8 +57,8 @@ def test_answers_that_crowd_into_one_class_are_dense_and_ruled_out() -> None:
 def test_a_gain_that_chance_explains_is_none() -> None:
     plain = answers(1.0)
     networks = {
-        "none": Scored(right=right(0.9), target=plain),
-        "shaken": Scored(right=right(0.9), target=np.roll(plain, 3, axis=0)),
+        "none": scored(right=right(0.9), target=plain),
+        "shaken": scored(right=right(0.9), target=np.roll(plain, 3, axis=0)),
     }
     found = choose(networks, np.ones(100), "none", 0)
     assert found.name == "none"
@@ -61,16 +68,16 @@ def test_a_gain_that_chance_explains_is_none() -> None:
 def test_without_source_images_only_the_answers_decide() -> None:
     none = np.zeros(0, bool)
     networks = {
-        "none": Scored(right=none, target=answers(1.0)),
-        "other": Scored(right=none, target=answers(6.0)),
+        "none": scored(right=none, target=answers(1.0)),
+        "other": scored(right=none, target=answers(6.0)),
     }
     found = choose(networks, np.ones(0), "none", 0)
     assert (found.name, found.weighted, found.ruled_out) == ("other", {}, {})
 
 
 def test_weights_decide_which_source_images_count() -> None:
-    plain = Scored(right=right(0.9), target=answers(1.0))
-    other = Scored(right=~right(0.2), target=answers(6.0))  # wrong on the first fifth
+    plain = scored(right=right(0.9), target=answers(1.0))
+    other = scored(right=~right(0.2), target=answers(6.0))  # wrong on the first fifth
     unlike = np.where(right(0.2), 0.05, 1.24)
     alike = np.where(right(0.2), 4.0, 0.25)
     assert choose({"none": plain, "other": other}, unlike, "none", 0).name == "other"
@@ -88,3 +95,16 @@ def test_source_images_that_look_like_the_target_weigh_more() -> None:
     assert weights[:20].mean() > 2 * weights[20:].mean()
     assert np.array_equal(weights, density_ratios(source, target, 0))
     assert density_ratios(source[:1], target, 0).tolist() == [1.0]
+
+
+def test_networks_are_compared_at_one_sharpness() -> None:
+    target = np.log(answers(2.0))
+    source = np.log(answers(2.0, 100))
+    one = Scored(source=source, right=right(0.9), target=target)
+    soft = Scored(source=source / 5, right=right(0.9), target=target / 5)
+    assert np.allclose(one.answers, soft.answers, atol=1e-4)
+    assert softmax(source).max(1).mean() != pytest.approx(0.9, abs=0.01)
+    low = Scored(source=source, right=right(0.9), target=source)
+    assert low.answers.max(1).mean() == pytest.approx(0.9, abs=1e-3)
+    found = choose({"none": soft, "same": one}, np.ones(100), "none", 0)
+    assert found.density["none"] == pytest.approx(found.density["same"], abs=1e-3)
