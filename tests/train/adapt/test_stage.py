@@ -267,7 +267,7 @@ def test_validation_images_may_all_be_the_target_s(
     record = adapted(AdaptConfig(images="target", domain="new", method=AdaptMethod.BN), given, tmp_path)
     assert record.labelled == 12
     assert [one.weighted for one in record.tries] == [None, None]
-    assert all(one.note in ("", "its answers on the target crowd into fewer classes") for one in record.tries)
+    assert not any("less accurate" in one.note for one in record.tries)
 
 
 def test_the_best_of_several_methods_must_be_better_than_chance_makes_one_of_them(
