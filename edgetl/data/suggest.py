@@ -44,7 +44,7 @@ _PART_SIDE = 192
 
 _DETECTOR_BATCHES = (8, 4)
 """Small, for many steps: with 205 pictures and 12 epochs, batches of 16 reached 38% mAP on validation, of 8 45%, of 4
-50%; halfway, twice the default rate was 4 points ahead. Batches of 8 take three quarters of the time."""
+50%; halfway, twice the default rate was 4 points ahead."""
 _MANY_STEPS = 100
 """An epoch of so many steps or more may have the larger batch."""
 _DETECTOR_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 1600, 12, 60
