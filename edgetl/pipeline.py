@@ -33,7 +33,7 @@ from edgetl.records.prune import PruneRecord
 from edgetl.records.train import (
     DataRecord,
     FoldsRecord,
-    Lesson,
+    LineageStep,
     PretrainRecord,
     TrainRecord,
     UnlabelledRecord,
@@ -563,7 +563,7 @@ class _Run:
             return None
         return Pretrained(
             checkpoint=self.dir / record.checkpoint,
-            lesson=record.lessons[-1].words,
+            learned=record.lineage[-1].words,
             probe=record.probe,
             judge=self.recipe.pretrain.judge,
             always=self.recipe.pretrain.always,
@@ -783,7 +783,7 @@ class _Run:
             recipe_sha256=sha256_bytes(recipes.dump(self.recipe).encode()),
             seed=self.recipe.seed,
             calibration_sha256=quantized.calibration_key if quantized else "",
-            lessons=self._lessons(),
+            lineage=self._lineage(),
         )
         return self.cache.run(
             "bundle",
@@ -831,14 +831,14 @@ class _Run:
     def _teacher(self) -> Path:
         return self.dir / self._taught.checkpoint
 
-    def _lessons(self) -> tuple[Lesson, ...]:
+    def _lineage(self) -> tuple[LineageStep, ...]:
         """What the teacher learned, from its first weights on."""
         trained: TrainRecord = self.records[Stage.TRAIN]
         adapted: AdaptRecord | None = self.records[Stage.ADAPT]
         if adapted is None or adapted.method == NO_METHOD:
-            return trained.lessons
+            return trained.lineage
         folder = Path(str(self.recipe.adapt.images)).name
-        return (*trained.lessons, Lesson(kind=adapted.method, name=folder, images=adapted.images))
+        return (*trained.lineage, LineageStep(kind=adapted.method, name=folder, images=adapted.images))
 
     @property
     def _beside(self) -> DataIndex | None:

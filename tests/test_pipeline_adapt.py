@@ -41,8 +41,8 @@ def test_a_whole_run_adapts_and_goes_on_with_both_domains(images: Path, target: 
     calibrated = json.loads((tmp_path / "run" / "quantize" / "calibration.json").read_text())["images"]
     assert sorted(image["label"] for image in calibrated) == [""] * 6 + sorted(2 * ["blue", "green", "red"])
     assert outcome.bundle is not None
-    lessons = open_bundle(outcome.bundle).manifest.provenance.lessons
-    assert [lesson.kind for lesson in lessons] == ["weights", "train", "coral"]
+    lineage = open_bundle(outcome.bundle).manifest.provenance.lineage
+    assert [step.kind for step in lineage] == ["weights", "train", "coral"]
     page = (tmp_path / "run" / "report.html").read_text()
     assert 'id="adaptation"' in page
     assert "coral was asked for by name" in page

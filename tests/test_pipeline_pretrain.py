@@ -68,7 +68,7 @@ def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
     nothing, plain, _ = trained(recipe_of(images), tmp_path / "plain")
     assert nothing is None
     assert plain.start is None
-    assert [lesson.kind for lesson in plain.lessons] == ["weights", "train"]
+    assert [step.kind for step in plain.lineage] == ["weights", "train"]
     assert not list((tmp_path / "plain").glob("pretrain*"))
     verdict(monkeypatch, helped=False)
     first, record, _ = trained(recipe_of(images, images=str(photos)), tmp_path / "run")
@@ -82,7 +82,7 @@ def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
     )
     assert record.start.other_seconds > 0
     assert weights_of(tmp_path / "run", record) == weights_of(tmp_path / "plain", plain)
-    assert record.lessons == plain.lessons
+    assert record.lineage == plain.lineage
     forced, record, cached = trained(recipe_of(images, images=str(photos), always=True), tmp_path / "run")
     assert forced == first
     assert record.start is not None
@@ -92,7 +92,7 @@ def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
         (Stage.DATA, Stage.PRETRAIN),
     )
     assert record.start.note.endswith("training begins with it all the same (pretrain.always).")
-    assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
+    assert [step.kind for step in record.lineage] == ["weights", "simclr", "train"]
     begun = weights_of(tmp_path / "run", record)
     verdict(monkeypatch, helped=True)
     used, record, cached = trained(recipe_of(images, images=str(photos)), tmp_path / "run")
@@ -102,7 +102,7 @@ def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
     assert record.start.used
     assert record.start.note.endswith("p = 0.01); the one after it is kept.")
     assert weights_of(tmp_path / "run", record) == begun
-    assert record.lessons[:-1] == used.lessons
+    assert record.lineage[:-1] == used.lineage
     everything = (Stage.DATA, Stage.PRETRAIN, Stage.TRAIN)
     assert trained(recipe_of(images, images=str(photos)), tmp_path / "run")[2] == everything
 
@@ -119,7 +119,7 @@ def test_a_probe_judges_before_one_training(
         "Pretraining (simclr on 12 images (photos)) helped: a linear probe went"
     )
     assert record.start.note.endswith("p = 0.01); training begins with it.")
-    assert [lesson.kind for lesson in record.lessons] == ["weights", "simclr", "train"]
+    assert [step.kind for step in record.lineage] == ["weights", "simclr", "train"]
     other = tiny_recipe(
         images,
         train={"epochs": 2, "lr": 1e-4},
@@ -138,8 +138,8 @@ def test_a_whole_run_says_in_its_bundle_and_report_what_was_learned_first(
     assert (first.kind, first.name, len(first.classes)) == ("source", "other", 3)
     assert outcome.bundle is not None
     provenance = open_bundle(outcome.bundle).manifest.provenance
-    assert provenance.lessons == outcome.records[Stage.TRAIN].lessons
-    assert [lesson.kind for lesson in provenance.lessons] == ["weights", "train", "train"]
+    assert provenance.lineage == outcome.records[Stage.TRAIN].lineage
+    assert [step.kind for step in provenance.lineage] == ["weights", "train", "train"]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     said = report["teacher"]["start"]["note"]
     assert said == outcome.records[Stage.TRAIN].start.note

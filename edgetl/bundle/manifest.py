@@ -19,7 +19,7 @@ from edgetl.records.codec import from_json, to_json
 from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores
-from edgetl.records.train import Lesson
+from edgetl.records.train import LineageStep
 from edgetl.tasks.base import TaskSpec, labels_of
 
 SCHEMA_VERSION = 2
@@ -132,7 +132,7 @@ class Provenance:
     """Where a bundle came from. `created` is empty by default, so that equal contents give an equal file.
 
     `calibration_sha256` covers the float model, the calibration images and their preprocessing; empty where nothing
-    was quantized. `lessons` is the chain of what the teacher learned, from its first weights on.
+    was quantized. `lineage` is the chain of what the teacher learned, from its first weights on.
     """
 
     recipe_sha256: str = ""
@@ -143,7 +143,7 @@ class Provenance:
     packages: dict[str, str] = field(default_factory=dict)
     created_by: str = f"edgetl {__version__}"
     created: str = ""
-    lessons: tuple[Lesson, ...] = ()
+    lineage: tuple[LineageStep, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
-from edgetl.records.train import Lesson
+from edgetl.records.train import LineageStep
 from edgetl.records.variants import BundleRecord, MeasureRecord
 from edgetl.tasks.all import spec_of
 from edgetl.tasks.base import joined
@@ -34,7 +34,7 @@ class ShipInputs:
     recipe_sha256: str
     seed: int
     calibration_sha256: str = ""
-    lessons: tuple[Lesson, ...] = ()
+    lineage: tuple[LineageStep, ...] = ()
 
 
 def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progress = SILENT) -> BundleRecord:
@@ -76,7 +76,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
             git_commit=git_commit(),
             seed=inputs.seed,
             packages=packages(),
-            lessons=inputs.lessons,
+            lineage=inputs.lineage,
         ),
         splits={split: [s.sha256 for s in inputs.index.split(split)] for split in SPLITS},
     )

@@ -25,8 +25,8 @@ from edgetl.records.codec import to_json
 
 SCHEMA = 1
 SPEC = "edgetl.preprocess"
-LESSONS = "edgetl.lessons"
-"""What the network learned before and here, as JSON: see `edgetl.records.train.Lesson`."""
+LINEAGE = "edgetl.lineage"
+"""What the network learned before and here, as JSON: see `edgetl.records.train.LineageStep`."""
 REBASED = "edgetl.rebased"
 """How many batch norms did not learn and are written in terms of the images at hand (`edgetl.models.norms`)."""
 _SCHEMA_KEY, _ARCHITECTURE_KEY = "edgetl.schema", ARCHITECTURE

@@ -86,7 +86,7 @@ class NetworkSize:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class LineageStep:
     """One step of how a network's weights came to be.
 
     `kind` is `weights` where they were given: `name` is `pretrained`, `none` or a file's name. Else it is how they were
@@ -112,9 +112,9 @@ class Lesson:
         return f"{by}{self.images:,} images{of} ({self.name})"
 
 
-def told(lessons: Iterable[Lesson]) -> str:
-    """A chain of lessons in words, the first one first."""
-    return ", then ".join(lesson.words for lesson in lessons)
+def lineage_words(lineage: Iterable[LineageStep]) -> str:
+    """A lineage in words, the first step first."""
+    return ", then ".join(step.words for step in lineage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class StartRecord:
 class TrainRecord:
     """A trained network (teacher or student): its checkpoint, its curve, its scores.
 
-    `unlabelled` is the number of different images without labels that taught it; `lessons` are the chain of what a
+    `unlabelled` is the number of different images without labels that taught it; `lineage` is the chain of what a
     teacher learned, from its first weights to these; `start` is there where a backbone learned elsewhere first.
     """
 
@@ -166,7 +166,7 @@ class TrainRecord:
     test: Evaluation | None
     seconds: float
     unlabelled: int = 0
-    lessons: tuple[Lesson, ...] = ()
+    lineage: tuple[LineageStep, ...] = ()
     start: StartRecord | None = None
 
 
@@ -177,7 +177,7 @@ class PretrainRecord:
     `kind` is `source`, or the method; `images` different ones taught, of these `classes` (none without labels), besides
     the `held_out` ones that are in the validation or test split. The scores of `epochs` are those on the source's own
     validation split, or a linear probe's on the data's. `probe` compares linear probes on the features before and
-    after. `lessons` is the chain of what the backbone learned.
+    after. `lineage` is the chain of what the backbone learned.
     """
 
     kind: str
@@ -189,7 +189,7 @@ class PretrainRecord:
     classes: tuple[str, ...]
     epochs: tuple[EpochRecord, ...]
     probe: PairedComparison
-    lessons: tuple[Lesson, ...]
+    lineage: tuple[LineageStep, ...]
     seconds: float
 
 

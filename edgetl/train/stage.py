@@ -26,7 +26,7 @@ from edgetl.tasks.metrics import chosen
 from edgetl.train.evaluate import score_splits
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
-from edgetl.train.lessons import as_metadata, lesson_of, lessons_before
+from edgetl.train.lineage import as_metadata, lineage_before, lineage_step
 from edgetl.train.loop import NO_START, fit, reached
 from edgetl.train.objective import Hard
 from edgetl.train.phases import phases
@@ -84,7 +84,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     task = training_task(index.task, inputs.task, inputs.labels)
     weights = config.weights if inputs.start is None else inputs.start
     model = task.network(config.backbone, weights, seed=derive(seed, "weights"), size=inputs.spec.size)
-    lessons = (*lessons_before(weights), lesson_of("train", index))
+    lineage = (*lineage_before(weights), lineage_step("train", index))
     check_takes(model, inputs.spec.size, config.backbone, OWN_SIZE)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
@@ -135,7 +135,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     val, test = score_splits(task, model, sets)
     if launched().main:
         architecture = describe(model, config.backbone, task.width, inputs.spec.size)
-        extra = checkpoint.provenance(index.labels, inputs.spec) | as_metadata(lessons)
+        extra = checkpoint.provenance(index.labels, inputs.spec) | as_metadata(lineage)
         if frozen:
             extra[checkpoint.REBASED] = str(len(frozen))
         checkpoint.save(model, architecture, out / CHECKPOINT, extra)
@@ -147,7 +147,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         val=val,
         test=test,
         seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
-        lessons=lessons,
+        lineage=lineage,
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

@@ -34,14 +34,14 @@ class Pretrained:
 
     Attributes:
         checkpoint: the backbone.
-        lesson: what it learned, in words.
+        learned: what it learned, in words.
         probe: linear probes on its features, after those on the original weights'.
         judge: what says whether that helped.
         always: it is used whatever that says.
     """
 
     checkpoint: Path
-    lesson: str
+    learned: str
     probe: PairedComparison
     judge: Judge
     always: bool
@@ -111,7 +111,7 @@ def _twice(
 ) -> TrainRecord:
     begun = dataclasses.replace(inputs, start=first.checkpoint)
     plain = _trained(config, inputs, out / ORIGINAL, progress, "from the original weights, to compare with")
-    other = _trained(config, begun, out / PRETRAINED, progress, f"the same, after {first.lesson}")
+    other = _trained(config, begun, out / PRETRAINED, progress, f"the same, after {first.learned}")
     # Only the first process knows that the files are written.
     found = from_main(_compared(config, inputs, out, progress) if launched().main else None)
     assert found is not None
@@ -168,7 +168,7 @@ def _sentence(first: Pretrained, found: PairedComparison, what: str, end: str) -
     """What came of pretraining, with its figures."""
     low, high = found.interval
     return (
-        f"Pretraining ({first.lesson}) {'helped' if found.helped else 'did not help'}: {what} went from"
+        f"Pretraining ({first.learned}) {'helped' if found.helped else 'did not help'}: {what} went from"
         f" {metric(found.metric).title} {found.before:.1%} to {found.after:.1%} on {found.images:,} validation images"
         f" ({100 * (found.after - found.before):+.1f} points, 90% interval {100 * low:+.1f} to {100 * high:+.1f},"
         f" p = {found.p_value:.2g}); {end}."

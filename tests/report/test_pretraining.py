@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from edgetl.records.train import Lesson, PairedComparison, PretrainRecord, StartRecord
+from edgetl.records.train import LineageStep, PairedComparison, PretrainRecord, StartRecord
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.run import RunReport
 from edgetl.report.terminal import run, stages
@@ -14,9 +14,9 @@ from tests.report.conftest import epochs
 from tests.report.test_html import _Page
 from tests.report.test_terminal import shown
 
-LESSONS = (
-    Lesson(kind="weights", name="pretrained"),
-    Lesson(kind="simclr", name="photos", images=9000),
+LINEAGE = (
+    LineageStep(kind="weights", name="pretrained"),
+    LineageStep(kind="simclr", name="photos", images=9000),
 )
 
 
@@ -57,11 +57,11 @@ def learned(report: RunReport, start: StartRecord = START) -> RunReport:
             p_value=0.0123,
             helped=True,
         ),
-        lessons=LESSONS,
+        lineage=LINEAGE,
         seconds=421.0,
     )
-    own = Lesson(kind="train", name="flowers12", images=1152, classes=("a", "b"))
-    teacher = dataclasses.replace(report.teacher, lessons=(*LESSONS, own), start=start)
+    own = LineageStep(kind="train", name="flowers12", images=1152, classes=("a", "b"))
+    teacher = dataclasses.replace(report.teacher, lineage=(*LINEAGE, own), start=start)
     return dataclasses.replace(report, pretrain=record, teacher=teacher)
 
 

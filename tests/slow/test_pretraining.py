@@ -155,7 +155,7 @@ def kept(judge: str, plain: list[Learned], found: list[Learned]) -> list[float]:
 def line(title: str, plain: list[Learned], found: list[Learned]) -> str:
     """One row: top-1 without and with, what each judge says and would ship, minutes; a figure a seed."""
 
-    def told(judge: str) -> str:
+    def said(judge: str) -> str:
         verdicts = [JUDGES[judge](*pair) for pair in zip(plain, found, strict=True)]
         words = ", ".join(
             f"{v.before:.1%} to {v.after:.1%} ({'helped' if v.helped else 'not shown to help'}, p = {v.p_value:.2g})"
@@ -168,7 +168,7 @@ def line(title: str, plain: list[Learned], found: list[Learned]) -> str:
 
     return (
         f"{title}: top-1 {mean([one.top1 for one in plain])} without, {mean([one.top1 for one in found])} with;"
-        f" {'; '.join(map(told, JUDGES))}; minutes {np.mean([one.minutes for one in plain]):.1f} without,"
+        f" {'; '.join(map(said, JUDGES))}; minutes {np.mean([one.minutes for one in plain]):.1f} without,"
         f" {np.mean([one.minutes for one in found]):.1f} with"
     )
 

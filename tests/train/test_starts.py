@@ -82,7 +82,7 @@ def first_of(
     backbone: Path, judge: Judge = Judge.TRAINING, probe: PairedComparison = NO_BETTER, always: bool = False
 ) -> Pretrained:
     return Pretrained(
-        checkpoint=backbone, lesson="simclr on 9 images (photos)", probe=probe, judge=judge, always=always
+        checkpoint=backbone, learned="simclr on 9 images (photos)", probe=probe, judge=judge, always=always
     )
 
 
@@ -164,8 +164,8 @@ def test_a_run_that_was_stopped_anywhere_goes_on_and_writes_the_same_bytes(
         assert record.start is not None
         assert record.start.used is found.helped
         assert (again / stage.CHECKPOINT).read_bytes() == by_start[found.helped]
-        assert [lesson.kind for lesson in record.lessons] == ["weights", "train"]
-        assert record.lessons[0].name == ("backbone.safetensors" if found.helped else "none")
+        assert [step.kind for step in record.lineage] == ["weights", "train"]
+        assert record.lineage[0].name == ("backbone.safetensors" if found.helped else "none")
         assert progress.warned == ([] if found.helped else [record.start.note])
 
 

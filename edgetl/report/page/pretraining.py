@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgetl.records.train import PairedComparison, PretrainRecord, told
+from edgetl.records.train import PairedComparison, PretrainRecord, lineage_words
 from edgetl.report import units
 from edgetl.report.page.curves import LOSSES, Line, score_lines, training_curves
 from edgetl.report.page.markup import HALF, Markup, columns, definitions, figure, legend, tag
@@ -21,7 +21,7 @@ def pretraining(report: RunReport) -> Markup:
             ("Method", "labels of other classes" if record.kind == "source" else record.kind),
             ("Learned from", _images(record)),
             ("Backbone", record.backbone),
-            ("Learned in this order", told(report.teacher.lessons)),
+            ("Learned in this order", lineage_words(report.teacher.lineage)),
             *(_compared("Trained teacher", start.comparison) if judged else ()),
             *_compared("Linear probe", record.probe),
             ("Judged by", "training from both starts" if judged else "linear probes"),

@@ -10,7 +10,7 @@ from edgetl.records.adapt import AdaptRecord
 from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
-from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of, told
+from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, lineage_words, notes_of
 from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
 from edgetl.report import units
 from edgetl.report.page import widths
@@ -169,7 +169,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("validation", _told(record.val)),
             ("test", _told(record.test) if record.test else ""),
             ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
-            ("learned before", told(record.lessons[:-1])),
+            ("learned before", lineage_words(record.lineage[:-1])),
             ("pretraining", record.start.note if record.start else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),

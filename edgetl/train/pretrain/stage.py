@@ -24,12 +24,12 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import OWN_SIZE, check_takes
 from edgetl.progress import SILENT, Progress
-from edgetl.records.train import EpochRecord, Lesson, PretrainRecord, TrainRecord
+from edgetl.records.train import EpochRecord, LineageStep, PretrainRecord, TrainRecord
 from edgetl.tasks.metrics import chosen, metric
 from edgetl.train import stage as training
 from edgetl.train.devices import device_of
 from edgetl.train.evaluate import predict_outputs
-from edgetl.train.lessons import as_metadata, lesson_of, lessons_before
+from edgetl.train.lineage import as_metadata, lineage_before, lineage_step
 from edgetl.train.loop import NO_START, Fitting, fit
 from edgetl.train.objective import Objective
 from edgetl.train.pretrain.backbone import last_map, width_of, without_head
@@ -132,7 +132,7 @@ def run(
         path = out / CHECKPOINT
         epochs = _learn(task, model, config, inputs, probed, labelled, out, progress)
         spent = sum(epoch.seconds for epoch in epochs)
-        extra = checkpoint.provenance((), inputs.spec) | as_metadata(_lessons(config, inputs))
+        extra = checkpoint.provenance((), inputs.spec) | as_metadata(_lineage(config, inputs))
         checkpoint.save(model, describe(model, inputs.train.backbone, task.width, size), path, extra)
     spent += paused - begun
     begun = time.perf_counter()
@@ -148,7 +148,7 @@ def run(
         classes=inputs.further.labels,
         epochs=epochs,
         probe=found,
-        lessons=lessons_before(path),
+        lineage=lineage_before(path),
         seconds=spent + time.perf_counter() - begun,
     )
     title = metric(found.metric).title
@@ -276,12 +276,12 @@ def _objective(config: PretrainConfig, backbone: nn.Module, spec: PreprocessSpec
             assert_never(config.method)
 
 
-def _lessons(config: PretrainConfig, inputs: PretrainInputs) -> tuple[Lesson, ...]:
+def _lineage(config: PretrainConfig, inputs: PretrainInputs) -> tuple[LineageStep, ...]:
     """What the backbone has learned after learning from images without labels."""
-    return (*lessons_before(inputs.train.weights), lesson_of(config.method.value, inputs.further))
+    return (*lineage_before(inputs.train.weights), lineage_step(config.method.value, inputs.further))
 
 
 def _subject(config: PretrainConfig, inputs: PretrainInputs) -> str:
     """What is learned from, in words."""
     kind = SOURCE if config.source is not None else config.method.value
-    return lesson_of(kind, inputs.further).words
+    return lineage_step(kind, inputs.further).words

@@ -97,7 +97,7 @@ def test_each_method_moves_the_backbone_and_is_judged_by_a_probe(
     assert [(e.phase, e.epoch) for e in record.epochs] == [("pretrain", 1)]
     assert all(np.isfinite([e.loss, e.val_loss]).all() and e.val.images == 12 for e in record.epochs)
     assert record.probe.after == value(record.epochs[-1].val, record.probe.metric)
-    assert [lesson.kind for lesson in record.lessons] == ["weights", method.value]
+    assert [step.kind for step in record.lineage] == ["weights", method.value]
     assert from_json(PretrainRecord, to_json(record)) == record
     learned, begun = (
         load_file(out / stage.CHECKPOINT),
@@ -188,8 +188,8 @@ def test_a_source_teaches_the_whole_backbone_and_the_chain_says_so(
     assert (record.kind, record.classes) == ("source", ("kind-0", "kind-1", "kind-2"))
     assert {e.phase for e in record.epochs} == {"head", "full"}
     assert record.checkpoint == "pretrain/teacher.safetensors"
-    assert [lesson.kind for lesson in record.lessons] == ["weights", "train"]
-    assert record.lessons[1].images == 36
+    assert [step.kind for step in record.lineage] == ["weights", "train"]
+    assert record.lineage[1].images == 36
     own = training.TrainInputs(
         index=inputs.index,
         spec=inputs.spec,
@@ -199,8 +199,8 @@ def test_a_source_teaches_the_whole_backbone_and_the_chain_says_so(
     )
     config = TRAIN.model_copy(update={"head_epochs": 0, "epochs": 1, "lr": 1e-9, "weight_decay": 0.0})
     trained = training.run(config, own, out=folder(tmp_path / "train"))
-    assert trained.lessons[:2] == record.lessons
-    assert [lesson.kind for lesson in trained.lessons] == ["weights", "train", "train"]
+    assert trained.lineage[:2] == record.lineage
+    assert [step.kind for step in trained.lineage] == ["weights", "train", "train"]
     before, after = (load_file(tmp_path / r.checkpoint) for r in (record, trained))
     weights = [n for n in after if n.endswith("weight") and not n.startswith("classifier")]
     assert all(torch.allclose(after[n], before[n], atol=1e-6) for n in weights)

@@ -18,9 +18,9 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.backbones import create
 from edgetl.models.detector import create_detector
-from edgetl.records.train import Lesson, told
+from edgetl.records.train import LineageStep, lineage_words
 from edgetl.train import stage
-from edgetl.train.lessons import lessons_before
+from edgetl.train.lineage import lineage_before
 from tests.images import write_set
 
 NAME = "test_efficientnet"
@@ -105,16 +105,16 @@ def test_a_chain_is_kept_in_the_record_and_in_the_checkpoint(
     weights = first / stage.CHECKPOINT
     config = CONFIG.model_copy(update={"weights": str(weights)})
     record = stage.run(config, inputs, out=second)
-    own = Lesson(
+    own = LineageStep(
         kind="train", name="photos", images=9, classes=("blue", "green", "red"), data=inputs.index.sha256
     )
-    assert record.lessons == (
-        Lesson(kind="weights", name="none"),
-        dataclasses.replace(before.lessons[-1], file=sha256_file(weights)),
+    assert record.lineage == (
+        LineageStep(kind="weights", name="none"),
+        dataclasses.replace(before.lineage[-1], file=sha256_file(weights)),
         own,
     )
-    assert lessons_before(second / stage.CHECKPOINT)[:-1] == record.lessons[:-1]
-    assert told(record.lessons) == (
+    assert lineage_before(second / stage.CHECKPOINT)[:-1] == record.lineage[:-1]
+    assert lineage_words(record.lineage) == (
         "random weights, then 9 images of 3 classes (photos), then 9 images of 3 classes (photos)"
     )
 
@@ -122,10 +122,10 @@ def test_a_chain_is_kept_in_the_record_and_in_the_checkpoint(
 def test_other_files_are_named_and_a_broken_chain_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     digest = sha256_file(tmp_path / "w.pth")
-    assert lessons_before(tmp_path / "w.pth") == (Lesson(kind="weights", name="w.pth", file=digest),)
+    assert lineage_before(tmp_path / "w.pth") == (LineageStep(kind="weights", name="w.pth", file=digest),)
     model = create(NAME, 2, "none")
     for content in ("[]", "{", '[{"kind": 3}]'):
         path = tmp_path / "teacher.safetensors"
-        checkpoint.save(model, describe(model, NAME, 2), path, {checkpoint.LESSONS: content})
+        checkpoint.save(model, describe(model, NAME, 2), path, {checkpoint.LINEAGE: content})
         with pytest.raises(WeightsError, match=r"teacher\.safetensors does not say what its network learned"):
-            lessons_before(path)
+            lineage_before(path)

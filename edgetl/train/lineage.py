@@ -13,10 +13,10 @@ from edgetl.models import checkpoint
 from edgetl.models.backbones import NO_WEIGHTS, PRETRAINED
 from edgetl.models.formats import Format, recognise
 from edgetl.records.codec import from_json, to_json
-from edgetl.records.train import Lesson
+from edgetl.records.train import LineageStep
 
 
-def lessons_before(weights: str | Path) -> tuple[Lesson, ...]:
+def lineage_before(weights: str | Path) -> tuple[LineageStep, ...]:
     """What a network has learned that begins with `weights`.
 
     Args:
@@ -26,27 +26,27 @@ def lessons_before(weights: str | Path) -> tuple[Lesson, ...]:
         WeightsError: the file says something else than a chain in its place.
     """
     if str(weights) in (PRETRAINED, NO_WEIGHTS):
-        return (Lesson(kind="weights", name=str(weights)),)
+        return (LineageStep(kind="weights", name=str(weights)),)
     path = Path(weights)
     digest = sha256_file(path)
-    told = checkpoint.read_metadata(path) if recognise(path) is Format.SAFETENSORS else {}
-    if checkpoint.LESSONS not in told:
-        return (Lesson(kind="weights", name=path.name, file=digest),)
+    said = checkpoint.read_metadata(path) if recognise(path) is Format.SAFETENSORS else {}
+    if checkpoint.LINEAGE not in said:
+        return (LineageStep(kind="weights", name=path.name, file=digest),)
     try:
-        *before, last = from_json(tuple[Lesson, ...], json.loads(told[checkpoint.LESSONS]))
+        *before, last = from_json(tuple[LineageStep, ...], json.loads(said[checkpoint.LINEAGE]))
     except ValueError as error:
         raise WeightsError(f"{path} does not say what its network learned: {error}.") from error
     return (*before, dataclasses.replace(last, file=digest))
 
 
-def lesson_of(kind: str, index: DataIndex) -> Lesson:
+def lineage_step(kind: str, index: DataIndex) -> LineageStep:
     """What the training images of an index teach.
 
     Args:
         kind: `train`, or a method of pretraining.
         index: of the images; without classes where they have no labels.
     """
-    return Lesson(
+    return LineageStep(
         kind=kind,
         name=index.root.name or str(index.root),
         images=len(index.split("train")),
@@ -55,6 +55,6 @@ def lesson_of(kind: str, index: DataIndex) -> Lesson:
     )
 
 
-def as_metadata(lessons: tuple[Lesson, ...]) -> dict[str, str]:
+def as_metadata(lineage: tuple[LineageStep, ...]) -> dict[str, str]:
     """A chain as a checkpoint keeps it."""
-    return {checkpoint.LESSONS: json.dumps(to_json(lessons), ensure_ascii=False)}
+    return {checkpoint.LINEAGE: json.dumps(to_json(lineage), ensure_ascii=False)}
