@@ -383,13 +383,14 @@ class _Bench:
     def _recoloured(self, network: nn.Module) -> tuple[EpochRecord, ...]:
         """The head learns from source features that have the target's mean and covariance."""
         head, source = self._head(network)
-        target = torch.from_numpy(_flat(self._features(network, self.target)))
+        features = self._features(network, self.target)
+        target = torch.from_numpy(_flat(features))
         views, from_source = np.array(source.features), self.sets.train.domains == SOURCE
         for view in views:
             plain = torch.from_numpy(view[from_source])
             view[from_source] = distances.recoloured(plain.flatten(1), target).view(plain.shape).numpy()
         own = dataclasses.replace(
-            source, features=views, identity=f"{source.identity} recoloured {len(target)}"
+            source, features=views, identity=f"{source.identity} recoloured {features.identity}"
         )
         return self._fit_head(head, "adapt-coral", own, self._features(network, self.sets.val))
 

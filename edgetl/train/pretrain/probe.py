@@ -109,7 +109,7 @@ class Probed:
 
 
 class ProbedTask:
-    """What a fit without labels is told: views of its images, and a probe's scores in the place of the network's.
+    """What a fit without labels works with: views of its images, and a probe's scores in the place of the network's.
 
     Its validation set holds labelled training images, on which the probe is fitted, and then those of the validation
     split, which it answers; the network's outputs are the features. See `edgetl.train.tasks.base.FitTask`.
