@@ -85,7 +85,7 @@ class Augment(StrEnum):
 
 
 class TrainPrecision(StrEnum):
-    """Arithmetic of training. `auto`: bf16 on a GPU that has it, else float32."""
+    """Arithmetic of training. `auto`: bf16 on a GPU or CPU that has it, else float32."""
 
     AUTO = "auto"
     FP32 = "fp32"

@@ -185,7 +185,8 @@ def fit(
                 unlabelled,
                 start,
             )
-            return run.to_the_end()
+            with devices.fast_on_cpu(model):
+                return run.to_the_end()
         finally:
             for parameter, flag in zip(model.parameters(), required, strict=True):
                 parameter.requires_grad_(flag)
