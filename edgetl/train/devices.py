@@ -44,8 +44,11 @@ def fast_on_cpu(model: nn.Module) -> Iterator[None]:
     """While it is open, training in bf16 on a CPU runs a few convolutions of a network in float32.
 
     oneDNN has no fast kernel for the gradients of a grouped convolution in bf16 if it has a stride, or a kernel of more
-    than 3 x 3: they took 57 times as long as in float32, and two thirds of a step of EfficientNet-Lite0 (torch 2.15,
-    AVX-512 BF16). Outside `torch.autocast` nothing is changed.
+    than 3 x 3: they take 4 to 16 times as long as in float32, and two thirds of a step of EfficientNet-Lite0 (torch
+    2.15, AVX-512 BF16). Outside `torch.autocast` nothing is changed.
+
+    Args:
+        model: any; its modules' `forward` is replaced for the time, so that it must not be copied then.
     """
     slow = [m for m in model.modules() if isinstance(m, nn.Conv2d) and _slow_in_bf16(m)]
     for module in slow:

@@ -139,7 +139,7 @@ def _own_epochs(cells: Cells, epochs: int) -> tuple[Any, float]:
         augment=Augment.BASIC,
         seed=0,
         ema=0.99,
-        precision=TrainPrecision.FP32,
+        precision=TrainPrecision.AUTO,
     )
     train = cells.sets.train
     history = fit(

@@ -211,9 +211,14 @@ def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:
 
 
 @pytest.mark.parametrize("augment", list(Augment))
-@pytest.mark.parametrize("select", [None, "top1"])
-def test_a_resumed_fit_ends_bit_identical(tmp_path: Path, augment: Augment, select: str | None) -> None:
-    how = fitting(augment=augment, select=select)
+@pytest.mark.parametrize(
+    ("select", "precision"),
+    [(None, TrainPrecision.FP32), ("top1", TrainPrecision.FP32), (None, TrainPrecision.BF16)],
+)
+def test_a_resumed_fit_ends_bit_identical(
+    tmp_path: Path, augment: Augment, select: str | None, precision: TrainPrecision
+) -> None:
+    how = fitting(augment=augment, select=select, precision=precision)
     whole, broken = network(), network()
     expected = fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
     state = tmp_path / "s"
