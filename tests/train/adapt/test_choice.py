@@ -108,3 +108,20 @@ def test_networks_are_compared_at_one_sharpness() -> None:
     assert low.answers.max(1).mean() == pytest.approx(0.9, abs=1e-3)
     found = choose({"none": soft, "same": one}, np.ones(100), "none", 0)
     assert found.density["none"] == pytest.approx(found.density["same"], abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_density_ratios_rank_images_as_skada_s_do() -> None:
+    reweight = pytest.importorskip("skada._reweight", reason="skada is not installed (extra `bench`)")
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    source = rng.normal(0, 1, (300, 4)).astype(np.float32)
+    target = rng.normal([0.8, 0, 0, 0], 1, (300, 4)).astype(np.float32)
+    domain = np.repeat([1, -2], [300, 300])
+    # of two normal densities; skada's classifier of domains (0.6) gives the inverse of the ratio
+    theirs = reweight.GaussianReweightAdapter()
+    both = np.concatenate([source, target])
+    theirs.fit(both, sample_domain=domain)
+    expected = theirs.compute_weights(both, sample_domain=domain)[:300]
+    assert spearmanr(density_ratios(source, target, seed=0), expected).statistic > 0.95

@@ -71,3 +71,17 @@ def test_recoloured_features_have_the_target_s_mean_and_come_near_its_covariance
     own, other, before = (distances.covariance(part) for part in (found, target, source))
     assert (own - other).norm() < 0.5 * (before - other).norm()
     assert torch.allclose(distances.recoloured(target, target), target, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recoloured_features_are_skada_s() -> None:
+    mapping = pytest.importorskip("skada._mapping", reason="skada is not installed (extra `bench`)")
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(80, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    target = 2 + torch.randn(80, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    # half of the mean variance beside half of the covariance: our ridge, and a factor that cancels
+    theirs = mapping.CORALAdapter(reg=0.5)
+    domain = np.repeat([1, -2], [80, 80])
+    theirs.fit(np.concatenate([source, target]).astype(np.float64), sample_domain=domain)
+    expected = (source.numpy() - theirs.mean_source_) @ theirs.cov_source_inv_sqrt_ @ theirs.cov_target_sqrt_
+    assert np.allclose(distances.recoloured(source, target), expected + theirs.mean_target_, atol=1e-3)
