@@ -682,8 +682,9 @@ class TrainConfig(_Section):
     """`pretrained`, `none`, or a file: a .safetensors or a state dict (.pth, read with weights_only)."""
     strategy: Strategy = Strategy.FULL
     """What learns: `full`, `head`, `partial` or `gradual`. Frozen batch norms keep their statistics."""
-    head_epochs: Epochs = 1
-    """Epochs in which only the new head learns, before the others; for `head`, only `epochs` counts."""
+    head_epochs: Epochs | None = None
+    """Epochs in which only the new head learns, before the others; for `head`, only `epochs` counts. Where unset, 20 on
+    features that the backbone computes once, which takes seconds, and 1 where the head is more than one layer."""
     epochs: Count = 6
     """Epochs in which all that the strategy frees learns; `gradual` spreads them over its three steps."""
     unfrozen_blocks: Count = 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -92,25 +91,30 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     history: tuple[EpochRecord, ...] = ()
     # The handful of boxes that a new detector guesses right is no start to go back to.
     start = NO_START if isinstance(index.task, Detection) else None
-    learner, begun = model, time.perf_counter()
-    train: PixelSet | FeatureSet = sets.train
-    val_set: PixelSet | FeatureSet = sets.val
-    planned = phases(config, seed, metric, task)
+    begun = time.perf_counter()
     objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets), penalty=task.penalty)
-    if config.strategy is Strategy.HEAD:
+    on_features = None
+    if not isinstance(index.task, Detection) and (
+        config.strategy is Strategy.HEAD or config.head_epochs != 0
+    ):
         try:
-            learner, train, val_set = _on_features(task, model, sets, config, seed, out, progress)
+            on_features = _on_features(task, model, sets, config, seed, out, progress)
         except ModelError as error:
-            progress.warning(f"{error} Every epoch runs the whole network, of which only the head learns.")
-            planned = tuple(
-                dataclasses.replace(p, trainable=partial(output_parameters, task)) for p in planned
+            progress.warning(
+                f"{error} The head's epochs run the whole network, of which only the head learns."
             )
+    planned = phases(config, seed, metric, task, on_features=on_features is not None)
     prepared = time.perf_counter() - begun
     states = []
     settings = config.model_dump(mode="json")
     with tracking(config.trackers, out / "curves", config.backbone, settings) as listen:
-        for fitting in planned:
+        for number, fitting in enumerate(planned):
             states.append(out / f"{fitting.phase}.state")
+            learner: nn.Module = model
+            train: PixelSet | FeatureSet = sets.train
+            val_set: PixelSet | FeatureSet = sets.val
+            if number == 0 and on_features is not None:
+                learner, train, val_set = on_features
             epochs = fit(
                 learner,
                 fitting,
@@ -127,9 +131,9 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 start = reached(epochs, metric, best=True)
             history += epochs
     begun = time.perf_counter()
-    learning = [p.trainable for p in planned if p.epochs]
-    if config.strategy is Strategy.HEAD:
-        learning = [partial(output_parameters, task)]
+    learning = [
+        partial(output_parameters, task) if p.phase == "head" else p.trainable for p in planned if p.epochs
+    ]
     if frozen := frozen_norms(model, learning):
         rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
     val, test = score_splits(task, model, sets)

@@ -46,7 +46,7 @@ def test_the_default_recipe_beats_a_plain_loop_on_magnetic_tile(real_set: RealSe
             base.train.backbone,
             index,
             size=base.preprocess.size,
-            epochs=base.train.head_epochs + base.train.epochs,
+            epochs=1 + base.train.epochs,
             batch_size=base.train.batch_size,
             seed=seed,
         )

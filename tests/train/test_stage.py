@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from edgetl.config import Augment, DataConfig, Imbalance, Mix, Strategy, TrainConfig
 from edgetl.data.index import Sample, build_index
@@ -130,6 +131,27 @@ def test_the_tasks_penalty_is_part_of_the_loss(
     assert record.epochs[0].loss > 1e5
 
 
+def test_the_head_s_epochs_are_those_of_the_strategy_head(
+    inputs: stage.TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On features that are computed once: the backbone does not run again before it learns."""
+    only = CONFIG.model_copy(update={"strategy": Strategy.HEAD, "epochs": 3})
+    first = CONFIG.model_copy(update={"head_epochs": 3, "epochs": 0})
+    heads, batches = [], []
+    compute = stage.compute
+    monkeypatch.setattr(stage, "compute", lambda *a, **k: batches.append(1) or compute(*a, **k))
+    for name, config in (("only", only), ("first", first)):
+        out = folder(tmp_path, name)
+        record = stage.run(config, inputs, out=out)
+        heads.append(
+            {k: v for k, v in load_file(out / stage.CHECKPOINT).items() if k.startswith("classifier")}
+        )
+        assert [(e.phase, e.epoch) for e in record.epochs] == [("head", n) for n in (1, 2, 3)]
+    assert len(batches) == 4  # of both splits, twice
+    assert heads[0]
+    assert all(torch.equal(heads[1][name], tensor) for name, tensor in heads[0].items())
+
+
 def test_without_a_test_split_there_is_no_test_score(inputs: stage.TrainInputs, tmp_path: Path) -> None:
     samples = tuple(s for s in inputs.index.samples if s.split != "test")
     index = dataclasses.replace(inputs.index, samples=samples)
@@ -247,8 +269,18 @@ def test_a_network_whose_features_cannot_be_kept_still_trains_its_head(
     assert [e.phase for e in record.epochs] == ["head", "head"]
     assert warnings == [
         "The logits of SqueezeNet do not come from one last layer, so its features cannot be cached."
-        " Every epoch runs the whole network, of which only the head learns."
+        " The head's epochs run the whole network, of which only the head learns."
     ]
+
+
+def test_the_head_learns_longer_where_its_features_are_kept(
+    inputs: stage.TrainInputs, tmp_path: Path
+) -> None:
+    usual = CONFIG.model_copy(update={"head_epochs": None, "epochs": 0})
+    for backbone, expected in (("test_efficientnet", 20), ("torchvision/squeezenet1_1", 1)):
+        out = folder(tmp_path, backbone.replace("/", "-"))
+        record = stage.run(usual.model_copy(update={"backbone": backbone}), inputs, out=out)
+        assert [e.phase for e in record.epochs] == ["head"] * expected
 
 
 @pytest.mark.parametrize("imbalance", list(Imbalance))

@@ -308,7 +308,8 @@ class _Bench:
             if train.select is None
             else chosen(train.select, self.task.metrics, setting="train.select")
         )
-        self.planned = phases(train, inputs.seed, self.metric, self.task)
+        on_features = train.strategy is Strategy.HEAD
+        self.planned = phases(train, inputs.seed, self.metric, self.task, on_features=on_features)
         self.hard = Hard(hard_loss=self.task.hard_loss(train, self.sets.train.targets))
 
     def _domains(self, split: Split) -> NDArray[np.int64]:
