@@ -54,7 +54,8 @@ def test_the_page_has_a_plot_and_tables(sure: RunReport) -> None:
     assert shipped.after is not None
     assert f"{shipped.before.error:.1%} -&gt; {shipped.after.error:.1%}" in text
     assert "fp32: scores are as the network gives them: a temperature of" in text
-    assert "Held the truth" in text
+    assert "Sets of 95%" in text
+    assert f"{shipped.coverage[2].mean_size:.2f} labels" in text
 
 
 def test_the_plot_has_a_dot_for_each_bin(sure: RunReport) -> None:

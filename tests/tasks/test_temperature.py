@@ -92,6 +92,32 @@ def test_without_a_mistake_scores_count_on_one() -> None:
     assert sure.temperature == 1.0, "less sure answers were not better"
 
 
+def test_wildly_sure_mistakes_do_not_make_all_others_unsure() -> None:
+    truths = np.arange(200) % 4
+    logits = np.eye(4)[truths] * 4.0
+    logits[:20] = np.eye(4)[(truths[:20] + 1) % 4] * 60.0
+    found = choose(Softmax(logits, truths))
+    assert found.temperature == 1.0
+    assert found.fitted is not None
+    assert found.fitted > 3
+    assert found.p_value is not None
+    assert found.p_value < 0.05
+    assert found.note.startswith(
+        f"scores are as the network gives them: a temperature of {found.fitted:.2f} lowers"
+    )
+    assert " on 200 images of the validation split and raises the Brier score by 0." in found.note
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_squares_are_the_brier_scores(beta: float) -> None:
+    logits, truths = drawn(50, 1.0)
+    expected = ((softmax(logits * beta) - np.eye(6)[truths]) ** 2).sum(axis=1)
+    assert Softmax(logits, truths).squares(beta) == pytest.approx(expected, abs=1e-5)
+    there = np.random.default_rng(0).random(logits.shape) < 0.5
+    expected = ((sigmoid(logits * beta) - there) ** 2).sum(axis=1)
+    assert Sigmoid(logits, there, logits > 0).squares(beta) == pytest.approx(expected)
+
+
 def test_bounds_hold_where_answers_say_nothing() -> None:
     logits, truths = drawn(100, 1.0)
     assert fit(Softmax(-logits, truths)) == HIGHEST

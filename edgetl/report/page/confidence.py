@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 from edgetl.records.confidence import OutputConfidence, Reliability
+from edgetl.records.scores import CoverageScore
 from edgetl.report import units
 from edgetl.report.confidence import changes, has_heads, notes
 from edgetl.report.page.axes import NARROW, Axis, draw_axes
@@ -27,10 +27,10 @@ def confidence(report: RunReport) -> Markup:
     split = "test" if shipped.confidence[0].split == "test" else "validation"
     lead = (
         "Each variant's logits are divided by one temperature before they become scores (Guo et al. 2017). It was"
-        " fitted on the validation split, and is used where it lowered the loss of images that it was not fitted on;"
-        f" answers do not change by it. The figures are of the {split} split"
-        + (". " if split == "test" else ", on which it was fitted, so that they flatter. ")
-        + "The calibration error is over 15 bins of equal width."
+        " fitted on the validation split, and is used where it lowered the loss of images that it was not fitted on"
+        " and did not raise their Brier score; no answer changes by it. The figures are of the"
+        f" {split} split{'' if split == 'test' else ', on which it was fitted, so that they flatter'}. The calibration"
+        " error is over 15 bins of equal width."
     )
     plots = [
         tag(
@@ -43,12 +43,12 @@ def confidence(report: RunReport) -> Markup:
         if one.after is not None
     ]
     said = notes(report.measure)
+    sets = [found] if (found := _sets(report)) else []
     return Markup(
         tag("p", lead, css="lead")
-        + (columns(*plots) if plots else "")
+        + (columns(*plots, *sets) if plots else "".join(sets))
         + _figures(report)
         + (tag("ul", *(tag("li", text) for text in said), css="says") if said else "")
-        + _sets(report)
     )
 
 
@@ -138,40 +138,47 @@ def _figures(report: RunReport) -> Markup:
 def _sets(report: RunReport) -> Markup:
     """How often the sets of labels held the truth on the test split."""
     measure, heads = report.measure, has_heads(report.measure)
-    rows = []
-    for variant in measure.variants:
-        for one in variant.confidence:
-            for found in one.coverage:
-                bounds = found.held.interval
-                held = tag(
-                    "span",
-                    units.percent(found.held.value),
-                    tag("span", units.interval(bounds), css="range") if bounds else "",
-                )
-                cells: Sequence[str] = (
-                    variant.name,
-                    *((one.output,) if heads else ()),
-                    units.percent(found.asked, 0),
-                    held,
-                    f"{found.mean_size:.2f}",
-                )
-                rows.append(Row(cells=tuple(cells), css="default" if variant.name == measure.default else ""))
-    if not rows:
+    asked = sorted({c.asked for v in measure.variants for one in v.confidence for c in one.coverage})
+    if not asked:
         return Markup("")
     titles = (
         Column(header="Variant"),
         *((Column(header="Head"),) if heads else ()),
-        Column(header="Asked", number=True, hint="edgetl predict --coverage"),
-        Column(header="Held the truth", number=True, hint="on the test split, with its 95% interval"),
-        Column(header="Labels in a set", number=True, hint="on average"),
+        *(
+            Column(
+                header=f"Sets of {units.percent(share, 0)}",
+                number=True,
+                hint="how often they held the truth of the test split, with its 95% interval; labels in one on average",
+            )
+            for share in asked
+        ),
     )
+    rows = []
+    for variant in measure.variants:
+        for one in variant.confidence:
+            found = {c.asked: c for c in one.coverage}
+            cells = (
+                variant.name,
+                *((one.output,) if heads else ()),
+                *(_held(found.get(share)) for share in asked),
+            )
+            rows.append(Row(cells=cells, css="default" if variant.name == measure.default else ""))
     lead = (
         "With --coverage an answer has the set of labels that holds the truth so often at least, for images like the"
         " validation images and on average over them (split conformal prediction; Romano et al. 2020). The validation"
         " images also chose epochs and variant, so that it holds to an approximation."
     )
-    return Markup(
-        tag("h3", "Sets of labels")
-        + tag("p", lead, css="lead")
-        + table(titles, rows, "Coverage of sets of labels")
+    return tag(
+        "div",
+        tag("h3", "Sets of labels"),
+        tag("p", lead, css="lead"),
+        table(titles, rows, "How often sets of labels held the truth"),
     )
+
+
+def _held(found: CoverageScore | None) -> Markup:
+    if found is None:
+        return tag("span", "–")
+    bounds = [units.interval(found.held.interval)] if found.held.interval else []
+    under = "; ".join([*bounds, f"{found.mean_size:.2f} labels"])
+    return tag("span", units.percent(found.held.value), tag("span", under, css="range"))
