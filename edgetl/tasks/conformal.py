@@ -56,7 +56,7 @@ class Conformity:
         Raises:
             ConfigError: there are too few images for so much.
         """
-        rank = math.ceil((self.images + 1) * coverage - _ROUNDING)
+        rank = max(1, math.ceil((self.images + 1) * coverage - _ROUNDING))
         if rank > self.images:
             needed = math.ceil(coverage / (1 - coverage) - _ROUNDING)
             most = f"at most {self.images / (self.images + 1):.3g}" if self.images else "none"

@@ -33,7 +33,7 @@ _STEPS = 100
 _EXACT = 1e-10
 # Bound the time: so many values of a bootstrap are drawn, and so many logits are looked at.
 _DRAWN, _MOST_DRAWS, _LEAST_DRAWS = 10_000_000, 2000, 400
-_CELLS = 20_000_000
+_CELLS = 5_000_000
 
 
 class Likelihood(Protocol):

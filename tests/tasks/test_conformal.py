@@ -86,6 +86,10 @@ def test_what_is_kept_never_covers_less(images: int, coverage: float) -> None:
     assert rank <= held <= rank + math.ceil(images / MOST)
 
 
+def test_hardly_any_coverage_takes_the_best() -> None:
+    assert conformity(np.array([0.2, 0.9, 0.4])).least(1e-12, "x") == pytest.approx(0.9)
+
+
 def test_ranks_are_not_lost_to_rounding() -> None:
     values = np.arange(99, 0, -1) / 100.0
     for per_cent in range(1, 100):
