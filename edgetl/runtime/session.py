@@ -324,11 +324,9 @@ class Session(Inheritable):
             from edgetl.tasks.classification.answers import climbed
             from edgetl.tasks.classification.task import ClassificationTask
 
-            tree, chances = (
-                self.check_sure(sure),
-                cast(ClassificationTask, self.task).probabilities(seen.outputs),
-            )
-            found = climbed(cast(ClassPrediction, found), chances[0], tree, self.labels, sure)
+            tree = self.check_sure(sure)
+            chances = cast(ClassificationTask, self.task).probabilities(seen.outputs)[0]
+            found = climbed(cast(ClassPrediction, found), chances, tree, self.labels, sure)
         if coverage is not None:
             from edgetl.tasks.confidence import with_sets
 
