@@ -27,7 +27,7 @@ from edgetl.pipeline import Stage
 from edgetl.progress import SilentProgress
 from edgetl.prune.stage import PruneInputs
 from edgetl.records.scores import value
-from edgetl.runtime.evaluate import evaluate
+from edgetl.runtime.evaluate import evaluate, evaluate_folder
 from tests.images import write_set
 
 ALL = tuple(Stage)
@@ -89,6 +89,25 @@ def test_a_run_gives_a_bundle_that_predicts(finished: pipeline.Outcome, images: 
         assert prediction.label in session.labels
         assert session.verify().passed
         assert session.run(np.zeros((2, 3, 32, 32), np.float32))["logits"].shape == (2, 3)
+
+
+def test_the_bundle_knows_how_sure_its_variants_are(finished: pipeline.Outcome, images: Path) -> None:
+    measured = finished.records[Stage.MEASURE]
+    assert finished.bundle is not None
+    manifest = open_bundle(finished.bundle).manifest
+    for variant in measured.variants:
+        [one] = variant.confidence
+        assert (one.images, one.temperature, one.split) == (12, 1.0, "test")
+        assert one.note.endswith("a temperature needs 20")
+        packed = manifest.variant(variant.name)
+        assert packed is not None
+        assert packed.temperatures == {"logits": 1.0}
+        with edgetl.load(finished.bundle, variant=variant.name, threads=1) as session:
+            for stated in one.coverage:
+                [found] = evaluate_folder(session, images, coverage=stated.asked).coverage
+                assert found == stated
+        assert [covered.asked for covered in one.coverage] == [0.8, 0.9]
+    assert 'id="confidence"' in (finished.run_dir / "report.html").read_text()
 
 
 def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -> None:

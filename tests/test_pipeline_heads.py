@@ -90,6 +90,9 @@ def test_a_recipe_of_heads_becomes_a_bundle_with_an_output_for_each(
         picture = table.parent / "test-0.png"
         answer = session.predict(picture)
         assert set(answer.heads) == {"colour", "shape", "marks"}
+        assert session.variant.temperatures == {"colour": 1.0, "shape": 1.0, "marks": 1.0}, "too few images"
+        sets = session.predict(picture, coverage=0.9).heads
+        assert all(one.possible is not None for one in sets.values())
         images = choose_images(table, [bundle])
         assert images.samples[0].label == {"colour": 2, "shape": 1, "marks": [0, 1]}
         assert images.samples[1].label["marks"] == [], "labelled, and none of them"

@@ -15,7 +15,7 @@ with 8-bit weights meets an x86 CPU without VNNI, gave 0.37.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from edgetl.errors import BundleIntegrityError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import decode, read_numbers
 from edgetl.inputs.spec import PreprocessSpec
-from edgetl.tasks.base import LOGITS, Outputs, Task
+from edgetl.tasks.base import LOGITS, Outputs, Task, TensorSpec
 
 TOLERANCE: Mapping[Precision, float] = {
     Precision.FP32: 1e-3,
@@ -208,21 +208,27 @@ def decode_outputs(content: bytes, task: Task, images: int, where: str) -> dict[
     Raises:
         BundleIntegrityError: it is not what `encode_outputs` writes, does not fit the task, or is not finite.
     """
+    return decode_arrays(
+        content, [replace(spec, shape=(images, *spec.shape[1:])) for spec in task.outputs], where
+    )
+
+
+def decode_arrays(content: bytes, wanted: Sequence[TensorSpec], where: str) -> dict[str, NDArray[np.float32]]:
+    """Read the arrays that are wanted of what `encode_outputs` wrote, by name; raises as `decode_outputs`."""
     import zipfile
 
     found: dict[str, NDArray[np.float32]] = {}
-    for spec in task.outputs:
+    for spec in wanted:
         try:
             array = np.load(io.BytesIO(_stored(content, spec.name)), allow_pickle=False)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
             raise BundleIntegrityError(f"{where} does not hold the output {spec.name}: {error}.") from error
-        shape = (images, *spec.shape[1:])
-        fits = array.ndim == len(shape) and all(
-            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        fits = array.ndim == len(spec.shape) and all(
+            want in (None, have) for want, have in zip(spec.shape, array.shape, strict=True)
         )
         if array.dtype != np.float32 or not fits or not np.isfinite(array).all():
             raise BundleIntegrityError(
-                f"{where}: {spec.name} is {array.shape} {array.dtype}, expected finite {replace(spec, shape=shape)}."
+                f"{where}: {spec.name} is {array.shape} {array.dtype}, expected finite {spec}."
             )
         found[spec.name] = np.asarray(array, dtype=np.float32)
     return found

@@ -7,6 +7,7 @@ archive's seal (see `edgetl.bundle.archive`).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from enum import StrEnum
@@ -15,12 +16,12 @@ from typing import Any, get_args
 from edgetl._version import __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
 from edgetl.inputs.spec import PreprocessSpec
-from edgetl.records.codec import from_json, to_json
+from edgetl.records.codec import OPTIONAL, from_json, to_json
 from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores
 from edgetl.records.train import LineageStep
-from edgetl.tasks.base import TaskSpec, labels_of
+from edgetl.tasks.base import LOGITS, MultiHead, TaskSpec, labels_of
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -61,10 +62,26 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """How sure a variant's answers are; see `edgetl.bundle.confidence`.
+
+    Attributes:
+        temperatures: by which logits are divided before they become scores, by output.
+        images: labelled images of the validation split, by output.
+        conformity: the file with their conformities, from which sets of labels are made for any coverage.
+    """
+
+    temperatures: dict[str, float]
+    images: dict[str, int]
+    conformity: Member
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One model. `target` is what it was made for (`cpu-x86`, ...), `input` says who normalises: the caller, or it.
 
     `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
+    `confidence` is None in older bundles and of detectors: then logits become scores as they are.
     """
 
     name: str
@@ -79,6 +96,12 @@ class Variant:
     test: Scores | None = None
     latency: Latency | None = None
     machine: Machine | None = None
+    confidence: Confidence | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """By output; empty where they are all 1."""
+        return {} if self.confidence is None else self.confidence.temperatures
 
     @property
     def member(self) -> Member:
@@ -172,6 +195,7 @@ class Manifest:
     def members(self) -> Iterator[Member]:
         """Every file that the archive must hold besides the manifest, each once."""
         yield from (variant.member for variant in self.variants)
+        yield from (v.confidence.conformity for v in self.variants if v.confidence is not None)
         yield from self.golden.images
         yield from self.golden.outputs.values()
         yield from (engine.member for engine in self.engines)
@@ -197,6 +221,12 @@ def problems(manifest: Manifest) -> list[str]:
         found.append("one file is listed twice")
     if set(manifest.golden.outputs) != set(names) or not manifest.golden.images:
         found.append("its golden set does not cover every variant")
+    if wrong := [t for v in manifest.variants for t in v.temperatures.values() if not 0.0 < t < math.inf]:
+        found.append(f"a temperature is {wrong[0]:g}, expected a number above 0")
+    outputs = set(manifest.task.heads) if isinstance(manifest.task, MultiHead) else {LOGITS}
+    known = [v.confidence for v in manifest.variants if v.confidence is not None]
+    if any(set(one.temperatures) != outputs or set(one.images) != outputs for one in known):
+        found.append("its temperatures are not those of its task's outputs")
     if strays := {engine.variant for engine in manifest.engines} - set(names):
         found.append(f"it has an engine of an unknown variant {min(strays)!r}")
     return found

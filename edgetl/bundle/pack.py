@@ -8,9 +8,11 @@ from pathlib import Path
 
 from edgetl.bundle import golden, splits
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
+from edgetl.bundle.confidence import ConfidenceSource, encode
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
     SCHEMA_VERSION,
+    Confidence,
     EngineFile,
     Golden,
     InputForm,
@@ -33,7 +35,10 @@ from edgetl.tasks.base import Outputs, TaskSpec
 
 @dataclass(frozen=True, kw_only=True)
 class VariantSource:
-    """A model to pack: the ONNX file (or its content) and what was measured with it."""
+    """A model to pack: the ONNX file (or its content) and what was measured with it.
+
+    `confidence` says how sure its answers are; without it scores are as the network gives them.
+    """
 
     name: str
     precision: str
@@ -44,6 +49,7 @@ class VariantSource:
     test: Evaluation | None = None
     latency: Latency | None = None
     machine: Machine | None = None
+    confidence: ConfidenceSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +200,18 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         test=source.test and source.test.summary(),
         latency=source.latency and replace(source.latency, samples_ms=()),
         machine=source.machine,
+        confidence=None if source.confidence is None else _confidence(source.name, source.confidence, files),
+    )
+
+
+def _confidence(variant: str, source: ConfidenceSource, files: dict[str, bytes | Path]) -> Confidence:
+    content = encode(source.conformities)
+    member = _member(f"confidence/{variant}.npz", content)
+    files[member.file] = content
+    return Confidence(
+        temperatures=dict(source.temperatures),
+        images={name: one.images for name, one in source.conformities.items()},
+        conformity=member,
     )
 
 

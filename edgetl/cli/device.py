@@ -12,6 +12,7 @@ import typer
 from edgetl.cli.options import (
     BadImagesOption,
     BundleArg,
+    CoverageOption,
     EngineTarget,
     Json,
     PrecisionOption,
@@ -142,6 +143,7 @@ def predict(
             show_default="always a class",
         ),
     ] = None,
+    coverage: CoverageOption = None,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="DIR", help="Write each picture with its answer drawn into it."),
@@ -230,7 +232,9 @@ def predict(
         ) as session:
             _tell(session.choice)
             ids = _coco_ids(coco, session)
-            results = predict_all(session, source, top_k=top, sure=sure, save=save, progress=progress)
+            results = predict_all(
+                session, source, top_k=top, sure=sure, coverage=coverage, save=save, progress=progress
+            )
             if json_lines:
                 output.emit_lines(results)
                 return
@@ -250,6 +254,7 @@ def evaluate(
     bundle: BundleArg,
     data: DataDir,
     bad_images: BadImagesOption = BadImages.REFUSE,
+    coverage: CoverageOption = None,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: PrecisionOption = None,
@@ -262,6 +267,8 @@ def evaluate(
     The test split is scored, else the validation split, else all. A bundle knows the images that it was trained on and
     validated with: a warning counts them, and in a folder without splits they are left out while others remain.
     `--json` has both in `image_set`. baseline, gate and parity do the same.
+
+    With `--coverage` it says how often the sets of labels held the truth, and their mean size.
     """
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
@@ -281,7 +288,9 @@ def evaluate(
     ):
         _tell(session.choice)
         output.emit(
-            evaluate_folder(session, data, bad_images=bad_images, progress=progress), json, "evaluation"
+            evaluate_folder(session, data, bad_images=bad_images, coverage=coverage, progress=progress),
+            json,
+            "evaluation",
         )
 
 

@@ -48,6 +48,16 @@ BadImagesOption = Annotated[
         help="Images that cannot be read: refuse the set (exit code 2), or skip them, named and counted.",
     ),
 ]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(
+        "--coverage",
+        metavar="SHARE",
+        help="Also the set of labels that holds the truth so often, e.g. 0.95, for images like the validation images;"
+        " of several heads for each by itself. These images also chose epochs and variant: an approximation.",
+        show_default="no set",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.epochs=4. Repeatable."),

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetl.bundle import confidence
 from edgetl.bundle.archive import Bundle, open_bundle
+from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.bundle.pack import VariantSource, add_engine, add_variant, engine_name
 from edgetl.errors import BundleError, ConfigError
@@ -36,6 +38,7 @@ class _Source:
     input: InputForm
     float32_layers: tuple[str, ...] = ()
     made: bool = False
+    confidence: ConfidenceSource | None = None
 
 
 def build_from_bundle(
@@ -165,7 +168,11 @@ def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
     content = bytes(half.model.SerializeToString(deterministic=True))
     plain = Precision.FP32.value
     name = variant.name.replace(plain, HALF, 1) if plain in variant.name else f"{variant.name}-{HALF}"
-    return _Source(name, content, EnginePrecision.FP16, variant.input, half.float32_layers, made=True)
+    # Half precision moves logits by so little that scores stay as sure as they were.
+    sure = confidence.source(bundle, variant)
+    return _Source(
+        name, content, EnginePrecision.FP16, variant.input, half.float32_layers, made=True, confidence=sure
+    )
 
 
 def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
@@ -186,5 +193,6 @@ def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
         target="gpu",
         model=source.onnx,
         input=source.input,
+        confidence=source.confidence,
     )
     return add_variant(bundle, made, outputs=outputs, out=out)

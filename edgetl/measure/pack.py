@@ -11,12 +11,14 @@ from edgetl.config import BundleConfig
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
+from edgetl.records.confidence import OutputConfidence
 from edgetl.records.train import LineageStep
 from edgetl.records.variants import BundleRecord, MeasureRecord
 from edgetl.tasks.all import spec_of
 from edgetl.tasks.base import joined
 
 if TYPE_CHECKING:
+    from edgetl.bundle.confidence import ConfidenceSource
     from edgetl.bundle.golden import GoldenSet
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
@@ -64,6 +66,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 test=v.test,
                 latency=v.latency,
                 machine=measured.machine,
+                confidence=_confidence(v.confidence),
             )
             for v in measured.variants
         ],
@@ -88,6 +91,23 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
         size_bytes=path.stat().st_size,
         variants=tuple(v.name for v in manifest.variants),
         default=manifest.default,
+    )
+
+
+def _confidence(found: tuple[OutputConfidence, ...]) -> ConfidenceSource | None:
+    import numpy as np
+
+    from edgetl.bundle.confidence import ConfidenceSource
+    from edgetl.tasks.conformal import Conformity
+
+    if not found:
+        return None
+    return ConfidenceSource(
+        temperatures={one.output: one.temperature for one in found},
+        conformities={
+            one.output: Conformity(images=one.images, ranked=np.array(one.conformity, dtype=np.float32))
+            for one in found
+        },
     )
 
 

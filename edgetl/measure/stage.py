@@ -20,9 +20,11 @@ from edgetl.keys import UNKEYED
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import to_json
+from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.variants import MeasureRecord, VariantScore
+from edgetl.tasks import confidence
 from edgetl.tasks.all import settled, task_of
 from edgetl.tasks.base import Outputs, joined
 from edgetl.tasks.metrics import chosen
@@ -90,14 +92,19 @@ def run(
     }
     backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
+    sure: dict[str, tuple[OutputConfidence, ...]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
         for number, c in enumerate(inputs.candidates):
             run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
             outputs = _outputs(run_, sets.val.pixels)
             if not number:  # the plain export
                 task = task_of(settled(task.spec, truths["val"], outputs))
-            val = task.score(truths["val"], outputs)
-            test = task.score(truths["test"], _outputs(run_, sets.test.pixels)) if sets.test else None
+            tested = _outputs(run_, sets.test.pixels) if sets.test else None
+            on_test = (truths["test"], tested) if tested is not None else None
+            sure[c.name] = confidence.measure(task.spec, (truths["val"], outputs), on_test)
+            own = task_of(task.spec, confidence.temperatures(sure[c.name]))
+            val = own.score(truths["val"], outputs)
+            test = own.score(*on_test) if on_test is not None else None
             scores[c.name] = (val, test)
             scoring.advance(note=f"{c.name} {value(val, metric):.1%}")
     latencies = _time(inputs, bench, backends, progress)
@@ -113,6 +120,7 @@ def run(
             test=scores[c.name][1],
             latency=latencies[c.name],
             input=c.input,
+            confidence=sure[c.name],
         )
         for c in inputs.candidates
     )

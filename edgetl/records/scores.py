@@ -6,6 +6,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
 
 
@@ -72,10 +73,30 @@ class Evaluation(Scores):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoverageScore:
+    """How often sets of labels held the truth (see `edgetl.tasks.conformal`).
+
+    Attributes:
+        output: the tensor that the sets come from: a head's, or the only one.
+        asked: how often they should, above 0 and below 1.
+        images: labelled images.
+        held: the share of them whose set held the truth, with its 95% Wilson interval.
+        mean_size: labels in a set, on average.
+    """
+
+    output: str
+    asked: float
+    images: int
+    held: Score
+    mean_size: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetEvaluation(Evaluation):
-    """An evaluation on an image set, and what was taken of it."""
+    """An evaluation on an image set, what was taken of it, and how often sets held the truth where that was asked."""
 
     image_set: SetUse
+    coverage: tuple[CoverageScore, ...] = field(default=(), metadata=OPTIONAL)
 
 
 def score(scores: Scores, metric: str) -> Score:

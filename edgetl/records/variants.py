@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 
@@ -101,7 +102,11 @@ class QuantizeRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantScore:
-    """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`."""
+    """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`.
+
+    `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
+    its temperatures.
+    """
 
     name: str
     precision: str
@@ -113,6 +118,7 @@ class VariantScore:
     test: Evaluation | None
     latency: Latency
     input: str = "float32-nchw"
+    confidence: tuple[OutputConfidence, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

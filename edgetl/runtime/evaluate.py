@@ -19,7 +19,7 @@ from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
 from edgetl.inputs.image import upright_size
 from edgetl.progress import SILENT, Progress
-from edgetl.records.scores import BadImages, Evaluation, SetEvaluation, SetUse
+from edgetl.records.scores import BadImages, CoverageScore, Evaluation, SetEvaluation, SetUse
 from edgetl.runtime.session import Session
 from edgetl.tasks.all import framed
 from edgetl.tasks.base import (
@@ -171,19 +171,34 @@ def refuse_or_skip(bad: Mapping[Path, str], images: int, bad_images: BadImages, 
 
 
 def evaluate_folder(
-    session: Session, data: Path, *, bad_images: BadImages = BadImages.REFUSE, progress: Progress = SILENT
+    session: Session,
+    data: Path,
+    *,
+    bad_images: BadImages = BadImages.REFUSE,
+    coverage: float | None = None,
+    progress: Progress = SILENT,
 ) -> SetEvaluation:
     """As `evaluate`, on a folder CLASS/* or SPLIT/CLASS/*, a CSV, or a source of boxes; see `choose_images`.
 
+    With `coverage` also how often the sets of labels hold the truth that are to do so often; see `Session.predict`.
+
     Raises:
+        BundleError, ConfigError: as in `Session.predict`, for `coverage`.
         DataError: there is nothing to read, a class that the bundle does not know, or images that cannot be used
             where `bad_images` is not `skip`.
     """
+    needed = None if coverage is None else session.least_conformities(coverage)
     images = choose_images(data, [session.bundle], progress=progress)
     outputs, kept, bad = usable(session, images.samples, bad_images, progress=progress)
-    found = session.task.score(truths_for(session, kept), outputs)
+    truths = truths_for(session, kept)
+    found = session.task.score(truths, outputs)
     values = {field.name: getattr(found, field.name) for field in fields(found)}
-    return SetEvaluation(**values, image_set=images.use(len(kept), bad))
+    covered: tuple[CoverageScore, ...] = ()
+    if coverage is not None and needed is not None:
+        from edgetl.tasks.confidence import coverages
+
+        covered = coverages(session.task, truths, outputs, coverage, needed)
+    return SetEvaluation(**values, image_set=images.use(len(kept), bad), coverage=covered)
 
 
 def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress = SILENT) -> ImageSet:

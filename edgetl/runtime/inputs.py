@@ -197,16 +197,17 @@ def predict_all(
     *,
     top_k: int = 1,
     sure: float | None = None,
+    coverage: float | None = None,
     save: Path | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[ImageResult]:
     """Label pictures as they come, in order; one that cannot be used is reported and does not stop the others.
 
-    With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`). For `top_k` and
-    `sure` see `Session.predict`.
+    With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`). For `top_k`,
+    `sure` and `coverage` see `Session.predict`.
 
     Raises:
-        ConfigError: as in `Session.predict`, for `sure`.
+        BundleError, ConfigError: as in `Session.predict`, for `sure` and `coverage`.
         ImageError: no picture at all can be used; raised at the end.
         SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
@@ -214,6 +215,8 @@ def predict_all(
     """
     if sure is not None:
         session.check_sure(sure)
+    if coverage is not None:
+        session.least_conformities(coverage)
     saver = None
     if save is not None:
         from edgetl.runtime.drawing import Saver
@@ -223,7 +226,7 @@ def predict_all(
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
-        for item, found in _labelled(session, source, top_k, sure):
+        for item, found in _labelled(session, source, top_k, sure, coverage):
             dropped += item.dropped
             if not isinstance(found, ImageError | SourceError):
                 good += 1
@@ -255,18 +258,23 @@ def predict_all(
 
 
 def _labelled(
-    session: Session, source: Source, top_k: int, sure: float | None
+    session: Session, source: Source, top_k: int, sure: float | None, coverage: float | None
 ) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
     if not source.live:
         for item, row in session.seen(source.items, lambda item: _framed(session, item)):
-            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k, sure)
+            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k, sure, coverage)
         return
     for item in source.items:
         if isinstance(item.picture, ImageError | SourceError):
             yield item, item.picture
             continue
         try:
-            yield item, session.predict(item.picture, top_k=top_k, channels=item.channels, sure=sure)
+            yield (
+                item,
+                session.predict(
+                    item.picture, top_k=top_k, channels=item.channels, sure=sure, coverage=coverage
+                ),
+            )
         except ImageError as error:
             yield item, error
 

@@ -43,14 +43,12 @@ from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.base import (
-    LOGITS,
     Classification,
     Detection,
     Outputs,
     TaskSpec,
     TensorSpec,
     joined,
-    output,
 )
 from edgetl.tasks.relations import Tree
 
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
 
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.inputs.frame import Frame
+    from edgetl.tasks.conformal import Conformity
 
 
 T = TypeVar("T")
@@ -97,9 +96,10 @@ class Session(Inheritable):
         none, workers share `backend`.
         """
         self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
-        self.task = task_of(bundle.manifest.task)
+        self.task = task_of(bundle.manifest.task, variant.temperatures)
         self._spec = bundle.manifest.preprocess
         self._swapped = replace(self._spec, mean=self._spec.mean[::-1])  # Padding is filled with the mean.
+        self._conformities: dict[str, Conformity] | None = None
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
         self.watch_forks()
@@ -154,7 +154,13 @@ class Session(Inheritable):
 
     @overload  # A str is a sequence of str, yet it is one path.
     def predict(  # type: ignore[overload-overlap]
-        self, image: Picture, *, top_k: int = 1, channels: Channels = "rgb", sure: float | None = None
+        self,
+        image: Picture,
+        *,
+        top_k: int = 1,
+        channels: Channels = "rgb",
+        sure: float | None = None,
+        coverage: float | None = None,
     ) -> Prediction: ...
     @overload
     def predict(
@@ -164,6 +170,7 @@ class Session(Inheritable):
         top_k: int = 1,
         channels: Channels = "rgb",
         sure: float | None = None,
+        coverage: float | None = None,
     ) -> list[Prediction]: ...
     def predict(
         self,
@@ -172,6 +179,7 @@ class Session(Inheritable):
         top_k: int = 1,
         channels: Channels = "rgb",
         sure: float | None = None,
+        coverage: float | None = None,
     ) -> Prediction | list[Prediction]:
         """Label one image, or a list of them.
 
@@ -182,9 +190,14 @@ class Session(Inheritable):
             channels: the order of an array's channels.
             sure: the least probability of an answer, above 0 and at most 1, where the bundle knows a tree of its
                 classes: where the best class has less, the answer is the smallest group around it that has enough.
+            coverage: how often the prediction's set of labels, `possible`, is to hold the truth, above 0 and below 1:
+                that of an image like the validation images, on average over images. These also chose epochs and
+                variant, so that it holds to an approximation (`edgetl.tasks.conformal`).
 
         Raises:
-            ConfigError: sure is out of range, or the bundle knows no tree of its classes.
+            BundleError: coverage is asked of a variant that was made before bundles knew of it.
+            ConfigError: sure is out of range, or the bundle knows no tree of its classes; coverage is out of range,
+                more than the validation images allow, or asked of a detector.
             ImageError: a picture cannot be used; the message names it.
             TensorError: an array has another shape or dtype.
             ForkError: the session was loaded before the process forked.
@@ -196,11 +209,13 @@ class Session(Inheritable):
             raise ValueError(f"channels is {channels!r}, expected 'rgb' or 'bgr'")
         if sure is not None:
             self.check_sure(sure)
+        if coverage is not None:
+            self.least_conformities(coverage)
         many = _sequence(image)
         if many is None:
             pixels, frame = self.framed(cast("Picture", image), channels=channels)
-            return self.answer(Seen(self._own_buffers().outputs([pixels]), frame), top_k, sure)
-        return [self.answer(seen, top_k, sure) for seen in self._rows(many, channels)]
+            return self.answer(Seen(self._own_buffers().outputs([pixels]), frame), top_k, sure, coverage)
+        return [self.answer(seen, top_k, sure, coverage) for seen in self._rows(many, channels)]
 
     def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
         """Yield each picture, in order, with its outputs (first axis 1), or with the reason why it cannot be used.
@@ -284,16 +299,39 @@ class Session(Inheritable):
             " train it with labels.tree = FILE in the recipe, or leave sure out."
         )
 
-    def answer(self, seen: Seen, top_k: int = 1, sure: float | None = None) -> Prediction:
-        """What one image's outputs say; for `sure` see `predict`."""
-        found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
-        if sure is None:
-            return found
-        from edgetl.tasks.classification.answers import Prediction as ClassPrediction
-        from edgetl.tasks.classification.answers import climbed, softmax
+    def least_conformities(self, coverage: float) -> dict[str, float]:
+        """The conformity from which a label is in the set that holds the truth so often, by output.
 
-        tree, logits = self.check_sure(sure), output(self.task, seen.outputs, LOGITS)
-        return climbed(cast(ClassPrediction, found), softmax(logits)[0], tree, self.labels, sure)
+        Raises:
+            BundleError: the variant was made before bundles knew of it, or its file was altered.
+            ConfigError: the coverage is out of range, more than the validation images allow, or asked of a detector.
+        """
+        from edgetl.bundle.confidence import conformities
+        from edgetl.tasks import confidence
+
+        confidence.check(self.task.spec, coverage)
+        if self._conformities is None:
+            self._conformities = conformities(self.bundle, self.variant)
+        return confidence.least(self._conformities, coverage, str(self.bundle.path))
+
+    def answer(
+        self, seen: Seen, top_k: int = 1, sure: float | None = None, coverage: float | None = None
+    ) -> Prediction:
+        """What one image's outputs say; for `sure` and `coverage` see `predict`."""
+        found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
+        if sure is not None:
+            from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+            from edgetl.tasks.classification.answers import climbed
+            from edgetl.tasks.classification.task import ClassificationTask
+
+            tree = self.check_sure(sure)
+            chances = cast(ClassificationTask, self.task).probabilities(seen.outputs)[0]
+            found = climbed(cast(ClassPrediction, found), chances, tree, self.labels, sure)
+        if coverage is not None:
+            from edgetl.tasks.confidence import with_sets
+
+            found = with_sets(self.task, seen.outputs, found, self.least_conformities(coverage))
+        return found
 
     def verify(self) -> GoldenCheck:
         """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the outputs.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, assert_never, cast
 
 import numpy as np
@@ -38,21 +38,27 @@ if TYPE_CHECKING:
     from edgetl.tasks.multilabel.detail import TagsDetail
 
 
-def task_of(spec: TaskSpec) -> Task:
-    """The code for what a description asks."""
+def task_of(spec: TaskSpec, temperatures: Mapping[str, float] | None = None) -> Task:
+    """The code for what a description asks.
+
+    Args:
+        spec: the description.
+        temperatures: by which logits are divided before they become scores, by output; 1 where unset.
+    """
+    own = temperatures or {}
     match spec:
         case Classification():
             from edgetl.tasks.classification.task import ClassificationTask
 
-            return ClassificationTask(spec=spec)
+            return ClassificationTask(spec=spec, temperature=own.get(LOGITS, 1.0))
         case MultiLabel():
             from edgetl.tasks.multilabel.task import MultiLabelTask
 
-            return MultiLabelTask(spec=spec)
+            return MultiLabelTask(spec=spec, temperature=own.get(LOGITS, 1.0))
         case MultiHead():
             from edgetl.tasks.multihead.task import MultiHeadTask
 
-            return MultiHeadTask(spec=spec)
+            return MultiHeadTask(spec=spec, temperatures=own)
         case Detection():
             from edgetl.tasks.detection.task import DetectionTask
 

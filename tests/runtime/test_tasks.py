@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgetl
 from edgetl.bundle.archive import open_bundle
+from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import pack
 from edgetl.errors import BaselineError, ConfigError, DataError, ModelError
@@ -63,7 +64,13 @@ def _model(path: Path, task: TaskSpec) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
 
 
-def _bundle(folder: Path, task: TaskSpec, *, model_for: TaskSpec | None = None) -> Path:
+def linear_bundle(
+    folder: Path,
+    task: TaskSpec,
+    *,
+    model_for: TaskSpec | None = None,
+    confidence: ConfidenceSource | None = None,
+) -> Path:
     """A bundle; its model is another task's where one is named."""
     model, parts = folder / "model.onnx", contents(folder)
     _model(model, task)
@@ -73,7 +80,7 @@ def _bundle(folder: Path, task: TaskSpec, *, model_for: TaskSpec | None = None) 
         golden = GoldenSet(images=encoded, pixels=pixels, outputs={"fp32": run_pixels(backend, pixels, SPEC)})
     if model_for is not None:
         _model(model, model_for)
-    variant = replace(parts.variants[0], model=model)
+    variant = replace(parts.variants[0], model=model, confidence=confidence)
     out = folder / "b.edgetl"
     pack(replace(parts, task=task, variants=[variant], golden=golden), out)
     return out
@@ -81,7 +88,7 @@ def _bundle(folder: Path, task: TaskSpec, *, model_for: TaskSpec | None = None) 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
 def test_a_bundle_goes_the_whole_way(task: TaskSpec, tmp_path: Path) -> None:
-    out = _bundle(tmp_path, task)
+    out = linear_bundle(tmp_path, task)
     assert open_bundle(out).manifest.task == task
     samples = []
     for at, truth in enumerate(TRUTHS[task.kind]):
@@ -146,7 +153,7 @@ def test_a_model_whose_outputs_are_another_tasks_is_refused(task: TaskSpec, tmp_
     for other in TASKS:
         if other is task:
             continue
-        out = _bundle(tmp_path, task, model_for=other)
+        out = linear_bundle(tmp_path, task, model_for=other)
         with pytest.raises(
             ModelError, match=rf"variant fp32 gives .*the manifest's task, {task.kind}, asks for"
         ):
@@ -160,13 +167,13 @@ def test_a_table_with_several_classes_an_image_is_read_by_the_bundles_task(tmp_p
         rows.append(f"{at}.png,{label},test")
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(rows) + "\n")
-    out = _bundle(tmp_path, MARKS)
+    out = linear_bundle(tmp_path, MARKS)
     images = choose_images(table, [open_bundle(out)])
     assert [sample.label for sample in images.samples] == [[0, 1], [0], [1]]
     table.write_text("path,labels,split\n0.png,dry|rusty,test\n")
     with pytest.raises(DataError, match="has the class 'rusty', which the bundle does not know"):
         choose_images(table, [open_bundle(out)])
-    heads = open_bundle(_bundle(tmp_path, TASKS[2]))
+    heads = open_bundle(linear_bundle(tmp_path, TASKS[2]))
     with pytest.raises(DataError, match="lacks the columns colour and marks"):
         choose_images(table, [heads])
     table.write_text("path,marks,colour,split\n0.png,dry|cut,green,test\n1.png,,red,test\n2.png,cut,,test\n")
@@ -184,7 +191,7 @@ def test_a_table_with_several_classes_an_image_is_read_by_the_bundles_task(tmp_p
 def test_a_bundle_without_a_tree_cannot_climb(task: TaskSpec, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(picture())
-    with load(_bundle(tmp_path, task), threads=1) as session:
+    with load(linear_bundle(tmp_path, task), threads=1) as session:
         sentence = r"^sure: got 0\.8, but .*b\.edgetl knows no tree .* train it with labels\.tree = FILE"
         with pytest.raises(ConfigError, match=sentence):
             session.predict(picture(), sure=0.8)

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgetl.report.page import making, variants
 from edgetl.report.page.adaptation import adaptation
 from edgetl.report.page.answers import answers
+from edgetl.report.page.confidence import confidence
 from edgetl.report.page.markup import Markup
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.run import RunReport
@@ -26,6 +27,7 @@ def _of_records(build: Callable[[RunReport], Markup]) -> Build:
 SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("variants", "Accuracy against latency", _of_records(variants.variants)),
     ("classes", "Shipped variant by class", answers),
+    ("confidence", "How sure", _of_records(confidence)),
     ("latency", "Latency distribution", _of_records(variants.latency)),
     ("pretraining", "Pretraining", _of_records(pretraining)),
     ("training", "Training", _of_records(making.training)),

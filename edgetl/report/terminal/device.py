@@ -17,6 +17,7 @@ from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, 
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.base import Classification, Detection, TaskSpec
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+from edgetl.tasks.classification.answers import listed
 from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
 from edgetl.tasks.multilabel.answers import TagsPrediction
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgetl.bench.tune import TuneRecord
     from edgetl.bundle.golden import GoldenCheck
-    from edgetl.bundle.manifest import Manifest
+    from edgetl.bundle.manifest import Manifest, Variant
     from edgetl.bundle.signature import KeyPair, Signed
     from edgetl.runtime.doctor import Checkup
     from edgetl.runtime.inputs import ImageResult
@@ -63,6 +64,19 @@ def _relation(task: TaskSpec) -> str:
             return f"a graph of {units.counted(len(edges), 'edge')}"
 
 
+def _temperatures(variant: Variant | None) -> str:
+    if variant is None or variant.confidence is None:
+        return ""
+    found = variant.confidence
+    heads = len(found.temperatures) > 1
+    parts = [f"{name} {t:.2f}" if heads else f"{t:.2f}" for name, t in found.temperatures.items()]
+    fewest = min(found.images.values())
+    return (
+        f"by temperature {', '.join(parts)}; --coverage up to {fewest / (fewest + 1):.3g} by"
+        f" {units.counted(fewest, 'validation image')}"
+    )
+
+
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
@@ -80,6 +94,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
             ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
+            ("scores", _temperatures(manifest.variant())),
             ("golden images", str(len(manifest.golden.images))),
             ("measured on", machine.fingerprint if machine else ""),
             ("made by", made.created_by + (f", {made.created}" if made.created else "")),
@@ -141,22 +156,40 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     heads: list[HeaderCell] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
+    sets = [_set_of(r.prediction) if r.prediction else "" for r in results]
+    heads += text("one of") if any(sets) else ()
     lines = []
-    for result, found in zip(results, answers, strict=True):
+    for result, found, inside in zip(results, answers, sets, strict=True):
         if result.prediction is None:
             first = (result.path, *([""] if timed else []))
-            lines.append(TableLine(cells=(*first, "not readable", *[""] * (2 * most - 1)), tone="bad"))
+            rest = [""] * (len(heads) - len(first) - 1)
+            lines.append(TableLine(cells=(*first, "not readable", *rest), tone="bad"))
             continue
         cells = [result.path]
         if timed:
             cells.append("-" if result.seconds is None else f"{result.seconds:.2f}")
         for label, score in found:
             cells += [label, score]
-        lines.append(TableLine(cells=(*cells, *[""] * (len(heads) - len(cells)))))
+        cells += [""] * (len(heads) - len(cells))
+        lines.append(TableLine(cells=(*cells[:-1], inside) if any(sets) else tuple(cells)))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:
             say(console, result.error, "bad")
+
+
+def _set_of(prediction: Prediction) -> str:
+    """The set that holds the truth as often as asked; empty where it was not asked for."""
+    match prediction:
+        case ClassPrediction() | TagsPrediction():
+            return "" if prediction.possible is None else listed(prediction.possible)
+        case HeadsPrediction():
+            own = [(name, _set_of(found)) for name, found in prediction.heads.items()]
+            return "; ".join(f"{name}: {found}" for name, found in own if found)
+        case Detections():
+            return ""
+        case _:
+            assert_never(prediction)
 
 
 def _boxes(console: Console, results: Sequence[ImageResult]) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records.measured import Latency
-from edgetl.records.scores import Evaluation, score, value
+from edgetl.records.scores import Evaluation, SetEvaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
 from edgetl.report.tasks import classification, detection, multihead, multilabel
+from edgetl.report.terminal.confidence import confidence, coverage
 from edgetl.report.terminal.tables import HeaderCell, TableLine, numbers, pairs, say, table
 from edgetl.tasks.all import Detail, detail_of
 from edgetl.tasks.classification.detail import ClassDetail
@@ -60,6 +61,7 @@ def run(console: Console, report: RunReport) -> None:
         title=f"{report.name}: teacher in eager torch -> shipped",
     )
     variants(console, measure)
+    confidence(console, measure)
     for warning in report.warnings:
         say(console, f"Warning: {warning}", "bad")
 
@@ -105,6 +107,8 @@ def evaluation(console: Console, scores: Evaluation, title: str = "") -> None:
             bounds = "" if figures else f", 95% interval {units.interval(found.interval)}"
             figures.append((units.metric(name), f"{units.percent(found.value)}{bounds}"))
     pairs(console, [("images", units.count(scores.images)), *figures], title=title)
+    if isinstance(scores, SetEvaluation) and scores.coverage:
+        coverage(console, scores.coverage)
     _detail(console, detail_of(scores))
 
 

@@ -35,6 +35,8 @@ class Prediction:
         score: the probability of the label, of a group the sum of its classes', in 0..1.
         top: the best classes, best first.
         classes: of a group those in it, the most probable first; empty where the label is a class.
+        possible: the set that holds the truth as often as asked, the most probable class first; None where no coverage
+            was asked for.
     """
 
     label: str
@@ -42,11 +44,13 @@ class Prediction:
     score: float
     top: tuple[Candidate, ...]
     classes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    possible: tuple[Candidate, ...] | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def text(self) -> str:
-        """The label and its probability, and which classes a group may be."""
-        return f"{self.label} {self.score:.1%}" + (f", {self.either}" if self.classes else "")
+        """The label and its probability, which classes a group may be, and the set where it has others too."""
+        found = f"{self.label} {self.score:.1%}" + (f", {self.either}" if self.classes else "")
+        return f"{found}; one of {listed(self.possible)}" if len(self.possible or ()) > 1 else found
 
     @property
     def either(self) -> str:
@@ -54,6 +58,13 @@ class Prediction:
         shown, rest = self.classes[:_NAMED], len(self.classes) - _NAMED
         *first, last = shown if rest <= 0 else (*shown, f"{rest} more")
         return f"either {', '.join(first)} or {last}" if first else last
+
+
+def listed(possible: Sequence[Candidate] | None) -> str:
+    """The labels of a set, as `crack, fray`; the first few of a large one, and `none` for an empty one."""
+    names = [one.label for one in possible or ()]
+    rest = len(names) - _NAMED
+    return ", ".join(names if rest <= 1 else [*names[:_NAMED], f"{rest} more"]) or "none"
 
 
 def climbed(
@@ -81,6 +92,11 @@ def climbed(
         score=min(1.0, sums[name]),
         classes=tuple(labels[place] for place in inside),
     )
+
+
+def scaled(logits: NDArray[Any], temperature: float) -> NDArray[Any]:
+    """Logits by a temperature; in float64, so that of two unequal ones the larger stays the larger."""
+    return logits if temperature == 1.0 else np.asarray(logits, dtype=np.float64) / temperature
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

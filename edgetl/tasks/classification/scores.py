@@ -19,6 +19,7 @@ from edgetl.statistics import wilson_interval
 from edgetl.tasks.classification.answers import softmax
 from edgetl.tasks.classification.detail import ClassDetail, ClassScore
 from edgetl.tasks.relations import Relation, distances
+from edgetl.tasks.reliability import binned, expected_error
 
 
 def topk_accuracy(labels: NDArray[Any], scores: NDArray[Any], k: int) -> float:
@@ -229,10 +230,8 @@ def calibration_error(labels: NDArray[Any], scores: NDArray[Any], bins: int = 15
     if not len(labels):
         return 0.0
     probabilities = softmax(scores).astype(np.float64)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    surplus = np.bincount(place, weights=confidence - right, minlength=bins)
-    return float(np.abs(surplus).sum() / len(labels))
+    found = binned(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins)
+    return expected_error(found)
 
 
 def _ratio(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.float64]:

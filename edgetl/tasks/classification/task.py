@@ -20,7 +20,7 @@ from edgetl.tasks.base import (
     agreement,
     output,
 )
-from edgetl.tasks.classification.answers import Candidate, Prediction, softmax, topk
+from edgetl.tasks.classification.answers import Candidate, Prediction, scaled, softmax, topk
 from edgetl.tasks.metrics import (
     BALANCED_ACCURACY,
     CALIBRATION_ERROR,
@@ -39,9 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationTask:
-    """See `edgetl.tasks.base.Task`. Truths and answers are (N,) int64, the class."""
+    """See `edgetl.tasks.base.Task`. Truths and answers are (N,) int64, the class.
+
+    `temperature` divides logits before they become probabilities (`edgetl.tasks.temperature`); no answer changes by it.
+    """
 
     spec: Classification
+    temperature: float = 1.0
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -57,14 +61,18 @@ class ClassificationTask:
 
     def predict(self, outputs: Outputs, frames: Sequence[Frame] = (), *, top_k: int = 1) -> list[Prediction]:
         """The best class of each image, and the `top_k` best."""
-        logits = output(self, outputs, LOGITS)
-        probabilities, best, labels = softmax(logits), topk(logits, top_k), self.spec.labels
+        probabilities, labels = self.probabilities(outputs), self.spec.labels
+        best = topk(output(self, outputs, LOGITS), top_k)
         found = []
         for row, indices in zip(probabilities, best, strict=True):
             top = tuple(Candidate(label=labels[i], index=int(i), score=float(row[i])) for i in indices)
             first = top[0]
             found.append(Prediction(label=first.label, index=first.index, score=first.score, top=top))
         return found
+
+    def probabilities(self, outputs: Outputs) -> NDArray[np.float32]:
+        """(N, C) those that are answered as scores."""
+        return softmax(scaled(output(self, outputs, LOGITS), self.temperature))
 
     def decide(self, outputs: Outputs) -> NDArray[np.int64]:
         """(N,) the best class; of equal ones the first."""
@@ -85,7 +93,8 @@ class ClassificationTask:
         # Not at the top: a device that predicts scores nothing.
         from edgetl.tasks.classification.scores import evaluate
 
-        return evaluate(truths, output(self, outputs, LOGITS), self.spec.labels, relation=self.spec.relation)
+        logits = scaled(output(self, outputs, LOGITS), self.temperature)
+        return evaluate(truths, logits, self.spec.labels, relation=self.spec.relation)
 
     def agreement(self, expected: Outputs, found: Outputs) -> Agreement:
         """The same answer is the same best class."""

@@ -41,17 +41,21 @@ Heads = Mapping[str, HeadTruths]
 
 @dataclass(frozen=True, kw_only=True)
 class MultiHeadTask:
-    """See `edgetl.tasks.base.Task`. Truths and answers are head name to `HeadTruths`; all answers are known."""
+    """See `edgetl.tasks.base.Task`. Truths and answers are head name to `HeadTruths`; all answers are known.
+
+    `temperatures` are the heads', by name; 1 for one that is not named.
+    """
 
     spec: MultiHead
+    temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def heads(self) -> dict[str, HeadTask]:
         """Each head's task."""
         return {
-            name: ClassificationTask(spec=head)
+            name: ClassificationTask(spec=head, temperature=self.temperatures.get(name, 1.0))
             if isinstance(head, Classification)
-            else MultiLabelTask(spec=head)
+            else MultiLabelTask(spec=head, temperature=self.temperatures.get(name, 1.0))
             for name, head in self.spec.heads.items()
         }
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
-from edgetl.tasks.classification.answers import Candidate
+from edgetl.tasks.classification.answers import Candidate, listed
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagsPrediction:
     """The classes that reach their thresholds, and the `top` most probable ones whether or not they do.
 
-    Both are ordered by probability (sigmoid of the logit), best first.
+    Both are ordered by probability (sigmoid of the logit by its temperature), best first. Thresholds are of the
+    probability without a temperature, so that the answers are those that gates and evaluations count.
+
+    `possible` is the set that holds every class of the image as often as asked, the most probable first and perhaps
+    empty; None where no coverage was asked for.
     """
 
     tags: tuple[Candidate, ...]
     top: tuple[Candidate, ...]
+    possible: tuple[Candidate, ...] | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def text(self) -> str:
-        """The classes with their probabilities, or `none`."""
-        return ", ".join(f"{tag.label} {tag.score:.1%}" for tag in self.tags) or "none"
+        """The classes with their probabilities, or `none`, and the set where one was asked for."""
+        found = ", ".join(f"{tag.label} {tag.score:.1%}" for tag in self.tags) or "none"
+        return found if self.possible is None else f"{found}; within {listed(self.possible)}"

@@ -20,7 +20,7 @@ from edgetl.tasks.base import (
     agreement,
     output,
 )
-from edgetl.tasks.classification.answers import Candidate
+from edgetl.tasks.classification.answers import Candidate, scaled
 from edgetl.tasks.metrics import EXACT, MACRO_F1, MAP
 from edgetl.tasks.multilabel.answers import TagsPrediction
 from edgetl.tasks.multilabel.scores import evaluate, sigmoid
@@ -36,9 +36,14 @@ _EDGE = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabelTask:
-    """See `edgetl.tasks.base.Task`. Truths and answers are (N, C) bool."""
+    """See `edgetl.tasks.base.Task`. Truths and answers are (N, C) bool.
+
+    `temperature` divides all classes' logits before they become scores (`edgetl.tasks.temperature`). Thresholds were
+    chosen without it and are held against what was: no answer changes by it.
+    """
 
     spec: MultiLabel
+    temperature: float = 1.0
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -59,15 +64,19 @@ class MultiLabelTask:
         self, outputs: Outputs, frames: Sequence[Frame] = (), *, top_k: int = 1
     ) -> list[TagsPrediction]:
         """The classes of each image."""
-        chances, found = sigmoid(output(self, outputs, LOGITS)), []
-        for row in chances:
+        chances, answers, found = self.probabilities(outputs), self.decide(outputs), []
+        for row, answered in zip(chances, answers, strict=True):
             ranked = [
                 Candidate(label=self.spec.labels[i], index=int(i), score=float(row[i]))
                 for i in np.argsort(-row, kind="stable")
             ]
-            tags = tuple(c for c in ranked if row[c.index] >= self.thresholds[c.index])
+            tags = tuple(c for c in ranked if answered[c.index])
             found.append(TagsPrediction(tags=tags, top=tuple(ranked[:top_k])))
         return found
+
+    def probabilities(self, outputs: Outputs) -> NDArray[np.float64]:
+        """(N, C) those that are answered as scores."""
+        return sigmoid(scaled(output(self, outputs, LOGITS), self.temperature))
 
     def decide(self, outputs: Outputs) -> NDArray[np.bool_]:
         """(N, C) which classes reach their thresholds."""
