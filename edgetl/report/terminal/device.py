@@ -141,18 +141,25 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     heads: list[HeaderCell] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
+    explained = any(result.maps for result in results)
+    if explained:
+        heads += text("peak x, y")
     lines = []
     for result, found in zip(results, answers, strict=True):
         if result.prediction is None:
             first = (result.path, *([""] if timed else []))
-            lines.append(TableLine(cells=(*first, "not readable", *[""] * (2 * most - 1)), tone="bad"))
+            rest = len(heads) - len(first) - 1
+            lines.append(TableLine(cells=(*first, "not readable", *[""] * rest), tone="bad"))
             continue
         cells = [result.path]
         if timed:
             cells.append("-" if result.seconds is None else f"{result.seconds:.2f}")
         for label, score in found:
             cells += [label, score]
-        lines.append(TableLine(cells=(*cells, *[""] * (len(heads) - len(cells)))))
+        cells += [""] * (len(heads) - len(cells))
+        if explained:
+            cells[-1] = "; ".join(f"{one.peak[0]:.0f}, {one.peak[1]:.0f}" for one in result.maps)
+        lines.append(TableLine(cells=tuple(cells)))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:

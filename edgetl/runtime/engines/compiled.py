@@ -24,7 +24,10 @@ MAX_BATCH = 8
 def open_model(asked: Opening, target: str) -> Opened:
     """A variant's engine for this machine; see `engine_for`."""
     kind = EngineTarget(target)
-    engine, origin = engine_for(asked.bundle, asked.variant, kind, signed=asked.signed)
+    if asked.shown:
+        engine, origin = _build(asked.bundle, asked.variant, kind, asked.read())
+    else:
+        engine, origin = engine_for(asked.bundle, asked.variant, kind, signed=asked.signed)
     return Opened(backend=TensorRtBackend(engine, target=kind), origin=origin)
 
 
@@ -67,7 +70,20 @@ def engine_for(
             f"{bundle.path} holds a {target} engine that was not built on this machine, and engines are native "
             "code: require the signature of someone you trust, or leave the engine out and let it be built here."
         )
-    content = bundle.read(variant.member)
+    return _build(bundle, variant, target, bundle.read(variant.member), build=build, capability=capability)
+
+
+def _build(
+    bundle: Bundle,
+    variant: Variant,
+    target: EngineTarget,
+    content: bytes,
+    *,
+    build: Callable[[bytes, BuildOptions], BuiltEngine] = build_engine,
+    capability: str | None = None,
+) -> tuple[bytes, str]:
+    """A model compiled for this machine, now or before. With further outputs it is never one from the bundle."""
+    capability = _capability(gpu_name()) if capability is None else capability
     options = BuildOptions(
         target=target,
         precision=EnginePrecision(variant.precision.value),
