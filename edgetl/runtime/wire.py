@@ -104,7 +104,7 @@ def with_outputs(model: bytes, shown: Mapping[str, str], *, axes: int = 4) -> by
     Args:
         model: an ONNX file's bytes.
         shown: the new outputs' names, and the tensor that each shows. A Cast makes them float32 where the graph
-            computes in half precision; where it does not, engines drop it.
+            computes in half precision; where it does not, it copies them.
         axes: of each of these tensors; their lengths are left to the engine.
     """
     graph, shape = b"", _field(2, _field(1, b"") * axes)
