@@ -147,24 +147,39 @@ def explained(
     features = outputs[MAP]
     found = []
     for output, name, one in _answered(prediction):
-        weights = head.weights[output]
-        if features.ndim != 4 or features.shape[1] != weights.shape[1]:
-            raise ModelError(
-                f"{MAP}: got {features.shape}, expected (N, {weights.shape[1]}, h, w) for the weights of {output}."
-            )
-        # In float64: the parts' mean gives the logit again, however many places there are.
-        values = np.tensordot(weights[one.index].astype(np.float64), features[0].astype(np.float64), axes=1)
         found.append(
             ActivationMap(
                 label=one.label,
                 index=one.index,
                 head=name,
-                values=values.astype(np.float32),
+                values=parts(head.weights[output][one.index], features),
                 side=side,
                 frame=frame,
             )
         )
     return Explained(prediction=prediction, maps=tuple(found))
+
+
+def parts(weights: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each place's part in a class's logit.
+
+    Args:
+        weights: (F,), the class's row of the linear layer.
+        features: (1, F, h, w), one image's feature map.
+
+    Returns:
+        (h, w) float32.
+
+    Raises:
+        ModelError: they do not fit each other.
+    """
+    if features.ndim != 4 or features.shape[1] != len(weights):
+        raise ModelError(
+            f"{MAP}: got {features.shape}, expected (N, {len(weights)}, h, w) for the last layer."
+        )
+    # In float64: the parts' mean gives the logit again, however many places there are.
+    values = np.tensordot(weights.astype(np.float64), features[0].astype(np.float64), axes=1)
+    return values.astype(np.float32)
 
 
 def _answered(prediction: Prediction) -> list[tuple[str, str, Candidate]]:
