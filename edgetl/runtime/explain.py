@@ -114,8 +114,8 @@ class MapRecord:
 class Explained:
     """A prediction, and a map of each class that it answers.
 
-    Where no class of a multi-label task reaches its threshold, the map is that of the most probable one; where a group of
-    classes is answered, that of its best class.
+    Where no class of a multi-label task reaches its threshold, the map is that of the most probable one; where a group
+    of classes is answered, that of its best class.
     """
 
     prediction: Prediction
