@@ -29,6 +29,7 @@ from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.codec import to_json
+from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import (
     DataRecord,
@@ -948,8 +949,31 @@ class _Run:
             },
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
+        report = replace(report, mistakes=self._mistakes(report))
         write_report(report, self.dir)
         return report
+
+    def _mistakes(self, report: RunReport) -> MistakesRecord | None:
+        """The mistakes that the shipped variant is most sure of, where it gives one class to an image."""
+        from edgetl.measure import mistakes
+        from edgetl.report.run import headline
+        from edgetl.tasks.all import detail_of
+
+        head = headline(report)
+        detail = detail_of(head.student)
+        if detail.kind != "classification" or not detail.worst:
+            return None
+        inputs = mistakes.MistakesInputs(
+            shipped=head.shipped,
+            worst=detail.worst,
+            split=head.split,
+            index=self.index,
+            spec=self.student_spec,
+            teacher=self._teacher,
+            teacher_spec=self.spec,
+            run_dir=self.dir,
+        )
+        return mistakes.run(inputs, progress=self.progress)
 
     def _warnings(self) -> tuple[str, ...]:
         """What was warned of in this call, and what the records say: all there is of stages that were done before."""

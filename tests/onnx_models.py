@@ -42,6 +42,28 @@ def classifier(
     return _model(nodes, weights, names, (batch, 3, size, size), (batch, classes)).SerializeToString()
 
 
+def colours(size: int, *, hidden: bool = False) -> bytes:
+    """A model whose three logits are how much redder, greener and bluer than grey a picture is, on places of 4 x 4
+    pixels; with `hidden`, a ReLU stands between pooling and logits."""
+    weights: dict[str, Any] = {
+        "w": np.kron(
+            (1.5 * np.eye(3, dtype=np.float32) - 0.5)[:, :, None, None], np.ones((1, 1, 4, 4), np.float32)
+        ),
+        "f": 4 * np.eye(3, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"], strides=[4, 4]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["v"]),
+        *([helper.make_node("Relu", ["v"], ["h"])] if hidden else []),
+        helper.make_node("MatMul", ["h" if hidden else "v", "f"], ["logits"]),
+    ]
+    return _model(
+        nodes, weights, ("images", "logits"), ("batch", 3, size, size), ("batch", 3)
+    ).SerializeToString()
+
+
 def deep_classifier(depth: int, *, extra: int = 0, size: int = 112) -> bytes:
     """A model of `depth` 3x3 convolutions and, before its logits, `extra` small ones."""
     generator = np.random.default_rng(0)

@@ -6,7 +6,15 @@ import os
 import zipfile
 from pathlib import Path
 
-REAL_SETS = ("flowers12", "magnetic_tile", "cifar10", "bccd", "cards", "office_caltech10")
+REAL_SETS = (
+    "flowers12",
+    "magnetic_tile",
+    "magnetic_tile_masks",
+    "cifar10",
+    "bccd",
+    "cards",
+    "office_caltech10",
+)
 
 
 def unpacked(name: str) -> Path | None:

@@ -144,6 +144,14 @@ def predict(
         ),
     ] = None,
     coverage: CoverageOption = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say where the picture speaks for its answer: the place that does most, with --json the whole map,"
+            " with --save in colour over the picture.",
+        ),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="DIR", help="Write each picture with its answer drawn into it."),
@@ -229,11 +237,19 @@ def predict(
             threads=threads,
             require_signature=require_signature,
             threshold=threshold,
+            explain=explain,
         ) as session:
             _tell(session.choice)
             ids = _coco_ids(coco, session)
             results = predict_all(
-                session, source, top_k=top, sure=sure, coverage=coverage, save=save, progress=progress
+                session,
+                source,
+                top_k=top,
+                sure=sure,
+                coverage=coverage,
+                save=save,
+                explain=explain,
+                progress=progress,
             )
             if json_lines:
                 output.emit_lines(results)

@@ -9,6 +9,7 @@ from typing import Literal
 from edgetl.bench.statistics import EQUAL, median_ratio
 from edgetl.records.adapt import AdaptRecord
 from edgetl.records.measured import Latency
+from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, PretrainRecord, TrainRecord
@@ -33,6 +34,7 @@ class RunReport:
         warnings: sentences that the user should act on.
         provenance: name to value, e.g. `edgetl`, `git commit`, `recipe sha256`, package versions.
         created: when the report was written, as text.
+        mistakes: what the shipped variant is most sure of and wrong about; None where the task has no such list.
     """
 
     name: str
@@ -52,6 +54,7 @@ class RunReport:
     created: str = ""
     pretrain: PretrainRecord | None = None
     adapt: AdaptRecord | None = None
+    mistakes: MistakesRecord | None = None
 
     @property
     def followed(self) -> TrainRecord:

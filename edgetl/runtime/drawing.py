@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from PIL import Image
 from edgetl import files
 from edgetl.inputs.drawing import Mark, caption, mark
 from edgetl.inputs.image import decode, to_rgb
+from edgetl.inputs.overlay import overlaid
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.tasks.detection.answers import Detections
 
 if TYPE_CHECKING:
+    from edgetl.runtime.explain import ActivationMap
     from edgetl.runtime.session import Channels, Picture
     from edgetl.tasks.all import Prediction
 
@@ -36,25 +39,47 @@ class Saver:
         self._folder, self._spec = folder, spec
         self._taken: set[str] = set()
 
-    def save(self, name: str, picture: Picture, channels: Channels, prediction: Prediction) -> Path:
-        """Write one picture atomically.
+    def save(
+        self,
+        name: str,
+        picture: Picture,
+        channels: Channels,
+        prediction: Prediction,
+        maps: Sequence[ActivationMap] = (),
+    ) -> Path:
+        """Write one picture atomically, or one for each map.
 
         Args:
             name: what results call it.
             picture: as `Session.predict` takes it.
             channels: of an array.
             prediction: its answer.
+            maps: what speaks for its classes; each is laid over the picture in a file of its own, `NAME.jpg` where
+                there is one, `NAME-CLASS.jpg` of several.
 
         Returns:
-            The file.
+            The file, the last of several.
 
         Raises:
             ImageError: the picture cannot be read again.
             StorageError: the file cannot be written.
         """
+        image = self._upright(picture, channels)
+        if not maps:
+            return self._write(drawn(image, prediction), self._free(name))
+        stem = self._free(name)
+        for one in maps:
+            several = len(maps) > 1
+            text = f"{one.head}: {one.label}" if one.head else one.label
+            shown = overlaid(image, one.strength())
+            caption(shown, text if several else prediction.text)
+            path = self._write(shown, self._unique(f"{stem}-{text}") if several else stem)
+        return path
+
+    def _write(self, image: Image.Image, stem: str) -> Path:
         buffer = io.BytesIO()
-        drawn(self._upright(picture, channels), prediction).save(buffer, "JPEG", quality=_QUALITY)
-        path = self._folder / f"{self._free(name)}.jpg"
+        image.save(buffer, "JPEG", quality=_QUALITY)
+        path = self._folder / f"{stem}.jpg"
         files.write_bytes(path, buffer.getvalue())
         return path
 
@@ -68,7 +93,10 @@ class Saver:
     def _free(self, name: str) -> str:
         """A file's name without its ending, that of a frame with its number."""
         path, mark, number = name.rpartition("#") if "#" in name else (name, "", "")
-        stem = Path(path).stem + (f"-{number:0>6}" if mark else "")
+        return self._unique(Path(path).stem + (f"-{number:0>6}" if mark else ""))
+
+    def _unique(self, stem: str) -> str:
+        """It in plain letters, with a number where it is taken."""
         plain = _UNSAFE.sub("_", stem).strip("._") or "picture"
         found, count = plain, 1
         while found.casefold() in self._taken:

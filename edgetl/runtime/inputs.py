@@ -7,7 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -19,12 +19,14 @@ from edgetl.data.walk import counted, images_below, is_image, lost, place
 from edgetl.errors import ConfigError, DataError, ImageError, SourceError
 from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, NAMELESS, read_content
 from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import OPTIONAL
 from edgetl.runtime.session import Channels, Picture, Session
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
 from edgetl.tasks.all import Prediction
 
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
+    from edgetl.runtime.explain import ActivationMap, Explained, MapRecord
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -35,7 +37,8 @@ class ImageResult:
     """What became of one image: a prediction, or None and the reason in `error`.
 
     A frame has its time as well, see `edgetl.runtime.video.Frame`: `seconds` into the video, or since the live source
-    was opened; `time`, the wall clock when it came live; `dropped`, frames left out just before it.
+    was opened; `time`, the wall clock when it came live; `dropped`, frames left out just before it. `maps` show where
+    the picture speaks for the answer, where that was asked for.
     """
 
     path: str
@@ -44,6 +47,7 @@ class ImageResult:
     seconds: float | None = None
     time: str = ""
     dropped: int = 0
+    maps: tuple[MapRecord, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,15 +203,16 @@ def predict_all(
     sure: float | None = None,
     coverage: float | None = None,
     save: Path | None = None,
+    explain: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[ImageResult]:
     """Label pictures as they come, in order; one that cannot be used is reported and does not stop the others.
 
     With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`). For `top_k`,
-    `sure` and `coverage` see `Session.predict`.
+    `sure`, `coverage` and `explain` see `Session.predict`.
 
     Raises:
-        BundleError, ConfigError: as in `Session.predict`, for `sure` and `coverage`.
+        BundleError, ConfigError, ModelError: as in `Session.predict`, for `sure`, `coverage` and `explain`.
         ImageError: no picture at all can be used; raised at the end.
         SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
@@ -217,6 +222,8 @@ def predict_all(
         session.check_sure(sure)
     if coverage is not None:
         session.least_conformities(coverage)
+    if explain:
+        session = session.explaining()
     saver = None
     if save is not None:
         from edgetl.runtime.drawing import Saver
@@ -226,18 +233,20 @@ def predict_all(
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
-        for item, found in _labelled(session, source, top_k, sure, coverage):
+        for item, answer in _labelled(session, source, top_k, sure, coverage, explain):
             dropped += item.dropped
+            found, maps = _parts(answer)
             if not isinstance(found, ImageError | SourceError):
                 good += 1
                 if saver is not None and not isinstance(item.picture, ImageError | SourceError):
-                    saver.save(item.name, item.picture, item.channels, found)
+                    saver.save(item.name, item.picture, item.channels, found, maps)
                 yield ImageResult(
                     path=item.name,
                     prediction=found,
                     seconds=item.seconds,
                     time=item.time,
                     dropped=item.dropped,
+                    maps=tuple(one.record() for one in maps),
                 )
             else:
                 if isinstance(found, SourceError):
@@ -258,25 +267,36 @@ def predict_all(
 
 
 def _labelled(
-    session: Session, source: Source, top_k: int, sure: float | None, coverage: float | None
-) -> Iterator[tuple[Item, Prediction | ImageError | SourceError]]:
+    session: Session,
+    source: Source,
+    top_k: int,
+    sure: float | None,
+    coverage: float | None,
+    explain: bool,
+) -> Iterator[tuple[Item, Prediction | Explained | ImageError | SourceError]]:
+    answer = session.explained if explain else session.answer
     if not source.live:
         for item, row in session.seen(source.items, lambda item: _framed(session, item)):
-            yield item, row if isinstance(row, ImageError) else session.answer(row, top_k, sure, coverage)
+            yield item, row if isinstance(row, ImageError) else answer(row, top_k, sure, coverage)
         return
     for item in source.items:
         if isinstance(item.picture, ImageError | SourceError):
             yield item, item.picture
             continue
         try:
-            yield (
-                item,
-                session.predict(
-                    item.picture, top_k=top_k, channels=item.channels, sure=sure, coverage=coverage
-                ),
-            )
+            yield item, answer(session.see(item.picture, channels=item.channels), top_k, sure, coverage)
         except ImageError as error:
             yield item, error
+
+
+def _parts(
+    answer: Prediction | Explained | ImageError | SourceError,
+) -> tuple[Prediction | ImageError | SourceError, tuple[ActivationMap, ...]]:
+    """An answer and its maps, where it has some."""
+    maps: tuple[ActivationMap, ...] | None = getattr(answer, "maps", None)
+    if maps is None:
+        return cast("Prediction | ImageError | SourceError", answer), ()
+    return cast("Explained", answer).prediction, maps
 
 
 def _framed(session: Session, item: Item) -> tuple[NDArray[np.uint8], Frame]:

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.inputs.frame import Frame
+    from edgetl.runtime.explain import Explained
+    from edgetl.runtime.features import PooledHead
     from edgetl.tasks.conformal import Conformity
 
 
@@ -89,11 +91,14 @@ class Session(Inheritable):
         *,
         choice: Choice,
         single: Callable[[], Backend] | None = None,
+        head: PooledHead | None = None,
+        explaining: Callable[[], Session] | None = None,
     ) -> None:
         """Raises ModelError where the model does not fit the manifest; use `load` instead.
 
         `single` opens the same model on one thread, for workers that each run their own image; where there is
-        none, workers share `backend`.
+        none, workers share `backend`. `head` is there where the model also gives its feature map; elsewhere
+        `explaining` opens such a session.
         """
         self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
         self.task = task_of(bundle.manifest.task, variant.temperatures)
@@ -102,6 +107,8 @@ class Session(Inheritable):
         self._conformities: dict[str, Conformity] | None = None
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
+        self._head, self._open_explaining = head, explaining
+        self._explaining: Session | None = None
         self.watch_forks()
         size = self._spec.size
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
@@ -161,6 +168,7 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        explain: Literal[False] = False,
     ) -> Prediction: ...
     @overload
     def predict(
@@ -171,7 +179,30 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        explain: Literal[False] = False,
     ) -> list[Prediction]: ...
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        image: Picture,
+        *,
+        top_k: int = 1,
+        channels: Channels = "rgb",
+        sure: float | None = None,
+        coverage: float | None = None,
+        explain: Literal[True],
+    ) -> Explained: ...
+    @overload
+    def predict(
+        self,
+        image: Sequence[Picture],
+        *,
+        top_k: int = 1,
+        channels: Channels = "rgb",
+        sure: float | None = None,
+        coverage: float | None = None,
+        explain: Literal[True],
+    ) -> list[Explained]: ...
     def predict(
         self,
         image: Picture | Sequence[Picture],
@@ -180,7 +211,8 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
-    ) -> Prediction | list[Prediction]:
+        explain: bool = False,
+    ) -> Prediction | list[Prediction] | Explained | list[Explained]:
         """Label one image, or a list of them.
 
         Args:
@@ -193,12 +225,16 @@ class Session(Inheritable):
             coverage: how often the prediction's set of labels, `possible`, is to hold the truth, above 0 and below 1:
                 that of an image like the validation images, on average over images. These also chose epochs and
                 variant, so that it holds to an approximation (`edgetl.tasks.conformal`).
+            explain: give each answer with a class activation map of what it names (`edgetl.runtime.explain`). The
+                first such call loads the model once more, with its feature map as a further output; `load` with
+                `explain=True` loads that alone.
 
         Raises:
             BundleError: coverage is asked of a variant that was made before bundles knew of it.
             ConfigError: sure is out of range, or the bundle knows no tree of its classes; coverage is out of range,
-                more than the validation images allow, or asked of a detector.
+                more than the validation images allow, or asked of a detector; or a detector is to explain.
             ImageError: a picture cannot be used; the message names it.
+            ModelError: the network's answers are not linear in its pooled features, so there is no such map.
             TensorError: an array has another shape or dtype.
             ForkError: the session was loaded before the process forked.
             ValueError: top_k is below 1, channels is unknown, or the session is closed.
@@ -212,9 +248,10 @@ class Session(Inheritable):
         if coverage is not None:
             self.least_conformities(coverage)
         many = _sequence(image)
+        if explain:
+            return self.explaining()._explain(image, many, top_k, channels, sure, coverage)
         if many is None:
-            pixels, frame = self.framed(cast("Picture", image), channels=channels)
-            return self.answer(Seen(self._own_buffers().outputs([pixels]), frame), top_k, sure, coverage)
+            return self.answer(self.see(cast("Picture", image), channels=channels), top_k, sure, coverage)
         return [self.answer(seen, top_k, sure, coverage) for seen in self._rows(many, channels)]
 
     def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
@@ -248,6 +285,11 @@ class Session(Inheritable):
 
         workers = max(1, self.backend.threads) if on_cpu else usable_cores()
         return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch)
+
+    def see(self, picture: Picture, *, channels: Channels = "rgb") -> Seen:
+        """One picture's outputs, in buffers of this thread that the next call overwrites; raises as `pixels` does."""
+        pixels, frame = self.framed(picture, channels=channels)
+        return Seen(self._own_buffers().outputs([pixels]), frame)
 
     def pixels(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Decode, resize and crop one picture to (size, size, 3) uint8 RGB.
@@ -333,6 +375,31 @@ class Session(Inheritable):
             found = with_sets(self.task, seen.outputs, found, self.least_conformities(coverage))
         return found
 
+    def explaining(self) -> Session:
+        """This session where it can explain answers, else one of the same model that can; the first call loads it.
+
+        Raises:
+            ConfigError: the task's answers have no maps.
+            ModelError: as for `predict`.
+        """
+        self._check_open()
+        if self._head is not None or self._open_explaining is None:
+            return self
+        with self._lock:
+            if self._explaining is None:
+                self._explaining = self._open_explaining()
+            return self._explaining
+
+    def explained(
+        self, seen: Seen, top_k: int = 1, sure: float | None = None, coverage: float | None = None
+    ) -> Explained:
+        """As `answer`, with maps; of a session that `explaining` gave."""
+        from edgetl.runtime.explain import explained
+
+        assert self._head is not None
+        found = self.answer(seen, top_k, sure, coverage)
+        return explained(self._head, seen.outputs, found, side=self._spec.size, frame=seen.frame)
+
     def verify(self) -> GoldenCheck:
         """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the outputs.
 
@@ -361,6 +428,8 @@ class Session(Inheritable):
         """Free the model and the buffers; a second call does nothing."""
         with self._lock:
             self._closed, self._local = True, threading.local()
+            if self._explaining is not None:
+                self._explaining.close()
             if self._shared is not None and self._shared is not self.backend:
                 self._shared.close()
             self._shared = None
@@ -377,6 +446,19 @@ class Session(Inheritable):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _explain(
+        self,
+        image: Picture | Sequence[Picture],
+        many: Sequence[Picture] | None,
+        top_k: int,
+        channels: Channels,
+        sure: float | None,
+        coverage: float | None,
+    ) -> Explained | list[Explained]:
+        if many is None:
+            return self.explained(self.see(cast("Picture", image), channels=channels), top_k, sure, coverage)
+        return [self.explained(seen, top_k, sure, coverage) for seen in self._rows(many, channels)]
 
     def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Seen]:
         for _, row in self.seen(pictures, lambda picture: self.framed(picture, channels=channels)):
@@ -415,6 +497,7 @@ def load(
     threads: int | None = None,
     require_signature: str | Path | None = None,
     threshold: float | None = None,
+    explain: bool = False,
 ) -> Session:
     """Open a bundle and load the model that suits this machine; `Session.choice` says which and why.
 
@@ -429,14 +512,15 @@ def load(
         threads: threads of the engine on the CPU; every usable core where unset.
         require_signature: a public key; the bundle must be signed with its private half.
         threshold: of a detector, the least score of a box that is answered, between 0 and 1; the bundle's where unset.
+        explain: give the feature map with every answer, for `Session.predict` with `explain=True`.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, unsigned, or has no such variant.
         ConfigError: the target or precision is unknown, the key cannot be read, or a threshold is out of range or
-            given for another task.
+            given for another task; or a detector is to explain.
         MissingDependencyError: the engine is not installed, or cannot use the device.
         ModelError: the model cannot be loaded, or does not fit the manifest; or what was measured as the fastest
-            here cannot be opened any more.
+            here cannot be opened any more; or it shall explain and has no class activation maps.
         ValueError: threads is below 1.
     """
     if threads is not None and threads < 1:
@@ -459,7 +543,15 @@ def load(
     auto = target == EngineName.AUTO and not choice.measured_here
     with collector_off():
         try:
-            session = _open(bundle, chosen, choice, count, auto=auto, signed=require_signature is not None)
+            session = _open(
+                bundle,
+                chosen,
+                choice,
+                count,
+                auto=auto,
+                signed=require_signature is not None,
+                explain=explain,
+            )
             if task != bundle.manifest.task:
                 session.task = task_of(task)
             return session
@@ -500,19 +592,47 @@ def parse_target(name: str) -> EngineName:
 
 
 def _open(
-    bundle: Bundle, variant: Variant, choice: Choice, count: int, *, auto: bool, signed: bool
+    bundle: Bundle,
+    variant: Variant,
+    choice: Choice,
+    count: int,
+    *,
+    auto: bool,
+    signed: bool,
+    explain: bool = False,
 ) -> Session:
-    asked = Opening(bundle=bundle, variant=variant, threads=count, signed=signed)
+    head = _head(bundle, variant) if explain else None
+    asked = Opening(
+        bundle=bundle, variant=variant, threads=count, signed=signed, shown=head.shown if head else {}
+    )
     opened = engine_of(choice.target).open(asked)
     if auto:
         choice = unmeasured_gpus(choice, opened.offered)
     if opened.origin:
         choice = replace(choice, reason=f"{choice.reason}; {opened.origin}")
     try:
-        return Session(bundle, variant, opened.backend, choice=choice, single=opened.single)
+        return Session(
+            bundle,
+            variant,
+            opened.backend,
+            choice=choice,
+            single=opened.single,
+            head=head,
+            explaining=lambda: _open(bundle, variant, choice, count, auto=False, signed=signed, explain=True),
+        )
     except EdgetlError:
         opened.backend.close()
         raise
+
+
+def _head(bundle: Bundle, variant: Variant) -> PooledHead:
+    """The end of a variant's network, for its maps."""
+    from edgetl.runtime.explain import check_task
+    from edgetl.runtime.features import pooled_head
+
+    check_task(bundle.manifest.task)
+    outputs = [tensor.name for tensor in task_of(bundle.manifest.task).outputs]
+    return pooled_head(bundle.read(variant.member), outputs)
 
 
 def _fits(have: TensorSpec, want: TensorSpec) -> bool:

@@ -39,6 +39,9 @@ def test_it_predicts_and_verifies(variant: str) -> None:
         found = session.predict(picture())
         assert isinstance(found, edgetl.Prediction)
         assert found.label in ("rose", "daisy", "tulip")
+        (one,) = session.predict(picture(), explain=True).maps
+        assert one.label == found.label
+        assert one.values.shape == (15, 15)
         check = session.verify()
     assert check.passed, check.reason
 

@@ -231,6 +231,23 @@ def test_an_engine_for_another_gpu_is_passed_over(bundle: Path) -> None:
     assert build.calls[0].compute_capabilities == ("89",)
 
 
+def test_an_engine_of_the_bundle_has_no_map_and_is_built_with_it(bundle: Path) -> None:
+    add_engine(open_bundle(bundle), variant="fp32", content=b"foreign", record=record(b"foreign"))
+    opened, models = open_bundle(bundle), list[bytes]()
+    found = engine_for(
+        opened,
+        opened.variant("fp32"),
+        EngineTarget.TENSORRT,
+        signed=True,
+        gpu=GPU,
+        shown={"features/map": "r"},
+        build=lambda onnx, options: (models.append(onnx), Builder()(onnx, options))[1],
+    )
+    assert found == (b"built", "its engine was built now, in 3 s")
+    assert models[0].startswith(opened.model("fp32"))
+    assert b"features/map" in models[0]
+
+
 def test_what_was_built_here_is_remembered(bundle: Path) -> None:
     assert not built_here("a" * 64)
     remember(record(b"x"))

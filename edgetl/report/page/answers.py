@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 from edgetl.records.scores import Evaluation
 from edgetl.report import units
 from edgetl.report.page.markup import Markup, tag
+from edgetl.report.page.mistakes import gallery
 from edgetl.report.run import RunReport, headline
 from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.tasks.all import Detail, detail_of
@@ -31,7 +32,8 @@ def answers(report: RunReport, folder: Path | None = None) -> Markup:
     """The shipped variant's scores, and what they are made of."""
     head = headline(report)
     where = f"{head.shipped.name} on the {'test' if head.split == 'test' else 'validation'} split"
-    return _scored(head.student, where, head.metric, _pictures(report, head.split, folder))
+    scores = _scored(head.student, where, head.metric, _pictures(report, head.split, folder))
+    return Markup(scores + gallery(report.mistakes if folder is not None else None))
 
 
 def _pictures(report: RunReport, split: Literal["test", "val"], folder: Path | None) -> Pictures:

@@ -101,6 +101,7 @@ _FLIPS = """
 .flips .path{display:block;color:var(--faint);font-size:11px;overflow-wrap:anywhere}
 .flips .right{color:var(--good);font-weight:600}
 .flips .wrong{color:var(--bad);font-weight:600}
+.pair-of-pictures{display:grid;grid-template-columns:1fr 1fr;gap:4px}
 .flips.pictures{grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
 .boxed{display:block;width:100%;height:auto;max-height:420px;border-radius:8px;background:var(--grid)}
 .boxed .paper{fill:var(--grid)}

@@ -158,12 +158,14 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
     sets = [_set_of(r.prediction) if r.prediction else "" for r in results]
     heads += text("one of") if any(sets) else ()
+    explained = any(result.maps for result in results)
+    heads += text("peak x, y") if explained else ()
     lines = []
     for result, found, inside in zip(results, answers, sets, strict=True):
         if result.prediction is None:
             first = (result.path, *([""] if timed else []))
-            rest = [""] * (len(heads) - len(first) - 1)
-            lines.append(TableLine(cells=(*first, "not readable", *rest), tone="bad"))
+            rest = len(heads) - len(first) - 1
+            lines.append(TableLine(cells=(*first, "not readable", *[""] * rest), tone="bad"))
             continue
         cells = [result.path]
         if timed:
@@ -171,7 +173,10 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
         for label, score in found:
             cells += [label, score]
         cells += [""] * (len(heads) - len(cells))
-        lines.append(TableLine(cells=(*cells[:-1], inside) if any(sets) else tuple(cells)))
+        last = [inside] if any(sets) else []
+        if explained:
+            last.append("; ".join(f"{one.peak[0]:.0f}, {one.peak[1]:.0f}" for one in result.maps))
+        lines.append(TableLine(cells=(*cells[: len(heads) - len(last)], *last)))
     table(console, heads, lines)
     for result in results:
         if result.prediction is None:

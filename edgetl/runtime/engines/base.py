@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -28,16 +29,23 @@ class Opening:
         variant: which of its models.
         threads: of the engine on the CPU.
         signed: the bundle's signature was required and held.
+        shown: further outputs' names, and the model's tensors that they show.
     """
 
     bundle: Bundle
     variant: Variant
     threads: int
     signed: bool = False
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     def read(self) -> bytes:
-        """The model's file."""
-        return self.bundle.read(self.variant.member)
+        """The model's file, with the further outputs."""
+        content = self.bundle.read(self.variant.member)
+        if not self.shown:
+            return content
+        from edgetl.runtime.wire import with_outputs
+
+        return with_outputs(content, self.shown)
 
 
 @dataclass(frozen=True, kw_only=True)

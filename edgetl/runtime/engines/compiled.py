@@ -6,7 +6,7 @@ signature was required and held.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgetl.bundle.archive import Bundle
 from edgetl.bundle.manifest import Precision, Variant
@@ -24,7 +24,7 @@ MAX_BATCH = 8
 def open_model(asked: Opening, target: str) -> Opened:
     """A variant's engine for this machine; see `engine_for`."""
     kind = EngineTarget(target)
-    engine, origin = engine_for(asked.bundle, asked.variant, kind, signed=asked.signed)
+    engine, origin = engine_for(asked.bundle, asked.variant, kind, signed=asked.signed, shown=asked.shown)
     return Opened(backend=TensorRtBackend(engine, target=kind), origin=origin)
 
 
@@ -35,6 +35,7 @@ def engine_for(
     *,
     signed: bool,
     gpu: str | None = None,
+    shown: Mapping[str, str] | None = None,
     build: Callable[[bytes, BuildOptions], BuiltEngine] = build_engine,
 ) -> tuple[bytes, str]:
     """The engine of a variant for this machine, and where it came from in a few words.
@@ -45,6 +46,7 @@ def engine_for(
         target: whose engine.
         signed: the bundle's signature was required and held.
         gpu: the GPU's name with its compute capability; asked of CUDA where unset.
+        shown: further outputs, as in `Opening`; the bundle's engines, which have none, are then passed over.
         build: compiles, or returns what was compiled before; another function in tests.
 
     Raises:
@@ -57,6 +59,7 @@ def engine_for(
         e
         for e in bundle.manifest.engines
         if (e.variant, e.target) == (variant.name, target.value)
+        and not shown
         and (not e.compute_capabilities or capability in e.compute_capabilities)
     ]
     for engine in found:
@@ -67,7 +70,7 @@ def engine_for(
             f"{bundle.path} holds a {target} engine that was not built on this machine, and engines are native "
             "code: require the signature of someone you trust, or leave the engine out and let it be built here."
         )
-    content = bundle.read(variant.member)
+    content = Opening(bundle=bundle, variant=variant, threads=1, shown=shown or {}).read()
     options = BuildOptions(
         target=target,
         precision=EnginePrecision(variant.precision.value),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,12 +58,15 @@ class OpenVinoBackend(Inheritable):
         }
         try:
             core = openvino.Core()
-            self._model = core.compile_model(core.read_model(model), "CPU", settings)
+            read = core.read_model(model)
+            # Compiled, an output is also known by what it is a copy of.
+            names = [port.any_name for port in read.outputs]
+            self._model = core.compile_model(read, "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model: {_last_line(error)}") from error
         self.providers = tuple(f"OpenVINO {name}" for name in self._model.get_property("EXECUTION_DEVICES"))
-        self.input, self.outputs = _signature(self._model)
-        self._names = [tensor.name for tensor in self.outputs]
+        self.input, self.outputs = _signature(self._model, names)
+        self._names = names
         self._local = threading.local()
         self.watch_forks()
 
@@ -126,17 +129,18 @@ class OpenVinoBackend(Inheritable):
         )
 
 
-def _signature(model: Any) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+def _signature(model: Any, names: Sequence[str]) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
     if len(model.inputs) != 1:
         raise ModelError(f"The model has {len(model.inputs)} inputs, expected one.")
-    images, outputs = _tensor(model.input(0)), tuple(_tensor(port) for port in model.outputs)
+    images = _tensor(model.input(0), model.input(0).any_name)
+    outputs = tuple(_tensor(port, name) for port, name in zip(model.outputs, names, strict=True))
     check_signature("The model", images, outputs, baked=False)
     return images, outputs
 
 
-def _tensor(port: Any) -> TensorSpec:
+def _tensor(port: Any, name: str) -> TensorSpec:
     shape = tuple(None if length.is_dynamic else length.get_length() for length in port.partial_shape)
-    return TensorSpec(name=port.any_name, dtype=str(port.element_type.to_dtype()), shape=shape)
+    return TensorSpec(name=name, dtype=str(port.element_type.to_dtype()), shape=shape)
 
 
 def _last_line(error: Exception) -> str:

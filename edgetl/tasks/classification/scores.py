@@ -17,7 +17,7 @@ from edgetl.records.codec import to_json
 from edgetl.records.scores import Evaluation, Score
 from edgetl.statistics import wilson_interval
 from edgetl.tasks.classification.answers import softmax
-from edgetl.tasks.classification.detail import ClassDetail, ClassScore
+from edgetl.tasks.classification.detail import ClassDetail, ClassScore, WorstAnswer
 from edgetl.tasks.relations import Relation, distances
 from edgetl.tasks.reliability import binned, expected_error
 
@@ -78,7 +78,31 @@ def evaluate(
         found |= distance_scores(cells, distances(relation, names), resamples=resamples)
     if len(labels):
         found["calibration_error"] = Score(value=calibration_error(labels, scores))
-    return dataclasses.replace(plain, scores=found)
+    worst = worst_answers(labels, scores)
+    detail = plain.detail | ({"worst": to_json(worst)} if worst else {})
+    return dataclasses.replace(plain, scores=found, detail=detail)
+
+
+def worst_answers(labels: NDArray[Any], scores: NDArray[Any], most: int = 8) -> tuple[WorstAnswer, ...]:
+    """The mistakes of the highest probabilities, the highest first; of equal ones the earlier image comes first.
+
+    Args:
+        labels: (N,) int.
+        scores: (N, C) float logits.
+        most: how many at most.
+    """
+    answers = scores.argmax(axis=1)
+    wrong = np.flatnonzero(answers != labels)
+    sure = softmax(scores[wrong]).max(axis=1) if len(wrong) else np.zeros(0)
+    return tuple(
+        WorstAnswer(
+            image=int(wrong[at]),
+            truth=int(labels[wrong[at]]),
+            answer=int(answers[wrong[at]]),
+            score=float(sure[at]),
+        )
+        for at in np.argsort(-sure, kind="stable")[:most]
+    )
 
 
 def evaluate_predictions(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> Evaluation:

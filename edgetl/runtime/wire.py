@@ -1,0 +1,266 @@
+"""ONNX files on a device, without the `onnx` package: what a graph holds, and one more output for it.
+
+A file is a Protocol Buffers message (https://protobuf.dev/programming-guides/encoding/), whose fields are numbered in
+https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Two of its properties are all that is needed here. A message can
+be walked field by field without its schema. And messages that are written one after the other are merged when they are
+read: so a graph gets an output from a few bytes behind the file, and a bundle needs no second copy of its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import ModelError
+
+_GRAPH = 7  # of a model
+_NODE, _INITIALIZER, _OUTPUT = 1, 5, 12  # of a graph
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+_FLOAT, _INT = 1, 2  # types of a tensor's elements and of an attribute's value
+_BFLOAT16 = 16
+_DTYPES: Mapping[int, tuple[str, int]] = {
+    _FLOAT: ("<f4", 4),
+    2: ("u1", 5),
+    3: ("i1", 5),
+    6: ("<i4", 5),
+    7: ("<i8", 7),
+    10: ("<f2", 5),
+    11: ("<f8", 10),
+    _BFLOAT16: ("<u2", 5),
+}
+"""A type of elements: as numpy reads raw bytes, and the field that holds them where there are no raw bytes."""
+
+Value: TypeAlias = "int | memoryview"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """An operator with its tensors' names; `attributes` has integers, lists of integers and tensors' messages."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """What a file computes.
+
+    Attributes:
+        makers: a tensor's name to the node that makes it.
+        outputs: names of the graph's outputs, in order.
+    """
+
+    makers: Mapping[str, Node]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, memoryview]
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """A constant tensor's values, float32 where the file holds bfloat16; None where it is not constant.
+
+        Raises:
+            ModelError: its numbers are of a type that is not known here, or stand in another file.
+        """
+        if name in self.constants:
+            return _tensor(self.constants[name], name)
+        maker = self.makers.get(name)
+        if maker is not None and maker.kind == "Constant" and "value" in maker.attributes:
+            return _tensor(maker.attributes["value"], name)
+        return None
+
+
+def read_graph(model: bytes) -> Graph:
+    """A file's graph; the tensors stay where they are.
+
+    Raises:
+        ModelError: it is no ONNX file.
+    """
+    makers: dict[str, Node] = {}
+    constants: dict[str, memoryview] = {}
+    outputs: list[str] = []
+    try:
+        for part in _of(memoryview(model), _GRAPH):
+            for number, value in _fields(part):
+                if number == _NODE:
+                    node = _node(_bytes(value))
+                    makers.update(dict.fromkeys(node.outputs, node))
+                elif number == _INITIALIZER:
+                    constants[_name(_bytes(value), 8)] = _bytes(value)
+                elif number == _OUTPUT:
+                    outputs.append(_name(_bytes(value), 1))
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"The model is no ONNX file that can be read: {error}.") from error
+    return Graph(makers=makers, outputs=tuple(outputs), constants=constants)
+
+
+def with_outputs(model: bytes, shown: Mapping[str, str], *, axes: int = 4) -> bytes:
+    """The file with further outputs, behind its own: float32 copies of tensors inside it.
+
+    Args:
+        model: an ONNX file's bytes.
+        shown: the new outputs' names, and the tensor that each shows. A Cast makes them float32 where the graph
+            computes in half precision; where it does not, it copies them.
+        axes: of each of these tensors; their lengths are left to the engine.
+    """
+    graph, shape = b"", _field(2, _field(1, b"") * axes)
+    for name, tensor in shown.items():
+        to = _field(1, b"to") + _number(3, _FLOAT) + _number(20, _INT)
+        node = _field(1, tensor.encode()) + _field(2, name.encode()) + _field(4, b"Cast") + _field(5, to)
+        value = _field(1, name.encode()) + _field(2, _field(1, _number(1, _FLOAT) + shape))
+        graph += _field(_NODE, node) + _field(_OUTPUT, value)
+    return model + _field(_GRAPH, graph)
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
+    """A message's fields: number, and an integer or the bytes."""
+    at, end = 0, len(message)
+    while at < end:
+        key, at = _varint(message, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+            continue
+        if kind == _BYTES:
+            length, at = _varint(message, at)
+        elif kind in (_FIXED32, _FIXED64):
+            length = 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError(f"a field is of the unknown wire type {kind}")
+        if at + length > end:
+            raise ValueError("it ends inside a field")
+        yield key >> 3, message[at : at + length]
+        at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """An integer of seven bits a byte, least first, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def _bytes(value: Value) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a field holds a number where bytes are expected")
+    return value
+
+
+def _of(message: memoryview, number: int) -> list[memoryview]:
+    return [_bytes(value) for found, value in _fields(message) if found == number]
+
+
+def _name(message: memoryview, number: int) -> str:
+    return next((_text(value) for value in _of(message, number)), "")
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value).decode()
+
+
+def _node(message: memoryview) -> Node:
+    inputs, outputs, attributes, kind = list[str](), list[str](), dict[str, Any](), ""
+    for number, value in _fields(message):
+        if number == 1:
+            inputs.append(_text(_bytes(value)))
+        elif number == 2:
+            outputs.append(_text(_bytes(value)))
+        elif number == 4:
+            kind = _text(_bytes(value))
+        elif number == 5:
+            attributes.update(_attribute(_bytes(value)))
+    return Node(kind=kind, inputs=tuple(inputs), outputs=tuple(outputs), attributes=attributes)
+
+
+def _attribute(message: memoryview) -> dict[str, Any]:
+    name, found = "", cast("float | Value | None", None)
+    integers: list[int] = []
+    for number, value in _fields(message):
+        if number == 1:
+            name = _text(_bytes(value))
+        elif number == 2:
+            found = float(np.frombuffer(_bytes(value), "<f4")[0])
+        elif number == 3 and isinstance(value, int):
+            found = _signed(value)
+        elif number == 5:
+            found = value
+        elif number == 8:
+            integers += _integers(value)
+    return {name: integers or found}
+
+
+def _integers(value: Value) -> list[int]:
+    """A repeated integer's field: one number, or many packed ones."""
+    if isinstance(value, int):
+        return [_signed(value)]
+    found, at = [], 0
+    while at < len(value):
+        one, at = _varint(value, at)
+        found.append(_signed(one))
+    return found
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _tensor(message: memoryview, name: str) -> NDArray[Any]:
+    dims, kind, raw = list[int](), 0, None
+    typed: dict[int, list[Value]] = {}
+    for number, value in _fields(message):
+        if number == 1:
+            dims += _integers(value)
+        elif number == 2:
+            kind = value if isinstance(value, int) else 0
+        elif number == 9:
+            raw = _bytes(value)
+        elif number in (4, 5, 7, 10):
+            typed.setdefault(number, []).append(value)
+        elif number == 14 and value:
+            raise ModelError(f"The tensor {name} stands in another file.")
+    if kind not in _DTYPES:
+        raise ModelError(f"The tensor {name} holds numbers of ONNX's type {kind}, which are not read here.")
+    dtype, field = _DTYPES[kind]
+    if raw is not None:
+        values = np.frombuffer(raw, dtype)
+    elif field in (4, 10):
+        values = np.frombuffer(b"".join(bytes(_bytes(part)) for part in typed.get(field, [])), dtype)
+    else:
+        whole = [number for part in typed.get(field, []) for number in _integers(part)]
+        values = np.array(whole, np.int64).astype(dtype if kind not in (10, _BFLOAT16) else "<u2")
+        values = values.view(dtype)
+    if kind == _BFLOAT16:
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(dims)
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _coded(number << 3 | _BYTES) + _coded(len(content)) + content
+
+
+def _number(number: int, value: int) -> bytes:
+    return _coded(number << 3 | _VARINT) + _coded(value)
+
+
+def _coded(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

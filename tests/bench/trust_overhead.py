@@ -1,0 +1,188 @@
+"""What it costs to ask why: the engine's call with the feature map as a further output, and `predict` with `explain`.
+
+Small networks, since a fixed cost weighs most on them; float and INT8, in ONNX Runtime and OpenVINO, on one thread,
+interleaved in one process. In processor time of all threads, which is steady on shared machines, too.
+`EDGETL_BENCH_RUNS` sets the calls (default 300).
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import edgetl
+from edgetl.bench.timer import time_interleaved
+from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.manifest import Provenance
+from edgetl.bundle.pack import Contents, VariantSource, pack
+from edgetl.config import Calibrator, Target
+from edgetl.export.onnx import to_bytes
+from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.quantize.affine import from_range
+from edgetl.quantize.calibrate import observe
+from edgetl.quantize.compact import compact
+from edgetl.quantize.graph import Graph
+from edgetl.quantize.plan import make_plan
+from edgetl.quantize.qdq import insert
+from edgetl.quantize.ranges import estimate
+from edgetl.quantize.targets import rules_for
+from edgetl.runtime.engines.base import Backend
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.runtime.features import pooled_head
+from edgetl.runtime.wire import with_outputs
+from edgetl.tasks.base import LOGITS, Classification, joined
+from tests.bench.claims import Claim, paired_ratio
+from tests.bench.steps import say
+from tests.quantize import peers
+
+CLASSES = 10
+NETWORKS = (("tinynet_e", 64), ("efficientnet_lite0", 96))
+PHOTOGRAPH = (640, 480)
+_RUN_MOST, _PREDICT_MOST = 1.03, 1.05
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims."""
+    runs = int(os.environ.get("EDGETL_BENCH_RUNS", "300"))
+    with tempfile.TemporaryDirectory() as folder:
+        for network, size in NETWORKS:
+            say(f"{network} at {size} px: half a minute")
+            models = _models(network, size)
+            for form, content in models.items():
+                shown = with_outputs(content, pooled_head(content, [LOGITS]).shown)
+                for engine, open_model in _engines().items():
+                    yield _calls(
+                        f"{network}, {size} px, {form}, {engine}", content, shown, size, open_model, runs
+                    )
+            yield from _predictions(network, size, models, Path(folder), runs)
+
+
+def _models(network: str, size: int) -> dict[str, bytes]:
+    model = peers.untrained(network, size, CLASSES)
+    graph, rules = Graph(model), rules_for(Target.CPU_X86)
+    plan, grid = make_plan(graph, rules), rules.activations
+    found = observe(model, plan.observed, peers.noise(16, size), images=16)
+    spans = {n: estimate(h, Calibrator.MINMAX, grid, percentile=99.99) for n, h in found.items()}
+    activations = {name: from_range(*span, grid) for name, span in (spans | plan.known).items()}
+    return {"fp32": to_bytes(model), "int8": to_bytes(compact(insert(graph, plan, rules, activations)))}
+
+
+def _engines() -> dict[str, Callable[[bytes], Backend]]:
+    found: dict[str, Callable[[bytes], Backend]] = {
+        "ONNX Runtime": lambda content: OnnxBackend(content, threads=1)
+    }
+    if find_spec("openvino") is not None:
+        from edgetl.runtime.engines.openvino import OpenVinoBackend
+
+        found["OpenVINO"] = lambda content: OpenVinoBackend(content, threads=1)
+    return found
+
+
+def _calls(
+    name: str, plain: bytes, shown: bytes, size: int, open_model: Callable[[bytes], Backend], runs: int
+) -> Claim:
+    """The engine's own call, as sessions make it, without and with the map."""
+    image = next(peers.noise(8, size))[:1].copy()
+    with open_model(plain) as without, open_model(shown) as with_map:
+        calls = {"without": without.bind(image), "with": with_map.bind(image)}
+        timed = time_interleaved(calls, warmup=20, runs=runs, settle=1, block=5, clock=time.process_time_ns)
+    ratio = paired_ratio(timed["without"], timed["with"])
+    return Claim(
+        name=f"{name}: a call with the feature map over one without, median of pairs",
+        measured=f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}) of"
+        f" {statistics.median(timed['without']):.3f} ms",
+        aim=f"<= {_RUN_MOST:g}x",
+        holds=ratio.value <= _RUN_MOST,
+    )
+
+
+def _predictions(
+    network: str, size: int, models: dict[str, bytes], folder: Path, runs: int
+) -> Iterator[Claim]:
+    """JPEG bytes to label: in a session that never explains, in one that could, and explained."""
+    spec = PreprocessSpec(size=size)
+    photographs = [_photograph(seed) for seed in range(4)]
+    path = folder / f"{network}.edgetl"
+    before = _write_bundle(path, models, spec, photographs[:2])
+    for variant in models:
+        with (
+            edgetl.load(path, variant=variant, threads=1) as never,
+            edgetl.load(path, variant=variant, threads=1) as could,
+        ):
+            timed = _timed(never, could, photographs, max(40, runs // 2))
+        for name, what in (
+            ("could", "not asked, in a session that has explained"),
+            ("explained", "explained"),
+        ):
+            ratio = paired_ratio(timed["never"], timed[name])
+            yield Claim(
+                name=f"{network}, {size} px, {variant}: predict, {what}, over a session that never explains",
+                measured=f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}) of"
+                f" {statistics.median(timed['never']):.2f} ms",
+                aim=f"<= {_PREDICT_MOST:g}x",
+                holds=ratio.value <= _PREDICT_MOST,
+            )
+    yield Claim(
+        name=f"{network}: bytes that a bundle carries so that it can be explained",
+        measured=f"{path.stat().st_size - before} of {before}",
+        aim="0",
+        holds=path.stat().st_size == before,
+    )
+
+
+def _timed(
+    never: edgetl.Session, could: edgetl.Session, photographs: list[bytes], runs: int
+) -> dict[str, list[float]]:
+    could.explaining()
+    first, second, third = (itertools.cycle(photographs) for _ in range(3))
+    calls = {
+        "never": lambda: never.predict(next(first)),
+        "could": lambda: could.predict(next(second)),
+        "explained": lambda: could.predict(next(third), explain=True),
+    }
+    return time_interleaved(calls, warmup=10, runs=runs, clock=time.process_time_ns)
+
+
+def _write_bundle(path: Path, models: dict[str, bytes], spec: PreprocessSpec, images: list[bytes]) -> int:
+    """A bundle of the models; returns its size."""
+    pixels = np.stack([load_pixels(image, spec) for image in images])
+    outputs = {}
+    for name, content in models.items():
+        with OnnxBackend(content, threads=1) as backend:
+            outputs[name] = joined([backend.run(normalise(row[None], spec)) for row in pixels])
+    variants = [
+        VariantSource(name=name, precision=name, target="any" if name == "fp32" else "cpu-x86", model=content)
+        for name, content in models.items()
+    ]
+    contents = Contents(
+        name="bench",
+        task=Classification(labels=tuple(f"class {at}" for at in range(CLASSES))),
+        preprocess=spec,
+        variants=variants,
+        default="fp32",
+        golden=GoldenSet(images=tuple(images), pixels=pixels, outputs=outputs),
+        provenance=Provenance(),
+    )
+    pack(contents, path)
+    return path.stat().st_size
+
+
+def _photograph(seed: int) -> bytes:
+    """A JPEG of smooth random colours with a sensor's noise."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    noise = generator.normal(0, 3, (PHOTOGRAPH[1], PHOTOGRAPH[0], 1))
+    pixels = np.asarray(coarse.resize(PHOTOGRAPH, Image.Resampling.BICUBIC), dtype=np.float32) + noise
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
