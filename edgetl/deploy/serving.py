@@ -1,4 +1,4 @@
-"""A bundle's model for other runtimes: one ONNX file, or a model repository for NVIDIA Triton.
+"""A bundle's model for other runtimes: one ONNX or .tflite file, or a model repository for NVIDIA Triton.
 
 The repository's layout is Triton's: `NAME/config.pbtxt`, `NAME/labels.txt` (of several heads one `labels-HEAD.txt`
 each), `NAME/1/model.onnx`, for its ONNX Runtime backend (Triton Inference Server, "Model Repository" and "Model
@@ -63,6 +63,27 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
         StorageError: the file cannot be written.
     """
     name, content = _model(bundle, options)
+    write_bytes(out, content)
+    window = open_bundle(bundle).manifest.preprocess.window
+    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
+
+
+def write_litert(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
+    """Write a variant as one .tflite file; see `edgetl.export.litert.convert.to_tflite` for what it takes and gives.
+
+    Raises:
+        As `write_onnx`.
+        ModelError: an operator of the model has no counterpart, or a size is open.
+        MissingDependencyError: onnx or `ai-edge-litert` is absent.
+    """
+    name, content = _model(bundle, options)
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing("onnx", purpose="to read the model,") from error
+    from edgetl.export.litert.convert import to_tflite
+
+    content = to_tflite(onnx.load_from_string(content))
     write_bytes(out, content)
     window = open_bundle(bundle).manifest.preprocess.window
     return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
