@@ -16,6 +16,7 @@ from edgetl.bundle.manifest import (
     InputForm,
     Manifest,
     Member,
+    ModelFormat,
     Precision,
     Provenance,
     Variant,
@@ -33,12 +34,13 @@ from edgetl.tasks.base import Outputs, TaskSpec
 
 @dataclass(frozen=True, kw_only=True)
 class VariantSource:
-    """A model to pack: the ONNX file (or its content) and what was measured with it."""
+    """A model to pack: its file (or the content) and what was measured with it."""
 
     name: str
     precision: str
     target: str
     model: Path | bytes
+    format: ModelFormat = ModelFormat.ONNX
     input: InputForm = InputForm.FLOAT32
     val: Evaluation | None = None
     test: Evaluation | None = None
@@ -169,7 +171,7 @@ def engine_name(variant: str, record: EngineRecord) -> str:
 
 
 def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
-    name = f"models/{source.name}.onnx"
+    name = f"models/{source.name}.{source.format}"
     if not is_safe_name(name) or "/" in source.name:
         raise BundleError(
             f"A variant cannot be named {source.name!r}: use letters, digits, dot, dash and underscore."
@@ -189,6 +191,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         file=name,
         size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
         sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
+        format=source.format,
         input=source.input,
         val=source.val and source.val.summary(),
         test=source.test and source.test.summary(),

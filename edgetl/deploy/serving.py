@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.bundle.archive import open_bundle
-from edgetl.bundle.manifest import InputForm
+from edgetl.bundle.manifest import InputForm, ModelFormat
 from edgetl.data.labels import fault
 from edgetl.errors import BundleError, ConfigError
 from edgetl.files import write_bytes, write_text
@@ -76,6 +76,15 @@ def write_litert(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
         ModelError: an operator of the model has no counterpart, or a size is open.
         MissingDependencyError: onnx or `ai-edge-litert` is absent.
     """
+    opened = open_bundle(bundle)
+    variant = opened.variant(options.variant)
+    window = opened.manifest.preprocess.window
+    if variant.format is ModelFormat.TFLITE and not (options.softmax or options.uint8):
+        content = opened.read(variant.member)
+        write_bytes(out, content)
+        return ServeRecord(
+            variant=variant.name, path=str(out), files=(out.name,), size_bytes=len(content), window=window
+        )
     name, content = _model(bundle, options)
     try:
         import onnx
@@ -85,7 +94,6 @@ def write_litert(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
 
     content = to_tflite(onnx.load_from_string(content))
     write_bytes(out, content)
-    window = open_bundle(bundle).manifest.preprocess.window
     return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
 
 
@@ -193,6 +201,11 @@ def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
     opened = open_bundle(bundle)
     variant = opened.variant(options.variant)
     content = opened.read(variant.member)
+    if variant.format is not ModelFormat.ONNX:
+        raise BundleError(
+            f"{variant.name} is a file of the format {variant.format}, and ONNX is written of ONNX alone. Name another"
+            " variant with --variant."
+        )
     bakes = options.uint8 and variant.input is InputForm.FLOAT32
     if not (bakes or options.softmax or options.top or options.nms):
         return variant.name, content
