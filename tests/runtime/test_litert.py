@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
 import threading
 from importlib.util import find_spec
@@ -173,3 +174,19 @@ def test_without_litert_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.
         MissingDependencyError, match=r"ai-edge-litert is not available.*pip install ai-edge-litert"
     ):
         edgetl.load(path, target="litert")
+
+
+@needs_litert
+def test_it_says_nothing_and_other_words_are_passed_on() -> None:
+    script = """
+import os, sys
+from edgetl.runtime.engines import litert
+with litert._without_notice():
+    os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\\nheard\\n")
+litert._noticed = False
+model = sys.stdin.buffer.read()
+litert.LiteRtBackend(model, threads=1)
+litert.LiteRtBackend(model, threads=1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], input=tflite(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"heard\n")

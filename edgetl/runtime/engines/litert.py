@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +19,10 @@ from edgetl.packages import missing
 from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, refuse
 from edgetl.tasks.base import Outputs, TensorSpec
+
+_NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate"
+_STDERR = 2
+_noticed = False
 
 
 def open_model(asked: Opening) -> Opened:
@@ -57,7 +64,8 @@ class LiteRtBackend(Inheritable):
 
         self._open: Callable[[], Any] | None = opened
         try:
-            first = opened()
+            with _without_notice():
+                first = opened()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"LiteRT cannot load the model: {_first_line(error)}") from error
         self._local = threading.local()
@@ -143,6 +151,31 @@ class LiteRtBackend(Inheritable):
 
     def _fits(self, images: NDArray[Any]) -> bool:
         return images.dtype == self.input.dtype and images.shape[1:] == self.input.shape[1:]
+
+
+@contextmanager
+def _without_notice() -> Iterator[None]:
+    """Keep from standard error what LiteRT says there of its first interpreter; all else is passed on."""
+    global _noticed
+    try:
+        kept = None if _noticed else os.dup(_STDERR)
+    except OSError:  # there is none
+        kept = None
+    if kept is None:
+        yield
+        return
+    _noticed = True
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STDERR)
+            os.close(kept)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(_NOTICE):
+                    os.write(_STDERR, line)
 
 
 def _signature(interpreter: Any) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
