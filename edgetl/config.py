@@ -284,6 +284,7 @@ class Target(StrEnum):
     """What the quantized model will run on; it decides the form of quantization.
 
     `cpu-x86` is right on every x86 CPU; `cpu-x86-vnni` is finer, and right on those with AVX-512 VNNI or AVX-VNNI only.
+    `litert` is a .tflite file for LiteRT, on any CPU.
     """
 
     CPU_X86 = "cpu-x86"
@@ -292,6 +293,7 @@ class Target(StrEnum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
     OPENVINO = "openvino"
+    LITERT = "litert"
 
 
 class Recovery(StrEnum):

@@ -8,6 +8,7 @@ from edgetl.errors import MissingDependencyError
 
 PIP_NAMES: Mapping[str, str] = {
     "accelerate": "accelerate",
+    "ai_edge_litert": "ai-edge-litert",
     "cryptography": "cryptography",
     "cuda.bindings": "cuda-bindings",
     "cv2": "opencv-python-headless",

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe
+from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe, Target
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
@@ -25,6 +26,7 @@ from edgetl.files import (
 )
 from edgetl.locks import only_one
 from edgetl.measure.stage import CandidateModel, MeasureInputs
+from edgetl.packages import missing
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
@@ -215,11 +217,13 @@ def resolve(recipe: Recipe) -> Recipe:
         ConfigError: the task asks for what the data does not hold, or the relation of its classes cannot be read.
         DataError: annotations of boxes are not right.
         ModelError: no backbone has a name that the recipe uses.
+        MissingDependencyError: a .tflite file is asked for, and what writes it is not installed.
     """
     from edgetl.data.relations import read_relation
     from edgetl.models import backbones
 
     recipe = _of_its_data(recipe)
+    _check_litert(recipe)
     if recipe.pretrain.asked and isinstance(recipe.task, DetectionConfig):
         raise ConfigError(
             "pretrain.source and pretrain.images are for labels: a linear probe, which says what was learned, finds"
@@ -237,6 +241,18 @@ def resolve(recipe: Recipe) -> Recipe:
         mean, std, _ = backbones.default_preprocess(recipe.train.backbone)
         settings = settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
     return recipe.model_copy(update={"preprocess": settings})
+
+
+def _check_litert(recipe: Recipe) -> None:
+    """Say before the teacher is trained what a .tflite file cannot be, or lacks here."""
+    if not recipe.quantize.enabled or Target.LITERT not in recipe.quantize.target:
+        return
+    if recipe.export.dynamic_size:
+        raise ConfigError(
+            "quantize.target: a .tflite file has fixed sizes; set export.dynamic_size = false, or leave litert out."
+        )
+    if find_spec("ai_edge_litert") is None:
+        raise missing("ai_edge_litert", purpose="for quantize.target = litert,")
 
 
 def _of_its_data(recipe: Recipe) -> Recipe:
@@ -706,7 +722,11 @@ class _Run:
             config=config,
             inputs=inputs,
             kind=QuantizeRecord,
-            outputs=lambda r: [*(v.onnx for v in r.variants), r.calibration],
+            outputs=lambda r: [
+                *(v.onnx for v in r.variants),
+                *(v.tflite for v in r.variants if v.tflite),
+                r.calibration,
+            ],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -730,7 +750,13 @@ class _Run:
             # To a device a model with some layers in float is an INT8 model.
             precision = "int8" if v.precision == "mixed" else v.precision
             candidates.append(
-                CandidateModel(name=v.name, precision=precision, target=v.target, onnx=self.dir / v.onnx)
+                CandidateModel(
+                    name=v.name,
+                    precision=precision,
+                    target=v.target,
+                    onnx=self.dir / v.onnx,
+                    tflite=self.dir / v.tflite if v.tflite else None,
+                )
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),
@@ -759,15 +785,22 @@ class _Run:
         import onnx
 
         from edgetl.export.bake import bake_preprocess
+        from edgetl.export.litert.convert import to_tflite
         from edgetl.export.onnx import to_bytes
 
         if not self.recipe.export.uint8_input:
             return inputs
         baked = []
         for plain in inputs.candidates:
+            model = bake_preprocess(onnx.load(plain.onnx), inputs.spec)
             path = out / f"{plain.onnx.stem}-uint8.onnx"
-            write_bytes(path, to_bytes(bake_preprocess(onnx.load(plain.onnx), inputs.spec)))
-            baked.append(replace(plain, name=f"{plain.name}-uint8", onnx=path, input="uint8-nhwc"))
+            write_bytes(path, to_bytes(model))
+            tflite = path.with_suffix(".tflite") if plain.tflite else None
+            if tflite is not None:
+                write_bytes(tflite, to_tflite(model))
+            baked.append(
+                replace(plain, name=f"{plain.name}-uint8", onnx=path, tflite=tflite, input="uint8-nhwc")
+            )
         return replace(inputs, candidates=(*inputs.candidates, *baked))
 
     def _bundle(self) -> tuple[BundleRecord, bool]:

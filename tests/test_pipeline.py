@@ -255,8 +255,12 @@ def test_a_wrong_student_is_told_before_the_teacher_is_trained(
         ({"distill": {"teachers": ["nothing.safetensors"]}}, r"nothing\.safetensors"),
         ({"distill": {"mix": "cutmix", "loss": "dkd"}}, r"dkd"),
         ({"distill": {"student": "torchvision/mobilenet_v2"}}, r"mobilenet_v2"),
+        (
+            {"quantize": {"target": "litert"}, "export": {"dynamic_size": True}},
+            r"\.tflite file has fixed sizes",
+        ),
     ],
-    ids=["macs", "parameters", "keep", "network", "teacher", "mixing", "student"],
+    ids=["macs", "parameters", "keep", "network", "teacher", "mixing", "student", "litert"],
 )
 def test_what_stops_a_later_stage_is_said_before_anything_is_trained(
     images: Path, tmp_path: Path, changes: dict[str, dict[str, object]], said: str

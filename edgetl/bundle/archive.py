@@ -1,10 +1,10 @@
 """The bundle's file format: writing, opening, and refusing what is not whole.
 
-A bundle is a zip whose members are stored, not compressed. It holds `manifest.json`, `models/VARIANT.onnx`,
-`golden/NN.jpg`, `golden/VARIANT.npy` and `splits.bin`, and, where they were built, `engines/*.engine`; a signed one
-holds `signature.json` (see `edgetl.bundle.signature`). The archive's comment is the seal: `edgetl-sha256:` and the
-SHA-256 in hex of every byte before the digest, except the contents of the members other than `manifest.json` and
-`signature.json`. Those contents are covered by the hashes in the manifest. So a change of any one byte is
+A bundle is a zip whose members are stored, not compressed. It holds `manifest.json`, `models/VARIANT.onnx` (or
+`.tflite`), `golden/NN.jpg`, `golden/VARIANT.npy` and `splits.bin`, and, where they were built, `engines/*.engine`; a
+signed one holds `signature.json` (see `edgetl.bundle.signature`). The archive's comment is the seal: `edgetl-sha256:`
+and the SHA-256 in hex of every byte before the digest, except the contents of the members other than `manifest.json`
+and `signature.json`. Those contents are covered by the hashes in the manifest. So a change of any one byte is
 found: in the manifest, the signature or the zip's own structures when the bundle is opened, elsewhere before
 the bytes are used.
 

@@ -40,9 +40,10 @@ class Precision(StrEnum):
 
 
 class ModelFormat(StrEnum):
-    """What a variant's file is."""
+    """What a variant's file is; also its suffix."""
 
     ONNX = "onnx"
+    TFLITE = "tflite"
 
 
 class InputForm(StrEnum):

@@ -18,6 +18,7 @@ from edgetl.bundle.manifest import (
     InputForm,
     Manifest,
     Member,
+    ModelFormat,
     Precision,
     Provenance,
     Variant,
@@ -35,7 +36,7 @@ from edgetl.tasks.base import Outputs, TaskSpec
 
 @dataclass(frozen=True, kw_only=True)
 class VariantSource:
-    """A model to pack: the ONNX file (or its content) and what was measured with it.
+    """A model to pack: its file (or the content) and what was measured with it.
 
     `confidence` says how sure its answers are; without it scores are as the network gives them.
     """
@@ -44,6 +45,7 @@ class VariantSource:
     precision: str
     target: str
     model: Path | bytes
+    format: ModelFormat = ModelFormat.ONNX
     input: InputForm = InputForm.FLOAT32
     val: Evaluation | None = None
     test: Evaluation | None = None
@@ -175,7 +177,7 @@ def engine_name(variant: str, record: EngineRecord) -> str:
 
 
 def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
-    name = f"models/{source.name}.onnx"
+    name = f"models/{source.name}.{source.format}"
     if not is_safe_name(name) or "/" in source.name:
         raise BundleError(
             f"A variant cannot be named {source.name!r}: use letters, digits, dot, dash and underscore."
@@ -195,6 +197,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         file=name,
         size_bytes=content.stat().st_size if isinstance(content, Path) else len(content),
         sha256=sha256_file(content) if isinstance(content, Path) else sha256_bytes(content),
+        format=source.format,
         input=source.input,
         val=source.val and source.val.summary(),
         test=source.test and source.test.summary(),

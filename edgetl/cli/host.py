@@ -65,6 +65,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         "onnx", rich_help_panel=PANEL, epilog="Example: edgetl onnx model.edgetl -o model.onnx --uint8"
     )(onnx)
+    app.command(
+        "litert", rich_help_panel=PANEL, epilog="Example: edgetl litert model.edgetl -o model.tflite --uint8"
+    )(litert)
     app.command("triton", rich_help_panel=PANEL, epilog="Example: edgetl triton model.edgetl -o models/")(
         triton
     )
@@ -554,6 +557,28 @@ def onnx(
 
     options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top, nms=nms)
     output.emit(write_onnx(bundle, options, output_path), json, "serve")
+
+
+def litert(
+    bundle: BundleArg,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("model.tflite"),
+    variant: Variant = None,
+    uint8: Annotated[
+        bool, typer.Option("--uint8", help="Take (1, S, S, 3) uint8 pictures and normalise inside.")
+    ] = False,
+    softmax: Softmax = False,
+    json: Json = False,
+) -> None:
+    """Take a model out of a bundle as one .tflite file, for LiteRT (TensorFlow Lite) on phones and boards.
+
+    It takes one image at a time with its channels last, and computes on the variant's own scales.
+    """
+    faults_told()
+    from edgetl.cli import output
+    from edgetl.deploy.serving import ServeOptions, write_litert
+
+    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax)
+    output.emit(write_litert(bundle, options, output_path), json, "serve")
 
 
 def triton(

@@ -28,8 +28,8 @@ EngineTarget = Annotated[
     str,
     typer.Option(
         "--target",
-        help="The engine: auto, cpu, cuda, ort-tensorrt, openvino, tensorrt or tensorrt-rtx. Nothing else takes its "
-        "place.",
+        help="The engine: auto, cpu, cuda, ort-tensorrt, openvino, litert, tensorrt or tensorrt-rtx. Nothing else "
+        "takes its place.",
     ),
 ]
 PrecisionOption = Annotated[

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle, open_bundle
-from edgetl.bundle.manifest import InputForm, Precision, Variant
+from edgetl.bundle.manifest import InputForm, ModelFormat, Precision, Variant
 from edgetl.data.splits import spread
 from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.packages import pip_install
+from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.parity import Divergence, ParityRecord, ParityStep
@@ -159,7 +160,14 @@ class _Comparison:
     def run_all(self) -> ParityRecord:
         variants = self.bundle.manifest.variants
         base = next(
-            (v for v in variants if v.precision is Precision.FP32 and v.input is InputForm.FLOAT32), None
+            (
+                v
+                for v in variants
+                if v.precision is Precision.FP32
+                and v.input is InputForm.FLOAT32
+                and v.format is ModelFormat.ONNX
+            ),
+            None,
         )
         if base is None:
             raise BundleError(
@@ -267,10 +275,16 @@ class _Comparison:
         return stage
 
     def _variant(self, variant: Variant, plain: _Stage) -> _Stage:
-        stage = self._run_variant(variant)
         kind = f"{variant.precision}, {variant.target}"
+        try:
+            stage = self._run_variant(variant)
+        except MissingDependencyError as error:
+            self.steps.append(
+                ParityStep(name=variant.name, kind=kind, against=plain.name, skipped=str(error))
+            )
+            return plain
         precision = variant.precision
-        if precision is Precision.FP32:
+        if precision is Precision.FP32 and variant.format is ModelFormat.ONNX:
             precision = _stored(self.bundle.read(variant.member))
         self._judge(variant.name, kind, precision, stage, plain)
         return stage
@@ -278,6 +292,12 @@ class _Comparison:
     def _run_variant(self, variant: Variant) -> _Stage:
         content = self.bundle.read(variant.member)
         spec, inside = self.spec, variant.input is InputForm.UINT8
+        if variant.format is ModelFormat.TFLITE:
+            from edgetl.runtime.engines.litert import LiteRtBackend
+
+            with LiteRtBackend(content, threads=usable_cores()) as opened:
+                found = _run(lambda part: run_pixels(opened, part, spec), self.pixels)
+            return _Stage(variant.name, found, self.truths)
 
         def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
             return part if inside else normalise(part, spec)

@@ -1,4 +1,4 @@
-"""A bundle's model for other runtimes: one ONNX file, or a model repository for NVIDIA Triton.
+"""A bundle's model for other runtimes: one ONNX or .tflite file, or a model repository for NVIDIA Triton.
 
 The repository's layout is Triton's: `NAME/config.pbtxt`, `NAME/labels.txt` (of several heads one `labels-HEAD.txt`
 each), `NAME/1/model.onnx`, for its ONNX Runtime backend (Triton Inference Server, "Model Repository" and "Model
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.bundle.archive import open_bundle
-from edgetl.bundle.manifest import InputForm
+from edgetl.bundle.manifest import InputForm, ModelFormat
 from edgetl.data.labels import fault
 from edgetl.errors import BundleError, ConfigError
 from edgetl.files import write_bytes, write_text
@@ -65,6 +65,35 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
     name, content = _model(bundle, options)
     write_bytes(out, content)
     window = open_bundle(bundle).manifest.preprocess.window
+    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
+
+
+def write_litert(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
+    """Write a variant as one .tflite file; see `edgetl.export.litert.convert.to_tflite` for what it takes and gives.
+
+    Raises:
+        As `write_onnx`.
+        ModelError: an operator of the model has no counterpart, or a size is open.
+        MissingDependencyError: onnx or `ai-edge-litert` is absent.
+    """
+    opened = open_bundle(bundle)
+    variant = opened.variant(options.variant)
+    window = opened.manifest.preprocess.window
+    if variant.format is ModelFormat.TFLITE and not (options.softmax or options.uint8):
+        content = opened.read(variant.member)
+        write_bytes(out, content)
+        return ServeRecord(
+            variant=variant.name, path=str(out), files=(out.name,), size_bytes=len(content), window=window
+        )
+    name, content = _model(bundle, options)
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing("onnx", purpose="to read the model,") from error
+    from edgetl.export.litert.convert import to_tflite
+
+    content = to_tflite(onnx.load_from_string(content))
+    write_bytes(out, content)
     return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
 
 
@@ -172,6 +201,11 @@ def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
     opened = open_bundle(bundle)
     variant = opened.variant(options.variant)
     content = opened.read(variant.member)
+    if variant.format is not ModelFormat.ONNX:
+        raise BundleError(
+            f"{variant.name} is a file of the format {variant.format}, and ONNX is written of ONNX alone. Name another"
+            " variant with --variant."
+        )
     bakes = options.uint8 and variant.input is InputForm.FLOAT32
     if not (bakes or options.softmax or options.top or options.nms):
         return variant.name, content

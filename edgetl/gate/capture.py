@@ -14,6 +14,7 @@ from edgetl.bench.scenarios import Scenario
 from edgetl.bench.stage import model_call
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
+from edgetl.bundle.manifest import ModelFormat
 from edgetl.errors import BaselineError, DataError
 from edgetl.gate.baseline import Accuracy, Baseline, Loads
 from edgetl.gate.latency import race
@@ -149,11 +150,18 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
         accuracy=accuracy,
         latency=latency,
         loads=loads,
-        layers=layer_bits(session.bundle.read(session.variant.member)),
+        layers=_layers(session),
         target=session.choice.target.value,
         placement=_placement(session),
         machine=describe(),
     )
+
+
+def _layers(session: Session) -> dict[str, int]:
+    """Bits of layers, which are read of ONNX files alone."""
+    if session.variant.format is not ModelFormat.ONNX:
+        return {}
+    return layer_bits(session.bundle.read(session.variant.member))
 
 
 def _placement(session: Session) -> dict[str, int]:

@@ -49,6 +49,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     from edgetl.bundle import pack
     from edgetl.bundle.manifest import InputForm, Provenance
     from edgetl.data.sources import SPLITS
+    from edgetl.measure.stage import format_of
 
     measured = inputs.measured
     contents = pack.Contents(
@@ -61,6 +62,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 precision=v.precision,
                 target=v.target,
                 model=inputs.run_dir / v.file,
+                format=format_of(inputs.run_dir / v.file),
                 input=InputForm(v.input),
                 val=v.val,
                 test=v.test,
@@ -118,8 +120,7 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     from edgetl.data.splits import spread
     from edgetl.data.targets import order
     from edgetl.inputs.image import load_pixels
-    from edgetl.measure.stage import runner
-    from edgetl.runtime.engines.onnxruntime import OnnxBackend
+    from edgetl.measure.stage import open_backend, runner
 
     ordered = sorted(inputs.index.split("val"), key=lambda s: (order(s.label), s.sha256))
     chosen = spread(ordered, config.golden_images)
@@ -128,7 +129,7 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     outputs = {}
     for variant in inputs.measured.variants:
         file = inputs.run_dir / variant.file
-        with OnnxBackend(file, threads=1) as backend:
+        with open_backend(file, threads=1) as backend:
             run = runner(backend, file, variant.target, inputs.spec)
             # One image per call, as the device's check runs them.
             rows = [run(pixels[i : i + 1]) for i in range(len(pixels))]

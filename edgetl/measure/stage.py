@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.bundle.manifest import ModelFormat
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.data.sources import SPLITS
 from edgetl.data.truths import truths_for
@@ -34,18 +35,24 @@ if TYPE_CHECKING:
 
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
-    from edgetl.runtime.engines.onnxruntime import OnnxBackend
+    from edgetl.runtime.engines.base import Backend
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateModel:
-    """An ONNX file that may ship."""
+    """An ONNX file that may ship, or the .tflite file that was written of it."""
 
     name: str
     precision: str
     target: str
     onnx: Path
     input: str = "float32-nchw"
+    tflite: Path | None = field(default=None, metadata=UNKEYED)
+
+    @property
+    def file(self) -> Path:
+        """What ships."""
+        return self.tflite or self.onnx
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,6 @@ def run(
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
     from edgetl.bench.machine import describe
-    from edgetl.runtime.engines.onnxruntime import OnnxBackend
     from edgetl.train.sets import open_sets
 
     task = task_of(inputs.index.task)
@@ -90,12 +96,12 @@ def run(
     truths = {
         split: truths_for(inputs.index.task, inputs.index.split(split), inputs.spec) for split in SPLITS[1:]
     }
-    backends = {c.name: OnnxBackend(c.onnx, threads=bench.threads) for c in inputs.candidates}
+    backends = {c.name: open_backend(c.file, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     sure: dict[str, tuple[OutputConfidence, ...]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
         for number, c in enumerate(inputs.candidates):
-            run_ = runner(backends[c.name], c.onnx, c.target, inputs.spec)
+            run_ = runner(backends[c.name], c.file, c.target, inputs.spec)
             outputs = _outputs(run_, sets.val.pixels)
             if not number:  # the plain export
                 task = task_of(settled(task.spec, truths["val"], outputs))
@@ -113,9 +119,9 @@ def run(
             name=c.name,
             precision=c.precision,
             target=c.target,
-            file=str(c.onnx.relative_to(inputs.run_dir)),
-            sha256=sha256_file(c.onnx),
-            size_bytes=c.onnx.stat().st_size,
+            file=str(c.file.relative_to(inputs.run_dir)),
+            sha256=sha256_file(c.file),
+            size_bytes=c.file.stat().st_size,
             val=scores[c.name][0],
             test=scores[c.name][1],
             latency=latencies[c.name],
@@ -142,8 +148,29 @@ def run(
     )
 
 
+def open_backend(file: Path, *, threads: int) -> Backend:
+    """The engine that takes a variant's file.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        ModelError: the file cannot be loaded.
+    """
+    if format_of(file) is ModelFormat.TFLITE:
+        from edgetl.runtime.engines.litert import LiteRtBackend
+
+        return LiteRtBackend(file.read_bytes(), threads=threads)
+    from edgetl.runtime.engines.onnxruntime import OnnxBackend
+
+    return OnnxBackend(file, threads=threads)
+
+
+def format_of(file: Path) -> ModelFormat:
+    """What a variant's file is."""
+    return ModelFormat(file.suffix.removeprefix("."))
+
+
 def runner(
-    backend: OnnxBackend, file: Path, target: str, spec: PreprocessSpec
+    backend: Backend, file: Path, target: str, spec: PreprocessSpec
 ) -> Callable[[np.ndarray], Outputs]:
     """A variant as a function from pixels (N, S, S, 3) uint8 to its outputs, computed as its target would."""
     from edgetl.inputs.image import normalise
@@ -151,7 +178,7 @@ def runner(
     from edgetl.quantize.score import simulated
     from edgetl.runtime.engines.base import run_pixels
 
-    if computes(target):
+    if computes(target) or format_of(file) is ModelFormat.TFLITE:  # the engine that it is made for
         return lambda pixels: run_pixels(backend, pixels, spec)
     run, inside = simulated(file), backend.input.dtype == "uint8"
     return lambda pixels: run(pixels if inside else normalise(pixels, spec))
@@ -164,7 +191,7 @@ def _outputs(run: Callable[[np.ndarray], Outputs], pixels: np.ndarray) -> Output
 def _time(
     inputs: MeasureInputs,
     bench: BenchConfig,
-    backends: Mapping[str, OnnxBackend],
+    backends: Mapping[str, Backend],
     progress: Progress,
 ) -> dict[str, Latency]:
     import numpy as np

@@ -145,6 +145,9 @@ class _Planner:
         else:
             self.integer.add(at)
             self._emit(at)
+            node = self.graph.nodes[at]
+            if (fixed := self.rules.fixed_ranges.get(node.op_type)) and node.output[0] in self.ranges:
+                self.known[node.output[0]] = fixed
 
     def _visit_gate(self, at: int) -> None:
         node = self.graph.nodes[at]

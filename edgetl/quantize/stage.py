@@ -22,6 +22,7 @@ from edgetl.data.truths import truths_for
 from edgetl.distill.objective import Guide
 from edgetl.errors import DataError, ModelError
 from edgetl.export.half_precision import to_half
+from edgetl.export.litert.convert import to_tflite
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.keys import UNKEYED
@@ -90,7 +91,8 @@ def run(
     Raises:
         ConfigError: training is asked for and there is no teacher.
         DataError: there are no images to calibrate or score on, or they do not fit the model.
-        ModelError: the model cannot be quantized.
+        ModelError: the model cannot be quantized, or not be written for LiteRT.
+        MissingDependencyError: LiteRT is a target, and `ai-edge-litert` is not installed.
         StorageError: a file cannot be written.
     """
     start = time.monotonic()
@@ -105,6 +107,8 @@ def run(
     roots = [inputs.index.root, *([] if inputs.unlabelled is None else [inputs.unlabelled.root])]
     calibration.save(drawn, out / MANIFEST, root=Path(os.path.commonpath(roots)))
     model = load(inputs.onnx)
+    if Target.LITERT in config.target:
+        to_tflite(model)  # what has no counterpart is named before anything is calibrated or trained
     for target in config.target:
         _check_plan(Graph(model), target, inputs.onnx.name)
     shared = Calibration(
@@ -294,6 +298,10 @@ class _Stage:
         content = compact(model).SerializeToString(deterministic=True)
         file = f"model-{name}.onnx"
         write_bytes(self.out / file, content)
+        tflite = ""
+        if target == Target.LITERT:
+            tflite = f"{self.out.name}/model-{name}.tflite"
+            write_bytes(self.out.parent / tflite, to_tflite(model))
         plan = form.plan if form else None
         self.variants.append(
             QuantizedVariant(
@@ -307,6 +315,7 @@ class _Stage:
                 score=score,
                 quantized_nodes=len(plan.weighted) + len(plan.integer) if plan else 0,
                 left_in_float=plan.left_in_float if plan else left,
+                tflite=tflite,
             )
         )
 

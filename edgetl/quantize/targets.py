@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from edgetl.config import Target
@@ -27,6 +28,7 @@ class TargetRules:
             input is an integer.
         transparent_operators: move integers without a look at them; output and input share parameters.
         fused_operators: run in float but cost little compared with their neighbours; not reported.
+        fixed_ranges: operators whose result has one range, whatever the images show.
     """
 
     target: Target
@@ -39,6 +41,7 @@ class TargetRules:
     gates: frozenset[str]
     transparent_operators: frozenset[str]
     fused_operators: frozenset[str]
+    fixed_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 GPU_TARGETS = frozenset({Target.TENSORRT, Target.TENSORRT_RTX})
@@ -96,6 +99,10 @@ def rules_for(target: Target) -> TargetRules:
 
     `openvino`: the grids of `cpu-x86`, since its kernels use the same instructions. Biases stay float, which its
     import wants, and hard gates stay whole, which it fuses itself.
+
+    `litert`: the grids of `cpu-arm`, which are those of its quantization specification: int8, weights without -128
+    around 0, biases int32, and a sigmoid's result in steps of 1/256 from 0. Hard gates stay whole: it has operators
+    for them.
     """
     match target:
         case Target.CPU_X86:
@@ -124,6 +131,14 @@ def rules_for(target: Target) -> TargetRules:
         case Target.OPENVINO:
             return dataclasses.replace(
                 _onnxruntime(target, UINT8, INT7_WEIGHTS), int32_bias=False, gates=frozenset()
+            )
+        case Target.LITERT:
+            plain = _onnxruntime(target, INT8, INT8_WEIGHTS)
+            return dataclasses.replace(
+                plain,
+                integer_operators=plain.integer_operators | GATES,
+                gates=frozenset(),
+                fixed_ranges={"Sigmoid": (0.0, 255 / 256)},
             )
         case _:
             assert_never(target)

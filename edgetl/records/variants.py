@@ -57,7 +57,7 @@ class RecoveryAttempt:
 @dataclass(frozen=True, kw_only=True)
 class QuantizedVariant:
     """A quantized ONNX model. `precision` is that of the arithmetic: `int8`, `mixed`, `fp16`, or `fp32` where the
-    only stored weights are INT8.
+    only stored weights are INT8. `tflite` is the same model as a .tflite file, which ships in its place.
 
     `left_in_float` lists `node (operator): reason`.
 
@@ -75,6 +75,7 @@ class QuantizedVariant:
     score: float
     quantized_nodes: int
     left_in_float: tuple[str, ...]
+    tflite: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

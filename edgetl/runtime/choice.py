@@ -11,6 +11,7 @@ from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
 from edgetl.processor import architecture
 from edgetl.records.scores import value
+from edgetl.runtime.engines import table
 from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.shell import command
@@ -84,13 +85,15 @@ def choose(
         BundleError: there is no such variant, or none that was made for the target.
     """
     here, metric = arch or architecture(), first_metric(manifest)
-    engine = EngineName.CPU if target is EngineName.AUTO else target
+    engine: EngineName = EngineName.CPU if target is EngineName.AUTO else target
     known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
     if variant is not None:
         named = manifest.variant(variant)
         if named is None or precision not in (None, named.precision):
             what = f"variant {variant!r}" + (f" in {precision}" if named else "")
             raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
+        if named.format is not ENGINES[engine].model_format:
+            engine = _taker(named, target)
         return Choice(
             variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here, metric)}"
         )
@@ -124,6 +127,21 @@ def choose(
         reason=f"{chosen.name} is {'the fastest' if len(fitting) > 1 else 'the one'} made for "
         f"{_KINDS.get(chosen.target, chosen.target)}, and {why}{_figures(chosen, here, metric)}",
     )
+
+
+def _taker(variant: Variant, asked: EngineName) -> EngineName:
+    """The engine that takes the variant's file, where none was asked for.
+
+    Raises:
+        BundleError: another one was.
+    """
+    takers = [engine.name for engine in table.takers(variant.format)]
+    if asked is not EngineName.AUTO or not takers:
+        raise BundleError(
+            f"{variant.name} is a file of the format {variant.format}, which the target {asked} does not take; the"
+            f" target for it is {' or '.join(takers)}."
+        )
+    return takers[0]
 
 
 def unmeasured_gpus(choice: Choice, offered: Sequence[str]) -> Choice:

@@ -73,6 +73,7 @@ def examine() -> Checkup:
                 "ONNX Runtime", _onnxruntime, f"{pip_install('onnxruntime')}, or {GPU_ENGINE} for NVIDIA GPUs"
             ),
             _check("OpenVINO", _version_of("openvino"), pip_install("openvino")),
+            _check("LiteRT", _version_of("ai_edge_litert"), pip_install("ai_edge_litert")),
             _check("videos and cameras (OpenCV)", _opencv, pip_install("cv2")),
             _check("signatures", _version_of("cryptography"), pip_install("cryptography")),
             _check("training (torch)", _torch, pip_install(*HOST)),

@@ -23,7 +23,8 @@ class EngineName(StrEnum):
     """What runs the model.
 
     `auto` is what `edgetl tune` found the fastest here, else the CPU, on which bundles are measured. `cuda` and
-    `ort-tensorrt` are ONNX Runtime's providers; `tensorrt` and `tensorrt-rtx` run compiled engines.
+    `ort-tensorrt` are ONNX Runtime's providers; `litert` runs .tflite files, `tensorrt` and `tensorrt-rtx` compiled
+    engines.
     """
 
     AUTO = "auto"
@@ -31,6 +32,7 @@ class EngineName(StrEnum):
     CUDA = "cuda"
     ORT_TENSORRT = "ort-tensorrt"
     OPENVINO = "openvino"
+    LITERT = "litert"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 

@@ -49,6 +49,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "parity --checkpoint @": (("parity", "b.edgetl", "images", "--checkpoint", "@"), READ),
     "onnx @": (("onnx", "@"), READ),
     "onnx -o @": (("onnx", "b.edgetl", "-o", "@"), AS_A_FILE),
+    "litert @": (("litert", "@"), READ),
+    "litert -o @": (("litert", "b.edgetl", "-o", "@"), AS_A_FILE),
     "triton @": (("triton", "@"), READ),
     "triton -o @": (("triton", "b.edgetl", "-o", "@"), AS_A_FOLDER),
     **{f"{name} @": ((name, "@"), READ) for name in ("info", "verify", "bench", "tune", "baseline")},

@@ -14,7 +14,7 @@ import pytest
 import edgetl
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import VariantSource, pack
-from edgetl.deploy.serving import ServeOptions, write_onnx, write_triton
+from edgetl.deploy.serving import ServeOptions, write_litert, write_onnx, write_triton
 from edgetl.errors import BundleError, ConfigError, ModelError
 from edgetl.export.bake import DETECTIONS, bake_nms
 from edgetl.export.onnx import to_bytes, to_onnx
@@ -25,6 +25,7 @@ from edgetl.tasks.classification.answers import softmax
 from edgetl.tasks.detection.task import DetectionTask
 from tests import squares
 from tests.bundles import LABELS, SPEC, contents, picture
+from tests.export.litert.running import in_litert
 from tests.export.networks import tiny
 
 PIXELS = np.stack([load_pixels(picture(i), SPEC) for i in range(3)])
@@ -259,3 +260,24 @@ def test_only_detectors_have_duplicates_to_remove(bundle: Path, tmp_path: Path) 
     with pytest.raises(ModelError, match="no output 'boxes'; it has places, scores"):
         bake_nms(renamed, squares.TASK)
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8-cpu-x86"])
+def test_a_file_for_litert_answers_as_the_bundle_does(
+    bundle: Path, tmp_path: Path, logits: np.ndarray, variant: str
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    record = write_litert(
+        bundle, ServeOptions(variant=variant, uint8=True, softmax=True), tmp_path / "m.tflite"
+    )
+    assert (record.variant, record.files) == (variant, ("m.tflite",))
+    content = (tmp_path / "m.tflite").read_bytes()
+    assert len(content) == record.size_bytes
+    found = in_litert(content, PIXELS)
+    np.testing.assert_allclose(found, softmax(logits), atol=1e-4 if variant == "fp32" else 0.1)
+
+
+def test_what_litert_does_not_take_is_refused_before_a_file_is_there(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="The operator TopK of node head/TopK cannot be written for LiteRT"):
+        write_litert(bundle, ServeOptions(top=2), tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())

@@ -54,6 +54,7 @@ def quantized(target: Target) -> onnx.ModelProto:
     plan = make_plan(graph, rules)
     seen = observe(exported(), plan.observed, [images(8, size=SIZE)], images=8)
     activations = {name: from_range(seen[name].low, seen[name].high, rules.activations) for name in seen}
+    activations |= {name: from_range(*span, rules.activations) for name, span in plan.known.items()}
     return insert(graph, plan, rules, activations)
 
 

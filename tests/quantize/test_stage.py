@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,14 +15,16 @@ from PIL import Image
 from edgetl.config import Calibrator, DataConfig, QuantizeConfig, Recovery, Target
 from edgetl.data import calibration
 from edgetl.data.index import DataIndex, build_index
-from edgetl.errors import ConfigError, DataError, ModelError
+from edgetl.errors import ConfigError, DataError, MissingDependencyError, ModelError
 from edgetl.export.onnx import to_bytes
 from edgetl.files import sha256_file
+from edgetl.inputs.image import load_batch
 from edgetl.progress import SilentProgress
 from edgetl.quantize.form import CHOICE, Calibration, Form
-from edgetl.quantize.score import divergence
+from edgetl.quantize.score import divergence, outputs
 from edgetl.quantize.stage import QuantizeInputs, allowed_drop, run
 from edgetl.quantize.targets import rules_for
+from edgetl.runtime.engines.litert import LiteRtBackend
 from edgetl.tasks.base import Classification, MetricSpec
 from edgetl.tasks.metrics import METRICS
 from tests.export.networks import LABELS, SPEC
@@ -163,12 +166,13 @@ def test_the_divergence_is_that_of_the_probabilities() -> None:
 def test_one_calibration_serves_all_targets(inputs: QuantizeInputs, tmp_path: Path) -> None:
     listener = _Listener()
     own = replace(inputs, cache_dir=tmp_path / "calibration")
-    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=tuple(Target))
+    targets = tuple(t for t in Target if t is not Target.LITERT or find_spec("ai_edge_litert"))
+    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=targets)
     record = run(config, own, out=tmp_path, progress=listener)
     int8 = [v for v in record.variants if v.precision == "int8"]
-    assert [v.target for v in int8] == [str(target) for target in Target]
+    assert [v.target for v in int8] == [str(target) for target in targets]
     assert all(v.quantized_nodes >= 7 for v in int8)
-    assert len({v.sha256 for v in int8}) == len(Target) - 1  # both TensorRTs have one form
+    assert len({v.sha256 for v in int8}) == len(targets) - 1  # both TensorRTs have one form
     assert [v.name for v in record.variants if v.precision in ("fp16", "fp32")] == [
         "fp16-gpu",
         "fp32-int8-weights",
@@ -198,6 +202,35 @@ def test_openvino_compiles_its_form_where_it_is(
         pytest.skip("OpenVINO is not installed" if installed else "OpenVINO is installed")
     config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=(Target.OPENVINO,))
     assert any(stated in note for note in run(config, inputs, out=tmp_path).notes)
+
+
+def test_for_litert_the_same_integers_are_written_as_a_file_of_its_own(
+    inputs: QuantizeInputs, tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    config = QuantizeConfig(recovery=Recovery.NONE, max_drop=0.9, images=6, target=(Target.LITERT,))
+    out = tmp_path / "quantize"
+    out.mkdir()
+    [variant, *_] = run(config, inputs, out=out).variants
+    assert (variant.name, variant.tflite) == ("int8-litert", "quantize/model-int8-litert.tflite")
+    assert variant.left_in_float == ()
+    with LiteRtBackend((tmp_path / variant.tflite).read_bytes(), threads=1) as backend:
+        pictures = load_batch([sample.path for sample in inputs.index.split("val")], inputs.spec)
+        found = backend.run(pictures)["logits"]
+    expected = outputs(tmp_path / variant.onnx, [pictures], target="litert")["logits"]
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_without_litert_its_remedy_comes_before_calibration(
+    inputs: QuantizeInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
+    config = QuantizeConfig(recovery=Recovery.NONE, images=6, target=(Target.LITERT,))
+    listener = _Listener()
+    with pytest.raises(MissingDependencyError, match="pip install ai-edge-litert"):
+        run(config, inputs, out=tmp_path, progress=listener)
+    assert listener.tasks == []
 
 
 def test_what_falls_below_the_floor_gets_a_mixed_variant(

@@ -10,6 +10,7 @@ import pytest
 
 import edgetl
 from edgetl import processor
+from edgetl.bundle.manifest import ModelFormat
 from edgetl.bundle.pack import pack
 from edgetl.config import Target as QuantizeTarget
 from edgetl.errors import ModelError
@@ -24,7 +25,7 @@ from tests.runtime.test_targets import manifest, variant
 CPU = {EngineName.CPU, EngineName.OPENVINO}
 TENSORRT = {EngineName.ORT_TENSORRT, EngineName.TENSORRT, EngineName.TENSORRT_RTX}
 SUITED = {
-    ("any", "x86", False): set(ENGINES),
+    ("any", "x86", False): set(ENGINES) - {EngineName.LITERT},
     ("cpu", "arm", False): CPU,
     ("cpu-x86", "x86", False): CPU,
     ("cpu-x86", "x86", True): CPU,
@@ -35,6 +36,8 @@ SUITED = {
     ("cpu-arm", "arm", False): CPU,
     ("cpu-arm", "x86", True): set(),
     ("openvino", "x86", False): {EngineName.OPENVINO},
+    ("litert", "x86", False): {EngineName.LITERT},
+    ("litert", "arm", False): {EngineName.LITERT},
     ("tensorrt", "x86", False): TENSORRT,
     ("tensorrt-rtx", "x86", False): TENSORRT,
     ("gpu", "x86", False): {EngineName.CUDA, EngineName.ORT_TENSORRT},
@@ -55,7 +58,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "b.edgetl"
 
 
-@pytest.mark.parametrize("target", list(EngineName))
+@pytest.mark.parametrize("target", [t for t in EngineName if engine_of(t).model_format is ModelFormat.ONNX])
 def test_a_session_is_opened_by_its_engine_in_the_table(
     target: EngineName, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +84,8 @@ def test_which_engines_suit_a_target(
     target: str, arch: str, vnni: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor, "has_vnni", lambda: vnni)
-    made = variant("v", target)
+    file = ModelFormat.TFLITE if target == "litert" else ModelFormat.ONNX
+    made = replace(variant("v", target), format=file)
     assert {t for t, engine in ENGINES.items() if engine.suits(made, arch)} == SUITED[target, arch, vnni]
     assert computes(target, arch) == (EngineName.CPU in SUITED[target, arch, vnni])
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgetl.bundle.pack import pack
 from tests.bundles import contents, picture
+from tests.runtime.test_litert import bundle_of, tflite
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -90,13 +91,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         ("cpu", 2, [act for act in CHILDREN if act != "is refused its own"], ["predicts", "loads its own"]),
         ("cpu", 1, ["closes", "predicts"], []),
         ("openvino", 2, ["drops it", "predicts", "is refused its own"], []),
+        ("litert", 2, ["exits", "drops it", "predicts", "loads its own"], []),
     ],
 )
 def test_forked_children(
-    engine: str, threads: int, acts: list[str], workers: list[str], files: tuple[str, str]
+    engine: str, threads: int, acts: list[str], workers: list[str], files: tuple[str, str], tmp_path: Path
 ) -> None:
     if engine == "openvino":
         pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    if engine == "litert":
+        pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+        (folder := tmp_path / "litert").mkdir()
+        files = str(bundle_of(folder, tflite(zero_point=0))), files[1]
     chosen = [json.dumps({name: CHILDREN[name] for name in names}) for names in (acts, workers)]
     done = subprocess.run(
         [

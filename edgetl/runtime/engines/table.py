@@ -41,7 +41,8 @@ class Engine:
 
     def wants(self, arch: str) -> tuple[str, ...]:
         """What messages list: the values of `Variant.target` that suit it."""
-        return (("any", "cpu", f"cpu-{arch}") if self.on_cpu else ()) + self.made_for
+        any_cpu = self.on_cpu and self.model_format is ModelFormat.ONNX
+        return (("any", "cpu", f"cpu-{arch}") if any_cpu else ()) + self.made_for
 
 
 def _in_onnxruntime(device: str) -> Callable[[Opening], Opened]:
@@ -55,6 +56,12 @@ def _in_onnxruntime(device: str) -> Callable[[Opening], Opened]:
 
 def _in_openvino(asked: Opening) -> Opened:
     from edgetl.runtime.engines.openvino import open_model
+
+    return open_model(asked)
+
+
+def _in_litert(asked: Opening) -> Opened:
+    from edgetl.runtime.engines.litert import open_model
 
     return open_model(asked)
 
@@ -100,6 +107,14 @@ ENGINES: Mapping[EngineName, Engine] = {
             made_for=("openvino",),
         ),
         Engine(
+            name=EngineName.LITERT,
+            packages=("ai-edge-litert",),
+            open=_in_litert,
+            model_format=ModelFormat.TFLITE,
+            on_cpu=True,
+            made_for=("litert",),
+        ),
+        Engine(
             name=EngineName.TENSORRT,
             packages=("tensorrt",),
             open=_compiled("tensorrt"),
@@ -114,6 +129,11 @@ ENGINES: Mapping[EngineName, Engine] = {
     )
 }
 """Every engine by its target; `auto` is none of them."""
+
+
+def takers(model_format: ModelFormat) -> tuple[Engine, ...]:
+    """The engines that take such files."""
+    return tuple(engine for engine in ENGINES.values() if engine.model_format is model_format)
 
 
 def engine_of(target: EngineName) -> Engine:
