@@ -90,6 +90,6 @@ def _mixed(precision: TrainPrecision) -> str:
 def _has_bf16() -> bool:
     """Whether the device that trains multiplies in bf16 by itself; emulated, it is slower than float32."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
