@@ -180,5 +180,5 @@ def _held(found: CoverageScore | None) -> Markup:
     if found is None:
         return tag("span", "–")
     bounds = [units.interval(found.held.interval)] if found.held.interval else []
-    under = "; ".join([*bounds, f"{found.mean_size:.2f} labels"])
-    return tag("span", units.percent(found.held.value), tag("span", under, css="range"))
+    under = (tag("span", line, css="range") for line in (*bounds, f"{found.mean_size:.2f} labels"))
+    return tag("span", units.percent(found.held.value), *under)
