@@ -97,7 +97,7 @@ def cover(name: str, size: int) -> Row:
     pictures = images(size, 8)
     network = lively(create(name, CLASSES, "none"), pictures)
     model = to_onnx(network, task=Classification(labels=LABELS), spec=PreprocessSpec(size=size), opset=18)
-    small = integers(model, Target.CPU_ARM, pictures)
+    small = integers(model, Target.LITERT, pictures)
     vnni = integers(model, Target.CPU_X86_VNNI, pictures)
     calls: dict[str, Callable[[], object]] = {}
     for label, form in (("ONNX Runtime", model), ("ONNX Runtime INT8", vnni)):

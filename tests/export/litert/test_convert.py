@@ -88,7 +88,7 @@ def test_the_forms_of_storage(exported: onnx.ModelProto) -> None:
         assert len(to_tflite(model)) < len(to_tflite(exported))
 
 
-@pytest.mark.parametrize("target", [Target.CPU_X86, Target.CPU_ARM])
+@pytest.mark.parametrize("target", [Target.LITERT, Target.CPU_X86, Target.CPU_ARM])
 def test_integers_on_the_quantizer_s_own_scales(exported: onnx.ModelProto, target: Target) -> None:
     model = quantized(exported, target)
     difference, largest = differences(model)
