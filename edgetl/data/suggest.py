@@ -35,6 +35,11 @@ BATCH_SIZES = (32, 16, 8)
 _LONGEST_NAME = 80
 """Characters of a run's name: it becomes part of file names, which end at 255 bytes."""
 
+_OBLONG = 1.3
+"""Where the longer side is so many times the shorter one, a crop loses the ends."""
+_APART, _MIXED = 1.1, 0.25
+"""Shapes are mixed where at least this share of the images are this factor wider or narrower than the usual one."""
+
 _THUMB = 32
 _COLOURED = 12
 """A picture is grey where no pixel's channels, of a thumbnail, differ by so many levels of 255."""
@@ -83,8 +88,15 @@ class Look:
     smallest_class: int
     largest_class: int
     smallest_val_class: int
+    mixed_share: float = 0.0
+    """Images that are clearly wider or narrower than the usual one."""
     several: bool = False
     """Whether an image may be of several classes, or of none."""
+
+    @property
+    def grey(self) -> bool:
+        """Whether nearly all images are grey."""
+        return self.grey_share > 0.9
 
     @property
     def imbalanced(self) -> bool:
@@ -108,20 +120,22 @@ def look(index: DataIndex) -> Look:
 
     train = index.split("train")
     counts = index.counts()
-    sides, aspects, grey = [], [], 0
+    sides, shapes, grey = [], [], 0
     sample = train[:: max(1, len(train) // _SAMPLE)]
     for path in (s.path for s in sample):
         pixels = np.asarray(decode(path, _THUMB).resize((_THUMB, _THUMB)), np.int16)
         grey += int(np.ptp(pixels, axis=2).max()) < _COLOURED
-        size = read_header(path).size  # the decoded image may be a reduced one
-        sides.append(min(size))
-        aspects.append(max(size) / min(size))
+        width, height = read_header(path).size  # the decoded image may be a reduced one
+        sides.append(min(width, height))
+        shapes.append(math.log(width / height))
+    usual = statistics.median(shapes)
     return Look(
         train_images=len(train),
         val_images=len(index.split("val")),
         classes=len(index.labels),
         median_side=int(statistics.median(sides)),
-        median_aspect=statistics.median(aspects),
+        median_aspect=math.exp(statistics.median(map(abs, shapes))),
+        mixed_share=sum(abs(shape - usual) > math.log(_APART) for shape in shapes) / len(shapes),
         grey_share=grey / len(sample),
         smallest_class=min(counts["train"].values()),
         largest_class=max(counts["train"].values()),
@@ -154,7 +168,10 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
     if seen.median_side <= 48:
         add("preprocess.size", 64, f"the images are small ({seen.median_side} px); 64 px keeps a step cheap")
         add("preprocess.crop_fraction", 1.0, "small images are framed tightly; nothing is cropped away")
-    if seen.median_aspect > 1.3:
+    # Photographs of mixed shapes show their subject in the middle, as pretraining's did, and squashing distorts each
+    # one differently. What a line photographs keeps one shape, or has its marks anywhere.
+    photographs = not seen.grey and seen.mixed_share >= _MIXED
+    if seen.median_aspect > _OBLONG and not photographs:
         add(
             "preprocess.resize",
             "squash",
@@ -187,12 +204,12 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
         if drop > _LOWEST_FLOOR:
             reason += ", but then it were none; add validation images"
         add("bundle.max_drop", min(drop, _LOWEST_FLOOR), reason)
-    if seen.grey_share > 0.9 and seen.median_side >= _PART_SIDE:
+    if seen.grey and seen.median_side >= _PART_SIDE:
         add("preprocess.size", 224, "grey images of parts: marks may be small, and 160 px would blur them")
-    if seen.grey_share > 0.9 and seen.median_side > 48:
+    if seen.grey and seen.median_side > 48:
         add("train.augment", "photometric", "grey images; light and contrast vary more than colour")
         add("distill.augment", "photometric", "as for the teacher")
-    if seen.grey_share > 0.9 and seen.median_side <= 48:
+    if seen.grey and seen.median_side <= 48:
         add(
             "train.augment",
             "crop",

@@ -72,8 +72,11 @@ def test_many_images_need_fewer_epochs() -> None:
     assert _chosen(train_images=1306) == chosen
 
 
-def test_oblong_images_are_squashed() -> None:
+def test_oblong_images_are_squashed_but_for_photographs_of_mixed_shapes() -> None:
     assert _chosen(median_aspect=1.5) == {"preprocess.resize": "squash"}
+    assert _chosen(median_aspect=1.5, mixed_share=0.1) == {"preprocess.resize": "squash"}
+    assert _chosen(median_aspect=1.5, mixed_share=0.6) == {}
+    assert _chosen(median_aspect=1.5, mixed_share=0.6, grey_share=1.0)["preprocess.resize"] == "squash"
 
 
 def test_imbalance_asks_for_balance_and_macro_f1() -> None:
