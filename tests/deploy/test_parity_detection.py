@@ -146,10 +146,10 @@ def test_labels_by_head_have_an_order(tmp_path: Path) -> None:
     """Their truths are objects, which cannot be compared."""
     from edgetl.tasks.base import Classification, MultiHead
     from tests.bundles import picture
-    from tests.runtime.test_tasks import _bundle
+    from tests.runtime.test_tasks import linear_bundle
 
     task = MultiHead(heads={"colour": Classification(labels=("red", "green"))})
-    bundle = _bundle(tmp_path, task)
+    bundle = linear_bundle(tmp_path, task)
     lines = ["path,colour"]
     for at, colour in enumerate(("green", "red", "green")):
         (tmp_path / f"{at}.png").write_bytes(picture(at))

@@ -60,6 +60,7 @@ size = 32
 backbone = "test_efficientnet"
 weights = "none"
 epochs = 2
+head_epochs = 1
 batch_size = 8
 """
 
