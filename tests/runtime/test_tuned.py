@@ -123,7 +123,9 @@ def test_other_engines_make_it_stale(bundle: Bundle) -> None:
     old = dict.fromkeys(engine_versions(), "1.0") | {"tensorrt": "11.4"}
     keep(bundle, 1, winner(versions=old))
     stated = reason(bundle)
-    assert stated.startswith(f"{DEFAULT}; what edgetl tune measured on 2026-11-24 is stale, as engines changed (")
+    assert stated.startswith(
+        f"{DEFAULT}; what edgetl tune measured on 2026-11-24 is stale, as engines changed ("
+    )
     assert f"onnxruntime 1.0, now {engine_versions()['onnxruntime']}" in stated
     assert "tensorrt 11.4, now absent" in stated
     assert stated.endswith(f"): measure again with: edgetl tune {bundle.path}")
