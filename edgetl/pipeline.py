@@ -25,7 +25,8 @@ from edgetl.files import (
     write_text,
 )
 from edgetl.locks import only_one
-from edgetl.measure.stage import CandidateModel, MeasureInputs
+from edgetl.measure.candidates import CandidateModel
+from edgetl.measure.stage import MeasureInputs
 from edgetl.packages import missing
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
@@ -767,6 +768,7 @@ class _Run:
             index=self.index,
             spec=self.student_spec,
             machine=describe().fingerprint,
+            seed=self.recipe.seed,
             pixels_dir=self.pixels_dir,
             run_dir=self.dir,
         )
@@ -776,8 +778,10 @@ class _Run:
             config=[bench, bundle],
             inputs=[inputs, self.recipe.export.uint8_input],
             kind=MeasureRecord,
-            outputs=lambda r: [v.file for v in r.variants],
-            work=lambda out: stage.run(bench, bundle, self._with_baked(inputs, out), progress=self.progress),
+            outputs=lambda r: [file for v in r.variants for file in (v.file, v.reference) if file],
+            work=lambda out: stage.run(
+                bench, bundle, self._with_baked(inputs, out), out=out, progress=self.progress
+            ),
         )
 
     def _with_baked(self, inputs: MeasureInputs, out: Path) -> MeasureInputs:

@@ -130,6 +130,20 @@ def test_only_stale_stages_are_redone(finished: pipeline.Outcome, images: Path) 
     assert changed.cached == (Stage.DATA, Stage.TRAIN, Stage.PRUNE, Stage.DISTILL, Stage.EXPORT)
 
 
+def test_the_bundle_holds_what_its_variants_make_of_known_images(
+    finished: pipeline.Outcome, images: Path
+) -> None:
+    assert finished.bundle is not None
+    bundle = open_bundle(finished.bundle)
+    for variant in bundle.manifest.variants:
+        with edgetl.load(bundle.path, variant=variant.name, threads=1) as session:
+            known = session.known_images("unknown")
+            found = session.embedding(images / "val" / "red" / "000.png")
+        assert known.counts.tolist() == [12, 12, 12]
+        assert len(known.validation) == 12
+        assert np.abs(known.validation - found).max(axis=1).min() < 0.02 * np.abs(found).max()
+
+
 def test_variants_that_normalise_inside_are_measured_and_packed_too(
     finished: pipeline.Outcome, images: Path, tmp_path: Path
 ) -> None:

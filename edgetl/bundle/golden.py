@@ -190,14 +190,20 @@ def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
 
 
 def encode_outputs(outputs: Outputs) -> bytes:
-    """Outputs as the bytes of a `.npz` of little-endian float32 arrays, stored; equal outputs give equal bytes."""
+    """Outputs as the bytes of a `.npz` of float32 arrays; see `encode_arrays`."""
+    return encode_arrays({name: np.asarray(array, dtype=np.float32) for name, array in outputs.items()})
+
+
+def encode_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays as the bytes of a `.npz`, little-endian and stored; equal arrays give equal bytes."""
     import zipfile
 
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(outputs):
+        for name in sorted(arrays):
             array = io.BytesIO()
-            np.save(array, np.ascontiguousarray(outputs[name], dtype="<f4"), allow_pickle=False)
+            stored = arrays[name].dtype.newbyteorder("<")
+            np.save(array, np.ascontiguousarray(arrays[name], dtype=stored), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
     return content.getvalue()
 
@@ -213,11 +219,11 @@ def decode_outputs(content: bytes, task: Task, images: int, where: str) -> dict[
     )
 
 
-def decode_arrays(content: bytes, wanted: Sequence[TensorSpec], where: str) -> dict[str, NDArray[np.float32]]:
-    """Read the arrays that are wanted of what `encode_outputs` wrote, by name; raises as `decode_outputs`."""
+def decode_arrays(content: bytes, wanted: Sequence[TensorSpec], where: str) -> dict[str, NDArray[Any]]:
+    """Read the arrays that are wanted of what `encode_arrays` wrote, by name; raises as `decode_outputs`."""
     import zipfile
 
-    found: dict[str, NDArray[np.float32]] = {}
+    found: dict[str, NDArray[Any]] = {}
     for spec in wanted:
         try:
             array = np.load(io.BytesIO(_stored(content, spec.name)), allow_pickle=False)
@@ -226,11 +232,11 @@ def decode_arrays(content: bytes, wanted: Sequence[TensorSpec], where: str) -> d
         fits = array.ndim == len(spec.shape) and all(
             want in (None, have) for want, have in zip(spec.shape, array.shape, strict=True)
         )
-        if array.dtype != np.float32 or not fits or not np.isfinite(array).all():
+        if array.dtype != np.dtype(spec.dtype) or not fits or not np.isfinite(array).all():
             raise BundleIntegrityError(
                 f"{where}: {spec.name} is {array.shape} {array.dtype}, expected finite {spec}."
             )
-        found[spec.name] = np.asarray(array, dtype=np.float32)
+        found[spec.name] = np.asarray(array, dtype=spec.dtype)
     return found
 
 

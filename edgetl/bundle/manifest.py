@@ -82,7 +82,8 @@ class Variant:
     """One model. `target` is what it was made for (`cpu-x86`, ...), `input` says who normalises: the caller, or it.
 
     `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
-    `confidence` is None in older bundles and of detectors: then logits become scores as they are.
+    `confidence` is None in older bundles and of detectors: then logits become scores as they are. `reference` is the
+    file of what it makes of known images (`edgetl.bundle.reference`), None where it has no features to be compared.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Variant:
     latency: Latency | None = None
     machine: Machine | None = None
     confidence: Confidence | None = field(default=None, metadata=OPTIONAL)
+    reference: Member | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def temperatures(self) -> dict[str, float]:
@@ -197,6 +199,7 @@ class Manifest:
         """Every file that the archive must hold besides the manifest, each once."""
         yield from (variant.member for variant in self.variants)
         yield from (v.confidence.conformity for v in self.variants if v.confidence is not None)
+        yield from (v.reference for v in self.variants if v.reference is not None)
         yield from self.golden.images
         yield from self.golden.outputs.values()
         yield from (engine.member for engine in self.engines)

@@ -38,7 +38,8 @@ from edgetl.tasks.base import Outputs, TaskSpec
 class VariantSource:
     """A model to pack: its file (or the content) and what was measured with it.
 
-    `confidence` says how sure its answers are; without it scores are as the network gives them.
+    `confidence` says how sure its answers are; without it scores are as the network gives them. `reference` is what it
+    makes of known images, as a file or as `edgetl.bundle.reference.encode` gives it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class VariantSource:
     latency: Latency | None = None
     machine: Machine | None = None
     confidence: ConfidenceSource | None = None
+    reference: Path | bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +206,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         latency=source.latency and replace(source.latency, samples_ms=()),
         machine=source.machine,
         confidence=None if source.confidence is None else _confidence(source.name, source.confidence, files),
+        reference=None if source.reference is None else _reference(source.name, source.reference, files),
     )
 
 
@@ -216,6 +219,13 @@ def _confidence(variant: str, source: ConfidenceSource, files: dict[str, bytes |
         images={name: one.images for name, one in source.conformities.items()},
         conformity=member,
     )
+
+
+def _reference(variant: str, source: Path | bytes, files: dict[str, bytes | Path]) -> Member:
+    content = source.read_bytes() if isinstance(source, Path) else source
+    member = _member(f"reference/{variant}.npz", content)
+    files[member.file] = content
+    return member
 
 
 def _golden(parts: GoldenSet, task: TaskSpec, files: dict[str, bytes | Path]) -> Golden:

@@ -41,6 +41,24 @@ def positions(task: TaskSpec, target: Any) -> tuple[int, ...]:
             assert_never(task)
 
 
+def first_class(task: TaskSpec, target: Any) -> int:
+    """The one class of an image where one is needed: of several the first, of several heads that of the first head.
+
+    Returns:
+        Its position in the labels of the task, or of the first head; `NONE` where there is none.
+    """
+    match task:
+        case Classification() | Detection():
+            return int(target)
+        case MultiLabel():
+            return min(target, default=NONE)
+        case MultiHead():
+            head = next(iter(task.heads.values()))
+            return NONE if target[0] is None else first_class(head, target[0])
+        case _:
+            assert_never(task)
+
+
 def heads_target(task: MultiHead, names: Sequence[str], none_of: Sequence[str] = ()) -> HeadsTarget:
     """What is right for an image of these flat names `head/name`; of the heads `none_of`, none of their classes."""
     found: list[int | tuple[int, ...] | None] = []

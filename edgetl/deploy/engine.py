@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.bundle import confidence
+from edgetl.bundle import confidence, reference
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.bundle.manifest import InputForm, Precision, Variant
@@ -39,6 +39,7 @@ class _Source:
     float32_layers: tuple[str, ...] = ()
     made: bool = False
     confidence: ConfidenceSource | None = None
+    reference: bytes | None = None
 
 
 def build_from_bundle(
@@ -168,10 +169,16 @@ def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
     content = bytes(half.model.SerializeToString(deterministic=True))
     plain = Precision.FP32.value
     name = variant.name.replace(plain, HALF, 1) if plain in variant.name else f"{variant.name}-{HALF}"
-    # Half precision moves logits by so little that scores stay as sure as they were.
-    sure = confidence.source(bundle, variant)
     return _Source(
-        name, content, EnginePrecision.FP16, variant.input, half.float32_layers, made=True, confidence=sure
+        name,
+        content,
+        EnginePrecision.FP16,
+        variant.input,
+        half.float32_layers,
+        made=True,
+        # Half precision moves logits and features by so little that what was measured of them stays true.
+        confidence=confidence.source(bundle, variant),
+        reference=reference.source(bundle, variant),
     )
 
 
@@ -194,5 +201,6 @@ def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
         model=source.onnx,
         input=source.input,
         confidence=source.confidence,
+        reference=source.reference,
     )
     return add_variant(bundle, made, outputs=outputs, out=out)

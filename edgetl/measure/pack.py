@@ -49,7 +49,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     from edgetl.bundle import pack
     from edgetl.bundle.manifest import InputForm, Provenance
     from edgetl.data.sources import SPLITS
-    from edgetl.measure.stage import format_of
+    from edgetl.measure.candidates import format_of
 
     measured = inputs.measured
     contents = pack.Contents(
@@ -69,6 +69,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 latency=v.latency,
                 machine=measured.machine,
                 confidence=_confidence(v.confidence),
+                reference=inputs.run_dir / v.reference if v.reference else None,
             )
             for v in measured.variants
         ],
@@ -120,7 +121,7 @@ def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:
     from edgetl.data.splits import spread
     from edgetl.data.targets import order
     from edgetl.inputs.image import load_pixels
-    from edgetl.measure.stage import open_backend, runner
+    from edgetl.measure.candidates import open_backend, runner
 
     ordered = sorted(inputs.index.split("val"), key=lambda s: (order(s.label), s.sha256))
     chosen = spread(ordered, config.golden_images)

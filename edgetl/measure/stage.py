@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.bundle.manifest import ModelFormat
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.data.sources import SPLITS
 from edgetl.data.truths import truths_for
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
+from edgetl.measure.candidates import CandidateModel, open_backend, runner
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import to_json
@@ -39,23 +39,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateModel:
-    """An ONNX file that may ship, or the .tflite file that was written of it."""
-
-    name: str
-    precision: str
-    target: str
-    onnx: Path
-    input: str = "float32-nchw"
-    tflite: Path | None = field(default=None, metadata=UNKEYED)
-
-    @property
-    def file(self) -> Path:
-        """What ships."""
-        return self.tflite or self.onnx
-
-
-@dataclass(frozen=True, kw_only=True)
 class MeasureInputs:
     """What is measured.
 
@@ -72,14 +55,20 @@ class MeasureInputs:
     index: DataIndex
     spec: PreprocessSpec
     machine: str
+    seed: int = 0
     pixels_dir: Path = field(metadata=UNKEYED)
     run_dir: Path = field(metadata=UNKEYED)
 
 
 def run(
-    bench: BenchConfig, bundle: BundleConfig, inputs: MeasureInputs, *, progress: Progress = SILENT
+    bench: BenchConfig,
+    bundle: BundleConfig,
+    inputs: MeasureInputs,
+    *,
+    out: Path,
+    progress: Progress = SILENT,
 ) -> MeasureRecord:
-    """Measure the candidates and the teacher and choose the default.
+    """Measure the candidates and the teacher and choose the default; what they make of known images goes to `out`.
 
     A variant whose target is not this machine is scored with its quantization simulated in float32, as the target
     computes it, and timed like all.
@@ -88,6 +77,7 @@ def run(
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
     from edgetl.bench.machine import describe
+    from edgetl.measure import reference
     from edgetl.train.sets import open_sets
 
     task = task_of(inputs.index.task)
@@ -113,13 +103,25 @@ def run(
             test = own.score(*on_test) if on_test is not None else None
             scores[c.name] = (val, test)
             scoring.advance(note=f"{c.name} {value(val, metric):.1%}")
+    known = reference.run(
+        reference.ReferenceInputs(
+            candidates=inputs.candidates,
+            index=inputs.index,
+            spec=inputs.spec,
+            pixels_dir=inputs.pixels_dir,
+            seed=inputs.seed,
+            threads=bench.threads,
+        ),
+        out=out / "reference",
+        progress=progress,
+    )
     latencies = _time(inputs, bench, backends, progress)
     variants = tuple(
         VariantScore(
             name=c.name,
             precision=c.precision,
             target=c.target,
-            file=str(c.file.relative_to(inputs.run_dir)),
+            file=_below(inputs.run_dir, c.file),
             sha256=sha256_file(c.file),
             size_bytes=c.file.stat().st_size,
             val=scores[c.name][0],
@@ -127,6 +129,7 @@ def run(
             latency=latencies[c.name],
             input=c.input,
             confidence=sure[c.name],
+            reference=_below(inputs.run_dir, out / "reference" / f"{c.name}.npz") if c.name in known else "",
         )
         for c in inputs.candidates
     )
@@ -148,40 +151,8 @@ def run(
     )
 
 
-def open_backend(file: Path, *, threads: int) -> Backend:
-    """The engine that takes a variant's file.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-        ModelError: the file cannot be loaded.
-    """
-    if format_of(file) is ModelFormat.TFLITE:
-        from edgetl.runtime.engines.litert import LiteRtBackend
-
-        return LiteRtBackend(file.read_bytes(), threads=threads)
-    from edgetl.runtime.engines.onnxruntime import OnnxBackend
-
-    return OnnxBackend(file, threads=threads)
-
-
-def format_of(file: Path) -> ModelFormat:
-    """What a variant's file is."""
-    return ModelFormat(file.suffix.removeprefix("."))
-
-
-def runner(
-    backend: Backend, file: Path, target: str, spec: PreprocessSpec
-) -> Callable[[np.ndarray], Outputs]:
-    """A variant as a function from pixels (N, S, S, 3) uint8 to its outputs, computed as its target would."""
-    from edgetl.inputs.image import normalise
-    from edgetl.processor import computes
-    from edgetl.quantize.score import simulated
-    from edgetl.runtime.engines.base import run_pixels
-
-    if computes(target) or format_of(file) is ModelFormat.TFLITE:  # the engine that it is made for
-        return lambda pixels: run_pixels(backend, pixels, spec)
-    run, inside = simulated(file), backend.input.dtype == "uint8"
-    return lambda pixels: run(pixels if inside else normalise(pixels, spec))
+def _below(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).as_posix()
 
 
 def _outputs(run: Callable[[np.ndarray], Outputs], pixels: np.ndarray) -> Outputs:

@@ -70,9 +70,9 @@ def open_session(
         raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
 
 
-def simulated(path: Path) -> Callable[[Array], Outputs]:
+def simulated(model: Path | bytes) -> Callable[[Array], Outputs]:
     """A model as a function from a batch to its outputs by name, its quantization carried out in float32."""
-    session = open_session(path, integers=False)
+    session = open_session(model, integers=False)
     source, names = session.get_inputs()[0].name, [tensor.name for tensor in session.get_outputs()]
     return lambda batch: dict(zip(names, session.run(names, {source: batch}), strict=True))
 

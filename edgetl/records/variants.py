@@ -106,7 +106,7 @@ class VariantScore:
     """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`.
 
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
-    its temperatures.
+    its temperatures. `reference` is the file of what it makes of known images, "" where it has no features to show.
     """
 
     name: str
@@ -120,6 +120,7 @@ class VariantScore:
     latency: Latency
     input: str = "float32-nchw"
     confidence: tuple[OutputConfidence, ...] = ()
+    reference: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """What stands before a network's answer: the feature map that is pooled, and the linear layer on what comes of it.
 
+The mean of the map over its height and width is the picture's embedding: by it pictures are compared.
+
 Both are looked up in the model's own file when they are asked for, so that bundles carry nothing for them: whatever was
 done to the weights (rounding, equalisation, recovery), these are the ones that answer, and a bundle that was made
 before there was anything to ask is as good as a new one. The feature map becomes a further output only of the copy in
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
 from edgetl.runtime.wire import Graph, Node, read_graph
+from edgetl.tasks.base import Outputs
 
 MAP = "features/map"
 """The output that shows the feature map (N, F, h, w) float32."""
@@ -43,6 +46,11 @@ class PooledHead:
     def shown(self) -> dict[str, str]:
         """The further output to open the model with."""
         return {MAP: self.map}
+
+
+def embeddings(outputs: Outputs) -> NDArray[np.float32]:
+    """The embeddings (N, F) float32 of images, of a model that also gives its feature map."""
+    return np.asarray(outputs[MAP].mean(axis=(2, 3)), dtype=np.float32)
 
 
 def pooled_head(model: bytes, outputs: Sequence[str]) -> PooledHead:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from edgetl.bundle.golden import GoldenCheck
+    from edgetl.bundle.reference import Reference
     from edgetl.inputs.frame import Frame
     from edgetl.runtime.explain import Explained
     from edgetl.runtime.features import PooledHead
@@ -92,13 +93,13 @@ class Session(Inheritable):
         choice: Choice,
         single: Callable[[], Backend] | None = None,
         head: PooledHead | None = None,
-        explaining: Callable[[], Session] | None = None,
+        showing: Callable[[], Session] | None = None,
     ) -> None:
         """Raises ModelError where the model does not fit the manifest; use `load` instead.
 
         `single` opens the same model on one thread, for workers that each run their own image; where there is
         none, workers share `backend`. `head` is there where the model also gives its feature map; elsewhere
-        `explaining` opens such a session.
+        `showing` opens such a session.
         """
         self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
         self.task = task_of(bundle.manifest.task, variant.temperatures)
@@ -107,8 +108,9 @@ class Session(Inheritable):
         self._conformities: dict[str, Conformity] | None = None
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
-        self._head, self._open_explaining = head, explaining
-        self._explaining: Session | None = None
+        self._head, self._open_showing = head, showing
+        self._showing: Session | None = None
+        self._known: Reference | None = None
         self.watch_forks()
         size = self._spec.size
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
@@ -382,13 +384,51 @@ class Session(Inheritable):
             ConfigError: the task's answers have no maps.
             ModelError: as for `predict`.
         """
+        from edgetl.runtime.explain import check_task
+
+        check_task(self.task.spec)
+        return self.with_features()
+
+    def with_features(self) -> Session:
+        """This session where its outputs have the feature map, else one of the same model whose outputs do.
+
+        The first call loads the model once more. The map costs under 3% of a call (`edgetl.runtime.features`).
+        `edgetl.runtime.features.embeddings` makes embeddings of such a session's outputs.
+
+        Raises:
+            ModelError: the network does not end in pooling and a linear layer.
+        """
         self._check_open()
-        if self._head is not None or self._open_explaining is None:
+        if self._head is not None or self._open_showing is None:
             return self
         with self._lock:
-            if self._explaining is None:
-                self._explaining = self._open_explaining()
-            return self._explaining
+            if self._showing is None:
+                self._showing = self._open_showing()
+            return self._showing
+
+    def embedding(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.float32]:
+        """The embedding (F,) float32 of one picture: its feature map's mean over height and width.
+
+        Raises:
+            ImageError, TensorError, ForkError: as for `predict`.
+            ModelError: as for `with_features`.
+        """
+        from edgetl.runtime.features import embeddings
+
+        found = embeddings(self.with_features().see(image, channels=channels).outputs)
+        return found.reshape(-1)
+
+    def known_images(self, asked: str) -> Reference:
+        """What this model makes of known images; read once. `asked` names what needs it, for the error.
+
+        Raises:
+            BundleError: the bundle has nothing of the kind; the message says why, and what to do.
+        """
+        from edgetl.runtime.known import known_images
+
+        if self._known is None:
+            self._known = known_images(self.bundle, self.variant, asked)
+        return self._known
 
     def explained(
         self, seen: Seen, top_k: int = 1, sure: float | None = None, coverage: float | None = None
@@ -428,8 +468,8 @@ class Session(Inheritable):
         """Free the model and the buffers; a second call does nothing."""
         with self._lock:
             self._closed, self._local = True, threading.local()
-            if self._explaining is not None:
-                self._explaining.close()
+            if self._showing is not None:
+                self._showing.close()
             if self._shared is not None and self._shared is not self.backend:
                 self._shared.close()
             self._shared = None
@@ -531,6 +571,10 @@ def load(
 
         check(bundle, Path(require_signature))
     task = _asked(bundle.manifest.task, threshold)
+    if explain:
+        from edgetl.runtime.explain import check_task
+
+        check_task(task)
     count = usable_cores() if threads is None else threads
     choice = choose_here(
         bundle,
@@ -550,7 +594,7 @@ def load(
                 count,
                 auto=auto,
                 signed=require_signature is not None,
-                explain=explain,
+                features=explain,
             )
             if task != bundle.manifest.task:
                 session.task = task_of(task)
@@ -599,9 +643,9 @@ def _open(
     *,
     auto: bool,
     signed: bool,
-    explain: bool = False,
+    features: bool = False,
 ) -> Session:
-    head = _head(bundle, variant) if explain else None
+    head = _head(bundle, variant) if features else None
     asked = Opening(
         bundle=bundle, variant=variant, threads=count, signed=signed, shown=head.shown if head else {}
     )
@@ -618,7 +662,7 @@ def _open(
             choice=choice,
             single=opened.single,
             head=head,
-            explaining=lambda: _open(bundle, variant, choice, count, auto=False, signed=signed, explain=True),
+            showing=lambda: _open(bundle, variant, choice, count, auto=False, signed=signed, features=True),
         )
     except EdgetlError:
         opened.backend.close()
@@ -626,11 +670,9 @@ def _open(
 
 
 def _head(bundle: Bundle, variant: Variant) -> PooledHead:
-    """The end of a variant's network, for its maps."""
-    from edgetl.runtime.explain import check_task
+    """The end of a variant's network, where its feature map is."""
     from edgetl.runtime.features import pooled_head
 
-    check_task(bundle.manifest.task)
     outputs = [tensor.name for tensor in task_of(bundle.manifest.task).outputs]
     return pooled_head(bundle.read(variant.member), outputs)
 

@@ -11,7 +11,7 @@ from edgetl.data.audit import audit
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.sources import find, labelling_in
 from edgetl.data.suggest import look, suggest, suggest_task
-from edgetl.data.targets import order, positions, strata
+from edgetl.data.targets import first_class, order, positions, strata
 from edgetl.errors import DataError
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, TaskSpec
 from edgetl.tasks.labelling import AnyLabels, HeadLabels, OneLabel, labelling_of
@@ -160,3 +160,9 @@ def test_a_recipe_is_proposed_by_the_columns(several: DataIndex, tmp_path: Path)
         "train.imbalance",
         "bundle.metric",
     }  # x is on three times the images of z, as it may be
+
+
+def test_one_class_is_the_first_of_the_first_head() -> None:
+    assert [first_class(KIND, at) for at in (1, 0)] == [1, 0]
+    assert [first_class(MARKS, at) for at in ((0, 2), (2,), ())] == [0, 2, -1]
+    assert [first_class(HEADS, at) for at in ((1, (0,)), (None, (0,)))] == [1, -1]

@@ -1,0 +1,131 @@
+"""What a variant makes of known images is what a session gives for them, in float and in INT8."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl.bundle.archive import open_bundle
+from edgetl.bundle.pack import pack
+from edgetl.bundle.reference import decode, room
+from edgetl.config import DataConfig
+from edgetl.data.index import DataIndex, build_index
+from edgetl.measure import reference
+from edgetl.measure.candidates import CandidateModel
+from edgetl.measure.reference import Known, ReferenceInputs, run
+from edgetl.progress import SilentProgress
+from edgetl.runtime import load
+from tests.bundles import SPEC, contents
+from tests.images import write_set
+from tests.onnx_models import classifier, colours
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> DataIndex:
+    source = write_set(tmp_path_factory.mktemp("set"), {"train": 6, "val": 5, "test": 1})
+    return build_index(DataConfig(source=str(source)), seed=0)
+
+
+def inputs_of(folder: Path, index: DataIndex, models: dict[str, tuple[str, bytes]]) -> ReferenceInputs:
+    candidates = []
+    for name, (target, content) in models.items():
+        (folder / f"{name}.onnx").write_bytes(content)
+        candidates.append(
+            CandidateModel(name=name, precision=name[:4], target=target, onnx=folder / f"{name}.onnx")
+        )
+    return ReferenceInputs(
+        candidates=tuple(candidates),
+        index=index,
+        spec=SPEC,
+        pixels_dir=folder / "pixels",
+        seed=0,
+        threads=1,
+    )
+
+
+BOTH = {"fp32": ("any", classifier()), "int8": ("cpu-arm", classifier(zero_point=0))}
+
+
+@pytest.fixture(scope="module")
+def known(index: DataIndex, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Known], Path]:
+    folder = tmp_path_factory.mktemp("run")
+    return run(inputs_of(folder, index, BOTH), out=folder / "out"), folder / "out"
+
+
+def test_it_holds_all_of_a_small_set(known: tuple[dict[str, Known], Path], index: DataIndex) -> None:
+    found, out = known
+    assert set(found) == set(BOTH)
+    for name, one in found.items():
+        kept = one.reference
+        again = decode((out / f"{name}.npz").read_bytes(), index.task, "x")
+        assert (again.embeddings == kept.embeddings).all()
+        assert kept.embeddings.shape == (18, 8)
+        assert kept.validation.shape == (15, 8)
+        assert kept.counts.tolist() == [6, 6, 6]
+        for at in range(3):
+            own = kept.embeddings[kept.classes == at].mean(axis=0)
+            np.testing.assert_allclose(kept.means[at], own, rtol=2e-3)
+        np.testing.assert_allclose(one.validation, kept.validation, rtol=2e-3)
+        assert sorted(kept.validation_classes.tolist()) == [0] * 5 + [1] * 5 + [2] * 5
+
+
+def test_equal_seeds_give_equal_files(
+    known: tuple[dict[str, Known], Path], index: DataIndex, tmp_path: Path
+) -> None:
+    run(inputs_of(tmp_path, index, BOTH), out=tmp_path / "out")
+    for name in BOTH:
+        assert (tmp_path / "out" / f"{name}.npz").read_bytes() == (known[1] / f"{name}.npz").read_bytes()
+
+
+def test_few_are_drawn_evenly_and_means_are_of_all(
+    index: DataIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.bundle.reference.MOST_BYTES", 6 * 16)
+    assert room(8) == 6
+    monkeypatch.setattr(reference, "MOST_MEASURED", 9)
+    kept = run(inputs_of(tmp_path, index, {"fp32": BOTH["fp32"]}), out=tmp_path)["fp32"].reference
+    assert np.bincount(kept.classes).tolist() == [2, 2, 2]
+    assert kept.counts.tolist() == [3, 3, 3]
+    assert len(kept.validation) == room(8, 12) == 3
+    monkeypatch.setattr(reference, "MOST_BYTES", 40)
+    kept = run(inputs_of(tmp_path, index, {"fp32": BOTH["fp32"]}), out=tmp_path)["fp32"].reference
+    assert kept.means.shape == (0, 8)
+
+
+def test_a_network_without_features_is_named(index: DataIndex, tmp_path: Path) -> None:
+    said = list[str]()
+
+    class Listening(SilentProgress):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    hidden = ("any", colours(SPEC.size, hidden=True))
+    assert run(inputs_of(tmp_path, index, {"fp32": hidden}), out=tmp_path, progress=Listening()) == {}
+    assert len(said) == 1
+    assert said[0].startswith("fp32 keeps no known images. The network gives no class activation map: Relu")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_session_gives_the_same_embeddings(
+    name: str, known: tuple[dict[str, Known], Path], index: DataIndex, tmp_path: Path
+) -> None:
+    parts = contents(tmp_path)
+    sources = [
+        replace(one, reference=known[1] / f"{one.name[:4]}.npz", target="any") for one in parts.variants
+    ]
+    pack(replace(parts, variants=sources), tmp_path / "b.edgetl")
+    open_bundle(tmp_path / "b.edgetl").verify()
+    variant = next(one.name for one in parts.variants if one.name[:4] == name)
+    with load(tmp_path / "b.edgetl", variant=variant, threads=1) as session:
+        sample = index.split("val")[3]
+        found = session.embedding(sample.path)
+        assert found.shape == (8,)
+        kept = session.known_images("unknown")
+        gaps = np.abs(kept.validation - found).max(axis=1)
+        assert gaps.argmin() == 3
+        assert gaps[3] < 0.02 * np.abs(found).max()
+        assert session.known_images("drift") is kept
+        assert session.with_features() is session.with_features()
