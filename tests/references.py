@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.bundle.pack import Contents
-from edgetl.bundle.reference import Reference, encode
+from edgetl.bundle.reference import Reference, decode, encode
+from edgetl.bundle.unknown import UnknownSource
 from edgetl.inputs.image import load_pixels, normalise
+from edgetl.records.unknown import ScoreName
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.runtime.features import MAP, embeddings, pooled_head
+from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
+from edgetl.runtime.unknown.judge import normal
+from edgetl.runtime.unknown.scores import Features, scorer
 from edgetl.runtime.wire import with_outputs
+from edgetl.tasks.base import LOGITS, Classification
 from tests.bundles import LABELS, SPEC, picture
 
 
@@ -34,10 +39,18 @@ def reference_of(model: bytes, training: int = 24, validation: int = 40) -> Refe
     )
 
 
-def with_references(parts: Contents) -> Contents:
-    """The parts of `tests.bundles.contents`, each variant with what it makes of known images."""
+def with_references(parts: Contents, score: ScoreName = ScoreName.NEIGHBOURS) -> Contents:
+    """The parts of `tests.bundles.contents`, each variant with what it makes of known images, to tell others by it."""
     sources = []
     for one in parts.variants:
         assert isinstance(one.model, Path)
-        sources.append(replace(one, reference=encode(reference_of(one.model.read_bytes()))))
+        model = one.model.read_bytes()
+        content = encode(reference_of(model))
+        known = decode(content, parts.task, "x")
+        features = Features(reference=known, weights=pooled_head(model, [LOGITS]).weights)
+        assert isinstance(parts.task, Classification)
+        scores = scorer(score, parts.task, features)({EMBEDDING: known.validation, **known.logits})
+        sources.append(
+            replace(one, reference=content, unknown=UnknownSource(score=score, normal=normal(scores)))
+        )
     return replace(parts, variants=sources)

@@ -21,6 +21,7 @@ from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Scores
 from edgetl.records.train import LineageStep
+from edgetl.records.unknown import ScoreName
 from edgetl.tasks.base import LOGITS, MultiHead, TaskSpec, labels_of
 
 SCHEMA_VERSION = 2
@@ -78,12 +79,28 @@ class Confidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """How a variant tells unknown images; see `edgetl.bundle.unknown`.
+
+    Attributes:
+        score: what it judges them by.
+        images: of the validation split, which say what is normal.
+        ranked: the file with their scores, from which any false alarm rate is made.
+    """
+
+    score: ScoreName
+    images: int
+    ranked: Member
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One model. `target` is what it was made for (`cpu-x86`, ...), `input` says who normalises: the caller, or it.
 
     `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
     `confidence` is None in older bundles and of detectors: then logits become scores as they are. `reference` is the
-    file of what it makes of known images (`edgetl.bundle.reference`), None where it has no features to be compared.
+    file of what it makes of known images (`edgetl.bundle.reference`), None where it has no features to be compared;
+    `unknown` says how it tells unknown ones, None in older bundles and of detectors.
     """
 
     name: str
@@ -100,6 +117,7 @@ class Variant:
     machine: Machine | None = None
     confidence: Confidence | None = field(default=None, metadata=OPTIONAL)
     reference: Member | None = field(default=None, metadata=OPTIONAL)
+    unknown: Unknown | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def temperatures(self) -> dict[str, float]:
@@ -200,6 +218,7 @@ class Manifest:
         yield from (variant.member for variant in self.variants)
         yield from (v.confidence.conformity for v in self.variants if v.confidence is not None)
         yield from (v.reference for v in self.variants if v.reference is not None)
+        yield from (v.unknown.ranked for v in self.variants if v.unknown is not None)
         yield from self.golden.images
         yield from self.golden.outputs.values()
         yield from (engine.member for engine in self.engines)
@@ -231,6 +250,9 @@ def problems(manifest: Manifest) -> list[str]:
     known = [v.confidence for v in manifest.variants if v.confidence is not None]
     if any(set(one.temperatures) != outputs or set(one.images) != outputs for one in known):
         found.append("its temperatures are not those of its task's outputs")
+    for v in manifest.variants:
+        if v.unknown is not None and v.unknown.score.by_features and v.reference is None:
+            found.append(f"variant {v.name} tells unknown images by {v.unknown.score}, and knows none")
     if strays := {engine.variant for engine in manifest.engines} - set(names):
         found.append(f"it has an engine of an unknown variant {min(strays)!r}")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetl.bundle import golden, splits
+from edgetl.bundle import golden, splits, unknown
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.confidence import ConfidenceSource, encode
 from edgetl.bundle.golden import GoldenSet
@@ -21,9 +21,11 @@ from edgetl.bundle.manifest import (
     ModelFormat,
     Precision,
     Provenance,
+    Unknown,
     Variant,
     problems,
 )
+from edgetl.bundle.unknown import UnknownSource
 from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes, sha256_file
 from edgetl.inputs.image import PreprocessSpec
@@ -39,7 +41,8 @@ class VariantSource:
     """A model to pack: its file (or the content) and what was measured with it.
 
     `confidence` says how sure its answers are; without it scores are as the network gives them. `reference` is what it
-    makes of known images, as a file or as `edgetl.bundle.reference.encode` gives it.
+    makes of known images, as a file or as `edgetl.bundle.reference.encode` gives it; `unknown` is how it tells
+    unknown ones.
     """
 
     name: str
@@ -54,6 +57,7 @@ class VariantSource:
     machine: Machine | None = None
     confidence: ConfidenceSource | None = None
     reference: Path | bytes | None = None
+    unknown: UnknownSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +211,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         machine=source.machine,
         confidence=None if source.confidence is None else _confidence(source.name, source.confidence, files),
         reference=None if source.reference is None else _reference(source.name, source.reference, files),
+        unknown=None if source.unknown is None else _unknown(source.name, source.unknown, files),
     )
 
 
@@ -226,6 +231,13 @@ def _reference(variant: str, source: Path | bytes, files: dict[str, bytes | Path
     member = _member(f"reference/{variant}.npz", content)
     files[member.file] = content
     return member
+
+
+def _unknown(variant: str, source: UnknownSource, files: dict[str, bytes | Path]) -> Unknown:
+    content = unknown.encode(source.normal)
+    member = _member(f"unknown/{variant}.npz", content)
+    files[member.file] = content
+    return Unknown(score=source.score, images=source.normal.images, ranked=member)
 
 
 def _golden(parts: GoldenSet, task: TaskSpec, files: dict[str, bytes | Path]) -> Golden:

@@ -144,6 +144,17 @@ def predict(
         ),
     ] = None,
     coverage: CoverageOption = None,
+    unknown: Annotated[
+        float | None,
+        typer.Option(
+            "--unknown",
+            metavar="SHARE",
+            help="Also whether an image is like none that the model was made from, at this rate of false alarms, e.g."
+            " 0.05: so often an image like the validation images is called unknown. These images also chose epochs and"
+            " variant: an approximation.",
+            show_default="not asked",
+        ),
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option(
@@ -247,6 +258,7 @@ def predict(
                 top_k=top,
                 sure=sure,
                 coverage=coverage,
+                unknown=unknown,
                 save=save,
                 explain=explain,
                 progress=progress,
@@ -271,6 +283,15 @@ def evaluate(
     data: DataDir,
     bad_images: BadImagesOption = BadImages.REFUSE,
     coverage: CoverageOption = None,
+    unknown: Annotated[
+        Path | None,
+        typer.Option(
+            "--unknown",
+            metavar="FOLDER",
+            help="Also how well each score tells the images of this folder, which the model should not know, from those"
+            " of DATA: AUROC, and how many pass where 95% of the known ones do.",
+        ),
+    ] = None,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: PrecisionOption = None,
@@ -304,7 +325,14 @@ def evaluate(
     ):
         _tell(session.choice)
         output.emit(
-            evaluate_folder(session, data, bad_images=bad_images, coverage=coverage, progress=progress),
+            evaluate_folder(
+                session,
+                data,
+                bad_images=bad_images,
+                coverage=coverage,
+                unknown=unknown,
+                progress=progress,
+            ),
             json,
             "evaluation",
         )

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.bundle import confidence, reference
+from edgetl.bundle import confidence, reference, unknown
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.bundle.manifest import InputForm, Precision, Variant
 from edgetl.bundle.pack import VariantSource, add_engine, add_variant, engine_name
+from edgetl.bundle.unknown import UnknownSource
 from edgetl.errors import BundleError, ConfigError
 from edgetl.export.tensorrt import BuildOptions, EnginePrecision, EngineTarget, build_engine
 from edgetl.export.tensorrt.builder import float32_layers
@@ -40,6 +41,7 @@ class _Source:
     made: bool = False
     confidence: ConfidenceSource | None = None
     reference: bytes | None = None
+    unknown: UnknownSource | None = None
 
 
 def build_from_bundle(
@@ -179,6 +181,7 @@ def _in_half_precision(bundle: Bundle, variant: Variant) -> _Source:
         # Half precision moves logits and features by so little that what was measured of them stays true.
         confidence=confidence.source(bundle, variant),
         reference=reference.source(bundle, variant),
+        unknown=unknown.source(bundle, variant),
     )
 
 
@@ -202,5 +205,6 @@ def _with_variant(bundle: Bundle, source: _Source, out: Path) -> Bundle:
         input=source.input,
         confidence=source.confidence,
         reference=source.reference,
+        unknown=source.unknown,
     )
     return add_variant(bundle, made, outputs=outputs, out=out)

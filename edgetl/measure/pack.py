@@ -13,6 +13,7 @@ from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.train import LineageStep
+from edgetl.records.unknown import UnknownRecord
 from edgetl.records.variants import BundleRecord, MeasureRecord
 from edgetl.tasks.all import spec_of
 from edgetl.tasks.base import joined
@@ -20,6 +21,7 @@ from edgetl.tasks.base import joined
 if TYPE_CHECKING:
     from edgetl.bundle.confidence import ConfidenceSource
     from edgetl.bundle.golden import GoldenSet
+    from edgetl.bundle.unknown import UnknownSource
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
 
@@ -70,6 +72,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 machine=measured.machine,
                 confidence=_confidence(v.confidence),
                 reference=inputs.run_dir / v.reference if v.reference else None,
+                unknown=_unknown(v.unknown),
             )
             for v in measured.variants
         ],
@@ -112,6 +115,18 @@ def _confidence(found: tuple[OutputConfidence, ...]) -> ConfidenceSource | None:
             for one in found
         },
     )
+
+
+def _unknown(found: UnknownRecord | None) -> UnknownSource | None:
+    import numpy as np
+
+    from edgetl.bundle.unknown import UnknownSource
+    from edgetl.tasks.conformal import Conformity
+
+    if found is None:
+        return None
+    ranked = np.array(found.ranked, dtype=np.float32)
+    return UnknownSource(score=found.score, normal=Conformity(images=found.images, ranked=ranked))
 
 
 def _golden(config: BundleConfig, inputs: ShipInputs) -> GoldenSet:

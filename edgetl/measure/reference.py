@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from edgetl.bundle.manifest import ModelFormat
 from edgetl.bundle.reference import MOST_BYTES, NO_CLASS, Reference, class_labels, decode, encode, room
 from edgetl.data.pixels import open_pixels
-from edgetl.data.splits import draw_evenly
+from edgetl.data.splits import draw_evenly, spread
 from edgetl.data.targets import first_class
 from edgetl.errors import ModelError
 from edgetl.files import write_bytes
-from edgetl.measure.candidates import CandidateModel, format_of, runner
+from edgetl.measure.candidates import CandidateModel, format_of, open_backend, runner
+from edgetl.measure.far import far
 from edgetl.progress import SILENT, Progress, ProgressTask
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
+from edgetl.runtime.features import EMBEDDING, PooledHead, pooled, pooled_head
+from edgetl.runtime.unknown.scores import Features
+from edgetl.runtime.wire import with_outputs
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Detection, Outputs, TaskSpec, joined
 
@@ -28,22 +33,29 @@ if TYPE_CHECKING:
 
 MOST_MEASURED = 5_000
 """Training images that are looked at, at most; the class means are of these."""
+_FAR = 100
+"""Pictures of each kind that show nothing known, at most."""
 _BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """Images that were looked at, as one variant sees them: N training images, M validation images.
+    """What one variant makes of images; outputs have embeddings (`edgetl.runtime.features.pooled`) where it shows them.
 
     Attributes:
-        reference: what is kept of them, as the bundle gives it back.
-        validation: (M, F) float32, the embeddings of all validation images.
-        outputs: these images' outputs.
+        features: what is kept of known images, as the bundle gives it back, and the last layer; None where the network
+            pools no feature map.
+        validation: the outputs of all validation images.
+        test: of all test images, where there are some.
+        far: of each kind of picture of `edgetl.measure.far`, made of the validation images at `far_of`.
+        far_of: (n,) positions.
     """
 
-    reference: Reference
-    validation: NDArray[np.float32]
-    outputs: Outputs
+    features: Features | None
+    validation: Outputs
+    test: Outputs | None
+    far: Mapping[str, Outputs]
+    far_of: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,9 @@ class ReferenceInputs:
 
 
 def run(inputs: ReferenceInputs, *, out: Path, progress: Progress = SILENT) -> dict[str, Known]:
-    """Write `NAME.npz` into the folder for each candidate whose network pools a feature map; return what they hold.
+    """Look at known images with every candidate; nothing for boxes.
+
+    For each whose network pools a feature map, `NAME.npz` is written into the folder.
 
     Raises:
         ImageError: an image cannot be decoded.
@@ -68,43 +82,69 @@ def run(inputs: ReferenceInputs, *, out: Path, progress: Progress = SILENT) -> d
     spec = inputs.index.task
     if isinstance(spec, Detection):
         return {}
-    opened = list[tuple[CandidateModel, bytes]]()
-    for candidate in inputs.candidates:
-        if format_of(candidate.file) is ModelFormat.ONNX:
-            try:
-                opened.append((candidate, _with_map(candidate.file.read_bytes(), spec)))
-            except ModelError as error:
-                progress.message(f"{candidate.name} keeps no known images. {error}")
-    if not opened:
-        return {}
-    training, held_out = _drawn(inputs.index, inputs.seed), inputs.index.split("val")
-    pixels = [open_pixels(part, inputs.spec, inputs.pixels_dir, progress) for part in (training, held_out)]
+    training = _drawn(inputs.index, inputs.seed)
+    splits = (training, inputs.index.split("val"), inputs.index.split("test"))
+    pixels = [open_pixels(part, inputs.spec, inputs.pixels_dir, progress) for part in splits]
+    classes = _classes(spec, splits[1])
+    far_of = np.array(spread(range(len(splits[1])), _FAR), dtype=np.int64)
+    made = far(np.asarray(pixels[1][far_of]), classes[far_of], inputs.seed)
+    images = _Images(training=pixels[0], others=(pixels[1], pixels[2], *made.values()))
     found = {}
-    with progress.task("Known images", total=len(opened) * sum(map(len, pixels))) as task:
-        for candidate, model in opened:
-            seen, fresh = _looked_at(candidate, model, inputs, pixels, task)
-            try:
-                content = encode(_kept(spec, training, held_out, seen[0], fresh, inputs.seed))
-            except ModelError as error:
-                progress.message(f"{candidate.name} keeps no known images. {error}")
-                continue
-            path = out / f"{candidate.name}.npz"
-            write_bytes(path, content)
-            kept = decode(content, spec, str(path))
-            found[candidate.name] = Known(reference=kept, validation=fresh[0], outputs=fresh[1])
+    with progress.task("Known images", total=len(inputs.candidates) * len(images)) as task:
+        for candidate in inputs.candidates:
+            head, model = _with_map(candidate, spec, progress)
+            trained, (validation, test, *shown) = _looked_at(candidate, model, inputs, images, task)
+            features = None
+            if head is not None:
+                kept = _kept(spec, splits[0], splits[1], trained, validation, inputs.seed)
+                features = _written(out / f"{candidate.name}.npz", kept, head, spec, progress)
+            found[candidate.name] = Known(
+                features=features,
+                validation=validation,
+                test=test if splits[2] else None,
+                far=dict(zip(made, shown, strict=True)),
+                far_of=far_of,
+            )
     return found
 
 
-def _with_map(model: bytes, spec: TaskSpec) -> bytes:
-    """A model that also gives its feature map.
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Pixels (N, S, S, 3) uint8: training images, and others, of which a network without a map is asked too."""
 
-    Raises:
-        ModelError: it pools none.
-    """
-    from edgetl.runtime.features import pooled_head
-    from edgetl.runtime.wire import with_outputs
+    training: NDArray[np.uint8]
+    others: tuple[NDArray[np.uint8], ...]
 
-    return with_outputs(model, pooled_head(model, [one.name for one in task_of(spec).outputs]).shown)
+    def __len__(self) -> int:
+        return len(self.training) + sum(map(len, self.others))
+
+
+def _with_map(
+    candidate: CandidateModel, spec: TaskSpec, progress: Progress
+) -> tuple[PooledHead | None, bytes | None]:
+    """The end of a candidate's network, and its model with the feature map shown; neither where it pools none."""
+    if format_of(candidate.file) is not ModelFormat.ONNX:
+        return None, None
+    model = candidate.file.read_bytes()
+    try:
+        head = pooled_head(model, [one.name for one in task_of(spec).outputs])
+    except ModelError as error:
+        progress.message(f"{candidate.name} keeps no known images. {error}")
+        return None, None
+    return head, with_outputs(model, head.shown)
+
+
+def _written(
+    path: Path, kept: Reference, head: PooledHead, spec: TaskSpec, progress: Progress
+) -> Features | None:
+    """Write what is kept, and give it as the bundle will; None where it cannot be kept."""
+    try:
+        content = encode(kept)
+    except ModelError as error:
+        progress.message(f"{path.stem} keeps no known images. {error}")
+        return None
+    write_bytes(path, content)
+    return Features(reference=decode(content, spec, str(path)), weights=head.weights)
 
 
 def _drawn(index: DataIndex, seed: int) -> list[Sample]:
@@ -115,45 +155,49 @@ def _drawn(index: DataIndex, seed: int) -> list[Sample]:
     return [samples[at] for at in draw_evenly(items, MOST_MEASURED, f"{seed}:known")]
 
 
-Seen = tuple[NDArray[np.float32], Outputs]
-"""Embeddings (N, F), and outputs."""
-
-
 def _looked_at(
     candidate: CandidateModel,
-    model: bytes,
+    model: bytes | None,
     inputs: ReferenceInputs,
-    pixels: Sequence[NDArray[np.uint8]],
+    images: _Images,
     task: ProgressTask,
-) -> list[Seen]:
-    """What a model, which gives its feature map, makes of each set of images."""
-    from edgetl.runtime.engines.onnxruntime import OnnxBackend
-    from edgetl.runtime.features import MAP, embeddings
-
-    found = list[Seen]()
-    with OnnxBackend(model, threads=inputs.threads) as backend:
+) -> tuple[Outputs, list[Outputs]]:
+    """What a candidate, or the model of it that shows its feature map, makes of training images, and of each other set;
+    without a map, no training images are looked at."""
+    backend = (
+        open_backend(candidate.file, threads=inputs.threads)
+        if model is None
+        else OnnxBackend(model, threads=inputs.threads)
+    )
+    with backend:
         run_ = runner(backend, candidate.file, candidate.target, inputs.spec, model)
-        for images in pixels:
+
+        def outputs(pixels: NDArray[np.uint8]) -> Outputs:
             rows = list[Outputs]()
-            pooled = list[NDArray[np.float32]]()
-            for at in range(0, len(images), _BATCH):
-                outputs = run_(images[at : at + _BATCH])
-                pooled.append(embeddings(outputs))
-                rows.append({name: array for name, array in outputs.items() if name != MAP})
-                task.advance(len(pooled[-1]))
-            found.append((np.concatenate(pooled), joined(rows)))
-    return found
+            for at in range(0, len(pixels), _BATCH):
+                rows.append(pooled(run_(pixels[at : at + _BATCH])))
+                task.advance(len(pixels[at : at + _BATCH]))
+            return joined(rows) if rows else {}
+
+        if model is None:
+            task.advance(len(images.training))
+            return {}, [outputs(part) for part in images.others]
+        return outputs(images.training), [outputs(part) for part in images.others]
 
 
 def _kept(
     spec: TaskSpec,
     training: Sequence[Sample],
     held_out: Sequence[Sample],
-    embeddings: NDArray[np.float32],
-    validation: Seen,
+    trained: Outputs,
+    validation: Outputs,
     seed: int,
 ) -> Reference:
     """What has room in the bundle."""
+    embeddings, logits = (
+        trained[EMBEDDING],
+        {name: validation[name] for name in validation if name != EMBEDDING},
+    )
     labels, features = len(class_labels(spec)), embeddings.shape[1]
     classes, own = (_classes(spec, part) for part in (training, held_out))
     counts = np.bincount(classes[classes != NO_CLASS], minlength=labels)
@@ -164,7 +208,6 @@ def _kept(
         room(features),
         f"{seed}:embeddings",
     )
-    logits: Mapping[str, NDArray[np.float32]] = validation[1]
     width = sum(array.shape[1] for array in logits.values())
     # As they come, so that they show how often each class does.
     taken = draw_evenly(
@@ -175,7 +218,7 @@ def _kept(
         classes=classes[fit],
         means=means if means.size * 2 <= MOST_BYTES else means[:0],
         counts=counts.astype(np.int32),
-        validation=validation[0][taken],
+        validation=validation[EMBEDDING][taken],
         validation_classes=own[taken],
         logits={name: array[taken] for name, array in logits.items()},
     )

@@ -24,10 +24,11 @@ from edgetl.records.codec import to_json
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, value
+from edgetl.records.unknown import UnknownRecord
 from edgetl.records.variants import MeasureRecord, VariantScore
 from edgetl.tasks import confidence
 from edgetl.tasks.all import settled, task_of
-from edgetl.tasks.base import Outputs, joined
+from edgetl.tasks.base import Detection, Outputs, TaskSpec, joined
 from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
+    from edgetl.measure.reference import Known
     from edgetl.runtime.engines.base import Backend
 
 
@@ -129,7 +131,8 @@ def run(
             latency=latencies[c.name],
             input=c.input,
             confidence=sure[c.name],
-            reference=_below(inputs.run_dir, out / "reference" / f"{c.name}.npz") if c.name in known else "",
+            reference=_reference(known.get(c.name), inputs.run_dir, out / "reference" / f"{c.name}.npz"),
+            unknown=_unknown(task.spec, known.get(c.name), inputs.index),
         )
         for c in inputs.candidates
     )
@@ -149,6 +152,23 @@ def run(
         machine=describe(),
         task=to_json(task.spec),
     )
+
+
+def _reference(known: Known | None, run_dir: Path, file: Path) -> str:
+    return "" if known is None or known.features is None else _below(run_dir, file)
+
+
+def _unknown(spec: TaskSpec, known: Known | None, index: DataIndex) -> UnknownRecord | None:
+    """How a variant tells unknown images; nothing for boxes."""
+    import numpy as np
+
+    from edgetl.data.targets import first_class
+    from edgetl.measure import unknown
+
+    if known is None or isinstance(spec, Detection):
+        return None
+    classes = np.array([first_class(spec, sample.label) for sample in index.split("val")], dtype=np.int32)
+    return unknown.measure(spec, known, classes)
 
 
 def _below(folder: Path, file: Path) -> str:

@@ -92,11 +92,56 @@ class CoverageScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Separation:
+    """How well a score tells a set of unknown images from known ones.
+
+    Attributes:
+        score: its name (`edgetl.records.unknown.ScoreName`).
+        used: whether it is the one that the bundle's variant uses.
+        auroc: the chance that an unknown image scores higher than a known one, with its 95% interval (DeLong 1988).
+        passing: the share of unknown images that are taken for known where 95% of the known ones are (FPR at 95% TPR),
+            with its 95% Wilson interval at that limit.
+    """
+
+    score: str
+    used: bool
+    auroc: Score
+    passing: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownEvaluation:
+    """A folder of unknown images beside a set of known ones.
+
+    Attributes:
+        folder: where the unknown images lie.
+        images: how many could be read.
+        known: images of the set.
+        skipped: (path, reason) of those that could not be read.
+        made_from: images of the folder that the bundle was made from; None where it does not know.
+        in_set: images of the folder that are in the set too.
+        scores: of all scores.
+        note: why some scores are missing, in a sentence; or nothing.
+    """
+
+    folder: str
+    images: int
+    known: int
+    skipped: tuple[tuple[str, str], ...]
+    made_from: int | None
+    in_set: int
+    scores: tuple[Separation, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetEvaluation(Evaluation):
-    """An evaluation on an image set, what was taken of it, and how often sets held the truth where that was asked."""
+    """An evaluation on an image set, what was taken of it, and, where that was asked, how often sets held the truth and
+    how well unknown images were told."""
 
     image_set: SetUse
     coverage: tuple[CoverageScore, ...] = field(default=(), metadata=OPTIONAL)
+    unknown: UnknownEvaluation | None = field(default=None, metadata=OPTIONAL)
 
 
 def score(scores: Scores, metric: str) -> Score:

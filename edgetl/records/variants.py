@@ -8,6 +8,7 @@ from typing import Any
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
+from edgetl.records.unknown import UnknownRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,8 @@ class VariantScore:
     """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`.
 
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
-    its temperatures. `reference` is the file of what it makes of known images, "" where it has no features to show.
+    its temperatures. `reference` is the file of what it makes of known images, "" where it has no features to show;
+    `unknown` says how it tells unknown ones, None for a detector.
     """
 
     name: str
@@ -121,6 +123,7 @@ class VariantScore:
     input: str = "float32-nchw"
     confidence: tuple[OutputConfidence, ...] = ()
     reference: str = ""
+    unknown: UnknownRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,15 @@ from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
 from edgetl.inputs.image import upright_size
 from edgetl.progress import SILENT, Progress
-from edgetl.records.scores import BadImages, CoverageScore, Evaluation, SetEvaluation, SetUse
+from edgetl.records.scores import (
+    BadImages,
+    CoverageScore,
+    Evaluation,
+    SetEvaluation,
+    SetUse,
+    UnknownEvaluation,
+)
+from edgetl.runtime.features import pooled
 from edgetl.runtime.session import Session
 from edgetl.tasks.all import framed
 from edgetl.tasks.base import (
@@ -125,7 +133,8 @@ def usable(
     *,
     progress: Progress = SILENT,
 ) -> tuple[Outputs, tuple[LabelledImage, ...], dict[Path, str]]:
-    """The outputs for the images that can be used, these images, and why the others cannot.
+    """The outputs for the images that can be used, pooled where there are maps; these images, and why the others
+    cannot.
 
     Args:
         session: gives the outputs.
@@ -145,7 +154,7 @@ def usable(
             if isinstance(seen, ImageError):
                 bad[sample.path] = str(seen)
             else:
-                rows.append(seen.outputs)
+                rows.append(pooled(seen.outputs))
                 kept.append(sample)
             task.advance()
     refuse_or_skip(bad, len(samples), bad_images, progress)
@@ -176,29 +185,55 @@ def evaluate_folder(
     *,
     bad_images: BadImages = BadImages.REFUSE,
     coverage: float | None = None,
+    unknown: Path | None = None,
     progress: Progress = SILENT,
 ) -> SetEvaluation:
     """As `evaluate`, on a folder CLASS/* or SPLIT/CLASS/*, a CSV, or a source of boxes; see `choose_images`.
 
     With `coverage` also how often the sets of labels hold the truth that are to do so often; see `Session.predict`.
+    With `unknown`, a folder of images that the model should not know, also how well each score tells these from the
+    set's (`edgetl.runtime.unknown`).
 
     Raises:
         BundleError, ConfigError: as in `Session.predict`, for `coverage`.
+        ConfigError: `unknown` is asked of a detector.
         DataError: there is nothing to read, a class that the bundle does not know, or images that cannot be used
             where `bad_images` is not `skip`.
     """
     needed = None if coverage is None else session.least_conformities(coverage)
+    strangers: tuple[Path, ...] = ()
+    if unknown is not None:
+        from edgetl.runtime.unknown.evaluate import comparing, images_in
+
+        strangers = images_in(session, unknown, progress=progress)
+        session = comparing(session)
     images = choose_images(data, [session.bundle], progress=progress)
     outputs, kept, bad = usable(session, images.samples, bad_images, progress=progress)
     truths = truths_for(session, kept)
-    found = session.task.score(truths, outputs)
+    found = session.task.score(truths, {one.name: outputs[one.name] for one in session.task.outputs})
     values = {field.name: getattr(found, field.name) for field in fields(found)}
     covered: tuple[CoverageScore, ...] = ()
     if coverage is not None and needed is not None:
         from edgetl.tasks.confidence import coverages
 
         covered = coverages(session.task, truths, outputs, coverage, needed)
-    return SetEvaluation(**values, image_set=images.use(len(kept), bad), coverage=covered)
+    told: UnknownEvaluation | None = None
+    if unknown is not None:
+        from edgetl.runtime.unknown.evaluate import measure
+
+        others = [LabelledImage(path, None) for path in strangers]
+        found_there, there, skipped = usable(session, others, bad_images, progress=progress)
+        told = measure(
+            session,
+            unknown,
+            known=outputs,
+            unknown=found_there,
+            samples=[sample.path for sample in kept],
+            images=[sample.path for sample in there],
+            skipped=skipped,
+            progress=progress,
+        )
+    return SetEvaluation(**values, image_set=images.use(len(kept), bad), coverage=covered, unknown=told)
 
 
 def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress = SILENT) -> ImageSet:

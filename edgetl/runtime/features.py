@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from edgetl.tasks.base import Outputs
 
 MAP = "features/map"
 """The output that shows the feature map (N, F, h, w) float32."""
+EMBEDDING = "features/embedding"
+"""What `pooled` puts in its place (N, F) float32."""
 _SAME = ("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Cast", "QuantizeLinear", "DequantizeLinear")
 """Operators that leave a vector's values as they are, up to rounding."""
 _OF_CONSTANTS = ("Cast", "Identity", "Transpose", "DequantizeLinear", "Mul")
@@ -50,7 +53,15 @@ class PooledHead:
 
 def embeddings(outputs: Outputs) -> NDArray[np.float32]:
     """The embeddings (N, F) float32 of images, of a model that also gives its feature map."""
+    if EMBEDDING in outputs:
+        return outputs[EMBEDDING]
     return np.asarray(outputs[MAP].mean(axis=(2, 3)), dtype=np.float32)
+
+
+def pooled(outputs: Outputs) -> dict[str, NDArray[Any]]:
+    """The outputs with the embeddings in the feature map's place, which is much larger; without a map as they are."""
+    kept = {name: array for name, array in outputs.items() if name != MAP}
+    return kept | {EMBEDDING: embeddings(outputs)} if MAP in outputs else kept
 
 
 def pooled_head(model: bytes, outputs: Sequence[str]) -> PooledHead:

@@ -202,6 +202,7 @@ def predict_all(
     top_k: int = 1,
     sure: float | None = None,
     coverage: float | None = None,
+    unknown: float | None = None,
     save: Path | None = None,
     explain: bool = False,
     progress: Progress = SILENT,
@@ -209,10 +210,11 @@ def predict_all(
     """Label pictures as they come, in order; one that cannot be used is reported and does not stop the others.
 
     With `save` each is written into that folder, its answer drawn into it (`edgetl.runtime.drawing`). For `top_k`,
-    `sure`, `coverage` and `explain` see `Session.predict`.
+    `sure`, `coverage`, `unknown` and `explain` see `Session.predict`.
 
     Raises:
-        BundleError, ConfigError, ModelError: as in `Session.predict`, for `sure`, `coverage` and `explain`.
+        BundleError, ConfigError, ModelError: as in `Session.predict`, for `sure`, `coverage`, `unknown` and
+            `explain`.
         ImageError: no picture at all can be used; raised at the end.
         SourceError: a live source closed or gave nothing; raised at the end.
         MissingDependencyError: a video is named and OpenCV is not installed.
@@ -222,8 +224,8 @@ def predict_all(
         session.check_sure(sure)
     if coverage is not None:
         session.least_conformities(coverage)
-    if explain:
-        session = session.explaining()
+    told = session if unknown is None else session.telling(unknown)
+    session = session.explaining() if explain else told
     saver = None
     if save is not None:
         from edgetl.runtime.drawing import Saver
@@ -233,7 +235,7 @@ def predict_all(
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
-        for item, answer in _labelled(session, source, top_k, sure, coverage, explain):
+        for item, answer in _labelled(session, source, top_k, sure, coverage, unknown, explain):
             dropped += item.dropped
             found, maps = _parts(answer)
             if not isinstance(found, ImageError | SourceError):
@@ -272,19 +274,21 @@ def _labelled(
     top_k: int,
     sure: float | None,
     coverage: float | None,
+    unknown: float | None,
     explain: bool,
 ) -> Iterator[tuple[Item, Prediction | Explained | ImageError | SourceError]]:
     answer = session.explained if explain else session.answer
     if not source.live:
         for item, row in session.seen(source.items, lambda item: _framed(session, item)):
-            yield item, row if isinstance(row, ImageError) else answer(row, top_k, sure, coverage)
+            yield item, row if isinstance(row, ImageError) else answer(row, top_k, sure, coverage, unknown)
         return
     for item in source.items:
         if isinstance(item.picture, ImageError | SourceError):
             yield item, item.picture
             continue
         try:
-            yield item, answer(session.see(item.picture, channels=item.channels), top_k, sure, coverage)
+            seen = session.see(item.picture, channels=item.channels)
+            yield item, answer(seen, top_k, sure, coverage, unknown)
         except ImageError as error:
             yield item, error
 

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
     from edgetl.runtime.explain import Explained
     from edgetl.runtime.features import PooledHead
+    from edgetl.runtime.unknown.judge import Judge
     from edgetl.tasks.conformal import Conformity
 
 
@@ -111,6 +112,7 @@ class Session(Inheritable):
         self._head, self._open_showing = head, showing
         self._showing: Session | None = None
         self._known: Reference | None = None
+        self._judge: Judge | None = None
         self.watch_forks()
         size = self._spec.size
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
@@ -128,6 +130,11 @@ class Session(Inheritable):
                     f"{bundle.path}: {which} gives {gives}; the manifest's task, {self.task.spec.kind}, asks for "
                     f"{wanted.name} {wanted}."
                 )
+
+    @property
+    def head(self) -> PooledHead | None:
+        """The end of the network, where the outputs have its feature map; see `with_features`."""
+        return self._head
 
     @property
     def manifest(self) -> Manifest:
@@ -170,6 +177,7 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        unknown: float | None = None,
         explain: Literal[False] = False,
     ) -> Prediction: ...
     @overload
@@ -181,6 +189,7 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        unknown: float | None = None,
         explain: Literal[False] = False,
     ) -> list[Prediction]: ...
     @overload
@@ -192,6 +201,7 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        unknown: float | None = None,
         explain: Literal[True],
     ) -> Explained: ...
     @overload
@@ -203,6 +213,7 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        unknown: float | None = None,
         explain: Literal[True],
     ) -> list[Explained]: ...
     def predict(
@@ -213,6 +224,7 @@ class Session(Inheritable):
         channels: Channels = "rgb",
         sure: float | None = None,
         coverage: float | None = None,
+        unknown: float | None = None,
         explain: bool = False,
     ) -> Prediction | list[Prediction] | Explained | list[Explained]:
         """Label one image, or a list of them.
@@ -227,14 +239,18 @@ class Session(Inheritable):
             coverage: how often the prediction's set of labels, `possible`, is to hold the truth, above 0 and below 1:
                 that of an image like the validation images, on average over images. These also chose epochs and
                 variant, so that it holds to an approximation (`edgetl.tasks.conformal`).
+            unknown: how often an image like the validation images may be called unknown, above 0 and below 1, as 0.05:
+                where an answer's `unknown` says so, the image is unlike these (`edgetl.runtime.unknown`). Where the
+                variant judges by features, the first such call loads the model as for `explain`.
             explain: give each answer with a class activation map of what it names (`edgetl.runtime.explain`). The
                 first such call loads the model once more, with its feature map as a further output; `load` with
                 `explain=True` loads that alone.
 
         Raises:
-            BundleError: coverage is asked of a variant that was made before bundles knew of it.
-            ConfigError: sure is out of range, or the bundle knows no tree of its classes; coverage is out of range,
-                more than the validation images allow, or asked of a detector; or a detector is to explain.
+            BundleError: coverage or unknown is asked of a variant that was made before bundles knew of it.
+            ConfigError: sure is out of range, or the bundle knows no tree of its classes; coverage or unknown is out of
+                range, asks more than the validation images allow, or is asked of a detector; or a detector is to
+                explain.
             ImageError: a picture cannot be used; the message names it.
             ModelError: the network's answers are not linear in its pooled features, so there is no such map.
             TensorError: an array has another shape or dtype.
@@ -249,12 +265,14 @@ class Session(Inheritable):
             self.check_sure(sure)
         if coverage is not None:
             self.least_conformities(coverage)
+        own = self if unknown is None else self.telling(unknown)
         many = _sequence(image)
         if explain:
-            return self.explaining()._explain(image, many, top_k, channels, sure, coverage)
+            return self.explaining()._explain(image, many, top_k, channels, sure, coverage, unknown)
         if many is None:
-            return self.answer(self.see(cast("Picture", image), channels=channels), top_k, sure, coverage)
-        return [self.answer(seen, top_k, sure, coverage) for seen in self._rows(many, channels)]
+            seen = own.see(cast("Picture", image), channels=channels)
+            return own.answer(seen, top_k, sure, coverage, unknown)
+        return [own.answer(seen, top_k, sure, coverage, unknown) for seen in own._rows(many, channels)]
 
     def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
         """Yield each picture, in order, with its outputs (first axis 1), or with the reason why it cannot be used.
@@ -359,9 +377,14 @@ class Session(Inheritable):
         return confidence.least(self._conformities, coverage, str(self.bundle.path))
 
     def answer(
-        self, seen: Seen, top_k: int = 1, sure: float | None = None, coverage: float | None = None
+        self,
+        seen: Seen,
+        top_k: int = 1,
+        sure: float | None = None,
+        coverage: float | None = None,
+        unknown: float | None = None,
     ) -> Prediction:
-        """What one image's outputs say; for `sure` and `coverage` see `predict`."""
+        """What one image's outputs say; for `sure` and `coverage` see `predict`, for `unknown`, `telling`."""
         found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
         if sure is not None:
             from edgetl.tasks.classification.answers import Prediction as ClassPrediction
@@ -375,7 +398,25 @@ class Session(Inheritable):
             from edgetl.tasks.confidence import with_sets
 
             found = with_sets(self.task, seen.outputs, found, self.least_conformities(coverage))
+        if unknown is not None:
+            found = self._own_judge().judged(seen.outputs, found, unknown)
         return found
+
+    def telling(self, unknown: float) -> Session:
+        """This session where its answers can say whether an image is unknown, else one of the same model whose can.
+
+        Args:
+            unknown: see `predict`.
+
+        Raises:
+            BundleError: the variant was made before bundles could tell.
+            ConfigError: the rate is out of range, lower than the validation images allow, or asked of a detector.
+        """
+        from edgetl.bundle.unknown import described
+        from edgetl.runtime.unknown.judge import check_asked
+
+        check_asked(self.bundle, self.variant, unknown)
+        return self.with_features() if described(self.bundle, self.variant).score.by_features else self
 
     def explaining(self) -> Session:
         """This session where it can explain answers, else one of the same model that can; the first call loads it.
@@ -431,13 +472,18 @@ class Session(Inheritable):
         return self._known
 
     def explained(
-        self, seen: Seen, top_k: int = 1, sure: float | None = None, coverage: float | None = None
+        self,
+        seen: Seen,
+        top_k: int = 1,
+        sure: float | None = None,
+        coverage: float | None = None,
+        unknown: float | None = None,
     ) -> Explained:
         """As `answer`, with maps; of a session that `explaining` gave."""
         from edgetl.runtime.explain import explained
 
         assert self._head is not None
-        found = self.answer(seen, top_k, sure, coverage)
+        found = self.answer(seen, top_k, sure, coverage, unknown)
         return explained(self._head, seen.outputs, found, side=self._spec.size, frame=seen.frame)
 
     def verify(self) -> GoldenCheck:
@@ -495,10 +541,19 @@ class Session(Inheritable):
         channels: Channels,
         sure: float | None,
         coverage: float | None,
+        unknown: float | None,
     ) -> Explained | list[Explained]:
         if many is None:
-            return self.explained(self.see(cast("Picture", image), channels=channels), top_k, sure, coverage)
-        return [self.explained(seen, top_k, sure, coverage) for seen in self._rows(many, channels)]
+            seen = self.see(cast("Picture", image), channels=channels)
+            return self.explained(seen, top_k, sure, coverage, unknown)
+        return [self.explained(seen, top_k, sure, coverage, unknown) for seen in self._rows(many, channels)]
+
+    def _own_judge(self) -> Judge:
+        from edgetl.runtime.unknown.judge import Judge
+
+        if self._judge is None:
+            self._judge = Judge(self.bundle, self.variant, self._head)
+        return self._judge
 
     def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Seen]:
         for _, row in self.seen(pictures, lambda picture: self.framed(picture, channels=channels)):

@@ -10,14 +10,16 @@ import pytest
 
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.pack import pack
-from edgetl.bundle.reference import decode, room
+from edgetl.bundle.reference import Reference, decode, room
 from edgetl.config import DataConfig
 from edgetl.data.index import DataIndex, build_index
 from edgetl.measure import reference
 from edgetl.measure.candidates import CandidateModel
+from edgetl.measure.far import KINDS
 from edgetl.measure.reference import Known, ReferenceInputs, run
 from edgetl.progress import SilentProgress
 from edgetl.runtime import load
+from edgetl.runtime.features import EMBEDDING
 from tests.bundles import SPEC, contents
 from tests.images import write_set
 from tests.onnx_models import classifier, colours
@@ -59,7 +61,9 @@ def test_it_holds_all_of_a_small_set(known: tuple[dict[str, Known], Path], index
     found, out = known
     assert set(found) == set(BOTH)
     for name, one in found.items():
-        kept = one.reference
+        assert one.features is not None
+        assert one.features.weights["logits"].shape == (3, 8)
+        kept = one.features.reference
         again = decode((out / f"{name}.npz").read_bytes(), index.task, "x")
         assert (again.embeddings == kept.embeddings).all()
         assert kept.embeddings.shape == (18, 8)
@@ -68,7 +72,10 @@ def test_it_holds_all_of_a_small_set(known: tuple[dict[str, Known], Path], index
         for at in range(3):
             own = kept.embeddings[kept.classes == at].mean(axis=0)
             np.testing.assert_allclose(kept.means[at], own, rtol=2e-3)
-        np.testing.assert_allclose(one.validation, kept.validation, rtol=2e-3)
+        np.testing.assert_allclose(one.validation[EMBEDDING], kept.validation, rtol=2e-3)
+        assert one.test is not None
+        assert one.test[EMBEDDING].shape == (3, 8)
+        assert {kind: len(shown[EMBEDDING]) for kind, shown in one.far.items()} == dict.fromkeys(KINDS, 15)
         assert sorted(kept.validation_classes.tolist()) == [0] * 5 + [1] * 5 + [2] * 5
 
 
@@ -80,18 +87,24 @@ def test_equal_seeds_give_equal_files(
         assert (tmp_path / "out" / f"{name}.npz").read_bytes() == (known[1] / f"{name}.npz").read_bytes()
 
 
+def kept_of_float(folder: Path, index: DataIndex) -> Reference:
+    features = run(inputs_of(folder, index, {"fp32": BOTH["fp32"]}), out=folder)["fp32"].features
+    assert features is not None
+    return features.reference
+
+
 def test_few_are_drawn_evenly_and_means_are_of_all(
     index: DataIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgetl.bundle.reference.MOST_BYTES", 6 * 16)
     assert room(8) == 6
     monkeypatch.setattr(reference, "MOST_MEASURED", 9)
-    kept = run(inputs_of(tmp_path, index, {"fp32": BOTH["fp32"]}), out=tmp_path)["fp32"].reference
+    kept = kept_of_float(tmp_path, index)
     assert np.bincount(kept.classes).tolist() == [2, 2, 2]
     assert kept.counts.tolist() == [3, 3, 3]
     assert len(kept.validation) == room(8, 12) == 3
     monkeypatch.setattr(reference, "MOST_BYTES", 40)
-    kept = run(inputs_of(tmp_path, index, {"fp32": BOTH["fp32"]}), out=tmp_path)["fp32"].reference
+    kept = kept_of_float(tmp_path, index)
     assert kept.means.shape == (0, 8)
 
 
@@ -103,7 +116,10 @@ def test_a_network_without_features_is_named(index: DataIndex, tmp_path: Path) -
             said.append(text)
 
     hidden = ("any", colours(SPEC.size, hidden=True))
-    assert run(inputs_of(tmp_path, index, {"fp32": hidden}), out=tmp_path, progress=Listening()) == {}
+    one = run(inputs_of(tmp_path, index, {"fp32": hidden}), out=tmp_path, progress=Listening())["fp32"]
+    assert one.features is None
+    assert set(one.validation) == {"logits"}
+    assert not list(tmp_path.glob("*.npz"))
     assert len(said) == 1
     assert said[0].startswith("fp32 keeps no known images. The network gives no class activation map: Relu")
 

@@ -14,6 +14,7 @@ from edgetl.report.page.answers import answers
 from edgetl.report.page.confidence import confidence
 from edgetl.report.page.markup import Markup
 from edgetl.report.page.pretraining import pretraining
+from edgetl.report.page.unknown import unknown
 from edgetl.report.run import RunReport
 
 Build = Callable[[RunReport, Path | None], Markup]
@@ -28,6 +29,7 @@ SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("variants", "Accuracy against latency", _of_records(variants.variants)),
     ("classes", "Shipped variant by class", answers),
     ("confidence", "How sure", _of_records(confidence)),
+    ("unknown", "Unknown images", _of_records(unknown)),
     ("latency", "Latency distribution", _of_records(variants.latency)),
     ("pretraining", "Pretraining", _of_records(pretraining)),
     ("training", "Training", _of_records(making.training)),

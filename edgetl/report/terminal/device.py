@@ -17,7 +17,7 @@ from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, 
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.base import Classification, Detection, TaskSpec
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
-from edgetl.tasks.classification.answers import listed
+from edgetl.tasks.classification.answers import listed, nearest
 from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
 from edgetl.tasks.multilabel.answers import TagsPrediction
@@ -77,6 +77,16 @@ def _temperatures(variant: Variant | None) -> str:
     )
 
 
+def _unknown(variant: Variant | None) -> str:
+    if variant is None or variant.unknown is None:
+        return ""
+    images = variant.unknown.images
+    return (
+        f"by {variant.unknown.score}; --unknown from {math.ceil(1e4 / (images + 1)) / 1e4:.4g} by"
+        f" {units.counted(images, 'validation image')}"
+    )
+
+
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
@@ -95,6 +105,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("more than 8 bits", _window(spec.window)),
             ("default variant", manifest.default),
             ("scores", _temperatures(manifest.variant())),
+            ("unknown images", _unknown(manifest.variant())),
             ("golden images", str(len(manifest.golden.images))),
             ("measured on", machine.fingerprint if machine else ""),
             ("made by", made.created_by + (f", {made.created}" if made.created else "")),
@@ -150,18 +161,20 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     if any(isinstance(result.prediction, Detections) for result in results):
         _boxes(console, results)
         return
-    answers = [_answers(r.prediction) if r.prediction else [] for r in results]
+    answers = [_told(r.prediction) if r.prediction else [] for r in results]
     most = max(1, *map(len, answers)) if answers else 1
     timed = any(result.seconds is not None for result in results)
     heads: list[HeaderCell] = [*text("image"), *(numbers("s") if timed else ())]
     for place in range(1, most + 1):
         heads += [*text("label" if place == 1 else f"{place}."), *numbers("score")]
+    shares = [_usual(r.prediction) for r in results]
+    heads += numbers("as strange") if any(shares) else ()
     sets = [_set_of(r.prediction) if r.prediction else "" for r in results]
     heads += text("one of") if any(sets) else ()
     explained = any(result.maps for result in results)
     heads += text("peak x, y") if explained else ()
     lines = []
-    for result, found, inside in zip(results, answers, sets, strict=True):
+    for result, found, share, inside in zip(results, answers, shares, sets, strict=True):
         if result.prediction is None:
             first = (result.path, *([""] if timed else []))
             rest = len(heads) - len(first) - 1
@@ -173,7 +186,7 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
         for label, score in found:
             cells += [label, score]
         cells += [""] * (len(heads) - len(cells))
-        last = [inside] if any(sets) else []
+        last = [*([share] if any(shares) else []), *([inside] if any(sets) else [])]
         if explained:
             last.append("; ".join(f"{one.peak[0]:.0f}, {one.peak[1]:.0f}" for one in result.maps))
         lines.append(TableLine(cells=(*cells[: len(heads) - len(last)], *last)))
@@ -195,6 +208,22 @@ def _set_of(prediction: Prediction) -> str:
             return ""
         case _:
             assert_never(prediction)
+
+
+def _usual(prediction: Prediction | None) -> str:
+    """The share of known images that look at least as strange; empty where it was not asked for."""
+    if prediction is None or isinstance(prediction, Detections) or prediction.usual is None:
+        return ""
+    return units.percent(prediction.usual)
+
+
+def _told(prediction: Prediction) -> list[tuple[str, str]]:
+    """As `_answers`, behind `unknown` where the image is."""
+    found = _answers(prediction)
+    if isinstance(prediction, Detections) or not prediction.unknown:
+        return found
+    (label, score), *rest = found
+    return [(nearest(label), score), *rest]
 
 
 def _boxes(console: Console, results: Sequence[ImageResult]) -> None:

@@ -11,6 +11,7 @@ from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.run import RunReport, headline, ratio, remarks
 from edgetl.report.tasks import classification, detection, multihead, multilabel
+from edgetl.report.terminal import unknown
 from edgetl.report.terminal.confidence import confidence, coverage
 from edgetl.report.terminal.tables import HeaderCell, TableLine, numbers, pairs, say, table
 from edgetl.tasks.all import Detail, detail_of
@@ -62,6 +63,7 @@ def run(console: Console, report: RunReport) -> None:
     )
     variants(console, measure)
     confidence(console, measure)
+    unknown.chosen(console, measure)
     for warning in report.warnings:
         say(console, f"Warning: {warning}", "bad")
 
@@ -109,6 +111,8 @@ def evaluation(console: Console, scores: Evaluation, title: str = "") -> None:
     pairs(console, [("images", units.count(scores.images)), *figures], title=title)
     if isinstance(scores, SetEvaluation) and scores.coverage:
         coverage(console, scores.coverage)
+    if isinstance(scores, SetEvaluation) and scores.unknown is not None:
+        unknown.separation(console, scores.unknown)
     _detail(console, detail_of(scores))
 
 

@@ -15,6 +15,7 @@ from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord,
 from edgetl.report import units
 from edgetl.report.page import widths
 from edgetl.report.run import ratio
+from edgetl.report.terminal import unknown
 from edgetl.report.terminal.confidence import confidence
 from edgetl.report.terminal.run import floor_word, metric_name, variants
 from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, pairs, say, table, text
@@ -50,6 +51,7 @@ def stage(console: Console, record: StageRecord) -> None:
         case MeasureRecord():
             variants(console, record)
             confidence(console, record)
+            unknown.chosen(console, record)
             floor = (
                 f"{metric_name(record)} {units.percent(record.floor)} {floor_word(record)}: {record.reason}"
             )

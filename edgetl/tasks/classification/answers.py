@@ -37,6 +37,9 @@ class Prediction:
         classes: of a group those in it, the most probable first; empty where the label is a class.
         possible: the set that holds the truth as often as asked, the most probable class first; None where no coverage
             was asked for.
+        unknown: whether the image is like none that the model was made from, at the false alarm rate that was asked
+            for; None where that was not asked.
+        usual: the share of validation images that look at least as strange, above 0 and at most 1; None likewise.
     """
 
     label: str
@@ -45,12 +48,16 @@ class Prediction:
     top: tuple[Candidate, ...]
     classes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     possible: tuple[Candidate, ...] | None = field(default=None, metadata=OPTIONAL)
+    unknown: bool | None = field(default=None, metadata=OPTIONAL)
+    usual: float | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def text(self) -> str:
-        """The label and its probability, which classes a group may be, and the set where it has others too."""
+        """The label and its probability, which classes a group may be, and the set where it has others too; behind
+        `unknown` where the image is."""
         found = f"{self.label} {self.score:.1%}" + (f", {self.either}" if self.classes else "")
-        return f"{found}; one of {listed(self.possible)}" if len(self.possible or ()) > 1 else found
+        found = f"{found}; one of {listed(self.possible)}" if len(self.possible or ()) > 1 else found
+        return nearest(found) if self.unknown else found
 
     @property
     def either(self) -> str:
@@ -58,6 +65,11 @@ class Prediction:
         shown, rest = self.classes[:_NAMED], len(self.classes) - _NAMED
         *first, last = shown if rest <= 0 else (*shown, f"{rest} more")
         return f"either {', '.join(first)} or {last}" if first else last
+
+
+def nearest(found: str) -> str:
+    """What is said of an unknown image, which is nearest to what was answered."""
+    return f"unknown, nearest to {found}"
 
 
 def listed(possible: Sequence[Candidate] | None) -> str:
