@@ -43,6 +43,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("finetune", "r.toml", "--set", "train.weights=@"),
         (LONG, "folder", "file"),
     ),
+    "extend @": (("extend", "@", "--add", "images"), READ),
+    "extend --out @": (("extend", "folder", "--add", "images", "--out", "@"), AS_A_FOLDER),
     "build @": (("build", "@", "--target", "tensorrt-rtx", "--sm", "89"), READ),
     "parity @": (("parity", "@", "images"), READ),
     "parity BUNDLE @": (("parity", "b.edgetl", "@"), READ),
