@@ -1,8 +1,8 @@
 """Classes that were added to a model on a device, from a few pictures: how they are answered, as part of the network.
 
 A class is known by its prototype, the mean of its pictures' embeddings (Snell, Swersky, Zemel, "Prototypical Networks
-for Few-shot Learning", NeurIPS 2017). Embeddings are compared by cosine after the mean of the known classes is taken off
-(Wang et al., "SimpleShot", 2019) and the directions in which images of one class differ most are damped (as in
+for Few-shot Learning", NeurIPS 2017). Embeddings are compared by cosine after the mean of the known classes is taken
+off (Wang et al., "SimpleShot", 2019) and the directions in which images of one class differ most are damped (as in
 within-class covariance normalisation, Hatch et al. 2006): of five pictures of a flower this finds 89% of the others
 where plain cosines find 77%, at one point of the known classes' accuracy (`flowers12`, seven known classes, 96 px, 100
 training images kept).
@@ -184,9 +184,7 @@ def added_in(graph: Graph) -> Added | None:
         return np.asarray(graph.constant(f"{PREFIX}{name}"), dtype=np.float32)
 
     return Added(
-        space=Space(
-            centre=constant("centre")[0], damped=constant("damped"), damping=constant("damping")[0]
-        ),
+        space=Space(centre=constant("centre")[0], damped=constant("damped"), damping=constant("damping")[0]),
         known=np.ascontiguousarray(constant("known_prototypes").T),
         prototypes=np.ascontiguousarray(constant("prototypes").T),
         margins=constant("margins")[0],

@@ -61,6 +61,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "predict -": (("predict", "b.edgetl", "-"), ("-",)),
     "eval @": (("eval", "@", "images"), READ),
     "eval BUNDLE @": (("eval", "b.edgetl", "@"), READ),
+    "enrol @": (("enrol", "@", "new", "images"), READ),
+    "enrol BUNDLE NAME @": (("enrol", "b.edgetl", "new", "@"), READ),
     "verify --require-signature @": (("verify", "b.edgetl", "--require-signature", "@"), READ),
     "history @": (("history", "@"), READ),
     "bench --history @": (("bench", "b.edgetl", "--history", "@"), ("folder", "file", LONG, "loop")),
