@@ -683,9 +683,10 @@ class ExtendConfig(_Section):
     run: Annotated[str, Field(min_length=1)] | None = None
     """The folder of a finished run of one class per image. Training begins with its teacher, in place of
     `train.weights`; `train.backbone` and `[preprocess]` must be as they were."""
-    exemplars: Count = 20
+    exemplars: Annotated[int, Field(ge=0)] = 20
     """Training images of each known class that are learned from again, chosen by the network's features (herding); all
-    where there are fewer. With few, set `train.imbalance = "sampling"`, as `edgetl extend` does."""
+    where there are fewer; 0 for none, where only the network's own answers are left to remember by. With few, set
+    `train.imbalance = "sampling"`, as `edgetl extend` does."""
     distill: Fraction = 0.5
     """Share of the loss that holds the known classes' outputs to those of the network as it was (Li, Hoiem 2016), while
     the teacher is trained; 0 does without. Not followed where it contradicts a label."""

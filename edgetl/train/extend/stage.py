@@ -75,7 +75,9 @@ def run(
     exemplars = not_scored(exemplars, _only(added, samples), progress=progress)
     joined = extension.join(known, added, samples, exemplars)
     joined.save(out / "index.json")
-    counts = np.bincount([sample.label for sample in exemplars], minlength=len(known.labels))
+    counts = np.bincount(
+        np.array([sample.label for sample in exemplars], dtype=np.int64), minlength=len(known.labels)
+    )
     return ExtendRecord(
         index=f"{out.name}/index.json",
         run=str(config.run),
@@ -113,6 +115,8 @@ def _exemplars(count: int, inputs: ExtendInputs, out: Path, progress: Progress) 
     known = inputs.known
     samples = known.split("train")
     labels = np.array([sample.label for sample in samples])
+    if count == 0 or not len(labels):
+        return ()
     if np.bincount(labels).max() <= count:
         return samples
     task = training_task(known.task)
