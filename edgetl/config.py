@@ -675,6 +675,25 @@ class PretrainConfig(_Section):
         return self
 
 
+class ExtendConfig(_Section):
+    """A finished run goes on: its network learns the images of `data.source` besides its own. New classes come after
+    those that it knows, and whether these are forgotten is tested as by the gate, on the run's own validation images.
+    Nothing where `run` is unset."""
+
+    run: Annotated[str, Field(min_length=1)] | None = None
+    """The folder of a finished run of one class per image. Training begins with its teacher, in place of
+    `train.weights`; `train.backbone` and `[preprocess]` must be as they were."""
+    exemplars: Annotated[int, Field(ge=0)] = 20
+    """Training images of each known class that are learned from again, chosen by the network's features (herding); all
+    where there are fewer; 0 for none, where only the network's own answers are left to remember by. With few, set
+    `train.imbalance = "sampling"`, as `edgetl extend` does."""
+    distill: Fraction = 0.5
+    """Share of the loss that holds the known classes' outputs to those of the network as it was (Li, Hoiem 2016), while
+    the teacher is trained; 0 does without. Not followed where it contradicts a label."""
+    temperature: Positive = 2.0
+    """Softmax temperature in that loss."""
+
+
 class TrainConfig(_Section):
     """The teacher: a pretrained backbone with a new head; first only the head, then all of it."""
 
@@ -1049,6 +1068,7 @@ class Recipe(_Section):
     labels: LabelsConfig = LabelsConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    extend: ExtendConfig = ExtendConfig()
     train: TrainConfig = TrainConfig()
     adapt: AdaptConfig = AdaptConfig()
     prune: PruneConfig = PruneConfig()
@@ -1074,12 +1094,32 @@ class Recipe(_Section):
             values = {**values, "distill": {**distill, "loss": DistillLoss.BCKD}}
         return values
 
+    def _check_extension(self) -> None:
+        """A run that goes on has its network already, and must stay what its own images say."""
+        if not isinstance(self.task, ClassificationConfig):
+            raise ValueError(
+                f"extend.run is for one class per image, and task.kind is {self.task.kind}; leave [extend] out and"
+                " train on all images"
+            )
+        others = [
+            name
+            for name, asked in (("pretrain", self.pretrain.asked), ("adapt", self.adapt.images is not None))
+            if asked
+        ]
+        if others:
+            raise ValueError(
+                f"extend.run begins with a network that has learned already, so [{others[0]}] does not go with it;"
+                f" leave [{others[0]}] or [extend] out"
+            )
+
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
         task, distill, labels = self.task, self.distill, self.labels
         if self.adapt.images is not None:
             # Recovery and quantization-aware training have no loss between features.
             _check_unlabelled(distill, "adapt.images", features=False, section="distill.")
+        if self.extend.run is not None:
+            self._check_extension()
         if not isinstance(task, ClassificationConfig) and (labels.tree or labels.graph) is not None:
             raise ValueError(
                 f"labels.{'graph' if labels.tree is None else 'tree'} relates classes of which an image has one; for"
@@ -1153,6 +1193,36 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     recipe = parse(values, overrides)
     return _anchor(recipe, path.resolve().parent)
+
+
+def extended(run: Path, added: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run that goes on from a finished one with added images.
+
+    All settings are those of the finished run, but for what it learned first or got used to. Classes of unequal size
+    are drawn equally often where it had set nothing, since few exemplars stand for what is known.
+
+    Args:
+        run: the folder of the finished run.
+        added: the images, as `data.source`.
+        name: of the new run.
+        overrides: as for `load`.
+
+    Raises:
+        ConfigError: the folder holds no recipe, or one that does not go with that.
+    """
+    lock = run / "recipe.lock.toml"
+    if not lock.is_file():
+        raise ConfigError(
+            f"{run} is not the folder of a run; expected one that edgetl run wrote, as in runs/NAME."
+        )
+    before = load(lock)
+    values = before.model_dump(exclude={"pretrain", "adapt", "extend"})
+    values["name"] = name
+    values["data"] |= {"source": added, "max_train_images": None}
+    values["extend"] = {**before.extend.model_dump(exclude={"run"}), "run": str(run)}
+    if before.train.imbalance is Imbalance.NONE:
+        values["train"]["imbalance"] = Imbalance.SAMPLING
+    return parse(values, overrides)
 
 
 def parse(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -1342,6 +1412,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     pretrain = before.model_copy(
         update={name: None if text is None else anchored(text) for name, text in named.items()}
     )
+    earlier = recipe.extend.run
+    extend = recipe.extend.model_copy(update={"run": None if earlier is None else anchored(earlier)})
     files = {name: getattr(recipe.labels, name) for name in ("tree", "graph")}
     labels = recipe.labels.model_copy(
         update={name: anchored(path) for name, path in files.items() if path is not None}
@@ -1351,6 +1423,7 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             "data": data,
             "labels": labels,
             "pretrain": pretrain,
+            "extend": extend,
             "train": train,
             "adapt": adapt,
             "distill": distill,

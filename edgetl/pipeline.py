@@ -32,6 +32,8 @@ from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.codec import to_json
+from edgetl.records.extend import ExtendRecord
+from edgetl.records.gate import Verdict
 from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import (
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from edgetl.prune.latency import Stopwatch
     from edgetl.report.run import RunReport
     from edgetl.tasks.labelling import Labelling
+    from edgetl.train.extend.before import Before
     from edgetl.train.pretrain.stage import PretrainInputs
     from edgetl.train.stage import TrainInputs
     from edgetl.train.starts import Pretrained
@@ -185,6 +188,11 @@ def _check_folds(recipe: Recipe) -> None:
             " Remove pretrain.source and pretrain.images; to begin with what another set taught, name the"
             " teacher.safetensors of a run on it in train.weights."
         )
+    if recipe.extend.run is not None:
+        raise ConfigError(
+            "Cross-validation does not repeat [extend] in each fold, whose images the run that goes on has seen. Leave"
+            " [extend] out."
+        )
     if recipe.adapt.images is not None:
         raise ConfigError(
             "Cross-validation does not repeat [adapt] in each fold, so its scores would be those of a teacher that was"
@@ -262,6 +270,10 @@ def _of_its_data(recipe: Recipe) -> Recipe:
 
     source, kind = recipe.data.source, recipe.task.kind
     boxes, asked = boxes_at(source) is not None, isinstance(recipe.task, DetectionConfig)
+    if boxes and recipe.extend.run is not None:
+        raise ConfigError(
+            f"extend.run is for one class per image, and {source} holds pictures with boxes; train on all of them anew."
+        )
     if boxes and not asked and "task" in recipe.model_fields_set:
         raise ConfigError(
             f'{source} holds pictures with boxes, but task.kind = "{kind}" asks for labels; set it to "detection", or'
@@ -353,7 +365,10 @@ class _Run:
 
         config, window = self.recipe.data, self.recipe.preprocess.window
         labelling = self.recipe.task.labelling
-        inputs = stage.DataInputs(seed=self.recipe.seed, window=window, labelling=labelling)
+        extends = self.recipe.extend.run is not None  # one class may be added to others
+        inputs = stage.DataInputs(
+            seed=self.recipe.seed, window=window, labelling=labelling, least_classes=1 if extends else 2
+        )
         record, cached = self.cache.run(
             "data",
             config=config,
@@ -362,12 +377,48 @@ class _Run:
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
+        if extends:
+            record = self._joined(record)
         self.index = self._read_index(self.dir / record.index)
         self._check_metrics()
         self.unlabelled = self._unlabelled()
         self.further = self._further()
         self.target = self._target()
         return record, cached
+
+    def _joined(self, added: DataRecord) -> DataRecord:
+        """The record of the added images and of those of the run in `extend.run`, as one set."""
+        from edgetl.data import index as indexes
+        from edgetl.train.extend import before, stage
+
+        config = self.recipe.extend
+        network, known = before.find(config)
+        inputs = stage.ExtendInputs(
+            checkpoint=network,
+            known=indexes.load(known),
+            added=indexes.load(self.dir / added.index),
+            source=self.recipe.data.source,
+            backbone=self.recipe.train.backbone,
+            spec=self.spec,
+            pixels_dir=self.pixels_dir,
+        )
+        record, _ = self.cache.run(
+            before.FOLDER,
+            config=config,
+            inputs=inputs,
+            kind=ExtendRecord,
+            outputs=lambda r: [r.index],
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+        )
+        joined = indexes.load(self.dir / record.index)
+        return replace(
+            added,
+            index=record.index,
+            labels=joined.labels,
+            counts=joined.counts(),
+            sizes=joined.sizes(),
+            sha256=joined.sha256,
+        )
 
     def _read_index(self, path: Path) -> DataIndex:
         """The images, and how their classes are related: this is no part of the data stage, whose images are read
@@ -569,6 +620,24 @@ class _Run:
             seed=self.recipe.seed,
             task=self.recipe.task,
             labels=self.recipe.labels,
+            before=self._before,
+        )
+
+    @property
+    def _before(self) -> Before | None:
+        """The network of the run that goes on, where one does."""
+        from edgetl.data import index as indexes
+        from edgetl.train.extend import before
+
+        config = self.recipe.extend
+        if config.run is None:
+            return None
+        network, known = before.find(config)
+        return before.Before(
+            checkpoint=network,
+            index=indexes.load(known),
+            share=config.distill,
+            temperature=config.temperature,
         )
 
     @property
@@ -1019,6 +1088,8 @@ class _Run:
         whole = [pruned.note] if pruned and pruned.note else []
         if teacher.start is not None and not teacher.start.comparison.helped:
             whole.append(teacher.start.note)
+        if teacher.kept is not None and teacher.kept.verdict is not Verdict.PASS:
+            whole.append(teacher.kept.sentence)
         adapted: AdaptRecord | None = r[Stage.ADAPT]
         between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
         epochs = (*teacher.epochs, *between, *student.epochs)

@@ -35,10 +35,22 @@ class Splits:
         known = np.array([bool(text) for text in sha256], dtype=bool)
         return known & np.isin(_shortened(text or "0" * 2 * _BYTES for text in sha256), self._hashes[split])
 
+    def with_trained(self, sha256: Sequence[str]) -> Splits:
+        """With further images, by SHA-256 in hex, that were learned from."""
+        more = np.union1d(self._hashes["train"], _shortened(sha256))
+        return Splits({**self._hashes, "train": more})
+
+    def encoded(self) -> bytes:
+        """The file's content."""
+        return _encoded(self._hashes)
+
 
 def encode(sha256: Mapping[str, Iterable[str]]) -> bytes:
     """The file's content, from the SHA-256 in hex of every image of each split."""
-    hashes = {split: np.unique(_shortened(sha256.get(split, ()))) for split in SPLITS}
+    return _encoded({split: np.unique(_shortened(sha256.get(split, ()))) for split in SPLITS})
+
+
+def _encoded(hashes: Mapping[str, NDArray[np.uint64]]) -> bytes:
     head = {"bytes": _BYTES, **{split: len(found) for split, found in hashes.items()}}
     rows = [found.astype(">u8").view(np.uint8).reshape(-1, 8)[:, -_BYTES:] for found in hashes.values()]
     return json.dumps(head).encode() + b"\n" + b"".join(row.tobytes() for row in rows)

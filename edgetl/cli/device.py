@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 
 import typer
 
+from edgetl.cli.enrol import enrol
 from edgetl.cli.options import (
     BadImagesOption,
     BundleArg,
@@ -56,6 +57,7 @@ def register(app: typer.Typer) -> None:
         verify: "edgetl verify model.edgetl",
         predict: "edgetl predict model.edgetl photo.jpg --json",
         evaluate: "edgetl eval model.edgetl photos/",
+        enrol: "edgetl enrol model.edgetl scratch pictures/*.jpg -o model-2.edgetl",
         bench: "edgetl bench model.edgetl --profile --history bench.sqlite",
         tune: "edgetl tune model.edgetl",
         history: "edgetl history bench.sqlite --html trend.html",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +33,7 @@ from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
+    from edgetl.config import Recipe
     from edgetl.pipeline import Outcome
     from edgetl.transfer.networks import Source
 
@@ -56,6 +59,11 @@ def register(app: typer.Typer) -> None:
     for function in (finetune, prune, distill, export, quantize):
         name = function.__name__
         app.command(name, rich_help_panel=PANEL, epilog=f"Example: edgetl {name} recipe.toml")(function)
+    app.command(
+        "extend",
+        rich_help_panel=PANEL,
+        epilog="Example: edgetl extend runs/parts --add new_parts/ -o runs/parts-2",
+    )(extend)
     app.command(
         "build",
         rich_help_panel=PANEL,
@@ -358,15 +366,29 @@ def data_check(
 
 def run(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
     """The whole way: train, prune, distill, export, quantize, measure, bundle, report. Goes on where it stopped."""
-    from edgetl.cli import output
+    _told(_through(recipe, settings, out, "bundle"), json)
 
-    outcome = _through(recipe, settings, out, "bundle")
+
+def _told(outcome: Outcome, json: bool) -> None:
+    """Show a whole run; end with 1 where what ships is worse than allowed, with 3 where that cannot be told."""
+    from edgetl.cli import output
+    from edgetl.records.gate import Verdict
+
     assert outcome.report is not None
     output.emit(outcome.report, json, "run")
     typer.echo(f"Bundle: {outcome.bundle}\nReport: {outcome.run_dir / 'report.html'}", err=True)
+    kept = outcome.report.teacher.kept
+    verdict = Verdict.PASS if kept is None else kept.verdict
     if not outcome.report.measure.floor_met:
         typer.echo(f"Gate failed: {outcome.report.measure.reason}.", err=True)
+    if kept is not None and verdict is not Verdict.PASS:
+        typer.echo(
+            f"Gate {'failed' if verdict is Verdict.FAIL else 'cannot tell'}: {kept.sentence}", err=True
+        )
+    if not outcome.report.measure.floor_met or verdict is Verdict.FAIL:
         raise typer.Exit(1)
+    if verdict is Verdict.UNSURE:
+        raise typer.Exit(3)
 
 
 def finetune(
@@ -420,6 +442,42 @@ def export(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Js
 def quantize(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:
     """Quantize the exported model to INT8; the run up to and including quantization."""
     _stage(recipe, settings, out, json, "quantize")
+
+
+def extend(
+    earlier: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a finished run.", show_default=False)
+    ],
+    added: Annotated[
+        str,
+        typer.Option(
+            "--add",
+            metavar="DATA",
+            help="Labelled images, as for `edgetl init`: of new classes, of known ones under new conditions, or both.",
+            show_default=False,
+        ),
+    ],
+    settings: Set = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The new run's folder.", show_default="RUN-extended")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Teach a finished run's network new classes or conditions, forgetting nothing: by exemplars of what it knows, and
+    by its own answers. Then the whole way, as `run`. Ends with 1 where known classes got worse, 3 where it cannot tell.
+    """
+    _require_train()
+    from edgetl import config
+    from edgetl.data.walk import place
+    from edgetl.errors import ConfigError
+
+    run_before = place(str(earlier)).absolute()
+    folder = out or run_before.with_name(f"{run_before.name}-extended")
+    if os.path.normpath(folder.absolute()) == os.path.normpath(run_before):
+        raise ConfigError(f"--out: {folder} is the run that goes on; give the new one a folder of its own.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).lstrip("._-") or "extended"
+    recipe = config.extended(run_before, _portable(added, Path.cwd() / "recipe.toml"), name, settings or [])
+    _told(_run(recipe, folder, "bundle"), json)
 
 
 def build(
@@ -632,12 +690,17 @@ def _stage(recipe: Path, settings: list[str] | None, out: Path | None, json: boo
 
 def _through(recipe: Path, settings: list[str] | None, out: Path | None, stage: str) -> Outcome:
     _require_train()
-    from edgetl import config, pipeline
+    from edgetl import config
+
+    loaded = config.load(recipe, settings or [])
+    return _run(loaded, out or Path("runs") / loaded.name, stage)
+
+
+def _run(loaded: Recipe, run_dir: Path, stage: str) -> Outcome:
+    from edgetl import pipeline
     from edgetl.cli.progress import open_progress
     from edgetl.train import processes
 
-    loaded = config.load(recipe, settings or [])
-    run_dir = out or Path("runs") / loaded.name
     last = pipeline.Stage(stage)
     if not processes.launched().main:
         pipeline.follow(loaded, run_dir)

@@ -30,6 +30,7 @@ View = Literal[
     "doctor",
     "keys",
     "signed",
+    "enrolled",
 ]
 """How a record is shown as tables."""
 
@@ -144,5 +145,9 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "enrolled":
+            from edgetl.report.terminal.enrol import enrolled
+
+            enrolled(console, record)
         case _:
             assert_never(view)

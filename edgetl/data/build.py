@@ -21,7 +21,12 @@ def boxes_at(source: str) -> FoundBoxes | None:
 
 
 def index_of(
-    config: DataSettings, *, labelling: Labelling = ONE_LABEL, seed: int = 0, progress: Progress = SILENT
+    config: DataSettings,
+    *,
+    labelling: Labelling = ONE_LABEL,
+    seed: int = 0,
+    least_classes: int = 2,
+    progress: Progress = SILENT,
 ) -> DataIndex:
     """See `edgetl.data.index.build_index` and `edgetl.data.boxes.index.index_boxes`.
 
@@ -30,5 +35,7 @@ def index_of(
     """
     found = boxes_at(config.source)
     if found is None:
-        return build_index(config, labelling=labelling, seed=seed, progress=progress)
+        return build_index(
+            config, labelling=labelling, seed=seed, least_classes=least_classes, progress=progress
+        )
     return index_boxes(config, found, seed=seed, progress=progress)

@@ -165,7 +165,12 @@ def load(path: Path) -> DataIndex:
 
 
 def build_index(
-    config: DataSettings, *, labelling: Labelling = ONE_LABEL, seed: int = 0, progress: Progress = SILENT
+    config: DataSettings,
+    *,
+    labelling: Labelling = ONE_LABEL,
+    seed: int = 0,
+    least_classes: int = 2,
+    progress: Progress = SILENT,
 ) -> DataIndex:
     """Find, check, hash and split the images of a source. Every image is read and decoded once.
 
@@ -174,6 +179,7 @@ def build_index(
         labelling: what is asked of each image.
         seed: chooses the images of `max_train_images`. Splits depend only on content, so that runs of
             different seeds are scored on the same images.
+        least_classes: fewer are refused, where one is right.
         progress: gets a bar and the warnings.
 
     Raises:
@@ -183,7 +189,7 @@ def build_index(
     found = sources.find(config.source, labelling, progress=progress)
     refuse_names(config.source, {name for entry in found.entries for name in entry.names} | set(found.named))
     good, bad = usable(config.source, found.entries, config.bad_images, progress)
-    task = _task(config.source, found, good, labelling)
+    task = _task(config.source, found, good, labelling, least_classes)
     labels = labels_of(task)
     _check_labels(config.source, good, labels, progress)
     samples = take_splits(good, task, config)
@@ -200,13 +206,17 @@ def build_index(
 
 
 def _task(
-    source: str, found: FoundImages, good: Sequence[tuple[Entry, str]], labelling: Labelling
+    source: str,
+    found: FoundImages,
+    good: Sequence[tuple[Entry, str]],
+    labelling: Labelling,
+    least_classes: int,
 ) -> TaskSpec:
     """What the images are labelled for, with the classes in order."""
     labels = sort_labels({*found.named, *(name for entry, _ in good for name in entry.names)})
     match labelling:
         case OneLabel():
-            if len(labels) < 2:
+            if len(labels) < least_classes:
                 raise DataError(
                     f"{source} holds one class only ({labels[0]}); a classifier needs at least two."
                 )

@@ -18,12 +18,13 @@ from edgetl.tasks.labelling import ONE_LABEL, Labelling
 @dataclass(frozen=True, kw_only=True)
 class DataInputs:
     """What the stage needs besides its config. `seed` chooses the images of `max_train_images`, `window` is that of
-    their preprocessing, `labelling` what is asked of each image.
+    their preprocessing, `labelling` what is asked of each image; fewer than `least_classes` are refused.
     """
 
     seed: int
     window: tuple[float, float] | None = None
     labelling: Labelling = ONE_LABEL
+    least_classes: int = 2
 
 
 def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progress = SILENT) -> DataRecord:
@@ -33,7 +34,13 @@ def run(config: DataSettings, inputs: DataInputs, *, out: Path, progress: Progre
         DataError: the source cannot be used, or holds floats and there is no window.
         StorageError: the index cannot be written.
     """
-    index = index_of(config, labelling=inputs.labelling, seed=inputs.seed, progress=progress)
+    index = index_of(
+        config,
+        labelling=inputs.labelling,
+        seed=inputs.seed,
+        least_classes=inputs.least_classes,
+        progress=progress,
+    )
     depth.check(index, inputs.window, progress=progress)
     parts = [SPLITS.index(sample.split) for sample in index.samples]
     near = warn_of_copies(index.samples, parts, "another split", window=inputs.window, progress=progress)

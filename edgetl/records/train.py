@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from edgetl.records.extend import KeptRecord
 from edgetl.records.scores import Evaluation, Scores
 
 
@@ -107,7 +108,7 @@ class LineageStep:
         """As a part of a sentence."""
         if self.kind == "weights":
             return {"pretrained": "pretrained weights", "none": "random weights"}.get(self.name, self.name)
-        by = "" if self.kind in ("train", "source") else f"{self.kind} on "
+        by = "" if self.kind in ("train", "source", "extend") else f"{self.kind} on "
         of = f" of {len(self.classes):,} classes" if self.classes else ""
         return f"{by}{self.images:,} images{of} ({self.name})"
 
@@ -155,7 +156,8 @@ class TrainRecord:
     """A trained network (teacher or student): its checkpoint, its curve, its scores.
 
     `unlabelled` is the number of different images without labels that taught it; `lineage` is the chain of what a
-    teacher learned, from its first weights to these; `start` is there where a backbone learned elsewhere first.
+    teacher learned, from its first weights to these; `start` is there where a backbone learned elsewhere first, and
+    `kept` where a finished run's network went on.
     """
 
     checkpoint: str
@@ -168,6 +170,7 @@ class TrainRecord:
     unlabelled: int = 0
     lineage: tuple[LineageStep, ...] = ()
     start: StartRecord | None = None
+    kept: KeptRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

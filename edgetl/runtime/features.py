@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
+from edgetl.runtime.prototypes import LOGITS as ADDED
+from edgetl.runtime.prototypes import added_in
 from edgetl.runtime.wire import Graph, Node, read_graph
 from edgetl.tasks.base import Outputs
 
@@ -39,7 +41,8 @@ class PooledHead:
 
     Attributes:
         map: the name of the tensor (N, F, h, w) that is pooled; the mean over h and w is the image's embedding (N, F).
-        weights: of each output the linear layer's, (C, F) float32. An output is the embedding times these, plus a bias.
+        weights: of each output the linear layer's, (C, F) float32. An output is the embedding times these, plus a bias;
+            that of a class which was added by its prototype is not linear, and has the direction that speaks for it.
     """
 
     map: str
@@ -106,6 +109,10 @@ def _linear(graph: Graph, tensor: str) -> _End:
         return _linear(graph, node.inputs[0])
     if node.kind == "Add":
         return _linear(graph, _summand(graph, node))
+    if node.kind == "Concat" and node.inputs[1:] == (ADDED,) and (added := added_in(graph)) is not None:
+        known = _linear(graph, node.inputs[0])
+        if known.matrix is not None:
+            return _End(known.map, np.concatenate([known.matrix, added.directions]))
     if node.kind == "Concat":
         parts = [_linear(graph, name) for name in node.inputs]
         if len({part.map for part in parts}) == 1 and all(part.matrix is not None for part in parts):

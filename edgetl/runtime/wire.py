@@ -1,4 +1,4 @@
-"""ONNX files on a device, without the `onnx` package: what a graph holds, and one more output for it.
+"""ONNX files on a device, without the `onnx` package: what a graph holds, one more output for it, and a longer end.
 
 A file is a Protocol Buffers message (https://protobuf.dev/programming-guides/encoding/), whose fields are numbered in
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Two of its properties are all that is needed here. A message can
@@ -8,8 +8,8 @@ read: so a graph gets an output from a few bytes behind the file, and a bundle n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from edgetl.errors import ModelError
 _GRAPH = 7  # of a model
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12  # of a graph
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_FLOAT, _INT = 1, 2  # types of a tensor's elements and of an attribute's value
+_FLOAT, _INT, _INT64 = 1, 2, 7  # types of a tensor's elements and of an attribute's value
 _BFLOAT16 = 16
 _DTYPES: Mapping[int, tuple[str, int]] = {
     _FLOAT: ("<f4", 4),
@@ -116,18 +116,148 @@ def with_outputs(model: bytes, shown: Mapping[str, str], *, axes: int = 4) -> by
     return model + _field(_GRAPH, graph)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """A node to be written; `attributes` are integers."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: Mapping[str, int] = field(default_factory=dict)
+
+
+def lengthened(
+    model: bytes,
+    output: str,
+    inner: str,
+    operators: Sequence[Operator],
+    constants: Mapping[str, NDArray[Any]],
+    width: int,
+) -> bytes:
+    """The file with further operators between the node that made an output and that output.
+
+    Args:
+        model: an ONNX file's bytes.
+        output: the graph's output (N, C).
+        inner: what the tensor of that name is called from then on.
+        operators: in order; the last makes `output`.
+        constants: their constants by name, float32 or int64.
+        width: of `output` afterwards.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    changed = _rewritten(model, {output: inner}, output, width, drop="")
+    graph = b"".join(_field(_NODE, _operator(one)) for one in operators)
+    graph += b"".join(_field(_INITIALIZER, _constant(name, values)) for name, values in constants.items())
+    return changed + _field(_GRAPH, graph)
+
+
+def shortened(model: bytes, output: str, inner: str, prefix: str, width: int) -> bytes:
+    """The file as it was before `lengthened`, whose operators and constants have names that begin with `prefix`.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _rewritten(model, {inner: output}, output, width, drop=prefix)
+
+
+def _rewritten(model: bytes, names: Mapping[str, str], output: str, width: int, *, drop: str) -> bytes:
+    """The file with tensors renamed, and the length of an output's second axis set.
+
+    Nodes and constants whose own name begins with `drop` are left out; so is a graph of nothing else.
+    """
+
+    def graph_of(part: memoryview) -> bytes:
+        kept = bytearray()
+        for number, value, raw in _raw_fields(part):
+            if number == _NODE:
+                node = _bytes(value)
+                if not (drop and _name(node, 3).startswith(drop)):
+                    kept += _field(_NODE, _renamed(node, names))
+            elif number == _INITIALIZER:
+                if not (drop and _name(_bytes(value), 8).startswith(drop)):
+                    kept += raw
+            elif number == _OUTPUT and _name(_bytes(value), 1) == output:
+                kept += _field(_OUTPUT, _widened(_bytes(value), width))
+            else:
+                kept += raw
+        return bytes(kept)
+
+    found = bytearray()
+    try:
+        for number, value, raw in _raw_fields(memoryview(model)):
+            if number != _GRAPH:
+                found += raw
+            elif graph := graph_of(_bytes(value)):
+                found += _field(_GRAPH, graph)
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"The model is no ONNX file that can be read: {error}.") from error
+    return bytes(found)
+
+
+def _renamed(node: memoryview, names: Mapping[str, str]) -> bytes:
+    """A node's message with the tensors that it takes and makes renamed."""
+    kept = bytearray()
+    for number, value, raw in _raw_fields(node):
+        known = number in (1, 2) and not isinstance(value, int) and names.get(_text(value))
+        kept += _field(number, known.encode()) if known else raw
+    return bytes(kept)
+
+
+def _widened(output: memoryview, width: int) -> bytes:
+    """An output's message with another length of its second axis."""
+
+    def inside(message: memoryview, path: tuple[int, ...]) -> bytes:
+        kept, seen = bytearray(), 0
+        for number, value, raw in _raw_fields(message):
+            if number != path[0]:
+                kept += raw
+            elif len(path) > 1:
+                kept += _field(number, inside(_bytes(value), path[1:]))
+            else:
+                seen += 1
+                kept += _field(number, _number(1, width)) if seen == 2 else raw
+        return bytes(kept)
+
+    return inside(output, (2, 1, 2, 1))  # type, of a tensor, its shape, the shape's axes
+
+
+def _operator(one: Operator) -> bytes:
+    content = b"".join(_field(1, name.encode()) for name in one.inputs)
+    content += _field(2, one.output.encode()) + _field(3, one.name.encode())
+    content += _field(4, one.kind.encode())
+    for name, value in one.attributes.items():
+        content += _field(5, _field(1, name.encode()) + _number(3, value) + _number(20, _INT))
+    return content
+
+
+def _constant(name: str, values: NDArray[Any]) -> bytes:
+    kind, dtype = (_INT64, "<i8") if values.dtype == np.int64 else (_FLOAT, "<f4")
+    dims = b"".join(_number(1, length) for length in values.shape)
+    raw = np.ascontiguousarray(values, dtype=dtype).tobytes()
+    return dims + _number(2, kind) + _field(8, name.encode()) + _field(9, raw)
+
+
 # --- reading --------------------------------------------------------------------------------------------------
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """A message's fields: number, and an integer or the bytes."""
+    return ((number, value) for number, value, _ in _raw_fields(message))
+
+
+def _raw_fields(message: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+    """As `_fields`, with the bytes of each whole field."""
     at, end = 0, len(message)
     while at < end:
+        start = at
         key, at = _varint(message, at)
         kind = key & 7
         if kind == _VARINT:
             value, at = _varint(message, at)
-            yield key >> 3, value
+            yield key >> 3, value, message[start:at]
             continue
         if kind == _BYTES:
             length, at = _varint(message, at)
@@ -137,7 +267,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
             raise ValueError(f"a field is of the unknown wire type {kind}")
         if at + length > end:
             raise ValueError("it ends inside a field")
-        yield key >> 3, message[at : at + length]
+        yield key >> 3, message[at : at + length], message[start : at + length]
         at += length
 
 
@@ -232,13 +362,13 @@ def _tensor(message: memoryview, name: str) -> NDArray[Any]:
             raise ModelError(f"The tensor {name} stands in another file.")
     if kind not in _DTYPES:
         raise ModelError(f"The tensor {name} holds numbers of ONNX's type {kind}, which are not read here.")
-    dtype, field = _DTYPES[kind]
+    dtype, place = _DTYPES[kind]
     if raw is not None:
         values = np.frombuffer(raw, dtype)
-    elif field in (4, 10):
-        values = np.frombuffer(b"".join(bytes(_bytes(part)) for part in typed.get(field, [])), dtype)
+    elif place in (4, 10):
+        values = np.frombuffer(b"".join(bytes(_bytes(part)) for part in typed.get(place, [])), dtype)
     else:
-        whole = [number for part in typed.get(field, []) for number in _integers(part)]
+        whole = [number for part in typed.get(place, []) for number in _integers(part)]
         values = np.array(whole, np.int64).astype(dtype if kind not in (10, _BFLOAT16) else "<u2")
         values = values.view(dtype)
     if kind == _BFLOAT16:

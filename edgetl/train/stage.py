@@ -23,11 +23,12 @@ from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.tasks.base import Detection
 from edgetl.tasks.metrics import chosen
 from edgetl.train.evaluate import score_splits
+from edgetl.train.extend.before import Before, inherit, judge, remembering
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
 from edgetl.train.lineage import as_metadata, lineage_before, lineage_step
 from edgetl.train.loop import NO_START, fit, reached
-from edgetl.train.objective import Hard
+from edgetl.train.objective import Hard, Need, Objective
 from edgetl.train.phases import phases
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
@@ -53,6 +54,7 @@ class TrainInputs:
         task: the recipe's settings of the task.
         start: a checkpoint whose backbone is begun with, in place of `train.weights`.
         labels: those of the relation of its classes.
+        before: the network of a finished run that goes on, in place of `train.weights`.
     """
 
     index: DataIndex
@@ -62,6 +64,7 @@ class TrainInputs:
     task: TaskConfig = field(default_factory=ClassificationConfig)
     start: Path | None = None
     labels: LabelsConfig = field(default_factory=LabelsConfig)
+    before: Before | None = None
 
 
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -81,9 +84,15 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     """
     index, seed = inputs.index, inputs.seed
     task = training_task(index.task, inputs.task, inputs.labels)
+    before = inputs.before
     weights = config.weights if inputs.start is None else inputs.start
+    if before is not None:
+        weights = before.checkpoint
     model = task.network(config.backbone, weights, seed=derive(seed, "weights"), size=inputs.spec.size)
-    lineage = (*lineage_before(weights), lineage_step("train", index))
+    if before is not None:
+        inherit(model, task, before)
+    kind = "train" if before is None else "extend"
+    lineage = (*lineage_before(weights), lineage_step(kind, index))
     check_takes(model, inputs.spec.size, config.backbone, OWN_SIZE)
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
@@ -92,10 +101,13 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     # The handful of boxes that a new detector guesses right is no start to go back to.
     start = NO_START if isinstance(index.task, Detection) else None
     begun = time.perf_counter()
-    objective = Hard(hard_loss=task.hard_loss(config, sets.train.targets), penalty=task.penalty)
+    hard = Hard(hard_loss=task.hard_loss(config, sets.train.targets), penalty=task.penalty)
+    objective: Objective = hard if before is None else remembering(hard, task, before)
     on_features = None
-    if not isinstance(index.task, Detection) and (
-        config.strategy is Strategy.HEAD or config.head_epochs != 0
+    if (
+        Need.IMAGES not in objective.needs
+        and not isinstance(index.task, Detection)
+        and (config.strategy is Strategy.HEAD or config.head_epochs != 0)
     ):
         try:
             on_features = _on_features(task, model, sets, config, seed, out, progress)
@@ -152,6 +164,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         test=test,
         seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
         lineage=lineage,
+        kept=None if before is None else judge(model, index, sets.val, before),
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

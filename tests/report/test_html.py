@@ -70,7 +70,7 @@ def test_every_part_is_there_and_linked(page):
     assert ids == [
         anchor
         for anchor, _, _ in SECTIONS
-        if anchor not in ("confidence", "unknown", "pretraining", "adaptation")
+        if anchor not in ("confidence", "unknown", "extension", "pretraining", "adaptation")
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{i}" for i in ids]
 

@@ -12,6 +12,7 @@ from edgetl.report.page import making, variants
 from edgetl.report.page.adaptation import adaptation
 from edgetl.report.page.answers import answers
 from edgetl.report.page.confidence import confidence
+from edgetl.report.page.extension import extension
 from edgetl.report.page.markup import Markup
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.page.unknown import unknown
@@ -31,6 +32,7 @@ SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("confidence", "How sure", _of_records(confidence)),
     ("unknown", "Unknown images", _of_records(unknown)),
     ("latency", "Latency distribution", _of_records(variants.latency)),
+    ("extension", "Known and new classes", _of_records(extension)),
     ("pretraining", "Pretraining", _of_records(pretraining)),
     ("training", "Training", _of_records(making.training)),
     ("adaptation", "Adaptation", _of_records(adaptation)),

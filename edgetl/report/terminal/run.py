@@ -9,6 +9,7 @@ from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, SetEvaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
+from edgetl.report.extension import figures
 from edgetl.report.run import RunReport, headline, ratio, remarks
 from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.report.terminal import unknown
@@ -52,6 +53,7 @@ def run(console: Console, report: RunReport) -> None:
                 f"({_change(head.size_ratio, 'smaller', 'larger')})",
             ),
             ("learned first", _learned_first(report)),
+            *(figures(report.teacher.kept) if report.teacher.kept else ()),
             ("network", _network_change(report)),
             (
                 "floor",

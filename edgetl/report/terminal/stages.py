@@ -13,6 +13,7 @@ from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, lineage_words, notes_of
 from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
 from edgetl.report import units
+from edgetl.report.extension import figures
 from edgetl.report.page import widths
 from edgetl.report.run import ratio
 from edgetl.report.terminal import unknown
@@ -175,6 +176,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
             ("learned before", lineage_words(record.lineage[:-1])),
             ("pretraining", record.start.note if record.start else ""),
+            *(figures(record.kept) if record.kept else ()),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],
