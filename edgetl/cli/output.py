@@ -30,6 +30,8 @@ View = Literal[
     "doctor",
     "keys",
     "signed",
+    "drift",
+    "added",
 ]
 """How a record is shown as tables."""
 
@@ -77,6 +79,8 @@ def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
         value |= {"passed": record.passed, "reason": record.reason}
     elif view == "gate":
         value |= {"verdict": record.verdict.value, "passed": record.passed}
+    elif view == "drift":
+        value |= {"verdict": record.verdict.value, "sentence": record.sentence}
     elif view == "parity":
         value |= {"sentence": record.sentence}
     elif view == "suggest":
@@ -144,5 +148,11 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "drift":
+            from edgetl.report.terminal import drift
+
+            drift.drift(console, record)
+        case "added":
+            stages.added(console, record)
         case _:
             assert_never(view)

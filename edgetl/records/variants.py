@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
@@ -106,7 +107,8 @@ class VariantScore:
     """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`.
 
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
-    its temperatures.
+    its temperatures. `sureness` and `named` are of its answers to the images that `MeasureRecord.looks` is of, as
+    `edgetl.bundle.drift` has them.
     """
 
     name: str
@@ -120,6 +122,8 @@ class VariantScore:
     latency: Latency
     input: str = "float32-nchw"
     confidence: tuple[OutputConfidence, ...] = ()
+    sureness: tuple[float, ...] = field(default=(), metadata=OPTIONAL)
+    named: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,8 @@ class MeasureRecord:
     `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
     variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep. `task` is
     the description (as JSON) with the thresholds that were chosen on the validation split, by which variants are
-    scored; the teacher's are 0.5. None where it is as old as one class per image.
+    scored; the teacher's are 0.5. None where it is as old as one class per image. `looks` is what validation images are
+    like, as `edgetl.bundle.drift` has it.
     """
 
     variants: tuple[VariantScore, ...]
@@ -144,6 +149,7 @@ class MeasureRecord:
     reason: str
     machine: Machine
     task: dict[str, Any] | None = None
+    looks: tuple[tuple[float, ...], ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
