@@ -301,8 +301,7 @@ def _labelled(
 ) -> Iterator[tuple[Item, Prediction | Explained | ImageError | SourceError]]:
     answer = session.explained if explain else session.answer
     if not source.live:
-        rows = session.seen(source.items, lambda item: _framed(session, item), shown=_shown)
-        for item, row in rows:
+        for item, row in session.seen(source.items, lambda item: _framed(session, item), shown=_shown):
             yield item, row if isinstance(row, ImageError) else answer(row, top_k, sure, coverage)
         return
     for item in source.items:

@@ -511,12 +511,12 @@ class Session(Inheritable):
         return [self.explained(seen, top_k, sure, coverage) for seen in self._rows(many, channels)]
 
     def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Seen]:
-        rows = self.seen(
+        # No name holds the generator, which would outlive an error in its traceback, threads and all.
+        for _, row in self.seen(
             pictures,
             lambda picture: self.framed(picture, channels=channels),
             shown=lambda picture: Shown(picture, channels, ""),
-        )
-        for _, row in rows:
+        ):
             if isinstance(row, ImageError):
                 raise row
             yield row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_stakes_are_shares_of_one_capital() -> None:
     shares = [math.exp(stake(number)) for number in range(1, 100_000)]
     assert 0.8 < sum(shares) <= 1.0
     assert shares[0] > 0.5
-    assert all(before > after for before, after in zip(shares, shares[1:], strict=False))
+    assert all(before > after for before, after in pairwise(shares))
 
 
 def test_bets_rise_and_fall_with_the_rank() -> None:
