@@ -194,7 +194,8 @@ class Provenance:
 class Manifest:
     """The description of a bundle. `task` says what the models answer; `default` names the variant that ships.
 
-    `splits` is the file that says which images it was trained on (`edgetl.bundle.splits`); older bundles have none.
+    `splits` is the file that says which images it was trained on (`edgetl.bundle.splits`), `drift` the one that says
+    what they were like (`edgetl.bundle.drift`); older bundles have neither.
     """
 
     schema_version: int
@@ -207,6 +208,7 @@ class Manifest:
     provenance: Provenance
     engines: tuple[EngineFile, ...] = ()
     splits: Member | None = None
+    drift: Member | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -224,6 +226,8 @@ class Manifest:
         yield from (engine.member for engine in self.engines)
         if self.splits is not None:
             yield self.splits
+        if self.drift is not None:
+            yield self.drift
 
     def variant(self, name: str | None = None) -> Variant | None:
         """The variant of that name, the default one for None; None when there is no such variant."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetl.bundle import golden, splits, unknown
+from edgetl.bundle import drift, golden, splits, unknown
 from edgetl.bundle.archive import Bundle, is_safe_name, open_bundle, write_archive
 from edgetl.bundle.confidence import ConfidenceSource, encode
+from edgetl.bundle.drift import DriftSource
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import (
     SCHEMA_VERSION,
@@ -64,7 +65,8 @@ class VariantSource:
 class Contents:
     """All that goes into a new bundle. `task` says what the models answer; `default` names one of the variants.
 
-    `splits` holds the SHA-256 in hex of every image file of `train`, `val` and `test`; None keeps it untold.
+    `splits` holds the SHA-256 in hex of every image file of `train`, `val` and `test`; None keeps it untold. `drift` is
+    what validation images are like; without it a device cannot watch for other ones.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Contents:
     golden: GoldenSet
     provenance: Provenance
     splits: Mapping[str, Sequence[str]] | None = None
+    drift: DriftSource | None = None
 
 
 def pack(contents: Contents, out: Path) -> Manifest:
@@ -96,6 +99,7 @@ def pack(contents: Contents, out: Path) -> Manifest:
         golden=_golden(contents.golden, contents.task, files),
         provenance=contents.provenance,
         splits=None if contents.splits is None else _splits(contents.splits, files),
+        drift=None if contents.drift is None else _drift(contents.drift, files),
     )
     if found := problems(described):
         raise BundleError(f"Cannot pack {out}: {'; '.join(found)}.")
@@ -267,6 +271,11 @@ def _outputs(
 def _splits(sha256: Mapping[str, Sequence[str]], files: dict[str, bytes | Path]) -> Member:
     files[splits.FILE] = content = splits.encode(sha256)
     return _member(splits.FILE, content)
+
+
+def _drift(source: DriftSource, files: dict[str, bytes | Path]) -> Member:
+    files[drift.FILE] = content = drift.encode(source)
+    return _member(drift.FILE, content)
 
 
 def _member(name: str, content: bytes) -> Member:

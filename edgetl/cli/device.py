@@ -25,6 +25,8 @@ from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
 if TYPE_CHECKING:
+    from edgetl.progress import Progress
+    from edgetl.runtime.capture import Capture
     from edgetl.runtime.coco import Ids
     from edgetl.runtime.session import Session
     from edgetl.runtime.targets import Choice
@@ -58,6 +60,7 @@ def register(app: typer.Typer) -> None:
         predict: "edgetl predict model.edgetl photo.jpg --json",
         evaluate: "edgetl eval model.edgetl photos/",
         enrol: "edgetl enrol model.edgetl scratch pictures/*.jpg -o model-2.edgetl",
+        drift: "edgetl drift model.edgetl photos/of/today/",
         bench: "edgetl bench model.edgetl --profile --history bench.sqlite",
         tune: "edgetl tune model.edgetl",
         history: "edgetl history bench.sqlite --html trend.html",
@@ -214,6 +217,28 @@ def predict(
             help="Cameras and streams: silent after so long without a frame.",
         ),
     ] = 10.0,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift",
+            help="Watch whether images are still like those that the bundle was made with; say what moved.",
+        ),
+    ] = False,
+    capture: Annotated[
+        Path | None,
+        typer.Option(
+            "--capture",
+            metavar="DIR",
+            help="Keep the images that are worth labelling there, none like another: those that it is not sure of, and"
+            " with --drift those that show a change.",
+        ),
+    ] = None,
+    capture_mb: Annotated[
+        float, typer.Option("--capture-mb", metavar="MIB", help="With --capture: what the folder may hold.")
+    ] = 100.0,
+    capture_per_hour: Annotated[
+        int, typer.Option("--capture-per-hour", help="With --capture: images in any hour.")
+    ] = 60,
     target: EngineTarget = "auto",
     variant: Variant = None,
     precision: PrecisionOption = None,
@@ -251,6 +276,8 @@ def predict(
             require_signature=require_signature,
             threshold=threshold,
             explain=explain,
+            drift=drift,
+            capture=_capture(capture, capture_mb, capture_per_hour, progress),
         ) as session:
             _tell(session.choice)
             ids = _coco_ids(coco, session)
@@ -265,16 +292,18 @@ def predict(
                 explain=explain,
                 progress=progress,
             )
-            if json_lines:
-                output.emit_lines(results)
-                return
             try:
-                found.extend(results)
+                if json_lines:
+                    output.emit_lines(results)
+                else:
+                    found.extend(results)
             except SourceError as error:
                 lost = error  # What came before it is still worth its table.
+            finally:
+                _tell_watch(session)
     if ids is not None:
         output.emit(ids.results(found), True, "predictions")
-    else:
+    elif not json_lines:
         output.emit(found, json, "predictions")
     if lost is not None:
         raise lost
@@ -338,6 +367,89 @@ def evaluate(
             json,
             "evaluation",
         )
+
+
+def drift(
+    bundle: BundleArg,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images, folders, globs, videos, cameras (camera:0) or streams (rtsp://...).",
+            show_default=False,
+        ),
+    ],
+    rate: Annotated[
+        float,
+        typer.Option(
+            "--rate", help="Chance, at most, of an alarm although images come as the validation images did."
+        ),
+    ] = 0.01,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="NAME",
+            help="Leave this out, e.g. classes where other parts come than the set shows. Repeatable. Of: brightness,"
+            " contrast, sharpness, saturation, warmth, tint, confidence, classes.",
+            show_default="watch all",
+        ),
+    ] = None,
+    in_order: Annotated[
+        bool,
+        typer.Option(
+            "--in-order",
+            help="Take files by their names, where they came in that order: then it says since which one. Else they are"
+            " shuffled, since a folder class by class looks like a change.",
+        ),
+    ] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many images.")] = None,
+    target: EngineTarget = "auto",
+    variant: Variant = None,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    require_signature: RequireSignature = None,
+    json: Json = False,
+) -> None:
+    """Is this still the world that the model was made for? Exit code 1 where images changed, and it says what moved.
+
+    A sequential test of light, contrast, sharpness, colour, confidence and class mix against the validation images: it
+    may be looked at after every image, and ever gives a false alarm with a chance of at most --rate. Exit code 3 where
+    there are too few images to tell. A camera or stream is watched until an alarm, or --limit.
+    """
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.records.gate import Verdict
+    from edgetl.runtime import load
+    from edgetl.runtime.drift import Drift
+    from edgetl.runtime.inputs import has_end, open_source, predict_all, sampled
+
+    settings = Drift(rate=rate, ignore=tuple(ignore or ()))
+    with open_progress() as progress:
+        source = sampled(open_source(images, progress=progress), limit=limit, in_order=in_order)
+        with load(
+            bundle,
+            target=target,
+            variant=variant,
+            precision=precision,
+            threads=threads,
+            require_signature=require_signature,
+            drift=settings,
+        ) as session:
+            _tell(session.choice)
+            for result in predict_all(session, source, progress=progress):
+                if result.drift and not has_end(images, None):
+                    break
+            state = session.drift
+    output.emit(state, json, "drift")
+    match state.verdict:
+        case Verdict.PASS:
+            return
+        case Verdict.FAIL:
+            raise typer.Exit(1)
+        case Verdict.UNSURE:
+            raise typer.Exit(3)
+        case _:
+            assert_never(state.verdict)
 
 
 def bench(
@@ -688,6 +800,25 @@ def _coco_ids(annotations: Path | None, session: Session) -> Ids | None:
             f"--coco is for the boxes of a detector; the bundle is of the task {session.task.spec.kind}."
         )
     return Ids(annotations, session.labels)
+
+
+def _capture(folder: Path | None, limit_mb: float, per_hour: int, progress: Progress) -> Capture | None:
+    if folder is None:
+        return None
+    from edgetl.runtime.capture import Capture
+
+    return Capture(folder, limit_mb, per_hour, say=progress.warning)
+
+
+def _tell_watch(session: Session) -> None:
+    """Say on standard error what was kept, and that nothing was seen of drift; an alarm was said when it came."""
+    if (watch := session.watch) is None:
+        return
+    if watch.monitor is not None and not watch.monitor.drifted:
+        typer.echo(session.drift.sentence, err=True)
+    if watch.capturer is not None:
+        watch.close()
+        typer.echo(session.captured.sentence, err=True)
 
 
 def _tell(choice: Choice) -> None:

@@ -42,10 +42,15 @@ PANEL = "Make a model (needs the train extra)"
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app, in the order of the flow."""
-    data = typer.Typer(help="Look at an image set.", no_args_is_help=True)
+    data = typer.Typer(help="Look at an image set, and add to it.", no_args_is_help=True)
     data.command("check", epilog="Example: edgetl data check photos/, or edgetl data check recipe.toml")(
         data_check
     )
+    data.command(
+        "add",
+        epilog="Example: edgetl data add captured/ -o to_label/, then edgetl data add to_label/ --labels"
+        " to_label/labels.csv --data photos/ -o photos.csv",
+    )(data_add)
     app.command(rich_help_panel=PANEL, epilog="Example: edgetl init photos/ -o recipe.toml")(init)
     app.command(
         "suggest",
@@ -362,6 +367,63 @@ def data_check(
         with open_progress() as progress:
             write_sheet(index, sheet, window=window, progress=progress)
             progress.message(f"Wrote {sheet}.")
+
+
+def data_add(
+    captured: Annotated[
+        str,
+        typer.Argument(help="A folder of `edgetl predict --capture`, or of any images.", show_default=False),
+    ],
+    output_path: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write: the CSV with --labels, else the folder, for a person to label or for"
+            " distill.unlabelled.",
+            show_default=False,
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="CSV", help="The images' classes: the columns path and label, filled in."
+        ),
+    ] = None,
+    known: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="The data set that they join: images that it has, or nearly has, are left out, and its rows stand"
+            " first in the CSV.",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Of the new rows: train, val or test.")] = "train",
+    json: Json = False,
+) -> None:
+    """Check the images that a device kept, and make them labelled rows, or a folder without labels."""
+    _require_train()
+    from edgetl import config
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.data.add import AddInputs, run
+    from edgetl.data.build import index_of
+    from edgetl.data.sources import SPLITS, labelling_in
+    from edgetl.errors import ConfigError
+
+    own = next((name for name in SPLITS if name == split), None)
+    if own is None:
+        raise ConfigError(f"--split: got {split!r}, expected {', '.join(SPLITS)}.")
+    with open_progress() as progress:
+        index = None
+        if known is not None:
+            data = config.DataConfig(source=known).model_copy(update={"bad_images": BadImages.SKIP})
+            index = index_of(data, labelling=labelling_in(known), progress=progress)
+        record = run(
+            captured, AddInputs(known=index, labels=labels, split=own), out=output_path, progress=progress
+        )
+    output.emit(record, json, "added")
 
 
 def run(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json = False) -> None:

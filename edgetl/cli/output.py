@@ -31,6 +31,8 @@ View = Literal[
     "keys",
     "signed",
     "enrolled",
+    "drift",
+    "added",
 ]
 """How a record is shown as tables."""
 
@@ -78,6 +80,8 @@ def to_text(record: Any, view: View, *, ascii_only: bool = False) -> str:
         value |= {"passed": record.passed, "reason": record.reason}
     elif view == "gate":
         value |= {"verdict": record.verdict.value, "passed": record.passed}
+    elif view == "drift":
+        value |= {"verdict": record.verdict.value, "sentence": record.sentence}
     elif view == "parity":
         value |= {"sentence": record.sentence}
     elif view == "suggest":
@@ -149,5 +153,11 @@ def _show(record: Any, view: View, console: Console) -> None:
             from edgetl.report.terminal.enrol import enrolled
 
             enrolled(console, record)
+        case "drift":
+            from edgetl.report.terminal import drift
+
+            drift.drift(console, record)
+        case "added":
+            stages.added(console, record)
         case _:
             assert_never(view)

@@ -52,6 +52,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
     from edgetl.bundle.manifest import InputForm, Provenance
     from edgetl.data.sources import SPLITS
     from edgetl.measure.candidates import format_of
+    from edgetl.measure.drift import source_of
 
     measured = inputs.measured
     contents = pack.Contents(
@@ -88,6 +89,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
             lineage=inputs.lineage,
         ),
         splits={split: [s.sha256 for s in inputs.index.split(split)] for split in SPLITS},
+        drift=source_of(measured),
     )
     path = inputs.run_dir / f"{inputs.name}.edgetl"
     manifest = pack.pack(contents, path)

@@ -79,7 +79,7 @@ def run(
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
     from edgetl.bench.machine import describe
-    from edgetl.measure import reference
+    from edgetl.measure import drift, reference
     from edgetl.train.sets import open_sets
 
     task = task_of(inputs.index.task)
@@ -91,6 +91,7 @@ def run(
     backends = {c.name: open_backend(c.file, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     sure: dict[str, tuple[OutputConfidence, ...]] = {}
+    answered: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
         for number, c in enumerate(inputs.candidates):
             run_ = runner(backends[c.name], c.file, c.target, inputs.spec)
@@ -101,6 +102,7 @@ def run(
             on_test = (truths["test"], tested) if tested is not None else None
             sure[c.name] = confidence.measure(task.spec, (truths["val"], outputs), on_test)
             own = task_of(task.spec, confidence.temperatures(sure[c.name]))
+            answered[c.name] = drift.answers_of(own, outputs)
             val = own.score(truths["val"], outputs)
             test = own.score(*on_test) if on_test is not None else None
             scores[c.name] = (val, test)
@@ -133,6 +135,8 @@ def run(
             confidence=sure[c.name],
             reference=_reference(known.get(c.name), inputs.run_dir, out / "reference" / f"{c.name}.npz"),
             unknown=_unknown(task.spec, known.get(c.name), inputs.index),
+            sureness=answered[c.name][0],
+            named=answered[c.name][1],
         )
         for c in inputs.candidates
     )
@@ -151,6 +155,7 @@ def run(
         reason=reason,
         machine=describe(),
         task=to_json(task.spec),
+        looks=drift.looks_of(sets.val.pixels),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
@@ -108,7 +109,8 @@ class VariantScore:
 
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
     its temperatures. `reference` is the file of what it makes of known images, "" where it has no features to show;
-    `unknown` says how it tells unknown ones, None for a detector.
+    `unknown` says how it tells unknown ones, None for a detector. `sureness` and `named` are of its answers to the images that `MeasureRecord.looks` is of, as
+    `edgetl.bundle.drift` has them.
     """
 
     name: str
@@ -124,6 +126,8 @@ class VariantScore:
     confidence: tuple[OutputConfidence, ...] = ()
     reference: str = ""
     unknown: UnknownRecord | None = None
+    sureness: tuple[float, ...] = field(default=(), metadata=OPTIONAL)
+    named: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +137,8 @@ class MeasureRecord:
     `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
     variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep. `task` is
     the description (as JSON) with the thresholds that were chosen on the validation split, by which variants are
-    scored; the teacher's are 0.5. None where it is as old as one class per image.
+    scored; the teacher's are 0.5. None where it is as old as one class per image. `looks` is what validation images are
+    like, as `edgetl.bundle.drift` has it.
     """
 
     variants: tuple[VariantScore, ...]
@@ -148,6 +153,7 @@ class MeasureRecord:
     reason: str
     machine: Machine
     task: dict[str, Any] | None = None
+    looks: tuple[tuple[float, ...], ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

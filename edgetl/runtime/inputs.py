@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, NAMELESS, read_content
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import OPTIONAL
 from edgetl.runtime.session import Channels, Picture, Session
+from edgetl.runtime.stream import Shown
 from edgetl.runtime.video import Live, frames, is_live, is_video, utc
 from edgetl.tasks.all import Prediction
 
@@ -38,7 +40,8 @@ class ImageResult:
 
     A frame has its time as well, see `edgetl.runtime.video.Frame`: `seconds` into the video, or since the live source
     was opened; `time`, the wall clock when it came live; `dropped`, frames left out just before it. `maps` show where
-    the picture speaks for the answer, where that was asked for.
+    the picture speaks for the answer, where that was asked for. `drift` says what moved, at the image that shows that
+    images are not like the bundle's any more (`edgetl.runtime.drift`), where that is watched for.
     """
 
     path: str
@@ -48,6 +51,7 @@ class ImageResult:
     time: str = ""
     dropped: int = 0
     maps: tuple[MapRecord, ...] = field(default=(), metadata=OPTIONAL)
+    drift: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +199,20 @@ def find_images(
     return tuple(found[:limit])
 
 
+def sampled(source: Source, *, limit: int | None = None, in_order: bool = False) -> Source:
+    """A source's files in a random order, always the same, but for `in_order`; at most `limit` of them.
+
+    Pictures of a video, a camera or standard input stay as they come.
+    """
+    items = source.items
+    if source.count is not None and not in_order:
+        files = list(items)
+        random.Random(0).shuffle(files)
+        items = iter(files)
+    count = source.count if source.count is None or limit is None else min(source.count, limit)
+    return Source(items=islice(items, limit), count=count, live=source.live)
+
+
 def predict_all(
     session: Session,
     source: Source,
@@ -232,6 +250,8 @@ def predict_all(
 
         saver = Saver(save, session.manifest.preprocess)
     broken, gone = list[str](), list[str]()
+    monitor = None if session.watch is None else session.watch.monitor
+    alarmed = monitor is not None and monitor.drifted
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
@@ -242,6 +262,10 @@ def predict_all(
                 good += 1
                 if saver is not None and not isinstance(item.picture, ImageError | SourceError):
                     saver.save(item.name, item.picture, item.channels, found, maps)
+                drift = ""
+                if monitor is not None and monitor.drifted and not alarmed:
+                    alarmed, drift = True, monitor.state().sentence
+                    progress.warning(drift)
                 yield ImageResult(
                     path=item.name,
                     prediction=found,
@@ -249,6 +273,7 @@ def predict_all(
                     time=item.time,
                     dropped=item.dropped,
                     maps=tuple(one.record() for one in maps),
+                    drift=drift,
                 )
             else:
                 if isinstance(found, SourceError):
@@ -279,7 +304,7 @@ def _labelled(
 ) -> Iterator[tuple[Item, Prediction | Explained | ImageError | SourceError]]:
     answer = session.explained if explain else session.answer
     if not source.live:
-        for item, row in session.seen(source.items, lambda item: _framed(session, item)):
+        for item, row in session.seen(source.items, lambda item: _framed(session, item), shown=_shown):
             yield item, row if isinstance(row, ImageError) else answer(row, top_k, sure, coverage, unknown)
         return
     for item in source.items:
@@ -287,7 +312,7 @@ def _labelled(
             yield item, item.picture
             continue
         try:
-            seen = session.see(item.picture, channels=item.channels)
+            seen = session.see(item.picture, channels=item.channels, name=item.name)
             yield item, answer(seen, top_k, sure, coverage, unknown)
         except ImageError as error:
             yield item, error
@@ -313,6 +338,11 @@ def _framed(session: Session, item: Item) -> tuple[NDArray[np.uint8], Frame]:
         if isinstance(item.picture, bytes):  # which has no name of its own
             raise ImageError(str(error).replace(NAMELESS, item.name, 1)) from error
         raise
+
+
+def _shown(item: Item) -> Shown:
+    assert not isinstance(item.picture, ImageError | SourceError)
+    return Shown(item.picture, item.channels, item.name)
 
 
 def _mixed(

@@ -37,7 +37,7 @@ from edgetl.runtime.choice import choose_here, unmeasured_gpus
 from edgetl.runtime.engines.base import Backend, Opening, describe, run_pixels
 from edgetl.runtime.engines.table import engine_of
 from edgetl.runtime.forks import Inheritable, refuse
-from edgetl.runtime.stream import GPU_BATCH, Buffers, Seen, stream
+from edgetl.runtime.stream import GPU_BATCH, Buffers, Seen, Shown, stream
 from edgetl.runtime.targets import Choice, EngineName
 from edgetl.runtime.video import SUFFIXES as VIDEO_SUFFIXES
 from edgetl.shell import command
@@ -58,9 +58,14 @@ if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.bundle.reference import Reference
     from edgetl.inputs.frame import Frame
+    from edgetl.records.captured import CaptureState
+    from edgetl.records.drift import DriftState
+    from edgetl.runtime.capture import Capture
+    from edgetl.runtime.drift import Drift
     from edgetl.runtime.explain import Explained
     from edgetl.runtime.features import PooledHead
     from edgetl.runtime.unknown.judge import Judge
+    from edgetl.runtime.watch import Look, Watch
     from edgetl.tasks.conformal import Conformity
 
 
@@ -83,6 +88,7 @@ class Session(Inheritable):
         backend: the inference engine.
         task: what its outputs answer.
         choice: which variant and engine were chosen, and why.
+        watch: what takes every answer of `predict`, to watch for drift or to keep images; None where nothing does.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Session(Inheritable):
         self._showing: Session | None = None
         self._known: Reference | None = None
         self._judge: Judge | None = None
+        self.watch: Watch | None = None
         self.watch_forks()
         size = self._spec.size
         self._floats = TensorSpec(name=backend.input.name, dtype="float32", shape=(None, 3, size, size))
@@ -289,9 +296,16 @@ class Session(Inheritable):
             yield picture, seen if isinstance(seen, ImageError) else seen.outputs
 
     def seen(
-        self, items: Iterable[T], framed: Callable[[T], tuple[NDArray[np.uint8], Frame]]
+        self,
+        items: Iterable[T],
+        framed: Callable[[T], tuple[NDArray[np.uint8], Frame]],
+        *,
+        shown: Callable[[T], Shown] | None = None,
     ) -> Iterator[tuple[T, Seen | ImageError]]:
-        """As `outputs_of` for what stands for pictures, with the frame of each; `framed` is called in a worker."""
+        """As `outputs_of` for what stands for pictures, with the frame of each; `framed` is called in a worker.
+
+        Where `shown` says what an item shows, `answer` also gives it to `watch`.
+        """
         self._check_open()
         backend = self._workers_backend()
         local = threading.local()
@@ -303,13 +317,22 @@ class Session(Inheritable):
                 local.own_buffers = Buffers(backend, self._spec, batch)
             return cast(Buffers, local.own_buffers)
 
-        workers = max(1, self.backend.threads) if on_cpu else usable_cores()
-        return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch)
+        look: Callable[[T, NDArray[np.uint8]], Look] | None = None
+        if (watch := self.watch) is not None and shown is not None:
+            show = shown
 
-    def see(self, picture: Picture, *, channels: Channels = "rgb") -> Seen:
+            def look(item: T, pixels: NDArray[np.uint8]) -> Look:
+                return watch.look(show(item), pixels)
+
+        workers = max(1, self.backend.threads) if on_cpu else usable_cores()
+        return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch, look=look)
+
+    def see(self, picture: Picture, *, channels: Channels = "rgb", name: str = "") -> Seen:
         """One picture's outputs, in buffers of this thread that the next call overwrites; raises as `pixels` does."""
         pixels, frame = self.framed(picture, channels=channels)
-        return Seen(self._own_buffers().outputs([pixels]), frame)
+        watch = self.watch
+        look = None if watch is None else watch.look(Shown(picture, channels, name), pixels)
+        return Seen(self._own_buffers().outputs([pixels]), frame, look)
 
     def pixels(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Decode, resize and crop one picture to (size, size, 3) uint8 RGB.
@@ -386,6 +409,8 @@ class Session(Inheritable):
     ) -> Prediction:
         """What one image's outputs say; for `sure` and `coverage` see `predict`, for `unknown`, `telling`."""
         found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
+        if self.watch is not None:
+            self.watch.take(self, seen, found)
         if sure is not None:
             from edgetl.tasks.classification.answers import Prediction as ClassPrediction
             from edgetl.tasks.classification.answers import climbed
@@ -445,6 +470,7 @@ class Session(Inheritable):
         with self._lock:
             if self._showing is None:
                 self._showing = self._open_showing()
+                self._showing.watch = self.watch
             return self._showing
 
     def embedding(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.float32]:
@@ -486,6 +512,28 @@ class Session(Inheritable):
         found = self.answer(seen, top_k, sure, coverage, unknown)
         return explained(self._head, seen.outputs, found, side=self._spec.size, frame=seen.frame)
 
+    @property
+    def drift(self) -> DriftState:
+        """What the check for drift knows now; of all images that `predict` answered so far.
+
+        Raises:
+            ConfigError: the session was loaded without one.
+        """
+        if self.watch is None or self.watch.monitor is None:
+            raise ConfigError("drift: this session does not watch for it; load it with drift=True.")
+        return self.watch.monitor.state()
+
+    @property
+    def captured(self) -> CaptureState:
+        """What was kept so far.
+
+        Raises:
+            ConfigError: the session was loaded without a folder for it.
+        """
+        if self.watch is None or self.watch.capturer is None:
+            raise ConfigError("capture: this session keeps no images; load it with capture=Capture(FOLDER).")
+        return self.watch.capturer.state()
+
     def verify(self) -> GoldenCheck:
         """Check the bundle's hashes, then run the golden images from their encoded bytes; compare the outputs.
 
@@ -511,7 +559,9 @@ class Session(Inheritable):
         )
 
     def close(self) -> None:
-        """Free the model and the buffers; a second call does nothing."""
+        """Free the model and the buffers, and write what is to be kept; a second call does nothing."""
+        if self.watch is not None:
+            self.watch.close()
         with self._lock:
             self._closed, self._local = True, threading.local()
             if self._showing is not None:
@@ -556,7 +606,12 @@ class Session(Inheritable):
         return self._judge
 
     def _rows(self, pictures: Sequence[Picture], channels: Channels) -> Iterator[Seen]:
-        for _, row in self.seen(pictures, lambda picture: self.framed(picture, channels=channels)):
+        # No name holds the generator, which would outlive an error in its traceback, threads and all.
+        for _, row in self.seen(
+            pictures,
+            lambda picture: self.framed(picture, channels=channels),
+            shown=lambda picture: Shown(picture, channels, ""),
+        ):
             if isinstance(row, ImageError):
                 raise row
             yield row
@@ -593,6 +648,8 @@ def load(
     require_signature: str | Path | None = None,
     threshold: float | None = None,
     explain: bool = False,
+    drift: bool | Drift = False,
+    capture: Capture | None = None,
 ) -> Session:
     """Open a bundle and load the model that suits this machine; `Session.choice` says which and why.
 
@@ -608,9 +665,12 @@ def load(
         require_signature: a public key; the bundle must be signed with its private half.
         threshold: of a detector, the least score of a box that is answered, between 0 and 1; the bundle's where unset.
         explain: give the feature map with every answer, for `Session.predict` with `explain=True`.
+        drift: watch whether images are still like the validation images, see `Session.drift`; True, or how.
+        capture: keep images that are worth labelling, see `edgetl.runtime.capture`; where and how many.
 
     Raises:
-        BundleError: the bundle is missing, broken, altered, unsigned, or has no such variant.
+        BundleError: the bundle is missing, broken, altered, unsigned, or has no such variant; or it is to watch for
+            drift and was made before bundles knew what images were like.
         ConfigError: the target or precision is unknown, the key cannot be read, or a threshold is out of range or
             given for another task; or a detector is to explain.
         MissingDependencyError: the engine is not installed, or cannot use the device.
@@ -653,6 +713,8 @@ def load(
             )
             if task != bundle.manifest.task:
                 session.task = task_of(task)
+            if drift or capture is not None:
+                _watch(session, drift, capture)
             return session
         except (MissingDependencyError, ModelError) as error:
             if not choice.measured_here:
@@ -665,6 +727,16 @@ def load(
                 f"any more ({cause.rstrip('.')}). Name a target, e.g. cpu, or measure again with: "
                 f"{command('tune', bundle.path)}"
             ) from error
+
+
+def _watch(session: Session, drift: bool | Drift, capture: Capture | None) -> None:
+    from edgetl.runtime.watch import watch_for
+
+    try:
+        session.watch = watch_for(session, drift, capture)
+    except EdgetlError:
+        session.close()
+        raise
 
 
 def _asked(task: TaskSpec, threshold: float | None) -> TaskSpec:

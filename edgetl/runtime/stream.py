@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from edgetl.inputs.frame import Frame
     from edgetl.runtime.engines.base import Backend
+    from edgetl.runtime.session import Channels, Picture
+    from edgetl.runtime.watch import Look
 
 T = TypeVar("T")
 
@@ -34,11 +36,20 @@ _WAITING = 2
 """Tasks a worker that may wait or be finished: enough that no worker idles, few enough that frames do not age."""
 
 
+class Shown(NamedTuple):
+    """A picture as it was given, the order of an array's channels, and what results call it."""
+
+    picture: Picture
+    channels: Channels
+    name: str
+
+
 class Seen(NamedTuple):
-    """One image's outputs (first axis 1), and where its pixels lie in the picture."""
+    """One image's outputs (first axis 1), where its pixels lie in the picture, and what watches keep of it."""
 
     outputs: Outputs
     frame: Frame
+    look: Look | None = None
 
 
 class Buffers:
@@ -77,6 +88,7 @@ def stream(
     own_buffers: Callable[[], Buffers],
     workers: int,
     batch: int,
+    look: Callable[[T, NDArray[np.uint8]], Look] | None = None,
 ) -> Iterator[tuple[T, Seen | ImageError]]:
     """Yield each item, in order, with what the model gave, or with the reason why its image cannot be used.
 
@@ -86,6 +98,7 @@ def stream(
         own_buffers: the calling worker's buffers.
         workers: threads.
         batch: images a task.
+        look: what watches keep of an item and its pixels; called in the workers.
 
     Raises:
         ForkError: it was begun before the process forked.
@@ -102,7 +115,12 @@ def stream(
         usable = [one[0] for one in found if not isinstance(one, ImageError)]
         rows = iter(_rows(own_buffers().outputs(usable)) if usable else ())
         return [
-            (item, one if isinstance(one, ImageError) else Seen(next(rows), one[1]))
+            (
+                item,
+                one
+                if isinstance(one, ImageError)
+                else Seen(next(rows), one[1], None if look is None else look(item, one[0])),
+            )
             for item, one in zip(part, found, strict=True)
         ]
 

@@ -6,8 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from edgetl.bundle.reference import Reference
 
+from edgetl.bundle.reference import Reference
 from edgetl.errors import BundleError
 from edgetl.runtime import calibrating
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import edgetl
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.confidence import ConfidenceSource
+from edgetl.bundle.drift import DriftSource
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import pack
 from edgetl.errors import BaselineError, ConfigError, DataError, ModelError
@@ -70,6 +71,7 @@ def linear_bundle(
     *,
     model_for: TaskSpec | None = None,
     confidence: ConfidenceSource | None = None,
+    drift: DriftSource | None = None,
 ) -> Path:
     """A bundle; its model is another task's where one is named."""
     model, parts = folder / "model.onnx", contents(folder)
@@ -82,7 +84,7 @@ def linear_bundle(
         _model(model, model_for)
     variant = replace(parts.variants[0], model=model, confidence=confidence)
     out = folder / "b.edgetl"
-    pack(replace(parts, task=task, variants=[variant], golden=golden), out)
+    pack(replace(parts, task=task, variants=[variant], golden=golden, drift=drift), out)
     return out
 
 

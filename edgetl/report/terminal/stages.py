@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.data.walk import counted
 from edgetl.records.adapt import AdaptRecord
+from edgetl.records.captured import AddedRecord
 from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
@@ -20,6 +21,7 @@ from edgetl.report.terminal import unknown
 from edgetl.report.terminal.confidence import confidence
 from edgetl.report.terminal.run import floor_word, metric_name, variants
 from edgetl.report.terminal.tables import HeaderCell, TableLine, Tone, numbers, pairs, say, table, text
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -427,3 +429,40 @@ def _spread(window: tuple[float, float] | None) -> str:
     if window is None:
         return ""
     return f"numbers beyond 8 bits: spread {window[0]:g} to {window[1]:g} over 0 to 255, rounded and clipped"
+
+
+def added(console: Console, record: AddedRecord) -> None:
+    """What became of captured images, and what to do next."""
+    left_out = [
+        (len(record.unreadable), "cannot be read"),
+        (len(record.copies), "are copies of others"),
+        (len(record.near), "look like an image of the data set"),
+        (record.unlabelled, "have no class yet"),
+    ]
+    pairs(
+        console,
+        [
+            ("images", units.count(record.images)),
+            ("added", units.count(record.added)),
+            ("left out", "; ".join(f"{units.count(count)} {why}" for count, why in left_out if count)),
+            ("classes", ", ".join(f"{name} {units.count(count)}" for name, count in record.classes.items())),
+            ("new classes", ", ".join(record.new_classes)),
+            ("rows before", units.count(record.before) if record.before else ""),
+            ("broken lines", units.count(record.torn) if record.torn else ""),
+        ],
+        title=record.folder,
+    )
+    for name, reason in record.unreadable[:_LISTED]:
+        say(console, f"{name}: {reason}" if name not in reason else reason, "bad")
+    if record.classes:
+        say(console, f"Wrote {record.out}: name it as data.source in a recipe.", "good")
+    else:
+        say(
+            console,
+            f"Wrote {record.out}: name it as distill.unlabelled in a recipe; or fill in the column label of"
+            f" {record.out}/labels.csv and run: "
+            + command(
+                "data", "add", record.out, "--labels", f"{record.out}/labels.csv", "-o", "labelled.csv"
+            ),
+            "good",
+        )

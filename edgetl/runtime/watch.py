@@ -1,0 +1,151 @@
+"""What a session does beside answering, where it was asked to: watch for drift, and keep images worth labelling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetl.errors import BundleError, ConfigError
+from edgetl.inputs.looks import looks, thumbnail
+from edgetl.records.captured import DRIFTED, UNSURE
+from edgetl.tasks.classification.answers import Prediction as ClassPrediction
+from edgetl.tasks.confidence import has_sets, with_sets
+from edgetl.tasks.detection.answers import Detections
+from edgetl.tasks.multihead.answers import HeadsPrediction
+from edgetl.tasks.multilabel.answers import TagsPrediction
+from edgetl.tasks.summary import sureness
+
+if TYPE_CHECKING:
+    from edgetl.runtime.capture import Capture, Capturer
+    from edgetl.runtime.drift import Drift, Monitor
+    from edgetl.runtime.session import Session
+    from edgetl.runtime.stream import Seen, Shown
+    from edgetl.tasks.all import Prediction
+
+
+class Look(NamedTuple):
+    """What is kept of an image until it is answered: its looks (6,), a thumbnail (16, 16), and what stands for it."""
+
+    looks: NDArray[np.float32] | None
+    thumbnail: NDArray[np.uint8] | None
+    shown: Shown
+
+
+class Watch:
+    """Takes each answer of a session, in the order in which they are given; from many threads."""
+
+    def __init__(self, monitor: Monitor | None, capturer: Capturer | None) -> None:
+        self.monitor, self.capturer = monitor, capturer
+        self._sets: bool | None = None
+
+    def look(self, shown: Shown, pixels: NDArray[np.uint8]) -> Look:
+        """Look at the pixels (S, S, 3) uint8 of what is shown; called beside the model, where images are decoded."""
+        return Look(
+            None if self.monitor is None else looks(pixels),
+            None if self.capturer is None else thumbnail(pixels),
+            shown,
+        )
+
+    def take(self, session: Session, seen: Seen, answer: Prediction) -> None:
+        """Take an image's answer."""
+        look = seen.look
+        if look is None:
+            return
+        shows = False
+        if self.monitor is not None and look.looks is not None:
+            shows = self.monitor.add(look.looks, answer)
+        if self.capturer is None or look.thumbnail is None:
+            return
+        reasons = [UNSURE] if self._unsure(session, seen, answer) else []
+        reasons += [DRIFTED] if shows else []
+        if reasons:
+            from edgetl.runtime.capture import Worth
+
+            self.capturer.offer(
+                look.shown,
+                Worth(
+                    reasons=tuple(reasons),
+                    answer=answer.text,
+                    label=_best(answer),
+                    score=sureness(answer),
+                    kind="thumbnail",
+                    vector=look.thumbnail,
+                ),
+            )
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self.capturer is not None:
+            self.capturer.close()
+
+    def _unsure(self, session: Session, seen: Seen, answer: Prediction) -> bool:
+        assert self.capturer is not None
+        settings = self.capturer.settings
+        if isinstance(answer, Detections):
+            return bool(answer.items) and sureness(answer) < settings.below
+        if sureness(answer) < settings.below:
+            return True
+        if self._sets is None:
+            self._sets = has_sets(session.task.spec)
+        if not self._sets:
+            return False
+        try:
+            needed = session.least_conformities(settings.coverage)
+        except (BundleError, ConfigError):  # an older bundle, or too few validation images
+            self._sets = False
+            return False
+        return _further(with_sets(session.task, seen.outputs, answer, needed)) > 0
+
+
+def watch_for(session: Session, drift: bool | Drift, capture: Capture | None) -> Watch | None:
+    """What `load` was asked for; None where nothing.
+
+    Raises:
+        BundleError: the bundle has no reference for drift, or one that is too small.
+        ConfigError: nothing is left to watch.
+    """
+    monitor: Monitor | None = None
+    capturer: Capturer | None = None
+    if drift:
+        from edgetl.bundle.drift import reference
+        from edgetl.runtime.drift import Drift, Monitor
+
+        settings = drift if isinstance(drift, Drift) else Drift()
+        monitor = Monitor(reference(session.bundle, session.variant), session.task.spec, settings)
+    if capture is not None:
+        from edgetl.runtime.capture import Capturer
+
+        capturer = Capturer(
+            capture, session.manifest.preprocess, bundle=session.manifest.name, variant=session.variant.name
+        )
+    return None if monitor is None and capturer is None else Watch(monitor, capturer)
+
+
+def _further(answer: Any) -> int:
+    """How many labels a set has beside those that are answered; of several heads the most."""
+    match answer:
+        case ClassPrediction():
+            return len(answer.possible or ()) - 1
+        case TagsPrediction():
+            return len(answer.possible or ()) - len(answer.tags)
+        case HeadsPrediction():
+            return max(map(_further, answer.heads.values()))
+        case _:
+            return 0
+
+
+def _best(answer: Prediction) -> str:
+    """The best class, for whoever labels the image; of several heads each one's."""
+    match answer:
+        case ClassPrediction():
+            return answer.top[0].label
+        case TagsPrediction():
+            return "|".join(tag.label for tag in answer.tags)
+        case HeadsPrediction():
+            return "; ".join(f"{name}={_best(found)}" for name, found in answer.heads.items())
+        case Detections():
+            return "|".join(sorted({item.label for item in answer.items}))
+        case _:
+            assert_never(answer)
