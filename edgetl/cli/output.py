@@ -30,6 +30,7 @@ View = Literal[
     "doctor",
     "keys",
     "signed",
+    "guide",
 ]
 """How a record is shown as tables."""
 
@@ -144,5 +145,9 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "guide":
+            from edgetl.report.terminal import guide  # nothing else on a device shows pages
+
+            guide.page(console, record)
         case _:
             assert_never(view)

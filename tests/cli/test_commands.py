@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from edgetl import config
-from edgetl._version import __version__
+from edgetl._version import BUNDLE_SCHEMA, __version__
 from edgetl.bundle.manifest import Precision
 from edgetl.cli import app
 from edgetl.deploy import parity
@@ -58,12 +58,13 @@ def _commands() -> dict[str, str]:
 
 def test_the_version_is_told() -> None:
     done = edgetl("--version")
-    assert (done.returncode, done.stdout.strip()) == (0, f"edgetl {__version__}")
+    schema = f"bundle schema {BUNDLE_SCHEMA}; what changed: edgetl guide changelog"
+    assert (done.returncode, done.stdout) == (0, f"edgetl {__version__}\n{schema}\n")
 
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 26
+    assert len(commands) == 27
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
