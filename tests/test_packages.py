@@ -196,6 +196,14 @@ def check_line(line: str, targets: set[str], where: str) -> None:
             pytest.fail(f"nobody has looked at the line {where!r}")
 
 
+def test_the_licence_is_the_one_that_the_project_names() -> None:
+    assert (PROJECT["license"], PROJECT["license-files"]) == ("Apache-2.0", ["edgetl/LICENSE"])
+    text = (ROOT / "edgetl" / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert len(text.split()) > 1500
+
+
 def test_the_constraints_are_plain_and_cover_what_is_declared() -> None:
     text = (ROOT / "edgetl" / "constraints.txt").read_text(encoding="utf-8")
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.!+]*", line) for line in text.splitlines())
