@@ -76,6 +76,11 @@ def test_a_terminal_gets_a_page_laid_out_and_links_as_what_to_type() -> None:
     assert "\x1b[" in _shown(page, colour=True)
 
 
+def test_eighty_columns_are_enough_for_every_word() -> None:
+    cut = [topic.name for topic in guide.topics() if "\u2026" in _shown(guide.page(topic.name))]
+    assert cut == []
+
+
 @pytest.mark.parametrize("width", [40, 200])
 def test_every_page_can_be_laid_out(width: int) -> None:
     for topic in guide.topics():
