@@ -108,6 +108,10 @@ def test_init_writes_a_recipe_that_loads(images: Path, tmp_path: Path) -> None:
     again = edgetl("init", images, "-o", path)
     assert again.returncode == 2
     assert "overwrite it with --force" in again.stderr
+    assert "golden_images" not in path.read_text()
+    assert edgetl("init", images, "-o", path, "--force", "--full").returncode == 0
+    assert config.load(path) == loaded
+    assert "# golden_images = 8\n" in path.read_text()
 
 
 def test_init_proposes_a_window_and_data_check_says_where_a_set_leaves_it(tmp_path: Path) -> None:
