@@ -1254,37 +1254,57 @@ def dump(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def commented(recipe: Recipe, reasons: Mapping[str, str]) -> str:
+COMMON = (
+    "preprocess.size",
+    "train.backbone",
+    "train.epochs",
+    "train.lr",
+    "train.augment",
+    "prune.target",
+    "distill.size",
+    "distill.epochs",
+    "quantize.target",
+    "bundle.max_drop",
+)
+"""The settings that people change most."""
+
+
+def commented(recipe: Recipe, reasons: Mapping[str, str], *, full: bool = True) -> str:
     """The recipe as TOML for people: what differs from the defaults is set, with its reason; the rest is a comment.
 
     Args:
         recipe: the recipe.
         reasons: why a setting was chosen, by dotted name.
+        full: with every setting; else with those that are set, and of the rest `COMMON` alone.
     """
+    every = "" if full else " Every setting: edgetl guide settings"
     lines = [
-        "# A recipe for edgetl. Settings that are commented out show their defaults.",
+        f"# A recipe for edgetl. Settings that are commented out show their defaults.{every}",
         f"name = {_toml(recipe.name)}",
         f"seed = {recipe.seed}",
     ]
     for section in _SECTIONS:
         chosen_section = getattr(recipe, section)
         model = type(chosen_section)
-        lines += ["", *_comment(model.__doc__ or ""), f"[{section}]"]
         # A setting without a default, and the kind of task that is not the usual one, must be written.
         usual = getattr(Recipe(), section)
         values, defaults = chosen_section.model_dump(mode="json"), usual.model_dump(mode="json")
+        shown: list[str] = []
         for key, field in model.model_fields.items():
-            lines += _comment(field.description or "")
+            name, reason = f"{section}.{key}", reasons.get(f"{section}.{key}")
             # TOML cannot say that a value is unset.
             chosen = values[key] is not None and (
-                values[key] != defaults.get(key)
-                or f"{section}.{key}" in reasons
-                or (section, key) == ("data", "source")
+                values[key] != defaults.get(key) or reason is not None or name == "data.source"
             )
-            if reason := reasons.get(f"{section}.{key}"):
-                lines += _comment(f"Chosen: {reason}")
+            if not (full or chosen or reason is not None or name in COMMON):
+                continue
+            shown += _comment(field.description or "")
+            if reason:
+                shown += _comment(f"Chosen: {reason}")
             text = f"{key} = {_toml(values[key])}" if values[key] is not None else f"{key} ="
-            lines += [text] if chosen else [f"# {line}".rstrip() for line in text.splitlines()]
+            shown += [text] if chosen else [f"# {line}".rstrip() for line in text.splitlines()]
+        if shown:
+            lines += ["", *_comment(model.__doc__ or ""), f"[{section}]", *shown]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -455,14 +456,32 @@ def test_a_relation_lies_beside_the_recipe(tmp_path: Path) -> None:
     assert loaded.labels == config.LabelsConfig(graph=str(edges), loss=config.RelationLoss.SOFT, softness=0.2)
 
 
+@pytest.mark.parametrize("full", [True, False])
 @settings(max_examples=40, deadline=None)
 @given(recipes())
-def test_a_commented_recipe_parses_to_the_same(recipe: Recipe) -> None:
+def test_a_commented_recipe_parses_to_the_same(full: bool, recipe: Recipe) -> None:
     text = config.commented(
-        recipe, {"train.lr": "the photos are few\nand small", "data.max_train_images": "x"}
+        recipe, {"train.lr": "the photos are few\nand small", "data.max_train_images": "x"}, full=full
     )
     assert parse(tomllib.loads(text)) == recipe
     assert "# Chosen: the photos are few" in text
+
+
+def test_a_short_recipe_has_what_was_chosen_and_the_ten_that_people_change() -> None:
+    assert len(config.COMMON) == 10
+    assert set(config.COMMON) <= set(config.dotted_names())
+    recipe = parse({"name": "photos", "data": {"source": "photos"}, "train": {"imbalance": "sampling"}})
+    text = config.commented(recipe, {"train.imbalance": "classes have 4 to 90 images"}, full=False)
+    settings = re.findall(r"^(?:# )?([a-z_]+) =", text, re.MULTILINE)
+    rest = sorted(name.partition(".")[2] for name in config.COMMON)
+    assert sorted(settings) == sorted(["name", "seed", "source", "imbalance", *rest])
+    assert "# Chosen: classes have 4 to 90 images\nimbalance = \"sampling\"\n" in text
+    assert text.startswith("# A recipe for edgetl.")
+    assert "edgetl guide settings" in text
+    assert len(text.splitlines()) < 80
+    whole = config.commented(recipe, {})
+    assert len(re.findall(r"^# [a-z_]+ =", whole, re.MULTILINE)) > 90
+    assert "edgetl guide" not in whole
 
 
 def test_a_built_in_set_is_no_folder_beside_the_recipe(tmp_path: Path) -> None:

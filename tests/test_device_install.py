@@ -64,9 +64,18 @@ def test_the_wheel_is_typed_and_holds_no_tests(device: Path) -> None:
     assert not any((package.parent / name).exists() for name in ("torch", "torchvision", "timm", "onnx"))
 
 
+def test_the_wheel_brings_the_licence_and_the_manual(device: Path) -> None:
+    package = next(device.parent.glob("lib/python*/site-packages/edgetl"))
+    text = (ROOT / "edgetl" / "LICENSE").read_bytes()
+    assert (package / "LICENSE").read_bytes() == text
+    (kept,) = package.parent.glob("edgetl-*.dist-info/licenses/edgetl/LICENSE")
+    assert kept.read_bytes() == text
+    assert _edgetl(device, "guide", "cookbook").startswith("# Cookbook\n")
+
+
 def test_the_wheel_is_small(device: Path) -> None:
     wheel = next(device.parent.parent.glob("edgetl-*.whl"))
-    assert wheel.stat().st_size < 1_000_000
+    assert wheel.stat().st_size < 1_200_000
 
 
 def test_from_bundle_to_prediction_without_torch(device: Path, bundle: Path) -> None:

@@ -27,6 +27,7 @@ BASE = (
     "statistics",
     "inputs",
     "tasks",
+    "guide",
 )
 # In the order of the flow. A module may import from its own row and the rows above it. Pruning stands below
 # distillation, with whose losses it recovers.

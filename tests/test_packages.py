@@ -14,11 +14,14 @@ from pathlib import Path
 import click
 import pytest
 import typer.main
+import yaml
 
 from edgetl.cli import app
-from edgetl.config import Recipe, Tracker
+from edgetl.config import Tracker, dotted_names
 from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, missing, pip_install
 from edgetl.runtime import doctor
+from tests.guide.pages import FOLDER as GUIDE
+from tests.guide.pages import blocks, pages, shell_lines, spans
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -52,7 +55,7 @@ def check_command(text: str) -> None:
     words = shlex.split(text, comments=True)
     context: click.Context = click.Context(COMMANDS, info_name="edgetl")
     command = COMMANDS
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and not words[0].startswith("-"):
         found = command.get_command(context, words[0])
         assert found is not None, f"no command {words[0]!r}, in {text!r}"
         command, words = found, words[1:]
@@ -69,9 +72,16 @@ def check_pip(text: str) -> None:
         at = words.index("--extra-index-url")
         del words[at : at + 2]
     assert words, text
+    for option in ("--wheel-dir", "--find-links", "-c"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
     base = {NAME.match(each)[0] for each in PROJECT["dependencies"]}
     for word in words:
-        assert word in KNOWN | base | {"pytest", "X", "edgetl-*.whl"}, (
+        if found := re.fullmatch(r"(?:\.|edgetl)\[([a-z,]+)\]", word):
+            assert set(found[1].split(",")) <= EXTRAS.keys(), text
+            continue
+        assert word in KNOWN | base | {"pytest", "X", "edgetl-*.whl", "--no-index"}, (
             f"{word!r} is not one of ours, in {text!r}"
         )
 
@@ -129,17 +139,16 @@ def test_every_command_in_a_message_or_help_exists() -> None:
     assert seen > 60
 
 
-def test_every_setting_in_a_message_or_the_readme_exists() -> None:
-    sections = {
-        name: set(field.annotation.model_fields)
-        for name, field in Recipe.model_fields.items()
-        if hasattr(field.annotation, "model_fields")
-    }
-    files = {"json", "jsonl", "sqlite", "state", "toml", "txt", "edgetl"}
+def test_every_setting_in_a_message_or_a_page_exists() -> None:
+    sections: dict[str, set[str]] = {}
+    for name in dotted_names():
+        section, dot, key = name.partition(".")
+        if dot and section != "task":  # which is also a session's and a manifest's
+            sections.setdefault(section, set()).add(key)
+    files = {"json", "jsonl", "sqlite", "state", "toml", "txt", "edgetl", "py", "md"}
     named = re.compile(rf"(?<![\w./-])({'|'.join(sections)})\.([a-z_0-9]+)\b(?!\()")
     texts = [(path, text) for path in (ROOT / "edgetl").rglob("*.py") for text in strings(path)]
-    readme = ROOT / "README.md"
-    texts += [(readme, text) for text in re.findall(r"`([^`\n]+)`", readme.read_text(encoding="utf-8"))]
+    texts += [(page, text) for page in pages() for text in spans(page)]
     found = [(path, *pair) for path, text in texts for pair in named.findall(text) if pair[1] not in files]
     assert len(found) > 100
     wrong = [f"{path}: {part}.{key}" for path, part, key in found if key not in sections[part]]
@@ -150,40 +159,49 @@ def click_names() -> set[str]:
     return set(COMMANDS.commands)
 
 
-def shell_lines() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    inline = re.findall(r"`((?:edgetl|make|pip install) [^`]+)`", text)
-    return [line for block in blocks for line in block.splitlines() if line] + inline
-
-
-def test_every_shell_line_of_the_readme_works_as_typed() -> None:
-    lines = shell_lines()
-    assert len(lines) > 50
+def test_every_shell_line_of_the_pages_works_as_typed() -> None:
+    lines = list(shell_lines())
+    assert len(lines) > 150
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    for line in lines:
+    workflows = [yaml.safe_load(block.text) for block in blocks("yaml")]
+    steps = [step for each in workflows for job in each["jobs"].values() for step in job["steps"]]
+    lines += [(GUIDE / "cookbook.md", step["run"]) for step in steps if "run" in step]
+    for page, line in lines:
         for part in line.partition("  #")[0].split(" && "):
-            program, _, rest = part.strip().partition(" ")
-            match program:
-                case "make":
-                    words = [
-                        word
-                        for word in shlex.split(rest.replace("[", "").replace("]", ""))
-                        if "=" not in word
-                    ]
-                    assert set(words) <= targets, line
-                case "pip":
-                    check_pip(rest.removeprefix("install "))
-                case "edgetl":
-                    names, _, options = re.sub(r"[\[\]]|\.\.\.", "", rest).partition(" ")
-                    for name in names.replace("\\|", "|").split("|"):
-                        check_command(f"{name} {options}".replace("|", " "))
-                case ".":
-                    assert rest == ".venv/bin/activate"
-                case "torchrun" | "accelerate":  # Run by tests/train/test_launchers.py.
-                    check_command(rest.partition("edgetl ")[2])
-                case _:
-                    pytest.fail(f"nobody has looked at the line {line!r}")
+            check_line(part.strip(), targets, f"{page.name}: {line}")
+
+
+def check_line(line: str, targets: set[str], where: str) -> None:
+    """Hold one line that a page shows to the program that it calls."""
+    program, _, rest = line.partition(" ")
+    match program:
+        case "make":
+            words = [word for word in shlex.split(re.sub(r"[\[\]]", "", rest)) if "=" not in word]
+            assert set(words) <= targets, where
+        case "pip":
+            check_pip(re.sub(r"^(install|wheel) ", "", rest))
+        case "edgetl":
+            names, _, options = re.sub(r"[\[\]]|\.\.\.|< \S+$", "", rest).partition(" ")
+            for name in names.replace("\\|", "|").split("|"):
+                # Words in capitals stand for a command or for what it is given.
+                if not name.isupper():
+                    check_command(f"{name} {options}".replace("|", " "))
+        case ".":
+            assert rest == ".venv/bin/activate", where
+        case "python":
+            assert rest == "-m tests.guide.generated", where
+        case "torchrun" | "accelerate":  # Run by tests/train/test_launchers.py.
+            check_command(rest.partition("edgetl ")[2])
+        case _:
+            pytest.fail(f"nobody has looked at the line {where!r}")
+
+
+def test_the_licence_is_the_one_that_the_project_names() -> None:
+    assert (PROJECT["license"], PROJECT["license-files"]) == ("Apache-2.0", ["edgetl/LICENSE"])
+    text = (ROOT / "edgetl" / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert len(text.split()) > 1500
 
 
 def test_the_constraints_are_plain_and_cover_what_is_declared() -> None:

@@ -13,7 +13,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any, get_args
 
-from edgetl._version import __version__
+from edgetl._version import BUNDLE_SCHEMA, __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.codec import OPTIONAL, from_json, to_json
@@ -24,7 +24,7 @@ from edgetl.records.train import LineageStep
 from edgetl.records.unknown import ScoreName
 from edgetl.tasks.base import LOGITS, MultiHead, TaskSpec, labels_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = BUNDLE_SCHEMA
 MANIFEST = "manifest.json"
 _FIRST_TASK = "image-classification"
 """What schema 1 called the one task that it had."""

@@ -37,9 +37,11 @@ device.register(app)
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        from edgetl._version import __version__
+        from edgetl._version import BUNDLE_SCHEMA, __version__
 
-        typer.echo(f"edgetl {__version__}")
+        typer.echo(
+            f"edgetl {__version__}\nbundle schema {BUNDLE_SCHEMA}; what changed: edgetl guide changelog"
+        )
         raise typer.Exit
 
 

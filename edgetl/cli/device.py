@@ -73,6 +73,7 @@ def register(app: typer.Typer) -> None:
     for function, example in examples.items():
         name = "eval" if function is evaluate else function.__name__
         app.command(name, rich_help_panel=PANEL, epilog=f"Example: {example}")(function)
+    app.command(rich_help_panel="Learn", epilog="Example: edgetl guide cookbook")(guide)
 
 
 def info(bundle: BundleArg, json: Json = False) -> None:
@@ -786,6 +787,17 @@ def doctor(json: Json = False) -> None:
     from edgetl.runtime.doctor import examine
 
     output.emit(examine(), json, "doctor")
+
+
+def guide(
+    topic: Annotated[str | None, typer.Argument(help="The page.", show_default="the list of topics")] = None,
+    json: Json = False,
+) -> None:
+    """Read the manual: how to install, each stage and why, a cookbook, the file format, a glossary, the reference."""
+    from edgetl import guide as manual
+    from edgetl.cli import output
+
+    output.emit(manual.topics() if json and topic is None else manual.page(topic), json, "guide")
 
 
 def _coco_ids(annotations: Path | None, session: Session) -> Ids | None:

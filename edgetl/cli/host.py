@@ -100,8 +100,11 @@ def init(
         "recipe.toml"
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a recipe that is there.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Write every setting, those that keep their defaults as comments.")
+    ] = False,
 ) -> None:
-    """Look at the data and write a commented recipe."""
+    """Look at the data and write a recipe: what it chose and why, and the settings that people change most."""
     _require_train()
     from edgetl import config
     from edgetl.cli.progress import open_progress
@@ -145,7 +148,7 @@ def init(
         values.setdefault(section, {})[key] = item.value
     recipe = config.parse({"name": name, **values})
     try:
-        text = config.commented(recipe, {item.key: item.reason for item in chosen})
+        text = config.commented(recipe, {item.key: item.reason for item in chosen}, full=full)
         write_text(output, text, new=not force)
     except FileExistsError:  # another process wrote it meanwhile
         raise taken from None

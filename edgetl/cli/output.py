@@ -33,6 +33,7 @@ View = Literal[
     "enrolled",
     "drift",
     "added",
+    "guide",
 ]
 """How a record is shown as tables."""
 
@@ -159,5 +160,9 @@ def _show(record: Any, view: View, console: Console) -> None:
             drift.drift(console, record)
         case "added":
             stages.added(console, record)
+        case "guide":
+            from edgetl.report.terminal import guide  # nothing else on a device shows pages
+
+            guide.page(console, record)
         case _:
             assert_never(view)

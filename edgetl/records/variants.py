@@ -109,8 +109,8 @@ class VariantScore:
 
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
     its temperatures. `reference` is the file of what it makes of known images, "" where it has no features to show;
-    `unknown` says how it tells unknown ones, None for a detector. `sureness` and `named` are of its answers to the images that `MeasureRecord.looks` is of, as
-    `edgetl.bundle.drift` has them.
+    `unknown` says how it tells unknown ones, None for a detector. `sureness` and `named` are of its answers to the
+    images that `MeasureRecord.looks` is of, as `edgetl.bundle.drift` has them.
     """
 
     name: str

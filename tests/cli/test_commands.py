@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from edgetl import config
-from edgetl._version import __version__
+from edgetl._version import BUNDLE_SCHEMA, __version__
 from edgetl.bundle.manifest import Precision
 from edgetl.cli import app
 from edgetl.deploy import parity
@@ -58,12 +58,13 @@ def _commands() -> dict[str, str]:
 
 def test_the_version_is_told() -> None:
     done = edgetl("--version")
-    assert (done.returncode, done.stdout.strip()) == (0, f"edgetl {__version__}")
+    schema = f"bundle schema {BUNDLE_SCHEMA}; what changed: edgetl guide changelog"
+    assert (done.returncode, done.stdout) == (0, f"edgetl {__version__}\n{schema}\n")
 
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 28
+    assert len(commands) == 29
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
@@ -107,6 +108,10 @@ def test_init_writes_a_recipe_that_loads(images: Path, tmp_path: Path) -> None:
     again = edgetl("init", images, "-o", path)
     assert again.returncode == 2
     assert "overwrite it with --force" in again.stderr
+    assert "golden_images" not in path.read_text()
+    assert edgetl("init", images, "-o", path, "--force", "--full").returncode == 0
+    assert config.load(path) == loaded
+    assert "# golden_images = 8\n" in path.read_text()
 
 
 def test_init_proposes_a_window_and_data_check_says_where_a_set_leaves_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The README's lines for launchers, as they stand there."""
+"""The manual's lines for launchers, as they stand there."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import pytest
 from tests.images import write_set
 from tests.train.test_processes import RECIPE, ROOT
 
-LINES = re.findall(r"^(?:torchrun|accelerate launch) .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+PAGE = ROOT / "edgetl" / "guide" / "train.md"
+LINES = re.findall(r"^(?:torchrun|accelerate launch) .*$", PAGE.read_text(), re.MULTILINE)
 
 
-def test_the_readme_has_a_line_for_each_launcher() -> None:
+def test_the_manual_has_a_line_for_each_launcher() -> None:
     assert [line.split()[0] for line in LINES] == ["torchrun", "torchrun", "accelerate"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
-def test_the_readme_s_lines_train(line: str, tmp_path: Path) -> None:
+def test_the_manual_s_lines_train(line: str, tmp_path: Path) -> None:
     source = write_set(tmp_path / "images", {"train": 8, "val": 4})
     (tmp_path / "recipe.toml").write_text(RECIPE.format(source=source))
     beside = str(Path(sys.executable).parent)
