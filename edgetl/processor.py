@@ -8,6 +8,8 @@ from pathlib import Path
 
 VNNI_TARGET = "cpu-x86-vnni"
 """What a variant is made for that needs AVX-512 VNNI or AVX-VNNI."""
+INT8_KINDS = frozenset({"x86-vnni", "arm-dotprod"})
+"""The kinds of processor that multiply INT8 by instructions of their own, so that it pays; see `kind`."""
 # A processor's record, of which its flags are a part; there is one for each core, and the first is enough.
 _RECORD_BYTES = 16384
 
@@ -20,15 +22,40 @@ def architecture() -> str:
     return "arm" if machine.startswith(("arm", "aarch")) else machine
 
 
+def kind(arch: str | None = None) -> str:
+    """The kind of processor: `x86-vnni`, `x86`, `arm-dotprod`, `arm`, or another family.
+
+    Between two kinds the order of variants by latency may differ: what pays in INT8 are the instructions for it.
+
+    Args:
+        arch: the processor family; this machine's where unset. The instructions are always asked of this machine.
+    """
+    family = architecture() if arch is None else arch
+    if family == "x86" and has_vnni():
+        return "x86-vnni"
+    return "arm-dotprod" if family == "arm" and has_dot_product() else family
+
+
 @functools.cache
 def has_vnni() -> bool:
     """Whether the CPU is known to have AVX-512 VNNI or AVX-VNNI; False where the system does not say."""
+    record = _record()
+    return "avx512_vnni" in record or "avx_vnni" in record
+
+
+@functools.cache
+def has_dot_product() -> bool:
+    """Whether an Arm CPU is known to have SDOT and UDOT, as Apple's have; False where the system does not say."""
+    return "asimddp" in _record() or (architecture() == "arm" and platform.system() == "Darwin")
+
+
+def _record() -> str:
+    """What Linux says of the first core; empty elsewhere."""
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
-            flags = file.read(_RECORD_BYTES)
+            return file.read(_RECORD_BYTES)
     except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags
+        return ""
 
 
 def computes(target: str, arch: str | None = None) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from edgetl.process import usable_cores
+from edgetl.processor import kind
 from edgetl.records.measured import Machine
 
 
@@ -27,6 +28,7 @@ def describe(root: Path = Path("/")) -> Machine:
         python=platform.python_version(),
         gpu=_gpu(),
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        processor=kind(),
     )
 
 

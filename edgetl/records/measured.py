@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The machine a figure was measured on."""
+    """The machine a figure was measured on. `processor` is its `edgetl.processor.kind`, empty in older records."""
 
     cpu: str
     cores: int
@@ -16,6 +19,7 @@ class Machine:
     python: str
     gpu: str = ""
     governor: str = ""
+    processor: str = field(default="", metadata=OPTIONAL)
 
     @property
     def fingerprint(self) -> str:

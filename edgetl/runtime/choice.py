@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
-from edgetl.processor import architecture
+from edgetl.processor import INT8_KINDS, VNNI_TARGET, architecture, kind
 from edgetl.records.scores import value
 from edgetl.runtime.engines import table
-from edgetl.runtime.engines.table import ENGINES
+from edgetl.runtime.engines.table import ENGINES, Engine
 from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.shell import command
 from edgetl.tasks.all import task_of
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
+    from edgetl.records.measured import Machine
 
 
 def choose_here(
@@ -51,7 +52,9 @@ def choose_here(
         if isinstance(found, Choice):
             return found
         note = f"; {found}"
-    chosen = choose(bundle.manifest, target=target, variant=variant, precision=precision)
+    chosen = choose(
+        bundle.manifest, target=target, variant=variant, precision=precision, suggest_tune=not note
+    )
     return dataclasses.replace(chosen, reason=chosen.reason + note) if note else chosen
 
 
@@ -71,6 +74,7 @@ def choose(
     variant: str | None = None,
     precision: Precision | None = None,
     arch: str | None = None,
+    suggest_tune: bool = True,
 ) -> Choice:
     """Choose the engine and the variant.
 
@@ -80,11 +84,17 @@ def choose(
         variant: take this one, whatever its figures.
         precision: only variants of this arithmetic.
         arch: the processor family; this machine's where unset.
+        suggest_tune: say in the reason how to measure where no figures are of this kind of machine.
 
     Raises:
         BundleError: there is no such variant, or none that was made for the target.
     """
     here, metric = arch or architecture(), first_metric(manifest)
+    processor = kind(here)
+
+    def figures(variant: Variant) -> str:
+        return _figures(variant, processor, metric, suggest_tune=suggest_tune)
+
     engine: EngineName = EngineName.CPU if target is EngineName.AUTO else target
     known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
     if variant is not None:
@@ -94,9 +104,7 @@ def choose(
             raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
         if named.format is not ENGINES[engine].model_format:
             engine = _taker(named, target)
-        return Choice(
-            variant=variant, target=engine, reason=f"{variant} was asked for{_figures(named, here, metric)}"
-        )
+        return Choice(variant=variant, target=engine, reason=f"{variant} was asked for{figures(named)}")
     runs = ENGINES[engine]
     fitting = [v for v in manifest.variants if runs.suits(v, here) and precision in (None, v.precision)]
     if not fitting:
@@ -108,25 +116,24 @@ def choose(
     default = manifest.variant()
     assert default is not None  # A manifest without its default is refused when it is read.
     if engine in (EngineName.TENSORRT, EngineName.TENSORRT_RTX):
-        return _for_engines(engine, fitting, manifest, default, here)
-    if default in fitting:
-        return Choice(
-            variant=default.name,
-            target=engine,
-            reason=f"{default.name} is the bundle's default{_figures(default, here, metric)}",
-        )
-    chosen = _fastest(fitting, default, metric)
-    why = (
-        f"the default {default.name} was made for {default.target}"
-        if precision is None
-        else f"{precision} was asked for"
-    )
-    return Choice(
-        variant=chosen.name,
-        target=engine,
-        reason=f"{chosen.name} is {'the fastest' if len(fitting) > 1 else 'the one'} made for "
-        f"{_KINDS.get(chosen.target, chosen.target)}, and {why}{_figures(chosen, here, metric)}",
-    )
+        chosen, why = _for_engines(engine, fitting, manifest, default)
+        return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {why}{figures(chosen)}")
+    timed = {v.name for v in manifest.variants if v.latency and v.machine}
+    ranked = {
+        v.name for v in manifest.variants if v.name in timed and runs.on_cpu and alike(v.machine, processor)
+    }
+    if timed and not ranked:
+        chosen, why = _unranked(runs, fitting, default, metric, processor)
+    elif default in fitting:
+        chosen, why = default, "is the bundle's default"
+    else:
+        chosen = _fastest(fitting, default, metric, ranked)
+        rank = "the fastest" if chosen.name in ranked and len(fitting) > 1 else "the one"
+        why = f"is {rank} made for {_KINDS.get(chosen.target, chosen.target)}"
+    if default not in fitting:
+        made = f"the default {default.name} was made for {default.target}"
+        why += f", and {made if precision is None else f'{precision} was asked for'}"
+    return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {why}{figures(chosen)}")
 
 
 def _taker(variant: Variant, asked: EngineName) -> EngineName:
@@ -168,30 +175,74 @@ def first_metric(manifest: Manifest) -> str:
     return task_of(manifest.task).metrics[0].name
 
 
+def alike(machine: Machine | None, processor: str) -> bool:
+    """Whether figures of that machine say what is faster on a processor of this `edgetl.processor.kind`.
+
+    Older records know the family of their processor only, which then decides.
+    """
+    if machine is None:
+        return False
+    if machine.processor:
+        return machine.processor == processor
+    family = processor.partition("-")[0]
+    names = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(family, (family,))
+    return any(name in machine.system.lower() for name in names)
+
+
 def _for_engines(
-    engine: EngineName, fitting: Sequence[Variant], manifest: Manifest, default: Variant, arch: str
-) -> Choice:
+    engine: EngineName, fitting: Sequence[Variant], manifest: Manifest, default: Variant
+) -> tuple[Variant, str]:
     """For TensorRT: a variant whose engine is in the bundle comes first, else one made for it, else the default."""
     compiled = {e.variant for e in manifest.engines if e.target == engine.value}
     order = sorted(fitting, key=lambda v: (v.name not in compiled, v.target == "any", v is not default))
     chosen = order[0]
     has = "has an engine in the bundle" if chosen.name in compiled else f"was made for {chosen.target}"
-    return Choice(
-        variant=chosen.name,
-        target=engine,
-        reason=f"{chosen.name} {has}{_figures(chosen, arch, first_metric(manifest))}",
+    return chosen, has
+
+
+def _unranked(
+    runs: Engine, fitting: Sequence[Variant], default: Variant, metric: str, processor: str
+) -> tuple[Variant, str]:
+    """Which one an engine runs without figures of its kind of machine, and why."""
+    general = [v for v in fitting if v.target in _KINDS]
+    own = [v for v in fitting if v not in general and (not runs.on_cpu or processor in INT8_KINDS)]
+    if kept := [v for v in own if as_accurate(v, default, metric)]:
+        # What is made for VNNI has the finer weights.
+        chosen = max(kept, key=lambda v: (v.target == VNNI_TARGET, v is default, _accuracy(v, metric)))
+        whose = f"{chosen.target} and this processor's INT8 instructions" if runs.on_cpu else chosen.target
+        return chosen, f"is made for {whose}"
+    passed = "".join(f", while {v.name} is less accurate ({_accuracy(v, metric):.1%})" for v in own if v.val)
+    if default in general:
+        return default, f"is the bundle's default{passed}"
+    others = general or list(fitting)
+    level = [v for v in others if as_accurate(v, default, metric)]
+    chosen = min(
+        level or others,
+        key=lambda v: (
+            0.0 if level else -_accuracy(v, metric),
+            v.precision is not Precision.FP32,
+            v.size_bytes,
+        ),
     )
+    why = f"is made for {_KINDS.get(chosen.target, chosen.target)}"
+    if general and default in fitting:
+        why += f", while {default.name} is in INT8, for which this processor has no instructions"
+    return chosen, why + passed
 
 
-def _fastest(fitting: Sequence[Variant], default: Variant, metric: str) -> Variant:
+def _fastest(fitting: Sequence[Variant], default: Variant, metric: str, ranked: Collection[str]) -> Variant:
     """The fastest that is no less accurate than the default; where accuracy is unknown, the first float one."""
-    kept = [v for v in fitting if v.latency and as_accurate(v, default, metric)]
+    kept = [v for v in fitting if v.name in ranked and as_accurate(v, default, metric)]
     if kept:
         return min(kept, key=lambda v: v.latency.p50_ms if v.latency else 0.0)
     scored = [v for v in fitting if v.val]
     if scored:
-        return max(scored, key=lambda v: value(v.val, metric) if v.val else 0.0)
+        return max(scored, key=lambda v: _accuracy(v, metric))
     return min(fitting, key=lambda v: v.precision is not Precision.FP32)
+
+
+def _accuracy(variant: Variant, metric: str) -> float:
+    return value(variant.val, metric) if variant.val else 0.0
 
 
 def as_accurate(variant: Variant, default: Variant, metric: str) -> bool:
@@ -203,13 +254,13 @@ def as_accurate(variant: Variant, default: Variant, metric: str) -> bool:
     )
 
 
-def _figures(variant: Variant, arch: str, metric: str) -> str:
+def _figures(variant: Variant, processor: str, metric: str, *, suggest_tune: bool) -> str:
     """`: 1.35 ms at 99.2% on ...`, and whether that was a machine like this one."""
     if variant.latency is None or variant.machine is None:
         return "; it carries no measured latency"
     accuracy = f" at {value(variant.val, metric):.1%}" if variant.val else ""
     measured = f": {variant.latency.p50_ms:.2f} ms{accuracy}, measured on {variant.machine.fingerprint}"
-    other = {"x86": ("x86_64", "amd64"), "arm": ("arm", "aarch")}.get(arch, (arch,))
-    if any(name in variant.machine.system.lower() for name in other):
+    if alike(variant.machine, processor):
         return measured
-    return f"{measured}, another kind of machine: measure here with edgetl bench BUNDLE"
+    remedy = f": measure here with {command('tune', 'BUNDLE')}" if suggest_tune else ""
+    return f"{measured}, another kind of machine{remedy}"

@@ -549,6 +549,7 @@ class Session(Inheritable):
         self.bundle.verify()
         pixels = np.stack([load_pixels(content, self._spec) for content in self.bundle.golden_images()])
         rows = [self.run(pixels[i : i + 1]) for i in range(len(pixels))]
+        plain = next((v.name for v in self.manifest.variants if v.precision is Precision.FP32), None)
         return compare(
             variant=self.variant.name,
             precision=self.variant.precision,
@@ -556,6 +557,7 @@ class Session(Inheritable):
             recorded=self.bundle.golden_outputs(self.variant.name),
             computed=joined(rows),
             pixels_identical=pixels_sha256(pixels) == self.manifest.golden.pixels_sha256,
+            floats=None if plain is None else self.bundle.golden_outputs(plain),
         )
 
     def close(self) -> None:

@@ -1,9 +1,12 @@
 """Which engine runs a bundle here, and which of its variants, with the reason. Nothing is chosen silently.
 
-The default variant was chosen with the accuracy floor in hand, so it runs wherever it was made to run. Elsewhere,
-or where a precision is asked for, the fastest measured variant that was made for this machine and is as accurate
-as the default one takes its place. Where `edgetl tune` measured this bundle on this machine, `auto` runs what was the
-fastest there.
+The default variant was chosen with the accuracy floor in hand, by figures of one kind of processor, so it runs where it
+was made to run on processors of that kind. Where it was not made to run, or a precision is asked for, the fastest
+variant that was measured on such a processor, was made for this machine and is as accurate as the default one takes
+its place. Figures of another kind of machine rank nothing: without figures of its own kind a target takes what was made
+for it, INT8 only where the CPU has instructions for it, then the default, then the smallest in float, none of them less
+accurate than the default. Where `edgetl tune` measured this bundle on this machine, `auto` runs what was the fastest
+there.
 """
 
 from __future__ import annotations

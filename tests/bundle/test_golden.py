@@ -21,6 +21,7 @@ from tests.bundles import SPEC, picture
 from tests.deep_images import png16, tiff
 
 TASK = ClassificationTask(spec=Classification(labels=("a", "b")))
+TEN = ClassificationTask(spec=Classification(labels=tuple("abcdefghij")))
 RECORDED = np.array([[4.0, 1.0], [-8.0, 2.0]], dtype=np.float32)
 
 
@@ -48,6 +49,49 @@ def test_the_tolerance_is_relative_to_the_largest_logit(precision: Precision) ->
     assert check(inside, precision).passed
     assert not check(outside, precision).passed
     assert check(inside, precision).allowed_difference == pytest.approx(allowed)
+
+
+def test_int8_is_allowed_what_its_own_roundings_move() -> None:
+    """Two engines that round apart pass, sums that saturate do not, and no limit is below the plain one."""
+    generator = np.random.default_rng(0)
+    floats = generator.normal(0, 3, (64, 10)).astype(np.float32)
+    one, other = (floats + generator.normal(0, 0.15, floats.shape).astype(np.float32) for _ in range(2))
+
+    def found(computed: np.ndarray, recorded: np.ndarray, precision: Precision = Precision.INT8) -> bool:
+        return compare(
+            variant="v",
+            precision=precision,
+            task=TEN,
+            recorded={"logits": recorded},
+            computed={"logits": computed},
+            pixels_identical=True,
+            floats={"logits": floats},
+        ).passed
+
+    assert np.abs(one - other).max() > TOLERANCE[Precision.INT8] * np.abs(one).max()
+    assert found(other, one)
+    assert not found(other, one, Precision.FP32)
+    assert not found(np.clip(one, -6, 6), one)  # what saturates
+    assert found(floats + 0.04 * np.abs(floats).max(), floats)
+    assert not found(floats + 0.06 * np.abs(floats).max(), floats)
+
+
+def test_the_limit_of_int8_has_a_ceiling_and_grows_with_its_noise() -> None:
+    floats = np.random.default_rng(0).normal(0, 3, (8, 10)).astype(np.float32)
+    found = []
+    for noise in (0.0, 0.1, 0.15, 5.0):
+        recorded = floats + noise * np.where(np.arange(10) % 2, 1, -1).astype(np.float32)
+        found.append(golden.tolerance(Precision.INT8, TEN, {"logits": recorded}, {"logits": floats}))
+        scale = np.abs(recorded).max()
+    # 80 values at a chance of 1 in 1,000: the square root of 2 and 4.75 root mean squares.
+    assert found[1] * np.abs(floats + 0.1 * np.where(np.arange(10) % 2, 1, -1)).max() == pytest.approx(
+        2**0.5 * 4.7519 * 0.1, rel=1e-4
+    )
+    assert found[0] == TOLERANCE[Precision.INT8] < found[1] < found[2] < found[3] == golden.INT8_CEILING
+    assert scale > 1.0
+    assert golden.tolerance(Precision.INT8, TEN, {"logits": recorded}) == TOLERANCE[Precision.INT8]
+    with pytest.raises(TensorError, match="expected"):
+        golden.tolerance(Precision.INT8, TEN, {"logits": recorded[:2]}, {"logits": floats})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import edgetl
+from edgetl import processor
+from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.manifest import EngineFile, Golden, Manifest, Precision, Provenance, Variant
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.processor import architecture
+from edgetl.processor import architecture, kind
 from edgetl.records.measured import Machine
-from edgetl.runtime.choice import choose, unmeasured_gpus
-from edgetl.runtime.targets import EngineName
+from edgetl.runtime.choice import choose, choose_here, unmeasured_gpus
+from edgetl.runtime.targets import EngineName, tuned_path
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
 from tests.bundles import contents
@@ -97,23 +100,104 @@ def test_only_auto_tells_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert ("offers cuda here" in session.choice.reason) is stated
 
 
-def test_elsewhere_the_fastest_made_for_the_machine_takes_its_place_and_says_so() -> None:
+ELSEWHERE = "measured on EPYC x2, Linux x86_64, another kind of machine: measure here with edgetl tune BUNDLE"
+ARM_INT8 = variant("int8-cpu-arm", "cpu-arm", top1=0.97, p50=4.0)
+
+
+@pytest.fixture(name="dot_product")
+def _dot_product(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    return lambda there: monkeypatch.setattr(processor, "has_dot_product", lambda: there)
+
+
+def test_figures_of_another_kind_of_machine_rank_nothing() -> None:
     found = choose(manifest(FP32, HALF, INT8, default="int8-cpu-x86"), arch="arm")
-    assert found.variant == "fp32-half-weights"
+    assert found.variant == "fp32"
+    assert found.reason == (
+        "fp32 is made for any machine, and the default int8-cpu-x86 was made for cpu-x86: 3.00 ms at 97.0%, "
+        f"{ELSEWHERE}"
+    )
+    smaller = replace(HALF, size_bytes=0)
+    assert choose(manifest(FP32, smaller, INT8, default="int8-cpu-x86"), arch="arm").variant == HALF.name
+
+
+def test_figures_of_ones_own_kind_rank() -> None:
+    arm = replace(X86, cpu="Cortex", system="Linux aarch64")
+    quick, slow = replace(HALF, machine=arm), replace(FP32, machine=arm)
+    found = choose(manifest(slow, quick, INT8, default="int8-cpu-x86"), arch="arm")
     assert found.reason == (
         "fp32-half-weights is the fastest made for any machine, and the default int8-cpu-x86 was made for cpu-x86: "
-        "2.90 ms at 97.0%, measured on EPYC x2, Linux x86_64, another kind of machine: measure here with edgetl bench "
-        "BUNDLE"
+        "2.90 ms at 97.0%, measured on Cortex x2, Linux aarch64"
     )
 
 
+def test_int8_for_this_cpu_runs_first_where_it_has_the_instructions(
+    dot_product: Callable[[bool], None],
+) -> None:
+    bundle = manifest(FP32, ARM_INT8, default="fp32")
+    dot_product(True)
+    assert choose(bundle, arch="arm").reason == (
+        f"int8-cpu-arm is made for cpu-arm and this processor's INT8 instructions: 4.00 ms at 97.0%, {ELSEWHERE}"
+    )
+    dot_product(False)
+    assert choose(bundle, arch="arm").reason == (
+        f"fp32 is the bundle's default: 3.00 ms at 97.0%, {ELSEWHERE}"
+    )
+    of_int8 = choose(replace(bundle, default=ARM_INT8.name), arch="arm")
+    assert of_int8.reason == (
+        "fp32 is made for any machine, while int8-cpu-arm is in INT8, for which this processor has no instructions: "
+        f"3.00 ms at 97.0%, {ELSEWHERE}"
+    )
+
+
+def test_int8_that_is_less_accurate_is_passed_over_and_named(dot_product: Callable[[bool], None]) -> None:
+    dot_product(True)
+    worse = variant("int8-cpu-arm", "cpu-arm", top1=0.95, p50=1.0)
+    assert choose(manifest(FP32, worse, default="fp32"), arch="arm").reason == (
+        "fp32 is the bundle's default, while int8-cpu-arm is less accurate (95.0%): 3.00 ms at 97.0%, "
+        f"{ELSEWHERE}"
+    )
+
+
+@pytest.mark.parametrize(("there", "expected"), [(True, "int8-cpu-x86-vnni"), (False, "fp32")])
+def test_x86_with_vnni_and_without_are_two_kinds(
+    there: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "has_vnni", lambda: there)
+    other = replace(X86, processor="x86" if there else "x86-vnni")
+    fine = variant("int8-cpu-x86-vnni", "cpu-x86-vnni", top1=0.97, p50=9.0)
+    plain, wide = (
+        replace(v, machine=other) for v in (FP32, variant("int8-cpu-x86", "cpu-x86", top1=0.98, p50=9.0))
+    )
+    found = choose(manifest(plain, wide, replace(fine, machine=other), default="fp32"), arch="x86")
+    assert found.variant == expected
+    own = replace(X86, processor="x86-vnni" if there else "x86")
+    assert choose(manifest(replace(FP32, machine=own), wide, default="fp32"), arch="x86").variant == "fp32"
+
+
+def test_tune_is_suggested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path / "cache"))
+    foreign = replace(X86, system="Linux riscv64")
+    parts = contents(tmp_path)
+    parts = replace(
+        parts, variants=[replace(v, latency=latency(1.0), machine=foreign) for v in parts.variants]
+    )
+    pack(parts, tmp_path / "b.edgetl")
+    bundle = open_bundle(tmp_path / "b.edgetl")
+    assert choose_here(bundle, threads=1).reason.count("edgetl tune") == 1
+    tuned_path(bundle).parent.mkdir(parents=True)
+    tuned_path(bundle).write_text("{}")
+    stated = choose_here(bundle, threads=1).reason
+    assert stated.count("measure again with") == 1
+    assert "measure here" not in stated
+
+
 def test_weights_in_int8_are_for_cpus_of_every_kind_and_for_no_gpu() -> None:
-    light = variant("fp32-int8-weights", "cpu", top1=0.97, p50=2.8)
+    light = replace(variant("fp32-int8-weights", "cpu", top1=0.97, p50=2.8), size_bytes=0)
     bundle = manifest(FP32, light, INT8, default="int8-cpu-x86")
     found = choose(bundle, arch="arm")
     assert found.variant == "fp32-int8-weights"
     assert found.reason.startswith(
-        "fp32-int8-weights is the fastest made for any CPU, and the default int8-cpu-x86"
+        "fp32-int8-weights is made for any CPU, and the default int8-cpu-x86 was made for cpu-x86"
     )
     assert choose(bundle, target=EngineName.CUDA).variant == "fp32"
     assert choose(bundle, target=EngineName.TENSORRT).variant == "fp32"
@@ -183,6 +267,14 @@ def test_without_figures_the_reason_says_so() -> None:
 def test_processor_families(monkeypatch: pytest.MonkeyPatch, machine: str, expected: str) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert architecture() == expected
+
+
+def test_kinds_of_processor(monkeypatch: pytest.MonkeyPatch, dot_product: Callable[[bool], None]) -> None:
+    for there in (False, True):
+        monkeypatch.setattr(processor, "has_vnni", lambda there=there: there)
+        dot_product(there)
+        kinds = [kind("x86"), kind("arm"), kind("riscv64")]
+        assert kinds == (["x86-vnni", "arm-dotprod", "riscv64"] if there else ["x86", "arm", "riscv64"])
 
 
 def test_load_says_what_it_chose_and_refuses_unknown_words(tmp_path) -> None:
