@@ -145,7 +145,7 @@ def test_every_setting_in_a_message_or_a_page_exists() -> None:
         section, dot, key = name.partition(".")
         if dot and section != "task":  # which is also a session's and a manifest's
             sections.setdefault(section, set()).add(key)
-    files = {"json", "jsonl", "sqlite", "state", "toml", "txt", "edgetl", "py", "md"}
+    files = {"csv", "json", "jsonl", "sqlite", "state", "toml", "txt", "edgetl", "py", "md"}
     named = re.compile(rf"(?<![\w./-])({'|'.join(sections)})\.([a-z_0-9]+)\b(?!\()")
     texts = [(path, text) for path in (ROOT / "edgetl").rglob("*.py") for text in strings(path)]
     texts += [(page, text) for page in pages() for text in spans(page)]
