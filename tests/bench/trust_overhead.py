@@ -1,4 +1,5 @@
-"""What it costs to ask why: the engine's call with the feature map as a further output, and `predict` with `explain`.
+"""What it costs to ask why and whether an image is known: the engine's call with the feature map as a further output,
+`predict` with `explain`, and `predict` with `unknown` by each score that compares features.
 
 Small networks, since a fixed cost weighs most on them; float and INT8, in ONNX Runtime and OpenVINO, on one thread,
 interleaved in one process. In processor time of all threads, which is steady on shared machines, too.
@@ -25,6 +26,8 @@ from edgetl.bench.timer import time_interleaved
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
+from edgetl.bundle.reference import MOST_BYTES, Reference, decode, encode, room
+from edgetl.bundle.unknown import UnknownSource
 from edgetl.config import Calibrator, Target
 from edgetl.export.onnx import to_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
@@ -36,19 +39,24 @@ from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.targets import rules_for
-from edgetl.runtime.engines.base import Backend
+from edgetl.records.unknown import ScoreName
+from edgetl.runtime.engines.base import Backend, run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
-from edgetl.runtime.features import pooled_head
+from edgetl.runtime.features import EMBEDDING, pooled, pooled_head
+from edgetl.runtime.unknown.judge import normal
+from edgetl.runtime.unknown.scores import Features, scorer
 from edgetl.runtime.wire import with_outputs
-from edgetl.tasks.base import LOGITS, Classification, joined
+from edgetl.tasks.base import LOGITS, Classification, Outputs, joined
 from tests.bench.claims import Claim, paired_ratio
 from tests.bench.steps import say
 from tests.quantize import peers
 
 CLASSES = 10
+LABELS = tuple(f"class {at}" for at in range(CLASSES))
 NETWORKS = (("tinynet_e", 64), ("efficientnet_lite0", 96))
 PHOTOGRAPH = (640, 480)
 _RUN_MOST, _PREDICT_MOST = 1.03, 1.05
+_RATE = 0.05
 
 
 def run() -> Iterator[Claim]:
@@ -114,6 +122,18 @@ def _predictions(
     photographs = [_photograph(seed) for seed in range(4)]
     path = folder / f"{network}.edgetl"
     before = _write_bundle(path, models, spec, photographs[:2])
+    for score in (ScoreName.NEIGHBOURS, ScoreName.VIM):
+        telling = folder / f"{network}-{score}.edgetl"
+        whole = _write_bundle(telling, models, spec, photographs[:2], score)
+        yield from _told(f"{network}, {size} px", telling, models, photographs, score, max(40, runs // 2))
+        if score is ScoreName.VIM:
+            most = len(models) * 3 * MOST_BYTES
+            yield Claim(
+                name=f"{network}: bytes that a bundle of {len(models)} variants carries to tell unknown images",
+                measured=f"{whole - before} beside {before}",
+                aim=f"<= {most}",
+                holds=whole - before <= most,
+            )
     for variant in models:
         with (
             edgetl.load(path, variant=variant, threads=1) as never,
@@ -140,6 +160,63 @@ def _predictions(
     )
 
 
+def _told(
+    what: str, path: Path, models: dict[str, bytes], photographs: list[bytes], score: ScoreName, runs: int
+) -> Iterator[Claim]:
+    """JPEG bytes to label, and whether the image is unknown."""
+    for variant in models:
+        with (
+            edgetl.load(path, variant=variant, threads=1) as never,
+            edgetl.load(path, variant=variant, threads=1) as told,
+        ):
+            started = time.process_time_ns()
+            told.predict(photographs[0], unknown=_RATE)
+            first_ms = (time.process_time_ns() - started) / 1e6
+            one, other = itertools.cycle(photographs), itertools.cycle(photographs)
+            calls: dict[str, Callable[[], object]] = {
+                "never": lambda never=never, one=one: never.predict(next(one)),  # type: ignore[misc]
+                "told": lambda told=told, other=other: told.predict(next(other), unknown=_RATE),  # type: ignore[misc]
+            }
+            timed = time_interleaved(calls, warmup=10, runs=runs, clock=time.process_time_ns)
+        ratio = paired_ratio(timed["never"], timed["told"])
+        yield Claim(
+            name=f"{what}, {variant}: predict with unknown by {score}, over predict without",
+            measured=f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}) of"
+            f" {statistics.median(timed['never']):.2f} ms; {first_ms:.0f} ms once",
+            aim=f"<= {_PREDICT_MOST:g}x",
+            holds=ratio.value <= _PREDICT_MOST,
+        )
+
+
+def _known(model: bytes, spec: PreprocessSpec, score: ScoreName) -> tuple[bytes, UnknownSource]:
+    """As many known images as a bundle has room for, of noise, and how unknown ones are told by them."""
+    head = pooled_head(model, [LOGITS])
+    generator = np.random.default_rng(0)
+    with OnnxBackend(with_outputs(model, head.shown), threads=1) as backend:
+
+        def seen(count: int) -> Outputs:
+            pixels = generator.integers(0, 256, (count, spec.size, spec.size, 3), dtype=np.uint8)
+            return joined([pooled(run_pixels(backend, row[None], spec)) for row in pixels])
+
+        features = seen(1)[EMBEDDING].shape[1]
+        trained, fresh = (seen(room(features, others)) for others in (0, 4 * CLASSES))
+    classes = (np.arange(len(trained[LOGITS])) % CLASSES).astype(np.int32)
+    content = encode(
+        Reference(
+            embeddings=trained[EMBEDDING],
+            classes=classes,
+            means=np.stack([trained[EMBEDDING][classes == at].mean(axis=0) for at in range(CLASSES)]),
+            counts=np.bincount(classes, minlength=CLASSES).astype(np.int32),
+            validation=fresh[EMBEDDING],
+            validation_classes=fresh[LOGITS].argmax(axis=1).astype(np.int32),
+            logits={LOGITS: fresh[LOGITS]},
+        )
+    )
+    task = Classification(labels=LABELS)
+    told = scorer(score, task, Features(reference=decode(content, task, "bench"), weights=head.weights))
+    return content, UnknownSource(score=score, normal=normal(told(fresh)))
+
+
 def _timed(
     never: edgetl.Session, could: edgetl.Session, photographs: list[bytes], runs: int
 ) -> dict[str, list[float]]:
@@ -153,20 +230,35 @@ def _timed(
     return time_interleaved(calls, warmup=10, runs=runs, clock=time.process_time_ns)
 
 
-def _write_bundle(path: Path, models: dict[str, bytes], spec: PreprocessSpec, images: list[bytes]) -> int:
-    """A bundle of the models; returns its size."""
+def _write_bundle(
+    path: Path,
+    models: dict[str, bytes],
+    spec: PreprocessSpec,
+    images: list[bytes],
+    score: ScoreName | None = None,
+) -> int:
+    """A bundle of the models, which tells unknown images where a score is given; returns its size."""
     pixels = np.stack([load_pixels(image, spec) for image in images])
     outputs = {}
     for name, content in models.items():
         with OnnxBackend(content, threads=1) as backend:
             outputs[name] = joined([backend.run(normalise(row[None], spec)) for row in pixels])
-    variants = [
-        VariantSource(name=name, precision=name, target="any" if name == "fp32" else "cpu-x86", model=content)
-        for name, content in models.items()
-    ]
+    variants = []
+    for name, content in models.items():
+        reference, unknown = (None, None) if score is None else _known(content, spec, score)
+        variants.append(
+            VariantSource(
+                name=name,
+                precision=name,
+                target="any" if name == "fp32" else "cpu-x86",
+                model=content,
+                reference=reference,
+                unknown=unknown,
+            )
+        )
     contents = Contents(
         name="bench",
-        task=Classification(labels=tuple(f"class {at}" for at in range(CLASSES))),
+        task=Classification(labels=LABELS),
         preprocess=spec,
         variants=variants,
         default="fp32",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgetl.bundle.archive import open_bundle
@@ -145,3 +146,25 @@ def test_a_session_gives_the_same_embeddings(
         assert gaps[3] < 0.02 * np.abs(found).max()
         assert session.known_images("drift") is kept
         assert session.with_features() is session.with_features()
+
+
+def test_a_tflite_file_is_asked_for_its_logits_alone(index: DataIndex, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    from edgetl.export.litert.convert import to_tflite
+
+    (tmp_path / "lite.onnx").write_bytes(classifier())
+    (tmp_path / "lite.tflite").write_bytes(to_tflite(onnx.load_from_string(classifier())))
+    inputs = inputs_of(tmp_path, index, {"fp32": BOTH["fp32"]})
+    lite = CandidateModel(
+        name="lite",
+        precision="fp32",
+        target="litert",
+        onnx=tmp_path / "lite.onnx",
+        tflite=tmp_path / "lite.tflite",
+    )
+    found = run(replace(inputs, candidates=(*inputs.candidates, lite)), out=tmp_path / "out")
+    assert found["lite"].features is None
+    np.testing.assert_allclose(
+        found["lite"].validation["logits"], found["fp32"].validation["logits"], atol=1e-3
+    )
+    assert not (tmp_path / "out" / "lite.npz").exists()

@@ -1,0 +1,82 @@
+"""How well unknown images are told on real sets, float and INT8: classes that were never trained on, and other sets.
+
+Half an hour on two cores. `make test-slow` prints what came out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import edgetl
+from edgetl import pipeline
+from edgetl.records.scores import UnknownEvaluation
+from edgetl.records.unknown import ScoreName
+from edgetl.runtime.evaluate import evaluate_folder
+from tests.slow.test_real_sets import RealSet, recipe_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
+FAR = ("magnetic_tile", "office_caltech10")
+LEFT_OUT = 3
+IMAGES = {"flowers12": None, "cifar10": 5000}
+"""Training images that are used, of all."""
+_FAR_AIM, _ROUNDING = 0.9, 0.02
+
+
+def without(source: Path, out: Path) -> tuple[Path, Path]:
+    """The set without three of its classes, evenly over its names, and a folder with what was left out."""
+    classes = sorted({path.name for path in source.glob("*/*") if path.is_dir()})
+    gone = classes[:: max(1, len(classes) // LEFT_OUT)][:LEFT_OUT]
+    known, unknown = out / "known" / source.name, out / "unknown"
+    for folder in sorted(path for path in source.glob("*/*") if path.is_dir()):
+        split = folder.parent.name
+        target = unknown / split / folder.name if folder.name in gone else known / split / folder.name
+        shutil.copytree(folder, target)
+    return known, unknown
+
+
+def told(what: str, variant: str, found: UnknownEvaluation) -> dict[str, float]:
+    """Print each score's figures; return its AUROC."""
+    for one in found.scores:
+        low, high = one.auroc.interval or (0.0, 1.0)
+        print(
+            f"{what}, {variant}: {one.score}{' (used)' if one.used else ''} AUROC {one.auroc.value:.3f} ({low:.3f} to"
+            f" {high:.3f}), {one.passing.value:.1%} pass where 95% of the known do; {found.images} unknown,"
+            f" {found.known} known"
+        )
+    return {one.score: one.auroc.value for one in found.scores}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_unknown_images_are_told(real_set: RealSet, name: str, tmp_path: Path) -> None:
+    known, near = without(real_set(name), tmp_path)
+    outcome = pipeline.run(recipe_for(known, max_train_images=IMAGES[name]), tmp_path / "run")
+    assert outcome.bundle is not None
+    assert outcome.report is not None
+    print()
+    for one in outcome.report.measure.variants:
+        if one.unknown is not None:
+            trials = ", ".join(f"{t.score} {t.near:.3f} and {t.far:.3f}" for t in one.unknown.trials)
+            alarms = one.unknown.false_alarms
+            print(
+                f"{name}, {one.name}: {one.unknown.note}; trials, left out and far: {trials}; false alarms on test"
+                f" {alarms.value if alarms else float('nan'):.1%} where 5% are asked for"
+            )
+    sets = {"classes left out": near} | {other: real_set(other) for other in FAR}
+    areas = dict[tuple[str, str], dict[str, float]]()
+    variants = [v for v in outcome.report.measure.variants if v.name == "fp32" or v.precision == "int8"]
+    for variant in variants:
+        with edgetl.load(outcome.bundle, variant=variant.name) as session:
+            for what, folder in sets.items():
+                found = evaluate_folder(session, known, unknown=folder).unknown
+                assert found is not None
+                assert (found.made_from, found.in_set) == (0, 0)
+                areas[what, variant.name] = told(f"{name} against {what}", variant.name, found)
+                if what in FAR:
+                    assert max(areas[what, variant.name].values()) >= _FAR_AIM
+    for variant in variants[1:]:
+        for what in sets:
+            for score in ScoreName:
+                assert areas[what, variant.name][score] >= areas[what, "fp32"][score] - _ROUNDING
