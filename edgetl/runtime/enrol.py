@@ -30,7 +30,7 @@ from edgetl.files import atomic_path, sha256_bytes, sha256_json
 from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.records.enrol import EnrolledVariant, EnrolRecord
-from edgetl.records.train import LineageStep
+from edgetl.records.train import ENROLLED, LineageStep
 from edgetl.runtime import calibrating
 from edgetl.runtime.features import MAP, embeddings, pooled_head
 from edgetl.runtime.known import known_images
@@ -44,8 +44,6 @@ from edgetl.tasks.conformal import conformities_one, conformity
 
 MOST_PICTURES = 20
 """A class of more pictures is worth a training."""
-KIND = "enrol"
-"""Of the step in a bundle's lineage."""
 _LABELS = "edgetl.labels"
 """The models' own property that names their classes, for whoever takes them out of the bundle."""
 
@@ -355,7 +353,7 @@ class _Writing:
             if lineage:
                 lineage = (*lineage[:-1], replace(lineage[-1], file=self.bundle.sha256()))
             step = LineageStep(
-                kind=KIND,
+                kind=ENROLLED,
                 name=change.label,
                 images=len(change.pictures),
                 classes=(change.label,),
@@ -363,7 +361,7 @@ class _Writing:
             )
             lineage = (*lineage, step)
         else:
-            lineage = tuple(s for s in lineage if (s.kind, s.name) != (KIND, change.label))
+            lineage = tuple(s for s in lineage if (s.kind, s.name) != (ENROLLED, change.label))
         return replace(before, lineage=lineage, created_by=f"edgetl {__version__}")
 
     def _try(self, path: Path, variant: Variant) -> None:
