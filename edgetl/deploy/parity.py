@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, ModelFormat, Precision, Variant
 from edgetl.data.splits import spread
-from edgetl.errors import BundleError, BundleIntegrityError, EdgetlError, ImageError, MissingDependencyError
+from edgetl.errors import (
+    BundleError,
+    BundleIntegrityError,
+    EdgetlError,
+    ImageError,
+    MissingDependencyError,
+    WeightsError,
+)
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.packages import pip_install
@@ -30,6 +37,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.parity import Divergence, ParityRecord, ParityStep
 from edgetl.records.scores import BadImages, score
+from edgetl.records.train import ENROLLED
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
@@ -108,10 +116,11 @@ def run(
     Raises:
         BundleError: the bundle cannot be used.
         DataError: there are no images, classes that the bundle does not know, or images that cannot be used.
-        WeightsError: the checkpoint cannot be used.
+        WeightsError: the checkpoint cannot be used, or is given for a bundle to which classes were added.
         MissingDependencyError: onnxruntime is absent, or torch where a checkpoint is given.
     """
     opened = open_bundle(bundle)
+    network = _checkpoint(opened, checkpoint)
     images = choose_images(data, [opened], progress=progress)
     task = task_of(opened.manifest.task)
     words = task.words(task.read([sample.label for sample in images.samples]))
@@ -128,13 +137,25 @@ def run(
         except ImageError as error:
             bad[sample.path] = str(error)
     refuse_or_skip(bad, len(samples), bad_images, progress)
-    checked = _Comparison(opened, kept, np.stack(pixels), _checkpoint(bundle, checkpoint), progress).run_all()
+    checked = _Comparison(opened, kept, np.stack(pixels), network, progress).run_all()
     return replace(checked, image_set=images.use(len(kept), bad))
 
 
-def _checkpoint(bundle: Path, given: Path | None) -> Path | None:
-    """The one given, else the run folder's where it lies there and torch can read it."""
-    beside = bundle.parent / "distill" / "student.safetensors"
+def _checkpoint(bundle: Bundle, given: Path | None) -> Path | None:
+    """The one given, else the run folder's where it lies there and torch can read it.
+
+    Raises:
+        WeightsError: one is given, and classes were added to the bundle's models, which no checkpoint has.
+    """
+    added = [step.name for step in bundle.manifest.provenance.lineage if step.kind == ENROLLED]
+    if added:
+        if given is not None:
+            raise WeightsError(
+                f"{bundle.path} has classes that were added on a device ({', '.join(added)}), which {given} does not"
+                " have; leave the checkpoint out, or compare the bundle that they were added to."
+            )
+        return None
+    beside = bundle.path.parent / "distill" / "student.safetensors"
     return given or (beside if beside.is_file() and _has("torch") else None)
 
 

@@ -7,6 +7,7 @@ provenance, is tried before it takes its name, and is not signed.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +30,13 @@ from edgetl.files import atomic_path, sha256_bytes, sha256_json
 from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.records.enrol import EnrolledVariant, EnrolRecord
-from edgetl.records.train import LineageStep
+from edgetl.records.train import ENROLLED, LineageStep
 from edgetl.runtime import calibrating
 from edgetl.runtime.features import MAP, embeddings, pooled_head
 from edgetl.runtime.known import known_images
 from edgetl.runtime.prototypes import Added, added_in, with_classes
 from edgetl.runtime.session import load
-from edgetl.runtime.wire import read_graph
+from edgetl.runtime.wire import read_graph, with_property
 from edgetl.tasks.base import LOGITS, Classification
 from edgetl.tasks.classification.answers import scaled, softmax
 from edgetl.tasks.classification.task import ClassificationTask
@@ -43,8 +44,8 @@ from edgetl.tasks.conformal import conformities_one, conformity
 
 MOST_PICTURES = 20
 """A class of more pictures is worth a training."""
-KIND = "enrol"
-"""Of the step in a bundle's lineage."""
+_LABELS = "edgetl.labels"
+"""The models' own property that names their classes, for whoever takes them out of the bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,8 +292,9 @@ class _Writing:
         answering = ClassificationTask(spec=task, temperature=variant.temperatures.get(LOGITS, 1.0))
         truths = reference.validation_classes.astype(np.int64)
         chances = softmax(scaled(outputs, answering.temperature))
+        longer = with_classes(model, LOGITS, pooled_head(model, [LOGITS]).map, added)
         return Revision(
-            model=with_classes(model, LOGITS, pooled_head(model, [LOGITS]).map, added),
+            model=with_property(longer, _LABELS, json.dumps(list(task.labels), ensure_ascii=False)),
             golden={LOGITS: added.logits(recorded[:, :count], golden_embeddings)},
             reference=references.encode(reference),
             conformities={LOGITS: conformity(conformities_one(chances, truths))},
@@ -351,7 +353,7 @@ class _Writing:
             if lineage:
                 lineage = (*lineage[:-1], replace(lineage[-1], file=self.bundle.sha256()))
             step = LineageStep(
-                kind=KIND,
+                kind=ENROLLED,
                 name=change.label,
                 images=len(change.pictures),
                 classes=(change.label,),
@@ -359,7 +361,7 @@ class _Writing:
             )
             lineage = (*lineage, step)
         else:
-            lineage = tuple(s for s in lineage if (s.kind, s.name) != (KIND, change.label))
+            lineage = tuple(s for s in lineage if (s.kind, s.name) != (ENROLLED, change.label))
         return replace(before, lineage=lineage, created_by=f"edgetl {__version__}")
 
     def _try(self, path: Path, variant: Variant) -> None:

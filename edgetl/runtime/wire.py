@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
 
-_GRAPH = 7  # of a model
+_GRAPH, _PROPERTY = 7, 14  # of a model
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12  # of a graph
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _FLOAT, _INT, _INT64 = 1, 2, 7  # types of a tensor's elements and of an attribute's value
@@ -161,6 +161,15 @@ def shortened(model: bytes, output: str, inner: str, prefix: str, width: int) ->
         ModelError: the file cannot be read.
     """
     return _rewritten(model, {inner: output}, output, width, drop=prefix)
+
+
+def with_property(model: bytes, key: str, value: str) -> bytes:
+    """The file with another value of one of its properties; as it is where it has none of that name."""
+    found = bytearray()
+    for number, content, raw in _raw_fields(memoryview(model)):
+        own = number == _PROPERTY and _name(_bytes(content), 1) == key
+        found += _field(_PROPERTY, _field(1, key.encode()) + _field(2, value.encode())) if own else raw
+    return bytes(found)
 
 
 def _rewritten(model: bytes, names: Mapping[str, str], output: str, width: int, *, drop: str) -> bytes:

@@ -18,7 +18,8 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.pack import Contents, pack
 from edgetl.bundle.signature import make_keys, require_signature, sign
 from edgetl.cli import app
-from edgetl.errors import BundleError, BundleIntegrityError, ConfigError, ImageError
+from edgetl.deploy import parity
+from edgetl.errors import BundleError, BundleIntegrityError, ConfigError, ImageError, WeightsError
 from edgetl.inputs.image import load_pixels, normalise
 from edgetl.records.train import LineageStep
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
@@ -46,7 +47,7 @@ def painted(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40
 
 def files(folder: Path, count: int, seed: int = 0, colour: tuple[int, int, int] = YELLOW) -> list[Path]:
     """Pictures of different sizes."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{at}.png" for at in range(count)]
     for at, path in enumerate(paths):
         path.write_bytes(painted(colour, 1000 * seed + at, (40 + 8 * at, 40)))
@@ -138,6 +139,7 @@ def test_the_bundle_says_where_it_comes_from(made: Path, enrolled: Path) -> None
     before, now = open_bundle(made), open_bundle(enrolled)
     now.verify()
     *_, trained, step = now.manifest.provenance.lineage
+    assert step.words == "yellow added from 5 images"
     assert (step.kind, step.name, step.images, step.classes) == ("enrol", "yellow", 5, ("yellow",))
     assert trained.file == before.sha256()
     assert now.manifest.variants[0].test is None
@@ -172,6 +174,16 @@ def test_a_second_class_and_forgetting_both_gives_the_models_as_they_were(made: 
         forget(made, "red", folder / "x.edgetl")
     with pytest.raises(ConfigError, match="has no class 'iris'; it has red, green, blue"):
         forget(made, "iris", folder / "x.edgetl")
+
+
+def test_parity_takes_it_as_any_bundle(enrolled: Path, tmp_path: Path) -> None:
+    files(tmp_path / "p" / "yellow", 3, seed=5)
+    for label, colour in COLOURS.items():
+        files(tmp_path / "p" / label, 3, seed=6, colour=colour)
+    record = parity.run(enrolled, tmp_path / "p")
+    assert record.first_outside == ""
+    with pytest.raises(WeightsError, match=r"has classes that were added on a device \(yellow\)"):
+        parity.run(enrolled, tmp_path / "p", checkpoint=tmp_path / "student.safetensors")
 
 
 def test_it_is_not_signed_until_it_is(made: Path, enrolled: Path, tmp_path: Path) -> None:
