@@ -1,5 +1,5 @@
-"""What it costs to ask why and whether an image is known: the engine's call with the feature map as a further output,
-`predict` with `explain`, and `predict` with `unknown` by each score that compares features.
+"""What trust costs: the engine's call with the feature map as a further output, `predict` with `explain`, `predict`
+with `unknown` by each score that compares features, and `predict` in a session that watches for drift and keeps images.
 
 Small networks, since a fixed cost weighs most on them; float and INT8, in ONNX Runtime and OpenVINO, on one thread,
 interleaved in one process. In processor time of all threads, which is steady on shared machines, too.
@@ -19,10 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 import edgetl
 from edgetl.bench.timer import time_interleaved
+from edgetl.bundle.drift import DriftAnswers, DriftSource
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import Provenance
 from edgetl.bundle.pack import Contents, VariantSource, pack
@@ -31,6 +33,7 @@ from edgetl.bundle.unknown import UnknownSource
 from edgetl.config import Calibrator, Target
 from edgetl.export.onnx import to_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.measure.drift import answers_of, looks_of
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.compact import compact
@@ -40,12 +43,14 @@ from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
 from edgetl.quantize.targets import rules_for
 from edgetl.records.unknown import ScoreName
+from edgetl.runtime.capture import Capture
 from edgetl.runtime.engines.base import Backend, run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.features import EMBEDDING, pooled, pooled_head
 from edgetl.runtime.unknown.judge import normal
 from edgetl.runtime.unknown.scores import Features, scorer
 from edgetl.runtime.wire import with_outputs
+from edgetl.tasks.all import task_of
 from edgetl.tasks.base import LOGITS, Classification, Outputs, joined
 from tests.bench.claims import Claim, paired_ratio
 from tests.bench.steps import say
@@ -53,6 +58,8 @@ from tests.quantize import peers
 
 CLASSES = 10
 LABELS = tuple(f"class {at}" for at in range(CLASSES))
+REPEATED = 50
+"""So often the pictures stand in the reference for drift."""
 NETWORKS = (("tinynet_e", 64), ("efficientnet_lite0", 96))
 PHOTOGRAPH = (640, 480)
 _RUN_MOST, _PREDICT_MOST = 1.03, 1.05
@@ -121,10 +128,10 @@ def _predictions(
     spec = PreprocessSpec(size=size)
     photographs = [_photograph(seed) for seed in range(4)]
     path = folder / f"{network}.edgetl"
-    before = _write_bundle(path, models, spec, photographs[:2])
+    before = _write_bundle(path, models, spec, photographs)
     for score in (ScoreName.NEIGHBOURS, ScoreName.VIM):
         telling = folder / f"{network}-{score}.edgetl"
-        whole = _write_bundle(telling, models, spec, photographs[:2], score)
+        whole = _write_bundle(telling, models, spec, photographs, score)
         yield from _told(f"{network}, {size} px", telling, models, photographs, score, max(40, runs // 2))
         if score is ScoreName.VIM:
             most = len(models) * 3 * MOST_BYTES
@@ -138,11 +145,17 @@ def _predictions(
         with (
             edgetl.load(path, variant=variant, threads=1) as never,
             edgetl.load(path, variant=variant, threads=1) as could,
+            edgetl.load(path, variant=variant, threads=1, drift=True) as watching,
+            edgetl.load(
+                path, variant=variant, threads=1, drift=True, capture=Capture(folder / f"{network}-{variant}")
+            ) as keeping,
         ):
-            timed = _timed(never, could, photographs, max(40, runs // 2))
+            timed = _timed(never, could, watching, keeping, photographs, max(40, runs // 2))
         for name, what in (
             ("could", "not asked, in a session that has explained"),
             ("explained", "explained"),
+            ("watching", "watched for drift"),
+            ("keeping", "watched for drift, and each image compared with those kept"),
         ):
             ratio = paired_ratio(timed["never"], timed[name])
             yield Claim(
@@ -218,14 +231,21 @@ def _known(model: bytes, spec: PreprocessSpec, score: ScoreName) -> tuple[bytes,
 
 
 def _timed(
-    never: edgetl.Session, could: edgetl.Session, photographs: list[bytes], runs: int
+    never: edgetl.Session,
+    could: edgetl.Session,
+    watching: edgetl.Session,
+    keeping: edgetl.Session,
+    photographs: list[bytes],
+    runs: int,
 ) -> dict[str, list[float]]:
     could.explaining()
-    first, second, third = (itertools.cycle(photographs) for _ in range(3))
+    first, second, third, fourth, fifth = (itertools.cycle(photographs) for _ in range(5))
     calls = {
         "never": lambda: never.predict(next(first)),
         "could": lambda: could.predict(next(second)),
         "explained": lambda: could.predict(next(third), explain=True),
+        "watching": lambda: watching.predict(next(fourth)),
+        "keeping": lambda: keeping.predict(next(fifth)),
     }
     return time_interleaved(calls, warmup=10, runs=runs, clock=time.process_time_ns)
 
@@ -264,9 +284,22 @@ def _write_bundle(
         default="fp32",
         golden=GoldenSet(images=tuple(images), pixels=pixels, outputs=outputs),
         provenance=Provenance(),
+        drift=_like(pixels, outputs),
     )
     pack(contents, path)
     return path.stat().st_size
+
+
+def _like(pixels: NDArray[np.uint8], outputs: dict[str, Outputs]) -> DriftSource:
+    """A reference that is nothing but these pictures, so that there is never an alarm."""
+    task = task_of(Classification(labels=LABELS))
+    answers = {}
+    for name, found in outputs.items():
+        sure, named = answers_of(task, found)
+        answers[name] = DriftAnswers(
+            sureness=np.tile(np.array(sure, np.float32), REPEATED), named=REPEATED * np.array(named)
+        )
+    return DriftSource(looks=np.tile(np.array(looks_of(pixels), np.float32), (REPEATED, 1)), answers=answers)
 
 
 def _photograph(seed: int) -> bytes:
