@@ -475,7 +475,7 @@ def test_a_short_recipe_has_what_was_chosen_and_the_ten_that_people_change() -> 
     settings = re.findall(r"^(?:# )?([a-z_]+) =", text, re.MULTILINE)
     rest = sorted(name.partition(".")[2] for name in config.COMMON)
     assert sorted(settings) == sorted(["name", "seed", "source", "imbalance", *rest])
-    assert "# Chosen: classes have 4 to 90 images\nimbalance = \"sampling\"\n" in text
+    assert '# Chosen: classes have 4 to 90 images\nimbalance = "sampling"\n' in text
     assert text.startswith("# A recipe for edgetl.")
     assert "edgetl guide settings" in text
     assert len(text.splitlines()) < 80
