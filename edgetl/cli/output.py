@@ -163,6 +163,6 @@ def _show(record: Any, view: View, console: Console) -> None:
         case "guide":
             from edgetl.report.terminal import guide  # nothing else on a device shows pages
 
-            guide.page(console, record)
+            guide.guide(console, record)
         case _:
             assert_never(view)

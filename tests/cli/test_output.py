@@ -110,9 +110,9 @@ def test_a_figure_that_json_cannot_say_is_refused():
 def test_every_view_has_tables():
     from typing import get_args
 
-    from edgetl.report.terminal import bench, device, drift, run, stages, transfer
+    from edgetl.report.terminal import bench, device, drift, enrol, guide, run, stages, transfer
 
-    places = (run, stages, device, bench, transfer, drift)
+    places = (run, stages, device, bench, transfer, drift, enrol, guide)
     missing = [v for v in get_args(View) if not any(hasattr(p, v) for p in places)]
     assert missing == []
 

@@ -17,7 +17,7 @@ from tests.cli.typed import edgetl
 def _shown(page: guide.Page, *, colour: bool = False, width: int = 80) -> str:
     stream = io.StringIO()
     system = "standard" if colour else None
-    terminal.page(Console(file=stream, force_terminal=True, color_system=system, width=width), page)
+    terminal.guide(Console(file=stream, force_terminal=True, color_system=system, width=width), page)
     return stream.getvalue()
 
 

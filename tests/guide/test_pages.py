@@ -17,11 +17,14 @@ from edgetl import config, guide, pipeline
 from edgetl._version import BUNDLE_SCHEMA, __version__
 from edgetl.bundle import golden, manifest, pack
 from edgetl.bundle.confidence import ConfidenceSource
+from edgetl.data.relations import read_relation
+from edgetl.data.sources import find
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.measured import Latency
 from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import LOGITS
 from edgetl.tasks.conformal import Conformity
+from edgetl.tasks.relations import Tree
 from tests import bench as benches
 from tests.bench.__main__ import families
 from tests.bundles import contents, picture
@@ -73,6 +76,21 @@ def test_every_block_has_a_language_that_a_test_knows() -> None:
 @pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.page.stem)
 def test_every_recipe_is_one(block: Block) -> None:
     config.parse(tomllib.loads(block.text))
+
+
+def test_the_trees_and_tables_that_pages_show_are_read(tmp_path: Path) -> None:
+    (tree,) = [block for block in blocks("text") if block.page.stem == "tasks"]
+    (tmp_path / "tree.toml").write_text(tree.text)
+    relation = read_relation(config.LabelsConfig(tree=str(tmp_path / "tree.toml")))
+    assert isinstance(relation, Tree)
+    assert (set(relation.tops), relation.parents["fray"]) == ({"defect", "sound"}, "defect")
+    (table,) = [block for block in blocks("text") if block.page.stem == "cookbook"]
+    for row in table.text.splitlines()[1:]:
+        (tmp_path / row.partition(",")[0]).parent.mkdir(exist_ok=True)
+        (tmp_path / row.partition(",")[0]).touch()
+    (tmp_path / "photos.csv").write_text(table.text)
+    groups = [entry.group for entry in find(str(tmp_path / "photos.csv")).entries]
+    assert groups == ["part-17", "part-17", "part-18"]
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.page.stem)

@@ -16,7 +16,7 @@ _TO_PAGE = re.compile(r"\[([^\]]+)\]\(([a-z-]+)\.md(?:#[a-z0-9-]+)?\)")
 _TO_FILE = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 
 
-def page(console: Console, shown: Page) -> None:
+def guide(console: Console, shown: Page) -> None:
     """Print a page: laid out on a terminal, elsewhere as the Markdown that it is, for pagers, `grep` and copies."""
     if not console.is_terminal:
         console.file.write(shown.text)
