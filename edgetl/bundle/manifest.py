@@ -82,7 +82,8 @@ class Variant:
     """One model. `target` is what it was made for (`cpu-x86`, ...), `input` says who normalises: the caller, or it.
 
     `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
-    `confidence` is None in older bundles and of detectors: then logits become scores as they are.
+    `confidence` is None in older bundles and of detectors: then logits become scores as they are. `other_latency` is
+    its time with another number of threads than `latency`, with which it is slower; None where one number was timed.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Variant:
     latency: Latency | None = None
     machine: Machine | None = None
     confidence: Confidence | None = field(default=None, metadata=OPTIONAL)
+    other_latency: Latency | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def temperatures(self) -> dict[str, float]:

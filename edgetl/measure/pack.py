@@ -67,6 +67,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 val=v.val,
                 test=v.test,
                 latency=v.latency,
+                other_latency=v.other_latency,
                 machine=measured.machine,
                 confidence=_confidence(v.confidence),
             )

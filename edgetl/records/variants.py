@@ -106,7 +106,8 @@ class VariantScore:
     """One model variant as measured through the runtime on `machine`. `input` is `float32-nchw` or `uint8-nhwc`.
 
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
-    its temperatures.
+    its temperatures. `latency` is with the number of threads that it is faster with, `other_latency` with the other one
+    where one thread and several were timed.
     """
 
     name: str
@@ -120,16 +121,18 @@ class VariantScore:
     latency: Latency
     input: str = "float32-nchw"
     confidence: tuple[OutputConfidence, ...] = ()
+    other_latency: Latency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureRecord:
     """All variants and the teacher, timed interleaved in one process.
 
-    `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
-    variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep. `task` is
-    the description (as JSON) with the thresholds that were chosen on the validation split, by which variants are
-    scored; the teacher's are 0.5. None where it is as old as one class per image.
+    `teacher_latency` is the teacher in eager torch (channels_last), batch 1, with the number of threads that it is
+    faster with, `teacher_other_latency` with the other one. `default` names the variant that ships, `reason` says why
+    in one sentence, `floor` is the accuracy that a variant must keep. `task` is the description (as JSON) with the
+    thresholds that were chosen on the validation split, by which variants are scored; the teacher's are 0.5. None where
+    it is as old as one class per image.
     """
 
     variants: tuple[VariantScore, ...]
@@ -144,6 +147,7 @@ class MeasureRecord:
     reason: str
     machine: Machine
     task: dict[str, Any] | None = None
+    teacher_other_latency: Latency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

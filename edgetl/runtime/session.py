@@ -93,12 +93,14 @@ class Session(Inheritable):
         single: Callable[[], Backend] | None = None,
         head: PooledHead | None = None,
         explaining: Callable[[], Session] | None = None,
+        workers: int | None = None,
     ) -> None:
         """Raises ModelError where the model does not fit the manifest; use `load` instead.
 
         `single` opens the same model on one thread, for workers that each run their own image; where there is
         none, workers share `backend`. `head` is there where the model also gives its feature map; elsewhere
-        `explaining` opens such a session.
+        `explaining` opens such a session. `workers` is how many images of many are worked on at once, on the CPU: as
+        many as the engine has threads where unset.
         """
         self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
         self.task = task_of(bundle.manifest.task, variant.temperatures)
@@ -108,6 +110,7 @@ class Session(Inheritable):
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
         self._head, self._open_explaining = head, explaining
+        self._workers = max(1, backend.threads if workers is None else workers)
         self._explaining: Session | None = None
         self.watch_forks()
         size = self._spec.size
@@ -257,7 +260,7 @@ class Session(Inheritable):
     def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
         """Yield each picture, in order, with its outputs (first axis 1), or with the reason why it cannot be used.
 
-        Decoding and the model run side by side in `backend.threads` workers.
+        Decoding and the model run side by side, in as many workers as threads were asked for or cores are usable.
 
         Args:
             pictures: a few are taken ahead, so there may be no end to them.
@@ -283,7 +286,7 @@ class Session(Inheritable):
                 local.own_buffers = Buffers(backend, self._spec, batch)
             return cast(Buffers, local.own_buffers)
 
-        workers = max(1, self.backend.threads) if on_cpu else usable_cores()
+        workers = self._workers if on_cpu else usable_cores()
         return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch)
 
     def see(self, picture: Picture, *, channels: Channels = "rgb") -> Seen:
@@ -511,7 +514,8 @@ def load(
             `Session.choice` says that the bundle has no figures for it.
         variant: a variant's name; chosen by its measured figures where unset.
         precision: only variants of this arithmetic, e.g. `int8`.
-        threads: threads of the engine on the CPU; every usable core where unset.
+        threads: threads of the engine on the CPU; where unset, the number that the variant was the fastest with on this
+            machine or one like it, else every usable core.
         require_signature: a public key; the bundle must be signed with its private half.
         threshold: of a detector, the least score of a box that is answered, between 0 and 1; the bundle's where unset.
         explain: give the feature map with every answer, for `Session.predict` with `explain=True`.
@@ -533,10 +537,9 @@ def load(
 
         check(bundle, Path(require_signature))
     task = _asked(bundle.manifest.task, threshold)
-    count = usable_cores() if threads is None else threads
     choice = choose_here(
         bundle,
-        threads=count,
+        threads=threads,
         target=parse_target(target),
         variant=variant,
         precision=None if precision is None else _member(Precision, "precision", precision),
@@ -549,7 +552,8 @@ def load(
                 bundle,
                 chosen,
                 choice,
-                count,
+                threads or choice.threads or usable_cores(),
+                threads or usable_cores(),
                 auto=auto,
                 signed=require_signature is not None,
                 explain=explain,
@@ -598,6 +602,7 @@ def _open(
     variant: Variant,
     choice: Choice,
     count: int,
+    workers: int,
     *,
     auto: bool,
     signed: bool,
@@ -620,7 +625,10 @@ def _open(
             choice=choice,
             single=opened.single,
             head=head,
-            explaining=lambda: _open(bundle, variant, choice, count, auto=False, signed=signed, explain=True),
+            workers=workers,
+            explaining=lambda: _open(
+                bundle, variant, choice, count, workers, auto=False, signed=signed, explain=True
+            ),
         )
     except EdgetlError:
         opened.backend.close()
