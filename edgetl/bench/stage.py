@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def run(
         ConfigError: the engine has no profiler that is read here, or the cores to pin to cannot be had.
         MissingDependencyError: the load generator is not installed.
     """
+    from edgetl.runtime.engines.table import engine_of
     from edgetl.runtime.session import load
 
     if with_loadgen:
@@ -108,10 +110,12 @@ def run(
             inputs.bundle,
             target=inputs.target,
             variant=inputs.variant,
-            threads=config.engine_threads,
+            threads=_threads(config),
             require_signature=inputs.require_signature,
         ) as session,
     ):
+        if engine_of(session.choice.target).on_cpu:
+            config = dataclasses.replace(config, threads=session.backend.threads)
         opened, images = session.bundle, session.bundle.golden_images()
         variant, target = session.variant, session.choice.target
         device = device_of(target) if profiled else None
@@ -159,6 +163,13 @@ def run(
     if out is not None:
         files.write_json(out / RECORD_NAME, record)
     return record
+
+
+def _threads(config: BenchOptions) -> int | None:
+    """What is asked of `edgetl.load`: the best number for one image a call, which is no measure of larger batches."""
+    if config.threads is None and not config.pin and config.images_per_call == 1:
+        return None
+    return config.engine_threads
 
 
 def _footprint(

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from edgetl.errors import ConfigError
 from edgetl.progress import SILENT, Progress
@@ -25,6 +26,8 @@ after a call and would slow down the next engine's, eager torch's most."""
 SETTLE, BLOCK = 3, 5
 """A block: calls that wake the engine's threads, then calls that are timed, one after the other."""
 _BLOCK_MS, _LONGEST = 15.0, 30
+
+_EVERY_ROUND: Mapping[str, int] = MappingProxyType({})
 
 # A bar that is redrawn after every call would take part in the measurement.
 _REPORTS = 20
@@ -52,13 +55,15 @@ def time_interleaved(
     pause_s: float = 0.0,
     settle: int = 0,
     block: int = 1,
+    every: Mapping[str, int] = _EVERY_ROUND,
     clock: Clock = time.perf_counter_ns,
     progress: Progress = SILENT,
     title: str = "",
 ) -> dict[str, list[float]]:
     """Time several calls in turn, each `block` times per round, in an order shuffled anew every round.
 
-    Sample i of every name comes from round i, so samples can be compared in pairs. All samples are kept.
+    Sample i of every name that takes part in each round comes from round i, so samples can be compared in pairs. All
+    samples are kept.
 
     Args:
         calls: what to time, by name.
@@ -69,6 +74,7 @@ def time_interleaved(
             (ONNX Runtime does) would else slow down the calls of another engine.
         settle: uncounted calls after the pause, which wake the engine's threads and fill the caches.
         block: calls that are timed one after the other.
+        every: names that take part in every so-manyth round only; they may end without a sample.
         clock: the clock, in nanoseconds.
         progress: shows the rounds, seldom.
         title: what the bar is called; by the calls' names where empty.
@@ -92,6 +98,8 @@ def time_interleaved(
         for turn in range(rounds):
             order.shuffle(names)
             for name in names:
+                if turn % every.get(name, 1):
+                    continue
                 if pause_s:
                     time.sleep(pause_s)
                 for _ in range(settle):

@@ -2,7 +2,8 @@
 
 Every variant is tried on every engine that suits it. One may win only if it computes the golden images' outputs here
 and its recorded accuracy is no lower than the default variant's. All that may win are timed in turn in this process,
-from pixels to outputs, as variants that normalise inside and those that leave it to us compare only so.
+from pixels to outputs, as variants that normalise inside and those that leave it to us compare only so. Where no number
+of threads is asked for, each is timed with one and with every usable core, and held against the others at its best.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import datetime
 import functools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from edgetl.bench.machine import describe
 from edgetl.bench.statistics import EQUAL, median_ratio, summarise
-from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls, time_interleaved
+from edgetl.bench.threads import Calls, ThreadTimes, numbers_of, time_threads
+from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_calls
 from edgetl.bundle.archive import open_bundle
 from edgetl.errors import BundleError, ConfigError, MissingDependencyError, ModelError
 from edgetl.files import storage_errors
@@ -63,13 +65,15 @@ class TrialOutcome(StrEnum):
 class Trial:
     """One candidate. `variant` is empty for an engine as a whole.
 
-    `latency` is from pixels to outputs, batch 1, None where it was not timed; then `note` says why in one sentence.
+    `latency` is from pixels to outputs, batch 1, with its better number of threads, `other_latency` with the other one
+    that was tried. None where it was not timed; then `note` says why in one sentence.
     """
 
     target: EngineName
     outcome: TrialOutcome
     variant: str = ""
     latency: Latency | None = None
+    other_latency: Latency | None = None
     note: str = ""
 
     @property
@@ -80,10 +84,14 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRecord:
-    """All candidates; what was chosen and why, with how many threads and which packages; and the file that keeps it."""
+    """All candidates; what was chosen and why, with which packages; and the file that keeps it.
+
+    `threads` is the largest number that was tried, `best_threads` that of the chosen one.
+    """
 
     bundle: str
     threads: int
+    best_threads: int
     trials: tuple[Trial, ...]
     variant: str
     target: EngineName
@@ -108,7 +116,7 @@ def tune(
 
     Args:
         bundle: the bundle.
-        threads: threads of the engines on the CPU; every usable core where unset.
+        threads: threads of the engines on the CPU; where unset, the better of one and every usable core.
         seconds: time for the timing; 30 calls of each are timed at least, however long that takes.
         require_signature: a public key; the bundle must be signed with its private half.
         progress: shows candidates and of the timing.
@@ -120,6 +128,7 @@ def tune(
         StorageError: the cache folder cannot be written.
     """
     count = usable_cores() if threads is None else threads
+    numbers = numbers_of(count) if threads is None else (count,)
     if not seconds > 0 or count < 1:
         raise ConfigError(f"seconds is {seconds} and threads {count}, expected above 0 and at least 1.")
     opened = open_bundle(bundle)
@@ -131,19 +140,22 @@ def tune(
     _make_folder(opened)
     today = _today(opened.manifest)
     with ExitStack() as stack:
-        trials, sessions = _try_all(opened, today, count, require_signature, stack, progress)
+        trials, sessions = _try_all(opened, today, numbers, require_signature, stack, progress)
         if not sessions:
             stated = "; ".join(f"{t.name}: {t.note.rstrip('.')}" for t in trials)
             raise ModelError(f"No variant of {opened.manifest.name} runs here as recorded ({stated}).")
         pixels = load_pixels(opened.golden_images()[0], opened.manifest.preprocess)[None]
-        calls = {name: functools.partial(session.run, pixels) for name, session in sessions.items()}
+        calls = {
+            name: {number: functools.partial(session.run, pixels) for number, session in by.items()}
+            for name, by in sessions.items()
+        }
         samples = _time(calls, seconds, progress)
-    trials = [
-        replace(t, latency=_latency(samples[t.name], count)) if t.name in samples else t for t in trials
-    ]
+    trials = [_timed(t, samples[t.name]) if t.name in samples else t for t in trials]
     date = datetime.datetime.now().astimezone().date().isoformat()
     chosen, reason = decide([t for t in trials if t.latency is not None], today, date)
     versions = tuned.engine_versions()
+    assert chosen.latency is not None
+    best = chosen.latency.threads
     winner = tuned.Winner(
         variant=chosen.variant,
         target=chosen.target,
@@ -151,16 +163,18 @@ def tune(
         date=date,
         machine=tuned.this_machine(),
         versions=versions,
+        threads=best,
     )
     return TuneRecord(
         bundle=bundle.name,
         threads=count,
+        best_threads=best,
         trials=tuple(replace(t, outcome=TrialOutcome.CHOSEN) if t is chosen else t for t in trials),
         variant=chosen.variant,
         target=chosen.target,
         reason=reason,
         date=date,
-        saved=str(tuned.keep(opened, count, winner)),
+        saved=str(tuned.keep(opened, threads, winner)),
         versions=versions,
         machine=describe(),
     )
@@ -186,7 +200,10 @@ def decide(timed: Sequence[Trial], today: Choice | None, date: str) -> tuple[Tri
     )
     chosen = standing if standing is not None and _as_fast(standing, fastest) else fastest
     if len(ranked) == 1:
-        return chosen, f"{chosen.name} was the only one that could be measured here on {date}: {_ms(chosen)}"
+        return (
+            chosen,
+            f"{chosen.name}{_with(chosen)} was the only one that could be measured here on {date}: {_ms(chosen)}",
+        )
     if chosen is fastest:
         rank = "the fastest"
         other = standing if standing not in (None, chosen) else ranked[1]
@@ -194,8 +211,8 @@ def decide(timed: Sequence[Trial], today: Choice | None, date: str) -> tuple[Tri
         rank, other = "as fast as the fastest", fastest
     assert other is not None
     return chosen, (
-        f"{chosen.name} was {rank} of {len(ranked)} measured here on {date}: {_ms(chosen)} against {_ms(other)} of "
-        f"{other.name}"
+        f"{chosen.name}{_with(chosen)} was {rank} of {len(ranked)} measured here on {date}: {_ms(chosen)} against "
+        f"{_ms(other)} of {other.name}"
     )
 
 
@@ -217,14 +234,15 @@ def _make_folder(bundle: Bundle) -> None:
 def _try_all(
     bundle: Bundle,
     today: Choice | None,
-    threads: int,
+    numbers: Sequence[int],
     key: Path | None,
     stack: ExitStack,
     progress: Progress,
-) -> tuple[list[Trial], dict[str, Session]]:
-    """Every candidate, and open sessions of those that are to be timed, by name; `stack` closes them."""
+) -> tuple[list[Trial], dict[str, dict[int, Session]]]:
+    """Every candidate, and open sessions of those that are to be timed, by name and number of threads; `stack` closes
+    them."""
     trials: list[Trial] = []
-    sessions: dict[str, Session] = {}
+    sessions: dict[str, dict[int, Session]] = {}
     arch, manifest = architecture(), bundle.manifest
     suited = {t: [v for v in manifest.variants if e.suits(v, arch)] for t, e in ENGINES.items()}
     with progress.task("Trying candidates", sum(map(len, suited.values()))) as bar:
@@ -237,7 +255,7 @@ def _try_all(
                 bar.advance(0, note=f"{variant.name} on {target}")
                 trial = _doubt(manifest, today, target, variant)
                 if trial is None:
-                    trial = _try(bundle, target, variant.name, threads, key, stack, sessions)
+                    trial = _try(bundle, target, variant.name, numbers, key, stack, sessions)
                 trials.append(trial)
                 if trial.outcome is TrialOutcome.ABSENT:
                     bar.advance(len(variants) - done)
@@ -266,17 +284,21 @@ def _try(
     bundle: Bundle,
     target: EngineName,
     variant: str,
-    threads: int,
+    numbers: Sequence[int],
     key: Path | None,
     stack: ExitStack,
-    sessions: dict[str, Session],
+    sessions: dict[str, dict[int, Session]],
 ) -> Trial:
     from edgetl.runtime.session import load
 
+    opened: dict[int, Session] = {}
     try:
-        session = stack.enter_context(
-            load(bundle.path, target=target, variant=variant, threads=threads, require_signature=key)
-        )
+        # A GPU's time does not depend on the threads of the CPU.
+        for number in reversed(numbers if ENGINES[target].on_cpu else numbers[-1:]):
+            opened[number] = stack.enter_context(
+                load(bundle.path, target=target, variant=variant, threads=number, require_signature=key)
+            )
+        session = next(iter(opened.values()))
         check = session.verify()
     except MissingDependencyError as error:
         return Trial(target=target, outcome=TrialOutcome.ABSENT, note=f"{error}")
@@ -284,21 +306,23 @@ def _try(
         note = (f"{error}".strip() or type(error).__name__).splitlines()[0]
         return Trial(target=target, variant=variant, outcome=TrialOutcome.FAILED, note=note)
     if not check.passed:
-        session.close()
+        for session in opened.values():
+            session.close()
         return Trial(target=target, variant=variant, outcome=TrialOutcome.WRONG, note=check.reason)
     trial = Trial(target=target, variant=variant, outcome=TrialOutcome.TIMED)
-    sessions[trial.name] = session
+    sessions[trial.name] = opened
     return trial
 
 
-def _time(
-    calls: Mapping[str, Callable[[], object]], seconds: float, progress: Progress
-) -> dict[str, list[float]]:
+def _time(calls: Mapping[str, Calls], seconds: float, progress: Progress) -> dict[str, ThreadTimes]:
     """Samples of each in milliseconds, in as many rounds as `seconds` hold."""
-    once_ms = sum(statistics.median(time_calls(call, warmup=SETTLE, runs=BLOCK)) for call in calls.values())
+    once_ms = sum(
+        min(statistics.median(time_calls(call, warmup=SETTLE, runs=BLOCK)) for call in by_threads.values())
+        for by_threads in calls.values()
+    )
     round_s = PAUSE_S * len(calls) + (SETTLE + BLOCK) * once_ms / 1000
     rounds = min(max(int(seconds / round_s), _LEAST_ROUNDS), _MOST_ROUNDS)
-    return time_interleaved(
+    return time_threads(
         calls,
         warmup=_WARM_ROUNDS * BLOCK,
         runs=rounds * BLOCK,
@@ -307,6 +331,11 @@ def _time(
         block=BLOCK,
         progress=progress,
     )
+
+
+def _timed(trial: Trial, found: ThreadTimes) -> Trial:
+    other = None if found.other_threads is None else _latency(found.other_ms, found.other_threads)
+    return replace(trial, latency=_latency(found.samples_ms, found.threads), other_latency=other)
 
 
 def _latency(samples_ms: Sequence[float], threads: int) -> Latency:
@@ -330,6 +359,14 @@ def _as_fast(trial: Trial, fastest: Trial) -> bool:
 def _p50(trial: Trial) -> float:
     assert trial.latency is not None
     return trial.latency.p50_ms
+
+
+def _with(trial: Trial) -> str:
+    """With how many threads it is faster, where two numbers were tried."""
+    if trial.latency is None or trial.other_latency is None:
+        return ""
+    number = trial.latency.threads
+    return f" with {number} thread{'' if number == 1 else 's'}"
 
 
 def _ms(trial: Trial) -> str:

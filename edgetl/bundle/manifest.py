@@ -100,7 +100,8 @@ class Variant:
     `val` and `test` are its scores on those splits, `latency` its time on `machine`, None where not measured.
     `confidence` is None in older bundles and of detectors: then logits become scores as they are. `reference` is the
     file of what it makes of known images (`edgetl.bundle.reference`), None where it has no features to be compared;
-    `unknown` says how it tells unknown ones, None in older bundles and of detectors.
+    `unknown` says how it tells unknown ones, None in older bundles and of detectors. `other_latency` is its time with
+    another number of threads than `latency`, with which it is slower; None where one number was timed.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Variant:
     confidence: Confidence | None = field(default=None, metadata=OPTIONAL)
     reference: Member | None = field(default=None, metadata=OPTIONAL)
     unknown: Unknown | None = field(default=None, metadata=OPTIONAL)
+    other_latency: Latency | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def temperatures(self) -> dict[str, float]:

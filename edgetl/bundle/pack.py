@@ -55,6 +55,7 @@ class VariantSource:
     val: Evaluation | None = None
     test: Evaluation | None = None
     latency: Latency | None = None
+    other_latency: Latency | None = None
     machine: Machine | None = None
     confidence: ConfidenceSource | None = None
     reference: Path | bytes | None = None
@@ -212,6 +213,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         val=source.val and source.val.summary(),
         test=source.test and source.test.summary(),
         latency=source.latency and replace(source.latency, samples_ms=()),
+        other_latency=source.other_latency and replace(source.other_latency, samples_ms=()),
         machine=source.machine,
         confidence=None if source.confidence is None else _confidence(source.name, source.confidence, files),
         reference=None if source.reference is None else _reference(source.name, source.reference, files),

@@ -81,13 +81,12 @@ def info(bundle: BundleArg, json: Json = False) -> None:
     from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
     from edgetl.errors import BundleError
-    from edgetl.process import usable_cores
     from edgetl.runtime.choice import choose_here
 
     opened = open_bundle(bundle)
     output.emit(opened.manifest, json, "bundle")
     try:
-        _tell(choose_here(opened, threads=usable_cores()))
+        _tell(choose_here(opened, threads=None))
     except BundleError as error:
         typer.echo(f"Here: {error}", err=True)
 

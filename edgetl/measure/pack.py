@@ -70,6 +70,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
                 val=v.val,
                 test=v.test,
                 latency=v.latency,
+                other_latency=v.other_latency,
                 machine=measured.machine,
                 confidence=_confidence(v.confidence),
                 reference=inputs.run_dir / v.reference if v.reference else None,

@@ -1,13 +1,13 @@
 """Score and time every candidate through the runtime that will run it, then choose what ships.
 
 The teacher in eager torch is timed together with the candidates, interleaved in one process, so that the ratio holds
-on a machine whose speed drifts.
+on a machine whose speed drifts; each of them with one thread and with all, so that each is told at its best.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +79,7 @@ def run(
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
     from edgetl.bench.machine import describe
+    from edgetl.bench.threads import numbers_of
     from edgetl.measure import drift, reference
     from edgetl.train.sets import open_sets
 
@@ -88,13 +89,17 @@ def run(
     truths = {
         split: truths_for(inputs.index.task, inputs.index.split(split), inputs.spec) for split in SPLITS[1:]
     }
-    backends = {c.name: open_backend(c.file, threads=bench.threads) for c in inputs.candidates}
+    numbers = numbers_of(bench.threads)
+    backends = {
+        c.name: {number: open_backend(c.file, threads=number) for number in numbers}
+        for c in inputs.candidates
+    }
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     sure: dict[str, tuple[OutputConfidence, ...]] = {}
     answered: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
         for number, c in enumerate(inputs.candidates):
-            run_ = runner(backends[c.name], c.file, c.target, inputs.spec)
+            run_ = runner(backends[c.name][bench.threads], c.file, c.target, inputs.spec)
             outputs = _outputs(run_, sets.val.pixels)
             if not number:  # the plain export
                 task = task_of(settled(task.spec, truths["val"], outputs))
@@ -130,7 +135,8 @@ def run(
             size_bytes=c.file.stat().st_size,
             val=scores[c.name][0],
             test=scores[c.name][1],
-            latency=latencies[c.name],
+            latency=latencies[c.name][0],
+            other_latency=latencies[c.name][1],
             input=c.input,
             confidence=sure[c.name],
             reference=_reference(known.get(c.name), inputs.run_dir, out / "reference" / f"{c.name}.npz"),
@@ -146,7 +152,8 @@ def run(
         variants=variants,
         teacher_val=inputs.teacher_val,
         teacher_test=inputs.teacher_test,
-        teacher_latency=latencies["teacher"],
+        teacher_latency=latencies["teacher"][0],
+        teacher_other_latency=latencies["teacher"][1],
         teacher_size_bytes=inputs.teacher.stat().st_size,
         metric=metric,
         floor=floor,
@@ -187,14 +194,15 @@ def _outputs(run: Callable[[np.ndarray], Outputs], pixels: np.ndarray) -> Output
 def _time(
     inputs: MeasureInputs,
     bench: BenchConfig,
-    backends: Mapping[str, Backend],
+    backends: Mapping[str, Mapping[int, Backend]],
     progress: Progress,
-) -> dict[str, Latency]:
+) -> dict[str, tuple[Latency, Latency | None]]:
+    """The teacher's and the candidates' latencies with their better number of threads and with the other one."""
     import numpy as np
     import torch
 
     from edgetl.bench.statistics import summarise
-    from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
+    from edgetl.bench.threads import time_threads
     from edgetl.inputs.image import load_pixels, normalise
     from edgetl.models import checkpoint
     from edgetl.runtime.engines.base import run_pixels
@@ -207,36 +215,38 @@ def _time(
     own = normalise(load_pixels(picture, inputs.teacher_spec)[None], inputs.teacher_spec)
     tensor = torch.from_numpy(own).contiguous(memory_format=torch.channels_last)
 
-    def run_teacher() -> object:
+    def run_teacher(number: int) -> object:
+        if torch.get_num_threads() != number:
+            torch.set_num_threads(number)
         with torch.inference_mode():
             return teacher(tensor)
 
-    bound: dict[str, Callable[[], object]] = {"teacher": run_teacher}
+    some = next(iter(backends.values()))
+    bound: dict[str, dict[int, Callable[[], object]]] = {
+        "teacher": {number: functools.partial(run_teacher, number) for number in some}
+    }
     # Beside a variant that normalises inside, all are timed from pixels, so that the comparison is fair.
-    inside = any(backend.input.dtype == "uint8" for backend in backends.values())
-    for name, backend in backends.items():
-        bound[name] = (
-            functools.partial(run_pixels, backend, pixels, inputs.spec)
+    inside = any(backend.input.dtype == "uint8" for by in backends.values() for backend in by.values())
+    for name, by_threads in backends.items():
+        bound[name] = {
+            number: functools.partial(run_pixels, backend, pixels, inputs.spec)
             if inside
             else functools.partial(backend.run, batch)
-        )
+            for number, backend in by_threads.items()
+        }
     threads = torch.get_num_threads()
-    torch.set_num_threads(bench.threads)
     try:
-        timed = time_interleaved(
-            bound,
-            warmup=bench.warmup,
-            runs=bench.runs,
-            pause_s=PAUSE_S,
-            settle=SETTLE,
-            block=BLOCK,
-            progress=progress,
-        )
+        timed = time_threads(bound, warmup=bench.warmup, runs=bench.runs, progress=progress)
     finally:
         torch.set_num_threads(threads)
+
+    def summary(samples_ms: Sequence[float], number: int) -> Latency:
+        return summarise(samples_ms, scenario="single-stream", batch=1, threads=number, warmup=bench.warmup)
+
     return {
-        name: summarise(
-            samples_ms, scenario="single-stream", batch=1, threads=bench.threads, warmup=bench.warmup
+        name: (
+            summary(found.samples_ms, found.threads),
+            None if found.other_threads is None else summary(found.other_ms, found.other_threads),
         )
-        for name, samples_ms in timed.items()
+        for name, found in timed.items()
     }

@@ -110,7 +110,8 @@ class VariantScore:
     `confidence` has an entry for each output, none of a detector; the calibration errors in `val` and `test` are with
     its temperatures. `reference` is the file of what it makes of known images, "" where it has no features to show;
     `unknown` says how it tells unknown ones, None for a detector. `sureness` and `named` are of its answers to the
-    images that `MeasureRecord.looks` is of, as `edgetl.bundle.drift` has them.
+    images that `MeasureRecord.looks` is of, as `edgetl.bundle.drift` has them. `latency` is with the number of threads
+    that it is faster with, `other_latency` with the other one where one thread and several were timed.
     """
 
     name: str
@@ -128,17 +129,18 @@ class VariantScore:
     unknown: UnknownRecord | None = None
     sureness: tuple[float, ...] = field(default=(), metadata=OPTIONAL)
     named: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
+    other_latency: Latency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureRecord:
     """All variants and the teacher, timed interleaved in one process.
 
-    `teacher_latency` is the teacher in eager torch (channels_last), batch 1, same threads. `default` names the
-    variant that ships, `reason` says why in one sentence, `floor` is the accuracy that a variant must keep. `task` is
-    the description (as JSON) with the thresholds that were chosen on the validation split, by which variants are
-    scored; the teacher's are 0.5. None where it is as old as one class per image. `looks` is what validation images are
-    like, as `edgetl.bundle.drift` has it.
+    `teacher_latency` is the teacher in eager torch (channels_last), batch 1, with the number of threads that it is
+    faster with, `teacher_other_latency` with the other one. `default` names the variant that ships, `reason` says why
+    in one sentence, `floor` is the accuracy that a variant must keep. `task` is the description (as JSON) with the
+    thresholds that were chosen on the validation split, by which variants are scored; the teacher's are 0.5. None where
+    it is as old as one class per image. `looks` is what validation images are like, as `edgetl.bundle.drift` has it.
     """
 
     variants: tuple[VariantScore, ...]
@@ -154,6 +156,7 @@ class MeasureRecord:
     machine: Machine
     task: dict[str, Any] | None = None
     looks: tuple[tuple[float, ...], ...] = field(default=(), metadata=OPTIONAL)
+    teacher_other_latency: Latency | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

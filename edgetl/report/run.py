@@ -149,6 +149,14 @@ def float_reference(variants: Sequence[VariantScore]) -> VariantScore | None:
     return min(floats, key=lambda v: v.latency.p50_ms, default=None)
 
 
+def timed_twice(measure: MeasureRecord) -> bool:
+    """Whether one thread and several were timed."""
+    return any(
+        one is not None
+        for one in (measure.teacher_other_latency, *(v.other_latency for v in measure.variants))
+    )
+
+
 def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:
     """What must be said about a variant: default, slower than float (beyond `EQUAL`), below the floor."""
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from edgetl.records.measured import Latency
 from edgetl.records.prune import TwoFourRecord
 from edgetl.tasks.metrics import metric as metric_spec
 
@@ -78,6 +79,11 @@ def count(value: float) -> str:
         if value >= size:
             return f"{significant(value / size)} {unit}"
     raise AssertionError(value)
+
+
+def other_time(latency: Latency | None) -> str:
+    """The median in milliseconds with another number of threads, where one was tried."""
+    return "-" if latency is None else significant(latency.p50_ms)
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.bundle.manifest import Manifest, Precision, Variant
 from edgetl.errors import BundleError, StorageError
+from edgetl.process import usable_cores
 from edgetl.processor import INT8_KINDS, VNNI_TARGET, architecture, kind
 from edgetl.records.scores import value
 from edgetl.runtime.engines import table
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def choose_here(
     bundle: Bundle,
     *,
-    threads: int,
+    threads: int | None,
     target: EngineName = EngineName.AUTO,
     variant: str | None = None,
     precision: Precision | None = None,
@@ -37,7 +38,8 @@ def choose_here(
 
     Args:
         bundle: the opened bundle.
-        threads: threads of the engine; a measurement holds for the number that it was made with.
+        threads: threads of the engine; a measurement holds for the number that it was made with. None where the best
+            number shall be taken.
         target: as in `choose`, as are the others.
 
     Raises:
@@ -92,8 +94,14 @@ def choose(
     here, metric = arch or architecture(), first_metric(manifest)
     processor = kind(here)
 
-    def figures(variant: Variant) -> str:
-        return _figures(variant, processor, metric, suggest_tune=suggest_tune)
+    def told(variant: Variant, why: str) -> Choice:
+        figures = _figures(variant, processor, metric, suggest_tune=suggest_tune)
+        return Choice(
+            variant=variant.name,
+            target=engine,
+            reason=f"{variant.name} {why}{figures}",
+            threads=_threads(variant, engine, processor),
+        )
 
     engine: EngineName = EngineName.CPU if target is EngineName.AUTO else target
     known = ", ".join(f"{v.name} (made for {v.target})" for v in manifest.variants)
@@ -104,7 +112,7 @@ def choose(
             raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
         if named.format is not ENGINES[engine].model_format:
             engine = _taker(named, target)
-        return Choice(variant=variant, target=engine, reason=f"{variant} was asked for{figures(named)}")
+        return told(named, "was asked for")
     runs = ENGINES[engine]
     fitting = [v for v in manifest.variants if runs.suits(v, here) and precision in (None, v.precision)]
     if not fitting:
@@ -117,7 +125,7 @@ def choose(
     assert default is not None  # A manifest without its default is refused when it is read.
     if engine in (EngineName.TENSORRT, EngineName.TENSORRT_RTX):
         chosen, why = _for_engines(engine, fitting, manifest, default)
-        return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {why}{figures(chosen)}")
+        return told(chosen, why)
     timed = {v.name for v in manifest.variants if v.latency and v.machine}
     ranked = {
         v.name for v in manifest.variants if v.name in timed and runs.on_cpu and alike(v.machine, processor)
@@ -133,7 +141,7 @@ def choose(
     if default not in fitting:
         made = f"the default {default.name} was made for {default.target}"
         why += f", and {made if precision is None else f'{precision} was asked for'}"
-    return Choice(variant=chosen.name, target=engine, reason=f"{chosen.name} {why}{figures(chosen)}")
+    return told(chosen, why)
 
 
 def _taker(variant: Variant, asked: EngineName) -> EngineName:
@@ -173,6 +181,15 @@ _KINDS = {"any": "any machine", "cpu": "any CPU"}
 def first_metric(manifest: Manifest) -> str:
     """The score that variants are compared by."""
     return task_of(manifest.task).metrics[0].name
+
+
+def _threads(variant: Variant, engine: EngineName, processor: str) -> int | None:
+    """The better number of threads, where it was measured on this engine and a machine like this with as many cores."""
+    measured_on = table.takers(variant.format)[0].name
+    if variant.latency is None or variant.other_latency is None or engine is not measured_on:
+        return None
+    like = alike(variant.machine, processor) and variant.machine and variant.machine.cores == usable_cores()
+    return variant.latency.threads if like else None
 
 
 def alike(machine: Machine | None, processor: str) -> bool:
@@ -259,7 +276,14 @@ def _figures(variant: Variant, processor: str, metric: str, *, suggest_tune: boo
     if variant.latency is None or variant.machine is None:
         return "; it carries no measured latency"
     accuracy = f" at {value(variant.val, metric):.1%}" if variant.val else ""
-    measured = f": {variant.latency.p50_ms:.2f} ms{accuracy}, measured on {variant.machine.fingerprint}"
+    threads = ""
+    if variant.other_latency is not None:
+        other = variant.other_latency
+        number = f"{variant.latency.threads} thread{'' if variant.latency.threads == 1 else 's'}"
+        threads = f" with {number} ({other.p50_ms:.2f} with {other.threads})"
+    measured = (
+        f": {variant.latency.p50_ms:.2f} ms{threads}{accuracy}, measured on {variant.machine.fingerprint}"
+    )
     if alike(variant.machine, processor):
         return measured
     remedy = f": measure here with {command('tune', 'BUNDLE')}" if suggest_tune else ""

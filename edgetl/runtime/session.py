@@ -101,12 +101,14 @@ class Session(Inheritable):
         single: Callable[[], Backend] | None = None,
         head: PooledHead | None = None,
         showing: Callable[[], Session] | None = None,
+        workers: int | None = None,
     ) -> None:
         """Raises ModelError where the model does not fit the manifest; use `load` instead.
 
         `single` opens the same model on one thread, for workers that each run their own image; where there is
         none, workers share `backend`. `head` is there where the model also gives its feature map; elsewhere
-        `showing` opens such a session.
+        `showing` opens such a session. `workers` is how many images of many are worked on at once, on the CPU: as
+        many as the engine has threads where unset.
         """
         self.bundle, self.variant, self.backend, self.choice = bundle, variant, backend, choice
         self.task = task_of(bundle.manifest.task, variant.temperatures)
@@ -116,6 +118,7 @@ class Session(Inheritable):
         self._single, self._shared = single, backend if single is None else None
         self._local, self._lock, self._closed = threading.local(), threading.Lock(), False
         self._head, self._open_showing = head, showing
+        self._workers = max(1, backend.threads if workers is None else workers)
         self._showing: Session | None = None
         self._known: Reference | None = None
         self._judge: Judge | None = None
@@ -284,7 +287,7 @@ class Session(Inheritable):
     def outputs_of(self, pictures: Iterable[P]) -> Iterator[tuple[P, Outputs | ImageError]]:
         """Yield each picture, in order, with its outputs (first axis 1), or with the reason why it cannot be used.
 
-        Decoding and the model run side by side in `backend.threads` workers.
+        Decoding and the model run side by side, in as many workers as threads were asked for or cores are usable.
 
         Args:
             pictures: a few are taken ahead, so there may be no end to them.
@@ -324,7 +327,7 @@ class Session(Inheritable):
             def look(item: T, pixels: NDArray[np.uint8]) -> Look:
                 return watch.look(show(item), pixels)
 
-        workers = max(1, self.backend.threads) if on_cpu else usable_cores()
+        workers = self._workers if on_cpu else usable_cores()
         return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch, look=look)
 
     def see(self, picture: Picture, *, channels: Channels = "rgb", name: str = "") -> Seen:
@@ -663,7 +666,8 @@ def load(
             `Session.choice` says that the bundle has no figures for it.
         variant: a variant's name; chosen by its measured figures where unset.
         precision: only variants of this arithmetic, e.g. `int8`.
-        threads: threads of the engine on the CPU; every usable core where unset.
+        threads: threads of the engine on the CPU; where unset, the number that the variant was the fastest with on this
+            machine or one like it, else every usable core.
         require_signature: a public key; the bundle must be signed with its private half.
         threshold: of a detector, the least score of a box that is answered, between 0 and 1; the bundle's where unset.
         explain: give the feature map with every answer, for `Session.predict` with `explain=True`.
@@ -692,10 +696,9 @@ def load(
         from edgetl.runtime.explain import check_task
 
         check_task(task)
-    count = usable_cores() if threads is None else threads
     choice = choose_here(
         bundle,
-        threads=count,
+        threads=threads,
         target=parse_target(target),
         variant=variant,
         precision=None if precision is None else _member(Precision, "precision", precision),
@@ -708,7 +711,8 @@ def load(
                 bundle,
                 chosen,
                 choice,
-                count,
+                threads or choice.threads or usable_cores(),
+                threads or usable_cores(),
                 auto=auto,
                 signed=require_signature is not None,
                 features=explain,
@@ -769,6 +773,7 @@ def _open(
     variant: Variant,
     choice: Choice,
     count: int,
+    workers: int,
     *,
     auto: bool,
     signed: bool,
@@ -791,7 +796,10 @@ def _open(
             choice=choice,
             single=opened.single,
             head=head,
-            showing=lambda: _open(bundle, variant, choice, count, auto=False, signed=signed, features=True),
+            workers=workers,
+            showing=lambda: _open(
+                bundle, variant, choice, count, workers, auto=False, signed=signed, features=True
+            ),
         )
     except EdgetlError:
         opened.backend.close()

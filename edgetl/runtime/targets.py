@@ -44,13 +44,15 @@ class EngineName(StrEnum):
 class Choice:
     """What a session runs: the variant's name, the engine, and why in one sentence.
 
-    `measured_here` says that `edgetl tune` found it the fastest on this machine.
+    `measured_here` says that `edgetl tune` found it the fastest on this machine. `threads` is the number of threads
+    that it is the fastest with, None where that was not measured on a machine like this one.
     """
 
     variant: str
     target: EngineName
     reason: str
     measured_here: bool = False
+    threads: int | None = None
 
 
 def tuned_path(bundle: Bundle) -> Path:

@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from edgetl.bundle.archive import Bundle
@@ -50,6 +51,7 @@ class Winner:
         date: when it was measured, YYYY-MM-DD.
         machine: `this_machine()` then.
         versions: `engine_versions()` then.
+        threads: the number of threads that it is the fastest with; None in older files, which go by their key.
     """
 
     variant: str
@@ -58,18 +60,23 @@ class Winner:
     date: str
     machine: str
     versions: dict[str, str]
+    threads: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """The file: a winner for each number of threads that was measured, by that number as text."""
+    """The file: a winner for each number of threads that was asked for, by that number as text; and the one of all
+    numbers that were tried."""
 
     schema_version: int = SCHEMA_VERSION
     by_threads: dict[str, Winner]
+    of_all: Winner | None = None
 
 
-def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
+def keep(bundle: Bundle, threads: int | None, winner: Winner) -> Path:
     """Save a winner next to those of other numbers of threads, atomically; return the file.
+
+    `threads` is the number that was asked for, None where the winner's own was found.
 
     Raises:
         StorageError: it cannot be written.
@@ -79,14 +86,18 @@ def keep(bundle: Bundle, threads: int, winner: Winner) -> Path:
     path = tuned_path(bundle)
     with turn(path.parent / ".lock"):
         try:
-            others = _read(path, bundle).by_threads
+            known = _read(path, bundle)
         except (OSError, ValueError, RecursionError):
-            others = {}
-        write_json(path, Tuned(by_threads={**others, str(threads): winner}))
+            known = Tuned(by_threads={})
+        if threads is None:
+            known = replace(known, of_all=winner)
+        else:
+            known = replace(known, by_threads={**known.by_threads, str(threads): winner})
+        write_json(path, known)
     return path
 
 
-def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
+def recall(path: Path, bundle: Bundle, threads: int | None) -> Choice | str:
     """The saved winner, or in a few words why none of the file holds here and now, and the remedy.
 
     A winner whose engine is gone is returned all the same: that it cannot be opened is an error, and nothing takes
@@ -95,18 +106,21 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
     Args:
         path: the file, `tuned_path(bundle)`.
         bundle: the bundle.
-        threads: threads of the engine.
+        threads: threads of the engine; None takes the best number, or else what was measured with every usable core.
     """
     renew = f"measure again with: {command('tune', bundle.path)}"
     try:
-        winners = _read(path, bundle).by_threads
+        known = _read(path, bundle)
     except (OSError, ValueError, RecursionError):
         return f"what edgetl tune saved in {path} cannot be read: {renew}"
-    if (winner := winners.get(str(threads))) is None:
-        known = " and ".join(sorted(winners, key=int))
+    winner = known.of_all if threads is None else None
+    count = usable_cores() if threads is None else threads
+    if (winner := winner or known.by_threads.get(str(count))) is None:
+        numbers = sorted(known.by_threads, key=int) + (["the best number of"] if known.of_all else [])
+        asked = () if threads is None else ("--threads", str(threads))
         return (
-            f"edgetl tune measured here with {known} threads, not with {threads}: "
-            f"measure with: {command('tune', bundle.path, '--threads', str(threads))}"
+            f"edgetl tune measured here with {' and '.join(numbers)} threads, not with {count}: "
+            f"measure with: {command('tune', bundle.path, *asked)}"
         )
     if winner.machine != (here := this_machine()):
         return (
@@ -118,7 +132,13 @@ def recall(path: Path, bundle: Bundle, threads: int) -> Choice | str:
     if found != winner.versions and not gone:
         changed = _changes(winner.versions, found)
         return f"what edgetl tune measured on {winner.date} is stale, as engines changed ({changed}): {renew}"
-    return Choice(variant=winner.variant, target=winner.target, reason=winner.reason, measured_here=True)
+    return Choice(
+        variant=winner.variant,
+        target=winner.target,
+        reason=winner.reason,
+        measured_here=True,
+        threads=winner.threads or count,
+    )
 
 
 def this_machine(root: Path = Path("/")) -> str:
@@ -171,9 +191,10 @@ def _read(path: Path, bundle: Bundle) -> Tuned:
     """Raises ValueError where it is no such file, or not one of this bundle."""
     values = json.loads(path.read_text(encoding="utf-8"))
     found = from_json(Tuned, values)
-    if found.schema_version != SCHEMA_VERSION or not found.by_threads:
+    if found.schema_version != SCHEMA_VERSION or not (found.by_threads or found.of_all):
         raise ValueError(f"schema_version is {found.schema_version}, expected {SCHEMA_VERSION}")
-    for threads, winner in found.by_threads.items():
+    winners = {**found.by_threads, **({"0": found.of_all} if found.of_all else {})}
+    for threads, winner in winners.items():
         int(threads)
         if bundle.manifest.variant(winner.variant) is None or winner.target is EngineName.AUTO:
             raise ValueError(f"the bundle has no {winner.variant} on {winner.target}")

@@ -139,6 +139,24 @@ def test_where_nothing_runs_every_reason_is_told(bundle: Path, monkeypatch: pyte
         tune(bundle, threads=1)
 
 
+def test_where_no_number_is_asked_for_one_thread_and_all_are_tried(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    found = tune(bundle, seconds=0.1)
+    timed = [t for t in found.trials if t.latency is not None]
+    both = [{t.latency.threads, t.other_latency.threads} for t in timed if t.latency and t.other_latency]
+    assert both == [{1, 2}] * len(timed)
+    [chosen] = [t for t in timed if t.outcome is TrialOutcome.CHOSEN]
+    assert chosen.latency is not None
+    assert (found.threads, found.best_threads) == (2, chosen.latency.threads)
+    number = f"{found.best_threads} thread{'s' if found.best_threads > 1 else ''}"
+    assert found.reason.startswith(f"{chosen.name} with {number} was ")
+    with edgetl.load(bundle) as opened:
+        assert (opened.choice.measured_here, opened.backend.threads) == (True, found.best_threads)
+
+
 def test_stopping_keeps_what_was_kept_before(
     record: TuneRecord, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +164,7 @@ def test_stopping_keeps_what_was_kept_before(
         raise KeyboardInterrupt
 
     before = Path(record.saved).read_bytes()
-    monkeypatch.setattr(module, "time_interleaved", stop)
+    monkeypatch.setattr(module, "time_threads", stop)
     with pytest.raises(KeyboardInterrupt):
         tune(bundle, threads=1, seconds=0.01)
     assert Path(record.saved).read_bytes() == before

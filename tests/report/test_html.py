@@ -12,6 +12,7 @@ from edgetl.report.tasks.confusion import class_order, heat_map, shown_classes
 from edgetl.tasks.all import detail_of
 from edgetl.tasks.metrics import MACRO_F1, TOP1
 from tests.report.conftest import epochs, evaluation, in_detail, make_report
+from tests.report.test_terminal import with_both_numbers_of_threads
 
 _VOID = {"meta", "link", "br"}
 _EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & b", "it's", "naïve ☃ 花")
@@ -91,6 +92,13 @@ def test_headline_figures(page):
     assert "95% intervals 96.2 to 98.9% and 92.7 to 96.6%" in page.words
     assert "10x smaller" in page.words
     assert "Top-1 floor 95.5% on validation is met: int8-cpu-x86 is the fastest variant" in page.words
+
+
+def test_both_numbers_of_threads_are_shown(page):
+    shown = _Page(run.render(with_both_numbers_of_threads(make_report()))).words
+    for words in ("Other ms", "with the number of threads that each is faster with", "1, the teacher 2"):
+        assert words in shown
+        assert words not in page.words
 
 
 def test_slower_than_float_is_said(page):

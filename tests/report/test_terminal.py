@@ -9,7 +9,7 @@ from edgetl.records.prune import TwoFourRecord
 from edgetl.report.terminal import run, stages
 from edgetl.report.terminal.tables import TableLine, numbers, pairs, printable, table, text
 from edgetl.tasks.all import detail_of
-from tests.report.conftest import evaluation, in_detail
+from tests.report.conftest import evaluation, in_detail, latency
 
 
 def shown(function, *values, width=100, **options) -> str:
@@ -51,6 +51,36 @@ int8-tensorrt  1.78x slower than float, below the floor
 
 Warning: 1 image was skipped because it cannot be read
 """
+    )
+
+
+def with_both_numbers_of_threads(report):
+    """Each variant was timed with one thread and with two, of which one is faster; of the teacher two are."""
+    variants = tuple(
+        dataclasses.replace(
+            v, latency=dataclasses.replace(v.latency, threads=1), other_latency=latency(2 * v.latency.p50_ms)
+        )
+        for v in report.measure.variants
+    )
+    other = dataclasses.replace(latency(40.0), threads=1)
+    measure = dataclasses.replace(report.measure, variants=variants, teacher_other_latency=other)
+    return dataclasses.replace(report, measure=measure)
+
+
+def test_run_shows_both_numbers_of_threads(report):
+    stated = shown(run.run, with_both_numbers_of_threads(report), width=80)
+    assert "batch 1, 1 thread, the teacher's\n                best being 2\n" in stated
+    assert (
+        f"""\
+                            val   test  macro   p50   p90   p99           other
+model               size  top-1  top-1     F1    ms    ms    ms  threads     ms
+{rule(79)}
+teacher (torch)  13.7 MB  97.3%  97.9%  97.9%  29.3  30.7  32.1        2   39.9
+fp32              4.6 MB  96.9%  96.5%  96.4%  2.20  2.32  3.04        1   4.39
+int8-cpu-x86      1.3 MB  96.9%  95.0%  95.0%  1.17  1.22  1.62        1   2.34
+int8-tensorrt     1.4 MB  92.5%  92.7%  92.7%  3.93  4.13  5.43        1   7.83
+"""
+        in stated
     )
 
 

@@ -255,6 +255,7 @@ def test_tune(report):
     record = TuneRecord(
         bundle="flowers.edgetl",
         threads=2,
+        best_threads=2,
         trials=(
             Trial(target=EngineName.CPU, variant="int8", outcome=TrialOutcome.TIMED, latency=cpu),
             Trial(target=EngineName.OPENVINO, variant="fp32", outcome=TrialOutcome.CHOSEN, latency=openvino),
@@ -278,6 +279,34 @@ engine    variant     ms    ms  calls  result  why
 openvino  fp32     0.934  1.50    200  chosen
 cpu       int8      1.21  1.50    200  timed
 cuda      -            -     -      -  absent  cuda is not available. Check the driver.
+
+fp32 on openvino was the fastest of 2.
+Saved in /cache/tuned/a.json: it runs from now on wherever no target or variant is named.
+"""
+    )
+
+    both = dataclasses.replace(
+        record,
+        best_threads=1,
+        trials=tuple(
+            dataclasses.replace(
+                t,
+                latency=t.latency and dataclasses.replace(t.latency, threads=1),
+                other_latency=t.latency and latency(2.0),
+            )
+            for t in record.trials
+        ),
+    )
+    assert (
+        shown(device.tune, both, width=120)
+        == f"""\
+flowers.edgetl, batch 1, 1 or 2 threads, from pixels to outputs
+                              p50   p90         other
+engine    variant  threads     ms    ms  calls     ms  result  why
+{rule(103)}
+openvino  fp32           1  0.934  1.50    200   1.99  chosen
+cpu       int8           1   1.21  1.50    200   1.99  timed
+cuda      -              -      -     -      -      -  absent  cuda is not available. Check the driver.
 
 fp32 on openvino was the fastest of 2.
 Saved in /cache/tuned/a.json: it runs from now on wherever no target or variant is named.

@@ -3,23 +3,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import edgetl
 from edgetl import processor
+from edgetl.bench.machine import describe
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.manifest import EngineFile, Golden, Manifest, Precision, Provenance, Variant
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.process import usable_cores
 from edgetl.processor import architecture, kind
 from edgetl.records.measured import Machine
 from edgetl.runtime.choice import choose, choose_here, unmeasured_gpus
 from edgetl.runtime.targets import EngineName, tuned_path
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.scores import evaluate_predictions
-from tests.bundles import contents
+from tests.bundles import contents, picture
 from tests.report.conftest import latency
 
 X86 = Machine(cpu="EPYC", cores=2, memory_bytes=1, system="Linux x86_64", python="3.11")
@@ -253,6 +256,46 @@ def test_tensorrt_prefers_a_variant_with_an_engine_then_one_made_for_it() -> Non
     assert (
         choose(replace(bundle, engines=(engine,)), target=EngineName.TENSORRT_RTX).variant == "int8-tensorrt"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, 1),
+        ({"cores": 64}, None),
+        ({"processor": "arm"}, None),
+    ],
+)
+def test_the_better_number_of_threads_is_taken_on_a_like_machine(
+    change: dict[str, Any], expected: int | None
+) -> None:
+    here = replace(X86, **{"cores": usable_cores(), "processor": kind("x86"), **change})
+    one, two = (replace(latency(ms), threads=number, p50_ms=ms) for number, ms in ((1, 1.0), (2, 1.4)))
+    both = replace(FP32, latency=one, other_latency=two, machine=here)
+    found = choose(manifest(both, default="fp32"), arch="x86")
+    assert found.threads == expected
+    assert "fp32 is the bundle's default: 1.00 ms with 1 thread (1.40 with 2) at 97.0%" in found.reason
+    assert choose(manifest(both, default="fp32"), target=EngineName.OPENVINO, arch="x86").threads is None
+    single = replace(both, other_latency=None)
+    assert choose(manifest(single, default="fp32"), arch="x86").threads is None
+
+
+def test_load_takes_the_better_number_and_works_on_many_images_with_all(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    both = {
+        "latency": replace(latency(1.0), threads=1),
+        "other_latency": replace(latency(1.4), threads=2),
+        "machine": describe(),
+    }
+    parts = replace(parts, variants=[replace(v, **both) for v in parts.variants])
+    pack(parts, tmp_path / "b.edgetl")
+    with edgetl.load(tmp_path / "b.edgetl") as session:
+        assert session.backend.threads == session.choice.threads == 1
+        assert session._workers == usable_cores()
+        assert "with 1 thread (1.4" in session.choice.reason
+        assert len(session.predict([picture(i) for i in range(5)])) == 5
+    with edgetl.load(tmp_path / "b.edgetl", threads=2) as session:
+        assert session.backend.threads == session._workers == 2
 
 
 def test_without_figures_the_reason_says_so() -> None:

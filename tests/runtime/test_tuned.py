@@ -150,6 +150,30 @@ def test_it_holds_for_its_number_of_threads_alone(bundle: Bundle) -> None:
     )
 
 
+def test_the_best_number_of_threads_runs_where_none_is_asked_for(bundle: Bundle) -> None:
+    keep(bundle, None, winner(threads=1))
+    found = choose_here(bundle, threads=None)
+    assert (found.variant, found.threads, found.measured_here) == ("quick", 1, True)
+    with edgetl.load(bundle.path) as session:
+        assert session.backend.threads == 1
+    assert reason(bundle) == (
+        f"{DEFAULT}; edgetl tune measured here with the best number of threads, not with 1: measure with: "
+        f"edgetl tune {bundle.path} --threads 1"
+    )
+    keep(bundle, 1, winner(variant="fp32"))
+    assert choose_here(bundle, threads=1).variant == "fp32"
+    assert choose_here(bundle, threads=None).variant == "quick"
+
+
+def test_without_a_best_number_what_was_measured_with_every_core_holds(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuned, "usable_cores", lambda: 7)
+    machine = this_machine()
+    keep(bundle, 7, winner(machine=machine))
+    assert choose_here(bundle, threads=None).threads == 7
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -123,7 +123,12 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         css="card",
     )
     eager, now = measure.teacher_latency.p50_ms, shipped.latency.p50_ms
-    caption = f"batch 1, {threads} threads, one process"
+    caption = f"batch 1, {units.counted(threads, 'thread')}, one process"
+    if measure.teacher_latency.threads != threads:
+        caption = (
+            f"batch 1, one process, each with the threads that it is faster with: {threads}, the teacher "
+            f"{measure.teacher_latency.threads}"
+        )
     if head.latency_interval:
         low, high = head.latency_interval
         caption += f"; 95% interval {units.times(low, 3)} to {units.times(high, 3)}"

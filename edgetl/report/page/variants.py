@@ -18,12 +18,12 @@ from edgetl.report.page.markup import (
     table,
     tag,
 )
-from edgetl.report.run import RunReport, remarks
+from edgetl.report.run import RunReport, remarks, timed_twice
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import MetricSpec
 
 
-def _columns(metrics: Sequence[MetricSpec]) -> tuple[Column, ...]:
+def _columns(metrics: Sequence[MetricSpec], *, both: bool) -> tuple[Column, ...]:
     first, *others = metrics[:2]
     return (
         Column(header="Model"),
@@ -44,7 +44,17 @@ def _columns(metrics: Sequence[MetricSpec]) -> tuple[Column, ...]:
         Column(header="p90 ms", number=True),
         Column(header="p99 ms", number=True),
         Column(header="Images/s", number=True),
+        *_thread_columns(both),
         Column(header="Remarks"),
+    )
+
+
+def _thread_columns(both: bool) -> tuple[Column, ...]:
+    if not both:
+        return ()
+    return (
+        Column(header="Threads", number=True, hint="the number that it is faster with"),
+        Column(header="Other ms", number=True, hint="p50 with the other number of threads"),
     )
 
 
@@ -64,7 +74,8 @@ def variants(report: RunReport) -> Markup:
         + ("Bars are 95% intervals." if score(measure.teacher_val, measure.metric).interval else "")
     )
     chart = figure(lambda width: accuracy_latency(measure, width), caption.strip())
-    rows = [_teacher_row(measure, metrics)]
+    both = timed_twice(measure)
+    rows = [_teacher_row(measure, metrics, both=both)]
     for i, variant in enumerate(measure.variants):
         name = tag(
             "span", _swatch(series_class(i)), variant.name, css="named" if len(variant.name) <= 22 else ""
@@ -79,15 +90,16 @@ def variants(report: RunReport) -> Markup:
                     units.bytes_(variant.size_bytes),
                     *_scores(variant.val, variant.test, metrics),
                     *_times(variant.latency),
+                    *_threads(both, variant.latency, variant.other_latency),
                     Markup("".join(_remark(text) for text in remarks(measure, variant))),
                 ),
                 css="default" if default else "",
             )
         )
-    return Markup(tag("p", lead, css="lead") + chart + table(_columns(metrics), rows, "Variants"))
+    return Markup(tag("p", lead, css="lead") + chart + table(_columns(metrics, both=both), rows, "Variants"))
 
 
-def _teacher_row(measure: MeasureRecord, metrics: Sequence[MetricSpec]) -> Row:
+def _teacher_row(measure: MeasureRecord, metrics: Sequence[MetricSpec], *, both: bool) -> Row:
     return Row(
         cells=(
             tag("span", _swatch("st"), TEACHER, css="named"),
@@ -96,6 +108,7 @@ def _teacher_row(measure: MeasureRecord, metrics: Sequence[MetricSpec]) -> Row:
             units.bytes_(measure.teacher_size_bytes),
             *_scores(measure.teacher_val, measure.teacher_test, metrics),
             *_times(measure.teacher_latency),
+            *_threads(both, measure.teacher_latency, measure.teacher_other_latency),
             "",
         )
     )
@@ -130,6 +143,16 @@ def _times(latency: Latency) -> tuple[str, ...]:
     return tuple(units.significant(figure_) for figure_ in figures)
 
 
+def _threads(both: bool, latency: Latency, other: Latency | None) -> tuple[str, ...]:
+    return (units.count(latency.threads), units.other_time(other)) if both else ()
+
+
+def _number(measure: MeasureRecord) -> str:
+    if not timed_twice(measure):
+        return units.counted(measure.teacher_latency.threads, "thread")
+    return "with the number of threads that each is faster with"
+
+
 def latency(report: RunReport) -> Markup:
     """How latency is spread, from the raw samples."""
     measure = report.measure
@@ -142,7 +165,7 @@ def latency(report: RunReport) -> Markup:
     timed = measure.teacher_latency
     lead = (
         f"{units.count(timed.runs)} calls each after {timed.warmup} of warm-up, batch {timed.batch}, "
-        f"{timed.threads} threads, on {measure.machine.fingerprint}. "
+        f"{_number(measure)}, on {measure.machine.fingerprint}. "
         "Compare ratios: absolute figures of another machine, or of another hour, differ."
     )
     if not chart:

@@ -336,22 +336,27 @@ def bench(console: Console, record: BenchRecord) -> None:
 
 def tune(console: Console, record: TuneRecord) -> None:
     """A row a candidate, the timed ones first and by their time, then what was chosen and why."""
+    both = any(trial.other_latency for trial in record.trials)
     heads = (
         *text("engine", "variant"),
-        *numbers("p50\nms", "p90\nms", "calls"),
+        *numbers(*(("threads",) if both else ()), "p50\nms", "p90\nms", "calls"),
+        *numbers(*(("other\nms",) if both else ())),
         HeaderCell(text="result", keep=True),
         *text("why"),
     )
     ranked = sorted(record.trials, key=lambda t: t.latency.p50_ms if t.latency else math.inf)
     lines = []
     for trial in ranked:
-        times = ("-", "-", "-")
+        times: tuple[str, ...] = ("-",) * (5 if both else 3)
         if trial.latency is not None:
             times = (*_times(trial.latency)[:2], units.count(trial.latency.runs))
+            if both:
+                times = (units.count(trial.latency.threads), *times, units.other_time(trial.other_latency))
         tone: Tone = "strong" if trial.outcome == "chosen" else "plain" if trial.latency else "faint"
         cells = (trial.target, trial.variant or "-", *times, trial.outcome, trial.note)
         lines.append(TableLine(cells=cells, tone=tone))
-    title = f"{record.bundle}, batch 1, {units.counted(record.threads, 'thread')}, from pixels to outputs"
+    number = f"1 or {record.threads} threads" if both else units.counted(record.threads, "thread")
+    title = f"{record.bundle}, batch 1, {number}, from pixels to outputs"
     table(console, heads, lines, title=title)
     say(console, f"{record.reason}.", "good")
     say(console, f"Saved in {record.saved}: it runs from now on wherever no target or variant is named.")

@@ -10,7 +10,7 @@ from edgetl.records.scores import Evaluation, SetEvaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.extension import figures
-from edgetl.report.run import RunReport, headline, ratio, remarks
+from edgetl.report.run import RunReport, headline, ratio, remarks, timed_twice
 from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.report.terminal import unknown
 from edgetl.report.terminal.confidence import confidence, coverage
@@ -31,6 +31,8 @@ def run(console: Console, report: RunReport) -> None:
     eager, shipped = measure.teacher_latency, head.shipped.latency
     split = "test" if head.split == "test" else "validation"
     timed = f"batch {shipped.batch}, {units.counted(shipped.threads, 'thread')}"
+    if eager.threads != shipped.threads:
+        timed += f", the teacher's best being {eager.threads}"
     before, after = (score(e, head.metric) for e in (head.teacher, head.student))
     accuracy = f"{units.percent(before.value)} -> {units.percent(after.value)} ({units.points(head.points)})"
     intervals = " and ".join(units.interval(s.interval) for s in (before, after) if s.interval)
@@ -75,9 +77,12 @@ def variants(console: Console, measure: MeasureRecord) -> None:
     names = [name for name, found in measure.teacher_val.scores.items() if found.interval is not None][:2]
     first, *others = (units.metric(name) for name in names)
     figures = (f"val\n{first}", f"test\n{first}", *(title.replace("-", "\n") for title in others))
+    both = timed_twice(measure)
+    # Both numbers of threads take the place of images per second, which the page has, too: 80 columns are enough.
+    last = ("threads", "other\nms") if both else ("images\n/s",)
     heads = (
         HeaderCell(text="model", keep=True),
-        *numbers("size", *figures, "p50\nms", "p90\nms", "p99\nms", "images\n/s"),
+        *numbers("size", *figures, "p50\nms", "p90\nms", "p99\nms", *last),
     )
     lines = [
         TableLine(
@@ -85,7 +90,7 @@ def variants(console: Console, measure: MeasureRecord) -> None:
                 "teacher (torch)",
                 units.bytes_(measure.teacher_size_bytes),
                 *_scores(measure.teacher_val, measure.teacher_test, names),
-                *_times(measure.teacher_latency),
+                *_figures(measure.teacher_latency, measure.teacher_other_latency, both=both),
             )
         )
     ]
@@ -94,7 +99,7 @@ def variants(console: Console, measure: MeasureRecord) -> None:
             variant.name,
             units.bytes_(variant.size_bytes),
             *_scores(variant.val, variant.test, names),
-            *_times(variant.latency),
+            *_figures(variant.latency, variant.other_latency, both=both),
         )
         lines.append(TableLine(cells=cells, tone="strong" if variant.name == measure.default else "plain"))
     table(console, heads, lines)
@@ -142,10 +147,12 @@ def _scores(val: Evaluation, test: Evaluation | None, names: Sequence[str]) -> t
     )
 
 
-def _times(latency: Latency) -> tuple[str, ...]:
-    return tuple(
-        units.significant(v) for v in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.throughput)
-    )
+def _figures(latency: Latency, other: Latency | None, *, both: bool) -> tuple[str, ...]:
+    """Percentiles, then images per second; or the better number of threads, and the median with the other one."""
+    times = tuple(units.significant(v) for v in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+    if not both:
+        return (*times, units.significant(latency.throughput))
+    return (*times, units.count(latency.threads), units.other_time(other))
 
 
 def _change(value: float, better: str, worse: str) -> str:
