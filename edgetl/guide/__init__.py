@@ -63,8 +63,9 @@ def _meant(word: str, by_title: Mapping[str, str], texts: Mapping[str, str]) -> 
     if close := difflib.get_close_matches(word, [*texts, *by_title], n=1, cutoff=0.7):
         found = by_title.get(close[0], close[0])
         return f"Did you mean {found}? Type: edgetl guide {found}"
-    counts = {name: text.count(word) for name, text in texts.items()} if len(word) > 2 else {}
-    if holding := sorted(filter(counts.get, counts), key=lambda name: -counts[name]):
+    # By its share of the page: the long pages of reference have every word.
+    shares = {name: text.count(word) / len(text) for name, text in texts.items()} if len(word) > 2 else {}
+    if holding := sorted(filter(shares.get, shares), key=lambda name: -shares[name]):
         return f"The word stands in {', '.join(holding[:_MOST_PAGES])}. Type: edgetl guide {holding[0]}"
     return f"There are {', '.join(texts)}."
 

@@ -80,6 +80,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keygen @": (("keygen", "@"), (*AS_A_FILE, "")),
     "sign @": (("sign", "@", "--key", "k.pem"), READ),
     "sign --key @": (("sign", "b.edgetl", "--key", "@"), READ),
+    "guide @": (("guide", "@"), (*READ, "", "../config.py", "README")),
 }
 
 

@@ -35,6 +35,7 @@ def test_a_topic_is_found_by_its_name_or_its_title(name: str) -> None:
         ("cookbok", "There is no topic 'cookbok'. Did you mean cookbook? Type: edgetl guide cookbook"),
         ("prunning", "There is no topic 'prunning'. Did you mean prune? Type: edgetl guide prune"),
         ("gunicorn", "There is no topic 'gunicorn'. The word stands in device. Type: edgetl guide device"),
+        ("camera", "There is no topic 'camera'. The word stands in adapt, "),
         ("qqqq", "There is no topic 'qqqq'. There are install, start, cookbook, "),
         ("..", "There is no topic '..'. There are install, "),
     ],
