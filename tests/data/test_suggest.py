@@ -227,6 +227,23 @@ def test_a_detector_sees_neither_too_few_pictures_nor_too_many(images: int, epoc
     assert found["train.batch_size"] == (8 if images >= 1000 else 4)
 
 
+def test_a_detector_sees_each_class_often_enough() -> None:
+    samples = tuple(
+        Sample(
+            Path(f"{at}.png"),
+            0,
+            "train",
+            "",
+            marked=Marked((640, 480), (Object((0, 0, 100, 100), "abcd"[at % 4]),)),
+        )
+        for at in range(320)
+    )
+    index = DataIndex(Path(), tuple("abcd"), samples, asked=Detection(labels=tuple("abcd")))
+    (epochs,) = [item for item in suggest_detector(index) if item.key == "train.epochs"]
+    assert epochs.value == 48  # of 80 objects; 20 would be enough steps
+    assert "show 80 objects of the usual class" in epochs.reason
+
+
 def test_preprocessing_stands_by_itself(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set", {"train": 4, "val": 2}, side=40)
     index = build_index(config.DataConfig(source=str(root)))

@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(14400)]
 SEEDS = tuple(map(int, os.environ.get("EDGETL_SEEDS", "0").split(",")))
 
 
-LEAST = {"bccd": {"map": 0.53, "map50": 0.87}, "cards": {}}
-"""What a teacher reaches, where it was measured before it was promised."""
+LEAST = {"bccd": {"map": 0.5, "map50": 0.82}, "cards": {"map": 0.5}}
+"""What a teacher reaches with any seed. Of `bccd` seeds 0, 1 and 2 gave mAP 0.549, 0.553, 0.511 and mAP50 0.887, 0.889,
+0.836, in the mean 0.538 and 0.871."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
