@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetl.bundle import confidence, golden, splits
+from edgetl.bundle import confidence, golden, splits, unknown
 from edgetl.bundle.archive import Bundle, write_archive
 from edgetl.bundle.manifest import SCHEMA_VERSION, Confidence, Manifest, Member, Provenance, Variant, problems
 from edgetl.errors import BundleError
@@ -25,6 +25,7 @@ class Revision:
         golden: its outputs for the golden images.
         reference: what it makes of known images, as `edgetl.bundle.reference.encode` gives it.
         conformities: by output; taken where the variant has a temperature.
+        normal: the scores by which unknown images are told, of known ones; taken where the variant tells them.
         val: its scores on the validation images that the bundle keeps.
     """
 
@@ -32,6 +33,7 @@ class Revision:
     golden: Outputs
     reference: bytes
     conformities: Mapping[str, Conformity]
+    normal: Conformity | None
     val: Evaluation
 
 
@@ -95,6 +97,10 @@ def _revised(variant: Variant, revision: Revision, files: dict[str, bytes | Path
             images={name: one.images for name, one in revision.conformities.items()},
             conformity=_member(sure.conformity.file, content, files),
         )
+    told = variant.unknown
+    if told is not None and revision.normal is not None:
+        ranked = _member(told.ranked.file, unknown.encode(revision.normal), files)
+        told = replace(told, images=revision.normal.images, ranked=ranked)
     return replace(
         variant,
         size_bytes=model.size_bytes,
@@ -103,6 +109,7 @@ def _revised(variant: Variant, revision: Revision, files: dict[str, bytes | Path
         test=None,
         confidence=sure,
         reference=_member(f"reference/{variant.name}.npz", revision.reference, files),
+        unknown=told,
     )
 
 

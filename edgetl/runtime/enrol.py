@@ -32,7 +32,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.enrol import EnrolledVariant, EnrolRecord
 from edgetl.records.train import ENROLLED, LineageStep
 from edgetl.runtime import calibrating
-from edgetl.runtime.features import MAP, embeddings, pooled_head
+from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
 from edgetl.runtime.known import known_images
 from edgetl.runtime.prototypes import Added, added_in, with_classes
 from edgetl.runtime.session import load
@@ -40,7 +40,7 @@ from edgetl.runtime.wire import read_graph, with_property
 from edgetl.tasks.base import LOGITS, Classification
 from edgetl.tasks.classification.answers import scaled, softmax
 from edgetl.tasks.classification.task import ClassificationTask
-from edgetl.tasks.conformal import conformities_one, conformity
+from edgetl.tasks.conformal import Conformity, conformities_one, conformity
 
 MOST_PICTURES = 20
 """A class of more pictures is worth a training."""
@@ -298,6 +298,7 @@ class _Writing:
             golden={LOGITS: added.logits(recorded[:, :count], golden_embeddings)},
             reference=references.encode(reference),
             conformities={LOGITS: conformity(conformities_one(chances, truths))},
+            normal=_normal(variant, task, reference, longer),
             val=answering.score(truths, {LOGITS: outputs}),
         )
 
@@ -374,6 +375,28 @@ class _Writing:
             raise ModelError(
                 f"The class was not added, since the engine gives something else: {checked.reason}"
             )
+
+
+def _normal(variant: Variant, task: Classification, reference: Reference, model: bytes) -> Conformity | None:
+    """What is normal of known images by the score that tells unknown ones, where the variant has one.
+
+    Args:
+        variant: names the score.
+        task: of the new bundle.
+        reference: of the new bundle.
+        model: with the added classes, whose pictures are known now.
+    """
+    from edgetl.runtime.unknown.judge import normal
+    from edgetl.runtime.unknown.scores import Features, scorer
+
+    if variant.unknown is None:
+        return None
+    kept = references.decode(
+        references.encode(reference), task, variant.name
+    )  # as the new bundle gives it back
+    features = Features(reference=kept, weights=pooled_head(model, [LOGITS]).weights)
+    score = scorer(variant.unknown.score, task, features)
+    return normal(score({EMBEDDING: kept.validation, LOGITS: kept.logits[LOGITS]}))
 
 
 def _with(reference: Reference, shown: NDArray[np.float32]) -> Reference:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgetl.bundle.unknown import UnknownSource
+from edgetl.records.unknown import ScoreName
+from edgetl.runtime.unknown.judge import normal
+from edgetl.runtime.unknown.scores import Features, scorer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,7 +28,7 @@ from edgetl.inputs.image import load_pixels, normalise
 from edgetl.records.train import LineageStep
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.enrol import Enrolment, enrol, forget
-from edgetl.runtime.features import MAP, embeddings, pooled_head
+from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
 from edgetl.runtime.wire import with_outputs
 from edgetl.tasks.base import Classification
 from tests.bundles import SPEC, contents
@@ -73,12 +77,21 @@ def parts_of_colours(folder: Path) -> Contents:
         validation_classes=classes[30:90],
         logits={"logits": logits[30:90]},
     )
+    content = reference.encode(kept)
+    features = Features(
+        reference=reference.decode(content, Classification(labels=tuple(COLOURS)), "b"),
+        weights=pooled_head(model, ["logits"]).weights,
+    )
+    neighbours = scorer(ScoreName.NEIGHBOURS, Classification(labels=tuple(COLOURS)), features)
+    told = UnknownSource(
+        score=ScoreName.NEIGHBOURS, normal=normal(neighbours({EMBEDDING: features.reference.validation}))
+    )
     lineage = (LineageStep(kind="weights", name="none"), LineageStep(kind="train", name="paint", images=30))
     golden = {one.name: {"logits": logits[90:]} for one in parts.variants}
     return replace(
         parts,
         task=Classification(labels=tuple(COLOURS)),
-        variants=[replace(one, model=model, reference=reference.encode(kept)) for one in parts.variants],
+        variants=[replace(one, model=model, reference=content, unknown=told) for one in parts.variants],
         golden=replace(parts.golden, outputs=golden),
         provenance=replace(parts.provenance, lineage=lineage),
         splits={"train": ["a" * 64], "val": ["b" * 64], "test": []},
@@ -133,6 +146,14 @@ def test_sets_of_labels_and_eval_know_the_class(enrolled: Path, tmp_path: Path) 
     recalls = {one["label"]: one["recall"] for one in json.loads(done.stdout)["detail"]["classes"]}
     assert recalls["yellow"] == 1.0
     assert list(recalls) == [*COLOURS, "yellow"]
+
+
+def test_the_pictures_of_the_class_are_known_now(made: Path, enrolled: Path) -> None:
+    shown = made.parent / "yellow" / "0.png"
+    for bundle, unknown in ((made, True), (enrolled, False)):
+        with edgetl.load(bundle, variant="fp32", threads=1) as session:
+            assert session.predict(shown, unknown=0.05).unknown is unknown
+            assert session.predict(painted(COLOURS["red"], 400), unknown=0.05).unknown is False
 
 
 def test_the_bundle_says_where_it_comes_from(made: Path, enrolled: Path) -> None:
