@@ -384,8 +384,6 @@ class Session(Inheritable):
     ) -> Prediction:
         """What one image's outputs say; for `sure` and `coverage` see `predict`."""
         found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
-        if self.watch is not None:
-            self.watch.take(self, seen, found)
         if sure is not None:
             from edgetl.tasks.classification.answers import Prediction as ClassPrediction
             from edgetl.tasks.classification.answers import climbed
@@ -398,6 +396,8 @@ class Session(Inheritable):
             from edgetl.tasks.confidence import with_sets
 
             found = with_sets(self.task, seen.outputs, found, self.least_conformities(coverage))
+        if self.watch is not None:
+            self.watch.take(self, seen, found)
         return found
 
     def explaining(self) -> Session:
