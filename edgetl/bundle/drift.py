@@ -1,6 +1,6 @@
 """What images were like when a bundle was made, so that a device notices when they are not any more.
 
-`drift.npz` is a stored `.npz` of little-endian float32 arrays: `looks` (m, 6), as `edgetl.inputs.looks` has them, of m
+`drift.npz` is a stored `.npz` of little-endian float32 arrays: `looks` (m, 7), as `edgetl.inputs.looks` has them, of m
 validation images; and for each variant `VARIANT/sureness` (m,) and `VARIANT/named` (C,), as `edgetl.tasks.summary` has
 them: how sure its answers to these images are, and how many of them name each class. It is read only where drift is
 watched for.
@@ -40,7 +40,7 @@ class DriftAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftSource:
-    """What `pack` writes: `looks` (m, 6) float32 of m images, and by variant what was answered to them."""
+    """What `pack` writes: `looks` (m, 7) float32 of m images, and by variant what was answered to them."""
 
     looks: NDArray[np.float32]
     answers: Mapping[str, DriftAnswers]
@@ -48,7 +48,7 @@ class DriftSource:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftReference:
-    """What a device compares with: `looks` (m, 6), and the variant's answers, None where they are not known."""
+    """What a device compares with: `looks` (m, 7), and the variant's answers, None where they are not known."""
 
     looks: NDArray[np.float32]
     answers: DriftAnswers | None

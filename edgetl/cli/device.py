@@ -390,7 +390,7 @@ def drift(
             "--ignore",
             metavar="NAME",
             help="Leave this out, e.g. classes where other parts come than the set shows. Repeatable. Of: brightness,"
-            " contrast, sharpness, saturation, warmth, tint, confidence, classes.",
+            " highlights, contrast, sharpness, saturation, warmth, tint, confidence, classes.",
             show_default="watch all",
         ),
     ] = None,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LOOKS = ("brightness", "contrast", "sharpness", "saturation", "warmth", "tint")
+LOOKS = ("brightness", "highlights", "contrast", "sharpness", "saturation", "warmth", "tint")
 """The numbers' names, in order."""
 THUMBNAIL = 16
 """Side of a thumbnail in pixels."""
 
 _LINES = 48
 """About as many rows and columns are looked at."""
+_BRIGHTEST = 0.02
 _FAR = 4
 """Pixels between those whose difference says how much there is to see, whatever its sharpness."""
 
@@ -27,8 +28,9 @@ def looks(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         pixels: (S, S, 3) uint8 RGB.
 
     Returns:
-        (6,) float32, as `LOOKS` names them. `brightness`: mean luma (ITU-R BT.601), 0..255. `contrast`: standard
-        deviation of green, which is most of luma. `sharpness`: the mean difference of neighbours over that of pixels
+        (7,) float32, as `LOOKS` names them. `brightness`: mean luma (ITU-R BT.601), 0..255. `highlights`: the level of
+        green, 0..255, that 2% of the pixels reach, which differs less between scenes. `contrast`: standard deviation
+        of green, which is most of luma. `sharpness`: the mean difference of neighbours over that of pixels
         four apart, which light and contrast do not change, and blur lowers and noise raises. `saturation`: how far the
         least of the three colours is below the largest, as a share of it. `warmth`: red less blue, `tint`: green less
         the mean of both, as shares of the brightness.
@@ -47,6 +49,7 @@ def looks(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     brightness = 0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2]
     found = (
         brightness,
+        _level(green, _BRIGHTEST),
         float(np.sqrt(around @ around / around.size)),
         near / (far + 1.0),
         (largest - least) / (largest + 1.0),
@@ -76,6 +79,12 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _mean(values: NDArray[np.uint8]) -> float:
     return float(values.sum(dtype=np.uint64)) / values.size
+
+
+def _level(values: NDArray[np.uint8], share: float) -> float:
+    """The largest level that at least this share of the values reach."""
+    reached = np.cumsum(np.bincount(values, minlength=256)[::-1])
+    return 255.0 - float(np.searchsorted(reached, share * values.size))
 
 
 def _difference(lines: NDArray[np.int16], apart: int) -> float:

@@ -40,6 +40,7 @@ WATCHED = (*LOOKS, SURENESS, CLASSES)
 """All that can be watched."""
 _WORDS = {
     "brightness": ("brighter", "darker"),
+    "highlights": ("brighter highlights", "darker highlights"),
     "contrast": ("more contrast", "less contrast"),
     "sharpness": ("sharper or noisier", "less sharp"),
     "saturation": ("stronger colours", "paler colours"),
@@ -148,7 +149,7 @@ class Monitor:
         return self._at is not None
 
     def add(self, looks: Sequence[float] | NDArray[np.float32], prediction: Prediction) -> bool:
-        """Take an image: its looks (6,), and what was answered.
+        """Take an image: its looks (7,), and what was answered.
 
         Returns:
             Whether there was an alarm and this image shows it: what moved lies in the outer tenth of the reference on

@@ -412,8 +412,6 @@ class Session(Inheritable):
     ) -> Prediction:
         """What one image's outputs say; for `sure` and `coverage` see `predict`, for `unknown`, `telling`."""
         found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
-        if self.watch is not None:
-            self.watch.take(self, seen, found)
         if sure is not None:
             from edgetl.tasks.classification.answers import Prediction as ClassPrediction
             from edgetl.tasks.classification.answers import climbed
@@ -428,6 +426,8 @@ class Session(Inheritable):
             found = with_sets(self.task, seen.outputs, found, self.least_conformities(coverage))
         if unknown is not None:
             found = self._own_judge().judged(seen.outputs, found, unknown)
+        if self.watch is not None:
+            self.watch.take(self, seen, found)
         return found
 
     def telling(self, unknown: float) -> Session:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.looks import looks, thumbnail
-from edgetl.records.captured import DRIFTED, UNSURE
+from edgetl.records.captured import DRIFTED, UNKNOWN, UNSURE
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.confidence import has_sets, with_sets
 from edgetl.tasks.detection.answers import Detections
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """What is kept of an image until it is answered: its looks (6,), a thumbnail (16, 16), and what stands for it."""
+    """What is kept of an image until it is answered: its looks (7,), a thumbnail (16, 16), and what stands for it."""
 
     looks: NDArray[np.float32] | None
     thumbnail: NDArray[np.uint8] | None
@@ -58,7 +58,8 @@ class Watch:
             shows = self.monitor.add(look.looks, answer)
         if self.capturer is None or look.thumbnail is None:
             return
-        reasons = [UNSURE] if self._unsure(session, seen, answer) else []
+        reasons = [UNKNOWN] if _unknown(answer) else []
+        reasons += [UNSURE] if self._unsure(session, seen, answer) else []
         reasons += [DRIFTED] if shows else []
         if reasons:
             from edgetl.runtime.capture import Worth
@@ -121,6 +122,13 @@ def watch_for(session: Session, drift: bool | Drift, capture: Capture | None) ->
             capture, session.manifest.preprocess, bundle=session.manifest.name, variant=session.variant.name
         )
     return None if monitor is None and capturer is None else Watch(monitor, capturer)
+
+
+def _unknown(answer: Any) -> bool:
+    """Whether an image is like none of the bundle's, where that was asked for; of several heads, by any of them."""
+    if isinstance(answer, HeadsPrediction):
+        return any(map(_unknown, answer.heads.values()))
+    return bool(getattr(answer, "unknown", False))
 
 
 def _further(answer: Any) -> int:

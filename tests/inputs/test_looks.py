@@ -28,6 +28,7 @@ def looked(pixels: NDArray[np.uint8]) -> dict[str, float]:
 def test_light_moves_brightness_and_leaves_sharpness_and_colour() -> None:
     before, after = looked(scene()), looked((scene() * 0.5).astype(np.uint8))
     assert after["brightness"] == pytest.approx(before["brightness"] / 2, rel=0.02)
+    assert after["highlights"] == pytest.approx(before["highlights"] / 2, abs=1.5)
     assert after["contrast"] == pytest.approx(before["contrast"] / 2, rel=0.02)
     for name in ("sharpness", "saturation", "warmth", "tint"):
         assert after[name] == pytest.approx(before[name], abs=0.05), name
@@ -54,7 +55,8 @@ def test_plain_pictures_have_numbers_too() -> None:
     for level in (0, 255):
         found = looked(np.full((64, 64, 3), level, np.uint8))
         assert found["brightness"] == pytest.approx(level, abs=0.01)
-        assert [found[name] for name in LOOKS[1:]] == pytest.approx([0.0] * 5, abs=1e-3)
+        assert found["highlights"] == level
+        assert [found[name] for name in LOOKS[2:]] == pytest.approx([0.0] * 5, abs=1e-3)
     assert np.isfinite(looks(np.zeros((3, 3, 3), np.uint8))).all()
 
 

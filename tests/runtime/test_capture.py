@@ -418,3 +418,15 @@ def test_the_command_keeps_images(tmp_path: Path) -> None:
     done = typed("predict", path, files, "--capture", path)
     assert done.returncode == 2
     assert "is a file; name a folder." in " ".join(done.stderr.split())
+
+
+def test_unknown_images_are_kept(tmp_path: Path) -> None:
+    path = linear_bundle(tmp_path, COLOURS)
+    with load(path, threads=1, capture=Capture(tmp_path / "kept", below=0.0)) as session:
+        seen = session.see(scene(0))
+        plain = session.answer(seen)
+        assert session.watch is not None
+        for unknown in (None, False, True):
+            object.__setattr__(plain, "__class__", type("Answer", (type(plain),), {"unknown": unknown}))
+            session.watch.take(session, seen, plain)
+    assert [image.reasons for image in kept(tmp_path / "kept")] == [("unknown",)]

@@ -61,7 +61,7 @@ def feed(
     generator = np.random.default_rng(seed)
     for number in range(1, images + 1):
         looks = generator.normal(size=len(LOOKS))
-        looks[2] += shift
+        looks[LOOKS.index("sharpness")] += shift
         monitor.add(looks, answer(int(generator.choice(3, p=shares)), float(generator.uniform())))
         if monitor.drifted:
             return number
@@ -115,7 +115,15 @@ def test_what_is_ignored_is_not_watched() -> None:
     feed(monitor, 300, seed=2, shift=3.0, shares=(0.0, 0.0, 1.0))
     state = monitor.state()
     assert not state.drifted
-    assert state.watched == ("brightness", "contrast", "saturation", "warmth", "tint", "confidence")
+    assert state.watched == (
+        "brightness",
+        "highlights",
+        "contrast",
+        "saturation",
+        "warmth",
+        "tint",
+        "confidence",
+    )
 
 
 def test_an_alarm_stays_until_it_is_begun_anew() -> None:
@@ -135,7 +143,7 @@ def test_only_images_that_show_the_change_are_kept() -> None:
     feed(monitor, 200, seed=1, shift=2.0)
     looks = np.zeros(len(LOOKS))
     assert not monitor.add(looks, answer(0, 0.5))
-    looks[2] = 3.0
+    looks[LOOKS.index("sharpness")] = 3.0
     assert monitor.add(looks, answer(0, 0.5))
 
 
@@ -153,17 +161,17 @@ def test_few_images_cannot_tell() -> None:
 def test_equal_values_in_the_reference_are_no_change() -> None:
     """Grey cameras have no colour at all, and a sure model is always sure."""
     looks = np.random.default_rng(0).normal(size=(200, len(LOOKS))).astype(np.float32)
-    looks[:, 3:] = 0.0
+    looks[:, 4:] = 0.0
     known = DriftReference(
         looks=looks, answers=DriftAnswers(sureness=np.ones(200, np.float32), named=np.array([200, 0, 0]))
     )
     monitor = Monitor(known, SOME)
     generator = np.random.default_rng(1)
     for _ in range(300):
-        monitor.add(np.concatenate([generator.normal(size=3), np.zeros(3)]), answer(0, 1.0))
+        monitor.add(np.concatenate([generator.normal(size=4), np.zeros(3)]), answer(0, 1.0))
     assert not monitor.drifted
     for _ in range(40):
-        monitor.add(np.concatenate([generator.normal(size=3), np.full(3, 0.2)]), answer(0, 1.0))
+        monitor.add(np.concatenate([generator.normal(size=4), np.full(3, 0.2)]), answer(0, 1.0))
     assert {one.name for one in monitor.state().moved} == {"saturation", "warmth", "tint"}
 
 
@@ -180,7 +188,7 @@ def test_an_answer_that_is_no_number_is_unsure() -> None:
         ({"rate": 0.0}, r"^drift: the rate is 0, expected a chance above 0 and below 1, as 0\.01\.$"),
         ({"rate": 1.0}, r"^drift: the rate is 1,"),
         ({"window": 0}, r"^drift: the window is 0, expected at least 1 image\.$"),
-        ({"ignore": ("light",)}, r"^drift: ignore has 'light', expected some of brightness, contrast,"),
+        ({"ignore": ("light",)}, r"^drift: ignore has 'light', expected some of brightness, highlights,"),
         ({"ignore": (*LOOKS, "confidence", "classes")}, r"^drift: all is ignored,"),
     ],
 )
@@ -254,7 +262,7 @@ def test_the_command_says_what_moved(bundle: Path, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["verdict"] == "fail"
-    assert found["moved"][0]["name"] in ("brightness", "contrast")
+    assert found["moved"][0]["name"] in ("brightness", "highlights", "contrast")
     assert "darker" in found["sentence"]
     done = typed("drift", bundle, dark)
     assert done.returncode == 1
