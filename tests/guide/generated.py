@@ -81,7 +81,8 @@ def _command_parts() -> Iterator[str]:
         words = [_usage(p) for p in own if _positional(p)]
         yield from [f"## edgetl {name}", "", _flowing(command.help or ""), ""]
         yield from ["```text", " ".join(["edgetl", name, *words, "[OPTIONS]"]), "```", ""]
-        kinds = typing.get_type_hints(inspect.unwrap(command.callback), vars(host) | vars(device))
+        run = inspect.unwrap(command.callback)
+        kinds = typing.get_type_hints(run, vars(host) | vars(device) | run.__globals__)
         yield from [_argument(p) if _positional(p) else _option(p, _choices(kinds[p.name])) for p in own]
         yield from ["", f"{command.epilog}".replace("Example: ", "Example: `", 1) + "`", ""]
 

@@ -151,7 +151,7 @@ def test_the_page_of_the_format_names_every_field_and_tolerance() -> None:
     text = (FOLDER / "bundle.md").read_text(encoding="utf-8")
     records = (
         *(manifest.Manifest, manifest.Variant, manifest.EngineFile, manifest.Golden),
-        *(manifest.Provenance, manifest.Confidence, manifest.Member, PreprocessSpec),
+        *(manifest.Provenance, manifest.Confidence, manifest.Unknown, manifest.Member, PreprocessSpec),
     )
     for record in records:
         for field in dataclasses.fields(record):

@@ -9,10 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgetl.bundle.unknown import UnknownSource
-from edgetl.records.unknown import ScoreName
-from edgetl.runtime.unknown.judge import normal
-from edgetl.runtime.unknown.scores import Features, scorer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,14 +17,18 @@ from edgetl.bundle import reference
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.pack import Contents, pack
 from edgetl.bundle.signature import make_keys, require_signature, sign
+from edgetl.bundle.unknown import UnknownSource
 from edgetl.cli import app
 from edgetl.deploy import parity
 from edgetl.errors import BundleError, BundleIntegrityError, ConfigError, ImageError, WeightsError
 from edgetl.inputs.image import load_pixels, normalise
 from edgetl.records.train import LineageStep
+from edgetl.records.unknown import ScoreName
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.enrol import Enrolment, enrol, forget
 from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
+from edgetl.runtime.unknown.judge import normal
+from edgetl.runtime.unknown.scores import Features, scorer
 from edgetl.runtime.wire import with_outputs
 from edgetl.tasks.base import Classification
 from tests.bundles import SPEC, contents
