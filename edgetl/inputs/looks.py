@@ -14,7 +14,7 @@ LOOKS = ("brightness", "highlights", "contrast", "sharpness", "saturation", "war
 THUMBNAIL = 16
 """Side of a thumbnail in pixels."""
 
-_LINES = 48
+_LINES = 32
 """About as many rows and columns are looked at."""
 _BRIGHTEST = 0.02
 _FAR = 4
@@ -36,21 +36,23 @@ def looks(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         the mean of both, as shares of the brightness.
     """
     step = max(1, len(pixels) // _LINES)
-    red, green, blue = (np.ascontiguousarray(plane) for plane in pixels[::step].reshape(-1, 3).T)
+    lines = pixels[::step]
+    red, green, blue = (np.ascontiguousarray(lines[..., at]) for at in range(3))
     means = [_mean(plane) for plane in (red, green, blue)]
     largest = _mean(np.maximum(np.maximum(red, green), blue))
     least = _mean(np.minimum(np.minimum(red, green), blue))
-    around = green.astype(np.float32) - np.float32(means[1])
+    around = green.astype(np.float32)
+    around -= np.float32(means[1])
     near = far = 0.0
-    for lines in (pixels[::step, :, 1], pixels[:, ::step, 1].T):
-        wide = np.ascontiguousarray(lines).astype(np.int16)
+    for plane in (green, np.ascontiguousarray(pixels[:, ::step, 1].T)):
+        wide = plane.astype(np.int16)
         near += _difference(wide, 1)
         far += _difference(wide, _FAR)
     brightness = 0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2]
     found = (
         brightness,
-        _level(green, _BRIGHTEST),
-        float(np.sqrt(around @ around / around.size)),
+        _level(green.reshape(-1), _BRIGHTEST),
+        float(np.sqrt(np.vdot(around, around) / around.size)),
         near / (far + 1.0),
         (largest - least) / (largest + 1.0),
         (means[0] - means[2]) / (brightness + 1.0),
@@ -73,12 +75,12 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     step = side // THUMBNAIL
     edge = (side - step * THUMBNAIL) // 2
     inner = pixels[edge : edge + step * THUMBNAIL, edge : edge + step * THUMBNAIL, 1]
-    squares = inner.reshape(THUMBNAIL, step, THUMBNAIL, step)
-    return np.asarray(squares.mean(axis=(1, 3), dtype=np.float32), dtype=np.uint8)
+    rows = inner.reshape(THUMBNAIL, step, -1).sum(axis=1, dtype=np.uint32)
+    return np.asarray(rows.reshape(THUMBNAIL, THUMBNAIL, step).sum(axis=2) // step**2, dtype=np.uint8)
 
 
 def _mean(values: NDArray[np.uint8]) -> float:
-    return float(values.sum(dtype=np.uint64)) / values.size
+    return float(np.add.reduce(values, axis=None, dtype=np.uint32)) / values.size
 
 
 def _level(values: NDArray[np.uint8], share: float) -> float:
@@ -92,4 +94,5 @@ def _difference(lines: NDArray[np.int16], apart: int) -> float:
     if lines.shape[1] <= apart:
         return 0.0
     found = lines[:, apart:] - lines[:, :-apart]
-    return float(np.abs(found, out=found).sum(dtype=np.int64)) / found.size
+    np.abs(found, out=found)
+    return float(np.add.reduce(found, axis=None, dtype=np.int32)) / found.size

@@ -34,6 +34,9 @@ POWERS = (1.4, 2.0, 4.0, 8.0)
 ODDS = (3.0, 10.0)
 """By how much a class's odds rise, or fall, in the bets on it."""
 
+MOST = 1e250
+"""Of a bet's capital, which is counted no further; an alarm was long before."""
+
 _FIRST = 0.5
 """Share of the capital that is set on the first image."""
 _SOFTENED = 50.0
@@ -142,21 +145,30 @@ class Capital:
     """The capital of some bets that are paid image by image; bounded memory.
 
     Attributes:
-        logs: logarithm of each bet's capital; those who set nothing yet left out.
+        values: each bet's capital, without what it has not set yet; at most `MOST`.
         since: the image of each bet's best stake: where the change most likely began.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.logs = np.full(shape, -np.inf)
+        self.values = np.zeros(shape)
         self.since = np.ones(shape, dtype=np.int64)
-        self._best = np.full(shape, -np.inf)
+        self._best = np.zeros(shape)
 
     def pay(self, gains: NDArray[np.float64], number: int) -> None:
-        """Take image `number`, for which bets pay so much (logarithms)."""
-        new = stake(number)
-        self.logs = np.logaddexp(self.logs, new) + gains
+        """Take image `number`, for which each bet pays so many times its stake."""
+        new = math.exp(stake(number))
         self.since[self._best < new] = number
-        self._best = np.maximum(self._best, new) + gains
+        np.maximum(self._best, new, out=self._best)
+        self.values += new
+        for held in (self.values, self._best):
+            held *= gains
+            np.minimum(held, MOST, out=held)
+
+    @property
+    def logs(self) -> NDArray[np.float64]:
+        """The logarithms of `values`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.values)
 
 
 def images_needed(images: int, level: float, threshold: float, shift: float) -> float:

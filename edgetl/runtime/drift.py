@@ -123,11 +123,11 @@ class Monitor:
         # One half of the rate is for the bets' luck, the other for the reference's own error, shared by all bets.
         self._threshold = math.log(2.0 / self.settings.rate)
         level = self.settings.rate / 2 / self._families
-        self._payoffs = payoffs(self._images, level / (2 * len(POWERS)))
-        self._class_payoffs: NDArray[np.float64] | None = None
+        self._paid = np.exp(payoffs(self._images, level / (2 * len(POWERS))))
+        self._class_paid: NDArray[np.float64] | None = None
         if self._named is not None:
             bets = 2 * len(ODDS) * len(self._named)
-            self._class_payoffs = class_payoffs(self._named, self._images, level / bets)
+            self._class_paid = np.exp(class_payoffs(self._named, self._images, level / bets))
         self._shift, self._enough = self._needed(level / (2 * len(POWERS)))
         self.reset()
 
@@ -137,10 +137,8 @@ class Monitor:
             self._seen = 0
             self._at: int | None = None
             self._random = random.Random(0)
-            self._capital = Capital((len(self._payoffs), len(self._ranked)))
-            self._class_capital = (
-                None if self._class_payoffs is None else Capital(self._class_payoffs.shape[1:])
-            )
+            self._capital = Capital((len(self._paid), len(self._ranked)))
+            self._class_capital = None if self._class_paid is None else Capital(self._class_paid.shape[1:])
             self._last = deque[tuple[tuple[float, ...], tuple[int, ...]]](maxlen=self.settings.window)
 
     @property
@@ -165,14 +163,18 @@ class Monitor:
                 self._cell(ranked, value)
                 for ranked, value in zip(self._ranked.values(), numbers, strict=True)
             ]
-            self._capital.pay(self._payoffs[:, cells], self._seen)
-            if self._class_capital is not None and self._class_payoffs is not None:
-                without, with_it = self._class_payoffs
+            self._capital.pay(self._paid[:, cells], self._seen)
+            if self._class_capital is not None and self._class_paid is not None:
+                without, with_it = self._class_paid
                 gains = without.copy()
                 gains[:, classes] = with_it[:, classes]
                 self._class_capital.pay(gains, self._seen)
             self._last.append((numbers, classes))
-            if self._at is None and self._evidence() >= self._threshold:
+            if (
+                self._at is None
+                and self._richest() >= self._threshold
+                and self._evidence() >= self._threshold
+            ):
                 self._at = self._seen
             return self._at is not None and self._shows(cells, classes)
 
@@ -204,6 +206,13 @@ class Monitor:
         low, high = bisect_left(ranked, value), bisect_right(ranked, value)
         return low if low == high else self._random.randint(low, high)
 
+    def _richest(self) -> float:
+        """The logarithm of the largest capital of a bet, which the whole one's is never above."""
+        most = float(self._capital.values.max(initial=0.0))
+        if self._class_capital is not None:
+            most = max(most, float(self._class_capital.values.max()))
+        return math.log(most) if most > 0 else -math.inf
+
     def _evidence(self) -> float:
         """The logarithm of the whole capital."""
         parts = [*self._of_numbers()]
@@ -213,7 +222,7 @@ class Monitor:
 
     def _of_numbers(self) -> NDArray[np.float64]:
         """The logarithm of the mean capital of each number's bets."""
-        return np.asarray(np.logaddexp.reduce(self._capital.logs, axis=0) - math.log(len(self._payoffs)))
+        return np.asarray(np.logaddexp.reduce(self._capital.logs, axis=0) - math.log(len(self._paid)))
 
     def _changes(self) -> list[_Change]:
         """What would have given the alarm by itself, the clearest first; else what did most for it."""

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """What is kept of an image until it is answered: its looks (7,), a thumbnail (16, 16), and what stands for it."""
+    """What is kept of an image until it is answered: its looks (7,), its pixels (S, S, 3), and what stands for it."""
 
     looks: NDArray[np.float32] | None
-    thumbnail: NDArray[np.uint8] | None
+    pixels: NDArray[np.uint8] | None
     shown: Shown
 
 
@@ -44,7 +44,7 @@ class Watch:
         """Look at the pixels (S, S, 3) uint8 of what is shown; called beside the model, where images are decoded."""
         return Look(
             None if self.monitor is None else looks(pixels),
-            None if self.capturer is None else thumbnail(pixels),
+            None if self.capturer is None else pixels,
             shown,
         )
 
@@ -56,7 +56,7 @@ class Watch:
         shows = False
         if self.monitor is not None and look.looks is not None:
             shows = self.monitor.add(look.looks, answer)
-        if self.capturer is None or look.thumbnail is None:
+        if self.capturer is None or look.pixels is None:
             return
         reasons = [UNKNOWN] if _unknown(answer) else []
         reasons += [UNSURE] if self._unsure(session, seen, answer) else []
@@ -72,7 +72,7 @@ class Watch:
                     label=_best(answer),
                     score=sureness(answer),
                     kind="thumbnail",
-                    vector=look.thumbnail,
+                    vector=thumbnail(look.pixels),
                 ),
             )
 

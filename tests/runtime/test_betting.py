@@ -78,7 +78,7 @@ def test_capital_finds_a_change_and_where_it_began() -> None:
     generator = np.random.default_rng(0)
     for number in range(1, 401):
         rank = int(generator.integers(0, 301)) if number <= 300 else int(generator.integers(240, 301))
-        capital.pay(table[:, [rank]], number)
+        capital.pay(np.exp(table[:, [rank]]), number)
         if number == 300:
             assert capital.logs.max() < math.log(100)
     assert capital.logs.max() > 10
@@ -92,3 +92,11 @@ def test_more_images_in_the_reference_find_smaller_changes_sooner() -> None:
     assert needed[0] > needed[1] > needed[2]
     assert images_needed(500, 1e-5, 8.0, 2.0) < needed[2]
     assert images_needed(5, 1e-5, 8.0, 1.0) == math.inf
+
+
+def test_capital_stays_a_number() -> None:
+    capital = Capital((1,))
+    for number in range(1, 2000):
+        capital.pay(np.array([8.0]), number)
+    assert np.isfinite(capital.values).all()
+    assert np.isfinite(capital.logs).all()
