@@ -34,6 +34,12 @@ def device_of(target: EngineName) -> Device:
     Raises:
         ConfigError: another engine runs it, whose profiler is not read here.
     """
+    if target is EngineName.LITERT:
+        raise ConfigError(
+            "--profile: LiteRT's Python package gives no time by operator. Profile a variant of ONNX with --target "
+            "cpu, or write the file with edgetl litert and run TensorFlow's benchmark_model with "
+            "--enable_op_profiling=true on it."
+        )
     if target not in _DEVICES:
         raise ConfigError(
             f"--profile reads ONNX Runtime's profiler, and {target} is another engine: leave it out, or profile "

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgetl.export.divergence import relative_error
 from edgetl.export.graphs import Probe, float_results
+from edgetl.models.fusing import fused
 from edgetl.records.parity import Divergence
 
 
@@ -33,6 +34,7 @@ def first_diverging_module(
     Returns:
         The first module above `limit`; None where none is, or names do not match.
     """
+    model = fused(model, images.shape[-1])
     last = _last_results(exported)
     scopes = {name: scope for name, scope in _scopes(model).items() if scope in last}
     if not scopes:

@@ -65,6 +65,10 @@ def test_the_engine_s_own_profile_names_every_layer(tmp_path: Path) -> None:
 
 def test_an_engine_whose_profiler_is_not_read_is_refused() -> None:
     assert device_of(EngineName.CUDA) is Device.CUDA
+    with pytest.raises(
+        ConfigError, match=r"LiteRT's Python package gives no time by operator\. Profile a variant of"
+    ):
+        device_of(EngineName.LITERT)
     message = "--profile reads ONNX Runtime's profiler, and tensorrt is another engine: leave it out"
     with pytest.raises(ConfigError, match=message):
         device_of(EngineName.TENSORRT)
