@@ -30,6 +30,7 @@ from edgetl.prune.latency import Stopwatch
 from edgetl.prune.stage import PruneInputs
 from edgetl.quantize.stage import QuantizeInputs
 from edgetl.tasks.relations import Graph, Tree
+from edgetl.train.extend.stage import ExtendInputs
 from edgetl.train.stage import TrainInputs
 
 INPUTS = (
@@ -38,6 +39,7 @@ INPUTS = (
     TrainInputs,
     Guide,
     RuntimeStopwatch,
+    ExtendInputs,
     PruneInputs,
     DistillInputs,
     ExportInputs,

@@ -3,9 +3,9 @@
 The margin of a class is calibrated on the validation images that a bundle keeps, all of known classes: it is so large
 that the stated share of such images would be answered with an added class, all added ones together (Bonferroni). Of a
 hundred images quantiles say nothing of one in five hundred, so the gaps of their cosines are taken for a mixture of
-normal distributions, one a class, of one deviation. With the usual share the known classes of `flowers12` lost 0.75
-points of accuracy to five added ones at once, 100 times (seven known classes, 57 validation images). A margin is never
-below 0, so that an added class must be the nearest.
+normal distributions, one a class, of one deviation. With the usual share the seven known classes of `flowers12` lost
+0.8 points of accuracy in INT8 and 0.6 in float to five added ones of five pictures each (96 px, 57 validation images,
+means of 100 draws). A margin is never below 0, so that an added class must be the nearest.
 
 Legend: N training images, M validation images, F features, C known classes, K added ones.
 """

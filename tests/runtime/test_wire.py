@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
-from edgetl.runtime.wire import read_graph, with_outputs
+from edgetl.runtime.wire import read_graph, with_outputs, with_property
 from tests.onnx_models import classifier
 
 DTYPES = {
@@ -111,3 +111,12 @@ def test_a_tensor_in_half_precision_is_shown_in_float32() -> None:
     found = session.run(["more"], {"images": np.array([[-1, 0, 1, 2]], np.float32)})[0]
     assert found.dtype == np.float32
     assert found.tolist() == [[0, 0, 1, 2]]
+
+
+def test_a_property_gets_another_value_and_nothing_else_changes() -> None:
+    model = onnx.load_from_string(classifier())
+    onnx.helper.set_model_props(model, {"labels": "[]", "other": "x"})
+    found = onnx.load_from_string(with_property(model.SerializeToString(), "labels", '["ä"]'))
+    assert {p.key: p.value for p in found.metadata_props} == {"labels": '["ä"]', "other": "x"}
+    assert found.graph == model.graph
+    assert with_property(classifier(), "labels", "[]") == classifier()
