@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import numpy as np
@@ -39,14 +40,18 @@ class Watch:
     def __init__(self, monitor: Monitor | None, capturer: Capturer | None) -> None:
         self.monitor, self.capturer = monitor, capturer
         self._sets: bool | None = None
+        self._images = count()
 
     def look(self, shown: Shown, pixels: NDArray[np.uint8]) -> Look:
         """Look at the pixels (S, S, 3) uint8 of what is shown; called beside the model, where images are decoded."""
         return Look(
-            None if self.monitor is None else looks(pixels),
+            looks(pixels) if self.monitor is not None and self._is_next(self.monitor) else None,
             None if self.capturer is None else pixels,
             shown,
         )
+
+    def _is_next(self, monitor: Monitor) -> bool:
+        return next(self._images) % monitor.settings.every == 0
 
     def take(self, session: Session, seen: Seen, answer: Prediction) -> None:
         """Take an image's answer."""

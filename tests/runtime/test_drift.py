@@ -187,6 +187,7 @@ def test_an_answer_that_is_no_number_is_unsure() -> None:
     [
         ({"rate": 0.0}, r"^drift: the rate is 0, expected a chance above 0 and below 1, as 0\.01\.$"),
         ({"rate": 1.0}, r"^drift: the rate is 1,"),
+        ({"every": 0}, r"^drift: every is 0, expected at least 1\.$"),
         ({"window": 0}, r"^drift: the window is 0, expected at least 1 image\.$"),
         ({"ignore": ("light",)}, r"^drift: ignore has 'light', expected some of brightness, highlights,"),
         ({"ignore": (*LOOKS, "confidence", "classes")}, r"^drift: all is ignored,"),
@@ -243,6 +244,12 @@ def test_every_way_to_predict_is_watched(task: TaskSpec, tmp_path: Path) -> None
     assert told == [single.at]
     if isinstance(task, MultiHead):
         assert all("/" in one.label for one in single.moved if one.label)
+
+
+def test_every_third_image_is_enough(bundle: Path) -> None:
+    with load(bundle, threads=1, drift=Drift(every=3)) as session:
+        session.predict([scene(at) for at in range(10)])
+        assert session.drift.images == 4
 
 
 def test_explained_answers_are_watched_too(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 `EDGETL_DRIFT_BUNDLE` names a bundle of `flowers12` that is looked at in place of one that is trained here. Replays draw
 images of the test split, which nothing of the bundle has seen, with replacement: so a replay is as long as one likes.
 A simulation sets the test beside others: the same bets without regard for the reference's own error, and a mean of the
-last images with a boundary that is simulated for one length.
+last images with a boundary that is simulated for one length. It printed, for a reference of 100: false alarms in 5,000
+images 0%, 68% and 9%, although 1% was asked for; a change by 1.5 standard deviations was found by all.
 """
 
 from __future__ import annotations
