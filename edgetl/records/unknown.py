@@ -45,7 +45,8 @@ class UnknownRecord:
 
     Attributes:
         score: the name of the one that it uses.
-        p_value: of the test that it does better than `softmax`; None where that is the best anyway.
+        p_value: of the test that the best score does better than `softmax` in every kind of trial, the larger one; None
+            where `softmax` is the best anyway.
         note: why it is this one, in a sentence.
         trials: of all scores.
         images: of the validation split, by which it is said what is normal.

@@ -64,21 +64,34 @@ CLASSES = (np.arange(80) % 4).astype(np.int32)
 
 
 def test_features_are_used_where_they_tell_more() -> None:
-    found = measure(SPEC, known(apart=2.9, heed=1.0), CLASSES)
+    found = measure(MultiLabel(labels=SPEC.labels), known(apart=2.9, heed=1.0), CLASSES)
     assert found.score in (ScoreName.NEIGHBOURS, ScoreName.VIM)
     assert found.p_value is not None
     assert found.p_value < 0.05
-    assert "does better than softmax: mean AUROC" in found.note
+    assert "does better than softmax: AUROC" in found.note
     by_name = {trial.score: trial for trial in found.trials}
     assert set(by_name) == set(ScoreName)
     assert by_name[found.score].mean == max(trial.mean for trial in found.trials)
     for trial in found.trials:
-        assert trial.near is not None
-        assert trial.mean == pytest.approx((trial.near + trial.far) / 2)
+        assert trial.near is None
+        assert trial.mean == trial.far
     assert (found.images, found.asked, len(found.ranked)) == (80, 0.05, 80)
     assert found.false_alarms is not None
     assert found.false_alarms.value <= 0.15
     assert from_json(UnknownRecord, to_json(found)) == found
+
+
+def test_what_tells_far_pictures_alone_is_not_used() -> None:
+    found = measure(SPEC, known(apart=2.9, heed=3.0), CLASSES)
+    trials = {trial.score: trial for trial in found.trials}
+    plain, other = trials[ScoreName.SOFTMAX], trials[ScoreName.NEIGHBOURS]
+    assert plain.near is not None
+    assert other.near is not None
+    assert plain.mean == pytest.approx((plain.near + plain.far) / 2)
+    assert other.far > plain.far + 0.1
+    assert other.near < plain.near + 0.02
+    assert found.score is ScoreName.SOFTMAX
+    assert "was not shown to do better than softmax: AUROC" in found.note
 
 
 def test_softmax_stays_where_nothing_is_shown_to_do_better() -> None:

@@ -13,7 +13,6 @@ import pytest
 import edgetl
 from edgetl import pipeline
 from edgetl.records.scores import UnknownEvaluation
-from edgetl.records.unknown import ScoreName
 from edgetl.runtime.evaluate import evaluate_folder
 from tests.slow.test_real_sets import RealSet, recipe_for
 
@@ -22,7 +21,8 @@ FAR = ("magnetic_tile", "office_caltech10")
 LEFT_OUT = 3
 IMAGES = {"flowers12": None, "cifar10": 5000}
 """Training images that are used, of all."""
-_FAR_AIM, _ROUNDING = 0.9, 0.02
+_FAR_AIM, _ROUNDING = 0.9, 0.03
+"""The least AUROC of the best score on another set, and how much lower INT8's may be by the score that it uses."""
 
 
 def without(source: Path, out: Path) -> tuple[Path, Path]:
@@ -77,6 +77,7 @@ def test_unknown_images_are_told(real_set: RealSet, name: str, tmp_path: Path) -
                 if what in FAR:
                     assert max(areas[what, variant.name].values()) >= _FAR_AIM
     for variant in variants[1:]:
+        assert variant.unknown is not None
         for what in sets:
-            for score in ScoreName:
-                assert areas[what, variant.name][score] >= areas[what, "fp32"][score] - _ROUNDING
+            score = variant.unknown.score
+            assert areas[what, variant.name][score] >= areas[what, "fp32"][score] - _ROUNDING

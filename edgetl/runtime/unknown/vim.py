@@ -50,7 +50,7 @@ class Vim:
             np.asarray(weights, dtype=np.float64), -np.asarray(bias, dtype=np.float64), rcond=None
         )[0]
         centred = np.asarray(embeddings, dtype=np.float64) - self._origin
-        self._space = np.linalg.svd(centred, full_matrices=False)[2][:kept]
+        self._across = np.ascontiguousarray(np.linalg.svd(centred, full_matrices=False)[2][:kept].T)
         outside = self._outside(fresh).sum()
         largest = np.asarray(logits, dtype=np.float64).max(axis=1).sum()
         self._alpha = max(0.0, float(largest / outside)) if outside > 0 else 0.0
@@ -62,5 +62,7 @@ class Vim:
     def _outside(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
         """(M,) the length of what stands out of the principal space."""
         centred = np.asarray(embeddings, dtype=np.float64) - self._origin
-        within = centred @ self._space.T
-        return np.asarray(np.linalg.norm(centred - within @ self._space, axis=1))
+        within = centred @ self._across
+        # By Pythagoras: without it the space would be gone through twice.
+        squares = np.einsum("ij,ij->i", centred, centred) - np.einsum("ij,ij->i", within, within)
+        return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
