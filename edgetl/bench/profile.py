@@ -37,8 +37,8 @@ def device_of(target: EngineName) -> Device:
     if target is EngineName.LITERT:
         raise ConfigError(
             "--profile: LiteRT's Python package gives no time by operator. Profile a variant of ONNX with --target "
-            "cpu, or write the file with edgetl litert and run TensorFlow's benchmark_model with "
-            "--enable_op_profiling=true on it."
+            "cpu, or write the file with edgetl litert and run TensorFlow's benchmark_model on it, "
+            "with its profiling of operators on."
         )
     if target not in _DEVICES:
         raise ConfigError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from edgetl.errors import ConfigError
+from edgetl.shell import command
 
 INDEX = "README"
 _LINE = re.compile(r"^- \[([a-z-]+)\]\(\1\.md\): (.+)$", re.MULTILINE)
@@ -62,11 +63,11 @@ def _meant(word: str, by_title: Mapping[str, str], texts: Mapping[str, str]) -> 
     """What else to type: the nearest name or title, else the pages that have the word, else all."""
     if close := difflib.get_close_matches(word, [*texts, *by_title], n=1, cutoff=0.7):
         found = by_title.get(close[0], close[0])
-        return f"Did you mean {found}? Type: edgetl guide {found}"
+        return f"Did you mean {found}? Type: {command('guide', found)}"
     # By its share of the page: the long pages of reference have every word.
     shares = {name: text.count(word) / len(text) for name, text in texts.items()} if len(word) > 2 else {}
     if holding := sorted(filter(shares.get, shares), key=lambda name: -shares[name]):
-        return f"The word stands in {', '.join(holding[:_MOST_PAGES])}. Type: edgetl guide {holding[0]}"
+        return f"The word stands in {', '.join(holding[:_MOST_PAGES])}. Type: {command('guide', holding[0])}"
     return f"There are {', '.join(texts)}."
 
 

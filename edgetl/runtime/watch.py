@@ -129,11 +129,9 @@ def watch_for(session: Session, drift: bool | Drift, capture: Capture | None) ->
     return None if monitor is None and capturer is None else Watch(monitor, capturer)
 
 
-def _unknown(answer: Any) -> bool:
-    """Whether an image is like none of the bundle's, where that was asked for; of several heads, by any of them."""
-    if isinstance(answer, HeadsPrediction):
-        return any(map(_unknown, answer.heads.values()))
-    return bool(getattr(answer, "unknown", False))
+def _unknown(answer: Prediction) -> bool:
+    """Whether an image is like none of the bundle's, where that was asked for."""
+    return not isinstance(answer, Detections) and bool(answer.unknown)
 
 
 def _further(answer: Any) -> int:

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -427,6 +428,5 @@ def test_unknown_images_are_kept(tmp_path: Path) -> None:
         plain = session.answer(seen)
         assert session.watch is not None
         for unknown in (None, False, True):
-            object.__setattr__(plain, "__class__", type("Answer", (type(plain),), {"unknown": unknown}))
-            session.watch.take(session, seen, plain)
+            session.watch.take(session, seen, replace(plain, unknown=unknown))
     assert [image.reasons for image in kept(tmp_path / "kept")] == [("unknown",)]

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edgetl.guide import Page
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +35,6 @@ def _typed(text: str) -> str:
 
     def told(found: re.Match[str]) -> str:
         label, name = found[1], found[2]
-        return f"{label} (`edgetl guide {name}`)"
+        return f"{label} (`{command('guide', name)}`)"
 
     return _TO_PAGE.sub(told, text)

@@ -4,7 +4,8 @@ Sun et al., "Out-of-distribution detection with deep nearest neighbors", ICML 20
 distance. They take k = 1,000 of ImageNet's 1.3 million and k = 50 of CIFAR's 50,000 embeddings, about one in a
 thousand, and fewer in proportion where only a share of them is kept: so does this.
 
-Distances are right to 1e-3, since products are in float32.
+Distances are right to 1e-3, since products are in float32 and embeddings are kept in half precision; what is shorter
+counts as 0.
 
 Legend: N training images, M images, F features.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHARE = 1_000
+_PRECISION = 1e-3
 
 
 class Neighbours:
@@ -39,7 +41,8 @@ class Neighbours:
         place = likeness.shape[1] - self._k
         nearest = likeness.max(axis=1) if self._k == 1 else np.partition(likeness, place, axis=1)[:, place]
         cosines = nearest.astype(np.float64) / _lengths(values)
-        return np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0))
+        squares = 2.0 - 2.0 * cosines
+        return np.sqrt(np.where(squares < _PRECISION**2, 0.0, squares))
 
 
 def _lengths(values: NDArray[np.float32]) -> NDArray[np.float64]:

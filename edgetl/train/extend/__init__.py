@@ -1,1 +1,1 @@
-"""A trained network learns further classes and images without forgetting those that it knows."""
+"""A trained network learns further classes and images while it goes on practising those that it knows."""

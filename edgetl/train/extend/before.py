@@ -16,6 +16,7 @@ from edgetl.data.index import DataIndex
 from edgetl.errors import ConfigError
 from edgetl.models import checkpoint
 from edgetl.records.extend import KeptGroup, KeptRecord
+from edgetl.shell import command
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Classification, ScoreLimits
 from edgetl.train.evaluate import predict_outputs
@@ -64,8 +65,8 @@ def find(config: ExtendConfig) -> tuple[Path, Path]:
     for path in (index, network):
         if not path.is_file():
             raise ConfigError(
-                f"extend.run: {run} has no trained network yet ({path.relative_to(run)} is missing). Finish it with"
-                f" edgetl run {run / 'recipe.lock.toml'} --out {run}"
+                f"extend.run: {run} has no trained network yet ({path.relative_to(run)} is missing). Finish it with "
+                + command("run", run / "recipe.lock.toml", "--out", run)
             )
     return network, index
 
