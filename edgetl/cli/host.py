@@ -528,9 +528,10 @@ def extend(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Teach a finished run's network new classes or conditions, beside exemplars of what it knows; then the whole way, as
-    `run`. A paired test on the old run's validation images says what became of the known classes: ends with 1 where they
-    got worse, 3 where it cannot tell."""
+    """Teach a finished run's network new classes or conditions, beside exemplars of what it knows. Then the whole way,
+    as `run`. A paired test on the old run's validation images says what became of the known classes: ends with 1 where
+    they got worse, 3 where it cannot tell.
+    """
     _require_train()
     from edgetl import config
     from edgetl.data.walk import place
