@@ -24,6 +24,7 @@ from edgetl.export.two_four import two_four_layers
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, load_batch
 from edgetl.models import checkpoint
+from edgetl.models.fusing import why_whole
 from edgetl.models.two_four import sparse_layers
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import ExportRecord
@@ -60,6 +61,8 @@ def run(
     with progress.task("export", 3) as task:
         model, _ = checkpoint.load(inputs.checkpoint)
         model = model.eval()
+        if note := why_whole(model, inputs.spec.size):
+            progress.warning(note)
         task.advance()
         exported = to_onnx(
             model,

@@ -10,6 +10,9 @@ from torch import nn
 
 _TOLERANCE = 1e-4
 """Of a fused network's outputs, relative to the largest of the whole one's, which counts as 1 at least."""
+_WHOLE = (
+    "The network's branches could not be merged, so that it runs with all of them, slower than it might ({})."
+)
 _WAYS = ("fuse", "reparameterize", "switch_to_deploy")
 """What timm's modules call the method that merges their branches."""
 
@@ -28,8 +31,18 @@ def fused(network: nn.Module, size: int) -> nn.Module:
     Returns:
         A copy, or the network itself.
     """
+    return _merged(network, size)[0]
+
+
+def why_whole(network: nn.Module, size: int) -> str:
+    """A sentence on why `fused` leaves a network's branches apart; "" where it merges them, or there are none."""
+    return _merged(network, size)[1]
+
+
+def _merged(network: nn.Module, size: int) -> tuple[nn.Module, str]:
+    """What `fused` and `why_whole` give."""
     if not any(hasattr(module, way) for module in network.modules() for way in _WAYS):
-        return network
+        return network, ""
     from timm.models import reparameterize_model
 
     device = next(network.parameters()).device
@@ -38,11 +51,21 @@ def fused(network: nn.Module, size: int) -> nn.Module:
         try:
             merged = reparameterize_model(_with_own_widths(copy.deepcopy(network)), inplace=True).eval()
             found = merged(probe)
-        except (ArithmeticError, AssertionError, AttributeError, IndexError, RuntimeError, ValueError):
-            return network  # A block that was cut in a way that its own method does not allow for.
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            IndexError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            # A block that was cut in a way that its own method does not allow for.
+            return network, _WHOLE.format(f"{type(error).__name__}: {error}")
         wanted = network(probe)
-    near = (found - wanted).abs().max() <= _TOLERANCE * max(1.0, float(wanted.abs().max()))
-    return merged if bool(near) else network
+    apart = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
+    if apart <= _TOLERANCE:
+        return merged, ""
+    return network, _WHOLE.format(f"its outputs would differ by {apart:.1g} of the largest")
 
 
 def _with_own_widths(network: nn.Module) -> nn.Module:

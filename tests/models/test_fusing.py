@@ -11,7 +11,7 @@ from edgetl.config import Importance
 from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.backbones import create
-from edgetl.models.fusing import fused
+from edgetl.models.fusing import fused, why_whole
 from edgetl.prune.apply import cut
 from edgetl.quantize.score import open_session
 from edgetl.tasks.base import Classification
@@ -84,12 +84,14 @@ def test_a_network_that_would_answer_otherwise_stays_whole(monkeypatch: pytest.M
     network = _settled("mobileone_s0")
     monkeypatch.setattr(timm.models, "reparameterize_model", wrong)
     assert fused(network, SIZE) is network
+    assert "its outputs would differ by" in why_whole(network, SIZE)
 
     def broken(_: nn.Module, inplace: bool) -> nn.Module:
         raise AttributeError("no such branch")
 
     monkeypatch.setattr(timm.models, "reparameterize_model", broken)
     assert fused(network, SIZE) is network
+    assert "(AttributeError: no such branch)" in why_whole(network, SIZE)
 
 
 def test_what_is_exported_is_fused() -> None:
