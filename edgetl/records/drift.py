@@ -73,16 +73,17 @@ class DriftState:
     @property
     def sentence(self) -> str:
         """The outcome in words."""
+        shift = f"{self.shift:g} standard deviation{'' if self.shift == 1 else 's'}"
         counted = f"{self.images} image{'' if self.images == 1 else 's'}"
         if self.drifted:
             what = "; ".join(one.sentence for one in self.moved)
             return f"Drift, seen at image {self.at} of {self.images}, most likely since image {self.since}: {what}."
         if self.verdict is Verdict.PASS:
             return (
-                f"No drift in {counted}: a change of one number by {self.shift:g} standard deviations takes about"
+                f"No drift in {counted}: a change of one number by {shift} takes about"
                 f" {self.enough} to be found."
             )
         return (
-            f"Cannot tell from {counted}: a change of one number by {self.shift:g} standard deviations takes about"
+            f"Cannot tell from {counted}: a change of one number by {shift} takes about"
             f" {self.enough} to be found."
         )

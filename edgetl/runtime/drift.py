@@ -281,8 +281,8 @@ class Monitor:
             beyond = rank / len(ranked)
             side = "above" if change.rose else "below"
             sentence = (
-                f"{_WORDS[change.name][not change.rose]}: {change.name} {now:.3g} in the middle of {over}, {before:.3g}"
-                f" of the reference, {side} {beyond:.0%} of it"
+                f"{_WORDS[change.name][not change.rose]}: median {change.name} {now:.3g} in {over}, {side} {beyond:.0%}"
+                f" of the reference, whose median is {before:.3g}"
             )
         return Moved(
             name=change.name,

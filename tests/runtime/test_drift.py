@@ -93,7 +93,7 @@ def test_a_change_is_found_and_named() -> None:
         assert moved.now < moved.before - 0.8
         assert moved.images <= 50
         assert moved.beyond > 0.7
-        assert moved.sentence.startswith("less sharp: sharpness -")
+        assert moved.sentence.startswith("less sharp: median sharpness -")
         assert "less sharp" in state.sentence
 
 
@@ -154,7 +154,7 @@ def test_few_images_cannot_tell() -> None:
     assert state.verdict is Verdict.UNSURE
     assert 20 < state.enough < 150
     assert state.sentence.startswith(
-        "Cannot tell from 10 images: a change of one number by 1 standard deviations"
+        "Cannot tell from 10 images: a change of one number by 1 standard deviation takes"
     )
 
 
