@@ -43,15 +43,15 @@ def _columns(metrics: Sequence[MetricSpec], *, both: bool) -> tuple[Column, ...]
         Column(header="p50 ms", number=True),
         Column(header="p90 ms", number=True),
         Column(header="p99 ms", number=True),
-        Column(header="Images/s", number=True),
-        *_thread_columns(both),
+        *_last_columns(both),
         Column(header="Remarks"),
     )
 
 
-def _thread_columns(both: bool) -> tuple[Column, ...]:
+def _last_columns(both: bool) -> tuple[Column, ...]:
+    """Images per second follow from the median; where there are two of it, there is no room for them."""
     if not both:
-        return ()
+        return (Column(header="Images/s", number=True),)
     return (
         Column(header="Threads", number=True, hint="the number that it is faster with"),
         Column(header="Other ms", number=True, hint="p50 with the other number of threads"),
@@ -90,7 +90,7 @@ def variants(report: RunReport) -> Markup:
                     units.bytes_(variant.size_bytes),
                     *_scores(variant.val, variant.test, metrics),
                     *_times(variant.latency),
-                    *_threads(both, variant.latency, variant.other_latency),
+                    *_last(both, variant.latency, variant.other_latency),
                     Markup("".join(_remark(text) for text in remarks(measure, variant))),
                 ),
                 css="default" if default else "",
@@ -108,7 +108,7 @@ def _teacher_row(measure: MeasureRecord, metrics: Sequence[MetricSpec], *, both:
             units.bytes_(measure.teacher_size_bytes),
             *_scores(measure.teacher_val, measure.teacher_test, metrics),
             *_times(measure.teacher_latency),
-            *_threads(both, measure.teacher_latency, measure.teacher_other_latency),
+            *_last(both, measure.teacher_latency, measure.teacher_other_latency),
             "",
         )
     )
@@ -139,12 +139,13 @@ def _score(evaluation: Evaluation, metric: str) -> Markup:
 
 
 def _times(latency: Latency) -> tuple[str, ...]:
-    figures = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.throughput)
-    return tuple(units.significant(figure_) for figure_ in figures)
+    return tuple(units.significant(figure_) for figure_ in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
 
 
-def _threads(both: bool, latency: Latency, other: Latency | None) -> tuple[str, ...]:
-    return (units.count(latency.threads), units.other_time(other)) if both else ()
+def _last(both: bool, latency: Latency, other: Latency | None) -> tuple[str, ...]:
+    if not both:
+        return (units.significant(latency.throughput),)
+    return (units.count(latency.threads), units.other_time(other))
 
 
 def _number(measure: MeasureRecord) -> str:
