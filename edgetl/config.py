@@ -1036,7 +1036,7 @@ class BenchConfig(_Section):
     """How latency is measured."""
 
     threads: Count = 2
-    """The most threads of the engine: one and so many are timed, and the better number is told and travels along."""
+    """The most threads of the engine: one and so many are timed; the better number is reported and travels along."""
     warmup: Count = 20
     """Calls before the first sample."""
     runs: Annotated[int, Field(ge=10)] = 200
