@@ -16,7 +16,7 @@ bits add up to about `sqrt(D) * 0.009` of the signal, where a range is four stan
 variance is its square over 12: Oppenheim, Schafer, "Discrete-Time Signal Processing"), so that one limit for all
 networks is too wide for some and too narrow for others. Two right engines with no rounding in common are `sqrt(2) * r`
 apart, and the largest of M normal values is above `sqrt(2 * ln(M / p))` times that with a chance of at most p, here
-0.001. Of twelve models, from SqueezeNet to EfficientNetV2, OpenVINO was 0.88 r apart at most.
+0.001.
 
 That limit is used between two others. `TOLERANCE` is always allowed: QAT may bring INT8 nearer to float than its
 roundings are. No more than `INT8_CEILING` ever is: what must be caught are sums that saturate in 16 bits, where a model
