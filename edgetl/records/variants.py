@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetl.records.bench import Conditions, Profile
 from edgetl.records.codec import OPTIONAL
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
@@ -157,6 +158,10 @@ class MeasureRecord:
     task: dict[str, Any] | None = None
     looks: tuple[tuple[float, ...], ...] = field(default=(), metadata=OPTIONAL)
     teacher_other_latency: Latency | None = None
+    conditions: Conditions | None = None
+    doubts: tuple[str, ...] = ()
+    layers: Profile | None = None
+    no_layers: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
