@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from edgetl.cli.enrol import enrol
+from edgetl.cli.oci import oci
 from edgetl.cli.options import (
     BadImagesOption,
     BundleArg,
@@ -68,6 +69,7 @@ def register(app: typer.Typer) -> None:
         gate: "edgetl gate new.edgetl --against old.edgetl",
         keygen: "edgetl keygen signing.pem",
         sign: "edgetl sign model.edgetl --key signing.pem",
+        oci: "edgetl oci model.edgetl -o model-oci",
         doctor: "edgetl doctor",
     }
     for function, example in examples.items():

@@ -217,3 +217,19 @@ class ServeRecord:
     files: tuple[str, ...]
     size_bytes: int
     window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OciRecord:
+    """A bundle written as an OCI artifact into the image layout at `path`.
+
+    `digest` is the manifest's, by which a registry names the artifact, `layer` that of the bundle's file.
+    """
+
+    path: str
+    digest: str
+    artifact_type: str
+    tag: str
+    layer: str
+    size_bytes: int
+    annotations: dict[str, str]
