@@ -1105,6 +1105,7 @@ class _Run:
         adapted: AdaptRecord | None = r[Stage.ADAPT]
         between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
         epochs = (*teacher.epochs, *between, *student.epochs)
+        whole += r[Stage.MEASURE].doubts
         return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 
 
