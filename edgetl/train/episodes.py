@@ -162,7 +162,7 @@ def prototype_loss(features: Tensor, targets: Tensor) -> Tensor | None:
     """
     counts = torch.bincount(targets)
     several = counts[targets] > 1
-    classes, own = targets[several].unique(return_inverse=True)
+    classes, own = torch.unique(targets[several], return_inverse=True)
     if len(classes) < 2:
         return None
     vectors = F.normalize(features[several], dim=1)
@@ -190,7 +190,7 @@ class AmongPresent:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """See the class."""
-        classes, own = batch.targets.unique(return_inverse=True)
+        classes, own = torch.unique(batch.targets, return_inverse=True)
         return F.cross_entropy(model(batch.images).float()[:, classes], own)
 
 
