@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetl.records.bench import Conditions, Profile
 from edgetl.records.codec import OPTIONAL
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
@@ -159,6 +160,10 @@ class MeasureRecord:
     task: dict[str, Any] | None = None
     looks: tuple[tuple[float, ...], ...] = field(default=(), metadata=OPTIONAL)
     teacher_other_latency: Latency | None = None
+    conditions: Conditions | None = None
+    doubts: tuple[str, ...] = ()
+    layers: Profile | None = None
+    no_layers: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,3 +219,19 @@ class ServeRecord:
     files: tuple[str, ...]
     size_bytes: int
     window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OciRecord:
+    """A bundle written as an OCI artifact into the image layout at `path`.
+
+    `digest` is the manifest's, by which a registry names the artifact, `layer` that of the bundle's file.
+    """
+
+    path: str
+    digest: str
+    artifact_type: str
+    tag: str
+    layer: str
+    size_bytes: int
+    annotations: dict[str, str]
