@@ -1031,7 +1031,8 @@ class QuantizeConfig(_Section):
     enabled: bool = True
     """Off: the bundle holds only float32."""
     target: Annotated[tuple[Target, ...], BeforeValidator(_listed), Field(min_length=1)] = (Target.CPU_X86,)
-    """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant."""
+    """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant, `litert`
+    float32 ones, also where INT8 is off."""
     calibrator: Calibrator = Calibrator.AUTO
     """Estimator of activation ranges."""
     percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.99

@@ -254,7 +254,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def _check_litert(recipe: Recipe) -> None:
     """Say before the teacher is trained what a .tflite file cannot be, or lacks here."""
-    if not recipe.quantize.enabled or Target.LITERT not in recipe.quantize.target:
+    if Target.LITERT not in recipe.quantize.target:
         return
     if recipe.export.dynamic_size:
         raise ConfigError(
@@ -777,7 +777,9 @@ class _Run:
             config=config,
             inputs=inputs,
             kind=ExportRecord,
-            outputs=lambda r: [r.onnx, r.half_weights],
+            outputs=lambda r: [
+                file for file in (r.onnx, r.half_weights, r.litert, r.litert_half_weights) if file
+            ],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -827,6 +829,12 @@ class _Run:
                 target="any",
                 onnx=self.dir / exported.half_weights,
             ),
+        ]
+        floats = {"": exported.litert, "-half-weights": exported.litert_half_weights}
+        candidates += [
+            replace(plain, name=f"fp32-litert{kind}", target=str(Target.LITERT), tflite=self.dir / file)
+            for plain, (kind, file) in zip(tuple(candidates), floats.items(), strict=True)
+            if file
         ]
         for v in quantized.variants if quantized else ():
             # To a device a model with some layers in float is an INT8 model.
