@@ -116,7 +116,7 @@ class Capture:
 
 @dataclass(frozen=True, kw_only=True)
 class Worth:
-    """An image that is worth keeping: its reasons, the answer, and the vector (F,) by which it is compared with others."""
+    """An image that is worth keeping: its reasons, the answer, and the vector (F,) that is compared."""
 
     reasons: tuple[str, ...]
     answer: str
