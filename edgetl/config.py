@@ -749,7 +749,7 @@ class TrainConfig(_Section):
     mix_alpha: Positive = 0.2
     """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
     episodes: Episodes = Episodes.NONE
-    """A last phase for features that tell classes apart which are added later: `prototypical` or `reptile`. It is taken
+    """A last phase for features that recognise classes which are added later: `prototypical` or `reptile`. It is taken
     only where it helps with training classes that are left out for the trial, which trains once more."""
     episode_epochs: Count = 3
     """Epochs of that phase."""

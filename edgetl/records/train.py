@@ -160,10 +160,10 @@ class StartRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodesRecord:
-    """Whether a last phase on small problems of a few classes made features that tell left out classes apart better.
+    """Whether a last phase on small problems of a few classes made features that recognise left out classes better.
 
     The network was trained without the classes `left_out`, and once more went through the phase by `method`. `shots`
-    gives by pictures of a class how often the other images of the left out classes were told right, before and after;
+    gives by pictures of a class how often the other images of the left out classes were recognised, before and after;
     `comparison` is of the mean of these, image by image. `known` is the score of the trained classes on validation
     before and after. The phase is `used` where the first rose and the second did not fall by what chance does not
     explain. `seconds` went into the trial.

@@ -1,8 +1,8 @@
-"""A last phase of training on small problems of a few classes, for features that tell apart what is added later.
+"""A last phase of training on small problems of a few classes, for features that recognise classes added later.
 
 A device adds a class by the mean of a few pictures' features (`edgetl.runtime.enrol`). Training with labels makes
-features that tell the trained classes apart; these phases ask for more: that any few classes can be told from few
-pictures. Each problem, an episode, has some of the training classes.
+features that tell the trained classes apart; these phases ask for more: that any few classes can be recognised from
+few pictures. Each problem, an episode, has some of the training classes.
 
 `prototypical`: each image's features are compared with the mean of the others' of each class in the step (Snell,
 Swersky, Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017) by cosines, after training with labels, as
@@ -221,9 +221,9 @@ def few_shot(
     episodes: int,
     generator: np.random.Generator,
 ) -> Mapping[int, float]:
-    """How often each image is told right as one of five classes (or all, where there are fewer) by few pictures.
+    """How often each image is recognised as one of five classes (or all, where there are fewer) by few pictures.
 
-    Each episode draws the classes, and `shots` images of each, whose mean is the class; the others are told by the
+    Each episode draws the classes, and `shots` images of each, whose mean is the class; the others are assigned to the
     nearest mean, by cosines after `centre` is taken off (Wang et al., "SimpleShot", 2019).
 
     Args:
@@ -235,12 +235,12 @@ def few_shot(
         generator: draws the same for features of the same images.
 
     Returns:
-        By the image's row, its share of right answers; of images that were told at least once.
+        By the image's row, its share of right answers; of images that were queried at least once.
     """
     apart = features - centre
     unit = apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-6)
     names = np.unique(classes)
-    right, told = np.zeros(len(classes)), np.zeros(len(classes))
+    right, asked = np.zeros(len(classes)), np.zeros(len(classes))
     for _ in range(episodes):
         drawn = generator.permutation(names)[:WAYS]
         rows = [generator.permutation(np.flatnonzero(classes == one)) for one in drawn]
@@ -249,5 +249,5 @@ def few_shot(
         queries = np.concatenate([own[shots:] for own in rows])
         truth = np.repeat(np.arange(len(drawn)), [len(own) - shots for own in rows])
         right[queries] += (unit[queries] @ means.T).argmax(axis=1) == truth
-        told[queries] += 1
-    return {int(at): float(right[at] / told[at]) for at in np.flatnonzero(told)}
+        asked[queries] += 1
+    return {int(at): float(right[at] / asked[at]) for at in np.flatnonzero(asked)}

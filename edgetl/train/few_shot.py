@@ -1,7 +1,7 @@
 """Whether a phase of episodes helps with classes that are added later, tried on training classes that are left out.
 
 A quarter of the classes, drawn by the seed, is left out; a teacher is trained on the others and goes through the phase.
-Before and after it, the classes that it never saw are told from one and from five pictures each.
+Before and after it, the classes that it never saw are recognised from one and from five pictures each.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def check(config: TrainConfig, index: DataIndex) -> None:
     if counts.min() <= max(SHOTS):
         few = index.labels[int(counts.argmin())]
         raise ConfigError(
-            f"train.episodes = {config.episodes} tells classes from {max(SHOTS)} pictures; class {few!r} has"
+            f"train.episodes = {config.episodes} recognises classes from {max(SHOTS)} pictures; class {few!r} has"
             f" {counts.min()} training and validation images, expected more."
         )
 
@@ -196,8 +196,8 @@ def _judged(
             }
         )
     rows = sorted(set.intersection(*(set(one) for one in shares[0].values())))
-    told = [np.array([[one[shots][at] for shots in SHOTS] for at in rows]) for one in shares]
-    comparison = _paired([each.mean(axis=1) for each in told], inputs.seed)
+    rates = [np.array([[one[shots][at] for shots in SHOTS] for at in rows]) for one in shares]
+    comparison = _paired([each.mean(axis=1) for each in rates], inputs.seed)
     answers = [predict_outputs(network, sets.val) for network in networks]
     chosen = stage.selecting(config, task, sets.train.targets)
     known = compare(task, chosen, sets.val.targets, answers[0], answers[1], seed=inputs.seed)
@@ -207,8 +207,8 @@ def _judged(
     why = "the trained classes lose by it" if comparison.helped and fell else "it is left out"
     note = (
         f"Episodes ({config.episodes}) {'helped' if comparison.helped else 'did not help'}:"
-        f" {len(names)} classes that were left out were told from one and from five pictures in {comparison.before:.1%}"
-        f" of {comparison.images:,} images before and {comparison.after:.1%} after"
+        f" {len(names)} classes that were left out were recognised from one and from five pictures in"
+        f" {comparison.before:.1%} of {comparison.images:,} images before and {comparison.after:.1%} after"
         f" ({100 * (comparison.after - comparison.before):+.1f} points, 90% interval {100 * low:+.1f} to"
         f" {100 * high:+.1f}); {'the phase is taken' if used else why}."
     )
@@ -216,7 +216,7 @@ def _judged(
         method=config.episodes.value,
         left_out=names,
         shots={
-            str(shots): (float(told[0][:, at].mean()), float(told[1][:, at].mean()))
+            str(shots): (float(rates[0][:, at].mean()), float(rates[1][:, at].mean()))
             for at, shots in enumerate(SHOTS)
         },
         comparison=comparison,
