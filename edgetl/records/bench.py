@@ -26,7 +26,8 @@ class Conditions:
     """The machine during a measurement of `seconds`; what it does not report is empty or None.
 
     `versions` are those of the engines, numpy and the GPU's driver. `clock_mhz` is the mean over cores before and
-    after, `throttle_events` what was counted in between, `steal` the share of CPU time that a hypervisor took.
+    after, `throttle_events` what was counted in between, `steal` the share of CPU time that a hypervisor took, `others`
+    the cores that other programs kept busy on average.
     `temperature_c` is by sensor at the end; `power_w` is the mean where there is an energy counter (RAPL, `energy_j`),
     else the reading at the end. `notes` say why a figure is missing.
     """
@@ -40,6 +41,7 @@ class Conditions:
     energy_j: dict[str, float] = field(default_factory=dict)
     steal: float | None = None
     notes: tuple[str, ...] = ()
+    others: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
