@@ -901,7 +901,7 @@ class PruneConfig(_Section):
     """No layer loses more than this share of the uncut network's channels."""
     importance_images: Count = 256
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
-    depth: Fraction = 0.0
+    depth: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Largest share of the residual blocks that may be taken out whole, where the network's own shortcut allows it;
     they compete with channels. 0 takes none. Asks for `importance = "taylor"`. Pays best with a target of the clock,
     where a layer's call costs its own time however narrow it is."""

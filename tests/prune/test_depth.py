@@ -95,9 +95,16 @@ def test_blocks_that_a_shortcut_carries_past_are_found_and_can_go(name: str, fir
 
 
 def test_the_backbone_of_a_detector_has_blocks_and_its_heads_have_none() -> None:
-    blocks = removable(create_detector("efficientnet_lite0", 2).eval(), 64)
+    model = create_detector("efficientnet_lite0", 2).eval()
+    blocks = removable(model, 64)
     assert [block.name for block in blocks[:2]] == ["backbone.blocks.1.1", "backbone.blocks.2.1"]
     assert all(block.name.startswith("backbone.") for block in blocks)
+    shorter = remove_(copy.deepcopy(model), [block.name for block in blocks])
+    rebuilt = build(describe(shorter, "efficientnet_lite0", 2)).eval()
+    rebuilt.load_state_dict(shorter.state_dict())
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images), shorter(images))
 
 
 def test_only_the_smallest_module_counts_and_what_is_kept_stays() -> None:
