@@ -50,12 +50,13 @@ ROWS: tuple[str, ...] = (
     "transfer",
     "deploy",
     "gate",
+    "comparison",
     "report",
     "pipeline",
     "cli",
     "__main__",
 )
-DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "report", *BASE)
+DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "comparison", "report", *BASE)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")
 ENGINE_HOMES = {
     "onnxruntime": (
