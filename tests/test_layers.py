@@ -70,7 +70,7 @@ ENGINE_HOMES = {
     "tensorrt_rtx": ("export.tensorrt.builder", "runtime.engines.tensorrt"),
     "cuda": ("runtime.engines.tensorrt",),
     "openvino": ("runtime.engines.openvino", "quantize.stage"),
-    "ai_edge_litert": ("export.litert.flat", "runtime.engines.litert"),
+    "ai_edge_litert": ("export.litert.flat", "export.litert.inside", "runtime.engines.litert"),
     "cv2": ("runtime.video",),
     "cryptography": ("bundle.signature",),
     "mlperf_loadgen": ("bench.loadgen",),

@@ -31,6 +31,7 @@ View = Literal[
     "doctor",
     "keys",
     "signed",
+    "oci",
     "enrolled",
     "drift",
     "added",
@@ -155,6 +156,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "oci":
+            from edgetl.report.terminal import oci
+
+            oci.oci(console, record)
         case "enrolled":
             from edgetl.report.terminal.enrol import enrolled
 
