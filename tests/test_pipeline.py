@@ -332,7 +332,8 @@ def test_channels_are_aligned_for_the_target(
 def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_path: Path) -> None:
     for_litert = find_spec("ai_edge_litert") is not None
     targets = ["cpu-x86", *(["litert"] if for_litert else [])]
-    outcome = pipeline.run(tiny_recipe(images, distill={"size": 24}, quantize={"target": targets}), tmp_path)
+    recipe = tiny_recipe(images, distill={"size": 24}, quantize={"target": targets})
+    outcome = pipeline.run(recipe, tmp_path)
     records = outcome.records
     teacher, student = records[Stage.TRAIN], records[Stage.DISTILL]
     assert [s.step for s in records[Stage.PRUNE].steps] == [0, 1]
@@ -351,7 +352,7 @@ def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_
         assert measured["fp32-litert"].scores["top1"] == measured["fp32"].scores["top1"]
         assert "litert" not in records[Stage.MEASURE].default  # a device may lack it
     assert "input size" in (tmp_path / "report.html").read_text()
-    again = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    again = pipeline.run(recipe, tmp_path)
     assert again.cached == DONE
 
 
