@@ -1,7 +1,7 @@
 """Score and time every candidate through the runtime that will run it, then choose what ships.
 
 The teacher in eager torch is timed together with the candidates, interleaved in one process, so that the ratio holds
-on a machine whose speed drifts; each of them with one thread and with all, so that each is told at its best.
+on a machine whose speed drifts; each of them with one thread and with all, so that each is shown at its best.
 """
 
 from __future__ import annotations
