@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from edgetl.cli import device, host
+from edgetl.cli import device, fleet, host
 from edgetl.cli.root import Root
 
 BUG = 70
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 host.register(app)
 device.register(app)
+fleet.register(app)
 
 
 def _tell_version(wanted: bool) -> None:
