@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetl.cli.options import Json, Threads
+from edgetl.cli.options import BundleArg, Json, Threads
 from edgetl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ FleetArg = Annotated[
         metavar="FLEET", help="The file of devices (TOML); see `edgetl guide fleet`.", show_default=False
     ),
 ]
-CarriedArg = Annotated[Path, typer.Argument(help="The bundle, NAME.edgetl.", show_default=False)]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="NAME", help="Only this device. Repeatable.", show_default="all of them"),
@@ -94,7 +93,7 @@ def init(
 
 def deploy(
     fleet: FleetArg,
-    bundle: CarriedArg,
+    bundle: BundleArg,
     only: Only = None,
     max_ms: Annotated[
         float | None,

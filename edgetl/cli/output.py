@@ -16,6 +16,7 @@ View = Literal[
     "folds",
     "audit",
     "suggest",
+    "comparison",
     "bundle",
     "verify",
     "predictions",
@@ -30,6 +31,7 @@ View = Literal[
     "doctor",
     "keys",
     "signed",
+    "oci",
     "enrolled",
     "drift",
     "added",
@@ -125,6 +127,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             from edgetl.report.terminal import transfer  # devices print other views, and start faster without
 
             transfer.suggest(console, record)
+        case "comparison":
+            from edgetl.report.terminal.comparison import comparison
+
+            comparison(console, record)
         case "bundle":
             device.bundle(console, record)
         case "verify":
@@ -151,6 +157,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "oci":
+            from edgetl.report.terminal import oci
+
+            oci.oci(console, record)
         case "enrolled":
             from edgetl.report.terminal.enrol import enrolled
 

@@ -90,6 +90,9 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keygen @": (("keygen", "@"), (*AS_A_FILE, "")),
     "sign @": (("sign", "@", "--key", "k.pem"), READ),
     "sign --key @": (("sign", "b.edgetl", "--key", "@"), READ),
+    "oci @": (("oci", "@", "-o", "layout"), READ),
+    "oci -o @": (("oci", "b.edgetl", "-o", "@"), (*WRITTEN, "file", "loop", "images")),
+    "oci --tag @": (("oci", "b.edgetl", "-o", "layout", "--tag", "@"), ("", "a b", ".x", LONG)),
     "guide @": (("guide", "@"), (*READ, "", "../config.py", "README")),
 }
 

@@ -69,7 +69,7 @@ def deployment(bundle: Path, key: Path | None, **wanted: Any) -> Deployment:
     """What is to be deployed; the bundle is checked here first, every file of it and its signature.
 
     Args:
-        bundle: the file.
+        bundle: the file, or an OCI image layout with it.
         key: public key that must have signed it.
         wanted: further fields of `Deployment`.
 
@@ -77,6 +77,7 @@ def deployment(bundle: Path, key: Path | None, **wanted: Any) -> Deployment:
         BundleError: it cannot be used, or was not signed with the key.
         ConfigError: the key cannot be read.
     """
+    from edgetl.bundle import layout
     from edgetl.bundle.archive import open_bundle
     from edgetl.bundle.signature import require_signature
 
@@ -85,10 +86,11 @@ def deployment(bundle: Path, key: Path | None, **wanted: Any) -> Deployment:
         opened.read(member)
     if key is not None:
         require_signature(opened, key)
-    sha256 = sha256_file(bundle)
+    file = layout.bundle_file(bundle) if layout.is_layout(bundle) else bundle
+    sha256 = sha256_file(file)
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", opened.manifest.name).strip(".-")[:64] or "bundle"
     return Deployment(
-        bundle=bundle,
+        bundle=file,
         sha256=sha256,
         file=f"bundles/{plain}-{sha256[:16]}.edgetl",
         kind=opened.manifest.task.kind,
