@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe, Target
+from edgetl.config import DetectionConfig, DistillLoss, Episodes, Imbalance, Recipe, Target
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
@@ -254,7 +254,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def _check_litert(recipe: Recipe) -> None:
     """Say before the teacher is trained what a .tflite file cannot be, or lacks here."""
-    if not recipe.quantize.enabled or Target.LITERT not in recipe.quantize.target:
+    if Target.LITERT not in recipe.quantize.target:
         return
     if recipe.export.dynamic_size:
         raise ConfigError(
@@ -433,6 +433,10 @@ class _Run:
         metrics = task_of(self.index.task).metrics
         chosen(self.recipe.train.select, metrics, setting="train.select")
         self._metric = chosen(self.recipe.bundle.metric, metrics, setting="bundle.metric")
+        if self.recipe.train.episodes is not Episodes.NONE:
+            from edgetl.train import few_shot
+
+            few_shot.check(self.recipe.train, self.index)
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
@@ -701,6 +705,13 @@ class _Run:
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
+    @property
+    def _episodes(self) -> Episodes:
+        """The method of episodes that helped the teacher, where one did."""
+        trained: TrainRecord = self.records[Stage.TRAIN]
+        found = trained.episodes
+        return Episodes(found.method) if found is not None and found.used else Episodes.NONE
+
     def _prune(self) -> tuple[PruneRecord | None, bool]:
         from edgetl.prune import stage
         from edgetl.prune.plan import alignment_for
@@ -742,6 +753,7 @@ class _Run:
             seed=self.recipe.seed,
             select=train.select,
             unlabelled=self._without_labels_for_the_student,
+            episodes=self._episodes,
         )
         return self.cache.run(
             "distill",
@@ -765,7 +777,9 @@ class _Run:
             config=config,
             inputs=inputs,
             kind=ExportRecord,
-            outputs=lambda r: [r.onnx, r.half_weights],
+            outputs=lambda r: [
+                file for file in (r.onnx, r.half_weights, r.litert, r.litert_half_weights) if file
+            ],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -815,6 +829,12 @@ class _Run:
                 target="any",
                 onnx=self.dir / exported.half_weights,
             ),
+        ]
+        floats = {"": exported.litert, "-half-weights": exported.litert_half_weights}
+        candidates += [
+            replace(plain, name=f"fp32-litert{kind}", target=str(Target.LITERT), tflite=self.dir / file)
+            for plain, (kind, file) in zip(tuple(candidates), floats.items(), strict=True)
+            if file
         ]
         for v in quantized.variants if quantized else ():
             # To a device a model with some layers in float is an INT8 model.
@@ -1093,6 +1113,7 @@ class _Run:
         adapted: AdaptRecord | None = r[Stage.ADAPT]
         between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
         epochs = (*teacher.epochs, *between, *student.epochs)
+        whole += r[Stage.MEASURE].doubts
         return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 
 

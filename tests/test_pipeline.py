@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -329,7 +330,10 @@ def test_channels_are_aligned_for_the_target(
 
 
 def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_path: Path) -> None:
-    outcome = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    for_litert = find_spec("ai_edge_litert") is not None
+    targets = ["cpu-x86", *(["litert"] if for_litert else [])]
+    recipe = tiny_recipe(images, distill={"size": 24}, quantize={"target": targets})
+    outcome = pipeline.run(recipe, tmp_path)
     records = outcome.records
     teacher, student = records[Stage.TRAIN], records[Stage.DISTILL]
     assert [s.step for s in records[Stage.PRUNE].steps] == [0, 1]
@@ -343,8 +347,12 @@ def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_
         scored = evaluate(session, build_index(DataConfig(source=str(images))).split("test"))
     measured = {v.name: v.test for v in records[Stage.MEASURE].variants}
     assert scored.detail == measured[records[Stage.MEASURE].default].detail
+    if for_litert:
+        assert {"fp32-litert", "fp32-litert-half-weights", "int8-litert"} <= set(measured)
+        assert measured["fp32-litert"].scores["top1"] == measured["fp32"].scores["top1"]
+        assert "litert" not in records[Stage.MEASURE].default  # a device may lack it
     assert "input size" in (tmp_path / "report.html").read_text()
-    again = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    again = pipeline.run(recipe, tmp_path)
     assert again.cached == DONE
 
 

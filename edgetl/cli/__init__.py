@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from edgetl.cli import device, host
+from edgetl.cli import device, host, report
 from edgetl.cli.root import Root
 
 BUG = 70
@@ -32,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 host.register(app)
+report.register(app)
 device.register(app)
 
 

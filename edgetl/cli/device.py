@@ -490,6 +490,14 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also the time of each layer, from the engine's profiler.")
     ] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            "--roofline",
+            help="Also this machine's own peaks, in float, in INT8 and in memory, and what share of them each layer and"
+            " the model reach.",
+        ),
+    ] = False,
     loadgen: Annotated[
         bool, typer.Option("--loadgen", help="Also run MLPerf's load generator (the extra `loadgen`).")
     ] = False,
@@ -526,7 +534,14 @@ def bench(
 
         read(history_path)  # What cannot be added to is reported before the measurement.
     with open_progress() as progress:
-        record = run(options, inputs, profiled=profile, with_loadgen=loadgen, progress=progress)
+        record = run(
+            options,
+            inputs,
+            profiled=profile,
+            against_peaks=roofline,
+            with_loadgen=loadgen,
+            progress=progress,
+        )
     if json:  # The tables show them.
         for warning in record.warnings:
             typer.echo(f"Warning: {warning}", err=True)

@@ -16,6 +16,7 @@ View = Literal[
     "folds",
     "audit",
     "suggest",
+    "comparison",
     "bundle",
     "verify",
     "predictions",
@@ -126,6 +127,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             from edgetl.report.terminal import transfer  # devices print other views, and start faster without
 
             transfer.suggest(console, record)
+        case "comparison":
+            from edgetl.report.terminal.comparison import comparison
+
+            comparison(console, record)
         case "bundle":
             device.bundle(console, record)
         case "verify":

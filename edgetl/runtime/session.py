@@ -433,12 +433,12 @@ class Session(Inheritable):
         found = cast("Prediction", self.task.predict(seen.outputs, (seen.frame,), top_k=top_k)[0])
         if sure is not None:
             from edgetl.tasks.classification.answers import Prediction as ClassPrediction
-            from edgetl.tasks.classification.answers import climbed
+            from edgetl.tasks.classification.answers import smallest_sure_group
             from edgetl.tasks.classification.task import ClassificationTask
 
             tree = self.check_sure(sure)
             chances = cast(ClassificationTask, self.task).probabilities(seen.outputs)[0]
-            found = climbed(cast(ClassPrediction, found), chances, tree, self.labels, sure)
+            found = smallest_sure_group(cast(ClassPrediction, found), chances, tree, self.labels, sure)
         if coverage is not None:
             from edgetl.tasks.confidence import with_sets
 

@@ -71,7 +71,7 @@ def test_every_part_is_there_and_linked(page):
     assert ids == [
         anchor
         for anchor, _, _ in SECTIONS
-        if anchor not in ("confidence", "unknown", "extension", "pretraining", "adaptation")
+        if anchor not in ("confidence", "unknown", "layers", "extension", "pretraining", "adaptation")
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{i}" for i in ids]
 
@@ -108,7 +108,7 @@ def test_slower_than_float_is_said(page):
 
 def test_pictures_are_told_to_screen_readers(page):
     pictures = page.all("svg")
-    assert len(pictures) == 16
+    assert len(pictures) == 18
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
     scatter = pictures[0]["aria-label"]
     assert scatter.startswith(
@@ -220,6 +220,7 @@ def test_parts_that_did_not_run_are_left_out(report):
     page = _Page(run.render(less))
     assert [a["id"] for a in page.all("section")] == [
         "variants",
+        "waterfall",
         "classes",
         "deployment",
         "data",

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from edgetl import files
 from edgetl.records.scores import score
+from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.page.markup import Markup, meter, section, sentence, tag
 from edgetl.report.page.sections import SECTIONS
 from edgetl.report.page.theme import STYLE
-from edgetl.report.run import Headline, RunReport, headline
+from edgetl.report.run import Headline, RunReport, headline, in_doubt
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -70,6 +71,8 @@ def _header(report: RunReport, head: Headline, links: list[tuple[str, str]]) -> 
         about += (
             f", with {units.times(head.latency_ratio)} lower median latency than the teacher in eager torch"
         )
+        if doubt := in_doubt(report.measure):
+            about += f" (in doubt, as {doubt})"
     return tag(
         "header",
         tag("p", "edgetl run report", css="kicker"),
@@ -136,6 +139,7 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         "article",
         tag("h2", "Median latency against eager torch"),
         tag("p", *_change(head.latency_ratio, "lower", "higher"), css="value"),
+        _doubt(measure),
         _pair(
             ("teacher", eager, units.milliseconds(eager)),
             ("shipped", now, units.milliseconds(now)),
@@ -159,6 +163,14 @@ def _cards(report: RunReport, head: Headline) -> Markup:
         css="card",
     )
     return tag("div", ships, accuracy, latency, size, css="cards")
+
+
+def _doubt(measure: MeasureRecord) -> Markup:
+    """Said beside the ratio, where the machine did something else too."""
+    doubt = in_doubt(measure)
+    if not doubt:
+        return Markup("")
+    return tag("p", tag("span", "in doubt", css="tag warn"), f" {sentence(doubt)}", css="doubt")
 
 
 def _change(ratio: float, better: str, worse: str) -> tuple[str, ...]:

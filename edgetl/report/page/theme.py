@@ -44,6 +44,7 @@ section{background:var(--card);border:1px solid var(--rule);border-radius:12px;p
 .card h2{font-size:13px;font-weight:500;color:var(--soft);letter-spacing:0;margin:0}
 .card .value{color:var(--ink);font-size:27px;font-weight:650;letter-spacing:-.025em;line-height:1.25;margin:4px 0 8px;overflow-wrap:anywhere}
 .card .value small{font-size:15px;font-weight:500;color:var(--soft);letter-spacing:0}
+.card .doubt{margin:0 0 8px;color:var(--ink)}
 .pair{display:grid;grid-template-columns:max-content 1fr max-content;gap:3px 9px;align-items:center;font-size:12.5px;color:var(--soft);font-variant-numeric:tabular-nums}
 .pair b{font-weight:600;color:var(--ink)}
 .verdict{border:1px solid var(--rule);border-left:5px solid var(--good);background:var(--card);border-radius:12px;padding:14px 20px;margin:0 0 16px;box-shadow:var(--shade)}
@@ -151,6 +152,8 @@ svg .band.b1{fill:var(--band2)}
 svg .matrix{fill:var(--grid);fill-opacity:.5}
 svg .hit{fill:var(--hit)}
 svg .miss{fill:var(--miss)}
+svg .fill{fill:var(--c)}
+svg .shipped{fill:var(--band);stroke:var(--axis);stroke-dasharray:3 3}
 svg .cell{font-size:11px;fill:var(--ink);pointer-events:none}
 svg .cell.on{fill:#fff;font-weight:600}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;margin:8px 0 0;padding:0;font-size:12.5px;color:var(--soft)}
