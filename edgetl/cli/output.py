@@ -36,6 +36,7 @@ View = Literal[
     "enrolled",
     "drift",
     "added",
+    "fleet",
     "guide",
 ]
 """How a record is shown as tables."""
@@ -173,6 +174,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             drift.drift(console, record)
         case "added":
             stages.added(console, record)
+        case "fleet":
+            from edgetl.report.terminal import fleet
+
+            fleet.fleet(console, record)
         case "guide":
             from edgetl.report.terminal import guide  # nothing else on a device shows pages
 
