@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from edgetl.cli import device, host, report
+from edgetl.cli import device, fleet, host, report
 from edgetl.cli.root import Root
 
 BUG = 70
@@ -34,6 +34,7 @@ app = typer.Typer(
 host.register(app)
 report.register(app)
 device.register(app)
+fleet.register(app)
 
 
 def _tell_version(wanted: bool) -> None:
