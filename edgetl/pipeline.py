@@ -46,6 +46,7 @@ from edgetl.records.train import (
     notes_of,
 )
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
+from edgetl.report.live import LivePage, LiveRun, came_to
 from edgetl.tasks.all import spec_of, task_of
 from edgetl.tasks.metrics import chosen
 
@@ -136,7 +137,7 @@ def run(
     recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
-            return _Run(recipe, run_dir, progress).until(until, begins)
+            return _Run(recipe, run_dir, progress).shown(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -315,7 +316,8 @@ class _Run:
         self.dir = run_dir
         self.warnings = _Warnings(progress)
         self.progress: Progress = self.warnings
-        self.cache = StageCache(run_dir)
+        self.page: LivePage | None = None
+        self.cache = StageCache(run_dir, self._works)
         self.pixels_dir = run_dir / "data" / "pixels"
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
@@ -325,6 +327,36 @@ class _Run:
         self.target: tuple[DataIndex, int] | None = None
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
+
+    def shown(self, last: Stage, begins: Callable[[Stage], None]) -> Outcome:
+        """As `until`, with a page that says how far it is; the report takes its place."""
+        from edgetl.report.page.live import render
+        from edgetl.report.page.run import HTML_NAME
+
+        now = datetime.now(UTC)
+        left = tuple(stage.value for stage in Stage)[: list(Stage).index(last) + 1]
+        known = LiveRun(name=self.recipe.name, begun=now, written=now, left=left)
+        self.page = LivePage(inner=self.warnings, path=self.dir / HTML_NAME, render=render, known=known)
+        self.progress = self.page
+        try:
+            outcome = self.until(last, begins)
+        except KeyboardInterrupt:
+            self.page.ends("The run was stopped; the same command goes on")
+            raise
+        except Interrupted as stop:
+            self.page.ends(f"The run was stopped: {stop}")
+            raise
+        except Exception as error:
+            self.page.ends(f"The run ended with an error: {error}")
+            raise
+        if outcome.report is None:
+            self.page.ends(f"Done up to {last}, as asked for")
+        return outcome
+
+    def _works(self, stage: str) -> None:
+        """A stage, or what goes before it, has work to do."""
+        if self.page is not None:
+            self.page.works(stage)
 
     def until(self, last: Stage, begins: Callable[[Stage], None] = lambda _: None) -> Outcome:
         if (other := other_source(self.dir, self.recipe.data.source)) is not None:
@@ -348,8 +380,14 @@ class _Run:
         }
         for stage, step in steps.items():
             begins(stage)
+            if self.page is not None:
+                self.page.begins(stage.value)
             record, cached = step()
             self.records[stage] = record
+            if self.page is not None:
+                self.page.done(
+                    self.cache.seconds(stage.value) if record is not None else 0.0, came_to(record)
+                )
             if cached:
                 self.cached.append(stage)
                 self.progress.message(f"{stage}: up to date")
