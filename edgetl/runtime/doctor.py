@@ -79,6 +79,7 @@ def examine() -> Checkup:
             _check("LiteRT", _version_of("ai_edge_litert"), pip_install("ai_edge_litert")),
             _check("videos and cameras (OpenCV)", _opencv, pip_install("cv2")),
             _check("signatures", _version_of("cryptography"), pip_install("cryptography")),
+            _check("serving", _version_of("uvicorn"), pip_install("starlette", "uvicorn", "httptools")),
             _check("training (torch)", _torch, pip_install(*HOST)),
             _check(
                 "CUDA GPU",
