@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ class Calls:
         self._stopped.set()
         with self._lock:
             for process in self._running:
-                process.kill()
+                _end(process)
 
     def pause(self, seconds: float) -> None:
         """Wait, or less where all is to end."""
@@ -99,13 +100,14 @@ class Calls:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
+                process_group=0 if os.name == "posix" else None,
             )
             self._running.add(process)
         try:
             yield process
         finally:
             if process.poll() is None:
-                process.kill()
+                _end(process)
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
@@ -305,7 +307,7 @@ class _Watch:
             if self._over.wait(left):
                 return
         self.late = True
-        self._process.kill()
+        _end(self._process)
 
     def __enter__(self) -> _Watch:
         self._thread.start()
@@ -335,6 +337,15 @@ class _Tail:
         """What was kept; a shared connection of an old client may hold the stream open, and is not waited for."""
         self._thread.join(1.0)
         return self._kept.decode("utf-8", "replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program, with those that it started: a jump host's, which would hold its streams open."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _feed(process: subprocess.Popen[bytes], data: Iterable[bytes], watch: _Watch) -> None:
@@ -370,7 +381,7 @@ def _read(
                 continue
         size += len(piece)
         if size > most_bytes:
-            process.kill()
+            _end(process)
             raise DeviceError(f"it answered more than {most_bytes / 1e6:.0f} MB where less was asked for.")
         if sink is None:
             kept.append(piece)
