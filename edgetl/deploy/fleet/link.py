@@ -125,7 +125,7 @@ class Link:
         self.device, self._fleet, self._calls = device, fleet, calls
         self._options = _options(fleet, sockets)
         self._shared = sockets is not None
-        self._reached = False
+        self._reached = self._broke = False
 
     def call(
         self,
@@ -151,6 +151,7 @@ class Link:
             Interrupted: all is to end.
         """
         assert "\n" not in script
+        self._broke = False
         full = f"echo {MARK}; {script}"
         words = [_ssh(), *self._options, "--", self.device.host, f"exec sh -c {shlex.quote(full)}"]
         limit = self._fleet.stall_s if data is not None else limit_s or self._fleet.step_s
@@ -174,6 +175,7 @@ class Link:
         if begun:
             self._reached = True
         if answer.code == _LOST or answer.code < 0:
+            self._broke = self._reached
             raise self._lost(answer, begun)
         if not begun:
             raise DeviceError(
@@ -187,15 +189,15 @@ class Link:
             try:
                 return self.call(script, limit_s=limit_s)
             except DeviceAwayError:
-                if turn == self._fleet.retries or not self._reached:
+                if turn == self._fleet.retries or not self._broke:
                     raise
                 self._calls.pause(min(2.0**turn, 30.0))
         raise AssertionError
 
     @property
-    def reached(self) -> bool:
-        """Whether the device has answered."""
-        return self._reached
+    def broke(self) -> bool:
+        """Whether the last command's connection broke, of a device that had answered before."""
+        return self._broke
 
     def pause(self, seconds: float) -> None:
         """Wait, or less where all is to end."""

@@ -96,6 +96,15 @@ def test_a_device_with_a_network_gets_the_wheel_alone(site: Lab) -> None:
     assert "--no-index" not in pip(site)[0]
 
 
+def test_a_fleet_that_requires_signatures_gets_what_checks_them(site: Lab) -> None:
+    site.device("line-1")
+    wheel = site.folder / "wheels" / NAMES[0]
+    assert do(site, installation(wheel, None, signed=True)).outcome is Outcome.DONE
+    assert pip(site)[0].endswith("onnxruntime cryptography")
+    said = refusal(site, installation(None, site.folder / "wheels", signed=True))
+    assert "has no wheels for that of cryptography. Fetch" in said
+
+
 def test_an_installation_that_fails_leaves_the_old_one(site: Lab) -> None:
     root = site.device("line-1")
     wanted = installation(None, site.folder / "wheels")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_an_upload_that_stands_still_is_broken_off(lab: Lab) -> None:
         DeviceAwayError, match=r"it stood still for 1 s and was broken off. .* raise stall_s in"
     ):
         link_of(lab.fleet("stall_s = 1")).call("sleep 30", data=[b"x" * 100_000] * 100)
+
+
+def test_what_takes_too_long_is_not_tried_again(lab: Lab) -> None:
+    lab.device("line-1")
+    link = link_of(replace(lab.fleet(), retries=5))
+    link.call("true")
+    with pytest.raises(DeviceAwayError, match=r"it took longer than 0\.2 s there"):
+        link.tried("sleep 30", limit_s=0.2)
+    assert lab.calls("line-1") == 2
 
 
 def test_a_device_that_never_stops_talking_is_broken_off(lab: Lab) -> None:
