@@ -56,7 +56,19 @@ ROWS: tuple[str, ...] = (
     "cli",
     "__main__",
 )
-DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "comparison", "report", *BASE)
+DEVICE = (
+    "export.tensorrt",
+    "bundle",
+    "runtime",
+    "bench",
+    "history",
+    "deploy.oci",
+    "deploy.server",
+    "gate",
+    "comparison",
+    "report",
+    *BASE,
+)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")
 ENGINE_HOMES = {
     "onnxruntime": (
@@ -74,6 +86,8 @@ ENGINE_HOMES = {
     "cv2": ("runtime.video",),
     "cryptography": ("bundle.signature",),
     "mlperf_loadgen": ("bench.loadgen",),
+    "starlette": ("deploy.server.app",),
+    "uvicorn": ("deploy.server.running",),
 }
 
 

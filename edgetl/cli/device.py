@@ -22,6 +22,7 @@ from edgetl.cli.options import (
     Threads,
     Variant,
 )
+from edgetl.cli.serve import serve
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
         gate: "edgetl gate new.edgetl --against old.edgetl",
         keygen: "edgetl keygen signing.pem",
         sign: "edgetl sign model.edgetl --key signing.pem",
+        serve: "edgetl serve model.edgetl --port 8000",
         oci: "edgetl oci model.edgetl -o model-oci",
         doctor: "edgetl doctor",
     }

@@ -32,6 +32,7 @@ View = Literal[
     "keys",
     "signed",
     "oci",
+    "serving",
     "enrolled",
     "drift",
     "added",
@@ -157,6 +158,8 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "serving":
+            device.serving(console, record)
         case "oci":
             from edgetl.report.terminal import oci
 

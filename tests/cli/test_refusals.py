@@ -90,6 +90,11 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "keygen @": (("keygen", "@"), (*AS_A_FILE, "")),
     "sign @": (("sign", "@", "--key", "k.pem"), READ),
     "sign --key @": (("sign", "b.edgetl", "--key", "@"), READ),
+    "serve @": (("serve", "@", "--port", "0"), READ),
+    "serve --token-file @": (
+        ("serve", "b.edgetl", "--port", "0", "--token-file", "@"),
+        (*READ[:2], LONG, "folder"),
+    ),
     "oci @": (("oci", "@", "-o", "layout"), READ),
     "oci -o @": (("oci", "b.edgetl", "-o", "@"), (*WRITTEN, "file", "loop", "images")),
     "oci --tag @": (("oci", "b.edgetl", "-o", "layout", "--tag", "@"), ("", "a b", ".x", LONG)),

@@ -10,9 +10,9 @@ from edgetl.comparison.record import Comparison, Difference
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.report.comparison import better_of, facts, latencies, paired, scores, summary, timing
 from edgetl.report.page.charts import cumulative, series_class
+from edgetl.report.page.document import document
 from edgetl.report.page.gate import flipped, turned_boxes
 from edgetl.report.page.markup import Column, Markup, Row, figure, legend, section, sentence, table, tag
-from edgetl.report.page.run import document
 
 
 def write_page(record: Comparison, path: Path, spec: PreprocessSpec | None = None) -> None:
@@ -35,7 +35,7 @@ def render(record: Comparison, spec: PreprocessSpec | None = None) -> str:
     )
     tone = {first.name: " bad", second.name: ""}.get(better_of(record), " warn")
     box = tag("div", tag("p", summary(record)), css=f"verdict{tone}", role="note")
-    notes = tag("div", tag("h2", "To mind"), _listed(record.notes), css="warnings", role="note")
+    notes = tag("div", tag("h2", "Mind this"), _listed(record.notes), css="warnings", role="note")
     parts = [
         box,
         notes if record.notes else Markup(""),

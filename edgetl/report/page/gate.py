@@ -9,6 +9,7 @@ from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.gate import BoxTurn, BoxTurns, Flip, Flips, GateReport, TurnedImage, Verdict
 from edgetl.report import units
 from edgetl.report.page.boxes import Mark, boxed, thumbnail
+from edgetl.report.page.document import document
 from edgetl.report.page.markup import (
     Column,
     Markup,
@@ -20,7 +21,6 @@ from edgetl.report.page.markup import (
     table,
     tag,
 )
-from edgetl.report.page.run import document
 from edgetl.report.terminal.device import check_change, check_figure, check_limit
 from edgetl.tasks.labelling import ONE_LABEL, Labelling
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.bundle.manifest import Manifest, Variant
     from edgetl.bundle.signature import KeyPair, Signed
+    from edgetl.deploy.server.running import Serving
     from edgetl.runtime.doctor import Checkup
     from edgetl.runtime.inputs import ImageResult
 
@@ -485,6 +486,11 @@ def keys(console: Console, pair: KeyPair) -> None:
 def signed(console: Console, record: Signed) -> None:
     """A signed bundle."""
     say(console, f"{record.path} is signed with the key {record.public_hex}.", "good")
+
+
+def serving(console: Console, record: Serving) -> None:
+    """A server that listens."""
+    say(console, f"Serves {', '.join(record.models)} at {record.url}")
 
 
 def engine(console: Console, record: EngineRecord) -> None:
