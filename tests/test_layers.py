@@ -52,6 +52,7 @@ ROWS: tuple[str, ...] = (
     "gate",
     "report",
     "pipeline",
+    "search",
     "cli",
     "__main__",
 )
