@@ -183,6 +183,15 @@ class Mix(StrEnum):
     BOTH = "both"
 
 
+class Episodes(StrEnum):
+    """A last phase on small problems of a few classes, for features by which a device adds classes: by the means of the
+    classes in each step (Snell et al. 2017), or by first-order meta-learning (Nichol et al. 2018)."""
+
+    NONE = "none"
+    PROTOTYPICAL = "prototypical"
+    REPTILE = "reptile"
+
+
 class Tracker(StrEnum):
     """Where training curves are sent; each needs the package of its name."""
 
@@ -739,6 +748,11 @@ class TrainConfig(_Section):
     """Blend images in pairs: `mixup`, `cutmix`, or `both` by turns. Not for cached features."""
     mix_alpha: Positive = 0.2
     """The share of a pair's second image is drawn from Beta(alpha, alpha)."""
+    episodes: Episodes = Episodes.NONE
+    """A last phase for features that recognise classes which are added later: `prototypical` or `reptile`. It is taken
+    only where it helps with training classes that are left out for the trial, which trains once more."""
+    episode_epochs: Count = 3
+    """Epochs of that phase."""
     imbalance: Imbalance = Imbalance.NONE
     """Classes of unequal size: `sampling`, `class_weights` or `logit_adjustment`."""
     compile: bool = False
@@ -761,6 +775,15 @@ class TrainConfig(_Section):
             return values
         head, full = Optimizer(values["optimizer"]).rates
         return {"head_lr": head, "lr": full, **values}
+
+    @model_validator(mode="after")
+    def _features_learn(self) -> Self:
+        if self.episodes is not Episodes.NONE and self.strategy is Strategy.HEAD:
+            raise ValueError(
+                f'episodes = {self.episodes} makes other features, but with strategy = "head" no feature learns; take'
+                ' "full", "partial" or "gradual"'
+            )
+        return self
 
 
 class AdaptConfig(_Section):
@@ -878,6 +901,10 @@ class PruneConfig(_Section):
     """No layer loses more than this share of the uncut network's channels."""
     importance_images: Count = 256
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
+    depth: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest share of the residual blocks that may be taken out whole, where the network's own shortcut allows it;
+    they compete with channels. 0 takes none. Asks for `importance = "taylor"`. Pays best with a target of the clock,
+    where a layer's call costs its own time however narrow it is."""
     keep: tuple[str, ...] = ()
     """Names of layers that are never cut."""
     lr: Positive = 1e-3
@@ -890,6 +917,15 @@ class PruneConfig(_Section):
     def timed(self) -> bool:
         """Whether the target is one of the clock."""
         return not isinstance(self.target, MacsTarget)
+
+    @model_validator(mode="after")
+    def _blocks_are_ranked(self) -> Self:
+        if self.depth and self.importance is not Importance.TAYLOR:
+            raise ValueError(
+                f'depth = {self.depth:g} asks for importance = "taylor", got "{self.importance}": only an estimate of'
+                " the loss compares a block with channels; set depth = 0, or that importance"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -1008,7 +1044,8 @@ class QuantizeConfig(_Section):
     enabled: bool = True
     """Off: the bundle holds only float32."""
     target: Annotated[tuple[Target, ...], BeforeValidator(_listed), Field(min_length=1)] = (Target.CPU_X86,)
-    """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant."""
+    """What the model will run on: one target or a list, a variant for each. GPU targets add an FP16 variant, `litert`
+    float32 ones, also where INT8 is off."""
     calibrator: Calibrator = Calibrator.AUTO
     """Estimator of activation ranges."""
     percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.99

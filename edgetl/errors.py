@@ -18,6 +18,8 @@ EdgetlError                    the user's input or machine is at fault; the comm
 ├── HistoryError               a history of benchmarks is missing, broken, another program's, or locked
 ├── StorageError               a file or stream cannot be used (no space, no permission, a name that is too long)
 ├── BusyError                  another process works in the same folder
+├── DeviceError                a device of a fleet refuses, or lacks something
+│   └── DeviceAwayError        it cannot be reached, or the connection broke
 ├── MissingDependencyError     an optional package or part is absent; the message names the remedy
 └── Interrupted                the user stopped a run; the message says how to go on (exit code 130)
 
@@ -114,6 +116,14 @@ class StorageError(EdgetlError):
 
 class BusyError(EdgetlError):
     """Another process works in the same folder; the message names it."""
+
+
+class DeviceError(EdgetlError):
+    """A device of a fleet refuses, or lacks something; the message says what, and what to do."""
+
+
+class DeviceAwayError(DeviceError):
+    """A device of a fleet cannot be reached, is too slow, or the connection to it broke."""
 
 
 class MissingDependencyError(EdgetlError):

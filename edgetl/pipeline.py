@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
-from edgetl.config import DetectionConfig, DistillLoss, Imbalance, Recipe, Target
+from edgetl.config import DetectionConfig, DistillLoss, Episodes, Imbalance, Recipe, Target
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
@@ -46,6 +46,7 @@ from edgetl.records.train import (
     notes_of,
 )
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
+from edgetl.report.live import LivePage, LiveRun, came_to
 from edgetl.tasks.all import spec_of, task_of
 from edgetl.tasks.metrics import chosen
 
@@ -139,7 +140,7 @@ def run(
     recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
-            return _Run(recipe, run_dir, progress, listen).until(until, begins)
+            return _Run(recipe, run_dir, progress, listen).shown(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -257,7 +258,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def _check_litert(recipe: Recipe) -> None:
     """Say before the teacher is trained what a .tflite file cannot be, or lacks here."""
-    if not recipe.quantize.enabled or Target.LITERT not in recipe.quantize.target:
+    if Target.LITERT not in recipe.quantize.target:
         return
     if recipe.export.dynamic_size:
         raise ConfigError(
@@ -321,7 +322,8 @@ class _Run:
         self.dir = run_dir
         self.warnings = _Warnings(progress)
         self.progress: Progress = self.warnings
-        self.cache = StageCache(run_dir)
+        self.page: LivePage | None = None
+        self.cache = StageCache(run_dir, self._works)
         self.pixels_dir = run_dir / "data" / "pixels"
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
@@ -331,6 +333,36 @@ class _Run:
         self.target: tuple[DataIndex, int] | None = None
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
+
+    def shown(self, last: Stage, begins: Callable[[Stage], None]) -> Outcome:
+        """As `until`, with a page that says how far it is; the report takes its place."""
+        from edgetl.report.page.live import render
+        from edgetl.report.page.run import HTML_NAME
+
+        now = datetime.now(UTC)
+        left = tuple(stage.value for stage in Stage)[: list(Stage).index(last) + 1]
+        known = LiveRun(name=self.recipe.name, begun=now, written=now, left=left)
+        self.page = LivePage(inner=self.warnings, path=self.dir / HTML_NAME, render=render, known=known)
+        self.progress = self.page
+        try:
+            outcome = self.until(last, begins)
+        except KeyboardInterrupt:
+            self.page.ends("The run was stopped; the same command goes on")
+            raise
+        except Interrupted as stop:
+            self.page.ends(f"The run was stopped: {stop}")
+            raise
+        except Exception as error:
+            self.page.ends(f"The run ended with an error: {error}")
+            raise
+        if outcome.report is None:
+            self.page.ends(f"Done up to {last}, as asked for")
+        return outcome
+
+    def _works(self, stage: str) -> None:
+        """A stage, or what goes before it, has work to do."""
+        if self.page is not None:
+            self.page.works(stage)
 
     def until(self, last: Stage, begins: Callable[[Stage], None] = lambda _: None) -> Outcome:
         if (other := other_source(self.dir, self.recipe.data.source)) is not None:
@@ -354,8 +386,14 @@ class _Run:
         }
         for stage, step in steps.items():
             begins(stage)
+            if self.page is not None:
+                self.page.begins(stage.value)
             record, cached = step()
             self.records[stage] = record
+            if self.page is not None:
+                self.page.done(
+                    self.cache.seconds(stage.value) if record is not None else 0.0, came_to(record)
+                )
             if cached:
                 self.cached.append(stage)
                 self.progress.message(f"{stage}: up to date")
@@ -439,6 +477,10 @@ class _Run:
         metrics = task_of(self.index.task).metrics
         chosen(self.recipe.train.select, metrics, setting="train.select")
         self._metric = chosen(self.recipe.bundle.metric, metrics, setting="bundle.metric")
+        if self.recipe.train.episodes is not Episodes.NONE:
+            from edgetl.train import few_shot
+
+            few_shot.check(self.recipe.train, self.index)
 
     def _unlabelled(self) -> DataIndex | None:
         """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
@@ -707,6 +749,13 @@ class _Run:
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
+    @property
+    def _episodes(self) -> Episodes:
+        """The method of episodes that helped the teacher, where one did."""
+        trained: TrainRecord = self.records[Stage.TRAIN]
+        found = trained.episodes
+        return Episodes(found.method) if found is not None and found.used else Episodes.NONE
+
     def _prune(self) -> tuple[PruneRecord | None, bool]:
         from edgetl.prune import stage
         from edgetl.prune.plan import alignment_for
@@ -748,6 +797,7 @@ class _Run:
             seed=self.recipe.seed,
             select=train.select,
             unlabelled=self._without_labels_for_the_student,
+            episodes=self._episodes,
         )
         return self.cache.run(
             "distill",
@@ -771,7 +821,9 @@ class _Run:
             config=config,
             inputs=inputs,
             kind=ExportRecord,
-            outputs=lambda r: [r.onnx, r.half_weights],
+            outputs=lambda r: [
+                file for file in (r.onnx, r.half_weights, r.litert, r.litert_half_weights) if file
+            ],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
         )
 
@@ -821,6 +873,12 @@ class _Run:
                 target="any",
                 onnx=self.dir / exported.half_weights,
             ),
+        ]
+        floats = {"": exported.litert, "-half-weights": exported.litert_half_weights}
+        candidates += [
+            replace(plain, name=f"fp32-litert{kind}", target=str(Target.LITERT), tflite=self.dir / file)
+            for plain, (kind, file) in zip(tuple(candidates), floats.items(), strict=True)
+            if file
         ]
         for v in quantized.variants if quantized else ():
             # To a device a model with some layers in float is an INT8 model.
@@ -1099,6 +1157,7 @@ class _Run:
         adapted: AdaptRecord | None = r[Stage.ADAPT]
         between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
         epochs = (*teacher.epochs, *between, *student.epochs)
+        whole += r[Stage.MEASURE].doubts
         return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
 
 

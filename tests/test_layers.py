@@ -50,13 +50,26 @@ ROWS: tuple[str, ...] = (
     "transfer",
     "deploy",
     "gate",
+    "comparison",
     "report",
     "pipeline",
     "search",
     "cli",
     "__main__",
 )
-DEVICE = ("export.tensorrt", "bundle", "runtime", "bench", "history", "gate", "report", *BASE)
+DEVICE = (
+    "export.tensorrt",
+    "bundle",
+    "runtime",
+    "bench",
+    "history",
+    "deploy.oci",
+    "deploy.server",
+    "gate",
+    "comparison",
+    "report",
+    *BASE,
+)
 HOST_ONLY = ("torch", "torchvision", "timm", "pydantic", "onnx", "sklearn")
 ENGINE_HOMES = {
     "onnxruntime": (
@@ -70,10 +83,12 @@ ENGINE_HOMES = {
     "tensorrt_rtx": ("export.tensorrt.builder", "runtime.engines.tensorrt"),
     "cuda": ("runtime.engines.tensorrt",),
     "openvino": ("runtime.engines.openvino", "quantize.stage"),
-    "ai_edge_litert": ("export.litert.flat", "runtime.engines.litert"),
+    "ai_edge_litert": ("export.litert.flat", "export.litert.inside", "runtime.engines.litert"),
     "cv2": ("runtime.video",),
     "cryptography": ("bundle.signature",),
     "mlperf_loadgen": ("bench.loadgen",),
+    "starlette": ("deploy.server.app",),
+    "uvicorn": ("deploy.server.running",),
 }
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import DataConfig, Recipe
 from edgetl.data.index import build_index
-from edgetl.errors import ConfigError, DataError, EdgetlError, ModelError, UncuttableError
+from edgetl.errors import ConfigError, DataError, EdgetlError, Interrupted, ModelError, UncuttableError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
@@ -121,8 +122,12 @@ def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -
 
 
 def test_a_second_run_redoes_nothing(finished: pipeline.Outcome, images: Path) -> None:
+    page = finished.run_dir / "report.html"
+    report = page.read_text()
     again = pipeline.run(tiny_recipe(images), finished.run_dir)
     assert again.cached == DONE
+    assert "<title>tiny: edgetl report</title>" in report
+    assert "<title>tiny: edgetl report</title>" in page.read_text()
 
 
 def test_only_stale_stages_are_redone(finished: pipeline.Outcome, images: Path) -> None:
@@ -238,6 +243,23 @@ def test_a_stage_can_be_the_last(images: Path, tmp_path: Path) -> None:
     assert tuple(outcome.records) == (Stage.DATA,)
     assert outcome.bundle is None
     assert outcome.report is None
+    page = (tmp_path / "report.html").read_text()
+    assert "Done up to data, as asked for." in page
+    assert " images of 3 classes" in page
+
+
+def test_a_stopped_run_says_so_on_its_page(images: Path, tmp_path: Path) -> None:
+    class Impatient(SilentProgress):
+        def message(self, text: str) -> None:
+            if text.startswith("full 1/"):
+                assert "Stage 3 of 3, train, since" in (tmp_path / "report.html").read_text()
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        pipeline.run(tiny_recipe(images), tmp_path, until=Stage.TRAIN, progress=Impatient())
+    page = (tmp_path / "report.html").read_text()
+    assert "The run was stopped: Stopped in epoch" in page
+    assert "location.reload" not in page
 
 
 def test_another_backbone_can_be_the_student(images: Path, tmp_path: Path) -> None:
@@ -329,7 +351,10 @@ def test_channels_are_aligned_for_the_target(
 
 
 def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_path: Path) -> None:
-    outcome = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    for_litert = find_spec("ai_edge_litert") is not None
+    targets = ["cpu-x86", *(["litert"] if for_litert else [])]
+    recipe = tiny_recipe(images, distill={"size": 24}, quantize={"target": targets})
+    outcome = pipeline.run(recipe, tmp_path)
     records = outcome.records
     teacher, student = records[Stage.TRAIN], records[Stage.DISTILL]
     assert [s.step for s in records[Stage.PRUNE].steps] == [0, 1]
@@ -343,8 +368,12 @@ def test_a_student_of_a_smaller_input_size_ships_at_that_size(images: Path, tmp_
         scored = evaluate(session, build_index(DataConfig(source=str(images))).split("test"))
     measured = {v.name: v.test for v in records[Stage.MEASURE].variants}
     assert scored.detail == measured[records[Stage.MEASURE].default].detail
+    if for_litert:
+        assert {"fp32-litert", "fp32-litert-half-weights", "int8-litert"} <= set(measured)
+        assert measured["fp32-litert"].scores["top1"] == measured["fp32"].scores["top1"]
+        assert "litert" not in records[Stage.MEASURE].default  # a device may lack it
     assert "input size" in (tmp_path / "report.html").read_text()
-    again = pipeline.run(tiny_recipe(images, distill={"size": 24}), tmp_path)
+    again = pipeline.run(recipe, tmp_path)
     assert again.cached == DONE
 
 

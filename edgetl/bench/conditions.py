@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgetl.bench.changes import level_shifts
-from edgetl.bench.sensors import Reading, text
+from edgetl.bench.sensors import Reading, text, ticks_by_process
 from edgetl.records.bench import Conditions
 from edgetl.runtime.engines.table import engine_of
 from edgetl.runtime.targets import EngineName
@@ -20,6 +20,9 @@ _WATCH_S = 0.2
 _LOAD_SHARE = 0.5
 _SWAP_SHARE = 0.05
 _STEAL_SHARE = 0.01
+BUSY_CORES = 0.25
+"""Other programs that keep so many cores busy on average put a measurement in doubt."""
+_LEAST_S = 0.5
 # NTP slews by half a millisecond a second at most; what is beyond was set by a jump, or is a sleeping machine.
 _JUMP_S, _SLEW_SHARE = 0.05, 1e-3
 
@@ -68,6 +71,7 @@ def between(
         if before.clock_mhz is not None and after.clock_mhz is not None
         else None
     )
+    others = _others(before, after)
     conditions = Conditions(
         seconds=seconds,
         versions=versions(target, after.driver),
@@ -78,6 +82,7 @@ def between(
         energy_j=joules,
         steal=steal,
         notes=after.notes,
+        others=others,
     )
     return conditions, tuple(_doubts(before, after, events, steal))
 
@@ -110,6 +115,12 @@ def versions(target: EngineName, driver: str = "") -> dict[str, str]:
 
 def _doubts(before: Reading, after: Reading, events: int | None, steal: float | None) -> list[str]:
     doubts = []
+    others = _others(before, after)
+    if others is not None and others >= BUSY_CORES:
+        doubts.append(
+            f"Other programs kept {others:.1f} cores busy meanwhile{_busiest(before, after)}: these figures scatter and"
+            " are too high, and their ratios may be far off. Stop the programs and measure again."
+        )
     seconds = after.monotonic_s - before.monotonic_s
     jump = (after.wall_s - before.wall_s) - seconds
     if seconds < 0:
@@ -143,14 +154,14 @@ def _counted(before: int, after: int, limit: int) -> int:
 
 
 def _busy(root: Path, sleep: Callable[[float], None]) -> list[str]:
-    start = _ticks_by_process(root)
+    start = ticks_by_process(root)
     if not start:
         return []
     sleep(_WATCH_S)
     whole = _WATCH_S * os.sysconf("SC_CLK_TCK")
     shares = [
         ((ticks - start[process]) / whole, process)
-        for process, ticks in _ticks_by_process(root).items()
+        for process, ticks in ticks_by_process(root).items()
         if process in start
     ]
     busy = sorted((share for share in shares if share[0] >= _BUSY_SHARE), reverse=True)
@@ -163,17 +174,24 @@ def _busy(root: Path, sleep: Callable[[float], None]) -> list[str]:
     ]
 
 
-def _ticks_by_process(root: Path) -> dict[tuple[int, str], int]:
-    """Processor ticks of every process but this one."""
-    found = {}
-    for stat in root.glob("proc/[0-9]*/stat"):
-        # The name stands in parentheses and may hold anything, so fields count from the last one.
-        head, _, tail = text(stat).rpartition(")")
-        fields = tail.split()
-        pid = int(stat.parent.name)
-        if pid != os.getpid() and len(fields) > 12:
-            found[pid, head.partition("(")[2]] = int(fields[11]) + int(fields[12])
-    return found
+def _others(before: Reading, after: Reading) -> float | None:
+    """Cores that other programs kept busy on average; None where that is not known, or the time was too short."""
+    seconds = after.monotonic_s - before.monotonic_s
+    if after.own_ticks is None or before.own_ticks is None or not after.cpu_ticks or seconds < _LEAST_S:
+        return None
+    ticks = after.busy_ticks - before.busy_ticks - (after.own_ticks - before.own_ticks)
+    return max(ticks, 0) / (seconds * os.sysconf("SC_CLK_TCK"))
+
+
+def _busiest(before: Reading, after: Reading) -> str:
+    """The process that ran most, in parentheses, where one did."""
+    whole = (after.monotonic_s - before.monotonic_s) * os.sysconf("SC_CLK_TCK")
+    shares = [
+        ((ticks - before.processes.get(process, 0)) / whole, process)
+        for process, ticks in after.processes.items()
+    ]
+    share, (pid, name) = max(shares, default=(0.0, (0, "")))
+    return f", most of all {name} ({pid}, {share:.0%} of a core)" if share >= BUSY_CORES / 2 else ""
 
 
 def _loaded(root: Path) -> list[str]:

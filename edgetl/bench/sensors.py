@@ -24,7 +24,9 @@ class Reading:
     """One moment.
 
     `throttle_events` counts since boot, `energy_uj` since an overflow at `energy_range_uj`; `cpu_ticks` and
-    `stolen_ticks` (taken by the hypervisor) since boot; `gpu_slowed` are reasons for a lower clock, as NVML's bits.
+    `stolen_ticks` (taken by the hypervisor) since boot, as `busy_ticks`, in which any program ran; `processes` holds
+    those of each process by its number and name, and `own_ticks` are this process's, None where nothing is said.
+    `gpu_slowed` are reasons for a lower clock, as NVML's bits.
     """
 
     monotonic_s: float
@@ -37,6 +39,9 @@ class Reading:
     energy_range_uj: dict[str, int]
     cpu_ticks: int
     stolen_ticks: int
+    busy_ticks: int
+    own_ticks: int | None
+    processes: dict[tuple[int, str], int]
     swapped_pages: int
     driver: str
     gpu_slowed: int
@@ -51,7 +56,7 @@ def read(
 ) -> Reading:
     """Read all sensors below `root`; nothing is raised. The clocks are for tests."""
     energy, ranges, notes = _energy(root)
-    ticks, stolen = _cpu_ticks(root)
+    ticks, stolen, busy = _cpu_ticks(root)
     gpu = _gpus()
     return Reading(
         monotonic_s=monotonic(),
@@ -64,6 +69,9 @@ def read(
         energy_range_uj=ranges,
         cpu_ticks=ticks,
         stolen_ticks=stolen,
+        busy_ticks=busy,
+        own_ticks=_ticks(text(root / "proc/self/stat")),
+        processes=ticks_by_process(root),
         swapped_pages=_swapped(root),
         driver=gpu.driver,
         gpu_slowed=gpu.slowed,
@@ -160,12 +168,32 @@ def _energy(root: Path) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]
     return energy, ranges, (note,) if closed else ()
 
 
-def _cpu_ticks(root: Path) -> tuple[int, int]:
+def ticks_by_process(root: Path) -> dict[tuple[int, str], int]:
+    """Processor ticks of every process but this one, by its number and name."""
+    found = {}
+    for stat in root.glob("proc/[0-9]*/stat"):
+        pid, content = int(stat.parent.name), text(stat)
+        ticks = _ticks(content)
+        if pid != os.getpid() and ticks is not None:
+            found[pid, content.rpartition(")")[0].partition("(")[2]] = ticks
+    return found
+
+
+def _ticks(stat: str) -> int | None:
+    """A process's ticks from its `stat`, its threads' included."""
+    # The name stands in parentheses and may hold anything, so fields count from the last one.
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12]) if len(fields) > 12 else None
+
+
+def _cpu_ticks(root: Path) -> tuple[int, int, int]:
+    """All ticks, those that a hypervisor took, and those in which a program or the kernel ran."""
     fields = text(root / "proc/stat").split("\n")[0].split()
     if len(fields) < 9 or fields[0] != "cpu":
-        return 0, 0
-    ticks = [int(field) for field in fields[1:9]]
-    return sum(ticks), ticks[7]
+        return 0, 0, 0
+    user, nice, system, idle, waiting, hard, soft, stolen = (int(field) for field in fields[1:9])
+    busy = user + nice + system + hard + soft
+    return busy + idle + waiting + stolen, stolen, busy
 
 
 def _swapped(root: Path) -> int:

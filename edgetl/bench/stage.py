@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl import files
-from edgetl.bench import conditions, loadgen, sensors
+from edgetl.bench import conditions, loadgen, roofline, sensors
 from edgetl.bench.clock import less_overhead
 from edgetl.bench.machine import describe
 from edgetl.bench.memory import measure_fresh
@@ -24,7 +24,7 @@ from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
 from edgetl.bench.warmup import warm_up
 from edgetl.progress import SILENT, Progress
-from edgetl.records.bench import BenchRecord, Footprint, LoadgenRecord, Profile
+from edgetl.records.bench import BenchRecord, Footprint, LoadgenRecord, Profile, Roofline
 from edgetl.records.measured import Latency
 from edgetl.tasks.base import Outputs
 
@@ -77,6 +77,7 @@ def run(
     inputs: BenchInputs,
     *,
     profiled: bool = False,
+    against_peaks: bool = False,
     with_loadgen: bool = False,
     out: Path | None = None,
     progress: Progress = SILENT,
@@ -87,13 +88,14 @@ def run(
         config: scenario and lengths.
         inputs: the bundle and variant.
         profiled: also ask the engine's profiler for the time of each layer.
+        against_peaks: also measure the machine's own peaks, and what share of them each layer and the model reach.
         with_loadgen: also run the scenario under MLCommons' load generator.
         out: a folder for `bench.json`, not written where unset.
         progress: shows the samples, seldom.
 
     Raises:
         BundleError: the bundle cannot be used.
-        ConfigError: the engine has no profiler that is read here, or the cores to pin to cannot be had.
+        ConfigError: the engine has no profiler or peaks that are measured here, or the cores to pin to cannot be had.
         MissingDependencyError: the load generator is not installed.
     """
     from edgetl.runtime.engines.table import engine_of
@@ -104,6 +106,7 @@ def run(
     warnings = list(conditions.unfit())
     by_loadgen: LoadgenRecord | None = None
     layers: Profile | None = None
+    reached: Roofline | None = None
     with (
         pinned(config.pin) as pin,
         load(
@@ -119,6 +122,8 @@ def run(
         opened, images = session.bundle, session.bundle.golden_images()
         variant, target = session.variant, session.choice.target
         device = device_of(target) if profiled else None
+        if against_peaks:
+            roofline.check(target)
         cores = pin.spread()
         progress.message(f"Measures {variant.name} on {target}: {session.choice.reason}.")
         call = model_call(session, images, config.images_per_call)
@@ -132,11 +137,18 @@ def run(
         )
         if with_loadgen:
             by_loadgen = loadgen.run(call, config, result)
-        if device is not None:
-            tensor = model_input(session, images, config.images_per_call)
-            layers = profile(
-                opened.read(variant.member), tensor, device=device, threads=config.engine_threads
+        if device is not None or against_peaks:
+            tensor, content = (
+                model_input(session, images, config.images_per_call),
+                opened.read(variant.member),
             )
+            if against_peaks:
+                reached, times = roofline.measure(
+                    content, tensor, threads=config.engine_threads, progress=progress
+                )
+                layers = times if profiled else None
+            elif device is not None:
+                layers = profile(content, tensor, device=device, threads=config.engine_threads)
     found = [*_unsteady(result), *doubts]
     if config.scenario is not Scenario.SERVER:  # Its queue makes levels of its own.
         found += conditions.shifted(result.latency.samples_ms)
@@ -158,6 +170,7 @@ def run(
         warnings=(*warnings, *found),
         profile=layers,
         loadgen=by_loadgen,
+        roofline=reached,
         **_figure(result),
     )
     if out is not None:

@@ -33,6 +33,7 @@ from edgetl.bundle.manifest import MANIFEST, Manifest, Member, Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.files import atomic_path, sha256_bytes, storage_errors
 from edgetl.records.frozen import dataclass
+from edgetl.shell import command
 
 if TYPE_CHECKING:
     import zipfile
@@ -153,6 +154,18 @@ class Bundle:
             at += len(piece)
         return digest.hexdigest()
 
+    def content(self) -> bytes:
+        """The whole file's bytes.
+
+        Raises:
+            BundleError: the file cannot be read any more.
+        """
+        pieces, at = list[bytes](), 0
+        while piece := self._source.read(at, _PIECE):
+            pieces.append(piece)
+            at += len(piece)
+        return b"".join(pieces)
+
     def variant(self, name: str | None = None) -> Variant:
         """The variant of that name; the default one for None.
 
@@ -236,13 +249,23 @@ class Bundle:
 def open_bundle(path: Path) -> Bundle:
     """Open a bundle: its structure and manifest are checked now, every other member when it is read.
 
+    Args:
+        path: the file; or the folder of an OCI image layout that holds it (`edgetl.bundle.layout`), whose hashes are
+            checked first.
+
     Raises:
         BundleIntegrityError: it is truncated, altered, or holds unsafe or unlisted members.
         BundleSchemaError: it was written for a newer schema.
         BundleError: it is missing, cannot be read, or is no bundle.
     """
-    with _opened(path) as file:
-        source = _Source(path, file)
+    place = path
+    if path.is_dir():
+        from edgetl.bundle import layout
+
+        if layout.is_layout(path):
+            place = layout.bundle_file(path)
+    with _opened(place) as file:
+        source = _Source(place, file)
         head = file.read(len(_ZIP_START))
         if not _ZIP_START.startswith(head):
             raise BundleError(f"{path} is not an edgetl bundle (it is not a zip file).")
@@ -273,6 +296,7 @@ def write_archive(
     A `signature` is that of the manifest's bytes, as `edgetl.bundle.signature` makes it.
 
     Raises:
+        BundleError: `out` is an OCI image layout, whose files are named by their content.
         StorageError: it cannot be written.
         ValueError: a name is unsafe, a content differs from the manifest, or the manifest contradicts itself.
     """
@@ -283,6 +307,7 @@ def write_archive(
         raise ValueError(f"listed and given members differ: {sorted(listed.keys() ^ contents.keys())}")
     if found := manifest.problems(described):
         raise ValueError("; ".join(found))
+    check_writable(out)
     with atomic_path(out) as temporary, storage_errors(out):
         import zipfile
 
@@ -297,6 +322,18 @@ def write_archive(
             digest = _seal(file, _spans(file, str(out)))
             file.seek(-_DIGITS, 2)
             file.write(digest.encode())
+
+
+def check_writable(out: Path) -> None:
+    """Raises BundleError where `out` is an OCI image layout, in which no bundle is changed in place."""
+    if out.is_dir():
+        from edgetl.bundle import layout
+
+        if layout.is_layout(out):
+            raise BundleError(
+                f"{out} is an OCI image layout, whose files are named by their content and never changed. Write to a "
+                f"file with -o NAME.edgetl, and then: {command('oci', 'NAME.edgetl', '-o', out)}"
+            )
 
 
 def _info(name: str) -> zipfile.ZipInfo:

@@ -25,7 +25,7 @@ class Revision:
         golden: its outputs for the golden images.
         reference: what it makes of known images, as `edgetl.bundle.reference.encode` gives it.
         conformities: by output; taken where the variant has a temperature.
-        normal: the scores by which unknown images are told, of known ones; taken where the variant tells them.
+        normal: the scores by which unknown images are detected, of known ones; taken where the variant detects them.
         val: its scores on the validation images that the bundle keeps.
     """
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgetl.bundle import manifest
-from edgetl.bundle.archive import SIGNATURE, Bundle, open_bundle, write_archive
+from edgetl.bundle.archive import SIGNATURE, Bundle, check_writable, open_bundle, write_archive
+from edgetl.bundle.layout import is_layout
 from edgetl.errors import BundleIntegrityError, ConfigError
 from edgetl.files import storage_errors, write_bytes
 from edgetl.packages import missing
@@ -87,7 +89,8 @@ def sign(bundle: Path, key: Path, out: Path | None = None) -> Signed:
 
     private = _private_key(key)
     open_bundle(bundle)  # What is wrong with it is said in the bundle's own words.
-    with turn_at(bundle):
+    check_writable(out or bundle)
+    with nullcontext() if is_layout(bundle) else turn_at(bundle):
         opened = open_bundle(bundle)
         public = _hex(private.public_key())
         written = manifest.encode(
@@ -114,10 +117,10 @@ def require_signature(bundle: Bundle, key: Path) -> None:
             f"{bundle.path} is not signed, and a signature of {key} is required. "
             f"Sign it with: {command('sign', bundle.path, '--key', 'PRIVATE_KEY')}"
         )
-    claimed, signature = _decode(bundle)
-    if claimed != _hex(public):
+    signer, signature = claimed(bundle)
+    if signer != _hex(public):
         raise BundleIntegrityError(
-            f"{bundle.path} is signed with the key {claimed[:16]}..., not with {key} ({_hex(public)[:16]}...)."
+            f"{bundle.path} is signed with the key {signer[:16]}..., not with {key} ({_hex(public)[:16]}...)."
         )
     from cryptography.exceptions import InvalidSignature
 
@@ -129,7 +132,12 @@ def require_signature(bundle: Bundle, key: Path) -> None:
         ) from None
 
 
-def _decode(bundle: Bundle) -> tuple[str, bytes]:
+def claimed(bundle: Bundle) -> tuple[str, bytes]:
+    """Whose key a signed bundle says it is signed with, as 64 hex digits, and the signature; nothing is proven by it.
+
+    Raises:
+        BundleIntegrityError: `signature.json` is broken.
+    """
     try:
         values = json.loads((bundle.signature or b"").decode())
         return str(values["public_key"]), bytes.fromhex(values["signature"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from edgetl.cli.enrol import enrol
+from edgetl.cli.oci import oci
 from edgetl.cli.options import (
     BadImagesOption,
     BundleArg,
@@ -21,6 +22,7 @@ from edgetl.cli.options import (
     Threads,
     Variant,
 )
+from edgetl.cli.serve import serve
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
 
@@ -68,6 +70,8 @@ def register(app: typer.Typer) -> None:
         gate: "edgetl gate new.edgetl --against old.edgetl",
         keygen: "edgetl keygen signing.pem",
         sign: "edgetl sign model.edgetl --key signing.pem",
+        serve: "edgetl serve model.edgetl --port 8000",
+        oci: "edgetl oci model.edgetl -o model-oci",
         doctor: "edgetl doctor",
     }
     for function, example in examples.items():
@@ -486,6 +490,14 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also the time of each layer, from the engine's profiler.")
     ] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            "--roofline",
+            help="Also this machine's own peaks, in float, in INT8 and in memory, and what share of them each layer and"
+            " the model reach.",
+        ),
+    ] = False,
     loadgen: Annotated[
         bool, typer.Option("--loadgen", help="Also run MLPerf's load generator (the extra `loadgen`).")
     ] = False,
@@ -522,7 +534,14 @@ def bench(
 
         read(history_path)  # What cannot be added to is reported before the measurement.
     with open_progress() as progress:
-        record = run(options, inputs, profiled=profile, with_loadgen=loadgen, progress=progress)
+        record = run(
+            options,
+            inputs,
+            profiled=profile,
+            against_peaks=roofline,
+            with_loadgen=loadgen,
+            progress=progress,
+        )
     if json:  # The tables show them.
         for warning in record.warnings:
             typer.echo(f"Warning: {warning}", err=True)

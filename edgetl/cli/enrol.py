@@ -82,7 +82,8 @@ def _beside(bundle: Path) -> Path:
 
     if bundle.stem.endswith("-enrolled"):
         return bundle
-    out = bundle.with_name(f"{bundle.stem}-enrolled{bundle.suffix}")
+    suffix = ".edgetl" if bundle.is_dir() else bundle.suffix
+    out = bundle.with_name(f"{bundle.stem}-enrolled{suffix}")
     if out.exists():
         raise ConfigError(
             f"{out} is there already; add to that one, or choose another name with -o, which may be its own."

@@ -438,7 +438,7 @@ def run(recipe: RecipeArg, settings: Set = None, out: RunDir = None, json: Json 
 
 
 def _told(outcome: Outcome, json: bool) -> None:
-    """Show a whole run; end with 1 where what ships is worse than allowed, with 3 where that cannot be told."""
+    """Show a whole run; end with 1 where what ships is worse than allowed, with 3 where that cannot be decided."""
     from edgetl.cli import output
     from edgetl.records.gate import Verdict
 

@@ -12,7 +12,9 @@ from edgetl.records.scores import BadImages
 RecipeArg = Annotated[
     Path, typer.Argument(help="The recipe (TOML); write one with `edgetl init`.", show_default=False)
 ]
-BundleArg = Annotated[Path, typer.Argument(help="The bundle, NAME.edgetl.", show_default=False)]
+BundleArg = Annotated[
+    Path, typer.Argument(help="The bundle, NAME.edgetl, or an OCI layout of it.", show_default=False)
+]
 DataArg = Annotated[
     str,
     typer.Argument(

@@ -92,6 +92,9 @@ class _Stage:
     onnx: Callable[[], bytes] | None = None
     feed: Callable[[NDArray[np.uint8]], NDArray[Any]] | None = None
     network: nn.Module | None = None
+    tflite: bytes = b""
+    inside: bool = False
+    """Whether that normalises pictures itself."""
 
 
 def run(
@@ -305,8 +308,8 @@ class _Comparison:
             )
             return plain
         precision = variant.precision
-        if precision is Precision.FP32 and variant.format is ModelFormat.ONNX:
-            precision = _stored(self.bundle.read(variant.member))
+        if precision is Precision.FP32:
+            precision = _stored(self.bundle.read(variant.member), variant.format)
         self._judge(variant.name, kind, precision, stage, plain)
         return stage
 
@@ -318,7 +321,7 @@ class _Comparison:
 
             with LiteRtBackend(content, threads=usable_cores()) as opened:
                 found = _run(lambda part: run_pixels(opened, part, spec), self.pixels)
-            return _Stage(variant.name, found, self.truths)
+            return _Stage(variant.name, found, self.truths, tflite=content, inside=inside)
 
         def feed(part: NDArray[np.uint8]) -> NDArray[Any]:
             return part if inside else normalise(part, spec)
@@ -428,7 +431,8 @@ class _Comparison:
 
     def _bisect(self, stage: _Stage, below: _Stage, pixels: NDArray[np.uint8], bound: Bound) -> None:
         """Find the first layer that diverges, where there are two graphs to compare and onnx is there to read them."""
-        if stage.onnx is None or below.onnx is None or stage.feed is None or below.feed is None:
+        compared = stage.tflite or (stage.onnx is not None and stage.feed is not None)
+        if not compared or below.onnx is None or below.feed is None:
             return
         if not _has("onnx"):
             self.progress.warning(
@@ -437,8 +441,21 @@ class _Comparison:
             return
         import onnx
 
-        from edgetl.export.divergence import first_divergence
+        from edgetl.export.divergence import first_divergence, first_divergence_from
 
+        if stage.tflite:
+            from edgetl.export.litert.inside import inner_values
+
+            planes = below.feed(pixels)
+            self.divergence = first_divergence_from(
+                onnx.load_from_string(below.onnx()),
+                planes,
+                inner_values(stage.tflite, pixels if stage.inside else planes.transpose(0, 2, 3, 1)),
+                limit=bound.layer,
+            )
+            return
+        assert stage.onnx is not None
+        assert stage.feed is not None
         self.divergence = first_divergence(
             onnx.load_from_string(below.onnx()),
             below.feed(pixels),
@@ -520,8 +537,13 @@ def _has(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def _stored(content: bytes) -> Precision:
+def _stored(content: bytes, form: ModelFormat) -> Precision:
     """The narrowest type that a float model's weights are stored in; INT8 where onnx is not there to look."""
+    if form is ModelFormat.TFLITE:
+        from edgetl.export.litert.flat import constant_types
+
+        types = constant_types(content)
+        return Precision.INT8 if "int8" in types else Precision.FP16 if "float16" in types else Precision.FP32
     if not _has("onnx"):
         return Precision.INT8
     import onnx

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Mix
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Episodes, Mix
 from edgetl.data.index import DataIndex
 from edgetl.distill.cross import CrossHeads
 from edgetl.distill.features import Features
@@ -25,9 +25,11 @@ from edgetl.models.size import OTHER_SIZE, check_takes, network_size
 from edgetl.models.two_four import held
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import TrainRecord
+from edgetl.train.episodes import Prototypical
 from edgetl.train.evaluate import score_splits
 from edgetl.train.loader import step_sizes
 from edgetl.train.loop import Fitting, fit
+from edgetl.train.objective import Objective
 from edgetl.train.seeds import derive
 from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
 from edgetl.train.tasks.base import TrainingTask
@@ -53,6 +55,7 @@ class DistillInputs:
         select: the score by which the best epoch is chosen; the task's choice where None.
         unlabelled: the images of `distill.unlabelled`, from `edgetl.data.unlabelled`, or others on which the student
             follows only the teacher.
+        episodes: the method that helped the teacher; by `prototypical` the student learns too.
     """
 
     guide: Guide
@@ -63,6 +66,7 @@ class DistillInputs:
     seed: int
     select: str | None = None
     unlabelled: DataIndex | None = None
+    episodes: Episodes = Episodes.NONE
 
 
 def run(
@@ -159,6 +163,9 @@ def run(
         assert isinstance(student, Detector)
         assert isinstance(guided.network, Detector)
         cross = CrossHeads(student, guided.network, seed=derive(inputs.seed, "projectors"))
+    objective: Objective = how.objective(taught_by, task, student_size=size, features=features, cross=cross)
+    if inputs.episodes is Episodes.PROTOTYPICAL:
+        objective = Prototypical(labels=objective, layer=task.output_layers(student)[0])
     begun = time.perf_counter()
     with held(student):
         epochs = fit(
@@ -167,7 +174,7 @@ def run(
             task=task,
             train=sets.train,
             val=sets.val,
-            objective=how.objective(taught_by, task, student_size=size, features=features, cross=cross),
+            objective=objective,
             unlabelled=unlabelled,
             state=state,
             progress=progress,

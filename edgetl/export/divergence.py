@@ -7,7 +7,8 @@ where a tensor is quantized its dequantized form counts, so that a bad scale is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,54 @@ def first_divergence(
         ModelError: a graph does not run.
         MissingDependencyError: onnxruntime is absent.
     """
-    pairs = _pairs(reference, suspect)
+    names = {suspect.graph.input[0].name, *float_results(suspect)}
+    pairs = _pairs(reference, names, suspect.graph.input[0].name)
     half = is_half(suspect)
     shown = as_on_a_gpu(suspect) if half else suspect
     expected = _values(reference, reference_images, [name for name, _ in pairs], optimised=True)
     got = _values(shown, suspect_images, [name for _, name in pairs], optimised=not half)
+    return _first(reference, pairs, expected, got, limit)
+
+
+def first_divergence_from(
+    reference: onnx.ModelProto,
+    images: NDArray[Any],
+    found: Mapping[str, NDArray[Any]],
+    *,
+    limit: float,
+) -> Divergence | None:
+    """Where the tensors of another format leave `reference`; else as `first_divergence`.
+
+    Args:
+        reference: the graph that is right.
+        images: its input.
+        found: the tensors that the other model made of the same pictures, under the graph's names. Their axes may stand
+            in another order, and count in the order that is the nearest.
+        limit: the error that is still fine.
+    """
+    pairs = _pairs(reference, set(found), reference.graph.input[0].name)
+    expected = _values(reference, images, [name for name, _ in pairs], optimised=True)
+    got = {other: _nearest(expected[name], found[other]) for name, other in pairs}
+    return _first(reference, pairs, expected, got, limit)
+
+
+def _nearest(expected: NDArray[Any], got: NDArray[Any]) -> NDArray[Any]:
+    orders = [
+        got.transpose(0, *order)
+        for order in itertools.permutations(range(1, got.ndim))
+        if tuple(got.shape[axis] for axis in order) == expected.shape[1:] and len(got) == len(expected)
+    ]
+    return min(orders, key=lambda each: relative_error(expected, each), default=got)
+
+
+def _first(
+    reference: onnx.ModelProto,
+    pairs: Sequence[tuple[str, str]],
+    expected: Mapping[str, NDArray[Any]],
+    got: Mapping[str, NDArray[Any]],
+    limit: float,
+) -> Divergence | None:
+    """Which of the pairs, as `first_divergence` says."""
     makers = {name: node for node in reference.graph.node for name in node.output}
     errors: dict[str, float] = {}
     worst: Divergence | None = None
@@ -82,11 +126,10 @@ def first_divergence(
     return worst
 
 
-def _pairs(reference: onnx.ModelProto, suspect: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Corresponding float tensors, in the order of the flow, the inputs first."""
-    theirs = {suspect.graph.input[0].name, *float_results(suspect)}
+def _pairs(reference: onnx.ModelProto, theirs: Set[str], other: str) -> list[tuple[str, str]]:
+    """Corresponding float tensors, in the order of the flow, the inputs first; `other` is the suspect's."""
     baked = f"{bake.PREFIX}/normalised"
-    source, other = reference.graph.input[0].name, suspect.graph.input[0].name
+    source = reference.graph.input[0].name
     found = [(source, baked if baked in theirs else other)]
     if f"{other}_dequantized" in theirs:
         found[0] = (source, f"{other}_dequantized")

@@ -17,6 +17,7 @@ from edgetl.data.index import DataIndex, Sample
 from edgetl.data.splits import spread
 from edgetl.errors import ModelError
 from edgetl.export.half_weights import store_half
+from edgetl.export.litert.convert import to_tflite
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.export.parity import check
@@ -32,6 +33,8 @@ from edgetl.tasks.all import task_of
 
 FILE = "model-fp32.onnx"
 HALF_FILE = "model-fp32-half-weights.onnx"
+LITERT_FILE = "model-fp32.tflite"
+LITERT_HALF_FILE = "model-fp32-half-weights.tflite"
 PARITY_IMAGES = 64
 _BATCH = 16
 
@@ -51,8 +54,11 @@ def run(
 ) -> ExportRecord:
     """Export the network and compare the file with it on up to 64 images of the validation split.
 
+    Where LiteRT is a target, both files are written for it, too.
+
     Raises:
-        ModelError: the network cannot be exported, or the export differs too much.
+        ModelError: the network cannot be exported, or not be written for LiteRT, or the export differs too much.
+        MissingDependencyError: LiteRT is a target, and `ai-edge-litert` is not installed.
         WeightsError: the checkpoint cannot be used.
         ImageError: an image cannot be read.
         StorageError: the file cannot be written.
@@ -84,6 +90,10 @@ def run(
     write_bytes(out / FILE, content)
     half = store_half(exported)
     write_bytes(out / HALF_FILE, to_bytes(half))
+    for_litert = Target.LITERT in inputs.targets
+    if for_litert:
+        write_bytes(out / LITERT_FILE, to_tflite(exported))
+        write_bytes(out / LITERT_HALF_FILE, to_tflite(half))
     return ExportRecord(
         onnx=f"{out.name}/{FILE}",
         sha256=sha256_bytes(content),
@@ -94,6 +104,8 @@ def run(
         same=parity.same,
         half_weights=f"{out.name}/{HALF_FILE}",
         two_four_layers=_two_four(model, exported, half),
+        litert=f"{out.name}/{LITERT_FILE}" if for_litert else "",
+        litert_half_weights=f"{out.name}/{LITERT_HALF_FILE}" if for_litert else "",
     )
 
 

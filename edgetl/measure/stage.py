@@ -1,7 +1,7 @@
 """Score and time every candidate through the runtime that will run it, then choose what ships.
 
 The teacher in eager torch is timed together with the candidates, interleaved in one process, so that the ratio holds
-on a machine whose speed drifts; each of them with one thread and with all, so that each is told at its best.
+on a machine whose speed drifts; each of them with one thread and with all, so that each is shown at its best.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.bundle.manifest import ModelFormat
 from edgetl.config import BenchConfig, BundleConfig
 from edgetl.data.sources import SPLITS
 from edgetl.data.truths import truths_for
 from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
-from edgetl.measure.candidates import CandidateModel, open_backend, runner
+from edgetl.measure.candidates import CandidateModel, format_of, open_backend, runner
 from edgetl.measure.choice import choose
 from edgetl.progress import SILENT, Progress
+from edgetl.records.bench import Profile
 from edgetl.records.codec import to_json
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency
@@ -78,6 +80,7 @@ def run(
     Returns:
         The scores on the validation and test splits, latencies with raw samples, and the choice with its reason.
     """
+    from edgetl.bench import conditions, sensors
     from edgetl.bench.machine import describe
     from edgetl.bench.threads import numbers_of
     from edgetl.measure import drift, reference
@@ -124,7 +127,9 @@ def run(
         out=out / "reference",
         progress=progress,
     )
+    before = sensors.read()
     latencies = _time(inputs, bench, backends, progress)
+    seen, doubts = conditions.between(before, sensors.read())
     variants = tuple(
         VariantScore(
             name=c.name,
@@ -148,6 +153,8 @@ def run(
     )
     floor = value(inputs.teacher_val, metric) - bundle.max_drop
     default, floor_met, reason = choose(variants, metric, floor)
+    shipped = next(v for v in variants if v.name == default)
+    layers, no_layers = _layers(inputs, shipped, progress)
     return MeasureRecord(
         variants=variants,
         teacher_val=inputs.teacher_val,
@@ -163,7 +170,31 @@ def run(
         machine=describe(),
         task=to_json(task.spec),
         looks=drift.looks_of(sets.val.pixels),
+        conditions=seen,
+        doubts=doubts,
+        layers=layers,
+        no_layers=no_layers,
     )
+
+
+def _layers(inputs: MeasureInputs, shipped: VariantScore, progress: Progress) -> tuple[Profile | None, str]:
+    """Where the time of what ships goes, in a few calls of their own; or why that is not known, in a sentence."""
+    from edgetl.bench.profile import profile
+    from edgetl.inputs.image import load_pixels, normalise
+    from edgetl.processor import computes
+    from edgetl.runtime.engines.onnxruntime import Device
+
+    file = inputs.run_dir / shipped.file
+    if format_of(file) is not ModelFormat.ONNX:
+        return None, "LiteRT's Python package gives no time by operator."
+    if not computes(shipped.target):
+        return None, f"{shipped.name} is made for {shipped.target}, which does not run here."
+    pixels = load_pixels(inputs.index.split("val")[0].path, inputs.spec)[None]
+    images = pixels if shipped.input.startswith("uint8") else normalise(pixels, inputs.spec)
+    with progress.task("Profiling", total=1) as task:
+        found = profile(file.read_bytes(), images, device=Device.CPU, threads=shipped.latency.threads)
+        task.advance()
+    return found, ""
 
 
 def _reference(known: Known | None, run_dir: Path, file: Path) -> str:

@@ -26,7 +26,8 @@ class Conditions:
     """The machine during a measurement of `seconds`; what it does not report is empty or None.
 
     `versions` are those of the engines, numpy and the GPU's driver. `clock_mhz` is the mean over cores before and
-    after, `throttle_events` what was counted in between, `steal` the share of CPU time that a hypervisor took.
+    after, `throttle_events` what was counted in between, `steal` the share of CPU time that a hypervisor took, `others`
+    the cores that other programs kept busy on average.
     `temperature_c` is by sensor at the end; `power_w` is the mean where there is an energy counter (RAPL, `energy_j`),
     else the reading at the end. `notes` say why a figure is missing.
     """
@@ -40,13 +41,14 @@ class Conditions:
     energy_j: dict[str, float] = field(default_factory=dict)
     steal: float | None = None
     notes: tuple[str, ...] = ()
+    others: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTime:
     """A node of the engine's graph, or all nodes of one operator: median time per call, and share of all nodes' time.
 
-    `nodes` is 1 for a node. `provider` is where it ran.
+    `nodes` is 1 for a node. `provider` is where it ran. `least_ms` is the fastest call's time.
     """
 
     name: str
@@ -55,6 +57,7 @@ class LayerTime:
     nodes: int
     median_ms: float
     share: float
+    least_ms: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,62 @@ class Profile:
     call_ms: float
     operators: tuple[LayerTime, ...]
     layers: tuple[LayerTime, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """What the machine reaches a second, with so many threads as the model has: multiply-accumulates of a matrix
+    product in the engine, in float and in INT8, and bytes read and written by a copy of memory. The fastest of many
+    calls each.
+    """
+
+    float_macs: float
+    int8_macs: float
+    copy_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReach:
+    """A node's work a call and its share of the peaks.
+
+    `macs` are counted from the shapes of convolutions and matrix products as the engine lays them out, filled up to its
+    blocks; `bytes` are estimated: inputs, weights and outputs, each once. `precision` is `float` or `int8`, empty where
+    nothing is multiplied. `of_peak` is the least time for the multiply-accumulates over `median_ms`, None without any;
+    `of_copy` that for the bytes, over 1 where they stood in a cache. Either is None where the profiler's clock, in
+    microseconds, read nothing.
+    """
+
+    name: str
+    operator: str
+    precision: str
+    median_ms: float
+    macs: int
+    bytes: int
+    of_peak: float | None
+    of_copy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """A model's work a call against the machine's peaks; `layers` with the slowest first.
+
+    `float_macs` and `int8_macs` are the model's own multiply-accumulates, none filled up; so they may be fewer than the
+    layers'.
+    `latency_ms` is the median of calls that were not profiled, `least_ms` the time that the multiply-accumulates would
+    take at the peaks of their precisions, `of_peak` the one over the other. `of_copy` is the same for the bytes, which
+    are estimated as in `LayerReach`.
+    """
+
+    threads: int
+    peaks: Peaks
+    latency_ms: float
+    float_macs: int
+    int8_macs: int
+    bytes: int
+    least_ms: float
+    of_peak: float
+    of_copy: float
+    layers: tuple[LayerReach, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +186,7 @@ class BenchRecord:
     warnings: tuple[str, ...] = ()
     profile: Profile | None = None
     loadgen: LoadgenRecord | None = None
+    roofline: Roofline | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

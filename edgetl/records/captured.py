@@ -33,7 +33,7 @@ class CapturedImage:
         source: what the image was called, "" where it had no name.
         bundle: name of the bundle.
         variant: which model answered.
-        kind: what it was told apart by: `features` or `thumbnail`.
+        kind: what it was compared by: `features` or `thumbnail`.
         vector: that, of length 1, in whole numbers of 1/127 of its largest, base64 of int8.
     """
 

@@ -46,7 +46,7 @@ class DriftState:
         watched: the numbers that are watched.
         reference: images of the reference.
         enough: images after which a lasting change by `shift` standard deviations of one number is found on average.
-        shift: the least of 1, 2 and 3 that can be told from the reference's own error at all; with `enough`.
+        shift: the least of 1, 2 and 3 that can be distinguished from the reference's own error at all; with `enough`.
         unwatched: what the bundle's reference says nothing of, and why, one sentence each.
     """
 

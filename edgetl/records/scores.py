@@ -137,7 +137,7 @@ class UnknownEvaluation:
 @dataclass(frozen=True, kw_only=True)
 class SetEvaluation(Evaluation):
     """An evaluation on an image set, what was taken of it, and, where that was asked, how often sets held the truth and
-    how well unknown images were told."""
+    how well unknown images were detected."""
 
     image_set: SetUse
     coverage: tuple[CoverageScore, ...] = field(default=(), metadata=OPTIONAL)

@@ -127,7 +127,7 @@ def lineage_words(lineage: Iterable[LineageStep]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """Two sets of answers for the same images of the validation split: before pretraining, and after it.
+    """Two sets of answers for the same images: before something, and after it.
 
     `before` and `after` are their scores by `metric` on the same `images`; `interval` is the 90% interval of the
     difference, and `p_value` that of the hypothesis that the second is no better.
@@ -159,12 +159,33 @@ class StartRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EpisodesRecord:
+    """Whether a last phase on small problems of a few classes made features that recognise left out classes better.
+
+    The network was trained without the classes `left_out`, and once more went through the phase by `method`. `shots`
+    gives by pictures of a class how often the other images of the left out classes were recognised, before and after;
+    `comparison` is of the mean of these, image by image. `known` is the score of the trained classes on validation
+    before and after. The phase is `used` where the first rose and the second did not fall by what chance does not
+    explain. `seconds` went into the trial.
+    """
+
+    method: str
+    left_out: tuple[str, ...]
+    shots: dict[str, tuple[float, float]]
+    comparison: PairedComparison
+    known: PairedComparison
+    used: bool
+    note: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecord:
     """A trained network (teacher or student): its checkpoint, its curve, its scores.
 
     `unlabelled` is the number of different images without labels that taught it; `lineage` is the chain of what a
     teacher learned, from its first weights to these; `start` is there where a backbone learned elsewhere first, and
-    `kept` where a finished run's network went on.
+    `kept` where a finished run's network went on, `episodes` where a phase of episodes was asked for.
     """
 
     checkpoint: str
@@ -178,6 +199,7 @@ class TrainRecord:
     lineage: tuple[LineageStep, ...] = ()
     start: StartRecord | None = None
     kept: KeptRecord | None = None
+    episodes: EpisodesRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

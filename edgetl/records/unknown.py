@@ -1,4 +1,4 @@
-"""What is known of how unknown images are told from known ones: the score, how it was chosen, and what it finds."""
+"""How unknown images are distinguished from known ones: the score, how it was chosen, and what it finds."""
 
 from __future__ import annotations
 

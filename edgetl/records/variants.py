@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetl.records.bench import Conditions, Profile
 from edgetl.records.codec import OPTIONAL
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.measured import Latency, Machine
@@ -18,8 +19,8 @@ class ExportRecord:
 
     `max_difference` is the largest difference of any output from torch's on `images` real images, relative to the
     largest value of that output. `same` is the share of them with the same answer, in 0..1. `half_weights` is the
-    same model with its weights stored in half precision. `two_four_layers` is how many layers of both files have 2:4
-    sparsity.
+    same model with its weights stored in half precision; `litert` and `litert_half_weights` are the two as .tflite
+    files, where LiteRT is a target. `two_four_layers` is how many layers of both ONNX files have 2:4 sparsity.
     """
 
     onnx: str
@@ -31,6 +32,8 @@ class ExportRecord:
     same: float
     half_weights: str = ""
     two_four_layers: int = 0
+    litert: str = ""
+    litert_half_weights: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +160,10 @@ class MeasureRecord:
     task: dict[str, Any] | None = None
     looks: tuple[tuple[float, ...], ...] = field(default=(), metadata=OPTIONAL)
     teacher_other_latency: Latency | None = None
+    conditions: Conditions | None = None
+    doubts: tuple[str, ...] = ()
+    layers: Profile | None = None
+    no_layers: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,3 +219,19 @@ class ServeRecord:
     files: tuple[str, ...]
     size_bytes: int
     window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OciRecord:
+    """A bundle written as an OCI artifact into the image layout at `path`.
+
+    `digest` is the manifest's, by which a registry names the artifact, `layer` that of the bundle's file.
+    """
+
+    path: str
+    digest: str
+    artifact_type: str
+    tag: str
+    layer: str
+    size_bytes: int
+    annotations: dict[str, str]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from edgetl.bench.conditions import BUSY_CORES
 from edgetl.bench.statistics import EQUAL, median_ratio
 from edgetl.records.adapt import AdaptRecord
 from edgetl.records.measured import Latency
@@ -155,6 +156,14 @@ def timed_twice(measure: MeasureRecord) -> bool:
         one is not None
         for one in (measure.teacher_other_latency, *(v.other_latency for v in measure.variants))
     )
+
+
+def in_doubt(measure: MeasureRecord) -> str:
+    """What must stand beside a ratio of latencies that were measured on a machine at work; empty where it was calm."""
+    seen = measure.conditions
+    if seen is not None and seen.others is not None and seen.others >= BUSY_CORES:
+        return f"the machine was busy: other programs took {seen.others:.1f} of its {measure.machine.cores} cores"
+    return "the machine was not steady" if measure.doubts else ""
 
 
 def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:

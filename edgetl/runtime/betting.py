@@ -17,7 +17,7 @@ alarms on images that are the same as ever. So each bet is paid less, by a facto
 given the reference, whichever continuous distribution the images come from. Given the reference an image falls between
 two of its values with shares that are Dirichlet(1, ..., 1) over the m+1 gaps, whose weighted mean has a Chernoff bound.
 With the class rates it is the bound on a binomial's share by relative entropy. One half of the stated rate is spent on
-these bounds, the other on the capital. Such bets do not win by changes that are too small to be told from the
+these bounds, the other on the capital. Such bets do not win by changes that are too small to be distinguished from the
 reference's own error: about half of a standard deviation with 200 images.
 """
 
@@ -180,7 +180,7 @@ def images_needed(images: int, level: float, threshold: float, shift: float) -> 
         shift: by how many standard deviations a normally distributed number moves.
 
     Returns:
-        Infinite where that is too little to be told from the reference's own error.
+        Infinite where that is too little to be distinguished from the reference's own error.
     """
     from statistics import NormalDist
 

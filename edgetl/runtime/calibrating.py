@@ -95,7 +95,7 @@ def space_of(known: Known) -> Space:
 
 
 def calibrated(known: Known, temperature: float, false_alarms: float) -> Added:
-    """The classes after the first `known.count`, told from these with the stated share of false alarms.
+    """The classes after the first `known.count`, distinguished from these with the stated share of false alarms.
 
     Args:
         known: the classes.

@@ -116,7 +116,7 @@ class Capture:
 
 @dataclass(frozen=True, kw_only=True)
 class Worth:
-    """An image that is worth keeping: its reasons, what was answered, and the vector (F,) that it is told apart by."""
+    """An image that is worth keeping: its reasons, the answer, and the vector (F,) that is compared."""
 
     reasons: tuple[str, ...]
     answer: str
@@ -340,7 +340,7 @@ class Capturer:
         return buffer.getvalue(), ".png"
 
     def _look(self, *, compare: bool = True) -> None:
-        """Add up what the folder holds, and learn what its images are told apart by.
+        """Add up what the folder holds, and learn the vectors by which its images are compared.
 
         Raises:
             OSError: it cannot be read.

@@ -82,7 +82,7 @@ def choose(
 
     Args:
         manifest: the bundle's.
-        target: the engine; for `auto`, the CPU.
+        target: the engine; for `auto`, the CPU's ONNX Runtime, or what takes the bundle's files where none is for it.
         variant: take this one, whatever its figures.
         precision: only variants of this arithmetic.
         arch: the processor family; this machine's where unset.
@@ -113,6 +113,10 @@ def choose(
         if named.format is not ENGINES[engine].model_format:
             engine = _taker(named, target)
         return told(named, "was asked for")
+    if target is EngineName.AUTO and not any(
+        v.format is ENGINES[engine].model_format for v in manifest.variants
+    ):
+        engine = _taker(manifest.variants[0], target)
     runs = ENGINES[engine]
     fitting = [v for v in manifest.variants if runs.suits(v, here) and precision in (None, v.precision)]
     if not fitting:
@@ -221,7 +225,7 @@ def _unranked(
     runs: Engine, fitting: Sequence[Variant], default: Variant, metric: str, processor: str
 ) -> tuple[Variant, str]:
     """Which one an engine runs without figures of its kind of machine, and why."""
-    general = [v for v in fitting if v.target in _KINDS]
+    general = [v for v in fitting if v.target in _KINDS or v.precision is Precision.FP32]
     own = [v for v in fitting if v not in general and (not runs.on_cpu or processor in INT8_KINDS)]
     if kept := [v for v in own if as_accurate(v, default, metric)]:
         # What is made for VNNI has the finer weights.

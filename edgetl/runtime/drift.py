@@ -52,7 +52,7 @@ _WORDS = {
 _SHIFTS = (1.0, 2.0, 3.0)
 _OUTER = 0.9
 _LONGEST = 1000
-"""A change that takes more images on average than this to be found counts as one that cannot be told."""
+"""A change that takes more images on average than this to be found counts as one that cannot be detected."""
 _CLASSES_TOLD = 5
 _NO_ANSWERS = "the bundle does not know what this variant answered to its validation images"
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 
 _GRAPH, _PROPERTY = 7, 14  # of a model
-_NODE, _INITIALIZER, _OUTPUT = 1, 5, 12  # of a graph
+_NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12  # of a graph
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_FLOAT, _INT, _INT64 = 1, 2, 7  # types of a tensor's elements and of an attribute's value
+_FLOAT, _INT, _INT8, _INT64 = 1, 2, 3, 7  # types of a tensor's elements and of an attribute's value
 _BFLOAT16 = 16
 _DTYPES: Mapping[int, tuple[str, int]] = {
     _FLOAT: ("<f4", 4),
@@ -163,6 +163,37 @@ def shortened(model: bytes, output: str, inner: str, prefix: str, width: int) ->
     return _rewritten(model, {inner: output}, output, width, drop=prefix)
 
 
+def written(
+    operators: Sequence[Operator],
+    constants: Mapping[str, NDArray[Any]],
+    images: NDArray[Any],
+    name: str,
+    output: tuple[str, tuple[int, ...]],
+) -> bytes:
+    """A whole small model: a chain of operators of ONNX's opset 17.
+
+    Args:
+        operators: in order.
+        constants: their constants by name: float32, int8 or int64.
+        images: what goes in has this shape and dtype: float32 or uint8.
+        name: of the input.
+        output: name and shape of what comes out, float32.
+    """
+    kind = next(number for number, (dtype, _) in _DTYPES.items() if np.dtype(dtype) == images.dtype)
+    graph = b"".join(_field(_NODE, _operator(one)) for one in operators) + _field(2, b"graph")
+    graph += b"".join(_field(_INITIALIZER, _constant(key, values)) for key, values in constants.items())
+    graph += _field(_INPUT, _value(name, kind, images.shape)) + _field(
+        _OUTPUT, _value(output[0], _FLOAT, output[1])
+    )
+    return _number(1, 8) + _field(8, _field(1, b"") + _number(2, 17)) + _field(_GRAPH, graph)
+
+
+def _value(name: str, kind: int, shape: Sequence[int]) -> bytes:
+    """The message of an input or output."""
+    axes = b"".join(_field(1, _number(1, length)) for length in shape)
+    return _field(1, name.encode()) + _field(2, _field(1, _number(1, kind) + _field(2, axes)))
+
+
 def with_property(model: bytes, key: str, value: str) -> bytes:
     """The file with another value of one of its properties; as it is where it has none of that name."""
     found = bytearray()
@@ -243,7 +274,7 @@ def _operator(one: Operator) -> bytes:
 
 
 def _constant(name: str, values: NDArray[Any]) -> bytes:
-    kind, dtype = (_INT64, "<i8") if values.dtype == np.int64 else (_FLOAT, "<f4")
+    kind, dtype = {"int64": (_INT64, "<i8"), "int8": (_INT8, "i1")}.get(values.dtype.name, (_FLOAT, "<f4"))
     dims = b"".join(_number(1, length) for length in values.shape)
     raw = np.ascontiguousarray(values, dtype=dtype).tobytes()
     return dims + _number(2, kind) + _field(8, name.encode()) + _field(9, raw)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgetl.config import Augment
 from edgetl.train.augment import BatchPart, normalise_
+from edgetl.train.episodes import Episodic, episode_order
 from edgetl.train.objective import Batch
 from edgetl.train.processes import SINGLE, Group
 from edgetl.train.seeds import derive, numpy_generator, torch_generator
@@ -114,13 +115,14 @@ class Loader:
         mixing: Mixing | None = None,
         group: Group = SINGLE,
         unlabelled: Unlabelled | None = None,
+        episodic: Episodic | None = None,
         prefetch: int = 2,
     ) -> None:
         assert unlabelled is None or (mixing is None and group.count == 1)
         self._task, self._data, self._augment = task, data, augment
         self._class_balance, self._seed, self._phase = class_balance, seed, phase
         self._device, self._mixing, self._prefetch = device, mixing, prefetch
-        self._group, self._unlabelled = group, unlabelled
+        self._group, self._unlabelled, self._episodic = group, unlabelled, episodic
         share = None if unlabelled is None else unlabelled.share
         self._steps = step_sizes(len(data), batch_size, share, least=2 * group.count)
         self.waited = 0.0
@@ -135,13 +137,18 @@ class Loader:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """This process's share of the batches of one epoch, a function of only (seed, phase, epoch)."""
         generator = numpy_generator(self._seed, self._phase, epoch, "order")
-        order = epoch_order(
-            self._task.strata(self._data.targets),
-            class_balance=self._class_balance,
-            generator=generator,
-            weights=self._data.weights,
+        strata, sizes = self._task.strata(self._data.targets), [labelled for labelled, _ in self._steps]
+        order = (
+            epoch_order(
+                strata,
+                class_balance=self._class_balance,
+                generator=generator,
+                weights=self._data.weights,
+            )
+            if self._episodic is None
+            else episode_order(strata, sizes, self._episodic, generator)
         )
-        batches = np.split(order, np.cumsum([labelled for labelled, _ in self._steps])[:-1])
+        batches = np.split(order, np.cumsum(sizes)[:-1])
         self.waited = 0.0
         if isinstance(self._data, FeatureSet):
             for rows in batches:  # so cheap that a thread would cost more

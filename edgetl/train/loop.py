@@ -26,7 +26,7 @@ from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.process import release
-from edgetl.progress import SILENT, Progress, ProgressTask
+from edgetl.progress import SILENT, Progress, ProgressTask, TakesEpochs
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.metrics import metric
@@ -34,6 +34,7 @@ from edgetl.train import devices
 from edgetl.train import state as states
 from edgetl.train.blocks import layer_scales
 from edgetl.train.cores import own_cores
+from edgetl.train.episodes import Episodic, Outer
 from edgetl.train.evaluate import predict_outputs
 from edgetl.train.freezing import Trainable, freeze, train_mode
 from edgetl.train.loader import Loader
@@ -92,6 +93,7 @@ class Fitting:
             first metric); 0 lets it run through.
         select: keep the epoch that is best on the validation split by this metric of the task, a later one among
             equals; the last epoch where None.
+        episodic: steps are problems of a few classes, where set.
     """
 
     phase: str
@@ -115,6 +117,7 @@ class Fitting:
     spread: bool = False
     patience: int = 0
     select: str | None = None
+    episodic: Episodic | None = None
 
 
 def fit(
@@ -257,6 +260,7 @@ class _Run:
             mixing=fitting.mixing,
             group=self.group,
             unlabelled=unlabelled,
+            episodic=fitting.episodic,
         )
         self.steps = fitting.epochs * len(self.loader)
         self.history: tuple[EpochRecord, ...] = ()
@@ -329,6 +333,8 @@ class _Run:
         self._keep()
         if self.listen is not None:
             self.listen(record)
+        if isinstance(self.progress, TakesEpochs):
+            self.progress.epoch(record)
         said = ", ".join(f"{m.title} {value(record.val, m.name):.1%}" for m in self.task.metrics[:_SAID])
         self.progress.message(
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation {said},"
@@ -394,6 +400,7 @@ class _Run:
         total, images_seen, rate = 0.0, 0, 0.0
         train_mode(self.model, self.fitting.trainable is not None)
         sizes, group = self.loader.sizes(), self.group
+        outer = Outer(self.learning, self.fitting.episodic) if self.fitting.episodic else None
         for number, batch in enumerate(self.loader.epoch(epoch)):
             step = epoch * len(self.loader) + number
             rate = self.fitting.lr * schedule(step, self.steps, self.fitting.warmup_share)
@@ -405,6 +412,8 @@ class _Run:
             self.accelerator.clip_grad_norm_(self.learning, self.fitting.clip_norm)
             self.optimiser.step()
             self.optimiser.zero_grad()
+            if outer:
+                outer.stepped(number, last=number == len(sizes) - 1)
             if self.average:
                 self.average.update(self.model, step)
             total += loss * len(batch)
@@ -473,6 +482,9 @@ class _Run:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         if self.average and saved.average:
             self.average.model.load_state_dict(versioned(self.average.model, saved.average))
+        if isinstance(self.progress, TakesEpochs):
+            for record in self.history:
+                self.progress.epoch(record)
         if not self._done():
             self.progress.message(f"{self.fitting.phase}: goes on after epoch {len(self.history)}")
 

@@ -6,7 +6,8 @@ import dataclasses
 from functools import partial
 from typing import assert_never
 
-from edgetl.config import Imbalance, Mix, Strategy, TrainConfig
+from edgetl.config import Episodes, Imbalance, Mix, Strategy, TrainConfig
+from edgetl.train import episodes
 from edgetl.train.blocks import last_blocks, last_stages
 from edgetl.train.loop import Fitting
 from edgetl.train.tasks.base import TrainingTask, output_parameters
@@ -74,6 +75,22 @@ def phases(
             return head, *_gradual(after, task)
         case _:
             assert_never(config.strategy)
+
+
+def with_episodes(planned: tuple[Fitting, ...], config: TrainConfig, method: Episodes) -> tuple[Fitting, ...]:
+    """The phases with one of episodes after them, in which all that the last one frees learns; as they are for none."""
+    if method is Episodes.NONE:
+        return planned
+    own = episodes.episodic(method)
+    return *planned, dataclasses.replace(
+        planned[-1],
+        phase=episodes.PHASE,
+        epochs=config.episode_epochs,
+        mixing=None,
+        accumulate=1,
+        class_balance=False,
+        episodic=own,
+    )
 
 
 def _gradual(after: Fitting, task: TrainingTask) -> tuple[Fitting, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgetl.config import ClassificationConfig, LabelsConfig, Strategy, TaskConfig, TrainConfig
+from edgetl.config import ClassificationConfig, Episodes, LabelsConfig, Strategy, TaskConfig, TrainConfig
 from edgetl.data.index import DataIndex
 from edgetl.errors import ModelError
 from edgetl.inputs.image import PreprocessSpec
@@ -22,6 +22,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.tasks.base import Detection
 from edgetl.tasks.metrics import chosen
+from edgetl.train import episodes as few
 from edgetl.train.evaluate import score_splits
 from edgetl.train.extend.before import Before, inherit, judge, remembering
 from edgetl.train.features import compute, head_of, plain_views
@@ -29,7 +30,7 @@ from edgetl.train.freezing import frozen_norms
 from edgetl.train.lineage import as_metadata, lineage_before, lineage_step
 from edgetl.train.loop import NO_START, fit, reached
 from edgetl.train.objective import Hard, Need, Objective
-from edgetl.train.phases import phases
+from edgetl.train.phases import phases, with_episodes
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
@@ -55,6 +56,7 @@ class TrainInputs:
         start: a checkpoint whose backbone is begun with, in place of `train.weights`.
         labels: those of the relation of its classes.
         before: the network of a finished run that goes on, in place of `train.weights`.
+        episodes: the last phase, where there is one; see `edgetl.train.few_shot`.
     """
 
     index: DataIndex
@@ -65,6 +67,7 @@ class TrainInputs:
     start: Path | None = None
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     before: Before | None = None
+    episodes: Episodes = Episodes.NONE
 
 
 def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progress = SILENT) -> TrainRecord:
@@ -116,6 +119,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 f"{error} The head's epochs run the whole network, of which only the head learns."
             )
     planned = phases(config, seed, metric, task, on_features=on_features is not None)
+    planned = with_episodes(planned, config, inputs.episodes)
     prepared = time.perf_counter() - begun
     states = []
     settings = config.model_dump(mode="json")
@@ -127,17 +131,21 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
             val_set: PixelSet | FeatureSet = sets.val
             if number == 0 and on_features is not None:
                 learner, train, val_set = on_features
+            own, before_it = objective, start
+            if fitting.episodic is not None:  # judged beforehand, and not by this score
+                own = few.objective(inputs.episodes, objective, task.output_layers(model)[0])
+                before_it = NO_START
             epochs = fit(
                 learner,
                 fitting,
                 task=task,
                 train=train,
                 val=val_set,
-                objective=objective,
+                objective=own,
                 state=states[-1],
                 progress=progress,
                 listen=listen,
-                start=start,
+                start=before_it,
             )
             if epochs:
                 start = reached(epochs, metric, best=True)

@@ -9,13 +9,13 @@ from typing import assert_never
 
 import torch
 
-from edgetl.config import Judge, TrainConfig
+from edgetl.config import Episodes, Judge, TrainConfig
 from edgetl.files import read_json, write_bytes, write_json
 from edgetl.models import checkpoint
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import PairedComparison, StartRecord, TrainRecord
 from edgetl.tasks.metrics import metric
-from edgetl.train import stage
+from edgetl.train import few_shot, stage
 from edgetl.train.compare import compare
 from edgetl.train.evaluate import predict_outputs
 from edgetl.train.processes import from_main, launched
@@ -75,8 +75,13 @@ def run(
     Raises:
         As `edgetl.train.stage.run`.
     """
+    episodes = few_shot.run(config, inputs, out=out, progress=progress)
+    if episodes is not None:
+        taken = config.episodes if episodes.used else Episodes.NONE
+        inputs = dataclasses.replace(inputs, episodes=taken)
     if first is None:
-        return stage.run(config, inputs, out=out, progress=progress)
+        record = stage.run(config, inputs, out=out, progress=progress)
+        return dataclasses.replace(record, episodes=episodes)
     judge = Judge.PROBE if first.always else first.judge
     match judge:
         case Judge.PROBE:
@@ -87,7 +92,7 @@ def run(
             assert_never(judge)
     assert record.start is not None
     (progress.message if record.start.comparison.helped else progress.warning)(record.start.note)
-    return record
+    return dataclasses.replace(record, episodes=episodes)
 
 
 def _once(

@@ -245,7 +245,7 @@ def test_a_real_neighbour_s_ticks_are_counted() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
         try:
             for _ in range(500):
-                ticks = {pid: spent for (pid, _), spent in conditions._ticks_by_process(Path("/")).items()}
+                ticks = {pid: spent for (pid, _), spent in sensors.ticks_by_process(Path("/")).items()}
                 if ticks.get(neighbour.pid, 0) >= 5:
                     break
                 time.sleep(0.02)
@@ -259,3 +259,29 @@ def test_versions_are_those_of_the_engine_that_ran() -> None:
     assert set(versions(EngineName.OPENVINO)) <= {"numpy", "openvino"}
     assert "nvidia driver" not in versions(EngineName.CPU)
     assert sensors.number(Path("/nowhere")) is None
+
+
+def test_what_other_programs_took_meanwhile_is_told(tmp_path: Path) -> None:
+    hz = os.sysconf("SC_CLK_TCK")
+
+    def at(second: float, busy: int, own: int, other: int) -> Reading:
+        _write(
+            tmp_path,
+            {
+                "proc/stat": f"cpu {busy} 0 0 {round(2 * second * hz) - busy} 0 0 0 0 0 0",
+                "proc/self/stat": _stat(os.getpid(), "python", own),
+                "proc/4242/stat": _stat(4242, "a (build)", other),
+            },
+        )
+        return read(tmp_path, monotonic=lambda: second, wall=lambda: second)
+
+    begun = at(100.0, 0, 0, 0)
+    found, warnings = between(begun, at(110.0, 14 * hz, 5 * hz, 8 * hz))
+    assert found.others == pytest.approx(0.9)
+    [said] = warnings
+    assert said.startswith(
+        "Other programs kept 0.9 cores busy meanwhile, most of all a (build) (4242, 80% of a core): these figures"
+    )
+    found, warnings = between(begun, at(110.0, 6 * hz, 5 * hz, hz // 10))
+    assert (found.others, warnings) == (pytest.approx(0.1), ())
+    assert between(begun, at(100.3, hz, 0, 0))[0].others is None  # ticks are too coarse for so short a time

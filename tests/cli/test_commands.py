@@ -64,7 +64,7 @@ def test_the_version_is_told() -> None:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 32
+    assert len(commands) == 44
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 
@@ -199,11 +199,13 @@ def test_what_runs_is_said_on_standard_error(run_dir: Path, images: Path) -> Non
 
 def test_benchmarks_are_kept_and_their_trend_is_shown(run_dir: Path, tmp_path: Path) -> None:
     bundle, kept, page = run_dir / "tiny.edgetl", tmp_path / "h.sqlite", tmp_path / "trend.html"
-    done = edgetl("bench", bundle, "--runs", "10", "--profile", "--history", kept, "--json")
+    done = edgetl("bench", bundle, "--runs", "10", "--profile", "--roofline", "--history", kept, "--json")
     assert done.returncode == 0, done.stderr
     assert f"Added to {kept}" in done.stderr
     measured = json.loads(done.stdout)
     assert any("Conv" in each["operator"] for each in measured["profile"]["operators"])
+    assert measured["roofline"]["of_peak"] > 0
+    assert len(measured["roofline"]["layers"]) == len(measured["profile"]["layers"])
     [trend] = json.loads(edgetl("history", kept, "--html", page, "--json").stdout)["trends"]
     assert (trend["name"], trend["variant"]) == ("tiny", measured["variant"])
     assert [run["p50_ms"] for run in trend["runs"]] == [measured["latency"]["p50_ms"]]

@@ -18,7 +18,7 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import InputForm, Precision, Provenance
 from edgetl.bundle.pack import Contents, VariantSource, add_engine, pack
-from edgetl.config import DataConfig, QuantizeConfig, Target
+from edgetl.config import Calibrator, DataConfig, QuantizeConfig, Target
 from edgetl.data.index import build_index
 from edgetl.deploy import parity
 from edgetl.errors import BundleError, DataError
@@ -26,13 +26,20 @@ from edgetl.export import half_precision
 from edgetl.export.bake import bake_preprocess
 from edgetl.export.divergence import INPUT
 from edgetl.export.half_precision import to_half
+from edgetl.export.half_weights import store_half
+from edgetl.export.litert.convert import to_tflite
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.tensorrt.gpu import Gpu
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import PreprocessSpec, load_batch, load_pixels
+from edgetl.measure.candidates import format_of, open_backend
 from edgetl.quantize import stage as quantize
+from edgetl.quantize.affine import from_range
+from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
+from edgetl.quantize.qdq import insert
+from edgetl.quantize.ranges import estimate
 from edgetl.quantize.targets import rules_for
 from edgetl.quantize.weight_only import store_int8
 from edgetl.records.parity import ParityRecord
@@ -115,14 +122,21 @@ def run_all(
         model.CopyFrom(sound)
         if alter := altered.get(name.replace("-", "_")):
             alter(model)
-        path = folder / f"{name}.onnx"
-        path.write_bytes(to_bytes(model))
+        of_litert = "litert" in name
+        path = folder / f"{name}.{'tflite' if of_litert else 'onnx'}"
+        path.write_bytes(to_tflite(model) if of_litert else to_bytes(model))
         form = InputForm.UINT8 if name.endswith("uint8") else InputForm.FLOAT32
-        target = "tensorrt-rtx" if name.startswith("int8") else "any"
-        sources.append(
-            VariantSource(name=name, precision=name.split("-")[0], target=target, model=path, input=form)
+        target = "litert" if of_litert else "tensorrt-rtx" if name.startswith("int8") else "any"
+        source = VariantSource(
+            name=name,
+            precision=name.split("-")[0],
+            target=target,
+            model=path,
+            format=format_of(path),
+            input=form,
         )
-        with OnnxBackend(path, threads=1) as backend:
+        sources.append(source)
+        with open_backend(path, threads=1) as backend:
             outputs[name] = {"logits": np.nan_to_num(run_pixels(backend, pixels, spec)["logits"])}
     golden = GoldenSet(images=encoded, pixels=pixels, outputs=outputs)
     contents = Contents(
@@ -336,6 +350,70 @@ def test_an_engine_runs_in_the_batches_of_its_profile_and_is_named_where_it_is_w
     assert record.first_outside == "fp16-tensorrt-rtx-sm89.engine"
     assert record.steps[-1].against == "fp16"
     assert record.divergence is None
+
+
+def for_litert(parts: Parts) -> Parts:
+    """As .tflite files: float32, with the weights in half precision, with the preprocessing inside, and INT8."""
+    exported, rules = parts.models["fp32"], rules_for(Target.LITERT)
+    graph = Graph(exported)
+    plan = make_plan(graph, rules)
+    images = load_batch(sorted((parts.images / "train").rglob("*.png")), SPEC)
+    histograms = observe(exported, plan.observed, [images], images=len(images))
+    spans = plan.known | {
+        name: estimate(histogram, Calibrator.MINMAX, rules.activations, percentile=100.0)
+        for name, histogram in histograms.items()
+    }
+    grids = {name: from_range(*span, rules.activations) for name, span in spans.items()}
+    models = {
+        "fp32": exported,
+        "fp32-litert": exported,
+        "fp32-litert-half-weights": store_half(exported),
+        "fp32-litert-uint8": bake_preprocess(exported, SPEC),
+        "int8-litert": insert(graph, plan, rules, grids),
+    }
+    return replace(parts, models=models)
+
+
+def test_files_for_litert_stand_on_float32(parts: Parts, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    record = run_all(for_litert(parts), tmp_path)
+    steps = {checked.name: checked for checked in record.steps}
+    assert list(steps)[2:] == [
+        "fp32-litert",
+        "fp32-litert-half-weights",
+        "fp32-litert-uint8",
+        "int8-litert",
+    ]
+    assert {checked.against for checked in record.steps[2:]} == {"fp32"}
+    assert broken(record) == []
+    halved = steps["fp32-litert-half-weights"].max_error
+    assert halved is not None
+    assert halved > 1e-5  # held to what half precision may cost
+
+
+def test_a_wrong_layer_of_a_file_for_litert_is_named(parts: Parts, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    models = for_litert(parts)
+
+    def wrong(model: onnx.ModelProto) -> None:
+        [layer] = [n for n in model.graph.node if n.name == "/depthwise/depthwise.0/Conv"]
+        _scale(model, layer.input[1], 3.0)
+
+    def bad_scale(model: onnx.ModelProto) -> None:
+        shown = "/pool/MaxPool_output_0_dequantized"
+        [name] = [n.input[1] for n in model.graph.node if shown in n.output]
+        _scale(model, name, 1 / 16)
+
+    for name, alter, layer in (
+        ("fp32-litert", wrong, "/depthwise/depthwise.2/Relu"),
+        ("fp32-litert-uint8", wrong, "/depthwise/depthwise.2/Relu"),
+        ("int8-litert", bad_scale, "/stem/stem.2/Clip"),
+    ):
+        (folder := tmp_path / name).mkdir()
+        record = run_all(models, folder, **{name.replace("-", "_"): alter})
+        assert broken(record) == [name]
+        assert record.divergence is not None
+        assert record.divergence.layer == layer
 
 
 def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from edgetl.bundle import golden, manifest, pack
 from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.data.relations import read_relation
 from edgetl.data.sources import find
+from edgetl.deploy.fleet.config import parse as parse_fleet
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.measured import Latency
 from edgetl.runtime.targets import EngineName
@@ -74,8 +75,12 @@ def test_every_block_has_a_language_that_a_test_knows() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.page.stem)
-def test_every_recipe_is_one(block: Block) -> None:
-    config.parse(tomllib.loads(block.text))
+def test_every_recipe_and_file_of_devices_is_one(block: Block) -> None:
+    values = tomllib.loads(block.text)
+    if block.page.stem == "fleet":
+        assert parse_fleet(values, block.page).devices
+    else:
+        config.parse(values)
 
 
 def test_the_trees_and_tables_that_pages_show_are_read(tmp_path: Path) -> None:

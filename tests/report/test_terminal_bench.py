@@ -4,7 +4,16 @@ from pathlib import Path
 import pytest
 
 from edgetl.history import read
-from edgetl.records.bench import Conditions, HistoryRecord, LayerTime, LoadgenRecord, Profile
+from edgetl.records.bench import (
+    Conditions,
+    HistoryRecord,
+    LayerReach,
+    LayerTime,
+    LoadgenRecord,
+    Peaks,
+    Profile,
+    Roofline,
+)
 from edgetl.report.page import trend
 from edgetl.report.terminal import bench
 from tests.history.records import record, write
@@ -83,6 +92,56 @@ its verdict     INVALID (Too few queries.)
 
 Note: No counters.
 Warning: The machine runs on battery, which lowers clocks: plug it in.
+"""
+    )
+
+
+def test_how_far_a_model_is_from_the_machine_s_peaks():
+    def layer(name: str, operator: str, precision: str, macs: int, of_peak: float | None) -> LayerReach:
+        return LayerReach(
+            name=name,
+            operator=operator,
+            precision=precision,
+            median_ms=0.2,
+            macs=macs,
+            bytes=1_250_000,
+            of_peak=of_peak,
+            of_copy=0.3125,
+        )
+
+    reached = Roofline(
+        threads=1,
+        peaks=Peaks(float_macs=46e9, int8_macs=184e9, copy_bytes=20e9),
+        latency_ms=0.9,
+        float_macs=5_000_000,
+        int8_macs=15_000_000,
+        bytes=2_500_000,
+        least_ms=0.19,
+        of_peak=0.211,
+        of_copy=0.139,
+        layers=(
+            layer("stem", "QLinearConv", "int8", 9_200_000, 0.25),
+            layer("add", "QLinearAdd", "", 0, None),
+        ),
+    )
+    stated = shown(bench.details, dataclasses.replace(record(5.0), roofline=reached, warnings=()), width=110)
+    figures, _, counted = stated.partition("Multiply-accumulates (MACs) are counted from the shapes")
+    assert "Bytes are estimated: each tensor of a layer moves once;" in counted
+    assert (
+        figures
+        == f"""\
+How far from this machine's peaks, 1 thread
+layer  operator     in       ms  M MACs  of peak     kB  of copy
+{rule(64)}
+stem   QLinearConv  int8  0.200    9.20    25.0%  1,250    31.2%
+add    QLinearAdd   -     0.200       -        -  1,250    31.2%
+
+peak in float  46.0 G multiply-accumulates/s, a matrix product
+peak in INT8   184 G multiply-accumulates/s, the same
+memory         20.0 GB/s read and written, a copy
+the model      20.0 M multiply-accumulates, 75.0% of them in INT8: 0.190 ms at the peaks, 0.900 ms taken
+reaches        21.1% of the peaks, 13.9% of the copy
+
 """
     )
 

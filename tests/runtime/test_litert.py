@@ -176,6 +176,46 @@ def test_without_litert_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.
         edgetl.load(path, target="litert")
 
 
+def only_for_litert(folder: Path, model: bytes) -> Path:
+    """A bundle with no other variant."""
+    parts = contents(folder)
+    golden = parts.golden
+    alone = dataclasses.replace(
+        parts,
+        variants=[
+            VariantSource(
+                name="fp32-litert", precision="fp32", target="litert", model=model, format=ModelFormat.TFLITE
+            )
+        ],
+        default="fp32-litert",
+        golden=GoldenSet(
+            images=golden.images, pixels=golden.pixels, outputs={"fp32-litert": golden.outputs["fp32"]}
+        ),
+    )
+    pack(alone, folder / "alone.edgetl")
+    return folder / "alone.edgetl"
+
+
+@needs_litert
+def test_where_all_files_are_for_litert_it_runs_them_unasked(tmp_path: Path) -> None:
+    path = only_for_litert(tmp_path, tflite())
+    with edgetl.load(path, threads=1) as session:
+        assert (session.variant.name, session.choice.target) == ("fp32-litert", EngineName.LITERT)
+        assert session.verify().passed
+    with pytest.raises(BundleError, match="has no variant made for any or cpu or cpu-"):
+        edgetl.load(path, target="cpu")
+
+
+def test_where_all_files_are_for_litert_and_it_is_absent_the_remedy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = only_for_litert(tmp_path, b"any bytes")
+    for module in ("ai_edge_litert", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=r"ai-edge-litert is not.*pip install ai-edge-litert"):
+        edgetl.load(path)
+
+
 @needs_litert
 def test_it_says_nothing_and_other_words_are_passed_on() -> None:
     script = """

@@ -11,7 +11,7 @@ import edgetl
 from edgetl import processor
 from edgetl.bench.machine import describe
 from edgetl.bundle.archive import open_bundle
-from edgetl.bundle.manifest import EngineFile, Golden, Manifest, Precision, Provenance, Variant
+from edgetl.bundle.manifest import EngineFile, Golden, Manifest, ModelFormat, Precision, Provenance, Variant
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.image import PreprocessSpec
@@ -159,6 +159,22 @@ def test_int8_that_is_less_accurate_is_passed_over_and_named(dot_product: Callab
         "fp32 is the bundle's default, while int8-cpu-arm is less accurate (95.0%): 3.00 ms at 97.0%, "
         f"{ELSEWHERE}"
     )
+
+
+def test_of_litert_float_runs_where_int8_has_no_instructions(dot_product: Callable[[bool], None]) -> None:
+    plain, small = (
+        replace(variant(name, "litert", top1=0.97, p50=2.0), format=ModelFormat.TFLITE)
+        for name in ("fp32-litert", "int8-litert")
+    )
+    bundle = manifest(FP32, plain, small, default="fp32")
+    for there, expected, why in (
+        (True, "int8-litert", "litert and this processor's INT8 instructions"),
+        (False, "fp32-litert", "litert"),
+    ):
+        dot_product(there)
+        found = choose(bundle, target=EngineName.LITERT, arch="arm")
+        assert found.variant == expected
+        assert found.reason.startswith(f"{expected} is made for {why}, and the default fp32 was made for any")
 
 
 @pytest.mark.parametrize(("there", "expected"), [(True, "int8-cpu-x86-vnni"), (False, "fp32")])

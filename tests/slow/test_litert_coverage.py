@@ -1,4 +1,5 @@
-"""The classifiers of the export table as .tflite files: float and INT8 in LiteRT against ONNX Runtime, and timed.
+"""The classifiers of the export table as .tflite files: in LiteRT against torch in float64, in INT8 against ONNX
+Runtime, and timed.
 
 `pytest -m slow -s tests/slow/test_litert_coverage.py` prints the table. Weights are random, as there.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgetl.config import Calibrator, Target
 from edgetl.errors import EdgetlError
@@ -31,7 +33,9 @@ from edgetl.tasks.base import Classification
 from tests.export.litert.running import in_litert, in_onnxruntime, interpreter, kinds
 from tests.slow.test_export_coverage import LABELS, MODELS, images, lively
 
-CLASSES, BOUND, CALLS = 10, 1e-5, 60
+CLASSES, CALLS = 10, 60
+BOUND, INTEGER_BOUND, TIMES = 1e-5, 0.2, 3
+"""Of LiteRT's error in float, or else so many times that of ONNX Runtime, which sums in another order; and in INT8."""
 CHAINS = (
     "resnet",
     "mobilenet",
@@ -52,6 +56,7 @@ class Row:
 
     name: str
     error: float
+    onnxruntime_error: float
     integer_error: float
     operators: int
     transpositions: int
@@ -60,8 +65,8 @@ class Row:
     def line(self) -> str:
         times = "  ".join(f"{name} {value:.2f}" for name, value in self.milliseconds.items())
         return (
-            f"{self.name:32} {self.error:.0e}  INT8 {self.integer_error:.0e}  {self.operators:4} operators"
-            f" {self.transpositions:3} transposed | ms: {times}"
+            f"{self.name:32} {self.error:.0e} ({self.onnxruntime_error:.0e})  INT8 {self.integer_error:.0e}"
+            f"  {self.operators:4} operators {self.transpositions:3} transposed | ms: {times}"
         )
 
 
@@ -106,9 +111,12 @@ def cover(name: str, size: int) -> Row:
     for label, form in (("LiteRT", model), ("LiteRT INT8", small)):
         calls[label] = interpreter(to_tflite(form)).invoke
     written = to_network(model)
+    with torch.no_grad():
+        exact = network.double()(torch.from_numpy(pictures).double()).numpy()
     return Row(
         name=name,
-        error=relative(in_onnxruntime(model, pictures), in_litert(to_tflite(model), pictures)),
+        error=relative(exact, in_litert(to_tflite(model), pictures)),
+        onnxruntime_error=relative(exact, in_onnxruntime(model, pictures)),
         integer_error=relative(in_onnxruntime(small, pictures), in_litert(to_tflite(small), pictures)),
         operators=len(written.operators),
         transpositions=kinds(written).count("TRANSPOSE"),
@@ -130,7 +138,8 @@ def test_every_classifier_of_the_table_is_written() -> None:
             failures.append(f"{name}: {error}")
             print(failures[-1], flush=True)
     assert failures == []
-    assert [row.name for row in rows if not row.error <= BOUND] == []
+    assert [row.name for row in rows if not row.error <= max(BOUND, TIMES * row.onnxruntime_error)] == []
+    assert [row.name for row in rows if not row.integer_error <= INTEGER_BOUND] == []
     plain = [row for row in rows if any(part in row.name for part in CHAINS)]
     assert len(plain) >= 12
     assert [row.name for row in plain if row.transpositions] == []

@@ -72,6 +72,7 @@ def _dequantize(writer: Writer, node: onnx.NodeProto) -> None:
         raise refusal(node.op_type, label(node), "its input is not quantized.")
     if not value.grid.same(grid):
         value = _rescaled(writer, node, value, grid)
+    writer.rename(value, node.output[0])
     writer.values[node.output[0]] = value
 
 

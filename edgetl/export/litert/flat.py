@@ -48,6 +48,23 @@ def to_bytes(network: Network) -> bytes:
     return bytes(builder.Output())
 
 
+def constant_types(content: bytes) -> frozenset[str]:
+    """The types, as numpy calls them, in which a .tflite file stores its constants.
+
+    Raises:
+        MissingDependencyError: `ai-edge-litert` is not installed.
+    """
+    schema = _schema()
+    numpy_names = {getattr(schema.TensorType, name): dtype for dtype, name in DTYPES.items()}
+    model = schema.ModelT.InitFromPackedBuf(content)
+    return frozenset(
+        numpy_names.get(tensor.type, "another")
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if model.buffers[tensor.buffer].data is not None
+    )
+
+
 def _schema() -> Any:
     try:
         import ai_edge_litert.schema_py_generated as schema

@@ -141,6 +141,7 @@ def _clamp(writer: Writer, node: onnx.NodeProto, low: float, high: float) -> Non
     fused = _FUSED.get((low, high))
     if fused is not None and (maker := _taker(writer, node, source)) is not None:
         maker.options["fusedActivationFunction"] = fused
+        writer.rename(source, node.output[0])
         writer.values[node.output[0]] = source
         return
     kind = _CLAMPS.get((low, high))

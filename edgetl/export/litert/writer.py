@@ -228,6 +228,11 @@ class Writer:
         self.write(kind, inputs, [result.tensor], table, version=version, **options)
         return result
 
+    def rename(self, operand: Operand, name: str) -> None:
+        """Give an operand's tensor the name of what it holds now."""
+        tensor = self.network.tensors[operand.tensor]
+        self.network.tensors[operand.tensor] = dataclasses.replace(tensor, name=name)
+
     def maker(self, operand: Operand) -> Operator | None:
         """The operator that makes an operand; None for constants and the input."""
         return self._makers.get(operand.tensor)

@@ -13,9 +13,11 @@ from edgetl.report.page.adaptation import adaptation
 from edgetl.report.page.answers import answers
 from edgetl.report.page.confidence import confidence
 from edgetl.report.page.extension import extension
+from edgetl.report.page.layers import layers
 from edgetl.report.page.markup import Markup
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.page.unknown import unknown
+from edgetl.report.page.waterfall import waterfall
 from edgetl.report.run import RunReport
 
 Build = Callable[[RunReport, Path | None], Markup]
@@ -28,10 +30,12 @@ def _of_records(build: Callable[[RunReport], Markup]) -> Build:
 
 SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("variants", "Accuracy against latency", _of_records(variants.variants)),
+    ("waterfall", "Stage by stage", _of_records(waterfall)),
     ("classes", "Shipped variant by class", answers),
     ("confidence", "How sure", _of_records(confidence)),
     ("unknown", "Unknown images", _of_records(unknown)),
     ("latency", "Latency distribution", _of_records(variants.latency)),
+    ("layers", "Latency by layer", _of_records(layers)),
     ("extension", "Known and new classes", _of_records(extension)),
     ("pretraining", "Pretraining", _of_records(pretraining)),
     ("training", "Training", _of_records(making.training)),

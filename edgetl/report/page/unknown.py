@@ -1,4 +1,4 @@
-"""The page's part about unknown images: by which score they are told, how it was chosen, and its false alarms."""
+"""The page's part about unknown images: by which score they are detected, how it was chosen, and its false alarms."""
 
 from __future__ import annotations
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edgetl.records.bench import BenchRecord, HistoryRecord, LayerTime, LoadgenRecord, Profile, Trend
+from edgetl.records.bench import (
+    BenchRecord,
+    HistoryRecord,
+    LayerTime,
+    LoadgenRecord,
+    Profile,
+    Roofline,
+    Trend,
+)
 from edgetl.report import units
 from edgetl.report.terminal.tables import TableLine, Tone, numbers, pairs, say, table, text
 
@@ -40,6 +48,8 @@ def details(console: Console, record: BenchRecord) -> None:
         pairs(console, entries)
     if record.profile is not None:
         _profile(console, record.profile)
+    if record.roofline is not None:
+        _roofline(console, record.roofline)
     if record.loadgen is not None:
         _loadgen(console, record, record.loadgen)
     for note in seen.notes if seen else ():
@@ -152,6 +162,61 @@ def _profile(console: Console, profile: Profile) -> None:
     )
     if (left := len(profile.layers) - _LAYERS_SHOWN) > 0:
         say(console, f"{units.counted(left, 'more layer')} with --json.", "faint")
+
+
+def _roofline(console: Console, found: Roofline) -> None:
+    peaks, macs = found.peaks, found.float_macs + found.int8_macs
+    table(
+        console,
+        (*text("layer", "operator", "in"), *numbers("ms", "M MACs", "of peak", "kB", "of copy")),
+        [
+            TableLine(
+                cells=(
+                    each.name,
+                    each.operator,
+                    each.precision or "-",
+                    units.significant(each.median_ms),
+                    units.significant(each.macs / 1e6) if each.macs else "-",
+                    _share(each.of_peak),
+                    units.significant(each.bytes / 1e3),
+                    _share(each.of_copy),
+                )
+            )
+            for each in found.layers[:_LAYERS_SHOWN]
+        ],
+        title=f"How far from this machine's peaks, {units.counted(found.threads, 'thread')}",
+    )
+    if (left := len(found.layers) - _LAYERS_SHOWN) > 0:
+        say(console, f"{units.counted(left, 'more layer')} with --json.", "faint")
+    pairs(
+        console,
+        [
+            ("peak in float", f"{units.count(peaks.float_macs)} multiply-accumulates/s, a matrix product"),
+            ("peak in INT8", f"{units.count(peaks.int8_macs)} multiply-accumulates/s, the same"),
+            ("memory", f"{units.significant(peaks.copy_bytes / 1e9)} GB/s read and written, a copy"),
+            (
+                "the model",
+                f"{units.count(macs)} multiply-accumulates, {units.percent(found.int8_macs / macs if macs else 0)} of "
+                f"them in INT8: {units.milliseconds(found.least_ms)} at the peaks, "
+                f"{units.milliseconds(found.latency_ms)} taken",
+            ),
+            (
+                "reaches",
+                f"{units.percent(found.of_peak)} of the peaks, {units.percent(found.of_copy)} of the copy",
+            ),
+        ],
+    )
+    say(
+        console,
+        "Multiply-accumulates (MACs) are counted from the shapes of convolutions and matrix products; a layer's as the"
+        " engine fills it up to its blocks, the model's without. Bytes are estimated: each tensor of a layer moves"
+        " once; more than 100% of the copy came from caches.",
+        "faint",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else units.percent(value)
 
 
 def _layer(each: LayerTime, *cells: str) -> TableLine:

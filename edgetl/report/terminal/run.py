@@ -10,7 +10,7 @@ from edgetl.records.scores import Evaluation, SetEvaluation, score, value
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.extension import figures
-from edgetl.report.run import RunReport, headline, ratio, remarks, timed_twice
+from edgetl.report.run import RunReport, headline, in_doubt, ratio, remarks, timed_twice
 from edgetl.report.tasks import classification, detection, multihead, multilabel
 from edgetl.report.terminal import unknown
 from edgetl.report.terminal.confidence import confidence, coverage
@@ -47,7 +47,7 @@ def run(console: Console, report: RunReport) -> None:
             (
                 "median latency",
                 f"{units.milliseconds(eager.p50_ms)} -> {units.milliseconds(shipped.p50_ms)} "
-                f"({_change(head.latency_ratio, 'lower', 'higher')}), {timed}",
+                f"({_change(head.latency_ratio, 'lower', 'higher')}{_doubt(measure)}), {timed}",
             ),
             (
                 "size",
@@ -157,6 +157,11 @@ def _figures(latency: Latency, other: Latency | None, *, both: bool) -> tuple[st
 
 def _change(value: float, better: str, worse: str) -> str:
     return f"{units.times(value)} {better}" if value >= 1 else f"{units.times(ratio(1, value))} {worse}"
+
+
+def _doubt(measure: MeasureRecord) -> str:
+    doubt = in_doubt(measure)
+    return f"; IN DOUBT, as {doubt}" if doubt else ""
 
 
 def _network_change(report: RunReport) -> str:

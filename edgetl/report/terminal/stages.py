@@ -178,6 +178,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
             ("learned before", lineage_words(record.lineage[:-1])),
             ("pretraining", record.start.note if record.start else ""),
+            ("episodes", record.episodes.note if record.episodes else ""),
             *(figures(record.kept) if record.kept else ()),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
@@ -260,6 +261,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
     pairs(
         console,
         [
+            ("taken out whole", units.blocks(record.blocks)),
             ("latency", widths.summary(measured) if measured else ""),
             ("latency table", widths.origin(measured) if measured else ""),
             ("2:4 sparsity", units.two_four(record.two_four, record.metric) if record.two_four else ""),

@@ -1,4 +1,4 @@
-"""How unknown images are told, as tables in the terminal."""
+"""How unknown images are detected, as tables in the terminal."""
 
 from __future__ import annotations
 

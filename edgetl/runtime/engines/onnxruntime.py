@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -107,6 +107,9 @@ class OnnxBackend(Inheritable):
             more than a small layer; where other programs want them it starves both. Unset: spin with more
             than one thread and no more threads than cores.
         profile: a folder for the engine's profile of every call, which slows them down; see `end_profile`.
+        pack_weights: whether weights are laid out for the kernels, as is fastest. A profile shows the shapes of those
+            that are not.
+        left_out: names of the engine's optimisers that are not to run.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed, or cannot use the device.
@@ -122,6 +125,8 @@ class OnnxBackend(Inheritable):
         device: Device = Device.CPU,
         spin: bool | None = None,
         profile: Path | None = None,
+        pack_weights: bool = True,
+        left_out: Sequence[str] = (),
     ) -> None:
         ort = import_engine()
         cores = usable_cores()
@@ -143,6 +148,8 @@ class OnnxBackend(Inheritable):
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile / "profile")
+        if not pack_weights:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         wanted = _providers(device, ort)
         try:
             self._session = ort.InferenceSession(
@@ -151,6 +158,7 @@ class OnnxBackend(Inheritable):
                 providers=[name for name, _ in wanted],
                 provider_options=[settings for _, settings in wanted],
                 enable_fallback=0,
+                disabled_optimizers=list(left_out),
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base.
             raise ModelError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error

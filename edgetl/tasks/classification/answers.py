@@ -79,7 +79,7 @@ def listed(possible: Sequence[Candidate] | None) -> str:
     return ", ".join(names if rest <= 1 else [*names[:_NAMED], f"{rest} more"]) or "none"
 
 
-def climbed(
+def smallest_sure_group(
     found: Prediction, probabilities: NDArray[Any], tree: Tree, labels: Sequence[str], sure: float
 ) -> Prediction:
     """A prediction as it is where its class is sure enough, else the smallest group around that class that is.

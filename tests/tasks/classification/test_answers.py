@@ -5,7 +5,7 @@ import pytest
 
 from edgetl.records.codec import to_json
 from edgetl.tasks.base import Classification
-from edgetl.tasks.classification.answers import Prediction, climbed
+from edgetl.tasks.classification.answers import Prediction, smallest_sure_group
 from edgetl.tasks.classification.task import ClassificationTask
 from edgetl.tasks.relations import Tree
 
@@ -26,7 +26,7 @@ SHARES = np.array([0.1, 0.3, 0.4, 0.2], np.float32)
 def answer(sure: float, tree: Tree = TREE) -> Prediction:
     task = ClassificationTask(spec=Classification(labels=LABELS, relation=tree))
     [found] = task.predict({"logits": np.log(SHARES)[None]})
-    return climbed(found, SHARES, tree, LABELS, sure)
+    return smallest_sure_group(found, SHARES, tree, LABELS, sure)
 
 
 @pytest.mark.parametrize(
