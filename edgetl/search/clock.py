@@ -6,7 +6,7 @@ INT8 is calibrated on noise: the ranges decide what a model answers, and nothing
 from __future__ import annotations
 
 import functools
-import statistics
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -53,7 +53,7 @@ class Clock:
         spec: the teacher's preprocessing; a network's own differs in its size.
         reference: a network at the teacher's size.
         quiet: keeps other workers still meanwhile.
-        reference_ms: of the reference where it was timed before; else the first measurement says.
+        reference_ms: of the reference where it was timed before; else the quietest measurement says.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class Clock:
         reference_ms: float | None = None,
     ) -> None:
         self.recipe, self.task, self.spec, self.quiet = recipe, task, spec, quiet
-        self.reference_ms = reference_ms
+        self.reference_ms = math.inf if reference_ms is None else reference_ms
+        self._learns = reference_ms is None
         self._reference = to_bytes(self._exported(reference, spec))
         targets = recipe.quantize.target if recipe.quantize.enabled else ()
         self.target = next((target for target in targets if computes(target)), None)
@@ -87,8 +88,8 @@ class Clock:
         if self.target is not None and (small := _int8(model, self.target, size)) is not None:
             files["int8"] = (small, len(small))
         timed, reference_ms = self._timed({name: content for name, (content, _) in files.items()}, size)
-        if self.reference_ms is None:
-            self.reference_ms = reference_ms
+        if self._learns:
+            self.reference_ms = min(self.reference_ms, reference_ms)
         return tuple(
             TimedVariant(
                 precision=name,
@@ -100,7 +101,7 @@ class Clock:
         )
 
     def _timed(self, models: dict[str, bytes], size: int) -> tuple[dict[str, tuple[float, int]], float]:
-        """Each model's share of the reference's time with its better number of threads, and the reference's median."""
+        """Each model's share of the reference's time with its better number of threads, and that time."""
         numbers = numbers_of(self.recipe.bench.threads)
         with ExitStack() as stack:
             calls: dict[tuple[str, int], Callable[[], object]] = {
@@ -127,7 +128,7 @@ class Clock:
             name: min((_fast(found[_joined(name, number)]) / _fast(base), number) for number in numbers)
             for name in models
         }
-        return shares, statistics.median(base)
+        return shares, _fast(base)
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)

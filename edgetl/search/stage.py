@@ -140,6 +140,7 @@ class Search:
         self.networks = functools.cache(self._made)
         self.study: Study | None = None
         self.finals: tuple[FinalRun, ...] = ()
+        self.said = set[int]()
 
     def to_the_end(self) -> SearchRecord:
         """See `run`."""
@@ -157,11 +158,13 @@ class Search:
 
     def work(self, number: int) -> None:
         """As a further worker: try candidates until there are enough."""
-        from edgetl.search.prepare import FILE
+        study = self.joined(number)
+        self._try(self._known(), study)
 
-        known = read_json(self.out / FILE, Prepared)
-        self.study = self._opened(known, number)
-        self._try(known, self.study)
+    def joined(self, number: int) -> Study:
+        """The study, as a further worker shares it, once the first process has prepared it."""
+        self.study = self._opened(self._known(), number)
+        return self.study
 
     def so_far(self) -> str:
         """After Ctrl-C: make a bundle of the best candidate so far, and say so in a sentence."""
@@ -233,6 +236,7 @@ class Search:
         from edgetl.search.study import revive
 
         revive(study)
+        self.said = {one.number for one in self._trials()}
         if self._enough(study):
             return
         helpers = self._helpers()
@@ -243,6 +247,7 @@ class Search:
                 self._try(known, study)
                 for helper in helpers:
                     helper.join()
+                self._tell(known)
                 if not revive(study) and self._enough(study):
                     return
         finally:
@@ -265,18 +270,14 @@ class Search:
         from edgetl.search.presence import present
         from edgetl.search.quiet import Quiet
         from edgetl.search.study import Sampler, revive
-        from edgetl.search.trials import Trials, records
+        from edgetl.search.trials import Trials
 
         if self._enough(study, started=True):
             return
         quiet = Quiet(self.out / ".quiet.lock" if self.config.workers > 1 else None)
-        said = {one.number for one in records(study)}
 
         def after(study: Study, _: object) -> None:
-            for one in records(study):
-                if one.number not in said:
-                    said.add(one.number)
-                    self.progress.message(_line(one, known.metric))
+            self._tell(known)
             self.keep_spent()
             revive(study)
             if self._enough(study, started=True):
@@ -301,6 +302,18 @@ class Search:
             )
             study.optimize(trials, callbacks=[after])
 
+    def _tell(self, known: Prepared) -> None:
+        """Say what the workers have finished since."""
+        for one in self._trials():
+            if one.number not in self.said:
+                self.said.add(one.number)
+                self.progress.message(_line(one, known.metric))
+
+    def _known(self) -> Prepared:
+        from edgetl.search.prepare import FILE
+
+        return read_json(self.out / FILE, Prepared)
+
     def _trials(self) -> tuple[SearchTrial, ...]:
         from edgetl.search.trials import records
 
@@ -318,7 +331,8 @@ class Search:
                 return True
             if len(found) >= _MOST_DRAWN * self.config.trials:
                 return True
-        return self._late() and (bool(learned) or len(found) >= _MOST_DRAWN)
+        answered = any(one.state is TrialState.TRAINED for one in learned)
+        return self._late() and (answered or len(found) >= _MOST_DRAWN)
 
     def _late(self) -> bool:
         """Whether what is left of the time is needed for the ordinary run."""
@@ -328,24 +342,29 @@ class Search:
 
     def _reserve(self) -> float:
         """Seconds that the ordinary run will take, by the epochs of what has learned so far."""
-        each = sorted(one.seconds / one.epochs for one in self._trials() if one.epochs)
-        if not each:
+        from edgetl.search.finals import candidates
+        from edgetl.search.space import TEACHER
+
+        best = next(iter(candidates(self._trials())), None)
+        if best is None:
             return _AROUND_S
         prune, distill = self.recipe.prune, self.recipe.distill
-        return _AROUND_S + each[len(each) // 2] * (prune.steps * prune.recovery_epochs + distill.epochs)
+        own = best.network == TEACHER and best.size == self.recipe.preprocess.size
+        first = 0 if own else prune.start_epochs
+        epochs = first + prune.steps * prune.recovery_epochs + distill.epochs
+        return _AROUND_S + best.seconds / best.epochs * epochs
 
     # --- what it comes to -------------------------------------------------------------------------------
 
     def _made_of_the_best(self) -> str:
         from edgetl.search.finals import candidates, choice_of
-        from edgetl.search.prepare import FILE
         from edgetl.search.space import trial_recipe
         from edgetl.search.trials import home
 
         trained = [one for one in candidates(self._trials()) if one.state is TrialState.TRAINED]
         if not trained:
             return "No candidate has learned to its end yet; what was finished is saved."
-        known = read_json(self.out / FILE, Prepared)
+        known = self._known()
         choice = choice_of(trained[0])
         recipe = trial_recipe(self.recipe, choice, known.epochs)
         folder = home(self.out / _TRIALS, recipe, choice)

@@ -160,7 +160,7 @@ class Trials:
             if trial.should_prune():
                 trial.set_user_attr(_WHY, f"worse than others after {_epochs(record.epoch)}")
                 raise optuna.TrialPruned
-            if self.late():
+            if self.late() and any(one.state is TrialState.TRAINED for one in records(trial.study)):
                 trial.set_user_attr(_WHY, f"the time was over after {_epochs(record.epoch)}")
                 raise optuna.TrialPruned
 

@@ -15,7 +15,7 @@ from edgetl.report.page.svg import Drawing, Point, Scale
 from edgetl.report.search import budget_words, cells, is_chosen, refused_early, remarks, tally
 
 _TONES = {"chosen": "good", "frontier": "warn"}
-_FOOT = 26.0
+_FOOT = 24.0
 """Height of the strip below the plot in which trials without a score stand."""
 
 
@@ -71,8 +71,8 @@ def chart(record: SearchRecord, width: float) -> str:
     at = x.scale(budget)
     drawing.rect(at, y.scale.end, max(x.scale.end - at, 0), y.scale.start - y.scale.end, "under-floor")
     drawing.line(at, y.scale.end, at, y.scale.start, "floor")
-    drawing.text(at + 4, y.scale.end + 12, f"budget {units.milliseconds(budget)}", "floor-text")
-    labels.block(at, y.scale.end, at + 100, y.scale.end + 16)
+    drawing.text(at + 4, bottom - 6, f"budget {units.milliseconds(budget)}", "floor-text")
+    labels.block(at, bottom - 20, at + 100, bottom)
     for value, text in ((record.teacher.value, "teacher"), (floor, "floor")):
         if value is not None:
             drawing.line(x.scale.start, y.scale(value), x.scale.end, y.scale(value), "floor")
@@ -83,11 +83,13 @@ def chart(record: SearchRecord, width: float) -> str:
     best = sorted((one for one in timed if one.frontier), key=lambda one: one.ms or 0.0)
     drawing.path([_at(one, x.scale, y.scale) for one in best], "st thin")
     colours = _colours(record)
+    if any(one.score is None for one in timed):
+        drawing.text(50, drawing.height - 6, "refused", "note")
     for one in timed:
         across, up = _at(one, x.scale, y.scale)
         css = colours[_series(one)]
         if one.score is None:
-            drawing.circle(across, drawing.height - 44, 3.5, f"{css} hollow", _caption(record, one))
+            drawing.circle(across, drawing.height - 10, 3.5, f"{css} hollow", _caption(record, one))
             continue
         if is_chosen(record, one):
             drawing.circle(across, up, 11, f"{css} ring")
@@ -134,7 +136,7 @@ def _verdict(record: SearchRecord) -> Markup:
     parts = [tag("p", tag("strong", "Found: " if record.holds else "Not found: "), sentence(record.reason))]
     if record.settings:
         parts.append(tag("pre", "\n".join(record.settings)))
-    return tag("div", *parts, css="verdict" if record.holds else "verdict missed", role="note")
+    return tag("div", *parts, css="verdict" if record.holds else "verdict bad", role="note")
 
 
 def _frontier(record: SearchRecord) -> Markup:
