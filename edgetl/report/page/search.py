@@ -9,8 +9,8 @@ from edgetl.records.search import SearchRecord, SearchTrial, TrialState
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Labels, draw_axes
 from edgetl.report.page.charts import latency_axis, score_axis, series_class
+from edgetl.report.page.document import document
 from edgetl.report.page.markup import Column, Markup, Row, figure, legend, section, sentence, table, tag
-from edgetl.report.page.run import document
 from edgetl.report.page.svg import Drawing, Point, Scale
 from edgetl.report.search import budget_words, cells, is_chosen, refused_early, remarks, tally
 
