@@ -68,6 +68,7 @@ class Prepared:
     """What is known before the first trial, and is the same for all workers.
 
     Attributes:
+        key: of all that the times depend on.
         metric: of all scores.
         teacher: its score on the validation split.
         networks, sizes, interpolations, narrowest: the space; `narrowest` is its smallest share.
@@ -77,6 +78,7 @@ class Prepared:
         epochs: that a candidate learns.
     """
 
+    key: str
     metric: str
     teacher: Score
     networks: tuple[str, ...]

@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from edgetl.bench.machine import describe
 from edgetl.config import Recipe
 from edgetl.errors import ConfigError
-from edgetl.files import read_json, write_json
+from edgetl.files import read_json, sha256_json, write_json
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.keys import key_of, sources
 from edgetl.models.backbones import NO_WEIGHTS
 from edgetl.progress import Progress
 from edgetl.records.scores import Score, score
@@ -47,9 +49,11 @@ def prepare(
         interpolations=config.interpolations,
     )
     epochs = config.epochs or min(recipe.distill.epochs, _MOST_EPOCHS)
-    known = _known(out, space, epochs, name) or _measured(
-        config, recipe, teachers, space, epochs, name, progress
-    )
+    key = _key(recipe, teachers, space)
+    known = _known(out, key)
+    if known is None:
+        known = _measured(config, recipe, teachers, space, progress)
+    known = replace(known, key=key, metric=name, epochs=epochs)
     if known.least_ms > config.latency_ms:
         raise ConfigError(
             f"--latency-ms {config.latency_ms:g} is out of reach: the least possible, measured on this machine, is"
@@ -79,8 +83,6 @@ def _measured(
     recipe: Recipe,
     teachers: Teachers,
     space: Space,
-    epochs: int,
-    name: str,
     progress: Progress,
 ) -> Prepared:
     """Time the whole network and the smallest ones."""
@@ -101,7 +103,8 @@ def _measured(
             narrowest = min(narrowest, smallest.choice.share)
             bar.advance(note=f"{found.ms:.3g} ms")
     return Prepared(
-        metric=name,
+        key="",
+        metric="",
         teacher=Score(value=0.0),
         networks=space.networks,
         sizes=space.sizes,
@@ -111,18 +114,38 @@ def _measured(
         whole_ms=whole.ms,
         least_ms=least[0],
         least=least[1],
-        epochs=epochs,
+        epochs=0,
     )
 
 
-def _known(out: Path, space: Space, epochs: int, name: str) -> Prepared | None:
-    """What an earlier call measured of the same space."""
+def _key(recipe: Recipe, teachers: Teachers, space: Space) -> str:
+    """Of all that the times depend on: the networks, how they are cut, exported and run, and the machine."""
+    p = recipe.prune
+    cuts = [p.round_to, p.max_cut, p.scope, p.keep]
+    runs = [recipe.export.opset, recipe.quantize.enabled, recipe.quantize.target, recipe.bench.threads]
+    return sha256_json(
+        key_of(
+            [
+                recipe.train.backbone,
+                recipe.preprocess.size,
+                teachers.task.width,
+                space,
+                cuts,
+                runs,
+                describe().fingerprint,
+                sources(),
+            ]
+        )
+    )
+
+
+def _known(out: Path, key: str) -> Prepared | None:
+    """What an earlier call measured of the same."""
     try:
         before = read_json(out / FILE, Prepared)
     except (OSError, ValueError):
         return None
-    same = replace(space, least=before.narrowest) == before.space
-    return before if same and (before.epochs, before.metric) == (epochs, name) else None
+    return before if before.key == key else None
 
 
 def _check_floor(floor: float | None, teacher: Score, name: str) -> None:

@@ -21,7 +21,7 @@ from edgetl.bench.conditions import busy_now
 from edgetl.bench.machine import describe
 from edgetl.config import Recipe
 from edgetl.errors import ConfigError, Interrupted
-from edgetl.files import read_json, storage_errors, write_json
+from edgetl.files import read_json, sha256_json, storage_errors, write_json
 from edgetl.inputs.image import Interpolation
 from edgetl.locks import only_one
 from edgetl.packages import missing
@@ -195,6 +195,7 @@ class Search:
             "teacher": self.recipe.train.backbone,
             "teacher's size": self.recipe.preprocess.size,
             "images": self.teachers.index.sha256,
+            "settings": _settings(self.recipe),
             "machine": describe().fingerprint,
         }
         return open_study(
@@ -239,12 +240,13 @@ class Search:
         self.said = {one.number for one in self._trials()}
         if self._enough(study):
             return
-        helpers = self._helpers()
+        helpers, first = self._helpers(), True
         try:
             for helper in helpers:
                 helper.start()
             while True:
-                self._try(known, study)
+                self._try(known, study, waits=first)
+                first = False  # what is still running is of another machine, and may have been left behind
                 for helper in helpers:
                     helper.join()
                 self._tell(known)
@@ -264,15 +266,15 @@ class Search:
         ]
         return [spawn.Process(target=help_out, args=(job,)) for job in jobs]
 
-    def _try(self, known: Prepared, study: Study) -> None:
-        """Try candidates until there are enough, or the others are at work on the last ones."""
+    def _try(self, known: Prepared, study: Study, *, waits: bool = True) -> None:
+        """Try candidates until there are enough; those that others are at work on count where it `waits` for them."""
         from edgetl.search.prepare import clock_of
         from edgetl.search.presence import present
         from edgetl.search.quiet import Quiet
         from edgetl.search.study import Sampler, revive
         from edgetl.search.trials import Trials
 
-        if self._enough(study, started=True):
+        if self._enough(study, started=waits):
             return
         quiet = Quiet(self.out / ".quiet.lock" if self.config.workers > 1 else None)
 
@@ -280,7 +282,7 @@ class Search:
             self._tell(known)
             self.keep_spent()
             revive(study)
-            if self._enough(study, started=True):
+            if self._enough(study, started=waits):
                 study.stop()
 
         with present(self.out / _WORKERS) as name:
@@ -460,6 +462,13 @@ def _line(trial: SearchTrial, name: str) -> str:
     said = [] if trial.score is None else [f"{metric(name).title} {trial.score:.1%}"]
     said += [trial.why] if trial.why else []
     return f"Trial {trial.number}: {trial.name}{took}{kind}: {', '.join(said)}"
+
+
+def _settings(recipe: Recipe) -> str:
+    """A short hash of all settings on which a trial depends, but for where the images lie."""
+    usual = Recipe()
+    same = {"name": usual.name, "data": usual.data, "bundle": usual.bundle}
+    return sha256_json(recipe.model_copy(update=same).model_dump(mode="json"))[:12]
 
 
 def _share_cores(config: SearchConfig) -> None:

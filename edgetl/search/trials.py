@@ -127,7 +127,8 @@ class Trials:
             trial.set_user_attr(_WHY, str(error))
             raise optuna.TrialPruned(str(error)) from error
         except (Interrupted, KeyboardInterrupt) as stop:
-            trial.study.enqueue_trial(dict(trial.params))
+            if trial.params:
+                trial.study.enqueue_trial(dict(trial.params))
             raise Interrupted(str(stop) or "Stopped.") from None
         finally:
             trial.set_user_attr(_SECONDS, round(time.monotonic() - start, 2))

@@ -22,6 +22,7 @@ from edgetl.search.stage import with_frontier
 from tests.search.records import TRIALS, final, trial
 
 KNOWN = Prepared(
+    key="",
     metric="top1",
     teacher=Score(value=0.98, low=0.95, high=0.995),
     networks=("teacher",),

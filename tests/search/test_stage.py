@@ -46,7 +46,7 @@ def asked(**values: object) -> SearchConfig:
     return SearchConfig(
         **{
             "latency_ms": FREE,
-            "trials": 2,
+            "trials": 1,
             "networks": ("teacher",),
             "sizes": (32,),
             "epochs": 2,
@@ -54,6 +54,14 @@ def asked(**values: object) -> SearchConfig:
             **values,
         }
     )
+
+
+def prepared(before: Path, out: Path) -> Path:
+    """A search that has its teacher, and no trial."""
+    for name in ("data", "train"):
+        shutil.copytree(before / "run" / name, out / "run" / name)
+    shutil.copy(before / "prepared.json", out)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +81,8 @@ def test_a_budget_gives_a_bundle_that_predicts(searched: Searched, images: Path)
     assert record.chosen is not None
     with edgetl.load(out / record.chosen.bundle, threads=1) as session:
         assert session.predict(images / "test" / "red" / "000.png").label in session.labels
-    learned = [one for one in record.trials if one.state in (TrialState.TRAINED, TrialState.STOPPED)]
-    assert len(learned) == 2
-    assert record.trials[record.chosen.trial or 0].state is TrialState.TRAINED
+    assert [one.state for one in record.trials] == [TrialState.TRAINED]
+    assert record.chosen.trial == 0
     assert read_json(out / RECORD, SearchRecord) == record
 
 
@@ -108,12 +115,16 @@ def test_the_same_call_does_nothing_again(searched: Searched, images: Path) -> N
     assert again.seconds > record.seconds
 
 
+def test_other_settings_are_another_search(searched: Searched, images: Path) -> None:
+    _, out = searched
+    changed = tiny_recipe(images, distill={"epochs": 2, "lr": 0.1})
+    with pytest.raises(ConfigError, match=r"searches something else \(settings: \w+ there, \w+ here\)"):
+        stage.run(asked(), changed, out)
+
+
 def test_ctrl_c_leaves_the_best_so_far_as_a_bundle(searched: Searched, images: Path, tmp_path: Path) -> None:
     _, before = searched
-    out = tmp_path / "stopped"
-    for name in ("data", "train"):
-        shutil.copytree(before / "run" / name, out / "run" / name)
-    shutil.copy(before / "prepared.json", out)
+    out = prepared(before, tmp_path / "stopped")
     with pytest.raises(Interrupted) as caught:
         stage.run(
             asked(), recipe_of(images), out, progress=Spoken("Trial 0"), resume_hint="edgetl search ..."
@@ -129,11 +140,12 @@ def test_ctrl_c_leaves_the_best_so_far_as_a_bundle(searched: Searched, images: P
     assert (len(kept.trials), kept.holds, kept.chosen) == (1, False, None)
 
 
-def test_ctrl_c_before_the_first_candidate(images: Path, tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_candidate(searched: Searched, images: Path, tmp_path: Path) -> None:
+    out = prepared(searched[1], tmp_path / "stopped")
     with pytest.raises(
         Interrupted, match="No candidate has learned to its end yet; what was finished is saved"
     ):
-        stage.run(asked(), recipe_of(images), tmp_path, progress=Spoken("data"))
+        stage.run(asked(), recipe_of(images), out, progress=Spoken("data"))
 
 
 def test_a_budget_below_the_least_possible_is_refused_before_the_teacher_is_trained(
