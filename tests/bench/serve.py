@@ -301,7 +301,7 @@ def _serve(bundle: Path) -> Iterator[_Server]:
         )
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 @contextmanager
