@@ -4,6 +4,7 @@ EdgetlError                    the user's input or machine is at fault; the comm
 ├── ConfigError                a recipe is wrong; carries all problems at once
 ├── DataError                  an image set is wrong (missing, empty, one class, bad labels)
 │   ├── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+│   │   └── SoundError         one recording cannot be used (silent, clipped, truncated, another format)
 │   └── SourceError            a camera or stream cannot be opened, closed, or gives nothing any more
 ├── WeightsError               pretrained weights or a checkpoint cannot be had or do not fit
 ├── ModelError                 a network cannot be built, traced, pruned or exported
@@ -18,6 +19,8 @@ EdgetlError                    the user's input or machine is at fault; the comm
 ├── HistoryError               a history of benchmarks is missing, broken, another program's, or locked
 ├── StorageError               a file or stream cannot be used (no space, no permission, a name that is too long)
 ├── BusyError                  another process works in the same folder
+├── DeviceError                a device of a fleet refuses, or lacks something
+│   └── DeviceAwayError        it cannot be reached, or the connection broke
 ├── MissingDependencyError     an optional package or part is absent; the message names the remedy
 └── Interrupted                the user stopped a run; the message says how to go on (exit code 130)
 
@@ -60,8 +63,12 @@ class ImageError(DataError):
     """One image cannot be used; the message names the file and the reason."""
 
 
+class SoundError(ImageError):
+    """One recording cannot be used; where images are looked at, sounds are as pictures."""
+
+
 class SourceError(DataError):
-    """A camera or network stream cannot be opened, closed, or fell silent; what came before was given."""
+    """A camera, microphone or stream cannot be opened, closed, or gives no more; what came before was given."""
 
 
 class WeightsError(EdgetlError):
@@ -114,6 +121,14 @@ class StorageError(EdgetlError):
 
 class BusyError(EdgetlError):
     """Another process works in the same folder; the message names it."""
+
+
+class DeviceError(EdgetlError):
+    """A device of a fleet refuses, or lacks something; the message says what, and what to do."""
+
+
+class DeviceAwayError(DeviceError):
+    """A device of a fleet cannot be reached, is too slow, or the connection to it broke."""
 
 
 class MissingDependencyError(EdgetlError):

@@ -212,8 +212,9 @@ class StageCache:
     altered is stale too.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run_dir: Path, works: Callable[[str], None] = lambda _: None) -> None:
+        """Say where the stages' folders lie, and what is called with a stage that is stale before it is done."""
+        self.run_dir, self._works = run_dir, works
 
     def run(
         self,
@@ -240,6 +241,7 @@ class StageCache:
         folder = self.run_dir / stage
         if (record := self._load(folder / "stage.json", key, kind)) is not None:
             return record, True
+        self._works(stage)
         (folder / "stage.json").unlink(missing_ok=True)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

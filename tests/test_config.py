@@ -72,7 +72,7 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(values: dict, messa
 def test_a_hopeless_section_gets_the_list() -> None:
     [problem] = problems({"qqq": {}})
     assert problem.startswith(
-        "qqq: no such key. Known are name, seed, data, task, labels, preprocess, pretrain, extend, train, adapt,"
+        "qqq: no such key. Known are name, seed, data, task, labels, preprocess, sound, pretrain, extend, train,"
     )
 
 
@@ -92,6 +92,10 @@ def test_a_hopeless_section_gets_the_list() -> None:
         (
             {"prune": {"target_macs": 0.4, "target_speedup": 2.0}},
             "prune: target_macs and target_speedup are set, but only one target can hold; remove the others.",
+        ),
+        (
+            {"prune": {"depth": 0.5, "importance": "lamp"}},
+            'prune: depth = 0.5 asks for importance = "taylor", got "lamp": only an estimate of the loss',
         ),
         (
             {"prune": {"target": {"kind": "macs", "share": 1.0}}},

@@ -21,7 +21,7 @@ from edgetl.bench.stage import model_call
 from edgetl.bundle.archive import open_bundle
 from edgetl.config import DataConfig, Recipe
 from edgetl.data.index import build_index
-from edgetl.errors import ConfigError, DataError, EdgetlError, ModelError, UncuttableError
+from edgetl.errors import ConfigError, DataError, EdgetlError, Interrupted, ModelError, UncuttableError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
@@ -119,11 +119,18 @@ def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -
     report = json.loads((finished.run_dir / "report.json").read_text())
     assert report["name"] == "tiny"
     assert (finished.run_dir / "report.html").read_text().startswith("<!doctype html>")
+    assert (finished.run_dir / "model-card.md").read_text().startswith("# tiny\n")
+    bill = json.loads((finished.run_dir / "tiny.cdx.json").read_text())
+    assert bill["metadata"]["component"]["hashes"][0]["content"] == report["bundle"]["sha256"]
 
 
 def test_a_second_run_redoes_nothing(finished: pipeline.Outcome, images: Path) -> None:
+    page = finished.run_dir / "report.html"
+    report = page.read_text()
     again = pipeline.run(tiny_recipe(images), finished.run_dir)
     assert again.cached == DONE
+    assert "<title>tiny: edgetl report</title>" in report
+    assert "<title>tiny: edgetl report</title>" in page.read_text()
 
 
 def test_only_stale_stages_are_redone(finished: pipeline.Outcome, images: Path) -> None:
@@ -239,6 +246,23 @@ def test_a_stage_can_be_the_last(images: Path, tmp_path: Path) -> None:
     assert tuple(outcome.records) == (Stage.DATA,)
     assert outcome.bundle is None
     assert outcome.report is None
+    page = (tmp_path / "report.html").read_text()
+    assert "Done up to data, as asked for." in page
+    assert " images of 3 classes" in page
+
+
+def test_a_stopped_run_says_so_on_its_page(images: Path, tmp_path: Path) -> None:
+    class Impatient(SilentProgress):
+        def message(self, text: str) -> None:
+            if text.startswith("full 1/"):
+                assert "Stage 3 of 3, train, since" in (tmp_path / "report.html").read_text()
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        pipeline.run(tiny_recipe(images), tmp_path, until=Stage.TRAIN, progress=Impatient())
+    page = (tmp_path / "report.html").read_text()
+    assert "The run was stopped: Stopped in epoch" in page
+    assert "location.reload" not in page
 
 
 def test_another_backbone_can_be_the_student(images: Path, tmp_path: Path) -> None:

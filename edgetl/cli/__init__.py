@@ -14,7 +14,7 @@ import sys
 
 import typer
 
-from edgetl.cli import device, host
+from edgetl.cli import device, fleet, host, report
 from edgetl.cli.root import Root
 
 BUG = 70
@@ -32,7 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 host.register(app)
+report.register(app)
 device.register(app)
+fleet.register(app)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ View = Literal[
     "folds",
     "audit",
     "suggest",
+    "comparison",
     "bundle",
     "verify",
     "predictions",
@@ -31,9 +32,11 @@ View = Literal[
     "keys",
     "signed",
     "oci",
+    "serving",
     "enrolled",
     "drift",
     "added",
+    "fleet",
     "guide",
 ]
 """How a record is shown as tables."""
@@ -125,6 +128,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             from edgetl.report.terminal import transfer  # devices print other views, and start faster without
 
             transfer.suggest(console, record)
+        case "comparison":
+            from edgetl.report.terminal.comparison import comparison
+
+            comparison(console, record)
         case "bundle":
             device.bundle(console, record)
         case "verify":
@@ -151,6 +158,8 @@ def _show(record: Any, view: View, console: Console) -> None:
             device.keys(console, record)
         case "signed":
             device.signed(console, record)
+        case "serving":
+            device.serving(console, record)
         case "oci":
             from edgetl.report.terminal import oci
 
@@ -165,6 +174,10 @@ def _show(record: Any, view: View, console: Console) -> None:
             drift.drift(console, record)
         case "added":
             stages.added(console, record)
+        case "fleet":
+            from edgetl.report.terminal import fleet
+
+            fleet.fleet(console, record)
         case "guide":
             from edgetl.report.terminal import guide  # nothing else on a device shows pages
 

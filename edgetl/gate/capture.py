@@ -30,6 +30,7 @@ from edgetl.tasks.base import Detection, MultiHead, Task, TaskSpec, Truths
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
+    from edgetl.runtime.evaluate import ImageSet
     from edgetl.runtime.session import Session
 
 
@@ -221,14 +222,35 @@ def measure_accuracies(
         DataError: there are no images, of a class that the bundle does not know, or none of one that it does; or some
             cannot be used.
     """
-    from edgetl.runtime.evaluate import choose_images, truths_for, usable
+    from edgetl.runtime.evaluate import choose_images
 
     images = choose_images(data, [session.bundle for session in sessions], progress=progress)
     labels = sessions[0].labels
+
+    def refuse_missing(truth: Iterable[Any]) -> None:
+        _refuse_missing(data, labels, _present(sessions[0].task.spec, truth), images.left_out)
+
+    refuse_missing(sample.label for sample in images.samples)
+    found = score_images(sessions, images, bad_images=bad_images, progress=progress)
+    refuse_missing(found[-1].truth)
+    return found
+
+
+def score_images(
+    sessions: Sequence[Session],
+    images: ImageSet,
+    *,
+    bad_images: BadImages = BadImages.REFUSE,
+    progress: Progress = SILENT,
+) -> list[Accuracy]:
+    """Score sessions on the same images, and keep what each said of each.
+
+    Raises:
+        DataError: there are no images, or some cannot be used where `bad_images` is not `skip`.
+    """
+    from edgetl.runtime.evaluate import truths_for, usable
+
     kept, bad, found = images.samples, dict[Path, str](), list[Accuracy]()
-    _refuse_missing(
-        data, labels, _present(sessions[0].task.spec, [sample.label for sample in kept]), images.left_out
-    )
     for session in sessions:
         # What the first one could decode is what the others are scored on: no image of it may be lost.
         allowed = BadImages.REFUSE if found else bad_images
@@ -237,7 +259,6 @@ def measure_accuracies(
         task, paths = session.task, [s.path.relative_to(images.root).as_posix() for s in kept]
         truth = [_portable(sample.label) for sample in kept]
         truths = truths_for(session, kept)
-        _refuse_missing(data, labels, _present(task.spec, truth), images.left_out)
         found.append(
             Accuracy(
                 source="measured",

@@ -139,8 +139,8 @@ def compare(
         trial=trial,
         flips=None
         if isinstance(current.task, Detection)
-        else _flips(baseline.accuracy, current.accuracy, task_of(current.task)),
-        boxes=_turns(baseline, current),
+        else flips(baseline.accuracy, current.accuracy, task_of(current.task)),
+        boxes=box_turns(baseline.accuracy, current.accuracy, baseline.task, current.task),
         image_set=current.accuracy.image_set,
     )
 
@@ -233,7 +233,8 @@ def _accuracy(baseline: Baseline, current: Baseline, limits: Limits) -> tuple[Ga
     return task.judge(truths, was, is_now, allowed)
 
 
-def _flips(before: Accuracy, now: Accuracy, task: Task) -> Flips | None:
+def flips(before: Accuracy, now: Accuracy, task: Task) -> Flips | None:
+    """The images that one of the two got wholly right; None where there are no answers image by image."""
     if not now.predictions:
         return None
     truths, was_, now_ = (task.read(values) for values in (now.truth, before.predictions, now.predictions))
@@ -250,20 +251,20 @@ def _flips(before: Accuracy, now: Accuracy, task: Task) -> Flips | None:
     return Flips(lost=len(lost), won=len(won), images=(*lost[:_FLIPS_KEPT], *won[:_FLIPS_KEPT]))
 
 
-def _turns(baseline: Baseline, current: Baseline) -> BoxTurns | None:
-    """Of detectors, what became of their boxes."""
-    before, now, task = baseline.accuracy, current.accuracy, task_of(current.task)
-    if not (isinstance(baseline.task, Detection) and isinstance(current.task, Detection) and now.predictions):
+def box_turns(before: Accuracy, now: Accuracy, earlier: TaskSpec, task: TaskSpec) -> BoxTurns | None:
+    """Of detectors, what became of their boxes; None of others, and where there are no answers image by image."""
+    if not (isinstance(earlier, Detection) and isinstance(task, Detection) and now.predictions):
         return None
     from edgetl.tasks.detection.turns import turns
 
+    code = task_of(task)
     return turns(
         now.paths,
-        task.read(now.truth),
-        task.read(before.predictions),
-        task.read(now.predictions),
-        current.task.labels,
-        (baseline.task.threshold, current.task.threshold),
+        code.read(now.truth),
+        code.read(before.predictions),
+        code.read(now.predictions),
+        task.labels,
+        (earlier.threshold, task.threshold),
     )
 
 

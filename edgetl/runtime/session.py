@@ -156,6 +156,28 @@ class Session(Inheritable):
         """The class names; of several heads each as `head/name`."""
         return self.bundle.manifest.labels
 
+    @property
+    def workers(self) -> int:
+        """How many threads at once keep the machine busy, each with images of its own."""
+        return self._workers if engine_of(self.choice.target).on_cpu else usable_cores()
+
+    @property
+    def batch(self) -> int:
+        """Images a call that are worth waiting for: the engine's own number where that is fixed."""
+        on_cpu = engine_of(self.choice.target).on_cpu
+        return self.backend.input.shape[0] or (1 if on_cpu else GPU_BATCH)
+
+    def buffers(self, count: int, *, beside: bool) -> Buffers:
+        """Buffers of one thread for up to `count` images a call, for what makes batches of images as they come.
+
+        Args:
+            count: images a call; where the engine's number is fixed, that one counts.
+            beside: other threads run the model meanwhile, so that on the CPU each call takes one core, not all.
+        """
+        self._check_open()
+        backend = self._workers_backend() if beside else self.backend
+        return Buffers(backend, self._spec, backend.input.shape[0] or count)
+
     def run(self, batch: NDArray[Any]) -> Outputs:
         """The outputs for a batch.
 
@@ -310,14 +332,12 @@ class Session(Inheritable):
         Where `shown` says what an item shows, `answer` also gives it to `watch`.
         """
         self._check_open()
-        backend = self._workers_backend()
-        local = threading.local()
-        on_cpu = engine_of(self.choice.target).on_cpu
-        batch = backend.input.shape[0] or (1 if on_cpu else GPU_BATCH)
+        self._workers_backend()  # Not in a worker, where the others would wait for it.
+        local, batch = threading.local(), self.batch
 
         def own_buffers() -> Buffers:
             if not hasattr(local, "own_buffers"):
-                local.own_buffers = Buffers(backend, self._spec, batch)
+                local.own_buffers = self.buffers(batch, beside=True)
             return cast(Buffers, local.own_buffers)
 
         look: Callable[[T, NDArray[np.uint8]], Look] | None = None
@@ -327,8 +347,7 @@ class Session(Inheritable):
             def look(item: T, pixels: NDArray[np.uint8]) -> Look:
                 return watch.look(show(item), pixels)
 
-        workers = self._workers if on_cpu else usable_cores()
-        return stream(items, framed, own_buffers=own_buffers, workers=workers, batch=batch, look=look)
+        return stream(items, framed, own_buffers=own_buffers, workers=self.workers, batch=batch, look=look)
 
     def see(self, picture: Picture, *, channels: Channels = "rgb", name: str = "") -> Seen:
         """One picture's outputs, in buffers of this thread that the next call overwrites; raises as `pixels` does."""

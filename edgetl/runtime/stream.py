@@ -59,7 +59,8 @@ class Buffers:
         self._backend, self._spec = backend, spec
         self._bakes = backend.input.dtype == "uint8"  # the model normalises itself
         shape = (count, spec.size, spec.size, 3) if self._bakes else (count, 3, spec.size, spec.size)
-        self._images = np.empty(shape, dtype=np.uint8 if self._bakes else np.float32)
+        self._images = np.zeros(shape, dtype=np.uint8 if self._bakes else np.float32)
+        self._fixed = backend.input.shape[0] is not None
         self._call = backend.bind(self._images)
 
     def outputs(self, pixels: Sequence[NDArray[np.uint8]]) -> Outputs:
@@ -69,9 +70,20 @@ class Buffers:
                 self._images[row] = image
             else:
                 normalise(image[None], self._spec, out=self._images[row : row + 1])
-        if len(pixels) == len(self._images):
+        return self._filled(len(pixels))
+
+    def tensors(self, images: Sequence[NDArray[np.float32]]) -> Outputs:
+        """As `outputs` for images (3, S, S) float32 that are normalised already, of a model that takes these."""
+        for row, image in enumerate(images):
+            self._images[row] = image
+        return self._filled(len(images))
+
+    def _filled(self, count: int) -> Outputs:
+        if count == len(self._images):
             return self._call()
-        return self._backend.run(self._images[: len(pixels)])
+        if self._fixed:  # The other rows are of earlier images, and their outputs are nobody's.
+            return {name: array[:count] for name, array in self._call().items()}
+        return self._backend.run(self._images[:count])
 
 
 def _rows(outputs: Outputs) -> list[Outputs]:

@@ -26,7 +26,7 @@ from edgetl.files import sha256_bytes
 from edgetl.models.memory import channels_last
 from edgetl.models.weights import versioned
 from edgetl.process import release
-from edgetl.progress import SILENT, Progress, ProgressTask
+from edgetl.progress import SILENT, Progress, ProgressTask, TakesEpochs
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import EpochRecord
 from edgetl.tasks.metrics import metric
@@ -333,6 +333,8 @@ class _Run:
         self._keep()
         if self.listen is not None:
             self.listen(record)
+        if isinstance(self.progress, TakesEpochs):
+            self.progress.epoch(record)
         said = ", ".join(f"{m.title} {value(record.val, m.name):.1%}" for m in self.task.metrics[:_SAID])
         self.progress.message(
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation {said},"
@@ -480,6 +482,9 @@ class _Run:
             self.accelerator.scaler.load_state_dict(saved.scaler)
         if self.average and saved.average:
             self.average.model.load_state_dict(versioned(self.average.model, saved.average))
+        if isinstance(self.progress, TakesEpochs):
+            for record in self.history:
+                self.progress.epoch(record)
         if not self._done():
             self.progress.message(f"{self.fitting.phase}: goes on after epoch {len(self.history)}")
 

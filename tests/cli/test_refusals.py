@@ -77,9 +77,24 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gate --against @": (("gate", "b.edgetl", "--against", "@"), READ),
     "gate --baseline @": (("gate", "b.edgetl", "--baseline", "@"), READ),
     "gate @": (("gate", "@", "--against", "b.edgetl"), READ),
+    **{
+        f"fleet {name} @": (("fleet", name, "@"), READ)
+        for name in ("init", "status", "verify", "bench", "gate", "tune", "capture", "rollback")
+    },
+    "fleet deploy @": (("fleet", "deploy", "@", "b.edgetl"), READ),
+    "fleet deploy FLEET @": (("fleet", "deploy", "fleet.toml", "@"), READ),
+    "fleet gate FLEET @": (("fleet", "gate", "fleet.toml", "@"), READ),
+    "fleet init --wheel @": (("fleet", "init", "fleet.toml", "--wheel", "@"), READ),
+    "fleet init --wheels @": (("fleet", "init", "fleet.toml", "--wheels", "@"), READ),
+    "fleet capture --out @": (("fleet", "capture", "fleet.toml", "--out", "@"), ("file",)),
     "keygen @": (("keygen", "@"), (*AS_A_FILE, "")),
     "sign @": (("sign", "@", "--key", "k.pem"), READ),
     "sign --key @": (("sign", "b.edgetl", "--key", "@"), READ),
+    "serve @": (("serve", "@", "--port", "0"), READ),
+    "serve --token-file @": (
+        ("serve", "b.edgetl", "--port", "0", "--token-file", "@"),
+        (*READ[:2], LONG, "folder"),
+    ),
     "oci @": (("oci", "@", "-o", "layout"), READ),
     "oci -o @": (("oci", "b.edgetl", "-o", "@"), (*WRITTEN, "file", "loop", "images")),
     "oci --tag @": (("oci", "b.edgetl", "-o", "layout", "--tag", "@"), ("", "a b", ".x", LONG)),
@@ -93,6 +108,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pack(contents(folder), folder / "b.edgetl")
     write_set(folder / "images", {"train": 4, "val": 2})
     (folder / "r.toml").write_text('[data]\nsource = "images"\n[train]\nbackbone = "test_efficientnet"\n')
+    (folder / "fleet.toml").write_text("[devices.line-1]\n")
     (folder / "file").write_text("x")
     (folder / "folder").mkdir()
     (folder / "loop").symlink_to("loop")

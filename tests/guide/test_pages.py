@@ -19,7 +19,8 @@ from edgetl.bundle import golden, manifest, pack
 from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.data.relations import read_relation
 from edgetl.data.sources import find
-from edgetl.inputs.spec import PreprocessSpec
+from edgetl.deploy.fleet.config import parse as parse_fleet
+from edgetl.inputs.spec import PreprocessSpec, SoundSpec
 from edgetl.records.measured import Latency
 from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import LOGITS
@@ -29,6 +30,7 @@ from tests import bench as benches
 from tests.bench.__main__ import families
 from tests.bundles import contents, picture
 from tests.guide.pages import FOLDER, FRONT, ROOT, Block, anchors, blocks, links, pages, prose, spans
+from tests.sounds import SPEC as SOUND
 
 FIGURE = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:x\b|%| ?ms\b| MB\b)")
 
@@ -74,8 +76,12 @@ def test_every_block_has_a_language_that_a_test_knows() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.page.stem)
-def test_every_recipe_is_one(block: Block) -> None:
-    config.parse(tomllib.loads(block.text))
+def test_every_recipe_and_file_of_devices_is_one(block: Block) -> None:
+    values = tomllib.loads(block.text)
+    if block.page.stem == "fleet":
+        assert parse_fleet(values, block.page).devices
+    else:
+        config.parse(values)
 
 
 def test_the_trees_and_tables_that_pages_show_are_read(tmp_path: Path) -> None:
@@ -111,6 +117,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     variants = [dataclasses.replace(source, confidence=confidence) for source in parts.variants]
     for name in ("photos", "model", "good"):
         pack.pack(dataclasses.replace(parts, variants=variants), folder / f"{name}.edgetl")
+    listening = dataclasses.replace(parts.preprocess, sound=SOUND)
+    pack.pack(dataclasses.replace(parts, variants=variants, preprocess=listening), folder / "words.edgetl")
     (folder / "photo.jpg").write_bytes(picture(1, kind="JPEG"))
     (folder / "other.jpg").write_bytes(picture(2, kind="JPEG"))
     (folder / "recipe.toml").write_text("[data]\nsource = 'digits'\n")
@@ -151,7 +159,14 @@ def test_the_page_of_the_format_names_every_field_and_tolerance() -> None:
     text = (FOLDER / "bundle.md").read_text(encoding="utf-8")
     records = (
         *(manifest.Manifest, manifest.Variant, manifest.EngineFile, manifest.Golden),
-        *(manifest.Provenance, manifest.Confidence, manifest.Unknown, manifest.Member, PreprocessSpec),
+        *(
+            manifest.Provenance,
+            manifest.Confidence,
+            manifest.Unknown,
+            manifest.Member,
+            PreprocessSpec,
+            SoundSpec,
+        ),
     )
     for record in records:
         for field in dataclasses.fields(record):

@@ -41,11 +41,11 @@ TRUTHS = {
 }
 
 
-def _model(path: Path, task: TaskSpec) -> None:
+def _model(path: Path, task: TaskSpec, seed: int = 0) -> None:
     """Linear heads on the mean colour."""
     from edgetl.tasks.all import task_of
 
-    generator, outputs = np.random.default_rng(0), task_of(task).outputs
+    generator, outputs = np.random.default_rng(seed), task_of(task).outputs
     weights = {spec.name: generator.normal(size=(3, spec.shape[1])).astype(np.float32) for spec in outputs}
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
@@ -72,10 +72,11 @@ def linear_bundle(
     model_for: TaskSpec | None = None,
     confidence: ConfidenceSource | None = None,
     drift: DriftSource | None = None,
+    seed: int = 0,
 ) -> Path:
-    """A bundle; its model is another task's where one is named."""
+    """A bundle; its model, whose weights are drawn from `seed`, is another task's where one is named."""
     model, parts = folder / "model.onnx", contents(folder)
-    _model(model, task)
+    _model(model, task, seed)
     encoded = tuple(picture(i) for i in range(3))
     pixels = np.stack([load_pixels(content, SPEC) for content in encoded])
     with OnnxBackend(model, threads=1) as backend:

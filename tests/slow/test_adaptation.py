@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import nn
 
+import edgetl
+from edgetl import pipeline
 from edgetl.config import AdaptConfig, DataConfig, Strategy, TrainConfig
 from edgetl.data import index as indexes
 from edgetl.data import unlabelled
@@ -26,9 +29,12 @@ from edgetl.files import sha256_file
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.records.adapt import NO_METHOD
+from edgetl.report.run import headline
+from edgetl.runtime.evaluate import evaluate_folder
 from edgetl.train import stage as training
 from edgetl.train.adapt import stage
 from edgetl.train.evaluate import predict_outputs
+from tests.slow.test_real_sets import recipe_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(14400)]
 DOMAINS = ("amazon", "caltech10", "dslr", "webcam")
@@ -156,33 +162,56 @@ def other_camera(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((pixels + rng.normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cameras:
+    """A set as two cameras see it.
+
+    Attributes:
+        train: labelled pictures of the old one, a fifth of them for validation.
+        old, new: the test pictures of either.
+        seen: 200 pictures of the new one, of training pictures that are not for validation.
+    """
+
+    train: Labelled
+    old: Labelled
+    new: Labelled
+    seen: Labelled
+
+    @classmethod
+    def of(cls, root: Path, folder: Path, seed: int) -> Cameras:
+        """Write the new camera's pictures into a folder."""
+        rng, changed = np.random.default_rng(seed), dict[str, list[tuple[Path, str]]]()
+        for split in ("train", "test"):
+            changed[split] = []
+            for number, (path, label) in enumerate(pictures(root / split)):
+                out = folder / split / label / f"{number:05}.png"
+                out.parent.mkdir(parents=True, exist_ok=True)
+                other_camera(Image.open(path), rng).save(out)
+                changed[split].append((out, label))
+        train = pictures(root / "train")
+        # `indexed` takes every fifth for validation.
+        open_ = [new for at, new in enumerate(changed["train"]) if at % 5]
+        seen = [open_[i] for i in np.random.default_rng(seed).permutation(len(open_))[:200]]
+        return cls(train=train, old=pictures(root / "test"), new=changed["test"], seen=seen)
+
+
+def share_won(before: float, with_it: float, reached: float) -> str:
+    """Of what the new camera costs."""
+    return f"{(reached - with_it) / (before - with_it):.0%}" if before > with_it else "nothing was lost"
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", ["flowers12", "magnetic_tile"])
 def test_a_changed_camera(real_set: Callable[[str], Path], tmp_path: Path, name: str, seed: int) -> None:
     """The share of the accuracy that the new camera costs which each method wins back, from 200 of its pictures."""
-    root, pixels, rng = real_set(name).absolute(), tmp_path / "pixels", np.random.default_rng(seed)
-    changed: dict[str, list[tuple[Path, str]]] = {}
-    for split in ("train", "test"):
-        changed[split] = []
-        for number, (path, label) in enumerate(pictures(root / split)):
-            out = tmp_path / "changed" / split / label / f"{number:05}.png"
-            out.parent.mkdir(parents=True, exist_ok=True)
-            other_camera(Image.open(path), rng).save(out)
-            changed[split].append((out, label))
-    index = indexed(pictures(root / "train"), tmp_path / "source.csv")
-    held = {sample.path for sample in index.split("val")}
-    open_ = [
-        new
-        for (old, _), new in zip(pictures(root / "train"), changed["train"], strict=True)
-        if old not in held
-    ]
-    seen = [open_[i] for i in np.random.default_rng(seed).permutation(len(open_))[:200]]
+    cameras, pixels = Cameras.of(real_set(name).absolute(), tmp_path / "changed", seed), tmp_path / "pixels"
+    index = indexed(cameras.train, tmp_path / "source.csv")
     teacher = teach(index, tmp_path / "train", pixels, seed)
     inputs = stage.AdaptInputs(
         train=TRAIN,
         teacher=teacher,
         index=index,
-        target=without_labels(seen, index, tmp_path / "target"),
+        target=without_labels(cameras.seen, index, tmp_path / "target"),
         held_out=0,
         spec=spec(),
         pixels_dir=pixels,
@@ -190,8 +219,7 @@ def test_a_changed_camera(real_set: Callable[[str], Path], tmp_path: Path, name:
     )
     (tmp_path / "adapt").mkdir()
     tried = stage.attempts(AdaptConfig(images="target"), inputs, out=tmp_path / "adapt")
-    same = Scoring(pictures(root / "test"), index.labels, pixels)
-    other = Scoring(changed["test"], index.labels, pixels)
+    same, other = (Scoring(rows, index.labels, pixels) for rows in (cameras.old, cameras.new))
     before, after = (score(tried.networks[NO_METHOD]) for score in (same, other))
     print(
         f"\n{name}, seed {seed}, {STRATEGY}, {SIZE} px: top-1 {before:.1f}% before, {after:.1f}% with the new camera"
@@ -199,8 +227,59 @@ def test_a_changed_camera(real_set: Callable[[str], Path], tmp_path: Path, name:
     for method, network in tried.networks.items():
         reached = other(network)
         mark = ", chosen" if method == tried.choice.name else ""
-        share = (reached - after) / (before - after) if before > after else 0.0
         print(
-            f"  {method:16}{reached:6.1f}%, wins back {share:.0%}, on the old camera {same(network):.1f}%{mark}"
+            f"  {method:16}{reached:6.1f}%, wins back {share_won(before, after, reached)}, on the old camera"
+            f" {same(network):.1f}%{mark}"
         )
     assert other(tried.networks[tried.choice.name]) >= after
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["flowers12", "magnetic_tile"])
+def test_a_changed_camera_as_it_ships(
+    real_set: Callable[[str], Path], tmp_path: Path, name: str, seed: int
+) -> None:
+    """The whole way with and without the new camera's pictures: both cameras, before and after pruning and INT8."""
+    cameras = Cameras.of(real_set(name).absolute(), tmp_path / "changed", seed)
+    rows = [
+        f"{path},{label},{'train' if at % 5 else 'val'}" for at, (path, label) in enumerate(cameras.train)
+    ]
+    rows += [f"{path},{label},test" for path, label in cameras.old]
+    (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,split", *rows, ""]), encoding="utf-8")
+    (tmp_path / "new.csv").write_text(
+        "\n".join(["path,label,split", *(f"{path},{label},test" for path, label in cameras.new), ""]),
+        encoding="utf-8",
+    )
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    for number, (path, _) in enumerate(cameras.seen):
+        (seen / f"{number:05}.png").symlink_to(path)
+    found = dict[str, dict[str, tuple[float, float]]]()
+    for what, changes in (("as it was", ()), ("adapted", (f"adapt.images={seen}",))):
+        recipe = recipe_for(tmp_path / f"{name}.csv", f"seed={seed}", *changes)
+        outcome = pipeline.run(recipe, tmp_path / what.replace(" ", "-"))
+        assert outcome.bundle is not None
+        assert outcome.report is not None
+        if outcome.report.adapt is not None:
+            print(f"\n{name}, seed {seed}: {outcome.report.adapt.reason}")
+        found[what] = {}
+        for one in outcome.report.measure.variants:
+            with edgetl.load(outcome.bundle, variant=one.name) as session:
+                before, after = (
+                    100 * evaluate_folder(session, tmp_path / file).scores["top1"].value
+                    for file in (f"{name}.csv", "new.csv")
+                )
+                found[what][one.name] = (before, after)
+        found[what]["ships"] = found[what][headline(outcome.report).shipped.name]
+    print(
+        f"\n{name}, seed {seed}, the whole way, {recipe.preprocess.size} px: top-1 on the old and the new camera"
+    )
+    for variant, (before, after) in found["as it was"].items():
+        if variant not in found["adapted"]:
+            continue
+        kept, reached = found["adapted"][variant]
+        print(
+            f"  {variant:24}{before:6.1f} {after:6.1f}   adapted {kept:6.1f} {reached:6.1f}, wins back"
+            f" {share_won(before, after, reached)}"
+        )
+    assert found["adapted"]["ships"][1] >= found["as it was"]["ships"][1]

@@ -119,11 +119,19 @@ def _gain_bracket(drawing: Drawing, x: Scale, measure: MeasureRecord) -> None:
 
 
 def latency_cdf(measure: MeasureRecord, width: float) -> str:
-    """Share of calls that took at most so long, from the raw samples; empty text without samples."""
-    small = width < NARROW
+    """`cumulative` of the teacher and every variant."""
     entries = [(TEACHER, "st", measure.teacher_latency)]
     entries += [(v.name, series_class(i), v.latency) for i, v in enumerate(measure.variants)]
-    entries = [e for e in entries if len(e[2].samples_ms) > 1]
+    return cumulative(entries, width)
+
+
+def cumulative(series: Sequence[tuple[str, str, Latency]], width: float) -> str:
+    """Share of calls that took at most so long, from the raw samples; empty text without samples.
+
+    `series` holds names, the CSS classes that carry their colours, and latencies.
+    """
+    small = width < NARROW
+    entries = [e for e in series if len(e[2].samples_ms) > 1]
     if not entries:
         return ""
     drawing = Drawing(width, 270 if small else 300)

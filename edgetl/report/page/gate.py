@@ -6,9 +6,10 @@ from pathlib import Path
 
 from edgetl import files
 from edgetl.inputs.spec import PreprocessSpec
-from edgetl.records.gate import BoxTurn, BoxTurns, Flip, GateReport, TurnedImage, Verdict
+from edgetl.records.gate import BoxTurn, BoxTurns, Flip, Flips, GateReport, TurnedImage, Verdict
 from edgetl.report import units
 from edgetl.report.page.boxes import Mark, boxed, thumbnail
+from edgetl.report.page.document import document
 from edgetl.report.page.markup import (
     Column,
     Markup,
@@ -20,7 +21,6 @@ from edgetl.report.page.markup import (
     table,
     tag,
 )
-from edgetl.report.page.run import document
 from edgetl.report.terminal.device import check_change, check_figure, check_limit
 from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
@@ -133,11 +133,16 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 
 def _images(report: GateReport, root: Path | None, spec: PreprocessSpec | None) -> Markup:
-    return _flips(report, root, spec) if report.boxes is None else _turned(report.boxes, root, spec)
+    if report.boxes is not None:
+        return turned_boxes(report.boxes, root, spec)
+    if report.flips is None:
+        lead = "The bundles' own scores were compared; give an image set to see which images flipped."
+        return section("flips", "Images that flipped", lead=lead)
+    return flipped(report.flips, root, spec)
 
 
-def _turned(turned: BoxTurns, root: Path | None, spec: PreprocessSpec | None) -> Markup:
-    """The images whose boxes changed, with these drawn over them."""
+def turned_boxes(turned: BoxTurns, root: Path | None, spec: PreprocessSpec | None) -> Markup:
+    """The images whose boxes changed, with these drawn over them; arguments as of `render`."""
     title = "Boxes that changed"
     if not turned.changed:
         return section("flips", title, lead="No object was lost or won, and no wrong box is new or gone.")
@@ -180,17 +185,19 @@ def _turn_words(image: TurnedImage) -> str:
     return ", ".join(f"{count} {_TURNS[turn]}" for turn, count in counts if count)
 
 
-def _flips(report: GateReport, root: Path | None, spec: PreprocessSpec | None) -> Markup:
-    flips = report.flips
-    if flips is None:
-        lead = "The bundles' own scores were compared; give an image set to see which images flipped."
-        return section("flips", "Images that flipped", lead=lead)
+def flipped(
+    flips: Flips,
+    root: Path | None,
+    spec: PreprocessSpec | None,
+    titles: tuple[str, str] = ("Right before, wrong now", "Wrong before, right now"),
+) -> Markup:
+    """The images that flipped, lost ones before won ones under their `titles`; other arguments as of `render`."""
     lost = [flip for flip in flips.images if flip.lost]
     won = [flip for flip in flips.images if not flip.lost]
     parts: list[str] = []
     for title, count, found, most in (
-        ("Right before, wrong now", flips.lost, lost, _LOST_SHOWN),
-        ("Wrong before, right now", flips.won, won, _WON_SHOWN),
+        (titles[0], flips.lost, lost, _LOST_SHOWN),
+        (titles[1], flips.won, won, _WON_SHOWN),
     ):
         if not count:
             continue

@@ -8,6 +8,8 @@ from html import escape
 
 WIDE, NARROW = 1040.0, 360.0
 HALF = 510.0
+_WORTH_SORTING = 3
+"""Rows from which on a table can be sorted."""
 
 
 class Markup(str):
@@ -52,15 +54,21 @@ class Row:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row], caption: str) -> Markup:
-    """A table that scrolls sideways on small screens. `caption` is read out, not shown."""
-    head = [tag("th", c.header, css=c.css, title=c.hint, scope="col") for c in columns]
+    """A table that scrolls sideways on small screens, and can be sorted. `caption` is read out, not shown."""
+    head = [
+        tag("th", c.header, css=c.css, title=c.hint, scope="col") if c.header else tag("td", css=c.css)
+        for c in columns
+    ]
     body = []
     for row in rows:
         cells = [tag("th", row.cells[0], css=columns[0].css, scope="row")]
         cells += [tag("td", c, css=k.css) for c, k in zip(row.cells[1:], columns[1:], strict=True)]
         body.append(tag("tr", *cells, css=row.css))
     content = (tag("caption", caption), tag("thead", tag("tr", *head)), tag("tbody", *body))
-    return tag("div", tag("table", *content), css="scroll", tabindex="0", role="region", aria_label=caption)
+    css = "sortable" if len(rows) >= _WORTH_SORTING else ""
+    return tag(
+        "div", tag("table", *content, css=css), css="scroll", tabindex="0", role="region", aria_label=caption
+    )
 
 
 def figure(

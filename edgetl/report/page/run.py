@@ -1,18 +1,17 @@
-"""The page: one self-contained file with inline style and SVG, no script, no request to anywhere."""
+"""The page: one self-contained file with inline style, SVG and a script that sorts tables, no request to anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from edgetl import files
 from edgetl.records.scores import score
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
+from edgetl.report.page.document import document
 from edgetl.report.page.markup import Markup, meter, section, sentence, tag
+from edgetl.report.page.script import sorting
 from edgetl.report.page.sections import SECTIONS
-from edgetl.report.page.theme import STYLE
 from edgetl.report.run import Headline, RunReport, headline, in_doubt
 
 JSON_NAME = "report.json"
@@ -36,20 +35,9 @@ def render(report: RunReport, folder: Path | None = None) -> str:
         _header(report, head, [(anchor, title) for anchor, title, _ in parts]),
         tag("main", _cards(report, head), _verdict(report), _warnings(report), *(_part(p) for p in parts)),
         _footer(report),
+        sorting(),
     ]
     return document(f"{report.name}: edgetl report", body)
-
-
-def document(title: str, body: Sequence[str]) -> str:
-    """A whole page of the parts of `body`, under its title and style sheet."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )
 
 
 def _part(part: tuple[str, str, Markup]) -> Markup:

@@ -63,12 +63,18 @@ section{background:var(--card);border:1px solid var(--rule);border-radius:12px;p
 
 _TABLES = """
 .scroll{overflow-x:auto;margin:8px 0 0;-webkit-overflow-scrolling:touch}
-.scroll:focus-visible,summary:focus-visible,a:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:4px}
+.scroll:focus-visible,summary:focus-visible,button:focus-visible,input:focus-visible,a:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:4px}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
 caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 th,td{padding:7px 8px;text-align:left;border-bottom:1px solid var(--rule);vertical-align:baseline}
 thead th{font-size:12px;font-weight:500;color:var(--soft);white-space:nowrap;vertical-align:bottom}
 tbody th{font-weight:500;overflow-wrap:anywhere;min-width:7em}
+thead td{padding:0 8px}
+th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:inherit;white-space:inherit}
+th button:hover{color:var(--ink);text-decoration:underline}
+th[aria-sort] button{color:var(--ink);font-weight:600}
+th[aria-sort=ascending] button::after{content:" \\2191"}
+th[aria-sort=descending] button::after{content:" \\2193"}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tbody th.n{min-width:0;color:var(--faint)}
 tbody tr:last-child>*{border-bottom:0}
@@ -112,6 +118,11 @@ _FLIPS = """
 .key.k-true{outline:1px solid var(--axis)}
 .says{padding-left:20px;margin:12px 0 0;font-size:14px}
 .says li{margin:0 0 6px}
+.now{list-style:none;padding:0;margin:10px 0 0;display:grid;gap:12px}
+.now progress{display:block;width:100%;height:9px;accent-color:var(--s0);margin:4px 0 0}
+.now .far{color:var(--soft);font-variant-numeric:tabular-nums}
+.says.log{list-style:none;padding:0;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:12.5px;overflow-wrap:anywhere}
+.pill.run{color:var(--s0);background:var(--band)}
 main>.verdict:first-child{margin-top:20px}
 .verdict.warn{border-left-color:var(--warn)}
 .pill.warn{color:var(--warn);background:var(--warn-bg)}

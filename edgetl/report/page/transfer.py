@@ -11,8 +11,8 @@ from edgetl.records.transfer import BackboneRanking
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Labels, draw_axes
 from edgetl.report.page.charts import latency_axis, score_axis, series_class
+from edgetl.report.page.document import document
 from edgetl.report.page.markup import Column, Markup, Row, figure, legend, section, sentence, table, tag
-from edgetl.report.page.run import document
 from edgetl.report.page.svg import Drawing, Point
 from edgetl.report.transfer import cells, remarks
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records.bench import BenchRecord
-from edgetl.records.gate import BoxTurn, GateCheck, GateReport, Verdict
+from edgetl.records.gate import BoxTurn, BoxTurns, Flips, GateCheck, GateReport, Verdict
 from edgetl.records.measured import Latency
 from edgetl.records.scores import value
 from edgetl.records.variants import EngineRecord
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgetl.bundle.golden import GoldenCheck
     from edgetl.bundle.manifest import Manifest, Variant
     from edgetl.bundle.signature import KeyPair, Signed
+    from edgetl.deploy.server.running import Serving
     from edgetl.runtime.doctor import Checkup
     from edgetl.runtime.inputs import ImageResult
 
@@ -384,8 +385,10 @@ def gate(console: Console, report: GateReport) -> None:
     )
     for sentence in report.sentences():
         say(console, f"- {sentence}")
-    _flips(console, report)
-    _turns(console, report)
+    if report.flips is not None:
+        flipped_images(console, report.flips)
+    if report.boxes is not None:
+        turned_images(console, report.boxes)
     names = ", ".join(c.name for c in report.checks if c.judged and c.verdict is report.verdict)
     match report.verdict:
         case Verdict.PASS:
@@ -398,18 +401,17 @@ def gate(console: Console, report: GateReport) -> None:
             assert_never(report.verdict)
 
 
-def _flips(console: Console, report: GateReport) -> None:
-    """The first images that flipped; the page of `--report` shows more of them."""
-    if report.flips is None or not report.flips.images:
+def flipped_images(console: Console, flips: Flips, names: tuple[str, str] = ("before", "now")) -> None:
+    """The first images that flipped between the two that `names` calls; a page shows more of them."""
+    if not flips.images:
         return
-    flips = report.flips
     lost = [flip for flip in flips.images if flip.lost]
     won = [flip for flip in flips.images if not flip.lost]
     shown = [*lost[:_FLIPS_SHOWN], *won[: max(0, _FLIPS_SHOWN - len(lost))]]
     console.print()
     table(
         console,
-        text("flipped image", "class", "before", "now"),
+        text("flipped image", "class", *names),
         [
             TableLine(
                 cells=(flip.path, flip.label, flip.before, flip.after), tone="bad" if flip.lost else "plain"
@@ -420,11 +422,11 @@ def _flips(console: Console, report: GateReport) -> None:
     )
 
 
-def _turns(console: Console, report: GateReport) -> None:
-    """The images whose boxes changed most; the page of `--report` shows more of them."""
-    if report.boxes is None or not report.boxes.changed:
+def turned_images(console: Console, turned: BoxTurns) -> None:
+    """The images whose boxes changed most; a page shows more of them."""
+    if not turned.changed:
         return
-    turned, shown = report.boxes, report.boxes.images[:_FLIPS_SHOWN]
+    shown = turned.images[:_FLIPS_SHOWN]
     console.print()
     table(
         console,
@@ -484,6 +486,11 @@ def keys(console: Console, pair: KeyPair) -> None:
 def signed(console: Console, record: Signed) -> None:
     """A signed bundle."""
     say(console, f"{record.path} is signed with the key {record.public_hex}.", "good")
+
+
+def serving(console: Console, record: Serving) -> None:
+    """A server that listens."""
+    say(console, f"Serves {', '.join(record.models)} at {record.url}")
 
 
 def engine(console: Console, record: EngineRecord) -> None:

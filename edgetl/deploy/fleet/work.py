@@ -1,0 +1,41 @@
+"""One device at work: which step it is at, and its record in the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edgetl.deploy.fleet.config import Device
+from edgetl.deploy.fleet.record import DeviceRecord, Outcome
+
+
+class Told:
+    """Where the work on a device tells how far it is."""
+
+    def __init__(self, device: Device, say: Callable[[str], None]) -> None:
+        """`say` takes short notes, e.g. `line-1: upload 40%`."""
+        self._device, self._say = device, say
+        self._started = time.monotonic()
+        self.at = ""
+
+    def step(self, name: str) -> None:
+        """A step begins."""
+        self.at = name
+        self._say(f"{self._device.name}: {name}")
+
+    def bytes(self, there: int) -> None:
+        """So many bytes of a file are there."""
+        self._say(f"{self._device.name}: {self.at} {there / 1e6:.1f} MB")
+
+    def record(self, outcome: Outcome, sentence: str, **found: Any) -> DeviceRecord:
+        """The device's record."""
+        return DeviceRecord(
+            device=self._device.name,
+            host=self._device.host,
+            outcome=outcome,
+            sentence=sentence,
+            step=self.at,
+            seconds=round(time.monotonic() - self._started, 3),
+            **found,
+        )
