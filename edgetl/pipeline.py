@@ -24,6 +24,7 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
+from edgetl.inputs.spec import InputKind
 from edgetl.locks import only_one
 from edgetl.measure.candidates import CandidateModel
 from edgetl.measure.stage import MeasureInputs
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
+    from edgetl.inputs.spec import SoundSpec
     from edgetl.prune.latency import Stopwatch
+    from edgetl.records.origin import WeightsOrigin
     from edgetl.report.run import RunReport
     from edgetl.tasks.labelling import Labelling
     from edgetl.train.extend.before import Before
@@ -405,12 +408,16 @@ class _Run:
         labelling = self.recipe.task.labelling
         extends = self.recipe.extend.run is not None  # one class may be added to others
         inputs = stage.DataInputs(
-            seed=self.recipe.seed, window=window, labelling=labelling, least_classes=1 if extends else 2
+            seed=self.recipe.seed,
+            window=window,
+            labelling=labelling,
+            least_classes=1 if extends else 2,
+            sound=self._sound,
         )
         record, cached = self.cache.run(
             "data",
             config=config,
-            inputs=[_source_key(config.source, labelling, self.progress), inputs],
+            inputs=[_source_key(config.source, labelling, self.progress, config.input), inputs],
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -949,6 +956,7 @@ class _Run:
             seed=self.recipe.seed,
             calibration_sha256=quantized.calibration_key if quantized else "",
             lineage=self._lineage(),
+            weights=self._origins(),
         )
         return self.cache.run(
             "bundle",
@@ -978,7 +986,13 @@ class _Run:
             std=p.std,
             window=p.window,
             guess_floats=False,
+            sound=self._sound,
         )
+
+    @property
+    def _sound(self) -> SoundSpec | None:
+        """How recordings become pictures, where the data are these."""
+        return self.recipe.sound.spec if self.recipe.data.input is InputKind.SOUND else None
 
     @property
     def student_spec(self) -> PreprocessSpec:
@@ -1004,6 +1018,21 @@ class _Run:
             return trained.lineage
         folder = Path(str(self.recipe.adapt.images)).name
         return (*trained.lineage, LineageStep(kind=adapted.method, name=folder, images=adapted.images))
+
+    def _origins(self) -> tuple[WeightsOrigin, ...]:
+        """Where the first weights of the networks come from that the shipped one learned of."""
+        from edgetl.models.backbones import PRETRAINED
+        from edgetl.models.origin import weights_origin
+
+        recipe, first = self.recipe, self._lineage()[0]
+        begun = PRETRAINED if first.name == PRETRAINED else recipe.train.weights
+        networks: dict[str, str] = {recipe.train.backbone: str(begun)}
+        if self._prunes and recipe.prune.network != "teacher":
+            networks.setdefault(recipe.prune.network, PRETRAINED)
+        if recipe.distill.student != "pruned":
+            networks.setdefault(recipe.distill.student, recipe.distill.weights)
+        found = (weights_origin(network, weights) for network, weights in networks.items())
+        return tuple(one for one in found if one is not None)
 
     @property
     def _beside(self) -> DataIndex | None:
@@ -1080,9 +1109,12 @@ class _Run:
         return self.recipe.train.imbalance is not Imbalance.NONE
 
     def _report(self) -> RunReport:
+        from edgetl.bundle.archive import open_bundle
         from edgetl.bundle.provenance import git_commit, packages
+        from edgetl.report.card import CARD_NAME, write_card
         from edgetl.report.page.run import write_report
         from edgetl.report.run import RunReport
+        from edgetl.report.sbom import SUFFIX, write_bill
 
         r = self.records
         report = RunReport(
@@ -1115,6 +1147,9 @@ class _Run:
         )
         report = replace(report, mistakes=self._mistakes(report))
         write_report(report, self.dir)
+        bundle = open_bundle(self.dir / report.bundle.path)
+        write_card(bundle, report, self.dir / CARD_NAME)
+        write_bill(bundle, bundle.path.with_suffix(SUFFIX))
         return report
 
     def _mistakes(self, report: RunReport) -> MistakesRecord | None:
@@ -1177,17 +1212,19 @@ class _Warnings:
             self.inner.warning(text)
 
 
-def _source_key(source: str, labelling: Labelling, progress: Progress) -> str:
+def _source_key(
+    source: str, labelling: Labelling, progress: Progress, kind: InputKind = InputKind.IMAGE
+) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.build import boxes_at
     from edgetl.data.sources import find
 
-    if (boxes := boxes_at(source)) is not None:
+    if kind is InputKind.IMAGE and (boxes := boxes_at(source)) is not None:
         marked = [
             [str(e.path), *_file_state(e.path), e.split, e.group, to_json(e.objects)] for e in boxes.entries
         ]
         return sha256_json([boxes.labels, marked])
-    found = find(source, labelling, progress=progress)
+    found = find(source, labelling, kind=kind, progress=progress)
     entries = [
         [str(e.path), e.label, e.none_of, e.split, e.group, e.domain, *_file_state(e.path)]
         for e in found.entries

@@ -113,6 +113,9 @@ class Lane:
             yield
         finally:
             self._coming -= 1
+            if self._wait_s:  # Who waited for it need not any more.
+                with self._ready:
+                    self._ready.notify_all()
 
     def submit(self, job: Job) -> asyncio.Future[Answer]:
         """Let a job wait its turn; called in the server's own thread.
@@ -184,6 +187,8 @@ class Lane:
             ]
             beside = self._busy > 0 or len(self._queue) > 0
             self._busy += 1
+            if self._queue:  # Another one sleeps perhaps, since it was this one that heard of them.
+                self._ready.notify()
         now = time.perf_counter()
         for one in batch:
             self._metrics.waited.observe(now - one.since, self._name)
@@ -207,9 +212,10 @@ class Lane:
         usable = [(one, rows) for one, rows in zip(batch, found, strict=True) if rows is not None]
         try:
             outputs = engine.run([image for _, rows in usable for image in rows.images], beside=beside)
-        except Exception as error:  # A fault of the engine is every one's.
+        except Exception as error:  # It is every one's, and no client's: what they sent was checked.
             for one, _ in usable:
-                one.error = error
+                one.error = RuntimeError(f"the engine failed: {error}")
+                one.error.__cause__ = error
             return
         at = 0
         for one, rows in usable:
