@@ -38,8 +38,8 @@ def gallery(record: MistakesRecord | None) -> Markup:
 def _item(one: Mistake) -> Markup:
     name = Path(one.file).name
     pictures = [
-        tag("img", src=shown, alt=f"{name}{what}")
-        for shown, what in zip(_shown(one), ("", ", with its map"), strict=False)
+        tag("img", src=shown, alt=f"{name}, a picture of {one.truth} that was taken for {one.answer}{what}")
+        for shown, what in zip(_shown(one), ("", ", under the map of what speaks for that"), strict=False)
     ]
     return tag(
         "li",

@@ -12,6 +12,7 @@ from edgetl.report.page import making, variants
 from edgetl.report.page.adaptation import adaptation
 from edgetl.report.page.answers import answers
 from edgetl.report.page.confidence import confidence
+from edgetl.report.page.doubts import doubts
 from edgetl.report.page.extension import extension
 from edgetl.report.page.layers import layers
 from edgetl.report.page.markup import Markup
@@ -42,6 +43,7 @@ SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("adaptation", "Adaptation", _of_records(adaptation)),
     ("pruning", "Pruning", _of_records(making.pruning)),
     ("deployment", "Export and quantization", _of_records(making.deployment)),
+    ("labels", "Labels to look at", doubts),
     ("data", "Data", _of_records(making.data)),
     ("provenance", "Machine and provenance", _of_records(making.provenance)),
     ("recipe", "Recipe", _of_records(making.recipe)),
