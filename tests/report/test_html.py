@@ -72,7 +72,16 @@ def test_every_part_is_there_and_linked(page):
         anchor
         for anchor, _, _ in SECTIONS
         if anchor
-        not in ("confidence", "unknown", "layers", "extension", "pretraining", "adaptation", "labels")
+        not in (
+            "curves",
+            "confidence",
+            "unknown",
+            "layers",
+            "extension",
+            "pretraining",
+            "adaptation",
+            "labels",
+        )
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{i}" for i in ids]
 
