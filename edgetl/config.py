@@ -901,6 +901,10 @@ class PruneConfig(_Section):
     """No layer loses more than this share of the uncut network's channels."""
     importance_images: Count = 256
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
+    depth: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest share of the residual blocks that may be taken out whole, where the network's own shortcut allows it;
+    they compete with channels. 0 takes none. Asks for `importance = "taylor"`. Pays best with a target of the clock,
+    where a layer's call costs its own time however narrow it is."""
     keep: tuple[str, ...] = ()
     """Names of layers that are never cut."""
     lr: Positive = 1e-3
@@ -913,6 +917,15 @@ class PruneConfig(_Section):
     def timed(self) -> bool:
         """Whether the target is one of the clock."""
         return not isinstance(self.target, MacsTarget)
+
+    @model_validator(mode="after")
+    def _blocks_are_ranked(self) -> Self:
+        if self.depth and self.importance is not Importance.TAYLOR:
+            raise ValueError(
+                f'depth = {self.depth:g} asks for importance = "taylor", got "{self.importance}": only an estimate of'
+                " the loss compares a block with channels; set depth = 0, or that importance"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
+    from edgetl.records.origin import WeightsOrigin
     from edgetl.report.run import RunReport
     from edgetl.tasks.labelling import Labelling
     from edgetl.train.extend.before import Before
@@ -950,6 +951,7 @@ class _Run:
             seed=self.recipe.seed,
             calibration_sha256=quantized.calibration_key if quantized else "",
             lineage=self._lineage(),
+            weights=self._origins(),
         )
         return self.cache.run(
             "bundle",
@@ -1005,6 +1007,21 @@ class _Run:
             return trained.lineage
         folder = Path(str(self.recipe.adapt.images)).name
         return (*trained.lineage, LineageStep(kind=adapted.method, name=folder, images=adapted.images))
+
+    def _origins(self) -> tuple[WeightsOrigin, ...]:
+        """Where the first weights of the networks come from that the shipped one learned of."""
+        from edgetl.models.backbones import PRETRAINED
+        from edgetl.models.origin import weights_origin
+
+        recipe, first = self.recipe, self._lineage()[0]
+        begun = PRETRAINED if first.name == PRETRAINED else recipe.train.weights
+        networks: dict[str, str] = {recipe.train.backbone: str(begun)}
+        if self._prunes and recipe.prune.network != "teacher":
+            networks.setdefault(recipe.prune.network, PRETRAINED)
+        if recipe.distill.student != "pruned":
+            networks.setdefault(recipe.distill.student, recipe.distill.weights)
+        found = (weights_origin(network, weights) for network, weights in networks.items())
+        return tuple(one for one in found if one is not None)
 
     @property
     def _beside(self) -> DataIndex | None:
@@ -1081,9 +1098,12 @@ class _Run:
         return self.recipe.train.imbalance is not Imbalance.NONE
 
     def _report(self) -> RunReport:
+        from edgetl.bundle.archive import open_bundle
         from edgetl.bundle.provenance import git_commit, packages
+        from edgetl.report.card import CARD_NAME, write_card
         from edgetl.report.page.run import write_report
         from edgetl.report.run import RunReport
+        from edgetl.report.sbom import SUFFIX, write_bill
 
         r = self.records
         report = RunReport(
@@ -1116,6 +1136,9 @@ class _Run:
         )
         report = replace(report, mistakes=self._mistakes(report), doubts=self._doubts())
         write_report(report, self.dir)
+        bundle = open_bundle(self.dir / report.bundle.path)
+        write_card(bundle, report, self.dir / CARD_NAME)
+        write_bill(bundle, bundle.path.with_suffix(SUFFIX))
         return report
 
     def _doubts(self) -> DoubtsRecord:

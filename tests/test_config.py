@@ -94,6 +94,10 @@ def test_a_hopeless_section_gets_the_list() -> None:
             "prune: target_macs and target_speedup are set, but only one target can hold; remove the others.",
         ),
         (
+            {"prune": {"depth": 0.5, "importance": "lamp"}},
+            'prune: depth = 0.5 asks for importance = "taylor", got "lamp": only an estimate of the loss',
+        ),
+        (
             {"prune": {"target": {"kind": "macs", "share": 1.0}}},
             "prune.target.macs.share: input should be above 0",
         ),

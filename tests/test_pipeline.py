@@ -119,6 +119,9 @@ def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -
     report = json.loads((finished.run_dir / "report.json").read_text())
     assert report["name"] == "tiny"
     assert (finished.run_dir / "report.html").read_text().startswith("<!doctype html>")
+    assert (finished.run_dir / "model-card.md").read_text().startswith("# tiny\n")
+    bill = json.loads((finished.run_dir / "tiny.cdx.json").read_text())
+    assert bill["metadata"]["component"]["hashes"][0]["content"] == report["bundle"]["sha256"]
 
 
 def test_a_second_run_redoes_nothing(finished: pipeline.Outcome, images: Path) -> None:

@@ -19,6 +19,7 @@ from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.codec import OPTIONAL, from_json, to_json
 from edgetl.records.frozen import dataclass
 from edgetl.records.measured import Latency, Machine
+from edgetl.records.origin import WeightsOrigin
 from edgetl.records.scores import Scores
 from edgetl.records.train import LineageStep
 from edgetl.records.unknown import ScoreName
@@ -178,7 +179,8 @@ class Provenance:
     """Where a bundle came from. `created` is empty by default, so that equal contents give an equal file.
 
     `calibration_sha256` covers the float model, the calibration images and their preprocessing; empty where nothing
-    was quantized. `lineage` is the chain of what the teacher learned, from its first weights on.
+    was quantized. `lineage` is the chain of what the teacher learned, from its first weights on; `weights` says where
+    the networks' first weights come from, and their licences.
     """
 
     recipe_sha256: str = ""
@@ -190,6 +192,7 @@ class Provenance:
     created_by: str = f"edgetl {__version__}"
     created: str = ""
     lineage: tuple[LineageStep, ...] = ()
+    weights: tuple[WeightsOrigin, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

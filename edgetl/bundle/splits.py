@@ -35,6 +35,10 @@ class Splits:
         known = np.array([bool(text) for text in sha256], dtype=bool)
         return known & np.isin(_shortened(text or "0" * 2 * _BYTES for text in sha256), self._hashes[split])
 
+    def count(self, split: str) -> int:
+        """How many different images a split has."""
+        return len(self._hashes[split])
+
     def with_trained(self, sha256: Sequence[str]) -> Splits:
         """With further images, by SHA-256 in hex, that were learned from."""
         more = np.union1d(self._hashes["train"], _shortened(sha256))

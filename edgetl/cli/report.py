@@ -1,4 +1,4 @@
-"""`edgetl report`: a run's figures again, or two runs side by side."""
+"""A run's figures again, or two runs side by side; a model's card and its bill of materials."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class SplitName(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     app.command(rich_help_panel=PANEL, epilog="Example: edgetl report runs/before runs/after")(report)
+    app.command(rich_help_panel=PANEL, epilog="Example: edgetl card runs/photos -o model-card.md")(card)
+    app.command(rich_help_panel=PANEL, epilog="Example: edgetl sbom photos.edgetl -o photos.cdx.json")(sbom)
 
 
 def report(
@@ -100,4 +102,44 @@ def report(
     output.emit(record, json, "comparison")
     path = page or Path(stage.page_name(record))
     write_page(record, path, open_side(other).bundle.manifest.preprocess)
+    typer.echo(f"Wrote {path}.", err=True)
+
+
+RunOrBundle = Annotated[
+    Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, or a bundle.", show_default=False)
+]
+ToFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default="standard output"),
+]
+
+
+def card(source: RunOrBundle, output_path: ToFile = None) -> None:
+    """Write the model card (Markdown): what the model is, limits, figures, data, licences, provenance.
+
+    Of a bundle alone it says less than of its run.
+    """
+    from edgetl.comparison.sides import open_side
+    from edgetl.report import card as cards
+    from edgetl.report.stored import load_report
+
+    side = open_side(source)
+    _write(cards.card(side.bundle, None if side.run is None else load_report(source)), output_path)
+
+
+def sbom(source: RunOrBundle, output_path: ToFile = None) -> None:
+    """Write the bill of materials (CycloneDX 1.6, JSON): models, weights, data, and the packages installed here."""
+    from edgetl.comparison.sides import open_side
+    from edgetl.report.sbom import bill_of_materials, encoded
+
+    _write(encoded(bill_of_materials(open_side(source).bundle)), output_path)
+
+
+def _write(text: str, path: Path | None) -> None:
+    from edgetl.files import write_text
+
+    if path is None:
+        typer.echo(text, nl=False)
+        return
+    write_text(path, text)
     typer.echo(f"Wrote {path}.", err=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.bundle.archive import Bundle, open_bundle
+from edgetl.bundle.layout import is_layout
 from edgetl.errors import BundleError
 from edgetl.files import read_json
 from edgetl.records.train import DataRecord
@@ -53,10 +54,12 @@ class Side:
 def open_side(path: Path) -> Side:
     """Open a run folder that is done, or a bundle.
 
+    A folder that holds a bundle as an OCI image layout is a bundle.
+
     Raises:
         BundleError: it is neither, or its bundle cannot be used.
     """
-    if not path.is_dir():
+    if not path.is_dir() or is_layout(path):
         return Side(path=path, bundle=open_bundle(path))
     stored = path / REPORT
     if not stored.is_file():

@@ -201,7 +201,7 @@ def _model(side: Side, name: str, session: Session, scores: Scores) -> ComparedM
         precision=variant.precision.value,
         target=session.choice.target.value,
         size_bytes=variant.size_bytes,
-        bundle_bytes=side.bundle.path.stat().st_size,
+        bundle_bytes=len(side.bundle.content()),
         scores=scores,
         latency=latency,
         machine=machine,

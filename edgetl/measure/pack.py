@@ -12,6 +12,7 @@ from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.confidence import OutputConfidence
+from edgetl.records.origin import WeightsOrigin
 from edgetl.records.train import LineageStep
 from edgetl.records.unknown import UnknownRecord
 from edgetl.records.variants import BundleRecord, MeasureRecord
@@ -39,6 +40,7 @@ class ShipInputs:
     seed: int
     calibration_sha256: str = ""
     lineage: tuple[LineageStep, ...] = ()
+    weights: tuple[WeightsOrigin, ...] = ()
 
 
 def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progress = SILENT) -> BundleRecord:
@@ -88,6 +90,7 @@ def run(config: BundleConfig, inputs: ShipInputs, *, out: Path, progress: Progre
             seed=inputs.seed,
             packages=packages(),
             lineage=inputs.lineage,
+            weights=inputs.weights,
         ),
         splits={split: [s.sha256 for s in inputs.index.split(split)] for split in SPLITS},
         drift=source_of(measured),

@@ -1,7 +1,8 @@
 """A network as data: a backbone's name and the layers in which the network differs from the fresh backbone.
 
 Channel pruning changes tensors' shapes and a few plain integers (`out_channels`, `groups`, `num_features`,
-`num_heads`, ...). Both are stored by name, so that a pruned network is rebuilt without unpickling code.
+`num_heads`, ...). Both are stored by name, so that a pruned network is rebuilt without unpickling code. So are
+the residual blocks that were taken out whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgetl.errors import ModelError, WeightsError
 from edgetl.models.adapters import adapt_, adapted_heads
 from edgetl.models.backbones import NO_WEIGHTS, built_for, create
 from edgetl.models.detector import Detector, create_detector
+from edgetl.models.removed import remove_, removed
 
 HeadKind = Literal["classifier", "adapters", "detector"]
 """What stands on the backbone; `adapters` are those of several heads."""
@@ -32,6 +34,7 @@ class Architecture:
     of a tensor that it owns (`weight`: (24, 16, 1, 1)); only what differs from the fresh backbone is listed.
     The module named `` is the network itself. `size` is that of the images that the network is built for, where it
     takes one size alone and that is not the library's. `widths` are the outputs of each head that has an adapter.
+    `removed` are the blocks that are not there: what would come in goes on.
     """
 
     backbone: str
@@ -40,9 +43,19 @@ class Architecture:
     size: int | None = None
     head: HeadKind = "classifier"
     widths: tuple[int, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 def _fresh(of: Architecture, seed: int = 0) -> nn.Module:
+    try:
+        return remove_(_whole(of, seed), of.removed)
+    except AttributeError as error:
+        raise WeightsError(
+            f"{of.backbone} has no block to be taken out as described ({error}); the file is from another version."
+        ) from error
+
+
+def _whole(of: Architecture, seed: int) -> nn.Module:
     match of.head:
         case "classifier":
             return create(of.backbone, of.num_classes, NO_WEIGHTS, seed=seed, size=of.size)
@@ -82,9 +95,12 @@ def describe(model: nn.Module, backbone: str, num_classes: int, size: int | None
 
 def _plain(model: nn.Module, backbone: str, num_classes: int, size: int | None) -> Architecture:
     """The fresh network of the model's kind."""
+    gone = removed(model)
     if isinstance(model, Detector):
-        return Architecture(backbone=backbone, num_classes=num_classes, head="detector")
-    plain = Architecture(backbone=backbone, num_classes=num_classes, size=built_for(backbone, size))
+        return Architecture(backbone=backbone, num_classes=num_classes, head="detector", removed=gone)
+    plain = Architecture(
+        backbone=backbone, num_classes=num_classes, size=built_for(backbone, size), removed=gone
+    )
     if (found := adapted_heads(model)) is not None:
         return replace(plain, head="adapters", widths=found[1].widths)
     return plain

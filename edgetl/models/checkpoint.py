@@ -65,6 +65,8 @@ def _plain(architecture: Architecture) -> dict[str, Any]:
         del values["head"]
     if not architecture.widths:
         del values["widths"]
+    if not architecture.removed:
+        del values["removed"]
     return values
 
 
@@ -178,6 +180,7 @@ def _architecture(path: Path, metadata: Mapping[str, str]) -> Architecture:
             size=_typed(value["size"], int) if "size" in value else None,
             head=_head(value.get("head", "classifier")),
             widths=_widths(value.get("widths", [])),
+            removed=_removed(value.get("removed", [])),
             layers={
                 name: {key: _extent(extent) for key, extent in layer.items()}
                 for name, layer in value["layers"].items()
@@ -206,6 +209,12 @@ def _head(value: Any) -> HeadKind:
 def _widths(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(width) is int and width > 0 for width in value):
         raise ValueError(f"{value!r:.60} is not a list of the heads' outputs")
+    return tuple(value)
+
+
+def _removed(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise ValueError(f"{value!r:.60} is not a list of blocks")
     return tuple(value)
 
 

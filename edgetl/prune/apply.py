@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetl.errors import ModelError, UncuttableError
+from edgetl.models.removed import remove_
+from edgetl.prune.depth import within
 from edgetl.prune.graph import ChannelGraph, layer_costs, trace, watched, whole_groups
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import LatencyTable
@@ -21,13 +23,15 @@ from edgetl.prune.surgery import masked, mismatch, without
 class Cut:
     """A network after a cut.
 
-    `widths` are the channels that each group has now, by the group's name; `removed` how many went.
+    `widths` are the channels that each group has now, by the group's name; `removed` how many went. Groups of a block
+    that was taken out stay in both as they were. `blocks` are the blocks that went.
     """
 
     model: nn.Module
     cost: Cost
     widths: dict[str, int]
     removed: dict[str, int]
+    blocks: tuple[str, ...] = ()
 
 
 def cut(
@@ -40,7 +44,9 @@ def cut(
     keep: Sequence[str] = (),
     table: LatencyTable | None = None,
 ) -> Cut:
-    """Remove the least important channels until the budget holds. `model` itself stays as it is.
+    """Remove the least important channels, and blocks where the limits allow it, until the budget holds.
+
+    `model` itself stays as it is.
 
     The result is checked: widths are the planned multiples, the cost really fell to the plan's, a forward pass at
     the real input size gives logits of the same shape, and they equal those of `model` with the removed channels
@@ -59,7 +65,7 @@ def cut(
         ModelError: the network cannot be traced or cut (names the module), the budget is out of reach, or an
             unknown name in `keep`.
     """
-    graph = trace(copy.deepcopy(model), input_size, keep=keep)
+    graph = trace(copy.deepcopy(model), input_size, keep=keep, depth=limits.depth)
     try:
         plan = choose(graph, scorer(graph), budget, limits, table)
     except ModelError as error:
@@ -71,7 +77,8 @@ def cut(
     logits = _forward(work, probe)
     _check(graph, work, plan, limits.round_to)
     with torch.no_grad():
-        wrong = mismatch(masked(graph.model, graph.groups, plan.removed)(probe), logits)
+        reference = remove_(masked(graph.model, graph.groups, plan.removed), plan.blocks)
+        wrong = mismatch(reference(probe), logits)
     if wrong:
         raise UncuttableError(
             f"{type(work).__name__} cannot be pruned: after the cut {wrong}. Name the layers that it comes from in"
@@ -83,6 +90,7 @@ def cut(
         cost=plan.cost,
         widths={name: channels - removed.get(name, 0) for name, channels in before.items()},
         removed=removed,
+        blocks=plan.blocks,
     )
 
 
@@ -99,7 +107,7 @@ def _refusals(graph: ChannelGraph) -> str:
 
 def _cut(graph: ChannelGraph, plan: CutPlan) -> nn.Module:
     try:
-        work = without(graph.model, graph.groups, plan.removed)
+        work = remove_(without(graph.model, graph.groups, plan.removed), plan.blocks)
     except Exception as error:
         raise UncuttableError(
             f"{type(graph.model).__name__} cannot be pruned: {error}. Name layers in prune.keep, or take another"
@@ -119,6 +127,8 @@ def _check(graph: ChannelGraph, model: nn.Module, plan: CutPlan, round_to: int) 
                 f" cut, expected a multiple of {round_to}."
             )
         for name, share in group.outputs.items():
+            if any(within(name, block) for block in plan.blocks):
+                continue
             planned, actual = graph.layers[name].outputs - gone * share, len(modules[name].weight)
             if actual != planned:
                 raise UncuttableError(

@@ -20,6 +20,7 @@ from torch import nn
 from edgetl.errors import ModelError, UncuttableError
 from edgetl.models.adapters import uncut_layers
 from edgetl.prune.chains import chains, heads
+from edgetl.prune.depth import Block, removable
 from edgetl.prune.groups import ChannelGroup, Layer
 from edgetl.prune.peer import replaced
 from edgetl.prune.surgery import is_consumer, masked, mismatch, without
@@ -35,6 +36,7 @@ class ChannelGraph:
         groups: the channel groups that may be cut.
         layers: what its layers cost.
         refused: name of a group that may not be cut -> why; the network is pruned around it.
+        blocks: residual blocks that may be taken out whole; none where they were not asked for.
     """
 
     model: nn.Module
@@ -42,9 +44,12 @@ class ChannelGraph:
     groups: tuple[ChannelGroup, ...]
     layers: dict[str, Layer]
     refused: dict[str, str]
+    blocks: tuple[Block, ...] = ()
 
 
-def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> ChannelGraph:
+def trace(
+    model: nn.Module, input_size: int, *, keep: Sequence[str] = (), depth: bool = False
+) -> ChannelGraph:
     """Trace `model` and find its channel groups.
 
     The classifier's outputs are in no group, and no group alters a layer under `keep`. Every group is proved by a
@@ -55,6 +60,7 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Cha
         model: (N, 3, H, W) float32 images to (N, C) logits; set to evaluation mode, parameters set to need gradients.
         input_size: side of its square input in pixels.
         keep: names of layers or blocks whose shapes stay as they are.
+        depth: whether blocks that may be taken out whole are looked for.
 
     Raises:
         ModelError: the network cannot be traced or has no group that can be cut (names it and the module), or a
@@ -103,6 +109,7 @@ def trace(model: nn.Module, input_size: int, *, keep: Sequence[str] = ()) -> Cha
         groups=tuple(sorted(groups, key=lambda group: order[group.name])),
         layers=layers,
         refused={name: why for name, why in refused.items() if name not in outputs},
+        blocks=removable(model, input_size, keep) if depth else (),
     )
 
 

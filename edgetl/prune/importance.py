@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import torch
@@ -26,11 +26,12 @@ class ImportanceScores:
 
     `channels[group]` is (C,) float64 on the CPU. `additive`: they estimate the rise of the loss, so that they can
     be summed, compared between groups and set against what a cut saves; else they only rank channels, on a scale
-    that is common to the groups.
+    that is common to the groups. `blocks[block]` is the same estimate for a block that goes whole.
     """
 
     channels: dict[str, Tensor]
     additive: bool
+    blocks: dict[str, float] = field(default_factory=dict)
 
 
 Scorer = Callable[[ChannelGraph], ImportanceScores]
@@ -202,6 +203,9 @@ def taylor(
     "Faster gaze prediction with dense networks and Fisher pruning" (2018); summed over coupled layers as in Liu
     et al., "Group Fisher Pruning for Practical Network Compression" (ICML 2021).
 
+    A block that may go whole is judged by the same estimate: what it adds to its input, times the gradient there,
+    summed over channels and places, squared, the mean over images.
+
     Args:
         graph: the traced network; its parameters' gradients are not touched.
         images: batches (n, 3, H, W) float32.
@@ -212,15 +216,24 @@ def taylor(
     """
     model = graph.model
     totals = [torch.zeros(g.channels, dtype=torch.float64) for g in graph.groups]
+    blocks = {block.name: 0.0 for block in graph.blocks}
     count = 0
     names = {module: name for name, module in model.named_modules()}
     read = {name for group in graph.groups for name in group.inputs}
     generator = torch.Generator().manual_seed(seed)
     reads: list[_Read] = []
+    added: list[_Added] = []
     hooks = [
         module.register_forward_pre_hook(lambda module, args, name=name: _watch(module, args, name, reads))
         for module, name in names.items()
         if name in read
+    ]
+    hooks += [
+        module.register_forward_hook(
+            lambda module, args, output, name=name: _watch_block(module, args, output, name, added)
+        )
+        for module, name in names.items()
+        if name in blocks
     ]
     trained = [p for p in model.parameters() if p.requires_grad]
     kept_contiguous(model.eval().requires_grad_(False))
@@ -232,14 +245,19 @@ def taylor(
             with torch.no_grad():
                 asked = teacher(batch)
             loss = task.drawn_loss(outputs, asked, temperature, generator)
-            gradients = torch.autograd.grad(loss, [r.values for r in reads], allow_unused=True)
-            shares = _shares(reads, gradients, len(batch))
+            places = [*(r.values for r in reads), *(a.output for a in added)]
+            gradients = torch.autograd.grad(loss, places, allow_unused=True)
+            shares = _shares(reads, gradients[: len(reads)], len(batch))
+            for each, gradient in zip(added, gradients[len(reads) :], strict=True):
+                blocks[each.block] += _block_effect(each, gradient, len(batch))
             reads.clear()
+            added.clear()
             count += len(batch)
             for total, group in zip(totals, graph.groups, strict=True):
                 total += _effect(group, shares, names).square().sum(0)
     finally:
         reads.clear()
+        added.clear()
         for hook in hooks:
             hook.remove()
         for parameter in trained:
@@ -247,6 +265,7 @@ def taylor(
     return ImportanceScores(
         channels={g.name: total / max(count, 1) for g, total in zip(graph.groups, totals, strict=True)},
         additive=True,
+        blocks={name: total / max(count, 1) for name, total in blocks.items()},
     )
 
 
@@ -292,6 +311,44 @@ def _watch(module: nn.Module, args: tuple[Any, ...], name: str, reads: list[_Rea
     seen = args[0].view_as(args[0])
     reads.append(_Read(name, seen, 1 if isinstance(module, nn.Conv2d) else seen.dim() - 1))
     return (seen, *args[1:])
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What one block added to its input in one pass, and its output; `channel` is the dimension of its channels."""
+
+    block: str
+    output: Tensor
+    change: Tensor
+    channel: int
+
+
+def _watch_block(
+    module: nn.Module, args: tuple[Any, ...], output: Tensor, name: str, added: list[_Added]
+) -> Tensor:
+    """Keep what a block adds, so that the gradient behind it can be asked for."""
+    seen = output.view_as(output)
+    images = seen.dim() == 4 and any(isinstance(part, nn.Conv2d) for part in module.modules())
+    added.append(_Added(name, seen, (output - args[0]).detach(), 1 if images else seen.dim() - 1))
+    return seen
+
+
+def _block_effect(each: _Added, gradient: Tensor | None, images: int) -> float:
+    """The squared first-order effect of a block on the loss, summed over images; constants are taken up by norms.
+
+    Raises:
+        UncuttableError: what it gives cannot be told apart by images.
+    """
+    if gradient is None:
+        return 0.0
+    around = [d for d in range(each.change.dim()) if d != each.channel]
+    product = ((each.change - each.change.mean(around, keepdim=True)) * gradient).double()
+    if len(product) % images:
+        raise UncuttableError(
+            f"Blocks cannot be ranked: {each.block} gives {tuple(product.shape)} for {images} images. Set"
+            " prune.depth = 0."
+        )
+    return float(product.reshape(images, -1).sum(1).square().sum())
 
 
 def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None], images: int) -> dict[str, Tensor]:

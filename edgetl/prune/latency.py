@@ -1,10 +1,11 @@
 """How many milliseconds a network of given widths takes: a table fitted to a few networks that were really timed.
 
 A layer's time is taken as a weighted sum of its work: dense and grouped multiply-accumulates, values read and
-written, weights read. The rates are fitted, none negative, to whole networks of random widths in the runtime that
-will run the result, so that its fusions, layouts and calls are in them. Like the tables of ProxylessNAS (Cai et al.
-2019) and FBNet (Wu et al. 2019) it adds up layers; unlike those it needs no graph of a single layer, and only a dozen
-measurements, since layers of a kind share their rates.
+written, weights read, and its call, which counts where networks of different depth are timed. The rates are fitted,
+none negative, to whole networks of random widths in the runtime that will run the result, so that its fusions, layouts
+and calls are in them. Like the tables of ProxylessNAS (Cai et al. 2019) and FBNet (Wu et al. 2019) it adds up layers;
+unlike those it needs no graph of a single layer, and only a dozen measurements, since layers of a kind share their
+rates.
 """
 
 from __future__ import annotations
@@ -71,14 +72,17 @@ class LatencyTable:
         )
 
 
-def work(layer: Layer, inputs: float, outputs: float) -> tuple[float, float, float, float]:
-    """A layer's dense and grouped multiply-accumulates, values read and written, and weights, for one image."""
+def work(layer: Layer, inputs: float, outputs: float) -> tuple[float, float, float, float, float]:
+    """A layer's dense and grouped multiply-accumulates, values read and written, weights, and calls, for one image.
+
+    A layer without outputs is not there, and not called.
+    """
     macs = layer.macs(inputs, outputs)
     places = layer.unit_macs / layer.unit_weights
     weights = layer.unit_weights * outputs * (layer.width or inputs)
     if layer.width:  # it reads as many channels as it makes
-        return (0.0, macs, places * 2 * outputs, weights)
-    return (macs, 0.0, places * (inputs + outputs), weights)
+        return (0.0, macs, places * 2 * outputs, weights, float(outputs > 0))
+    return (macs, 0.0, places * (inputs + outputs), weights, float(outputs > 0))
 
 
 def total_work(layers: Mapping[str, Layer]) -> tuple[float, ...]:
@@ -91,10 +95,13 @@ def fit_table(works: Sequence[Sequence[float]], milliseconds: Sequence[float]) -
     """Fit a table by least squares of the relative errors, with no negative rate.
 
     Args:
-        works: `total_work` of three or more networks of different widths.
+        works: `total_work` of three or more networks of different widths. Where all have as many layers, calls cannot
+            be told from what every network takes, and cost nothing of their own.
         milliseconds: their times.
     """
-    features = np.column_stack([np.asarray(works, dtype=np.float64), np.ones(len(works))])
+    alike = len({one[-1] for one in works}) == 1
+    told = np.asarray([one[:-1] if alike else one for one in works], dtype=np.float64)
+    features = np.column_stack([told, np.ones(len(works))])
     times = np.asarray(milliseconds, dtype=np.float64)
     left_out = []
     for index in range(len(times)):
@@ -102,6 +109,7 @@ def fit_table(works: Sequence[Sequence[float]], milliseconds: Sequence[float]) -
         predicted = features[index] @ _solve(features[others], times[others])
         left_out.append(abs(float(predicted) / times[index] - 1))
     *rates, fixed_ms = _solve(features, times).tolist()
+    rates += [0.0] * alike
     return LatencyTable(rates=tuple(rates), fixed_ms=fixed_ms, error=statistics.median(left_out))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from edgetl.config import PruneScope, Target
 from edgetl.errors import ModelError
+from edgetl.prune.depth import Block
 from edgetl.prune.graph import ChannelGraph
 from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import ImportanceScores
@@ -45,12 +46,19 @@ class CutLimits:
         max_cut: no group loses more than this share of its channels in `widths`.
         widths: original channels, group -> number; the current ones where a group is missing.
         scope: `global`: groups compete; `layer`: all are held to about the same share of `widths`.
+        fewest_blocks: so many of the blocks that could be taken out stay at least; None where none may go.
     """
 
     round_to: int
     max_cut: float
     widths: Mapping[str, int]
     scope: PruneScope = PruneScope.GLOBAL
+    fewest_blocks: int | None = None
+
+    @property
+    def depth(self) -> bool:
+        """Whether blocks may go."""
+        return self.fewest_blocks is not None
 
     def unit(self, group: ChannelGroup) -> int:
         """So many channels go at a time."""
@@ -76,10 +84,11 @@ def alignment_for(targets: Sequence[Target]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class CutPlan:
-    """Channels to remove, group -> indices in ascending order, and the cost that remains."""
+    """Channels to remove, group -> indices in ascending order, blocks to take out, and the cost that remains."""
 
     removed: dict[str, tuple[int, ...]]
     cost: Cost
+    blocks: tuple[str, ...] = ()
 
 
 def choose(
@@ -96,9 +105,12 @@ def choose(
     others are compared by their mean. With the scope `layer` the next unit is that of the group which has lost the
     smallest share with it, whatever the scores of other groups.
 
+    A block that may go whole is a unit among the others: it saves its layers as they are by then, their calls included,
+    of which no more counts than is still to be saved. Its score stays that of the whole block.
+
     Args:
         graph: the traced network.
-        scores: of all its groups.
+        scores: of all its groups, and of its blocks.
         budget: what may remain; `inf` for no bound.
         limits: alignment and floors.
         table: predicts milliseconds; where there is none, the budget's do not count.
@@ -110,7 +122,7 @@ def choose(
     while not search.done:
         if not search.step():
             raise ModelError(search.unreachable())
-    return CutPlan(removed=search.removed(), cost=search.cost)
+    return CutPlan(removed=search.removed(), cost=search.cost, blocks=search.taken())
 
 
 def least_important(group: ChannelGroup, scores: ImportanceScores, count: int) -> tuple[int, ...]:
@@ -130,7 +142,8 @@ def check_reachable(graph: ChannelGraph, budget: Cost, limits: CutLimits) -> Non
         ModelError: it is out of reach under the limits; says what is reachable.
     """
     ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
-    choose(graph, ImportanceScores(channels=ones, additive=False), budget, limits)
+    last = dict.fromkeys((block.name for block in graph.blocks), math.inf)
+    choose(graph, ImportanceScores(channels=ones, additive=False, blocks=last), budget, limits)
 
 
 class _Search:
@@ -155,6 +168,9 @@ class _Search:
             for name, order in self.orders.items()
         }
         self.gone = dict.fromkeys(self.groups, 0)
+        self.blocks = {block.name: block for block in graph.blocks if block.name in scores.blocks}
+        self.block_scores, self.absent = scores.blocks, set[str]()
+        self.whole_blocks = len(self.blocks)
         self.inputs = {name: float(layer.inputs) for name, layer in graph.layers.items()}
         self.outputs = {name: float(layer.outputs) for name, layer in graph.layers.items()}
         norms = sum(p.numel() for p in graph.model.parameters()) - sum(
@@ -185,15 +201,24 @@ class _Search:
     def step(self) -> bool:
         """Remove the unit that matters least; False when none may go."""
         ranked = [(self._lost(name), self._rank(name), name) for name in self.groups if self._amount(name)]
+        if self.limits.fewest_blocks is not None and len(self.blocks) > self.limits.fewest_blocks:
+            share = 1 - (len(self.blocks) - 1) / self.whole_blocks
+            lost = 0.0 if self.limits.scope is PruneScope.GLOBAL else share
+            ranked += [(lost, self._block_rank(block), name) for name, block in self.blocks.items()]
         if not ranked:
             return False
         *_, name = min(ranked)
+        if name in self.blocks:
+            self._take_out(self.blocks.pop(name))
+            return True
         amount, saving = self._saving(name)
         group = self.groups[name]
         for layer, share in group.inputs.items():
-            self.inputs[layer] -= amount * share
+            if layer not in self.absent:
+                self.inputs[layer] -= amount * share
         for layer, share in group.outputs.items():
-            self.outputs[layer] -= amount * share
+            if layer not in self.absent:
+                self.outputs[layer] -= amount * share
         self.gone[name] += amount
         self.cost = self.cost.minus(saving)
         touched = group.inputs.keys() | group.outputs.keys()
@@ -202,11 +227,49 @@ class _Search:
                 self._savings.pop(other.name, None)
         return True
 
+    def taken(self) -> tuple[str, ...]:
+        """Blocks that go, in the network's order."""
+        scored = [block.name for block in self.graph.blocks if block.name in self.block_scores]
+        return tuple(name for name in scored if name not in self.blocks)
+
+    def _take_out(self, block: Block) -> None:
+        self.cost = self.cost.minus(self._block_saving(block))
+        self.absent |= block.layers
+        for layer in block.layers & self.inputs.keys():
+            self.inputs[layer] = self.outputs[layer] = 0.0
+        self.groups = {
+            name: group for name, group in self.groups.items() if not group.outputs.keys() <= self.absent
+        }
+        self._savings.clear()
+
+    def _block_rank(self, block: Block) -> float:
+        score = self.block_scores[block.name]
+        if not self.additive:
+            return score
+        saving, over = self._block_saving(block), self.cost.minus(self.budget)
+        needed = Cost(
+            macs=min(saving.macs, over.macs),
+            parameters=min(saving.parameters, over.parameters),
+            milliseconds=min(saving.milliseconds, over.milliseconds),
+        )
+        return score / max(self._saved(needed), 1e-12)
+
+    def _block_saving(self, block: Block) -> Cost:
+        """What goes with a block; its norms' parameters, which are few, are not counted."""
+        macs = parameters = milliseconds = 0.0
+        for key in block.layers & self.inputs.keys():
+            layer, inputs, outputs = self.graph.layers[key], self.inputs[key], self.outputs[key]
+            macs += layer.macs(inputs, outputs)
+            parameters += layer.parameters(inputs, outputs)
+            if self.table is not None:
+                milliseconds += self.table.layer_ms(layer, inputs, outputs)
+        return Cost(macs=macs, parameters=parameters, milliseconds=milliseconds)
+
     def removed(self) -> dict[str, tuple[int, ...]]:
         return {
             name: tuple(sorted(self.orders[name][:count].tolist()))
             for name, count in self.gone.items()
-            if count
+            if count and name in self.groups
         }
 
     def unreachable(self) -> str:
@@ -246,6 +309,10 @@ class _Search:
         score = float(sums[gone + amount] - sums[gone])
         if not self.additive:
             return score / amount
+        return score / max(self._saved(saving), 1e-12)
+
+    def _saved(self, saving: Cost) -> float:
+        """What a saving is worth: its share of what the first network had too much of, over all that is bounded."""
         saved = 0.0
         if self.cost.macs > self.budget.macs:
             saved += saving.macs / (self.first.macs - self.budget.macs)
@@ -253,13 +320,13 @@ class _Search:
             saved += saving.parameters / (self.first.parameters - self.budget.parameters)
         if self.slow:
             saved += saving.milliseconds / (self.first.milliseconds - self.budget.milliseconds)
-        return score / max(saved, 1e-12)
+        return saved
 
     def _saving(self, name: str) -> tuple[int, Cost]:
         if name not in self._savings:
             group, amount = self.groups[name], self._amount(name)
             macs, parameters, milliseconds = 0.0, group.norms * amount, 0.0
-            for key in group.inputs.keys() | group.outputs.keys():
+            for key in (group.inputs.keys() | group.outputs.keys()) - self.absent:
                 layer, inputs, outputs = self.graph.layers[key], self.inputs[key], self.outputs[key]
                 fewer = (
                     inputs - amount * group.inputs.get(key, 0.0),

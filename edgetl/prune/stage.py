@@ -28,9 +28,11 @@ from edgetl.keys import UNKEYED, key_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import Architecture, describe
 from edgetl.models.norms import recalibrate
+from edgetl.models.removed import removed
 from edgetl.models.size import OTHER_SIZE, OWN_SIZE, check_takes, network_size
 from edgetl.models.two_four import apply_, held
 from edgetl.progress import SILENT, Progress
+from edgetl.prune import depth
 from edgetl.prune.apply import cut
 from edgetl.prune.graph import ChannelGraph, trace
 from edgetl.prune.importance import Scorer, scorer, without_batch_norm
@@ -202,13 +204,18 @@ def _room(model: nn.Module, size: int, config: PruneConfig, alignment: int) -> _
     Raises:
         ModelError: it is not, or the network cannot be traced; says what is reachable.
     """
-    before, graph = network_size(model, size), trace(model, size, keep=config.keep)
+    before = network_size(model, size)
+    graph = trace(model, size, keep=config.keep, depth=config.depth > 0)
     _check_groups(graph, config)
+    if config.depth:
+        depth.check(model, graph.blocks, config.depth)
     limits = CutLimits(
         round_to=config.round_to or alignment,
         max_cut=config.max_cut,
-        widths={group.name: group.channels for group in graph.groups},
+        # Under each of its layers, since the one that names it may go with a block.
+        widths={layer: group.channels for group in graph.groups for layer in group.outputs},
         scope=config.scope,
+        fewest_blocks=depth.fewest(graph.blocks, config.depth) if config.depth else None,
     )
     room = _Room(graph=graph, before=before, fixed_macs=before.macs - cost_of(graph).macs, limits=limits)
     check_reachable(graph, room.budgets(config)[-1], limits)
@@ -411,7 +418,8 @@ class _Run:
         self.progress.message(
             f"prune {number}/{self.config.steps}: {step.macs / self.before.macs:.1%} of the multiply-accumulates,"
             f" {step.parameters / self.before.parameters:.1%} of the parameters"
-            f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}; validation"
+            f"{f', {step.measured_ms:.2f} ms' if step.measured_ms else ''}"
+            f"{f', without {_listed(step.blocks)}' if step.blocks else ''}; validation"
             f" {metric(self.metric).title} {step.cut:.1%} after the cut, {step.score:.1%} after recovery"
         )
         return kept
@@ -583,6 +591,7 @@ class _Run:
             score=found_score,
             predicted_ms=took.predicted_ms if took else None,
             measured_ms=took.measured_ms if took else None,
+            blocks=tuple(name for name in removed(result) if name not in removed(model)),
         )
         return self._save(result, path, step, ())
 
@@ -646,6 +655,10 @@ class _Run:
         step = from_json(PruneStep, json.loads(metadata[_STEP]))
         epochs = tuple(from_json(EpochRecord, value) for value in json.loads(metadata[_EPOCHS]))
         return model.to(self.device), step, epochs
+
+
+def _listed(blocks: Sequence[str]) -> str:
+    return f"block{'s' if len(blocks) > 1 else ''} {', '.join(blocks)}"
 
 
 def _check_groups(graph: ChannelGraph, config: PruneConfig) -> None:

@@ -15,10 +15,12 @@ from torch import nn
 from edgetl.config import LatencyTarget, MacsTarget, PruneConfig, SpeedupTarget
 from edgetl.errors import ConfigError, ModelError
 from edgetl.files import read_json, write_json
+from edgetl.models.removed import remove_
 from edgetl.progress import Progress
 from edgetl.prune.apply import cut
+from edgetl.prune.depth import Block
 from edgetl.prune.graph import ChannelGraph, layer_costs, trace
-from edgetl.prune.groups import Layer
+from edgetl.prune.groups import ChannelGroup, Layer
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import LayerTiming, Stopwatch, fit_table, total_work
 from edgetl.prune.plan import Cost, CutLimits
@@ -97,7 +99,7 @@ class TimedTarget:
     ) -> None:
         self.config, self.limits, self.stopwatch, self.progress = config, limits, stopwatch, progress
         self.input_size, self.seed = input_size, seed
-        self.graph = trace(copy.deepcopy(model), input_size, keep=config.keep)
+        self.graph = trace(copy.deepcopy(model), input_size, keep=config.keep, depth=limits.depth)
         self.smallest, self.whole, *others = self._observe(kept, key)
         observed = (self.smallest, self.whole, *others)
         self.teacher_ms = statistics.median(one.timing.teacher_ms for one in observed)
@@ -131,7 +133,7 @@ class TimedTarget:
         Raises:
             ModelError: the network cannot be cut, or not to the budget; says the best that was measured.
         """
-        graph = trace(copy.deepcopy(model), self.input_size, keep=self.config.keep)
+        graph = trace(copy.deepcopy(model), self.input_size, keep=self.config.keep, depth=self.limits.depth)
         scores, goal = scorer(graph), budget.milliseconds
         table = self.table.scaled(self.now_ms / self.table.milliseconds(graph.layers))
         best: TimedCut | None = None
@@ -169,7 +171,6 @@ class TimedTarget:
 
     def explain(self, model: nn.Module) -> PruneLatency:
         """What was predicted and measured of the pruned network, which takes `now_ms`, group by group."""
-        modules = dict(model.named_modules())
         before, after = self._by_group(self.graph.layers), self._by_group(layer_costs(model, self.input_size))
         return PruneLatency(
             target_ms=self.target_ms,
@@ -186,7 +187,7 @@ class TimedTarget:
                 GroupWidth(
                     name=group.name,
                     channels_before=group.channels,
-                    channels_after=round(len(modules[group.name].weight) / group.outputs[group.name]),
+                    channels_after=_channels(model, group),
                     before_ms=before[group.name],
                     after_ms=after[group.name],
                 )
@@ -206,12 +207,15 @@ class TimedTarget:
     def _observe(self, kept: Path, key: str) -> list[Observation]:
         """Time the networks that the table is fitted to, or go on where an earlier run stopped."""
         timed = _read(kept, key)
-        widths = [self._smallest(), {group.name: group.channels for group in self.graph.groups}]
-        widths += [self._random(number) for number in range(_RANDOM)]
-        with self.progress.task("Timing networks of many widths", len(widths)) as task:
+        shapes = [
+            (self._smallest(), self._fewest_blocks()),
+            ({group.name: group.channels for group in self.graph.groups}, ()),
+        ]
+        shapes += [(self._random(number), self._some_blocks(number)) for number in range(_RANDOM)]
+        with self.progress.task("Timing networks of many widths", len(shapes)) as task:
             task.advance(len(timed))
-            for channels in widths[len(timed) :]:
-                network = _narrowed(self.graph, channels)
+            for channels, blocks in shapes[len(timed) :]:
+                network = remove_(_narrowed(self.graph, channels), blocks)
                 timing = self.stopwatch(network)
                 work = total_work(layer_costs(network, self.input_size))
                 timed.append(Observation(work=work, timing=timing))
@@ -260,6 +264,30 @@ class TimedTarget:
     def _smallest(self) -> dict[str, int]:
         return {group.name: min(group.channels, self.limits.floor(group)) for group in self.graph.groups}
 
+    def _fewest_blocks(self) -> tuple[str, ...]:
+        """As many blocks as may go, the most costly of them."""
+        if self.limits.fewest_blocks is None:
+            return ()
+        layers = self.graph.layers
+
+        def macs(block: Block) -> float:
+            return sum(
+                layers[key].macs(layers[key].inputs, layers[key].outputs)
+                for key in block.layers & layers.keys()
+            )
+
+        costly = sorted(self.graph.blocks, key=macs, reverse=True)
+        return tuple(block.name for block in costly[: len(costly) - self.limits.fewest_blocks])
+
+    def _some_blocks(self, number: int) -> tuple[str, ...]:
+        """Blocks drawn at random, from none of them to as many as may go."""
+        if self.limits.fewest_blocks is None:
+            return ()
+        generator = numpy_generator(self.seed, "blocks", number)
+        names = [block.name for block in self.graph.blocks]
+        count = int(generator.integers(0, len(names) - self.limits.fewest_blocks, endpoint=True))
+        return tuple(names[at] for at in sorted(generator.permutation(len(names))[:count]))
+
     def _random(self, number: int) -> dict[str, int]:
         """Channels of each group: shares around one of the network's own, so that sizes and shapes both vary."""
         generator = numpy_generator(self.seed, "widths", number)
@@ -271,6 +299,16 @@ class TimedTarget:
             wanted = max(round(share * group.channels / unit) * unit, self.limits.floor(group))
             channels[group.name] = min(wanted, group.channels)
         return channels
+
+
+def _channels(model: nn.Module, group: ChannelGroup) -> int:
+    """How many channels a group of the uncut network has left; 0 where all its layers went with their blocks."""
+    modules = dict(model.named_modules())
+    left = [(modules[layer], share) for layer, share in group.outputs.items() if layer in modules]
+    for module, share in left:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            return round(len(module.weight) / share)
+    return 0
 
 
 def _narrowed(graph: ChannelGraph, channels: Mapping[str, int]) -> nn.Module:

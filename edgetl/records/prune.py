@@ -16,7 +16,8 @@ class PruneStep:
     With a target of the clock, `predicted_ms` is what the latency table, corrected by the step before, said of the cut
     network, and `measured_ms` what the runtime took.
 
-    `kept` is False for a cut that cost too much: pruning stopped before it.
+    `kept` is False for a cut that cost too much: pruning stopped before it. `blocks` are the residual blocks that
+    it took out whole.
     """
 
     step: int
@@ -27,6 +28,7 @@ class PruneStep:
     kept: bool = True
     predicted_ms: float | None = None
     measured_ms: float | None = None
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +146,8 @@ class PruneRecord:
     two_four: TwoFourRecord | None = None
     network: str = ""
     note: str = ""
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Residual blocks that the cuts which were kept took out whole, in the order of the cuts."""
+        return tuple(name for step in self.steps if step.kept for name in step.blocks)

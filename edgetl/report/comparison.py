@@ -87,6 +87,8 @@ def facts(record: Comparison) -> list[tuple[str, str, str, str]]:
         was, now = (None if one is None else float(getattr(one, f"{name}_ms")) for one in times)
         if was is not None or now is not None:
             change = _change(now / was) if was and now is not None else ""
+            if name == "p50" and record.trial is not None:
+                change = _change(1 + record.trial.change)  # round by round, which a busy machine moves less
             rows.append((f"latency {name}", _time(was), _time(now), change))
     if record.trial is None:
         threads = [NONE if one is None else units.counted(one.threads, "thread") for one in times]
@@ -143,7 +145,7 @@ def summary(record: Comparison) -> str:
     if better := better_of(record):
         said = f"{better} is better by more than chance explains"
     else:
-        said = "chance explains the difference"
+        said = "chance alone may explain the difference"
     return (
         f"On {units.count(right.images)} {of}: {flips}; {units.points(100 * right.difference)} (95% interval"
         f" {_points(right.interval)}): {said}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from edgetl.records.measured import Latency
 from edgetl.records.prune import TwoFourRecord
@@ -109,6 +110,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def blocks(names: Sequence[str]) -> str:
+    """Blocks that were taken out, counted and named: `2 blocks: blocks.1.1, blocks.3.2`; nothing without any."""
+    return f"{counted(len(names), 'block')}: {', '.join(names)}" if names else ""
 
 
 def two_four(record: TwoFourRecord, name: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata, resources
@@ -14,8 +17,10 @@ from edgetl.quiet import quietly
 from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import EngineName
 
-_BASE = ("edgetl", "numpy", "pillow", "typer", "rich")
+DEVICE = ("edgetl", "numpy", "pillow", "typer", "rich")
+"""What every device needs besides an engine."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+_SYSTEM = re.compile(r"""(platform_system|sys_platform|os_name)\s*==\s*["']([^"']+)["']""")
 _TRIED = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
@@ -63,8 +68,6 @@ class Checkup:
 
 def examine() -> Checkup:
     """Look for engines, the host side and accelerators, without running a model."""
-    import platform
-
     processor = platform.processor() or platform.machine()
     return Checkup(
         machine=f"{processor}, {platform.platform()}, Python {platform.python_version()}",
@@ -76,6 +79,7 @@ def examine() -> Checkup:
             _check("LiteRT", _version_of("ai_edge_litert"), pip_install("ai_edge_litert")),
             _check("videos and cameras (OpenCV)", _opencv, pip_install("cv2")),
             _check("signatures", _version_of("cryptography"), pip_install("cryptography")),
+            _check("serving", _version_of("uvicorn"), pip_install("starlette", "uvicorn", "httptools")),
             _check("training (torch)", _torch, pip_install(*HOST)),
             _check(
                 "CUDA GPU",
@@ -104,7 +108,7 @@ def constraints() -> dict[str, str]:
 def differences() -> tuple[Difference, ...]:
     """Installed packages that edgetl uses here, of other versions than those of `edgetl/constraints.txt`, by name."""
     extras = [_NAME.match(text)[0] for text in metadata.requires("edgetl") or [] if "extra ==" in text]  # type: ignore[index]
-    used = _reached(*_BASE, *extras)
+    used = reached(*DEVICE, *extras)
     return tuple(
         Difference(name=name, installed=used[name].version, tried=tried)
         for name, tried in sorted(constraints().items())
@@ -140,14 +144,14 @@ def _opencv() -> str:
 def _device_install() -> tuple[Package, ...]:
     """The device side's packages and its engine as they are installed here, the largest first."""
     found = []
-    for name, distribution in _reached(*_BASE, *ENGINES[EngineName.CPU].packages).items():
+    for name, distribution in reached(*DEVICE, *ENGINES[EngineName.CPU].packages).items():
         files = distribution.files or []
         size = sum(path.stat().st_size for path in map(_located, files) if path.is_file())
         found.append(Package(name=name, version=distribution.version, size_bytes=size))
     return tuple(sorted(found, key=lambda package: (-package.size_bytes, package.name)))
 
 
-def _reached(*names: str) -> dict[str, metadata.Distribution]:
+def reached(*names: str) -> dict[str, metadata.Distribution]:
     """What is installed of these packages and of all that they need, by name, without what extras bring."""
     found: dict[str, metadata.Distribution] = {}
     wanted = list(names)
@@ -157,8 +161,17 @@ def _reached(*names: str) -> dict[str, metadata.Distribution]:
         if name in found or distribution is None:
             continue
         found[name] = distribution
-        wanted += [_NAME.match(text)[0] for text in distribution.requires or [] if "extra ==" not in text]  # type: ignore[index]
+        wanted += [_NAME.match(text)[0] for text in distribution.requires or [] if _needed_here(text)]  # type: ignore[index]
     return found
+
+
+def _needed_here(requirement: str) -> bool:
+    """Whether a requirement holds without extras and on this system, as far as its marker is about nothing else."""
+    marker = requirement.partition(";")[2]
+    if "extra ==" in marker or " or " in marker:
+        return "extra ==" not in marker
+    here = {"platform_system": platform.system(), "sys_platform": sys.platform, "os_name": os.name}
+    return all(here[name] == value for name, value in _SYSTEM.findall(marker))
 
 
 def _located(file: metadata.PackagePath) -> Path:

@@ -24,6 +24,7 @@ from edgetl.prune.latency import LayerTiming
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, Score, value
+from edgetl.tasks.base import Classification
 from edgetl.train.evaluate import score
 from edgetl.train.sets import PixelSet, open_sets
 from edgetl.train.tasks.all import training_task
@@ -433,3 +434,36 @@ def test_a_teacher_that_pruning_does_not_understand_passes_on_whole(
 
 def test_large_images_are_ranked_by_in_smaller_batches() -> None:
     assert [stage.batch_at(side) for side in (64, 224, 320, 640, 5000)] == [32, 32, 15, 3, 1]
+
+
+def test_blocks_go_by_the_clock_and_the_record_names_them(
+    inputs: stage.PruneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of calls alone: what narrower layers save is nothing."""
+    (clocked_inputs, _), out = clocked(inputs), folder(tmp_path)
+
+    def calls(network: nn.Module) -> LayerTiming:
+        return LayerTiming(ms=0.1 + 0.01 * len(layer_costs(network, 32)), teacher_ms=0.7)
+
+    config = TIMED.model_copy(update={"depth": 0.5, "steps": 1})
+    record = stage.run(config, dataclasses.replace(clocked_inputs, stopwatch=calls), out=out)
+    assert 1 <= len(record.blocks) <= 3
+    assert record.steps[0].blocks == record.blocks
+    model, architecture = checkpoint.load(out / stage.CHECKPOINT)
+    assert set(architecture.removed) == set(record.blocks)
+    assert record.latency is not None
+    assert record.latency.measured_ms == pytest.approx(calls(model).ms)
+    assert from_json(PruneRecord, to_json(record)) == record
+
+
+def test_a_network_without_such_blocks_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match=r"prune.depth = 0.5, but SqueezeNet has no block that can go"):
+        stage.check(
+            CONFIG.model_copy(update={"depth": 0.5}),
+            task=training_task(Classification(labels=("a", "b", "c"))),
+            backbone="torchvision/squeezenet1_1",
+            size=64,
+            teacher_size=64,
+            alignment=8,
+            seed=0,
+        )

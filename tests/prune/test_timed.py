@@ -21,7 +21,7 @@ from edgetl.prune.plan import Cost, choose, cost_of
 from edgetl.prune.timed import TimedTarget
 from tests.prune.nets import SIZE, Chain, limits, make_scorer, seeded
 
-RATES = (2e-6, 5e-6, 1e-6, 3e-6)
+RATES = (2e-6, 5e-6, 1e-6, 3e-6, 0.0)
 TEACHER_MS = 2.0
 
 
@@ -78,14 +78,14 @@ def budget(milliseconds: float) -> Cost:
         # a 3x3 convolution on 5x5 places, 4 to 6 channels
         (
             Layer(inputs=4, outputs=6, unit_macs=225, unit_weights=9, width=0, bias=False),
-            (5400, 0, 250, 216),
+            (5400, 0, 250, 216, 1),
         ),
         # the same, depthwise, 6 channels
         (
             Layer(inputs=6, outputs=6, unit_macs=225, unit_weights=9, width=1, bias=True),
-            (0, 1350, 300, 54),
+            (0, 1350, 300, 54, 1),
         ),
-        (Layer(inputs=8, outputs=3, unit_macs=1, unit_weights=1, width=0, bias=True), (24, 0, 11, 24)),
+        (Layer(inputs=8, outputs=3, unit_macs=1, unit_weights=1, width=0, bias=True), (24, 0, 11, 24, 1)),
     ],
 )
 def test_the_work_of_a_layer(layer: Layer, expected: tuple[float, ...]) -> None:
@@ -94,18 +94,18 @@ def test_the_work_of_a_layer(layer: Layer, expected: tuple[float, ...]) -> None:
 
 def test_a_table_finds_the_rates_again_and_predicts_other_widths() -> None:
     generator = np.random.default_rng(0)
-    works = [tuple(generator.uniform(1e3, 1e5, 4).tolist()) for _ in range(9)]
+    works = [(*generator.uniform(1e3, 1e5, 4).tolist(), 20.0) for _ in range(9)]
     table = fit_table(works, [0.5 + sum(r * w for r, w in zip(RATES, one, strict=True)) for one in works])
     assert table.rates == pytest.approx(RATES, rel=1e-6)
     assert table.fixed_ms == pytest.approx(0.5, rel=1e-6)
     assert table.error < 1e-6
-    assert table.of_work((1e5, 0, 0, 0)) == pytest.approx(0.7)
-    assert table.scaled(2).of_work((1e5, 0, 0, 0)) == pytest.approx(1.4)
+    assert table.of_work((1e5, 0, 0, 0, 0)) == pytest.approx(0.7)
+    assert table.scaled(2).of_work((1e5, 0, 0, 0, 0)) == pytest.approx(1.4)
 
 
 def test_no_rate_is_negative_and_the_error_is_told() -> None:
     generator = np.random.default_rng(1)
-    works = [tuple(generator.uniform(1e3, 1e5, 4).tolist()) for _ in range(14)]
+    works = [(*generator.uniform(1e3, 1e5, 4).tolist(), 20.0) for _ in range(14)]
     times = [(2e-5 * w[0] - 2e-6 * w[1] + 1.0) * generator.uniform(0.97, 1.03) for w in works]
     table = fit_table(works, times)
     assert min(*table.rates, table.fixed_ms) >= 0
@@ -117,7 +117,7 @@ def test_of_equal_importance_the_slow_channels_go_first() -> None:
     stream, inner = sorted(graph.groups, key=lambda g: g.channels)
     ones = {g.name: torch.ones(g.channels, dtype=torch.float64) for g in graph.groups}
     # only depthwise work takes time, and only the inner channels have it
-    table = LatencyTable(rates=(0.0, 1e-3, 0.0, 0.0), fixed_ms=1.0, error=0.0)
+    table = LatencyTable(rates=(0.0, 1e-3, 0.0, 0.0, 0.0), fixed_ms=1.0, error=0.0)
     before = cost_of(graph, table).milliseconds
     scores = ImportanceScores(channels=ones, additive=True)
     plan = choose(graph, scores, budget(1 + 0.75 * (before - 1)), limits(), table)

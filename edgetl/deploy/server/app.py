@@ -107,19 +107,25 @@ def _routes(state: State) -> list[Route]:
 
     routes = _Routes(state)
     table: list[tuple[str, str, str, Handler]] = [
+        (
+            "/v1/models/{model}:predict",
+            "POST",
+            "predict",
+            routes.predict,
+        ),  # What is asked most is found first.
+        ("/v2/models/{model}/infer", "POST", "infer", routes.infer),
         *((path, "GET", "page", routes.page) for path in _PAGE),
         ("/v2", "GET", "server", routes.server),
         ("/v2/health/live", "GET", "live", routes.live),
         ("/v2/health/ready", "GET", "ready", routes.ready),
         ("/metrics", "GET", "metrics", routes.metrics),
         ("/v1/models", "GET", "models", routes.models),
-        ("/v1/models/{model}:predict", "POST", "predict", routes.predict),
+        ("/v2/models/{model}/versions/{version}/infer", "POST", "infer", routes.infer),
     ]
     for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         table += [
             (base, "GET", "metadata", routes.metadata),
             (f"{base}/ready", "GET", "model_ready", routes.model_ready),
-            (f"{base}/infer", "POST", "infer", routes.infer),
         ]
     return [
         Route(path, _endpoint(handler, name, state), methods=[method])

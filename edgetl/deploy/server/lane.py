@@ -207,9 +207,10 @@ class Lane:
         usable = [(one, rows) for one, rows in zip(batch, found, strict=True) if rows is not None]
         try:
             outputs = engine.run([image for _, rows in usable for image in rows.images], beside=beside)
-        except Exception as error:  # A fault of the engine is every one's.
+        except Exception as error:  # It is every one's, and no client's: what they sent was checked.
             for one, _ in usable:
-                one.error = error
+                one.error = RuntimeError(f"the engine failed: {error}")
+                one.error.__cause__ = error
             return
         at = 0
         for one, rows in usable:

@@ -35,7 +35,7 @@ def render(record: Comparison, spec: PreprocessSpec | None = None) -> str:
     )
     tone = {first.name: " bad", second.name: ""}.get(better_of(record), " warn")
     box = tag("div", tag("p", summary(record)), css=f"verdict{tone}", role="note")
-    notes = tag("div", tag("h2", "To mind"), _listed(record.notes), css="warnings", role="note")
+    notes = tag("div", tag("h2", "Mind this"), _listed(record.notes), css="warnings", role="note")
     parts = [
         box,
         notes if record.notes else Markup(""),

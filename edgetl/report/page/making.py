@@ -222,6 +222,7 @@ def pruning(report: RunReport) -> Markup:
     return Markup(
         tag("p", lead, css="lead")
         + columns(left, table(heads, rows, "Pruning step by step"))
+        + (tag("p", f"Taken out whole: {units.blocks(prune.blocks)}.") if prune.blocks else "")
         + (widths.chosen(measured) if measured else "")
         + sensitivity(prune.sensitivity, prune.metric)
     )

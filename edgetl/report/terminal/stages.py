@@ -261,6 +261,7 @@ def _prune(console: Console, record: PruneRecord) -> None:
     pairs(
         console,
         [
+            ("taken out whole", units.blocks(record.blocks)),
             ("latency", widths.summary(measured) if measured else ""),
             ("latency table", widths.origin(measured) if measured else ""),
             ("2:4 sparsity", units.two_four(record.two_four, record.metric) if record.two_four else ""),

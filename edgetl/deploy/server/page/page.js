@@ -100,8 +100,8 @@ function draw(source, width, height) {
 }
 
 function drawBoxes(canvas, found) {
-  const scale = shown.width / found.width, line = Math.max(2, shown.width / 250);
-  const size = Math.max(12, shown.width / 40);
+  const scale = shown.width / found.width, ratio = shown.width / (shown.clientWidth || shown.width);
+  const line = 2 * ratio, size = 13 * ratio; // As wide and high on every screen.
   canvas.font = `600 ${size}px system-ui, sans-serif`;
   canvas.textBaseline = "top";
   for (const item of [...found.items].reverse()) {
