@@ -19,6 +19,7 @@ from edgetl.data.confident import doubts
 from edgetl.errors import ModelError
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import to_json
 from edgetl.records.doubts import DoubtfulLabel, DoubtsRecord, SplitDoubts
 from edgetl.tasks.base import Classification, Detection, MultiHead, MultiLabel
 from edgetl.tasks.classification.answers import softmax
@@ -100,7 +101,10 @@ def run(inputs: DoubtsInputs, *, out: Path, progress: Progress = SILENT) -> Doub
     labels = [label for _, own in found for label in own]
     labels.sort(key=lambda label: (label.given_score - label.score, label.file, label.suspected))
     return DoubtsRecord(
-        labels=tuple(labels[:_LISTED]), splits=tuple(split for split, _ in found), notes=notes
+        labels=tuple(labels[:_LISTED]),
+        splits=tuple(split for split, _ in found),
+        notes=notes,
+        sound=None if inputs.spec.sound is None else to_json(inputs.spec.sound),
     )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+from typing import Any
+
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
 
 
@@ -46,8 +50,10 @@ class SplitDoubts:
 
 @dataclass(frozen=True, kw_only=True)
 class DoubtsRecord:
-    """The surest candidates first, and what was looked at. `notes` say what was not, a sentence each."""
+    """The surest candidates first, and what was looked at. `notes` say what was not, a sentence each; `sound` is as in
+    `edgetl.records.mistakes.MistakesRecord`."""
 
     labels: tuple[DoubtfulLabel, ...] = ()
     splits: tuple[SplitDoubts, ...] = ()
     notes: tuple[str, ...] = ()
+    sound: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgetl.inputs.spec import PreprocessSpec, SoundSpec
+from edgetl.records.codec import from_json
 from edgetl.records.doubts import DoubtfulLabel, SplitDoubts
 from edgetl.report import units
 from edgetl.report.page.boxes import thumbnail
@@ -29,7 +31,9 @@ def doubts(report: RunReport, folder: Path | None = None) -> Markup:
     )
     if not record.labels:
         return Markup(tag("p", f"{lead} No label is doubtful.", css="lead") + _splits(record.splits) + notes)
-    items = tag("ul", *(_item(one, folder) for one in record.labels), css="flips")
+    sound = None if record.sound is None else from_json(SoundSpec, record.sound)
+    spec = PreprocessSpec(size=_SIDE, sound=sound)
+    items = tag("ul", *(_item(one, folder, spec) for one in record.labels), css="flips")
     return Markup(
         tag("p", lead, css="lead")
         + _splits(record.splits)
@@ -62,9 +66,9 @@ def _splits(splits: tuple[SplitDoubts, ...]) -> Markup:
     return table(heads, rows, "Labels that were looked at")
 
 
-def _item(one: DoubtfulLabel, folder: Path | None) -> Markup:
+def _item(one: DoubtfulLabel, folder: Path | None, spec: PreprocessSpec) -> Markup:
     name = Path(one.file).name
-    shown = thumbnail(Path(one.file), _SIDE) if folder is not None else ""
+    shown = thumbnail(Path(one.file), _SIDE, spec) if folder is not None else ""
     words = f"{name}, labelled {one.given}, suspected {one.suspected}"
     return tag(
         "li",
