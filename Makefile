@@ -16,7 +16,7 @@ DATA ?= $(EDGETL_DATA)
 
 comma := ,
 NEEDED := train,$(ENGINE)
-TESTED := $(NEEDED),openvino,litert,video,sound,sign,rtx,loadgen,serve,dev
+TESTED := $(NEEDED),openvino,litert,video,sound,sign,rtx,loadgen,search,serve,dev
 
 # A half-made environment (Debian without python3-venv leaves one without pip), or one of another Python, is made anew.
 ABOUT := import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec("pip") is not None)
@@ -26,7 +26,7 @@ ABOUT_PYTHON := $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], T
 # Tests start many processes, each of which would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup test test-slow test-gpu bench wheel newest constraints lint format help clean
+.PHONY: demo setup test test-arm test-slow test-gpu bench wheel newest constraints lint format help clean
 .DEFAULT_GOAL := help
 
 ifneq ($(ABOUT_VENV),$(ABOUT_PYTHON))
@@ -89,8 +89,12 @@ format: $(TESTS)  ## Ruff, in place
 	$(BIN)/ruff check --fix .
 
 test: lint $(WHEELS)/.ready  ## Lint, types and tests
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not serial'
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not slow and not serial and not arm'
 	$(PYTEST) -m 'serial and not slow' $$(grep -rl --include='*.py' 'mark\.serial' tests)
+	$(PYTEST) -m arm tests/test_arm.py
+
+test-arm: $(TESTS)  ## The wheel on an emulated 64-bit Arm processor, where QEMU and its packages can be had
+	$(PYTEST) -m arm tests/test_arm.py
 
 test-slow: $(PEERS)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
 	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s

@@ -49,6 +49,14 @@ def has_dot_product() -> bool:
     return "asimddp" in _record() or (architecture() == "arm" and platform.system() == "Darwin")
 
 
+def shown_another() -> bool:
+    """Whether an Arm process is shown the record of an x86 processor: QEMU's user-mode emulation passes on the host's.
+
+    Libraries that trust it crash.
+    """
+    return architecture() == "arm" and "vendor_id" in _record()
+
+
 def _record() -> str:
     """What Linux says of the first core; empty elsewhere."""
     try:

@@ -1,4 +1,4 @@
-"""Shared fixtures. Tests use no network but loopback."""
+"""Shared fixtures. Tests use no network but loopback; test_arm.py alone fetches, once, the machine that it emulates."""
 
 from __future__ import annotations
 

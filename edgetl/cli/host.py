@@ -22,6 +22,8 @@ from edgetl.cli.options import (
     Variant,
 )
 from edgetl.cli.root import typed
+from edgetl.cli.search import EXAMPLE as SEARCH_EXAMPLE
+from edgetl.cli.search import search
 from edgetl.cli.watch import faults_told, watched
 from edgetl.export.tensorrt.options import (
     BuildOptions,
@@ -64,6 +66,7 @@ def register(app: typer.Typer) -> None:
     app.command("run", rich_help_panel=PANEL, epilog="Example: edgetl run recipe.toml --set train.epochs=4")(
         run
     )
+    app.command("search", rich_help_panel=PANEL, epilog=SEARCH_EXAMPLE)(search)
     for function in (finetune, prune, distill, export, quantize):
         name = function.__name__
         app.command(name, rich_help_panel=PANEL, epilog=f"Example: edgetl {name} recipe.toml")(function)

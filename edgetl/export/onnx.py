@@ -34,7 +34,8 @@ from edgetl.errors import ModelError
 from edgetl.export.graphs import DECODE, drop_unread, set_nodes
 from edgetl.export.origin import layer_of, operator_in
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.models.fusing import fused
+from edgetl.models.fusing import merged
+from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import to_json
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Detection, TaskSpec, labels_of, widths
@@ -49,7 +50,13 @@ _LAST_TRACED_OPSET = 20
 
 
 def to_onnx(
-    model: nn.Module, *, task: TaskSpec, spec: PreprocessSpec, opset: int, dynamic_size: bool = False
+    model: nn.Module,
+    *,
+    task: TaskSpec,
+    spec: PreprocessSpec,
+    opset: int,
+    dynamic_size: bool = False,
+    progress: Progress = SILENT,
 ) -> onnx.ModelProto:
     """Export a network.
 
@@ -60,12 +67,15 @@ def to_onnx(
         spec: stored in the metadata as JSON under `edgetl.preprocess`.
         opset: ONNX operator set.
         dynamic_size: leave height and width open too.
+        progress: is told where a network's branches cannot be merged.
 
     Raises:
         ModelError: the network cannot be exported (the operator and its layer are named), its output does not fit
             the task, or its code depends on a size that shall be open.
     """
-    model = fused(copy.deepcopy(model).cpu().float().eval(), spec.size)
+    model, why_not = merged(copy.deepcopy(model).cpu().float().eval(), spec.size)
+    if why_not:
+        progress.warning(why_not)
     labels, detector = labels_of(task), isinstance(task, Detection)
     if detector and dynamic_size:
         raise ModelError("A detector is exported for images of one size; set export.dynamic_size = false.")

@@ -25,7 +25,6 @@ from edgetl.export.two_four import two_four_layers
 from edgetl.files import sha256_bytes, write_bytes
 from edgetl.inputs.image import PreprocessSpec, load_batch
 from edgetl.models import checkpoint
-from edgetl.models.fusing import why_whole
 from edgetl.models.two_four import sparse_layers
 from edgetl.progress import SILENT, Progress
 from edgetl.records.variants import ExportRecord
@@ -67,8 +66,6 @@ def run(
     with progress.task("export", 3) as task:
         model, _ = checkpoint.load(inputs.checkpoint)
         model = model.eval()
-        if note := why_whole(model, inputs.spec.size):
-            progress.warning(note)
         task.advance()
         exported = to_onnx(
             model,
@@ -76,6 +73,7 @@ def run(
             spec=inputs.spec,
             opset=config.opset or opset_for(inputs.targets),
             dynamic_size=config.dynamic_size,
+            progress=progress,
         )
         content = to_bytes(exported)
         task.advance()

@@ -31,16 +31,11 @@ def fused(network: nn.Module, size: int) -> nn.Module:
     Returns:
         A copy, or the network itself.
     """
-    return _merged(network, size)[0]
+    return merged(network, size)[0]
 
 
-def why_whole(network: nn.Module, size: int) -> str:
-    """A sentence on why `fused` leaves a network's branches apart; "" where it merges them, or there are none."""
-    return _merged(network, size)[1]
-
-
-def _merged(network: nn.Module, size: int) -> tuple[nn.Module, str]:
-    """What `fused` and `why_whole` give."""
+def merged(network: nn.Module, size: int) -> tuple[nn.Module, str]:
+    """What `fused` gives, and a sentence on why it leaves the branches apart; "" where it merges them, or has none."""
     if not any(hasattr(module, way) for module in network.modules() for way in _WAYS):
         return network, ""
     from timm.models import reparameterize_model
@@ -49,8 +44,8 @@ def _merged(network: nn.Module, size: int) -> tuple[nn.Module, str]:
     probe = torch.linspace(-2, 2, 2 * 3 * size * size, device=device).view(2, 3, size, size)
     with torch.no_grad():
         try:
-            merged = reparameterize_model(_with_own_widths(copy.deepcopy(network)), inplace=True).eval()
-            found = merged(probe)
+            whole = reparameterize_model(_with_own_widths(copy.deepcopy(network)), inplace=True).eval()
+            found = whole(probe)
         except (
             ArithmeticError,
             AssertionError,
@@ -64,7 +59,7 @@ def _merged(network: nn.Module, size: int) -> tuple[nn.Module, str]:
         wanted = network(probe)
     apart = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
     if apart <= _TOLERANCE:
-        return merged, ""
+        return whole, ""
     return network, _WHOLE.format(f"its outputs would differ by {apart:.1g} of the largest")
 
 

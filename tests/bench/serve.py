@@ -84,7 +84,7 @@ def run() -> Iterator[Claim]:
         )
         own = stack.enter_context(_serve(what.bundle))
         plain = stack.enter_context(_plain(what.bundle, folder))
-        quick = stack.enter_context(_serve(small))
+        quick = stack.enter_context(_serve(small, "--threads", "1"))
         pictures = photographs(24, SMALL)
         yield from _alone(small, quick, rounds)
         with edgetl.load(what.bundle) as session:
@@ -97,8 +97,11 @@ def run() -> Iterator[Claim]:
 
 
 def _alone(bundle: Path, server: _Server, rounds: int) -> Iterator[Claim]:
-    """A tensor in bytes, there and back, beside the session called with it, in turn."""
-    with edgetl.load(bundle) as session:
+    """A tensor in bytes, there and back, beside the session called with it, in turn.
+
+    Both on one thread: the session's others would spin on the server's cores in its turn.
+    """
+    with edgetl.load(bundle, threads=1) as session:
         size = session.manifest.preprocess.size
         pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
         tensor = {
@@ -252,7 +255,7 @@ def _by_triton(bundle: Path, server: _Server) -> Iterator[Claim]:
         yield Claim(name="under tritonclient", measured="absent: pip install tritonclient[http]")
         return
     client = triton.InferenceServerClient("{}:{}".format(*server.address))
-    with edgetl.load(bundle) as session:
+    with edgetl.load(bundle, threads=1) as session:
         size = session.manifest.preprocess.size
         pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
         asked = triton.InferInput(session.backend.input.name, list(pixels.shape), "UINT8")
@@ -275,7 +278,7 @@ def _by_triton(bundle: Path, server: _Server) -> Iterator[Claim]:
 
 
 @contextmanager
-def _serve(bundle: Path) -> Iterator[_Server]:
+def _serve(bundle: Path, *more: str) -> Iterator[_Server]:
     words = [
         sys.executable,
         "-m",
@@ -286,6 +289,7 @@ def _serve(bundle: Path) -> Iterator[_Server]:
         "0",
         "--json",
         "--no-log-requests",
+        *more,
     ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
@@ -301,7 +305,7 @@ def _serve(bundle: Path) -> Iterator[_Server]:
         )
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from edgetl.config import Importance
 from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.backbones import create
-from edgetl.models.fusing import fused, why_whole
+from edgetl.models.fusing import fused, merged
+from edgetl.progress import SilentProgress
 from edgetl.prune.apply import cut
 from edgetl.quantize.score import open_session
 from edgetl.tasks.base import Classification
@@ -46,11 +47,11 @@ def _convolutions(network: nn.Module) -> int:
 def test_networks_made_to_be_fused_have_one_branch_and_the_same_logits(name: str) -> None:
     network = _settled(name)
     before = copy.deepcopy(network.state_dict())
-    merged = fused(network, SIZE)
+    whole = fused(network, SIZE)
     images = torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        wanted, found = network(images), merged(images)
-    assert _layers(merged) < _layers(network)
+        wanted, found = network(images), whole(images)
+    assert _layers(whole) < _layers(network)
     assert float((found - wanted).abs().max()) <= 1e-4 * max(1.0, float(wanted.abs().max()))
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
@@ -61,11 +62,11 @@ def test_a_network_that_was_cut_is_fused_too() -> None:
     smaller = cut(
         network, SIZE, make_scorer(Importance.MAGNITUDE, network), budget(network, macs=0.6), limits()
     ).model.eval()
-    merged = fused(smaller, SIZE)
+    whole = fused(smaller, SIZE)
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        wanted, found = smaller(images), merged(images)
-    assert _layers(merged) < _layers(smaller)
+        wanted, found = smaller(images), whole(images)
+    assert _layers(whole) < _layers(smaller)
     assert float((found - wanted).abs().max()) <= 1e-4 * max(1.0, float(wanted.abs().max()))
 
 
@@ -84,14 +85,14 @@ def test_a_network_that_would_answer_otherwise_stays_whole(monkeypatch: pytest.M
     network = _settled("mobileone_s0")
     monkeypatch.setattr(timm.models, "reparameterize_model", wrong)
     assert fused(network, SIZE) is network
-    assert "its outputs would differ by" in why_whole(network, SIZE)
+    assert "its outputs would differ by" in merged(network, SIZE)[1]
 
     def broken(_: nn.Module, inplace: bool) -> nn.Module:
         raise AttributeError("no such branch")
 
     monkeypatch.setattr(timm.models, "reparameterize_model", broken)
     assert fused(network, SIZE) is network
-    assert "(AttributeError: no such branch)" in why_whole(network, SIZE)
+    assert "(AttributeError: no such branch)" in merged(network, SIZE)[1]
 
 
 def test_what_is_exported_is_fused() -> None:
@@ -110,3 +111,27 @@ def test_what_is_exported_is_fused() -> None:
     assert float((torch.from_numpy(logits) - wanted).abs().max()) <= 1e-4 * max(
         1.0, float(wanted.abs().max())
     )
+
+
+def test_at_export_branches_are_merged_once_and_what_stands_in_the_way_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import timm.models
+
+    calls, told = list[nn.Module](), list[str]()
+
+    class Listening(SilentProgress):
+        def warning(self, text: str) -> None:
+            told.append(text)
+
+    def broken(network: nn.Module, inplace: bool) -> nn.Module:
+        calls.append(network)
+        raise AttributeError("no such branch")
+
+    monkeypatch.setattr(timm.models, "reparameterize_model", broken)
+    network, spec = _settled("mobileone_s0"), PreprocessSpec(size=SIZE)
+    task = Classification(labels=("a", "b", "c"))
+    to_onnx(network, task=task, spec=spec, opset=17, progress=Listening())
+    assert len(calls) == 1
+    [sentence] = told
+    assert sentence.startswith("The network's branches could not be merged")

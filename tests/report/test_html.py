@@ -71,7 +71,17 @@ def test_every_part_is_there_and_linked(page):
     assert ids == [
         anchor
         for anchor, _, _ in SECTIONS
-        if anchor not in ("confidence", "unknown", "layers", "extension", "pretraining", "adaptation")
+        if anchor
+        not in (
+            "curves",
+            "confidence",
+            "unknown",
+            "layers",
+            "extension",
+            "pretraining",
+            "adaptation",
+            "labels",
+        )
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{i}" for i in ids]
 

@@ -32,7 +32,12 @@ def test_stages_stand_in_order_and_what_was_not_timed_is_open(report: RunReport)
     assert found[1].score == 0.936
     page = _Page(run.render(report))
     assert "not timed" in page.words
-    for words in ("-3.7", "3.0x less", "1.9x less", "3.5x less"):
+    for words in (
+        "-3.7 4.6 MB 3.0x less",
+        "+3.3 4.6 MB equal – not timed",
+        "1.9x less",
+        "0.0 1.3 MB 3.5x less",
+    ):
         assert words in page.words
     [drawing] = {
         one["aria-label"] for one in page.all("svg") if one["aria-label"].startswith("What each stage did")

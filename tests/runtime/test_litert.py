@@ -159,6 +159,18 @@ def test_an_engine_that_does_not_take_the_file_is_refused(tmp_path: Path) -> Non
     assert record.size_bytes == 9
 
 
+@needs_litert
+def test_a_model_of_another_task_is_refused(tmp_path: Path) -> None:
+    from edgetl.export.litert.convert import to_tflite
+
+    other = to_tflite(onnx.load_from_string(classifier(names=("images", "boxes"))))
+    with pytest.raises(
+        ModelError,
+        match=r"variant int8-litert gives boxes \(N, 3\) float32; the manifest's task, classification, asks for logits",
+    ):
+        edgetl.load(bundle_of(tmp_path, other), target="litert", threads=1)
+
+
 def test_an_altered_file_is_refused(tmp_path: Path) -> None:
     path = bundle_of(tmp_path, b"any bytes")
     path.write_bytes(path.read_bytes().replace(b"any bytes", b"any bytez"))

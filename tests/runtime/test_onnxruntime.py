@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edgetl import processor
 from edgetl.errors import MissingDependencyError, ModelError, TensorError
 from edgetl.process import usable_cores
 from edgetl.runtime.engines import onnxruntime as engine
@@ -26,6 +27,27 @@ IMAGES = np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype(np.float32)
 def raw(model: bytes, images: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+@pytest.mark.parametrize(
+    ("machine", "record", "refused"),
+    [
+        ("aarch64", "processor\t: 0\nvendor_id\t: AuthenticAMD\n", True),
+        ("aarch64", "processor\t: 0\nFeatures\t: fp asimd\n", False),
+        ("x86_64", "processor\t: 0\nvendor_id\t: AuthenticAMD\n", False),
+    ],
+)
+def test_an_emulated_processor_that_is_shown_another_ones_record_is_told_the_remedy(
+    machine: str, record: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU does so, and ONNX Runtime would end the process."""
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(processor, "_record", lambda: record)
+    if not refused:
+        assert engine.import_engine() is onnxruntime
+        return
+    with pytest.raises(MissingDependencyError, match=r"ONNX Runtime crashes: put .* as ROOT/proc/cpuinfo"):
+        OnnxBackend(classifier(), threads=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])

@@ -21,6 +21,7 @@ from edgetl.export.litert.convert import to_network, to_tflite
 from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models.backbones import create
+from edgetl.models.fusing import merged
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph
@@ -48,6 +49,18 @@ CHAINS = (
     "lcnet",
 )
 """Networks in whose files nothing is transposed."""
+FUSED = {
+    "repvgg_a0": 64,
+    "mobileone_s0": 64,
+    "repghostnet_050": 64,
+    "fastvit_t8": 64,
+    "repvit_m0_9": 64,
+    "efficientvit_b0": 64,
+    "efficientvit_m0": 224,
+    "levit_128s": 224,
+    "tiny_vit_5m_224": 224,
+}
+"""Networks with branches or batch norms that their authors merge."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,18 @@ def cover(name: str, size: int) -> Row:
         transpositions=kinds(written).count("TRANSPOSE"),
         milliseconds=in_turn(calls),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), FUSED.items())
+def test_networks_that_are_fused_are_written(name: str, size: int) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    network, pictures = create(name, CLASSES, "none", seed=0).eval(), images(size, 2)
+    assert merged(network, size)[1] == ""
+    model = to_onnx(network, task=Classification(labels=LABELS), spec=PreprocessSpec(size=size), opset=18)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pictures)).numpy()
+    assert relative(expected, in_litert(to_tflite(model), pictures)) <= BOUND
 
 
 @pytest.mark.slow

@@ -100,41 +100,45 @@ def memory(process: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_stays_over_many_requests(bundle: Path) -> None:
     words = [sys.executable, "-m", "edgetl", "serve", str(bundle), "--port", "0", "--json", "--threads", "2"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert process.stdout is not None
-        told = ""
-        while not told.endswith("}\n"):
-            told += process.stdout.readline()
-        port = int(json.loads(told)["url"].rstrip("/").rpartition(":")[2])
-        kinds = requests()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told = ""
+            while not told.endswith("}\n"):
+                told += process.stdout.readline()
+            port = int(json.loads(told)["url"].rstrip("/").rpartition(":")[2])
+            _soak(process.pid, port)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
-        def work(count: int) -> Counter[int]:
-            found: Counter[int] = Counter()
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                for number in range(count):
-                    found[exchange(client, kinds[number % len(kinds)])] += 1
-            return found
 
-        def all_work(count: int) -> None:
-            with ThreadPoolExecutor(CLIENTS) as pool:
-                for found in pool.map(work, [count // CLIENTS] * CLIENTS):
-                    assert set(found) == {200}
+def _soak(process: int, port: int) -> None:
+    kinds = requests()
 
-        began = time.monotonic()
-        all_work(round(REQUESTS * WARM_UP))
-        sizes = [memory(process.pid)]
-        for _ in range(10):
-            all_work(round(REQUESTS * (1 - WARM_UP) / 10))
-            sizes.append(memory(process.pid))
-        growth = max(sizes) / sizes[0] - 1
-        megabytes = ", ".join(f"{size / 1e6:.1f}" for size in sizes)
-        rate = REQUESTS / (time.monotonic() - began)
-        print(f"\n{REQUESTS} requests, {rate:.0f} a second, growth {growth:+.2%} ({megabytes} MB)")
-        assert growth < 0.01
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
+    def work(count: int) -> Counter[int]:
+        found: Counter[int] = Counter()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            for number in range(count):
+                found[exchange(client, kinds[number % len(kinds)])] += 1
+        return found
+
+    def all_work(count: int) -> None:
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            for found in pool.map(work, [count // CLIENTS] * CLIENTS):
+                assert set(found) == {200}
+
+    began = time.monotonic()
+    all_work(round(REQUESTS * WARM_UP))
+    sizes = [memory(process)]
+    for _ in range(10):
+        all_work(round(REQUESTS * (1 - WARM_UP) / 10))
+        sizes.append(memory(process))
+    growth = max(sizes) / sizes[0] - 1
+    megabytes = ", ".join(f"{size / 1e6:.1f}" for size in sizes)
+    rate = REQUESTS / (time.monotonic() - began)
+    print(f"\n{REQUESTS} requests, {rate:.0f} a second, growth {growth:+.2%} ({megabytes} MB)")
+    assert growth < 0.01
 
 
 def mutated(content: bytes, generator: random.Random) -> bytes:

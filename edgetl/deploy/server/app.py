@@ -42,6 +42,8 @@ _PAGE = {
 }
 _OPEN = {*_PAGE, "/v2/health/live", "/v2/health/ready"}
 """What needs no token: the page holds nothing, and asks for it; health says yes or no."""
+_REASON = 200
+"""Characters of why a request was refused, in the log."""
 _DRAINED = 8
 """Times the bytes that are taken: so much of a request that is too large is read to tell its client so."""
 _SAFE = {
@@ -263,14 +265,19 @@ def _endpoint(handler: Handler, name: str, state: State) -> Callable[[Request], 
         try:
             answer = await handler(request)
         except Refusal as refusal:
-            answer = refusal.answer()
+            answer = _refused(request, refusal)
         except ImageError as error:
-            answer = Refusal(400, told(error)).answer()
+            answer = _refused(request, Refusal(400, told(error)))
         except EdgetlError as error:
-            answer = Refusal(400, str(error)).answer()
+            answer = _refused(request, Refusal(400, str(error)))
         return Response(answer.body, answer.status, {**_SAFE, **answer.headers}, answer.media_type)
 
     return endpoint
+
+
+def _refused(request: Request, refusal: Refusal) -> Answer:
+    request.scope["edgetl.reason"] = refusal.message[:_REASON]  # For the log.
+    return refusal.answer()
 
 
 def _guarded(app: Asgi, state: State) -> Asgi:
@@ -312,9 +319,10 @@ def _guarded(app: Asgi, state: State) -> Asgi:
             metrics.requests.add(route, model, str(status))
             metrics.seconds.observe(seconds, route, model)
             if options.log_requests:
-                client = scope.get("client")
+                client, reason = scope.get("client"), scope.get("edgetl.reason")
                 log.info(
                     "request",
+                    **({} if reason is None else {"reason": reason}),
                     method=scope["method"],
                     path=_printable(scope["path"]),
                     model=model,

@@ -31,8 +31,9 @@ from edgetl.runtime.engines.table import engine_of
 from edgetl.runtime.session import Session
 from edgetl.tasks.base import Outputs
 
-_CPU_BATCH = 4
-"""Images a call where an engine gains nothing from more: fewer turns between threads for small networks."""
+_CPU_BATCH, _CPU_BATCH_S = 8, 0.004
+"""Most images a call on a CPU, and how long they may take: it gains nothing from batches but fewer turns between
+threads, which count beside small networks alone."""
 _GPU_WORKERS = 2
 _GPU_WAIT_MS = 2.0
 
@@ -83,8 +84,9 @@ class Lane:
         self.session, self._name, self._batching, self._metrics = session, name, batching, metrics
         self._on_cpu = engine_of(session.choice.target).on_cpu
         fixed = session.backend.input.shape[0]
-        usual = max(_CPU_BATCH, session.batch) if self._on_cpu else session.batch
-        self.max_batch = fixed or batching.max_batch or usual
+        self.max_batch = fixed or batching.max_batch or (_CPU_BATCH if self._on_cpu else session.batch)
+        self._by_time = self._on_cpu and not (fixed or batching.max_batch)
+        self._alone = 1 if self._on_cpu and not fixed else self.max_batch
         wait = batching.max_wait_ms
         self._wait_s = (0.0 if self._on_cpu else _GPU_WAIT_MS) / 1e3 if wait is None else wait / 1e3
         self._count = session.workers if self._on_cpu else _GPU_WORKERS
@@ -153,7 +155,7 @@ class Lane:
     # --- workers --------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        engine = _Engine(self.session, self.max_batch)
+        engine = _Engine(self.session, {True: self.max_batch, False: self._alone})
         while taken := self._next():
             began = time.perf_counter()
             batch, beside = taken
@@ -181,10 +183,7 @@ class Lane:
                 self._wait_for_more()
                 if self._queue:  # Others may have taken all meanwhile.
                     break
-            share = math.ceil(len(self._queue) / self._count) if self._on_cpu else len(self._queue)
-            batch = [
-                self._queue.popleft() for _ in range(min(self.max_batch, max(1, share), len(self._queue)))
-            ]
+            batch = [self._queue.popleft() for _ in range(self._share())]
             beside = self._busy > 0 or len(self._queue) > 0
             self._busy += 1
             if self._queue:  # Another one sleeps perhaps, since it was this one that heard of them.
@@ -193,6 +192,15 @@ class Lane:
         for one in batch:
             self._metrics.waited.observe(now - one.since, self._name)
         return batch, beside
+
+    def _share(self) -> int:
+        """How many of those that wait one worker takes."""
+        if not self._on_cpu:
+            return min(self.max_batch, len(self._queue))
+        most = self.max_batch
+        if self._by_time:
+            most = min(most, int(_CPU_BATCH_S / self._seconds_each)) if self._seconds_each else 1
+        return max(1, min(most, math.ceil(len(self._queue) / self._count)))
 
     def _wait_for_more(self) -> None:
         """Wait for requests that are being read, as long as the first one may."""
@@ -251,7 +259,7 @@ class _Engine:
     """One worker's buffers: on all cores for a request that is alone, on one beside other workers."""
 
     session: Session
-    count: int
+    counts: Mapping[bool, int]
     _buffers: dict[bool, Any] = field(default_factory=dict)
 
     def run(self, images: Sequence[NDArray[Any]], *, beside: bool) -> Mapping[str, NDArray[np.float32]]:
@@ -260,7 +268,7 @@ class _Engine:
         while start < len(images):
             kind = images[start].dtype
             end = start + 1
-            while end < len(images) and end - start < self.count and images[end].dtype == kind:
+            while end < len(images) and end - start < self.counts[beside] and images[end].dtype == kind:
                 end += 1
             parts.append(self._part(images[start:end], beside=beside))
             start = end
@@ -272,7 +280,7 @@ class _Engine:
 
     def _part(self, images: Sequence[NDArray[Any]], *, beside: bool) -> Outputs:
         if beside not in self._buffers:
-            self._buffers[beside] = self.session.buffers(self.count, beside=beside)
+            self._buffers[beside] = self.session.buffers(self.counts[beside], beside=beside)
         buffers = self._buffers[beside]
         found = buffers.outputs(images) if images[0].dtype == np.uint8 else buffers.tensors(images)
         return {name: np.array(array) for name, array in found.items()}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgetl.config import Calibrator, Target
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.export.bake import OutputForm, bake_form, bake_preprocess
+from edgetl.export.graphs import DECODE
 from edgetl.export.half_weights import store_half
 from edgetl.export.litert.convert import to_network, to_tflite
 from edgetl.export.onnx import LABELS_KEY, PREPROCESS_KEY, to_onnx
-from edgetl.inputs.image import normalise
+from edgetl.inputs.image import Resize, normalise
 from edgetl.models.backbones import create
+from edgetl.models.detector import create_detector
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.compact import compact
@@ -24,9 +28,11 @@ from edgetl.quantize.graph import Graph
 from edgetl.quantize.plan import make_plan
 from edgetl.quantize.qdq import insert
 from edgetl.quantize.ranges import estimate
+from edgetl.quantize.score import outputs
 from edgetl.quantize.targets import rules_for
 from edgetl.quantize.weight_only import store_int8
-from edgetl.tasks.base import Classification
+from edgetl.runtime.engines.litert import LiteRtBackend
+from edgetl.tasks.base import Classification, Detection
 from tests.export.litert.running import in_litert, in_onnxruntime, interpreter, kinds, needs_litert
 from tests.export.networks import LABELS, SIZE, SPEC, tiny
 
@@ -97,6 +103,30 @@ def test_integers_on_the_quantizer_s_own_scales(exported: onnx.ModelProto, targe
     plain = in_litert(to_tflite(model), IMAGES, delegate=False)
     expected = in_onnxruntime(model, IMAGES)
     assert np.abs(plain - expected).max() < 0.03 * largest
+
+
+def test_a_detectors_maps_are_integers_and_its_boxes_are_decoded_in_float() -> None:
+    network, images = create_detector("test_efficientnet", 3, seed=1).eval(), IMAGES[:2]
+    with torch.no_grad():
+        for out in (*network.box_out, *network.class_out):
+            out.weight.mul_(100)
+    task = Detection(labels=("a", "b", "c"), threshold=0.5)
+    model = to_onnx(
+        network, task=task, spec=dataclasses.replace(SPEC, size=SIZE, resize=Resize.PAD), opset=18
+    )
+    for form, tolerance in ((model, 1e-5), (quantized(model, Target.LITERT), 0.03)):
+        with LiteRtBackend(to_tflite(form), threads=1) as backend:
+            found = backend.run(images)
+        for name, expected in outputs(form, [images], target="litert").items():
+            largest = float(np.abs(expected).max())
+            np.testing.assert_allclose(found[name], expected, rtol=0, atol=tolerance * largest)
+    written = to_network(quantized(model, Target.LITERT))
+    types = {t.name.removesuffix("_dequantized"): t.dtype for t in written.tensors}
+    maps = [f"/{head}_out.{level}/Conv_output_0" for head in ("box", "class") for level in (0, 1)]
+    assert [types[name] for name in maps] == ["int8"] * 4
+    made = [tensor for tensor in written.tensors if tensor.name.startswith(DECODE) and tensor.data is None]
+    assert len(made) > 5
+    assert {tensor.dtype for tensor in made} == {"float32"}
 
 
 def test_pictures_in_and_probabilities_out(exported: onnx.ModelProto) -> None:

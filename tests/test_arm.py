@@ -1,0 +1,166 @@
+"""The built wheel on an emulated 64-bit Arm processor: it computes the same there. Of speed this says nothing.
+
+`make test-arm` runs it, and `make test` at its end; it is skipped, with the reason, where QEMU, Debian's packages or
+the wheels cannot be had, or where it takes longer than `EDGETL_ARM_SECONDS` (300).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgetl
+from edgetl import pipeline
+from edgetl.bundle.archive import open_bundle
+from edgetl.bundle.golden import tolerance
+from edgetl.bundle.manifest import Variant
+from edgetl.tasks.all import task_of
+from tests.arm64 import CORTEX_A72, NEOVERSE_N1, Clock, Machine, Processor, UnavailableError, machine
+from tests.images import write_set
+from tests.test_pipeline import tiny_recipe
+
+ROOT = Path(__file__).parent.parent
+SECONDS = float(os.environ.get("EDGETL_ARM_SECONDS", "300"))
+IMAGES = 102
+TARGETS = ["cpu-x86", "cpu-arm", "litert"]
+pytestmark = [pytest.mark.arm, pytest.mark.timeout(2 * SECONDS + 600)]
+SCRIPT = """
+import json, platform, sys
+from pathlib import Path
+import numpy as np
+import edgetl
+bundle, folder, out = sys.argv[1:]
+pictures = sorted(Path(folder).rglob("*.png"))
+outputs, verified = {}, {}
+with edgetl.load(bundle, threads=1) as session:
+    chosen, variants = session.choice.reason, [variant.name for variant in session.manifest.variants]
+for name in variants:
+    with edgetl.load(bundle, variant=name, threads=1) as session:
+        verified[name] = session.verify().passed
+        outputs[name] = np.concatenate([given["logits"] for _, given in session.outputs_of(pictures)])
+np.savez(out, **outputs)
+print(json.dumps({"machine": platform.machine(), "chosen": chosen, "verified": verified}))
+"""
+
+
+@pytest.fixture(scope="module")
+def emulated() -> Machine:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install ai-edge-litert")
+    try:
+        return machine(ROOT / ".cache" / "arm", Clock(SECONDS))
+    except UnavailableError as error:
+        pytest.skip(f"no emulated Arm processor here: {error}")
+
+
+@pytest.fixture(scope="module")
+def wheel(emulated: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the installed wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--isolated"]
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run([*pip, *build], check=True)
+    [built] = folder.glob("edgetl-*.whl")
+    install = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(folder / "site"),
+        str(built),
+    ]
+    subprocess.run([*pip, *install], check=True)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def bundle(emulated: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with all variants for CPUs, beside the folder `images` with a hundred of them."""
+    folder = tmp_path_factory.mktemp("arm")
+    write_set(folder / "images", {"train": 12, "val": 8, "test": IMAGES // 3})
+    recipe = tiny_recipe(folder / "images", quantize={"target": TARGETS})
+    made = pipeline.run(recipe, folder / "tiny").bundle
+    assert made is not None
+    return made
+
+
+@pytest.fixture(scope="module")
+def here(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What every variant gives on this machine."""
+    out = tmp_path_factory.mktemp("here") / "here.npz"
+    subprocess.run([sys.executable, "-c", SCRIPT, bundle, _test_images(bundle), out], check=True, cwd=ROOT)
+    return dict(np.load(out))
+
+
+def _test_images(bundle: Path) -> Path:
+    return bundle.parent.parent / "images" / "test"
+
+
+def _allowed(bundle: Path, variant: Variant, expected: np.ndarray) -> float:
+    """By the rule of golden images, with what each variant gave here as what was recorded."""
+    task = task_of(open_bundle(bundle).manifest.task)
+    limit = tolerance(variant.precision, task, {"logits": expected})
+    return limit * max(1.0, float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("processor", [CORTEX_A72, NEOVERSE_N1], ids=lambda each: each.name)
+def test_every_variant_computes_the_same(
+    processor: Processor,
+    emulated: Machine,
+    wheel: Path,
+    bundle: Path,
+    here: dict[str, np.ndarray],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "there.npz"
+    try:
+        said = emulated.python(
+            processor, wheel, "-c", SCRIPT, str(bundle), str(_test_images(bundle)), str(out)
+        )
+    except UnavailableError as error:
+        pytest.skip(f"on {processor.name}: {error}")
+    told = json.loads(said)
+    assert told["machine"] == "aarch64"
+    there = dict(np.load(out))
+    variants = open_bundle(bundle).manifest.variants
+    assert {v.target for v in variants} == {"any", "cpu", *TARGETS}
+    assert told["verified"] == {v.name: True for v in variants}
+    for variant in variants:
+        expected, found = here[variant.name], there[variant.name]
+        assert len(found) == IMAGES
+        allowed = _allowed(bundle, variant, expected)
+        assert np.abs(found - expected).max() <= allowed, variant.name
+        best = np.sort(expected, axis=1)
+        clear = best[:, -1] - best[:, -2] > 2 * allowed
+        assert np.array_equal(found.argmax(axis=1)[clear], expected.argmax(axis=1)[clear]), variant.name
+    # Its integers are the same to the bit; only the last product is in float, and adds up in another order.
+    expected = here["int8-litert"]
+    np.testing.assert_allclose(there["int8-litert"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_its_commands_work(emulated: Machine, wheel: Path, bundle: Path) -> None:
+    images = _test_images(bundle)
+
+    def told(command: str, *arguments: str) -> Any:
+        try:
+            said = emulated.python(
+                NEOVERSE_N1, wheel, "-m", "edgetl", command, str(bundle), *arguments, "--json"
+            )
+        except UnavailableError as error:
+            pytest.skip(f"{command}: {error}")
+        return json.loads(said)
+
+    verified = told("verify")
+    assert verified["passed"] is True
+    picture = images / "red" / "000.png"
+    [found] = told("predict", str(picture))
+    with edgetl.load(bundle, variant=verified["variant"], threads=1) as session:
+        assert found["prediction"]["label"] == session.predict(picture).label
+    assert told("eval", str(images.parent))["images"] == IMAGES
