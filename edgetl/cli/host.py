@@ -103,6 +103,20 @@ def init(
     full: Annotated[
         bool, typer.Option("--full", help="Write every setting, those that keep their defaults as comments.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--suggest",
+            help="Also choose backbone and size by linear probes and this machine's clock, as `edgetl suggest` does;"
+            " takes minutes.",
+        ),
+    ] = False,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--latency-ms", help="With --suggest: the best that is not slower in the median, uncut."
+        ),
+    ] = None,
 ) -> None:
     """Look at the data and write a recipe: what it chose and why, and the settings that people change most."""
     _require_train()
@@ -132,6 +146,9 @@ def init(
     )
     if output.exists() and not force:
         raise taken
+    if latency_ms is not None and not probe:
+        raise ConfigError("--latency-ms chooses a backbone and size: give --suggest too.")
+    _check_budget(latency_ms)
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     labelling = labelling_in(source)
     with open_progress() as progress:
@@ -141,6 +158,12 @@ def init(
     boxes = isinstance(index.task, Detection)
     suited = suggest_detector(index) if boxes else [*suggest_task(labelling), *suggest(seen)]
     chosen = [*suited, *suggest_window(numbers), *suggest_target()]
+    if probe:
+        from edgetl.transfer.proposal import proposed_settings
+
+        with open_progress() as progress:
+            found = proposed_settings(index, seen, numbers, latency_ms=latency_ms, progress=progress)
+        chosen = [*(item for item in chosen if item.key not in {one.key for one in found}), *found]
     values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
     name = default_name(source, _RunsOf(Path("runs"), source))
     for item in chosen:
@@ -218,11 +241,9 @@ def suggest(
     from edgetl.data.build import boxes_at, index_of
     from edgetl.data.sources import labelling_in
     from edgetl.data.suggest import look, suggest_preprocess
-    from edgetl.errors import ConfigError
     from edgetl.transfer import stage
 
-    if latency_ms is not None and not 0 < latency_ms < float("inf"):
-        raise ConfigError(f"--latency-ms: got {latency_ms:g}, expected milliseconds above 0.")
+    _check_budget(latency_ms)
     asked = stage.RankingConfig(
         sources=None if backbones is None else _sources(backbones),
         sizes=None if sizes is None else _sizes(sizes),
@@ -252,6 +273,13 @@ def suggest(
 
         write_page(record, page)
         typer.echo(f"Wrote {page}.", err=True)
+
+
+def _check_budget(latency_ms: float | None) -> None:
+    from edgetl.errors import ConfigError
+
+    if latency_ms is not None and not 0 < latency_ms < float("inf"):
+        raise ConfigError(f"--latency-ms: got {latency_ms:g}, expected milliseconds above 0.")
 
 
 def _sources(text: str) -> tuple[Source, ...]:
