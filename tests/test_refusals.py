@@ -347,6 +347,69 @@ def _work_for_time(_: Path) -> None:
     TimedTarget._target(SimpleNamespace(config=SimpleNamespace(target=MacsTarget())), 1.0)
 
 
+def _closed_input(_: Path) -> None:
+    from edgetl.runtime import inputs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs.sys, "stdin", None)
+        inputs._standard_input(["-"])
+
+
+def _no_backbone_left(_: Path) -> None:
+    from edgetl.records.transfer import Skipped
+    from edgetl.transfer.stage import _nothing_left
+
+    raise _nothing_left([Skipped(name="resnet18 at 32 px", reason="It is too small.")])
+
+
+def _slice_backwards(_: Path) -> None:
+    import torch
+
+    from edgetl.quantize.replay import _slice
+
+    numbers = (torch.tensor([at]) for at in (0, 1, 0, -1))
+    _slice([torch.zeros(1, 3), *numbers], {})
+
+
+def _pad_by_reflection(_: Path) -> None:
+    import torch
+
+    from edgetl.quantize.replay import _pad
+
+    _pad([torch.zeros(1, 3)], {"mode": b"reflect"})
+
+
+def _ids_of_labels(folder: Path) -> None:
+    from types import SimpleNamespace
+
+    from edgetl.cli.device import _coco_ids
+    from edgetl.tasks.base import Classification
+
+    spec = Classification(labels=("a", "b"))
+    _coco_ids(folder / "a.json", SimpleNamespace(task=SimpleNamespace(spec=spec)))
+
+
+def _layout_of_another_version(folder: Path) -> None:
+    from edgetl.bundle.layout import bundle_file
+
+    _written(folder, "oci-layout", '{"imageLayoutVersion": "9"}')
+    bundle_file(folder)
+
+
+def _blended_boxes(_: Path) -> None:
+    import torch
+
+    from edgetl.train.tasks.detection import DetectionTraining
+
+    DetectionTraining.shares(object.__new__(DetectionTraining), torch.zeros(1))
+
+
+def _named_past_the_rules(_: Path) -> None:
+    from edgetl.runtime.enrol import _check_name
+
+    _check_name("a\nb", ("a",))
+
+
 REFUSALS: tuple[Refusal, ...] = (
     (errors.TensorError, "first (3,) and second (2,): expected (N,) twice, N at least 1.", _compare_paired),
     (errors.TensorError, "truth: no images came.", _judge_nothing),
@@ -435,6 +498,26 @@ REFUSALS: tuple[Refusal, ...] = (
         "threshold: got 0.5, but the bundle is of the task classification; it is for boxes alone.",
         _not_on_labels,
     ),
+    (errors.DataError, "Standard input is closed: redirect a file to it, or name the image.", _closed_input),
+    (
+        errors.ConfigError,
+        "No backbone can be looked at with these --backbones and --sizes:\n",
+        _no_backbone_left,
+    ),
+    (errors.ModelError, "Recovery cannot run a Slice with a negative step.", _slice_backwards),
+    (errors.ModelError, "Recovery cannot run a Pad that reflects or repeats.", _pad_by_reflection),
+    (
+        errors.ConfigError,
+        "--coco is for the boxes of a detector; the bundle is of the task classification.",
+        _ids_of_labels,
+    ),
+    (errors.BundleError, " is an image layout of version '9', expected 1.0.0.", _layout_of_another_version),
+    (
+        errors.TrainingError,
+        'A detector\'s images are not blended; set train.mix = "none".',
+        _blended_boxes,
+    ),
+    (errors.ConfigError, "; give another name.", _named_past_the_rules),
     (errors.ConfigError, 'prune.target is of kind "macs", expected "latency" or "speedup".', _work_for_time),
 )
 

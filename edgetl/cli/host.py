@@ -469,7 +469,9 @@ def _told(outcome: Outcome, json: bool) -> None:
 
     assert outcome.report is not None
     output.emit(outcome.report, json, "run")
+    assert outcome.bundle is not None
     typer.echo(f"Bundle: {outcome.bundle}\nReport: {outcome.run_dir / 'report.html'}", err=True)
+    typer.echo(f"Try it: {command('predict', outcome.bundle, 'IMAGE')}", err=True)
     kept = outcome.report.teacher.kept
     verdict = Verdict.PASS if kept is None else kept.verdict
     if not outcome.report.measure.floor_met:
