@@ -16,7 +16,7 @@ DATA ?= $(EDGETL_DATA)
 
 comma := ,
 NEEDED := train,$(ENGINE)
-TESTED := $(NEEDED),openvino,litert,video,sign,rtx,loadgen,serve,dev
+TESTED := $(NEEDED),openvino,litert,video,sound,sign,rtx,loadgen,serve,dev
 
 # A half-made environment (Debian without python3-venv leaves one without pip), or one of another Python, is made anew.
 ABOUT := import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec("pip") is not None)
@@ -26,7 +26,7 @@ ABOUT_PYTHON := $(shell $(PYTHON) -c 'import sys; print(*sys.version_info[:2], T
 # Tests start many processes, each of which would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo setup test test-slow bench wheel newest constraints lint format help clean
+.PHONY: demo setup test test-slow test-gpu bench wheel newest constraints lint format help clean
 .DEFAULT_GOAL := help
 
 ifneq ($(ABOUT_VENV),$(ABOUT_PYTHON))
@@ -94,6 +94,10 @@ test: lint $(WHEELS)/.ready  ## Lint, types and tests
 
 test-slow: $(PEERS)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
 	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s
+
+# Nothing is fetched, since such a machine may have no network: without .venv it is that machine's own Python.
+test-gpu:  ## What runs on an NVIDIA GPU, as a report for the README: eight minutes at most, no network
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu
 
 bench: $(PEERS)  ## Every claim measured; ONLY=name runs one
 	$(BIN)/python -m tests.bench $(ONLY)

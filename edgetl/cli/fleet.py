@@ -87,7 +87,7 @@ def init(
     from edgetl.deploy.fleet.install import install, installation
 
     known = _known(fleet, only)
-    wanted = installation(wheel, wheels)
+    wanted = installation(wheel, wheels, signed=known.require_signature is not None)
     _emit(_run(known, "init", lambda place, told: install(place, wanted, told)), json)
 
 

@@ -16,6 +16,7 @@ from edgetl.deploy.fleet.wheels import Wheel, choose, find
 from edgetl.deploy.fleet.work import Told
 from edgetl.errors import ConfigError, DeviceError
 from edgetl.files import sha256_file, sha256_json
+from edgetl.packages import PIP_NAMES
 
 LEAST_PYTHON = (3, 11)
 _SPACE_BYTES = 400 << 20
@@ -31,20 +32,27 @@ class Installation:
         wheels: carried to the devices, which then need no network; None where they fetch packages themselves.
         folder: where `wheels` lie.
         hashes: SHA-256 of each file, by name.
+        further: packages beside the engine.
     """
 
     wheel: Path
     wheels: tuple[Wheel, ...] | None
     folder: Path
     hashes: dict[str, str]
+    further: tuple[str, ...] = ()
+
+    def packages(self, engine: str) -> tuple[str, ...]:
+        """What pip is asked for on a device, beside edgetl."""
+        return (engine, *self.further)
 
 
-def installation(wheel: Path | None, wheels: Path | None) -> Installation:
+def installation(wheel: Path | None, wheels: Path | None, *, signed: bool = False) -> Installation:
     """What is to be installed, from what the user named.
 
     Args:
         wheel: edgetl's own; where unset the newest in `wheels`, else in `dist`.
         wheels: a folder of all wheels that devices need.
+        signed: whether devices shall check signatures.
 
     Raises:
         ConfigError: there is no such file or folder.
@@ -66,6 +74,7 @@ def installation(wheel: Path | None, wheels: Path | None) -> Installation:
         wheels=found,
         folder=wheels or wheel.parent,
         hashes={path.name: sha256_file(path) for path in files},
+        further=(PIP_NAMES["cryptography"],) if signed else (),
     )
 
 
@@ -84,7 +93,7 @@ def install(place: Place, wanted: Installation, told: Told) -> DeviceRecord:
     if wanted.wheels is not None:
         fit = choose(
             wanted.wheels,
-            device.engine,
+            wanted.packages(device.engine),
             seen.python,  # type: ignore[arg-type]
             seen.state.system,
             seen.state.machine,
@@ -93,7 +102,7 @@ def install(place: Place, wanted: Installation, told: Told) -> DeviceRecord:
         carried += [wheel.path for wheel in fit if wheel.name != "edgetl"]
     about = {
         "files": {path.name: wanted.hashes[path.name] for path in carried},
-        "engine": device.engine,
+        "packages": wanted.packages(device.engine),
         "system": device.system_packages,
         "offline": wanted.wheels is not None,
         "python": seen.state.python,
@@ -180,7 +189,7 @@ def _make(place: Place, wanted: Installation, environment: str, folders: list[st
     own = f"{folders[0]}/{shlex.quote(wanted.wheel.name)}"
     installed = place.run(
         f"{environment}/bin/python -m pip install --quiet --disable-pip-version-check --no-input {fetch}{own}"
-        f" {place.device.engine} && touch {environment}/.ready"
+        f" {' '.join(wanted.packages(place.device.engine))} && touch {environment}/.ready"
     )
     if installed.code != 0:
         found = [line for line in installed.error.splitlines() if line.startswith("ERROR: ")]

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ class Calls:
         self._stopped.set()
         with self._lock:
             for process in self._running:
-                process.kill()
+                _end(process)
 
     def pause(self, seconds: float) -> None:
         """Wait, or less where all is to end."""
@@ -99,13 +100,14 @@ class Calls:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
+                process_group=0 if os.name == "posix" else None,
             )
             self._running.add(process)
         try:
             yield process
         finally:
             if process.poll() is None:
-                process.kill()
+                _end(process)
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
@@ -123,7 +125,7 @@ class Link:
         self.device, self._fleet, self._calls = device, fleet, calls
         self._options = _options(fleet, sockets)
         self._shared = sockets is not None
-        self._reached = False
+        self._reached = self._broke = False
 
     def call(
         self,
@@ -149,6 +151,7 @@ class Link:
             Interrupted: all is to end.
         """
         assert "\n" not in script
+        self._broke = False
         full = f"echo {MARK}; {script}"
         words = [_ssh(), *self._options, "--", self.device.host, f"exec sh -c {shlex.quote(full)}"]
         limit = self._fleet.stall_s if data is not None else limit_s or self._fleet.step_s
@@ -172,6 +175,7 @@ class Link:
         if begun:
             self._reached = True
         if answer.code == _LOST or answer.code < 0:
+            self._broke = self._reached
             raise self._lost(answer, begun)
         if not begun:
             raise DeviceError(
@@ -185,15 +189,15 @@ class Link:
             try:
                 return self.call(script, limit_s=limit_s)
             except DeviceAwayError:
-                if turn == self._fleet.retries or not self._reached:
+                if turn == self._fleet.retries or not self._broke:
                     raise
                 self._calls.pause(min(2.0**turn, 30.0))
         raise AssertionError
 
     @property
-    def reached(self) -> bool:
-        """Whether the device has answered."""
-        return self._reached
+    def broke(self) -> bool:
+        """Whether the last command's connection broke, of a device that had answered before."""
+        return self._broke
 
     def pause(self, seconds: float) -> None:
         """Wait, or less where all is to end."""
@@ -305,7 +309,7 @@ class _Watch:
             if self._over.wait(left):
                 return
         self.late = True
-        self._process.kill()
+        _end(self._process)
 
     def __enter__(self) -> _Watch:
         self._thread.start()
@@ -335,6 +339,15 @@ class _Tail:
         """What was kept; a shared connection of an old client may hold the stream open, and is not waited for."""
         self._thread.join(1.0)
         return self._kept.decode("utf-8", "replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program, with those that it started: a jump host's, which would hold its streams open."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _feed(process: subprocess.Popen[bytes], data: Iterable[bytes], watch: _Watch) -> None:
@@ -370,7 +383,7 @@ def _read(
                 continue
         size += len(piece)
         if size > most_bytes:
-            process.kill()
+            _end(process)
             raise DeviceError(f"it answered more than {most_bytes / 1e6:.0f} MB where less was asked for.")
         if sink is None:
             kept.append(piece)

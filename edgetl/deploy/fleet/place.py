@@ -209,7 +209,7 @@ class Place:
                 found = self._placed(part, sha256, file, python)
             except DeviceAwayError:
                 broke += 1
-                if broke > self._fleet.retries or not self.link.reached:
+                if broke > self._fleet.retries or not self.link.broke:
                     raise
                 self.link.pause(min(2.0 ** (broke - 1), 30.0))
                 continue

@@ -58,7 +58,12 @@ def find(folder: Path) -> tuple[Wheel, ...]:
 
 
 def choose(
-    wheels: Sequence[Wheel], engine: str, python: PythonThere, system: str, machine: str, folder: Path
+    wheels: Sequence[Wheel],
+    packages: Sequence[str],
+    python: PythonThere,
+    system: str,
+    machine: str,
+    folder: Path,
 ) -> tuple[Wheel, ...]:
     """The wheels that a device can install.
 
@@ -68,7 +73,7 @@ def choose(
     fit = tuple(wheel for wheel in wheels if wheel.fits(python, system, machine))
     have = {wheel.name for wheel in fit}
     # Of whatever lies there for another kind of machine there must be one for this.
-    wanted = {canonical(name) for name in (*BASE, engine)} | {wheel.name for wheel in wheels}
+    wanted = {canonical(name) for name in (*BASE, *packages)} | {wheel.name for wheel in wheels}
     lacking = sorted(wanted - have - {"edgetl"})
     if not lacking:
         return fit

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+_MOST_LISTENS = 16
+"""Addresses that one sshd listens on."""
 _PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/lib/ssh:/usr/local/sbin"
 
 CUTTING = """#!/bin/sh
@@ -46,35 +48,54 @@ class Server:
 
 @contextmanager
 def servers(
-    folder: Path, hosts: Sequence[str], *, most: int = 100
+    folder: Path, hosts: Sequence[str], *, shared: bool = False
 ) -> Iterator[tuple[Path, dict[str, Server]]]:
-    """Start one for each host; the settings of `ssh` that lead there, and the servers by host."""
+    """Start one for each host, or one for sixteen, which then have an address of loopback each.
+
+    Yields the settings of `ssh` that lead there, and the servers by host.
+    """
     sshd = shutil.which("sshd", path=_PLACES)
     if sshd is None or shutil.which("ssh") is None:
         pytest.skip("sshd is not here: install openssh-server")
     if os.geteuid() == 0 and not Path("/run/sshd").is_dir():
         pytest.skip("sshd of the root user needs the folder /run/sshd")
     for name in ("host", "user", "other"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(folder / f"{name}_key")],
-            check=True,
-        )
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            "test",
+            "-f",
+            str(folder / f"{name}_key"),
+        ]
+        subprocess.run(command, check=True)
     shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
+    several = _MOST_LISTENS if shared else 1
+    addresses = {host: f"127.0.0.{1 + number % several}" for number, host in enumerate(hosts)}
     running = dict[str, Server]()
     try:
-        for host in hosts:
-            running[host] = _start(sshd, folder, host, most)
+        for at in range(0, len(hosts), several):
+            group = hosts[at : at + several]
+            server = _start(sshd, folder, group[0], [addresses[host] for host in group])
+            running |= dict.fromkeys(group, server)
         public = (folder / "host_key.pub").read_text().strip()
-        known = "".join(f"[127.0.0.1]:{server.port} {public}\n" for server in running.values())
+        known = "".join(f"[{addresses[host]}]:{server.port} {public}\n" for host, server in running.items())
         (folder / "known_hosts").write_text(known)
-        own = "".join(f"Host {host}\n  Port {server.port}\n" for host, server in running.items())
+        own = "".join(
+            f"Host {host}\n  Port {server.port}\n  HostName {addresses[host]}\n"
+            for host, server in running.items()
+        )
         (folder / "ssh_config").write_text(
-            f"{own}Host *\n  HostName 127.0.0.1\n  User {getpass.getuser()}\n  IdentityFile {folder}/user_key\n"
+            f"{own}Host *\n  User {getpass.getuser()}\n  IdentityFile {folder}/user_key\n"
             f"  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking yes\n"
         )
         yield folder / "ssh_config", running
     finally:
-        for server in running.values():
+        for server in {server.port: server for server in running.values()}.values():
             for pid in server.connections():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -82,15 +103,17 @@ def servers(
             server.process.wait()
 
 
-def _start(sshd: str, folder: Path, host: str, most: int) -> Server:
+def _start(sshd: str, folder: Path, host: str, addresses: Sequence[str]) -> Server:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = folder / f"sshd_{host}"
+    listens = "".join(f"ListenAddress {address}\n" for address in addresses)
+    # With such a level bash does not read this user's ~/.bashrc, which may take its time.
     config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
+        f"SetEnv SHLVL=5\nPort {port}\n{listens}HostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nPermitRootLogin yes\n"
-        f"KbdInteractiveAuthentication no\nMaxStartups {most}\nMaxSessions {most}\nPrintMotd no\n"
+        f"KbdInteractiveAuthentication no\nMaxStartups 200\nMaxSessions 100\nPrintMotd no\n"
     )
     log = (folder / f"log_{host}").open("wb")
     with log:

@@ -71,13 +71,12 @@ def test_three_devices_in_parallel_and_a_key_that_one_refuses(
     record = run(load(fleet), "deploy", lambda place, told: deploy(place, wanted, told))
     assert [device.outcome for device in record.devices] == [Outcome.DONE] * 3
     assert {runs(fleet.parent / host / "edgetl") for host in HOSTS} == {wanted.sha256}
-    own = network[0].read_text()
+    other = network[0].parent / "other_key"
+    own = network[0].read_text().replace("Host line-2\n", f"Host line-2\n  IdentityFile {other}\n")
     (fleet.parent / "other_config").write_text(
-        own.replace("Host line-2\n", f"Host line-2\n  IdentityFile {network[0].parent}/other_key\n").replace(
-            "Host *\n", "Host * !line-2\n", 1
-        )
-        + f"Host line-2\n  HostName 127.0.0.1\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {network[0].parent}/known_hosts\n"
+        own.replace("Host *\n", "Host * !line-2\n")
+        + "Host line-2\n  IdentitiesOnly yes\n"
+        + f"  UserKnownHostsFile {network[0].parent}/known_hosts\n"
     )
     fleet.write_text(fleet.read_text().replace(str(network[0]), "other_config"))
     done = edgetl("fleet", "status", fleet, "--json")
