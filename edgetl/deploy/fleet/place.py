@@ -314,12 +314,12 @@ class Place:
         line = shlex.join([*words, "--json"])
         answer = self.run(f"exec {ENV_PYTHON} -m edgetl {line}")
         if answer.code not in codes or not answer.out.strip():
-            raise DeviceError(f"edgetl {words[0]} there: {_own_error(answer)}")
+            raise DeviceError(f"its edgetl {words[0]} says: {_own_error(answer)}")
         try:
             return from_json(kind, json.loads(answer.out)), answer.code
         except (ValueError, RecursionError) as error:
             raise DeviceError(
-                f"edgetl {words[0]} there gave an answer that this version does not read ({error}). Install this"
+                f"its edgetl {words[0]} gave an answer that this version does not read ({error}). Install this"
                 f" version with: edgetl fleet init {self._fleet.path} --only {self.device.name}"
             ) from None
 

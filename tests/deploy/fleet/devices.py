@@ -168,7 +168,7 @@ def check(passed: bool = True) -> GoldenCheck:
 def place_of(fleet: Fleet, calls: object) -> tuple[Place, Told]:
     """The first device's place."""
     device = fleet.devices[0]
-    return Place(Link(device, fleet, calls, None), fleet), Told(device, lambda note: None)
+    return Place(Link(device, fleet, calls, None), fleet), Told(device, lambda steps, note: None)
 
 
 def stand(root: Path, bundle: Path) -> None:

@@ -145,7 +145,8 @@ def test_a_gate_that_passes_lets_it_run(lab: Lab, bundles: Bundles) -> None:
     root = lab.device("line-1")
     put(lab, bundles[0], gate=True)  # Nothing runs there to hold it to.
     lab.answers("line-1", "gate", report(Verdict.PASS))
-    assert put(lab, bundles[1], gate=True).gate is not None
+    assert put(lab, bundles[1], gate=True, data="photos of today").gate is not None
+    assert lab.asked("line-1")[-1].endswith("--data photos of today --json")
     assert runs(root) == sha256_file(bundles[1])
 
 
@@ -266,7 +267,7 @@ def test_what_edgetl_says_there_is_passed_on(lab: Lab, bundles: Bundles) -> None
     (root / "env/bin/verify.json").unlink()
     (root / "env/bin/verify.code").write_text("2")
     (root / "env/bin/verify.error").write_text("Runs fp32\nError: It was written for a newer schema.\n")
-    assert refusal(lab, bundles[0]) == "edgetl verify there: It was written for a newer schema."
+    assert refusal(lab, bundles[0]) == "its edgetl verify says: It was written for a newer schema."
     lab.answers("line-1", "verify", {"variant": "x"})
     assert "gave an answer that this version does not read" in refusal(lab, bundles[0])
 
