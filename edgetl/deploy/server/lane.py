@@ -113,6 +113,9 @@ class Lane:
             yield
         finally:
             self._coming -= 1
+            if self._wait_s:  # Who waited for it need not any more.
+                with self._ready:
+                    self._ready.notify_all()
 
     def submit(self, job: Job) -> asyncio.Future[Answer]:
         """Let a job wait its turn; called in the server's own thread.
@@ -184,6 +187,8 @@ class Lane:
             ]
             beside = self._busy > 0 or len(self._queue) > 0
             self._busy += 1
+            if self._queue:  # Another one sleeps perhaps, since it was this one that heard of them.
+                self._ready.notify()
         now = time.perf_counter()
         for one in batch:
             self._metrics.waited.observe(now - one.since, self._name)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.layout import INDEX_FILE, is_layout
 from edgetl.deploy.server.answers import Refusal
@@ -173,6 +175,9 @@ class Models(Mapping[str, Served]):
                     f"{path} does not compute here what it was measured with: {check.reason.rstrip('.')}. "
                     f"See: {command('verify', path)}"
                 )
+            # What workers share is loaded now, and not by the first requests that come together.
+            size = session.manifest.preprocess.size
+            session.buffers(1, beside=True).outputs([np.zeros((size, size, 3), np.uint8)])
         except EdgetlError:
             session.close()
             raise

@@ -27,6 +27,8 @@ from edgetl.progress import SILENT, Progress
 _SWEEP_SECONDS = 1.0
 _STOP_SECONDS = 30
 _SPARE_FILES = 64
+_MOST_HEAD_BYTES = 512 << 10
+"""Of a request's head, with what of its body comes along: asyncio reads up to 256 KiB at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ def _protocol(options: ServerOptions) -> Any:
     most = min(options.limits.connections, _most_files())
 
     class Bounded(HttpToolsProtocol):
-        since = 0.0
+        since, head_bytes = 0.0, 0
 
         def connection_made(self, transport: Any) -> None:
             self.since = self.loop.time()
@@ -179,8 +181,16 @@ def _protocol(options: ServerOptions) -> Any:
                 leaving.transport.abort()
                 self.connections.discard(leaving)
 
+        def data_received(self, data: bytes) -> None:
+            if _asks_nothing(self):
+                self.head_bytes += len(data)
+                if self.head_bytes > _MOST_HEAD_BYTES:
+                    self.transport.abort()
+                    return
+            super().data_received(data)
+
         def on_headers_complete(self) -> None:
-            self.since = self.loop.time()
+            self.since, self.head_bytes = self.loop.time(), 0
             super().on_headers_complete()
 
         def on_response_complete(self) -> None:

@@ -13,6 +13,7 @@ from tests import squares
 from tests.bundles import picture
 from tests.deploy.server import browser as browsers
 from tests.deploy.server.serving import LIMITS, Running, serving
+from tests.runtime.test_tasks import TASKS, linear_bundle
 
 TOKEN = "a-token-of-many-letters"
 
@@ -43,6 +44,7 @@ def test_a_browser_shows_answers(tab: browsers.Browser, bundles: Path, tmp_path:
     (tmp_path / "flower.png").write_bytes(picture(5))
     (tmp_path / "squares.png").write_bytes(squares.encoded(squares.drawn(squares.squares(5))))
     paths = {name: bundles / f"{name}.edgetl" for name in ("flowers", "squares")}
+    paths["heads"] = linear_bundle(tmp_path, TASKS[-1])
     options = ServerOptions(port=0, limits=LIMITS, watch_seconds=0, token=TOKEN)
     with serving(paths, options) as running:
         tab.open(running.url, 1280, 900)
@@ -50,7 +52,7 @@ def test_a_browser_shows_answers(tab: browsers.Browser, bundles: Path, tmp_path:
         tab.run(
             f"document.getElementById('token').value = '{TOKEN}'; document.getElementById('use-token').click()"
         )
-        tab.until("document.getElementById('model').options.length === 2")
+        tab.until("document.getElementById('model').options.length === 3")
         tab.choose("#file", tmp_path / "flower.png")
         tab.until("/%$/.test(document.getElementById('text').textContent)")
         wanted = running.post("/v1/models/flowers:predict", picture(5), {"authorization": f"Bearer {TOKEN}"})
@@ -65,12 +67,17 @@ def test_a_browser_shows_answers(tab: browsers.Browser, bundles: Path, tmp_path:
         )
         tab.choose("#file", tmp_path / "squares.png")
         tab.until("document.querySelectorAll('#labels .swatch').length === 3")
+        tab.run(
+            "document.getElementById('model').value = 'heads';"
+            "document.getElementById('model').dispatchEvent(new Event('change'))"
+        )
+        tab.until("document.querySelectorAll('#labels h3').length === 2")
         tab.open(running.url, 390, 844)
         tab.until("!document.getElementById('token-field').hidden")
         tab.run(
             f"document.getElementById('token').value = '{TOKEN}'; document.getElementById('use-token').click()"
         )
-        tab.until("document.getElementById('model').options.length === 2")
+        tab.until("document.getElementById('model').options.length === 3")
         tab.run(
             "document.getElementById('model').value = 'squares';"
             "document.getElementById('model').dispatchEvent(new Event('change'))"

@@ -12,16 +12,20 @@ import pytest
 from PIL import Image
 
 import edgetl
+from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.records.codec import to_json
-from edgetl.tasks.base import MultiLabel
+from edgetl.tasks.base import LOGITS, MultiHead, MultiLabel, TaskSpec
+from edgetl.tasks.conformal import Conformity
 from tests import squares
-from tests.bundles import contents, picture
+from tests.bundles import SPEC, contents, picture
 from tests.deploy.server.serving import Running, serving
+from tests.deploy.server.test_tensors import tensor
 from tests.runtime.test_explain import PEAKS
 from tests.runtime.test_explain import bundle_of as colours_bundle
 from tests.runtime.test_explain import squares as coloured
+from tests.runtime.test_tasks import TASKS, linear_bundle
 
 FLOWERS = "/v1/models/flowers:predict"
 
@@ -153,3 +157,28 @@ def test_maps_lie_over_the_picture_and_other_tasks_answer(tmp_path: Path) -> Non
         row, column = np.unravel_index(strength.argmax(), strength.shape)
         assert np.abs(np.subtract((column * 180 / 64, row * 120 / 43), PEAKS["green"])).max() <= 14
         assert (strength.min(), strength.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.kind)
+def test_every_task_is_answered_as_the_session_does(task: TaskSpec, tmp_path: Path) -> None:
+    outputs = tuple(task.heads) if isinstance(task, MultiHead) else (LOGITS,)
+    ranked = np.linspace(1.0, 0.1, 40, dtype=np.float32)
+    confidence = ConfidenceSource(
+        temperatures=dict.fromkeys(outputs, 1.5),
+        conformities={name: Conformity(images=40, ranked=ranked) for name in outputs},
+    )
+    path = linear_bundle(tmp_path, task, confidence=confidence)
+    options = {"top_k": 2, "coverage": 0.8}
+    with edgetl.load(path, threads=1) as session:
+        wanted = [to_json(session.predict(picture(5), **more)) for more in ({}, options)]
+    with serving({"m": path}) as running:
+        got = [
+            running.post(f"/v1/models/m:predict{more}", picture(5)) for more in ("", "?top=2&coverage=0.8")
+        ]
+        assert [one.status for one in got] == [200, 200], got[-1].body
+        assert [one.json["prediction"] for one in got] == json.loads(json.dumps(wanted))
+        assert wanted[0] != wanted[1]
+        assert [one["name"] for one in running.get("/v2/models/m").json["outputs"]] == list(outputs)
+        pixels = tensor(np.zeros((1, SPEC.size, SPEC.size, 3), np.uint8))
+        raw = running.post("/v2/models/m/infer", {"inputs": [pixels]}).json["outputs"]
+        assert [one["name"] for one in raw] == list(outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -221,6 +222,17 @@ def test_slow_and_half_open_clients_are_let_go_and_starve_nobody(bundles: Path) 
         for one in many:
             one.close()
         until(lambda: b"edgetl_connections 1\n" in running.get("/metrics").body)
+
+
+def test_a_head_without_an_end_is_cut_off(server: Running) -> None:
+    with socket.create_connection(server.address, timeout=10) as client:
+        client.sendall(b"GET /v2 HTTP/1.1\r\n")
+        sent = 0
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while sent < 64 << 20:
+                sent += client.send(b"x-more: " + b"y" * 8000 + b"\r\n")
+        assert sent < 64 << 20
+    predict(server)
 
 
 def test_what_is_no_http_is_refused(server: Running) -> None:
