@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest right one; all errors come at once, ea
 from __future__ import annotations
 
 import difflib
+import re
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from edgetl.errors import ConfigError
 from edgetl.failures import cause, remedy
 from edgetl.files import name_as_text, text_as_name
 from edgetl.inputs.image import Interpolation, Resize
-from edgetl.inputs.spec import is_window
+from edgetl.inputs.spec import MAX_RATE, MAX_SECONDS, MIN_RATE, InputKind, Level, SoundSpec, is_window
 from edgetl.overrides import value_of
 from edgetl.records.scores import BadImages
 from edgetl.shell import command
@@ -57,6 +58,14 @@ def _window(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from None
+    return value
+
+
 Fraction = Annotated[float, AfterValidator(_fraction)]
 OpenFraction = Annotated[float, AfterValidator(_open_fraction)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -73,7 +82,9 @@ class Augment(StrEnum):
     `crop`: random crop and shape, for marks whose mirror image means something else (digits, text); `basic`: crop
     and horizontal flip; `photometric`: nearly the whole picture, flipped both ways, turned a little, with brightness,
     contrast, gamma and noise, for parts under varying light, whose marks may lie at the edge; `trivial`
-    and `randaugment`: basic, then the policy of that name.
+    and `randaugment`: basic, then the policy of that name; `sound`, for pictures of sounds: moved in time, faster or
+    slower, the bands moved as by another voice, noise behind it, and stripes of time and of bands masked (SpecAugment,
+    Park et al. 2019).
     """
 
     NONE = "none"
@@ -82,6 +93,7 @@ class Augment(StrEnum):
     PHOTOMETRIC = "photometric"
     TRIVIAL = "trivial"
     RANDAUGMENT = "randaugment"
+    SOUND = "sound"
 
 
 class TrainPrecision(StrEnum):
@@ -424,6 +436,12 @@ class DataConfig(_Section):
 
     source: Annotated[str, AfterValidator(_not_empty)] = "digits"
     """A folder (SPLIT/CLASS/* or CLASS/*), a CSV with the columns path, label, split, or `digits` or `cifar10`."""
+    input: InputKind = InputKind.IMAGE
+    """What the files are: `image`, or `sound`, recordings which `[sound]` makes pictures of."""
+    group_pattern: Annotated[str, AfterValidator(_pattern)] | None = None
+    """A regular expression that finds a file's group in its path (in its parentheses, or all of it), as
+    `(speaker\\d+)_`: files of one group, of one speaker, part or recording, stay together when splits are taken. A CSV
+    may have a column `group` in its place."""
     val_fraction: OpenFraction = 0.15
     """Share of the training images taken for validation where the data has no validation split."""
     test_fraction: OpenFraction = 0.15
@@ -617,6 +635,45 @@ class PreprocessConfig(_Section):
     """For images of more than 8 bits per channel: the numbers [low, high] of the files that become black and white;
     what lies outside is clipped. 8-bit images are taken as they are. Where unset, 16 bits are scaled by their whole
     range, and floats are refused."""
+
+
+class SoundConfig(_Section):
+    """How a recording becomes a picture, a log-mel spectrogram, where data.input = "sound"; the same everywhere."""
+
+    rate: Annotated[int, Field(ge=MIN_RATE, le=MAX_RATE)] = 16_000
+    """Samples per second to which recordings are resampled. Half of it is the highest frequency that is heard."""
+    seconds: Annotated[float, Field(gt=0.0, le=MAX_SECONDS)] = 1.0
+    """Length of the window that is looked at: of a longer recording the loudest part, a shorter one stands in
+    silence."""
+    mels: Annotated[int, Field(ge=4, le=1024)] = 64
+    """Bands of the picture, low to high."""
+    frames: Annotated[int, Field(ge=4, le=1024)] = 96
+    """Spectra of the picture, evenly over the window."""
+    window_ms: Annotated[float, Field(ge=1.0)] = 32.0
+    """Milliseconds of sound that a spectrum is made of: longer tells frequencies better apart, shorter moments."""
+    low_hz: Annotated[float, Field(ge=0.0)] = 20.0
+    """Where the lowest band begins."""
+    high_hz: Positive | None = None
+    """Where the highest band ends; half the rate where unset."""
+    range_db: Annotated[float, Field(ge=10.0, le=200.0)] = 80.0
+    """Decibels from black to white."""
+    level: Level = Level.LOUDEST
+    """What is white: `loudest`, the loudest place of the window, so that the distance to the microphone does not
+    matter; or `full-scale`, the largest number that a file holds, so that it does."""
+    channel: Annotated[int, Field(ge=0)] = 0
+    """The channel that is listened to, counted from 1; 0 is the mean of all."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> SoundSpec:
+        """What travels with the model."""
+        values = self.model_dump()
+        values["high_hz"] = self.rate / 2 if self.high_hz is None else self.high_hz
+        return SoundSpec(**values)
 
 
 class PretrainConfig(_Section):
@@ -1105,6 +1162,7 @@ class Recipe(_Section):
     )
     labels: LabelsConfig = LabelsConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
+    sound: SoundConfig = SoundConfig()
     pretrain: PretrainConfig = PretrainConfig()
     extend: ExtendConfig = ExtendConfig()
     train: TrainConfig = TrainConfig()
@@ -1130,7 +1188,42 @@ class Recipe(_Section):
         )
         if boxes and isinstance(distill, Mapping) and "loss" not in distill:
             values = {**values, "distill": {**distill, "loss": DistillLoss.BCKD}}
+        data = values.get("data", {})
+        if isinstance(data, Mapping) and data.get("input") == InputKind.SOUND:
+            values = _with_usual_of_sounds(values)
         return values
+
+    def _check_sound(self) -> None:
+        """Pictures of sounds are whole, upright and read from left to right."""
+        if self.data.input is InputKind.IMAGE:
+            named = [name for name in ("train", "distill") if getattr(self, name).augment is Augment.SOUND]
+            if named or self.sound != SoundConfig():
+                what = f"{named[0]}.augment = sound" if named else "[sound]"
+                raise ValueError(
+                    f'{what} is for recordings, and data.input is image; set data.input = "sound"'
+                )
+            return
+        others = {
+            "task.kind = detection": isinstance(self.task, DetectionConfig),
+            "[pretrain]": self.pretrain.asked,
+            "[extend]": self.extend.run is not None,
+            "[adapt]": self.adapt.images is not None,
+            "distill.unlabelled": self.distill.unlabelled is not None,
+            "preprocess.window": self.preprocess.window is not None,
+        }
+        if asked := [name for name, there in others.items() if there]:
+            raise ValueError(f"{asked[0]} is for images, and data.input is sound; leave it out")
+        if self.preprocess.resize is not Resize.SQUASH:
+            raise ValueError(
+                f"preprocess.resize = {self.preprocess.resize} would cut off or shrink a sound's picture; take squash"
+            )
+        for name in ("train", "distill"):
+            augment = getattr(self, name).augment
+            if augment not in (Augment.NONE, Augment.SOUND):
+                raise ValueError(
+                    f"{name}.augment = {augment} is for pictures of things, and a sound's turned or mirrored is another"
+                    " sound's; take sound or none"
+                )
 
     def _check_extension(self) -> None:
         """A run that goes on has its network already, and must stay what its own images say."""
@@ -1158,6 +1251,7 @@ class Recipe(_Section):
             _check_unlabelled(distill, "adapt.images", features=False, section="distill.")
         if self.extend.run is not None:
             self._check_extension()
+        self._check_sound()
         if not isinstance(task, ClassificationConfig) and (labels.tree or labels.graph) is not None:
             raise ValueError(
                 f"labels.{'graph' if labels.tree is None else 'tree'} relates classes of which an image has one; for"
@@ -1191,6 +1285,23 @@ class Recipe(_Section):
                 " multihead; take hinton or dist"
             )
         return self
+
+
+_USUAL_OF_SOUNDS = {
+    "preprocess": {"resize": "squash"},
+    "train": {"augment": "sound"},
+    "distill": {"augment": "sound"},
+}
+
+
+def _with_usual_of_sounds(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What suits pictures of sounds, where a recipe says nothing else."""
+    found = dict(values)
+    for section, usual in _USUAL_OF_SOUNDS.items():
+        own = found.get(section, {})
+        if isinstance(own, Mapping):
+            found[section] = {**usual, **own}
+    return found
 
 
 def for_boxes(recipe: Recipe) -> Recipe:

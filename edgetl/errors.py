@@ -4,6 +4,7 @@ EdgetlError                    the user's input or machine is at fault; the comm
 ├── ConfigError                a recipe is wrong; carries all problems at once
 ├── DataError                  an image set is wrong (missing, empty, one class, bad labels)
 │   ├── ImageError             one image cannot be used (corrupt, truncated, empty, too small)
+│   │   └── SoundError         one recording cannot be used (silent, clipped, truncated, another format)
 │   └── SourceError            a camera or stream cannot be opened, closed, or gives nothing any more
 ├── WeightsError               pretrained weights or a checkpoint cannot be had or do not fit
 ├── ModelError                 a network cannot be built, traced, pruned or exported
@@ -62,8 +63,12 @@ class ImageError(DataError):
     """One image cannot be used; the message names the file and the reason."""
 
 
+class SoundError(ImageError):
+    """One recording cannot be used; where images are looked at, sounds are as pictures."""
+
+
 class SourceError(DataError):
-    """A camera or network stream cannot be opened, closed, or fell silent; what came before was given."""
+    """A camera, microphone or stream cannot be opened, closed, or gives no more; what came before was given."""
 
 
 class WeightsError(EdgetlError):

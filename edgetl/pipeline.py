@@ -24,6 +24,7 @@ from edgetl.files import (
     write_bytes,
     write_text,
 )
+from edgetl.inputs.spec import InputKind
 from edgetl.locks import only_one
 from edgetl.measure.candidates import CandidateModel
 from edgetl.measure.stage import MeasureInputs
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
+    from edgetl.inputs.spec import SoundSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.records.origin import WeightsOrigin
     from edgetl.report.run import RunReport
@@ -406,12 +408,16 @@ class _Run:
         labelling = self.recipe.task.labelling
         extends = self.recipe.extend.run is not None  # one class may be added to others
         inputs = stage.DataInputs(
-            seed=self.recipe.seed, window=window, labelling=labelling, least_classes=1 if extends else 2
+            seed=self.recipe.seed,
+            window=window,
+            labelling=labelling,
+            least_classes=1 if extends else 2,
+            sound=self._sound,
         )
         record, cached = self.cache.run(
             "data",
             config=config,
-            inputs=[_source_key(config.source, labelling, self.progress), inputs],
+            inputs=[_source_key(config.source, labelling, self.progress, config.input), inputs],
             kind=DataRecord,
             outputs=lambda r: [r.index],
             work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
@@ -980,7 +986,13 @@ class _Run:
             std=p.std,
             window=p.window,
             guess_floats=False,
+            sound=self._sound,
         )
+
+    @property
+    def _sound(self) -> SoundSpec | None:
+        """How recordings become pictures, where the data are these."""
+        return self.recipe.sound.spec if self.recipe.data.input is InputKind.SOUND else None
 
     @property
     def student_spec(self) -> PreprocessSpec:
@@ -1200,17 +1212,19 @@ class _Warnings:
             self.inner.warning(text)
 
 
-def _source_key(source: str, labelling: Labelling, progress: Progress) -> str:
+def _source_key(
+    source: str, labelling: Labelling, progress: Progress, kind: InputKind = InputKind.IMAGE
+) -> str:
     """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
     from edgetl.data.build import boxes_at
     from edgetl.data.sources import find
 
-    if (boxes := boxes_at(source)) is not None:
+    if kind is InputKind.IMAGE and (boxes := boxes_at(source)) is not None:
         marked = [
             [str(e.path), *_file_state(e.path), e.split, e.group, to_json(e.objects)] for e in boxes.entries
         ]
         return sha256_json([boxes.labels, marked])
-    found = find(source, labelling, progress=progress)
+    found = find(source, labelling, kind=kind, progress=progress)
     entries = [
         [str(e.path), e.label, e.none_of, e.split, e.group, e.domain, *_file_state(e.path)]
         for e in found.entries

@@ -72,7 +72,7 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(values: dict, messa
 def test_a_hopeless_section_gets_the_list() -> None:
     [problem] = problems({"qqq": {}})
     assert problem.startswith(
-        "qqq: no such key. Known are name, seed, data, task, labels, preprocess, pretrain, extend, train, adapt,"
+        "qqq: no such key. Known are name, seed, data, task, labels, preprocess, sound, pretrain, extend, train,"
     )
 
 

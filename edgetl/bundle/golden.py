@@ -40,7 +40,7 @@ from edgetl.bundle.manifest import Precision
 from edgetl.errors import BundleIntegrityError, TensorError
 from edgetl.files import sha256_bytes
 from edgetl.inputs.image import decode, read_numbers
-from edgetl.inputs.spec import PreprocessSpec
+from edgetl.inputs.spec import PreprocessSpec, SoundSpec
 from edgetl.tasks.base import LOGITS, Outputs, Task, TensorSpec, output
 
 TOLERANCE: Mapping[Precision, float] = {
@@ -65,7 +65,7 @@ class GoldenSet:
     """What `pack` puts into `golden/`.
 
     Attributes:
-        images: encoded pictures (JPEG or PNG).
+        images: encoded pictures (JPEG or PNG), or sounds (WAV).
         pixels: what preprocessing made of them, (images, size, size, 3) uint8.
         outputs: variant name to its outputs for these pixels, as the runtime gave them.
     """
@@ -175,13 +175,16 @@ def encode_image(source: Path, spec: PreprocessSpec) -> bytes:
     """A picture as it goes into the bundle: the file as it is when small, else a smaller JPEG of it.
 
     The smaller one keeps twice the pixels per side that the network needs, so that resizing is proven too. Of a picture
-    of more than 8 bits it keeps the numbers, every so many of them, so that the window is proven.
+    of more than 8 bits it keeps the numbers, every so many of them, so that the window is proven. A sound is WAV,
+    which a device reads without further packages: of a long recording the window.
 
     Raises:
         ImageError: it cannot be decoded.
     """
     content = source.read_bytes()
     picture = decode(content, None, name=str(source), spec=spec)
+    if spec.sound is not None:
+        return _encoded_sound(content, spec.sound, str(source))
     if len(content) <= _KEEP_BYTES:
         return content
     side = 2 * spec.size
@@ -197,6 +200,16 @@ def encode_image(source: Path, spec: PreprocessSpec) -> bytes:
         width, height = (max(1, round(length * side / shorter)) for length in picture.size)
         picture = picture.resize((width, height))
     return _encoded(picture, "JPEG", quality=_JPEG_QUALITY)
+
+
+def _encoded_sound(content: bytes, spec: SoundSpec, name: str) -> bytes:
+    from edgetl.inputs.recordings import ending_of
+    from edgetl.inputs.sound import load_mono, windowed
+    from edgetl.inputs.wave import wave_file
+
+    if len(content) <= _KEEP_BYTES and ending_of(content) == ".wav":
+        return content
+    return wave_file(windowed(load_mono(content, spec, name=name), spec.samples), spec.rate)
 
 
 def _storable(numbers: NDArray[Any]) -> NDArray[Any]:

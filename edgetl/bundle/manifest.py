@@ -164,7 +164,7 @@ class Golden:
     """A few encoded images, the outputs that each variant gave for them, and what preprocessing made of them.
 
     Attributes:
-        images: encoded pictures (JPEG or PNG).
+        images: encoded pictures (JPEG or PNG), or sounds (WAV).
         outputs: variant name to a `.npz` with a float32 array for each of the task's outputs.
         pixels_sha256: SHA-256 of the preprocessed pixels, (images, size, size, 3) uint8 in C order.
     """

@@ -30,6 +30,7 @@ from edgetl.bundle.unknown import UnknownSource
 from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes, sha256_file
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.inputs.recordings import ending_of
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 from edgetl.records.variants import EngineRecord
@@ -246,12 +247,16 @@ def _unknown(variant: str, source: UnknownSource, files: dict[str, bytes | Path]
     return Unknown(score=source.score, images=source.normal.images, ranked=member)
 
 
+_SUFFIXES = ((b"\x89PNG", "png"), (b"\xff\xd8", "jpg"))
+
+
 def _golden(parts: GoldenSet, task: TaskSpec, files: dict[str, bytes | Path]) -> Golden:
     images = []
     for index, content in enumerate(parts.images):
-        suffix = (
-            "png" if content.startswith(b"\x89PNG") else "jpg" if content.startswith(b"\xff\xd8") else "img"
+        suffix = next(
+            (name for start, name in _SUFFIXES if content.startswith(start)), ending_of(content)[1:]
         )
+        suffix = suffix or "img"
         images.append(_member(f"golden/{index:02d}.{suffix}", content))
         files[images[-1].file] = content
     outputs = {

@@ -128,7 +128,8 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Images, folders, globs, videos, cameras (camera:0), streams (rtsp://...), or - for standard input.",
+            help="Images, folders, globs, videos, cameras (camera:0), streams (rtsp://...), or - for standard input; of"
+            " a bundle for sounds recordings, microphones (microphone:0), or -.",
             show_default=False,
         ),
     ],
@@ -192,6 +193,23 @@ def predict(
     pixel_format: Annotated[
         str, typer.Option("--pixel-format", help="Of raw frames, one byte per channel: rgb or bgr.")
     ] = "rgb",
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            "--hop",
+            metavar="SECONDS",
+            help="Sounds: label a window every so many seconds, and not each recording as one by its loudest window.",
+            show_default="of microphones and raw samples half a window",
+        ),
+    ] = None,
+    pcm: Annotated[
+        int | None,
+        typer.Option(
+            "--pcm",
+            metavar="RATE",
+            help="Sounds: standard input holds raw samples of 16 bits, little-endian, one channel, so many per second.",
+        ),
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print one JSON object per image, as soon as it is known.")
     ] = False,
@@ -250,7 +268,7 @@ def predict(
     require_signature: RequireSignature = None,
     json: Json = False,
 ) -> None:
-    """Label images, frames of videos and cameras, or raw frames on standard input.
+    """Label images, frames of videos and cameras, raw frames on standard input; or sounds.
 
     Frames have their time in the output: `seconds` into the video, or since the camera was opened, and there also
     `time`, UTC. Exit code 2 where nothing could be labelled, or a camera or stream closed or fell silent.
@@ -260,18 +278,20 @@ def predict(
     from edgetl.errors import ConfigError, SourceError
     from edgetl.runtime import load
     from edgetl.runtime.inputs import ImageResult, has_end, open_source, parse_frame_format, predict_all
+    from edgetl.runtime.listening import has_no_end, listening
     from edgetl.runtime.video import Live
 
     form = parse_frame_format(frame_size, pixel_format) if frame_size else None
-    if not (json_lines or limit or has_end(images, form)):
-        raise ConfigError("A camera or stream may have no end: give --json-lines, or --limit.")
+    endless = has_no_end(images, pcm) or not has_end(images, form)
+    if endless and not (json_lines or limit):
+        raise ConfigError("A camera, microphone or stream may have no end: give --json-lines, or --limit.")
     if coco is not None and (json or json_lines):
         raise typer.BadParameter("--coco prints JSON of its own; leave --json and --json-lines out")
     live = Live(timeout=timeout, reconnect=reconnect, every_frame=every_frame)
     found, lost = list[ImageResult](), None
-    with open_progress() as progress:
-        source = open_source(images, limit=limit, frame_format=form, live=live, progress=progress)
-        with load(
+    with (
+        open_progress() as progress,
+        load(
             bundle,
             target=target,
             variant=variant,
@@ -282,29 +302,34 @@ def predict(
             explain=explain,
             drift=drift,
             capture=_capture(capture, capture_mb, capture_per_hour, progress),
-        ) as session:
-            _tell(session.choice)
-            ids = _coco_ids(coco, session)
-            results = predict_all(
-                session,
-                source,
-                top_k=top,
-                sure=sure,
-                coverage=coverage,
-                unknown=unknown,
-                save=save,
-                explain=explain,
-                progress=progress,
-            )
-            try:
-                if json_lines:
-                    output.emit_lines(results)
-                else:
-                    found.extend(results)
-            except SourceError as error:
-                lost = error  # What came before it is still worth its table.
-            finally:
-                _tell_watch(session)
+        ) as session,
+    ):
+        sounds = listening(session.manifest.preprocess, images, hop=hop, pcm=pcm)
+        source = open_source(
+            images, limit=limit, frame_format=form, live=live, sounds=sounds, progress=progress
+        )
+        _tell(session.choice)
+        ids = _coco_ids(coco, session)
+        results = predict_all(
+            session,
+            source,
+            top_k=top,
+            sure=sure,
+            coverage=coverage,
+            unknown=unknown,
+            save=save,
+            explain=explain,
+            progress=progress,
+        )
+        try:
+            if json_lines:
+                output.emit_lines(results)
+            else:
+                found.extend(results)
+        except SourceError as error:
+            lost = error  # What came before it is still worth its table.
+        finally:
+            _tell_watch(session)
     if ids is not None:
         output.emit(ids.results(found), True, "predictions")
     elif not json_lines:
@@ -426,11 +451,12 @@ def drift(
     from edgetl.runtime import load
     from edgetl.runtime.drift import Drift
     from edgetl.runtime.inputs import has_end, open_source, predict_all, sampled
+    from edgetl.runtime.listening import listening
 
     settings = Drift(rate=rate, ignore=tuple(ignore or ()))
-    with open_progress() as progress:
-        source = sampled(open_source(images, progress=progress), limit=limit, in_order=in_order)
-        with load(
+    with (
+        open_progress() as progress,
+        load(
             bundle,
             target=target,
             variant=variant,
@@ -438,12 +464,16 @@ def drift(
             threads=threads,
             require_signature=require_signature,
             drift=settings,
-        ) as session:
-            _tell(session.choice)
-            for result in predict_all(session, source, progress=progress):
-                if result.drift and not has_end(images, None):
-                    break
-            state = session.drift
+        ) as session,
+    ):
+        sounds = listening(session.manifest.preprocess, images)
+        source = open_source(images, sounds=sounds, progress=progress)
+        source = sampled(source, limit=limit, in_order=in_order)
+        _tell(session.choice)
+        for result in predict_all(session, source, progress=progress):
+            if result.drift and not has_end(images, None):
+                break
+        state = session.drift
     output.emit(state, json, "drift")
     match state.verdict:
         case Verdict.PASS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +34,10 @@ from edgetl.shell import command
 
 if TYPE_CHECKING:
     from edgetl.config import Recipe
+    from edgetl.data.suggest import Suggestion
     from edgetl.pipeline import Outcome
+    from edgetl.progress import Progress
+    from edgetl.tasks.labelling import Labelling
     from edgetl.transfer.networks import Source
 
 PANEL = "Make a model (needs the train extra)"
@@ -132,30 +135,32 @@ def init(
     )
     if output.exists() and not force:
         raise taken
-    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     labelling = labelling_in(source)
     with open_progress() as progress:
-        index = index_of(data, labelling=labelling, seed=0, progress=progress)
-        numbers = depth.look(index, progress=progress)
+        heard = _heard(source, labelling, progress)
+        known = config.parse(_by_section(heard, {"data": {"source": source, "bad_images": "skip"}}))
+        sound = known.sound.spec if heard else None
+        index = index_of(known.data, labelling=labelling, seed=0, sound=sound, progress=progress)
+        numbers = depth.look(index, progress=progress) if sound is None else depth.Depth(images=0)
     seen = look(index)
     boxes = isinstance(index.task, Detection)
     suited = suggest_detector(index) if boxes else [*suggest_task(labelling), *suggest(seen)]
+    suited = [*heard, *(item for item in suited if item.key not in {one.key for one in heard})]
     chosen = [*suited, *suggest_window(numbers), *suggest_target()]
-    values: dict[str, dict[str, object]] = {"data": {"source": _portable(source, output)}}
+    values = _by_section(chosen, {"data": {"source": _portable(source, output)}})
     name = default_name(source, _RunsOf(Path("runs"), source))
-    for item in chosen:
-        section, _, key = item.key.partition(".")
-        values.setdefault(section, {})[key] = item.value
     recipe = config.parse({"name": name, **values})
     try:
         text = config.commented(recipe, {item.key: item.reason for item in chosen}, full=full)
         write_text(output, text, new=not force)
     except FileExistsError:  # another process wrote it meanwhile
         raise taken from None
+    kind = known.data.input.plural
+    side = f", median side {seen.median_side} px" if sound is None else ""
     typer.echo(
-        f"{seen.train_images} training images, {seen.classes} classes, median side {seen.median_side} px"
+        f"{seen.train_images} training {kind}, {seen.classes} classes{side}"
         + (
-            f"; {len(index.skipped)} images cannot be read, see: {command('data', 'check', source)}"
+            f"; {len(index.skipped)} {kind} cannot be read, see: {command('data', 'check', source)}"
             if index.skipped
             else ""
         )
@@ -172,6 +177,28 @@ def init(
     for problem in numbers.with_proposed().problems():
         typer.echo(f"  {problem}")
     typer.echo(f"Wrote {output}. Next: {command('run', output)}")
+
+
+def _heard(source: str, labelling: Labelling, progress: Progress) -> Sequence[Suggestion]:
+    """The settings that suit recordings, where the source holds these; none where it holds images."""
+    from edgetl.data.hearing import listen, suggest_sound
+    from edgetl.data.sources import find, kind_in
+    from edgetl.inputs.spec import InputKind
+
+    if kind_in(source) is InputKind.IMAGE:
+        return ()
+    return suggest_sound(listen(find(source, labelling, kind=InputKind.SOUND), progress=progress))
+
+
+def _by_section(
+    chosen: Sequence[Suggestion], values: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, object]]:
+    """Settings as a recipe has them, beside those that are there."""
+    found = {section: dict(own) for section, own in values.items()}
+    for item in chosen:
+        section, _, key = item.key.partition(".")
+        found.setdefault(section, {})[key] = item.value
+    return found
 
 
 def suggest(
@@ -216,9 +243,10 @@ def suggest(
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
     from edgetl.data.build import boxes_at, index_of
-    from edgetl.data.sources import labelling_in
+    from edgetl.data.sources import kind_in, labelling_in
     from edgetl.data.suggest import look, suggest_preprocess
     from edgetl.errors import ConfigError
+    from edgetl.inputs.spec import InputKind
     from edgetl.transfer import stage
 
     if latency_ms is not None and not 0 < latency_ms < float("inf"):
@@ -234,6 +262,11 @@ def suggest(
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     if boxes_at(source) is not None:
         raise stage.boxes_refused()
+    if kind_in(source) is InputKind.SOUND:
+        raise ConfigError(
+            f"{source} holds recordings, and backbones are compared on images; name one in train.backbone of the recipe"
+            " that edgetl init writes."
+        )
     with open_progress() as progress:
         index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
         stage.check_task(index.task)
@@ -343,7 +376,7 @@ def data_check(
     from edgetl.data.sources import labelling_in
     from edgetl.data.walk import place
     from edgetl.errors import ConfigError
-    from edgetl.inputs.spec import is_window
+    from edgetl.inputs.spec import InputKind, is_window
 
     if window is not None and not is_window(window):
         raise ConfigError(
@@ -352,18 +385,25 @@ def data_check(
 
     if sheet is not None:
         check_ending(sheet)
-    seed, relation = 0, config.LabelsConfig()
-    if Path(source).suffix.lower() == ".toml" and not place(source).is_dir():
+    seed, relation, sound = 0, config.LabelsConfig(), None
+    of_recipe = Path(source).suffix.lower() == ".toml" and not place(source).is_dir()
+    if of_recipe:
         recipe = config.load(Path(source))
         data, labelling, seed = recipe.data, recipe.task.labelling, recipe.seed
         relation = recipe.labels
+        sound = recipe.sound.spec if data.input is InputKind.SOUND else None
         window = recipe.preprocess.window if window is None else window
     else:
         place(source)  # which says what is wrong with a name before the recipe's own check of it
         data, labelling = config.DataConfig(source=source), labelling_in(source)
     data = data.model_copy(update={"bad_images": BadImages.SKIP})  # the report names them
     with open_progress() as progress:
-        index = related(index_of(data, labelling=labelling, seed=seed, progress=progress), relation)
+        if not of_recipe and (heard := _heard(source, labelling, progress)):
+            known = config.parse(_by_section(heard, {"data": {"source": source, "bad_images": "skip"}}))
+            data, sound = known.data, known.sound.spec
+        index = related(
+            index_of(data, labelling=labelling, seed=seed, sound=sound, progress=progress), relation
+        )
         report = audit(index, window=window, progress=progress)
     output.emit(report, json, "audit")
     if sheet is not None:  # Afterwards, so that a sheet that cannot be written costs no report.

@@ -21,6 +21,7 @@ from edgetl.data.sources import SPLITS
 from edgetl.data.suggest import BATCH_SIZES, FEW_STEPS, batch_size
 from edgetl.data.walk import counted, lost
 from edgetl.inputs.image import PreprocessSpec, decode, read_header
+from edgetl.inputs.spec import InputKind
 from edgetl.progress import SILENT, Progress
 
 NEAR = 0.98
@@ -86,6 +87,7 @@ class AuditReport:
         odd_sizes: images far from it.
         depth: the numbers of images of more than 8 bits.
         others: number of files by kind that are not images, as in `edgetl.data.walk`.
+        kind: what was looked at; of recordings no near-duplicates are looked for.
         alike: groups of classes whose names look the same.
         epoch_steps: steps of an epoch at the batch size that `edgetl init` proposes.
         boxes: what was found in boxes, where they are labelled.
@@ -108,30 +110,32 @@ class AuditReport:
     alike: tuple[tuple[str, ...], ...] = ()
     epoch_steps: int | None = None
     boxes: BoxFindings | None = None
+    kind: InputKind = InputKind.IMAGE
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each kind of problem, with what to do; empty where all is well."""
         spare = sum(len(group) - 1 for group in self.duplicates)
-        unit = "images" if self.boxes is None else "boxes"
+        what = self.kind.plural
+        unit = what if self.boxes is None else "boxes"
         conflict, even = (
             (
-                "images stand under more than one label; keep the right one",
+                f"{what} stand under more than one label; keep the right one",
                 'set train.imbalance = "sampling" and judge by macro-F1',
             )
             if self.boxes is None
             else ("images have copies with other boxes; keep the right ones", "add pictures of the latter")
         )
-        missed = lost(self.others)
+        missed = lost(self.others, self.kind)
         found = (
-            (len(self.skipped), f"{len(self.skipped)} images cannot be read; mend or remove them."),
+            (len(self.skipped), f"{len(self.skipped)} {what} cannot be read; mend or remove them."),
             (
                 len(missed),
-                f"Besides the images, {counted(missed)} are not read; convert, fetch or remove them.",
+                f"Besides the {what}, {counted(missed)} are not read; convert, fetch or remove them.",
             ),
             (len(self.alike), labels.question(self.alike)),
             (
                 len(self.leaks),
-                f"{len(self.leaks)} images are in more than one split; remove them from all but one.",
+                f"{len(self.leaks)} {what} are in more than one split; remove them from all but one.",
             ),
             (
                 len(self.near_duplicates),
@@ -155,7 +159,7 @@ class AuditReport:
             ),
             (
                 self.epoch_steps is not None and self.epoch_steps < FEW_STEPS,
-                f"An epoch has {self.epoch_steps} steps of {BATCH_SIZES[-1]} images: too few for batch norm's running"
+                f"An epoch has {self.epoch_steps} steps of {BATCH_SIZES[-1]} {what}: too few for batch norm's running"
                 " statistics to follow the weights. Add images, or train for more epochs at that batch size.",
             ),
             (
@@ -189,8 +193,12 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
     """
     samples = index.samples
     names = [sample.path.relative_to(index.root).as_posix() for sample in samples]
-    depth = look_at_numbers(index, window, progress=progress)
-    look = _look(samples, window or depth.proposed, progress)
+    if index.sound is None:
+        depth = look_at_numbers(index, window, progress=progress)
+        look = _look(samples, window or depth.proposed, progress)
+    else:  # short sounds look alike without being copies, and all their pictures have one size
+        depth = Depth(images=len(samples))
+        look = _alike(len(samples), (index.sound.frames, index.sound.mels))
     groups = _equal(samples)
     counts = index.counts()
     sizes = list(counts["train"].values())
@@ -222,6 +230,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
         ),
         depth=depth,
         others=index.others,
+        kind=InputKind.IMAGE if index.sound is None else InputKind.SOUND,
         alike=labels.alike(index.labels),
         epoch_steps=batch_size(len(index.split("train")))[1],
         boxes=look_at_boxes(index) if index.task.kind == "detection" else None,
@@ -324,6 +333,11 @@ def _look(samples: Sequence[Sample], window: Window | None, progress: Progress) 
     thumbs -= thumbs.mean(axis=1, keepdims=True)
     lengths = np.sqrt((thumbs**2).sum(axis=1, keepdims=True))
     return _Look(sizes, np.where(lengths < PLAIN * _THUMB, 0, thumbs / np.maximum(lengths, 1)))
+
+
+def _alike(count: int, size: tuple[int, int]) -> _Look:
+    """As many images of one size, of which nothing is compared."""
+    return _Look(np.tile(np.array(size, np.int64), (count, 1)), np.zeros((count, _THUMB**2), np.float32))
 
 
 def _equal(samples: Sequence[Sample]) -> list[list[int]]:

@@ -7,6 +7,7 @@ from edgetl.data.boxes.index import index_boxes
 from edgetl.data.boxes.sources import find_boxes
 from edgetl.data.index import DataIndex, DataSettings, build_index
 from edgetl.data.walk import place
+from edgetl.inputs.spec import SoundSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.tasks.labelling import ONE_LABEL, Labelling
 
@@ -26,6 +27,7 @@ def index_of(
     labelling: Labelling = ONE_LABEL,
     seed: int = 0,
     least_classes: int = 2,
+    sound: SoundSpec | None = None,
     progress: Progress = SILENT,
 ) -> DataIndex:
     """See `edgetl.data.index.build_index` and `edgetl.data.boxes.index.index_boxes`.
@@ -33,9 +35,14 @@ def index_of(
     Raises:
         DataError: see there.
     """
-    found = boxes_at(config.source)
+    found = boxes_at(config.source) if sound is None else None
     if found is None:
         return build_index(
-            config, labelling=labelling, seed=seed, least_classes=least_classes, progress=progress
+            config,
+            labelling=labelling,
+            seed=seed,
+            least_classes=least_classes,
+            sound=sound,
+            progress=progress,
         )
     return index_boxes(config, found, seed=seed, progress=progress)

@@ -19,6 +19,7 @@ from edgetl.data.targets import NONE, SampleTarget, from_plain, heads_target, or
 from edgetl.errors import DataError, ImageError
 from edgetl.files import sha256_bytes, sha256_json, write_text
 from edgetl.inputs.image import MIN_SIDE, decode
+from edgetl.inputs.spec import InputKind, PreprocessSpec, SoundSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
 from edgetl.tasks.base import Classification, Detection, HeadSpec, MultiHead, MultiLabel, TaskSpec, labels_of
@@ -41,6 +42,8 @@ class DataSettings(Protocol):
     def bad_images(self) -> str: ...  # noqa: D102
     @property
     def max_train_images(self) -> int | None: ...  # noqa: D102
+    @property
+    def group_pattern(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class DataIndex:
         skipped: (path relative to root, reason) of images that were left out.
         others: number of files by kind that are not images, as in `edgetl.data.walk`.
         asked: the task, where it is not one class per image.
+        sound: how recordings become pictures, where these are looked at.
     """
 
     root: Path
@@ -82,6 +86,7 @@ class DataIndex:
     skipped: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     asked: TaskSpec | None = None
+    sound: SoundSpec | None = None
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of one split, `train`, `val` or `test`."""
@@ -136,6 +141,8 @@ class DataIndex:
         head |= {"skipped": self.skipped, "others": self.others}
         if self.asked is not None:
             head["task"] = to_json(self.asked)
+        if self.sound is not None:
+            head["sound"] = to_json(self.sound)
         lines = [
             json.dumps([s.path.relative_to(self.root).as_posix(), *_row(s)], ensure_ascii=False)
             for s in self.samples
@@ -159,7 +166,10 @@ def load(path: Path) -> DataIndex:
         skipped = tuple((name, reason) for name, reason in saved["skipped"])
         union: Any = TaskSpec
         asked = from_json(union, saved["task"]) if "task" in saved else None
-        return DataIndex(root, tuple(saved["labels"]), samples, skipped, saved.get("others", {}), asked)
+        sound = from_json(SoundSpec, saved["sound"]) if "sound" in saved else None
+        return DataIndex(
+            root, tuple(saved["labels"]), samples, skipped, saved.get("others", {}), asked, sound
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not an index that can be read: {error}.") from error
 
@@ -170,6 +180,7 @@ def build_index(
     labelling: Labelling = ONE_LABEL,
     seed: int = 0,
     least_classes: int = 2,
+    sound: SoundSpec | None = None,
     progress: Progress = SILENT,
 ) -> DataIndex:
     """Find, check, hash and split the images of a source. Every image is read and decoded once.
@@ -180,15 +191,19 @@ def build_index(
         seed: chooses the images of `max_train_images`. Splits depend only on content, so that runs of
             different seeds are scored on the same images.
         least_classes: fewer are refused, where one is right.
+        sound: how recordings become pictures, where the source holds these.
         progress: gets a bar and the warnings.
 
     Raises:
         DataError: there is nothing usable, no class (or but one, where one is right), a class that train lacks, or a
             bad image where `bad_images` is `refuse`; the message names what and what to do.
     """
-    found = sources.find(config.source, labelling, progress=progress)
+    kind = InputKind.IMAGE if sound is None else InputKind.SOUND
+    found = sources.find(config.source, labelling, kind=kind, progress=progress)
+    if config.group_pattern is not None:
+        found = sources.grouped(found, config.group_pattern)
     refuse_names(config.source, {name for entry in found.entries for name in entry.names} | set(found.named))
-    good, bad = usable(config.source, found.entries, config.bad_images, progress)
+    good, bad = usable(config.source, found.entries, config.bad_images, progress, sound=sound)
     task = _task(config.source, found, good, labelling, least_classes)
     labels = labels_of(task)
     _check_labels(config.source, good, labels, progress)
@@ -202,7 +217,7 @@ def build_index(
     samples.sort(key=lambda s: (SPLITS.index(s.split), order(s.label), s.path))
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
     asked = None if isinstance(task, Classification) else task
-    return DataIndex(found.root, labels, tuple(samples), skipped, found.others, asked)
+    return DataIndex(found.root, labels, tuple(samples), skipped, found.others, asked, sound)
 
 
 def _task(
@@ -263,17 +278,23 @@ def _targets(task: TaskSpec, good: Sequence[tuple[Entry, str]]) -> list[SampleTa
 
 
 def usable(
-    source: str, entries: Sequence[Entry], bad_images: str, progress: Progress
+    source: str,
+    entries: Sequence[Entry],
+    bad_images: str,
+    progress: Progress,
+    *,
+    sound: SoundSpec | None = None,
 ) -> tuple[list[tuple[Entry, str]], dict[Path, str]]:
     """Read each file once; return the good entries with their SHA-256, and why the others are bad.
 
     Raises:
         DataError: there is a bad image and `bad_images` is not `skip`.
     """
-    good, bad = _check(entries, progress)
+    good, bad = _check(entries, progress, sound)
     if not bad:
         return good, bad
-    count = f"{len(bad)} of {len(entries)} images in {source} cannot be used"
+    what = "images" if sound is None else "recordings"
+    count = f"{len(bad)} of {len(entries)} {what} in {source} cannot be used"
     hint = "".join(f"\n{sentence}" for sentence in hints.why(Path(source), tuple(bad)))
     if not good:
         raise DataError(f"{count}:\n{listing(bad.values())}{hint}")
@@ -294,15 +315,18 @@ def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Entry, str]], dict[Path, str]]:
+def _check(
+    entries: Sequence[Entry], progress: Progress, sound: SoundSpec | None
+) -> tuple[list[tuple[Entry, str]], dict[Path, str]]:
     """Read each file once; return the good entries with their hashes, and why the others are bad."""
+    spec = None if sound is None else PreprocessSpec(size=MIN_SIDE, sound=sound)
 
     def look(entry: Entry) -> tuple[str, str]:
         try:
             if entry.path.exists() and not entry.path.is_file() and not entry.path.is_dir():
                 return "", f"{entry.path}: is a pipe or device, not a file."  # which might never end
             content = entry.path.read_bytes()
-            decode(content, MIN_SIDE, name=str(entry.path))
+            decode(content, MIN_SIDE, name=str(entry.path), spec=spec)
         except FileNotFoundError:
             gone = "is a link that leads nowhere" if entry.path.is_symlink() else "there is no such file"
             return "", f"{entry.path}: {gone}."
@@ -317,7 +341,8 @@ def _check(entries: Sequence[Entry], progress: Progress) -> tuple[list[tuple[Ent
     good: list[tuple[Entry, str]] = []
     bad: dict[Path, str] = {}
     at = 0
-    for results in in_threads(look, entries, description="Checking images", progress=progress):
+    what = "images" if sound is None else "recordings"
+    for results in in_threads(look, entries, description=f"Checking {what}", progress=progress):
         for sha256, reason in results:
             entry = entries[at]
             at += 1

@@ -15,6 +15,7 @@ from edgetl.errors import DataError, ImageError
 from edgetl.files import atomic_path, sha256_bytes, sha256_json
 from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels
 from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import to_json
 
 _FORMAT = 2
 """Raised whenever the same image and spec give other pixels than before."""
@@ -47,7 +48,10 @@ def open_pixels(
         np.lib.format.write_array_header_1_0(file, header)
         # Written piece by piece and not through a map: on a full disk a map ends the process without a word.
         for decoded in in_threads(
-            lambda sample: _decode(sample, spec), samples, description="Decoding images", progress=progress
+            lambda sample: _decode(sample, spec),
+            samples,
+            description=f"Decoding {spec.kind.plural}",
+            progress=progress,
         ):
             for image in decoded:
                 file.write(image.data)
@@ -69,7 +73,7 @@ def _decode(sample: Sample, spec: PreprocessSpec) -> NDArray[np.uint8]:
 def _key(samples: Sequence[Sample], spec: PreprocessSpec) -> str:
     geometry = [spec.size, spec.resize, spec.resized_side, spec.interpolation]
     fill = spec.mean if spec.resize is Resize.PAD else None
-    numbers = [spec.window, spec.guess_floats]
+    numbers = [spec.window, spec.guess_floats, *([] if spec.sound is None else [to_json(spec.sound)])]
     return sha256_json(
         [_FORMAT, PIL.__version__, geometry, fill, numbers, [sample.sha256 for sample in samples]]
     )

@@ -59,7 +59,7 @@ def write_sheet(
         ImageError: a picture cannot be read again.
         StorageError: the file cannot be written.
     """
-    kind, spec = check_ending(path), PreprocessSpec(size=_TILE, window=window)
+    kind, spec = check_ending(path), PreprocessSpec(size=_TILE, window=window, sound=index.sound)
     rows = [_spread(own) for own in _by_class(index)[:CLASSES]]
     wanted = sorted({at for row in rows for at in row})
     made = in_threads(

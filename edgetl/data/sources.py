@@ -1,4 +1,4 @@
-"""Find the labelled files of a source: a folder SPLIT/CLASS/*, a folder CLASS/*, or a CSV. Reads no image."""
+"""Find the labelled files of a source: a folder SPLIT/CLASS/*, a folder CLASS/*, or a CSV. Reads none of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Literal, TypeAlias, assert_never
 
 from edgetl.data import builtin
-from edgetl.data.walk import LINKS, Folder, counted, images_below, list_folder, lost, place, together
+from edgetl.data.walk import (
+    LINKS,
+    Folder,
+    counted,
+    images_below,
+    list_folder,
+    lost,
+    place,
+    suffixes,
+    together,
+)
 from edgetl.errors import DataError
 from edgetl.files import name_as_text, text_as_name
+from edgetl.inputs.spec import InputKind
 from edgetl.progress import SILENT, Progress
 from edgetl.tasks.base import head_fault
 from edgetl.tasks.labelling import ONE_LABEL, OWN_COLUMNS, AnyLabels, HeadLabels, Labelling, OneLabel
@@ -109,22 +120,29 @@ class FoundImages:
                 assert_never(labelling)
 
 
-def find(source: str, labelling: Labelling = ONE_LABEL, *, progress: Progress = SILENT) -> FoundImages:
+def find(
+    source: str,
+    labelling: Labelling = ONE_LABEL,
+    *,
+    kind: InputKind = InputKind.IMAGE,
+    progress: Progress = SILENT,
+) -> FoundImages:
     """Find the entries of `source`: a folder, a CSV file, or the name of a built-in set.
 
     Args:
         source: where to look.
         labelling: what is asked of each image. A folder's images have the one class of their folder.
+        kind: what is looked for in folders; a CSV names its files itself.
         progress: gets the warnings.
 
     Raises:
         DataError: nothing is there, or its layout is not understood; the message says what to do.
     """
     if (folder := builtin.folder(source, progress=progress)) is not None:
-        return _folder(folder, progress).labelled(labelling)
+        return _folder(folder, kind, progress).labelled(labelling)
     path = place(source)
     if path.is_dir():
-        return _folder(path.absolute(), progress).labelled(labelling)
+        return _folder(path.absolute(), kind, progress).labelled(labelling)
     if path.is_file():
         if path.suffix.lower() in (".csv", ".tsv"):
             return _csv(path.absolute(), labelling)
@@ -151,13 +169,13 @@ def closest(word: str, words: Iterable[str], cutoff: float = 0.75) -> str | None
 # --- folders ----------------------------------------------------------------------------------------------
 
 
-def _folder(root: Path, progress: Progress) -> FoundImages:
-    top = list_folder(root)
+def _folder(root: Path, kind: InputKind, progress: Progress) -> FoundImages:
+    top = list_folder(root, kind)
     named = [path for path in top.folders if path.name.casefold() in SPLIT_NAMES]
-    inside = {path: list_folder(path) for path in named}
+    inside = {path: list_folder(path, kind) for path in named}
     splits = _split_folders(root, inside)
     if not splits:
-        inside = {path: list_folder(path) for path in top.folders}
+        inside = {path: list_folder(path, kind) for path in top.folders}
     beside: list[Mapping[str, int]] = [_lost_here(top)]
     entries: list[Entry] = []
     if splits:
@@ -165,7 +183,7 @@ def _folder(root: Path, progress: Progress) -> FoundImages:
         if others:
             progress.warning(f"{root}: besides its splits, these folders are not read: {', '.join(others)}.")
         for split, path in splits.items():
-            classes = [list_folder(folder) for folder in inside[path].folders]
+            classes = [list_folder(folder, kind) for folder in inside[path].folders]
             entries += _classes(inside[path], classes, split, progress)
             beside += [_lost_here(inside[path]), *(folder.others for folder in classes)]
     else:
@@ -174,16 +192,16 @@ def _folder(root: Path, progress: Progress) -> FoundImages:
     total = together(beside)
     if not entries:
         raise DataError(_why_empty(top, inside, splits, total))
-    if missed := lost(total):
+    if missed := lost(total, kind):
         progress.warning(
-            f"{root}: besides the images, {counted(missed)} are not read.{_how_to_fetch(missed)}"
+            f"{root}: besides the {kind.plural}, {counted(missed)} are not read.{_how_to_fetch(missed)}"
         )
     return FoundImages(root, tuple(entries), total)
 
 
 def _lost_here(folder: Folder) -> dict[str, int]:
     """Of the files next to class folders, those that may be meant as data; a README is not missed."""
-    return lost(folder.others)
+    return lost(folder.others, folder.kind)
 
 
 def _how_to_fetch(missed: Mapping[str, int]) -> str:
@@ -214,22 +232,27 @@ def _classes(
     for folder in folders:
         if not folder.images:
             beside = f" It holds {counted(folder.others)}." if folder.others else ""
-            progress.warning(f"{folder.path} holds no images; this class folder is left out.{beside}")
+            progress.warning(
+                f"{folder.path} holds no {folder.kind.plural}; this class folder is left out.{beside}"
+            )
         elif folder.folders:
             progress.warning(
-                f"{folder.path}: its {len(folder.folders)} subfolders{_how_many_in(folder.folders)} are not read, only"
-                " the images next to them."
+                f"{folder.path}: its {len(folder.folders)} subfolders{_how_many_in(folder)} are not read, only the"
+                f" {folder.kind.plural} next to them."
             )
         label = unicodedata.normalize("NFC", name_as_text(folder.path.name))
         for path in folder.images:
             yield Entry(path, label, split)
     if loose := len(parent.images):
-        progress.warning(f"{parent.path}: {loose} images lie next to the class folders and are not read.")
+        progress.warning(
+            f"{parent.path}: {loose} {parent.kind.plural} lie next to the class folders and are not read."
+        )
 
 
-def _how_many_in(folders: Iterable[Path]) -> str:
+def _how_many_in(folder: Folder) -> str:
     try:
-        return f", with {sum(len(images_below(folder)[0]) for folder in folders)} images,"
+        count = sum(len(images_below(inner, folder.kind)[0]) for inner in folder.folders)
+        return f", with {count} {folder.kind.plural},"
     except DataError:
         return ""
 
@@ -238,21 +261,23 @@ def _why_empty(
     top: Folder, inside: Mapping[Path, Folder], splits: Mapping[Split, Path], others: Mapping[str, int]
 ) -> str:
     root, beside = top.path, f" It holds {counted(others)}." if others else ""
+    what, kind = top.kind.plural, top.kind
     if splits or not inside:
         if loose := len(top.images):
-            return f"{root} holds {loose} images but no class folders; put each class in its own folder."
+            return f"{root} holds {loose} {what} but no class folders; put each class in its own folder."
         return (
-            f"{root} holds no images; expected CLASS/* or train/CLASS/*, val/CLASS/*, test/CLASS/*.{beside}"
+            f"{root} holds no {what}; expected CLASS/* or train/CLASS/*, val/CLASS/*, test/CLASS/*.{beside}"
         )
-    grown = {path: [list_folder(inner) for inner in folder.folders] for path, folder in inside.items()}
+    grown = {path: [list_folder(inner, kind) for inner in folder.folders] for path, folder in inside.items()}
     deeper = next((path for path, inner in grown.items() if any(one.images for one in inner)), None)
     hint = f" Did you mean {deeper}?" if deeper and len(inside) == 1 else ""
     if deeper is None:
         deeper = next((path for path, inner in grown.items() if any(one.folders for one in inner)), None)
         hint = f" Did you mean {deeper}?" if deeper else ""
+    endings = ".jpg, .png or the like" if kind is InputKind.IMAGE else ".wav, .flac or .ogg"
     return (
-        f"{root} holds no images in its class folders; expected CLASS/* or train/CLASS/*, "
-        f"with files that end in .jpg, .png or the like.{hint or beside}"
+        f"{root} holds no {what} in its class folders; expected CLASS/* or train/CLASS/*, "
+        f"with files that end in {endings}.{hint or beside}"
     )
 
 
@@ -267,6 +292,58 @@ def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f" The folder {path.parent} does not exist either."
     return f" Built-in sets are {' and '.join(builtin.NAMES)}."
+
+
+def kind_in(source: str) -> InputKind:
+    """What a source holds, by its look: sounds, where more files that it lists end as recordings do than as images.
+
+    Raises:
+        DataError: a folder or CSV cannot be read.
+    """
+    if source in builtin.NAMES:
+        return InputKind.IMAGE
+    path = place(source)
+    if path.is_dir():
+        counts = {kind: len(images_below(path, kind)[0]) for kind in InputKind}
+    elif path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+        lines = csv_lines(path.absolute())
+        header = _header(lines)
+        at = header.index("path") if "path" in header else 0
+        endings = [Path(cells[at].strip()).suffix.lower() for cells in lines[1:] if at < len(cells)]
+        counts = {kind: sum(ending in suffixes(kind) for ending in endings) for kind in InputKind}
+    else:
+        return InputKind.IMAGE
+    return InputKind.SOUND if counts[InputKind.SOUND] > counts[InputKind.IMAGE] else InputKind.IMAGE
+
+
+def grouped(found: FoundImages, pattern: str) -> FoundImages:
+    """The entries, each in the group that a pattern finds in its path.
+
+    Args:
+        found: entries without groups.
+        pattern: a regular expression, searched in the path relative to the root. What its parentheses hold is the
+            group, or all that it matches where it has none.
+
+    Raises:
+        DataError: some have groups already, or do not match.
+    """
+    if any(entry.group for entry in found.entries):
+        raise DataError(
+            f"data.group_pattern is {pattern!r}, but the CSV has a column group already; leave one of the two out."
+        )
+    entries, strays = list[Entry](), list[str]()
+    for entry in found.entries:
+        name = entry.path.relative_to(found.root).as_posix()
+        match = re.search(pattern, name)
+        group = "" if match is None else "/".join(map(str, match.groups())) or match[0]
+        strays += [] if group else [name]
+        entries.append(replace(entry, group=group))
+    if strays:
+        raise DataError(
+            f"data.group_pattern is {pattern!r}, which finds no group in {len(strays)} of {len(entries)} paths:\n"
+            f"{listing(strays)}"
+        )
+    return replace(found, entries=tuple(entries))
 
 
 # --- CSV --------------------------------------------------------------------------------------------------

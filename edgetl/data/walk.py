@@ -1,4 +1,6 @@
-"""Which files in a folder are images: one answer for training data, unlabelled images and the device. Reads no image.
+"""Which files in a folder are images, or recordings: one answer for training data, unlabelled images and the device.
+
+None of them is read.
 
 Links are followed, to files and to folders. What systems leave behind is passed over; every other file that is not an
 image is counted by its kind, so that nobody misses a picture unknowingly.
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.errors import DataError
+from edgetl.inputs.spec import InputKind
 
 SUFFIXES = frozenset(
     {
@@ -32,6 +35,29 @@ SUFFIXES = frozenset(
     }
 )
 """Endings of files that count as images, whatever their case."""
+
+SOUNDS = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga"})
+"""Endings of files that count as recordings, where sounds are looked at."""
+
+RECORDINGS = frozenset(
+    {
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".opus",
+        ".wma",
+        ".aif",
+        ".aiff",
+        ".au",
+        ".amr",
+        ".caf",
+        ".pcm",
+        ".raw",
+        ".w64",
+        ".lnk",
+    }
+)
+"""Endings of files that hold sounds too, but none that are read here: a person may think that they are."""
 
 PICTURES = frozenset(
     {
@@ -66,7 +92,7 @@ PICTURES = frozenset(
 
 LINKS = "links that lead nowhere"
 """The kind of links whose file is not there: git-annex and DVC leave such where contents were not fetched."""
-HIDDEN = "hidden images"
+HIDDEN, HIDDEN_SOUNDS = "hidden images", "hidden recordings"
 SPECIAL = "pipes or devices"
 
 _LEFTOVERS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
@@ -83,6 +109,11 @@ _LEFT_FOLDERS = frozenset(
 )
 
 
+def suffixes(kind: InputKind) -> frozenset[str]:
+    """Endings of the files of a kind."""
+    return SUFFIXES if kind is InputKind.IMAGE else SOUNDS
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """What a folder holds, by name.
@@ -90,14 +121,16 @@ class Folder:
     Attributes:
         path: the folder.
         folders: folders in it, and links to folders.
-        images: image files in it, and links to such.
+        images: image files in it, and links to such; recordings where these are looked for.
         others: number of its other files by kind, e.g. `.heic files`.
+        kind: what was looked for.
     """
 
     path: Path
     folders: tuple[Path, ...]
     images: tuple[Path, ...]
     others: Mapping[str, int]
+    kind: InputKind = InputKind.IMAGE
 
 
 def place(text: str) -> Path:
@@ -117,8 +150,8 @@ def place(text: str) -> Path:
         raise DataError(f"{text!r:.200} cannot be used as a path: {reason}.") from error
 
 
-def list_folder(folder: Path) -> Folder:
-    """Look into one folder.
+def list_folder(folder: Path, kind: InputKind = InputKind.IMAGE) -> Folder:
+    """Look into one folder for files of a kind.
 
     Raises:
         DataError: it cannot be read.
@@ -129,15 +162,15 @@ def list_folder(folder: Path) -> Folder:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                match _kind(entry):
+                match _kind(entry, kind):
                     case "folder":
                         folders.append(entry.name)
                     case "image":
                         images.append(entry.name)
                     case "":
                         pass
-                    case kind:
-                        others[kind] += 1
+                    case other:
+                        others[other] += 1
     except OSError as error:
         raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     return Folder(
@@ -145,10 +178,11 @@ def list_folder(folder: Path) -> Folder:
         tuple(folder / name for name in sorted(folders)),
         tuple(folder / name for name in sorted(images)),
         dict(sorted(others.items())),
+        kind,
     )
 
 
-def walk(root: Path) -> Iterator[Folder]:
+def walk(root: Path, kind: InputKind = InputKind.IMAGE) -> Iterator[Folder]:
     """A folder and all folders below it, each once, however many links lead to it and whether they go round.
 
     Raises:
@@ -163,38 +197,39 @@ def walk(root: Path) -> Iterator[Folder]:
         if (identity := _identity(path)) in seen:
             continue
         seen.add(identity)
-        found = list_folder(path)
+        found = list_folder(path, kind)
         for folder in found.folders:
             (links if folder.is_symlink() else waiting).append(folder)
         yield found
 
 
-def images_below(root: Path) -> tuple[tuple[Path, ...], dict[str, int]]:
-    """All images in a folder at any depth, by path, and the number of other files by kind.
+def images_below(root: Path, kind: InputKind = InputKind.IMAGE) -> tuple[tuple[Path, ...], dict[str, int]]:
+    """All images (or files of another kind) in a folder at any depth, by path, and the number of other files by kind.
 
     Raises:
         DataError: a folder cannot be read.
     """
     images: list[Path] = []
     others: Counter[str] = Counter()
-    for folder in walk(root):
+    for folder in walk(root, kind):
         images += folder.images
         others.update(folder.others)
     return tuple(sorted(images)), dict(sorted(others.items()))
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path, kind: InputKind = InputKind.IMAGE) -> bool:
     """Whether a path that was found, by a pattern for example, is one that `walk` would give."""
     try:
         passed_over = any(_is_left_folder(part) for part in path.parts[:-1])
-        return not passed_over and _is_named_as_image(path.name) and path.is_file()
+        return not passed_over and _is_named_as(path.name, kind) and path.is_file()
     except OSError:
         return False
 
 
-def lost(others: Mapping[str, int]) -> dict[str, int]:
-    """Of files that are not images, by kind, those that a person may take for some."""
-    kinds = {LINKS, HIDDEN, *(f"{suffix} files" for suffix in PICTURES)}
+def lost(others: Mapping[str, int], kind: InputKind = InputKind.IMAGE) -> dict[str, int]:
+    """Of files that are not images (or of another kind), by kind, those that a person may take for some."""
+    alike = PICTURES if kind is InputKind.IMAGE else RECORDINGS | SUFFIXES
+    kinds = {LINKS, HIDDEN, HIDDEN_SOUNDS, *(f"{suffix} files" for suffix in alike)}
     return {kind: count for kind, count in others.items() if kind in kinds}
 
 
@@ -221,6 +256,7 @@ def _one(kind: str) -> str:
         "links": "link",
         "files": "file",
         "images": "image",
+        "recordings": "recording",
         "pipes": "pipe",
         "devices": "device",
         "lead": "leads",
@@ -228,7 +264,7 @@ def _one(kind: str) -> str:
     return " ".join(words.get(word, word) for word in kind.split(" "))
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
+def _kind(entry: os.DirEntry[str], kind: InputKind) -> str:
     """`folder`, `image`, the kind of another file, or nothing for what is passed over."""
     name = entry.name
     try:
@@ -244,8 +280,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
     except OSError:  # a link to itself, or into what may not be looked at
         return LINKS
     if name.startswith("."):
-        return HIDDEN if suffix in SUFFIXES else ""
-    if suffix in SUFFIXES:
+        hidden = HIDDEN if kind is InputKind.IMAGE else HIDDEN_SOUNDS
+        return hidden if suffix in suffixes(kind) else ""
+    if suffix in suffixes(kind):
         return "image"
     return f"{suffix} files" if suffix else "files without an ending"
 
@@ -254,9 +291,9 @@ def _is_left_folder(name: str) -> bool:
     return name.casefold() in _LEFT_FOLDERS
 
 
-def _is_named_as_image(name: str) -> bool:
+def _is_named_as(name: str, kind: InputKind) -> bool:
     hidden = name.startswith(".")
-    return not hidden and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 as above
+    return not hidden and os.path.splitext(name)[1].lower() in suffixes(kind)  # noqa: PTH122 as above
 
 
 def _identity(folder: Path) -> tuple[int, int]:

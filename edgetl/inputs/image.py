@@ -163,7 +163,8 @@ def decode(
         hint: shortest side in pixels that is needed; a JPEG may then be decoded at a reduced size whose sides
             are no shorter. None decodes at full size.
         name: what messages call the image; the path, where that is given.
-        spec: says what becomes of more than 8 bits (`window`, `guess_floats`); None is a spec without a window.
+        spec: says what becomes of more than 8 bits (`window`, `guess_floats`), or that it is a sound, which becomes a
+            picture (`sound`); None is a spec of images without a window.
 
     Raises:
         ImageError: it cannot be read, or is too small or too large; the message names it and the reason.
@@ -175,6 +176,11 @@ def _decoded(
     source: Path | bytes, hint: int | None, name: str | None, spec: PreprocessSpec | None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """As `decode`, and the upright picture's width and height in pixels, whatever it was decoded at."""
+    if spec is not None and spec.sound is not None:
+        from edgetl.inputs.sound import to_picture
+
+        drawn = to_picture(source, spec.sound, name=name or "")
+        return drawn, drawn.size
     name = name or (str(source) if isinstance(source, Path) else NAMELESS)
     content = _read(source, name)
     window, guess = (None, True) if spec is None else (spec.window, spec.guess_floats)
@@ -271,7 +277,7 @@ def to_pixels(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> NDArra
     Args:
         image: a Pillow image of any mode, or an array: (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) or (H, W, 1) grey, of
             uint8 or uint16, and but for RGBA of float32. More than 8 bits become 8 as in files: by the spec's window;
-            floats need one.
+            floats need one. For a spec of sounds, samples (N,), see `edgetl.inputs.sound.from_samples`.
         spec: what to do.
 
     Returns:
@@ -292,6 +298,10 @@ def to_framed(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> tuple[
 
 def to_rgb(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> Image.Image:
     """A Pillow image or array, as `to_pixels` takes them, upright in 8-bit RGB; raises as it."""
+    if spec.sound is not None and isinstance(image, np.ndarray):
+        from edgetl.inputs.sound import from_samples
+
+        return from_samples(image, spec.sound)
     try:
         if isinstance(image, np.ndarray):
             return _from_array(image, spec)

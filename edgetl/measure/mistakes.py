@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from edgetl.errors import ModelError
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
+from edgetl.records.codec import to_json
 from edgetl.records.mistakes import Mistake, MistakesRecord
 from edgetl.records.variants import VariantScore
 from edgetl.tasks.base import LOGITS
@@ -72,7 +73,11 @@ def run(inputs: MistakesInputs, *, progress: Progress = SILENT) -> MistakesRecor
         for one, sample, (at, score), (frame, map_) in zip(inputs.worst, chosen, taught, maps, strict=True)
     ]
     return MistakesRecord(
-        variant=inputs.shipped.name, split=inputs.split, mistakes=tuple(found), no_maps=no_maps
+        variant=inputs.shipped.name,
+        split=inputs.split,
+        mistakes=tuple(found),
+        no_maps=no_maps,
+        sound=None if inputs.spec.sound is None else to_json(inputs.spec.sound),
     )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+from typing import Any
+
+from edgetl.records.codec import OPTIONAL
 from edgetl.records.frozen import dataclass
 
 
@@ -36,9 +40,13 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class MistakesRecord:
-    """The worst mistakes on a split, the surest first. `no_maps` says why there are no maps; empty where there are."""
+    """The worst mistakes on a split, the surest first. `no_maps` says why there are no maps; empty where there are.
+
+    `sound` says how recordings become pictures, where these were looked at (`edgetl.inputs.spec.SoundSpec` as JSON).
+    """
 
     variant: str
     split: str
     mistakes: tuple[Mistake, ...] = ()
     no_maps: str = ""
+    sound: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)

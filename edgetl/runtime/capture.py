@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import ConfigError, ImageError, TensorError
+from edgetl.errors import ConfigError, ImageError, SoundError, TensorError
 from edgetl.failures import cause, remedy
 from edgetl.files import sha256_bytes
 from edgetl.records.captured import LINES, CapturedImage, CaptureState, line, read
@@ -318,8 +318,10 @@ class Capturer:
             self._size += needed
 
     def _encoded(self, waiting: _Waiting) -> tuple[bytes, str]:
-        """A file's own bytes; of anything else a PNG, 8-bit RGB."""
+        """A file's own bytes; of anything else a PNG, 8-bit RGB, or of samples a WAV."""
         picture = waiting.picture
+        if (sound := self._spec.sound) is not None:
+            return _encoded_sound(picture, sound.rate)
         if isinstance(picture, bytes):
             from PIL import Image
 
@@ -391,6 +393,19 @@ class Capturer:
             first, self._warning = not self._warning, self._warning or sentence
         if first:
             self.settings.say(sentence)
+
+
+def _encoded_sound(sound: object, rate: int) -> tuple[bytes, str]:
+    """A recording's own bytes; of samples a WAV of 16 bits."""
+    from edgetl.inputs.recordings import ending_of
+    from edgetl.inputs.wave import wave_file
+
+    if isinstance(sound, bytes) and (suffix := ending_of(sound)):
+        return sound, suffix
+    if not isinstance(sound, np.ndarray) or sound.ndim != 1:
+        raise SoundError("The recording: it is of no format that is kept.")
+    samples = sound.astype(np.float32) / np.float32(32768) if sound.dtype.kind == "i" else sound
+    return wave_file(samples, rate), ".wav"
 
 
 class _Compared:

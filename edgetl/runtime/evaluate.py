@@ -18,6 +18,7 @@ from edgetl.data.targets import heads_target
 from edgetl.errors import DataError, EdgetlError, ImageError
 from edgetl.files import sha256_file
 from edgetl.inputs.image import upright_size
+from edgetl.inputs.spec import InputKind
 from edgetl.progress import SILENT, Progress
 from edgetl.records.scores import (
     BadImages,
@@ -249,7 +250,8 @@ def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress =
         BundleIntegrityError: a bundle's record of its images was altered.
     """
     task = bundles[0].manifest.task
-    root, samples, own_split = _samples(data, task, progress)
+    kind = bundles[0].manifest.preprocess.kind
+    root, samples, own_split = _samples(data, task, progress, kind)
     known = [splits for bundle in bundles if (splits := bundle.splits()) is not None]
     if not known:
         return ImageSet(root=root, samples=samples)
@@ -309,13 +311,15 @@ def find_samples(
     return _samples(data, Classification(labels=tuple(labels)), progress)[1]
 
 
-def _samples(data: Path, task: TaskSpec, progress: Progress) -> tuple[Path, tuple[LabelledImage, ...], bool]:
+def _samples(
+    data: Path, task: TaskSpec, progress: Progress, kind: InputKind = InputKind.IMAGE
+) -> tuple[Path, tuple[LabelledImage, ...], bool]:
     """The set's root, what is to be scored, and whether the set itself says so by its splits."""
     if isinstance(task, Detection):
         boxes = _found_boxes(data)
         own, said = _to_score(boxes.entries)
         return root_of(boxes), _with_boxes(data, own, task), said
-    found = find(str(data), labelling_of(task), progress=progress)
+    found = find(str(data), labelling_of(task), kind=kind, progress=progress)
     kept, said = _to_score(found.entries)
     return found.root, _with_truths(data, kept, task), said
 

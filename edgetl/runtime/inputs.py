@@ -1,4 +1,5 @@
-"""From what a user names on the command line to predictions: files, folders, globs, videos, cameras, raw frames."""
+"""From what a user names on the command line to predictions: files, folders, globs, videos, cameras, raw frames, and
+where a bundle listens recordings, microphones, raw samples."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from edgetl.data.walk import counted, images_below, is_image, lost, place
 from edgetl.errors import ConfigError, DataError, ImageError, SourceError
 from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, NAMELESS, read_content
+from edgetl.inputs.recordings import NAMELESS as NAMELESS_SOUND
+from edgetl.inputs.spec import InputKind
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import OPTIONAL
 from edgetl.runtime.session import Channels, Picture, Session
@@ -29,6 +32,7 @@ from edgetl.tasks.all import Prediction
 if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
     from edgetl.runtime.explain import ActivationMap, Explained, MapRecord
+    from edgetl.runtime.listening import Listening
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -119,6 +123,7 @@ def open_source(
     frame_format: FrameFormat | None = None,
     stdin: BinaryIO | None = None,
     live: Live | None = None,
+    sounds: Listening | None = None,
     progress: Progress = SILENT,
 ) -> Source:
     """The pictures behind the names, in their order.
@@ -129,7 +134,9 @@ def open_source(
         limit: at most so many.
         frame_format: of the frames on standard input.
         stdin: another stream than standard input.
-        live: how cameras and streams are read.
+        live: how cameras, microphones and streams are read.
+        sounds: how a bundle listens that is for sounds; the names are then recordings, folders and globs of them,
+            microphones (`microphone:0`), or `-`.
         progress: as in `find_images`; also says when a live source is lost and tried again.
 
     Raises:
@@ -138,6 +145,8 @@ def open_source(
     """
     if frame_format is not None and STANDARD_INPUT not in names:
         raise ConfigError("A frame size is for raw frames on standard input: name - as the image.")
+    if sounds is not None:
+        return _sounds(names, limit, frame_format, stdin, live or Live(), sounds, progress)
     if any(name == STANDARD_INPUT or is_video(name) for name in names):
         items = _mixed(
             names, frame_format, _standard_input(names) if stdin is None else stdin, live or Live(), progress
@@ -145,6 +154,46 @@ def open_source(
         return Source(items=islice(items, limit), count=None, live=any(map(is_live, names)))
     found = find_images(names, limit, progress=progress)
     return Source(items=(Item(str(path), path) for path in found), count=len(found))
+
+
+def _sounds(
+    names: Sequence[str],
+    limit: int | None,
+    frame_format: FrameFormat | None,
+    stdin: BinaryIO | None,
+    live: Live,
+    sounds: Listening,
+    progress: Progress,
+) -> Source:
+    from edgetl.runtime import listening
+
+    if frame_format is not None:
+        raise ConfigError(
+            "A frame size is for pictures, and the bundle listens to sounds; for raw samples give --pcm."
+        )
+    if strangers := [name for name in names if is_video(name)]:
+        raise ConfigError(
+            f"{strangers[0]} is a video, camera or stream, and the bundle listens to sounds; name recordings, or"
+            " microphone:0."
+        )
+    whole = [STANDARD_INPUT, *filter(listening.is_microphone, names)]
+    if sounds.hop is None and not any(name in whole for name in names):
+        found = find_images(names, limit, kind=InputKind.SOUND, progress=progress)
+        return Source(items=(Item(str(path), path) for path in found), count=len(found))
+    standard = _standard_input(names) if stdin is None else stdin
+
+    def heard() -> Iterator[listening.Heard]:
+        for name in names:
+            if name == STANDARD_INPUT:
+                yield from listening.of_standard_input(standard, sounds, live)
+            elif listening.is_microphone(name):
+                yield from listening.of_microphone(name, sounds, live)
+            else:
+                for path in find_images([name], kind=InputKind.SOUND, progress=progress):
+                    yield from listening.of_recording(path, str(path), sounds)
+
+    items = (Item(h.name, h.sound, "rgb", h.seconds, h.time, h.dropped) for h in heard())
+    return Source(items=islice(items, limit), count=None, live=listening.has_no_end(names, sounds.pcm))
 
 
 def _standard_input(names: Sequence[str]) -> BinaryIO:
@@ -162,13 +211,18 @@ def has_end(names: Sequence[str], frame_format: FrameFormat | None) -> bool:
 
 
 def find_images(
-    names: Sequence[str], limit: int | None = None, *, progress: Progress = SILENT
+    names: Sequence[str],
+    limit: int | None = None,
+    *,
+    kind: InputKind = InputKind.IMAGE,
+    progress: Progress = SILENT,
 ) -> tuple[Path, ...]:
     """Image files for the names given: a file as it is, a folder with all images below it, a glob's matches.
 
     Args:
         names: files, folders and globs (`*`, `?`, `[`, and `**` for any folders).
         limit: return at most so many.
+        kind: what is looked for, images or recordings.
         progress: shows files in a folder that may be pictures but are not read.
 
     Raises:
@@ -178,24 +232,26 @@ def find_images(
     for name in names:
         path = place(name)
         if path.is_dir():
-            inside, others = images_below(path)
+            inside, others = images_below(path, kind)
             if not inside:
                 beside = f" It holds {counted(others)}." if others else ""
-                raise DataError(f"The folder {path} holds no images.{beside}")
-            if missed := lost(others):
-                progress.warning(f"{path}: besides the images, {counted(missed)} are not read.")
+                raise DataError(f"The folder {path} holds no {kind.plural}.{beside}")
+            if missed := lost(others, kind):
+                progress.warning(f"{path}: besides the {kind.plural}, {counted(missed)} are not read.")
             found += inside
         elif path.exists():
             found.append(path)
         elif _MAGIC.search(name):
             # Path.glob takes no absolute pattern.
             found_here = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
-            matches = sorted(p for p in found_here if is_image(p))
+            matches = sorted(p for p in found_here if is_image(p, kind))
             if not matches:
-                raise DataError(f"No image matches {name}.")
+                what = "image" if kind is InputKind.IMAGE else "recording"
+                raise DataError(f"No {what} matches {name}.")
             found += matches
         else:
-            raise DataError(f"There is no image or folder at {path}.")
+            what = "image" if kind is InputKind.IMAGE else "recording"
+            raise DataError(f"There is no {what} or folder at {path}.")
     return tuple(found[:limit])
 
 
@@ -336,7 +392,8 @@ def _framed(session: Session, item: Item) -> tuple[NDArray[np.uint8], Frame]:
         return session.framed(item.picture, channels=item.channels)
     except ImageError as error:
         if isinstance(item.picture, bytes):  # which has no name of its own
-            raise ImageError(str(error).replace(NAMELESS, item.name, 1)) from error
+            said = str(error).replace(NAMELESS, item.name, 1).replace(NAMELESS_SOUND, item.name, 1)
+            raise ImageError(said) from error
         raise
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgetl.config import Augment
+from edgetl.inputs.spec import SoundSpec
 from edgetl.train.policies import randaugment, trivial_augment
 
 _AREA = (0.6, 1.0)
@@ -28,6 +29,18 @@ _LOG_STRETCH = math.log(1.15)
 _BEYOND = (124.0, 116.0, 104.0)
 """What a view shows beyond the picture: the mean colour of photographs, as where pictures are padded."""
 _ROTATION = math.radians(10.0)
+
+
+_SILENCE = (0.0, 0.0, 0.0)
+_LOG_SPEED, _LOG_VOICE, _MOVE = 0.15, 0.06, 0.15
+"""Of views of sounds: the largest change of the speed and of the scale of the bands, as logarithms, and of the place,
+in shares of the window."""
+_NOISE_DB, _TILT_DB = (-60.0, -15.0), 12.0
+"""Level of noise against white, and how far it rises or falls from the lowest band to the highest, at most."""
+_DECIBELS = SoundSpec.range_db
+"""From black to white, as pictures of sounds usually are; where they are not, noise is louder or softer."""
+_STRIPES, _STRIPE = 2, 0.15
+"""Stripes of time and as many of bands that are masked, and the largest share of the side that one takes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,8 @@ def training_view(
     """
     part = part or BatchPart(0, len(pixels))
     theta = _geometry(policy, part.total, view_fraction, generator, _random_crop)
-    return _view(pixels, policy, size, theta, generator, part, beyond=None)[0]
+    beyond = _SILENCE if policy is Augment.SOUND else None
+    return _view(pixels, policy, size, theta, generator, part, beyond=beyond)[0]
 
 
 def placed_view(
@@ -128,6 +142,8 @@ def _view(
             return trivial_augment(_to_uint8(seen), generator, first=part.start).float(), theta
         case Augment.RANDAUGMENT:
             return randaugment(_to_uint8(seen), generator, first=part.start).float(), theta
+        case Augment.SOUND:
+            return _masked(_noisy(seen, generator, n, own), generator, n, own), theta
         case _:
             assert_never(policy)
 
@@ -145,6 +161,8 @@ def _geometry(
             return draw(n, generator, mirror=True)
         case Augment.PHOTOMETRIC:
             return draw(n, generator, mild=True, mirror=True, flip=True, rotation=_ROTATION)
+        case Augment.SOUND:
+            return _moved(n, generator)
         case _:
             assert_never(policy)
 
@@ -260,3 +278,52 @@ def _photometric(images: Tensor, generator: torch.Generator, n: int, own: slice)
 
 def _to_uint8(images: Tensor) -> Tensor:
     return images.round_().clamp_(0, 255).to(torch.uint8)
+
+
+# --- sounds -----------------------------------------------------------------------------------------------------
+
+
+def _moved(n: int, generator: torch.Generator) -> Tensor:
+    """Affine maps (N, 2, 3) of views at another speed and place in time, and of bands as another voice has them.
+
+    The lowest band stays where it is (after Jaitly, Hinton, "Vocal Tract Length Perturbation", 2013).
+    """
+    wide = _uniform((n,), -_LOG_SPEED, _LOG_SPEED, generator).exp_()
+    high = _uniform((n,), -_LOG_VOICE, _LOG_VOICE, generator).exp_()
+    along = _uniform((n,), -2.0 * _MOVE, 2.0 * _MOVE, generator)
+    return _affine(torch.stack([wide, high], dim=1), torch.stack([along, 1.0 - high], dim=1))
+
+
+def _noisy(images: Tensor, generator: torch.Generator, n: int, own: slice) -> Tensor:
+    """Steady noise behind half of the sounds: the powers of two sounds that know nothing of each other add up.
+
+    Drawn for the n images of the whole batch, of which these are the `own` ones.
+    """
+    size, device = images.shape[-1], images.device
+    there = torch.rand((n, 1, 1, 1), generator=generator) < 0.5
+    level = _uniform((n, 1, 1, 1), *_NOISE_DB, generator)
+    tilt = _uniform((n, 1, 1, 1), -_TILT_DB, _TILT_DB, generator) * torch.linspace(0.5, -0.5, size).view(
+        1, 1, -1, 1
+    )
+    # The power of noise in a band has the distribution of an exponential, about its mean.
+    power = torch.rand((n, 1, size, size), generator=generator).clamp_(min=1e-6).log_().neg_()
+    noise = power * (10.0 ** ((level + tilt) / 10.0)) * there
+    steps = _DECIBELS / 255.0
+    sound = 10.0 ** ((images[:, :1] - 255.0) * (steps / 10.0))
+    both = (sound + noise[own].to(device)).log10_().mul_(10.0 / steps).add_(255.0).clamp_(0.0, 255.0)
+    return torch.where(there[own].to(device), both, images[:, :1]).repeat(1, 3, 1, 1)
+
+
+def _masked(images: Tensor, generator: torch.Generator, n: int, own: slice) -> Tensor:
+    """Stripes of time and of bands made silent, in place; drawn as in `_noisy`."""
+    size, device = images.shape[-1], images.device
+    places = torch.arange(size, device=device)
+    for along in (-1, -2):
+        for _ in range(_STRIPES):
+            width = torch.rand((n, 1), generator=generator).mul_(_STRIPE * size)
+            start = torch.rand((n, 1), generator=generator) * (size - width)
+            first, last = start[own].to(device), (start + width)[own].to(device)
+            hidden = (places >= first) & (places < last)
+            shape = (-1, 1, 1, size) if along == -1 else (-1, 1, size, 1)
+            images.masked_fill_(hidden.view(shape), 0.0)
+    return images

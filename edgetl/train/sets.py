@@ -135,7 +135,12 @@ class Sets:
 
 
 def with_margin(spec: PreprocessSpec) -> PreprocessSpec:
-    """The spec of training pixels: larger by `MARGIN`, seeing more of the image where the crop leaves some."""
+    """The spec of training pixels: larger by `MARGIN`, seeing more of the image where the crop leaves some.
+
+    Pictures of sounds are not cropped and need none.
+    """
+    if spec.sound is not None:
+        return spec
     return dataclasses.replace(
         spec,
         size=round(spec.size * MARGIN),

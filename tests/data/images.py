@@ -22,6 +22,7 @@ class Settings:
     test_fraction: float = 0.2
     bad_images: str = "refuse"
     max_train_images: int | None = None
+    group_pattern: str | None = None
 
 
 @dataclass

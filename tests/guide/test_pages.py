@@ -20,7 +20,7 @@ from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.data.relations import read_relation
 from edgetl.data.sources import find
 from edgetl.deploy.fleet.config import parse as parse_fleet
-from edgetl.inputs.spec import PreprocessSpec
+from edgetl.inputs.spec import PreprocessSpec, SoundSpec
 from edgetl.records.measured import Latency
 from edgetl.runtime.targets import EngineName
 from edgetl.tasks.base import LOGITS
@@ -30,6 +30,7 @@ from tests import bench as benches
 from tests.bench.__main__ import families
 from tests.bundles import contents, picture
 from tests.guide.pages import FOLDER, FRONT, ROOT, Block, anchors, blocks, links, pages, prose, spans
+from tests.sounds import SPEC as SOUND
 
 FIGURE = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:x\b|%| ?ms\b| MB\b)")
 
@@ -116,6 +117,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     variants = [dataclasses.replace(source, confidence=confidence) for source in parts.variants]
     for name in ("photos", "model", "good"):
         pack.pack(dataclasses.replace(parts, variants=variants), folder / f"{name}.edgetl")
+    listening = dataclasses.replace(parts.preprocess, sound=SOUND)
+    pack.pack(dataclasses.replace(parts, variants=variants, preprocess=listening), folder / "words.edgetl")
     (folder / "photo.jpg").write_bytes(picture(1, kind="JPEG"))
     (folder / "other.jpg").write_bytes(picture(2, kind="JPEG"))
     (folder / "recipe.toml").write_text("[data]\nsource = 'digits'\n")
@@ -156,7 +159,14 @@ def test_the_page_of_the_format_names_every_field_and_tolerance() -> None:
     text = (FOLDER / "bundle.md").read_text(encoding="utf-8")
     records = (
         *(manifest.Manifest, manifest.Variant, manifest.EngineFile, manifest.Golden),
-        *(manifest.Provenance, manifest.Confidence, manifest.Unknown, manifest.Member, PreprocessSpec),
+        *(
+            manifest.Provenance,
+            manifest.Confidence,
+            manifest.Unknown,
+            manifest.Member,
+            PreprocessSpec,
+            SoundSpec,
+        ),
     )
     for record in records:
         for field in dataclasses.fields(record):

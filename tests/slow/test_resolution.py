@@ -24,7 +24,7 @@ PLATFORMS = {
 SETS = {
     "train,cpu": ("train", "cpu"),
     "cpu": ("cpu",),
-    "make test": ("train", "cpu", "openvino", "video", "sign", "loadgen", "rtx", "dev"),
+    "make test": ("train", "cpu", "openvino", "video", "sound", "sign", "loadgen", "rtx", "dev"),
 }
 # Where its marker holds, tensorrt-rtx comes as source packages that do nothing but name wheels of the machine.
 WITH_RTX = ("Linux x86-64", "Windows x86-64")

@@ -116,3 +116,20 @@ def test_views_for_boxes_show_less_than_the_picture_or_more_and_nothing_twice(po
         seen = (views.mean(dim=1) > 200).float().mean(dim=(1, 2))
         inside = sides > 1.2
         assert torch.allclose(seen[inside], (1 / sides[inside] ** 2), atol=0.08)
+
+
+def test_a_sound_is_moved_masked_and_noisy_and_its_channels_stay_alike() -> None:
+    pixels = torch.zeros(64, 48, 48, 3, dtype=torch.uint8)
+    pixels[:, 20:28, 20:28] = 200
+    views = training_view(pixels, Augment.SOUND, 48, generator=generator())
+    assert views.shape == (64, 3, 48, 48)
+    assert torch.equal(views[:, 0], views[:, 1])
+    assert torch.equal(views[:, 0], views[:, 2])
+    assert 0.0 <= views.min() <= views.max() <= 255.0
+    middle = views[:, 0, 24]
+    places = (middle * torch.arange(48.0)).sum(1) / middle.sum(1).clamp(min=1e-6)
+    assert places[middle.max(1).values > 150].std() > 1.0
+    noisy = (views[:, 0, :8, :8] > 0).float().mean((1, 2)) > 0.5
+    assert 10 < noisy.sum() < 54
+    silent_columns = (views[:, 0] == 0).all(1).any(1)
+    assert silent_columns[noisy].float().mean() > 0.8

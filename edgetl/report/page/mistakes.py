@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetl.inputs.spec import PreprocessSpec, SoundSpec
+from edgetl.records.codec import from_json
 from edgetl.records.mistakes import Mistake, MistakesRecord
 from edgetl.report import units
 from edgetl.report.page.markup import Markup, tag
@@ -31,15 +33,16 @@ def gallery(record: MistakesRecord | None) -> Markup:
             " The second picture shows what speaks for the wrong class, from violet to yellow; where it stays plain,"
             " nothing does, or the network did not see it."
         )
-    items = tag("ul", *map(_item, record.mistakes), css="flips pictures")
+    sound = None if record.sound is None else from_json(SoundSpec, record.sound)
+    items = tag("ul", *(_item(one, sound) for one in record.mistakes), css="flips pictures")
     return Markup(tag("h3", "Surest mistakes") + tag("p", lead, css="lead") + items)
 
 
-def _item(one: Mistake) -> Markup:
+def _item(one: Mistake, sound: SoundSpec | None) -> Markup:
     name = Path(one.file).name
     pictures = [
         tag("img", src=shown, alt=f"{name}{what}")
-        for shown, what in zip(_shown(one), ("", ", with its map"), strict=False)
+        for shown, what in zip(_shown(one, sound), ("", ", with its map"), strict=False)
     ]
     return tag(
         "li",
@@ -55,15 +58,18 @@ def _item(one: Mistake) -> Markup:
     )
 
 
-def _shown(one: Mistake) -> list[str]:
+def _shown(one: Mistake, sound: SoundSpec | None) -> list[str]:
     """The picture, and it under its map where there is one, as `data:` addresses; nothing where it cannot be read."""
     from edgetl.errors import ImageError
     from edgetl.inputs.image import decode
 
     try:
-        image = decode(Path(one.file), _SIDE)
+        spec = PreprocessSpec(size=_SIDE, sound=sound)
+        image = decode(Path(one.file), _SIDE, spec=spec)
     except (ImageError, OSError):
         return []
+    if sound is not None:
+        image = image.resize((_SIDE, _SIDE * image.height // image.width))
     image.thumbnail((_SIDE, _SIDE))
     return [_address(image), *([_address(_mapped(image, one))] if one.map else [])]
 

@@ -39,7 +39,7 @@ def images_in(session: Session, folder: Path, *, progress: Progress = SILENT) ->
         raise DataError(
             f"There is no folder at {folder}; --unknown names one with images that the model should not know."
         )
-    return find_images([str(folder)], progress=progress)
+    return find_images([str(folder)], kind=session.manifest.preprocess.kind, progress=progress)
 
 
 def comparing(session: Session) -> Session:
