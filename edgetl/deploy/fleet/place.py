@@ -80,7 +80,7 @@ class Place:
         Raises:
             DeviceError: it cannot be reached, the folder cannot be made, or its answer makes no sense.
         """
-        python, captured = quoted(self.device.python), quoted(self.device.captured)
+        python, captured = program(self.device.python), quoted(self.device.captured)
         enter = (
             f"mkdir -p {self._folder}/bundles {self._folder}/incoming && cd {self._folder} || exit {_NOT_WRITABLE}"
             if make
@@ -352,8 +352,14 @@ def incoming(sha256: str) -> str:
 
 
 def quoted(path: str) -> str:
-    """A path for `sh`; the home folder is where a shell of ssh begins."""
-    return shlex.quote(path.removeprefix("~/"))
+    """A path for `sh`; one from the home folder holds wherever the shell is."""
+    inside = path.removeprefix("~/")
+    return shlex.quote(path) if inside == path else f'"$HOME"/{shlex.quote(inside)}'
+
+
+def program(name: str) -> str:
+    """A program for `sh`: a name on the PATH, or a path, from the home folder where it begins with no slash."""
+    return quoted(name if "/" not in name or name.startswith(("/", "~/")) else f"~/{name}")
 
 
 def _state(found: dict[str, str], before: float, after: float) -> DeviceState:
