@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +127,17 @@ class Lab:
         """A program that devices find before the system's."""
         (self.folder / "bin").mkdir(exist_ok=True)
         executable(self.folder / "bin" / name, f"#!/bin/sh\n{text}\n")
+
+    def busybox(self) -> None:
+        """Let devices have BusyBox's programs alone, and its shell."""
+        found = shutil.which("busybox")
+        if found is None:
+            pytest.skip("BusyBox is not here: install busybox")
+        applets = self.folder / "applets"
+        applets.mkdir()
+        subprocess.run([found, "--install", "-s", str(applets)], check=True)
+        text = SSH.replace("PATH=$here/bin:$PATH;", f"PATH=$here/bin:{applets};")
+        executable(self.folder / "ssh", text.replace('sh -c "$command"', f'{applets}/sh -c "$command"'))
 
     def write(self, text: str = "", **devices: str) -> Path:
         """A file of devices; each with the lines that are given, or with all devices of the lab."""

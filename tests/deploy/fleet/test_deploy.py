@@ -72,6 +72,18 @@ def test_a_bundle_is_carried_proven_measured_and_runs(lab: Lab, bundles: Bundles
     assert not list((root / "incoming").iterdir())
 
 
+def test_busybox_is_enough(lab: Lab, bundles: Bundles) -> None:
+    lab.busybox()
+    root = lab.device("line-1")
+    for bundle in bundles:
+        assert put(lab, bundle).outcome is Outcome.DONE
+    assert [runs(root), sha256_file(root / "previous.edgetl")] == [
+        sha256_file(path) for path in reversed(bundles)
+    ]
+    place, _ = place_of(lab.fleet(), Calls())
+    assert (place.look().state.bundles, place.look().state.clock_s) == (2, 0.0)
+
+
 def test_bundles_that_nothing_leads_to_any_more_are_removed(
     lab: Lab, bundles: Bundles, tmp_path: Path
 ) -> None:
