@@ -343,6 +343,16 @@ def test_a_layout_is_served_and_replaced(tmp_path: Path) -> None:
         until(lambda: predict(running, "m")["version"] != first)
 
 
+def test_a_link_that_is_switched_is_followed(tmp_path: Path) -> None:
+    first, second = (write_bundle(tmp_path / f"{n}.edgetl", layers=n) for n in (1, 2))
+    (tmp_path / "current").symlink_to(first)
+    with serving({"m": tmp_path / "current"}, OPTIONS) as running:
+        before = predict(running, "m")["version"]
+        (tmp_path / "next").symlink_to(second)
+        (tmp_path / "next").replace(tmp_path / "current")
+        until(lambda: predict(running, "m")["version"] != before)
+
+
 # --- the process --------------------------------------------------------------------------------------------
 
 
