@@ -168,9 +168,7 @@ def _limits(manifest: Manifest, shipped: Variant, report: RunReport | None) -> l
 
 def _unknown(shipped: Variant, thing: str) -> str:
     if shipped.unknown is None:
-        return (
-            "It does not tell pictures of something else: it answers them with a class or box that it knows."
-        )
+        return f"It does not tell {thing}s of something else: it answers them with what it knows."
     return (
         f"It tells {thing}s of something else by {shipped.unknown.score}, where a rate of false alarms is asked for"
         " (`--unknown`), and not all of them."
@@ -229,9 +227,8 @@ def _latency(manifest: Manifest) -> list[str]:
             )
         )
     machines = dict.fromkeys(_machine(v.machine) for v in manifest.variants if v.latency and v.machine)
-    where = (
-        f"One picture at a time, the model alone, on {'; '.join(machines)}. Elsewhere it takes another time."
-    )
+    thing, where = _thing(manifest), "; ".join(machines)
+    where = f"One {thing} at a time, the model alone, on {where}. Elsewhere it takes another time."
     return [where if machines else "No latency was measured.", _table(heads, rows, escaped=1)]
 
 
