@@ -36,7 +36,10 @@ def of_one(probabilities: NDArray[Any], truths: NDArray[Any], labels: Sequence[s
     looked_at = [int(at) for at in np.argsort(recall, kind="stable") if support[at]][:_LOOKED_AT]
     order = np.argsort(-values.max(axis=1), kind="stable")
     hits = np.cumsum(right[order])
-    answered = np.maximum(1, np.floor(_SHARES * len(values) + 1e-9).astype(np.int64)) if len(values) else []
+    # None of no images.
+    answered = np.maximum(1, np.floor(_SHARES * len(values) + 1e-9).astype(np.int64))[
+        : len(values) * len(_SHARES)
+    ]
     return AnswerCurves(
         classes=_lowest([_curve(labels[at], values[:, at], truths == at) for at in looked_at]),
         right=tuple(round(float(hits[n - 1] / n), 4) for n in answered),

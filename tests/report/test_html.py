@@ -156,6 +156,16 @@ def test_a_cut_that_was_taken_back_is_said(report):
     assert "taken back" not in run.render(report)
 
 
+def test_blocks_that_were_taken_out_are_named(report):
+    first, *others = report.prune.steps
+    taken = dataclasses.replace(first, blocks=("blocks.1.1", "blocks.3.2"))
+    last = dataclasses.replace(others[-1], blocks=("blocks.5.1",), kept=False)
+    prune = dataclasses.replace(report.prune, steps=(taken, *others[:-1], last))
+    page = run.render(dataclasses.replace(report, prune=prune))
+    assert "Taken out whole: 2 blocks: blocks.1.1, blocks.3.2." in page
+    assert "Taken out whole" not in run.render(report)
+
+
 def test_near_copies_are_told_where_they_were_looked_for(report):
     def words(near):
         data = dataclasses.replace(report.data, near_copies=near)
