@@ -234,16 +234,18 @@ def _found(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[Doubtfu
         )
         for at, other in zip(found.places, found.suspected, strict=True)
     ]
-    return _figures(looked, labels, found.share), labels
+    agrees = float((looked.probabilities.argmax(axis=1) == given).mean())
+    return _figures(looked, labels, found.share, agrees), labels
 
 
 def _found_by_class(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[DoubtfulLabel]]:
     """Of any number of classes each is a question of its own: is it there or not."""
-    labels, shares = [], []
+    labels, shares, agree = [], [], []
     for number, name in enumerate(index.labels):
         given = np.array([number in sample.label for sample in looked.samples], dtype=np.int64)
         there = looked.probabilities[:, number]
         both = np.stack([1 - there, there], axis=1)
+        agree.append(float(((there > 0.5) == given).mean()))
         if len(np.unique(given)) < 2:
             continue
         found = doubts(given, both)
@@ -259,14 +261,16 @@ def _found_by_class(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, lis
             )
             for at, other in zip(found.places, found.suspected, strict=True)
         ]
-    return _figures(looked, labels, float(np.mean(shares)) if shares else 0.0), labels
+    share = float(np.mean(shares)) if shares else 0.0
+    return _figures(looked, labels, share, float(np.mean(agree)) if agree else 0.0), labels
 
 
-def _figures(looked: _Looked, labels: list[DoubtfulLabel], share: float) -> SplitDoubts:
+def _figures(looked: _Looked, labels: list[DoubtfulLabel], share: float, agrees: float) -> SplitDoubts:
     return SplitDoubts(
         split=looked.split,
         images=len(looked.samples),
         candidates=len(labels),
         share=share,
+        agrees=agrees,
         by=looked.by,
     )

@@ -38,6 +38,8 @@ class SplitDoubts:
         images: so many were looked at.
         candidates: so many of their labels are doubtful, listed or not.
         share: the estimated share of wrong labels, in 0..1; of any number of classes the mean over the classes.
+        agrees: the share of labels that are what the model finds most probable, in 0..1. Of one that errs often most
+            candidates are its own mistakes.
         by: where the probabilities come from, as a part of a sentence.
     """
 
@@ -45,6 +47,7 @@ class SplitDoubts:
     images: int
     candidates: int
     share: float
+    agrees: float
     by: str
 
 

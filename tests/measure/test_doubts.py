@@ -73,6 +73,7 @@ def test_the_wrong_label_of_a_training_image_is_found_by_other_images(
         (name, sizes[name]) for name in ("val", "test", "train")
     ]
     assert record.splits[2].candidates == 1
+    assert record.splits[2].agrees == pytest.approx(1 - 1 / sizes["train"])
     assert record.splits[2].share == pytest.approx(1 / sizes["train"], abs=0.02)
     assert record.notes == ()
     assert from_json(DoubtsRecord, to_json(record)) == record

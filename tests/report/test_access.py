@@ -49,7 +49,7 @@ def page(
     doubt = DoubtfulLabel(
         file=picture, split="train", given="rose", suspected="lotus", given_score=0.1, score=0.8
     )
-    split = SplitDoubts(split="train", images=9, candidates=1, share=0.1, by="by a probe")
+    split = SplitDoubts(split="train", images=9, candidates=1, share=0.1, agrees=0.9, by="by a probe")
     full = dataclasses.replace(
         with_confidence(report),
         prune=in_detail(report.prune),

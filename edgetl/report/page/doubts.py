@@ -27,7 +27,8 @@ def doubts(report: RunReport, folder: Path | None = None) -> Markup:
     lead = (
         "Candidates for a person to look at, by confident learning (Northcutt et al. 2021): the probability of another"
         " class is as high as it usually is for that class. All probabilities are of models that have not learned from"
-        " the image. A rare kind of picture is a candidate, too, and need not be labelled wrong."
+        " the image. A rare kind of picture is a candidate, too, and need not be labelled wrong; of a model that often"
+        " disagrees with the labels, most candidates are its own mistakes."
     )
     if not record.labels:
         return Markup(tag("p", f"{lead} No label is doubtful.", css="lead") + _splits(record.splits) + notes)
@@ -49,6 +50,7 @@ def _splits(splits: tuple[SplitDoubts, ...]) -> Markup:
         Column(header="Images", number=True),
         Column(header="Doubtful", number=True, hint="labels, listed below or not"),
         Column(header="Wrong, estimated", number=True, hint="share of the labels"),
+        Column(header="Model agrees", number=True, hint="share of the labels that it finds most probable"),
         Column(header="Probabilities"),
     )
     rows = [
@@ -58,6 +60,7 @@ def _splits(splits: tuple[SplitDoubts, ...]) -> Markup:
                 units.count(one.images),
                 units.count(one.candidates),
                 units.percent(one.share),
+                units.percent(one.agrees),
                 one.by,
             )
         )
