@@ -16,7 +16,7 @@ DATA ?= $(EDGETL_DATA)
 
 comma := ,
 NEEDED := train,$(ENGINE)
-TESTED := $(NEEDED),openvino,litert,video,sound,sign,rtx,loadgen,serve,dev
+TESTED := $(NEEDED),openvino,litert,video,sound,sign,rtx,loadgen,search,serve,dev
 
 # A half-made environment (Debian without python3-venv leaves one without pip), or one of another Python, is made anew.
 ABOUT := import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec("pip") is not None)

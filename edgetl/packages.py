@@ -20,6 +20,7 @@ PIP_NAMES: Mapping[str, str] = {
     "onnxscript": "onnxscript",
     "onnxslim": "onnxslim",
     "openvino": "openvino",
+    "optuna": "optuna",
     "pydantic": "pydantic",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",

@@ -33,6 +33,7 @@ from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.codec import to_json
+from edgetl.records.doubts import DoubtsRecord
 from edgetl.records.extend import ExtendRecord
 from edgetl.records.gate import Verdict
 from edgetl.records.mistakes import MistakesRecord
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from edgetl.train.pretrain.stage import PretrainInputs
     from edgetl.train.stage import TrainInputs
     from edgetl.train.starts import Pretrained
+    from edgetl.train.trackers import Listener
 
 
 class Stage(StrEnum):
@@ -119,6 +121,7 @@ def run(
     progress: Progress = SILENT,
     resume_hint: str = "",
     begins: Callable[[Stage], None] = lambda _: None,
+    listen: Listener | None = None,
 ) -> Outcome:
     """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
 
@@ -129,6 +132,7 @@ def run(
         progress: where to report.
         resume_hint: the command that goes on after an interruption, for the message.
         begins: is called with each stage before it is done.
+        listen: is called with each epoch of distillation as it ends; an exception of its own ends the run there.
 
     Raises:
         BusyError: another process works in `run_dir`.
@@ -140,7 +144,7 @@ def run(
     recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
-            return _Run(recipe, run_dir, progress).shown(until, begins)
+            return _Run(recipe, run_dir, progress, listen).shown(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -314,8 +318,11 @@ def other_source(run_dir: Path, source: str) -> str | None:
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, run_dir: Path, progress: Progress) -> None:
+    def __init__(
+        self, recipe: Recipe, run_dir: Path, progress: Progress, listen: Listener | None = None
+    ) -> None:
         self.recipe = resolve(recipe)
+        self.listen = listen
         self.dir = run_dir
         self.warnings = _Warnings(progress)
         self.progress: Progress = self.warnings
@@ -806,7 +813,7 @@ class _Run:
             inputs=inputs,
             kind=TrainRecord,
             outputs=lambda r: [r.checkpoint],
-            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
+            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress, listen=self.listen),
         )
 
     def _export(self) -> tuple[ExportRecord, bool]:
@@ -1145,12 +1152,35 @@ class _Run:
             },
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
-        report = replace(report, mistakes=self._mistakes(report))
+        report = replace(report, mistakes=self._mistakes(report), doubts=self._doubts())
         write_report(report, self.dir)
         bundle = open_bundle(self.dir / report.bundle.path)
         write_card(bundle, report, self.dir / CARD_NAME)
         write_bill(bundle, bundle.path.with_suffix(SUFFIX))
         return report
+
+    def _doubts(self) -> DoubtsRecord:
+        """Labels that may be wrong, by networks that have not learned from them."""
+        from edgetl.measure import doubts
+
+        inputs = doubts.DoubtsInputs(
+            index=self.index,
+            teacher=self._teacher,
+            spec=self.spec,
+            backbone=self.recipe.train.backbone,
+            weights=self.recipe.train.weights,
+            seed=self.recipe.seed,
+            pixels_dir=self.pixels_dir,
+        )
+        record, _ = self.cache.run(
+            "doubts",
+            config=None,
+            inputs=inputs,
+            kind=DoubtsRecord,
+            outputs=lambda _: [],
+            work=lambda out: doubts.run(inputs, out=out, progress=self.progress),
+        )
+        return record
 
     def _mistakes(self, report: RunReport) -> MistakesRecord | None:
         """The mistakes that the shipped variant is most sure of, where it gives one class to an image."""

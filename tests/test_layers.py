@@ -53,6 +53,7 @@ ROWS: tuple[str, ...] = (
     "comparison",
     "report",
     "pipeline",
+    "search",
     "cli",
     "__main__",
 )

@@ -43,6 +43,11 @@ def unfit(root: Path = Path("/"), *, sleep: Callable[[float], None] = time.sleep
     )
 
 
+def busy_now(root: Path = Path("/"), *, sleep: Callable[[float], None] = time.sleep) -> tuple[str, ...]:
+    """As `unfit`, of what goes on at this moment only: other programs, a battery, memory that is short."""
+    return (*_busy(root, sleep), *_on_battery(root), *_swapping(root))
+
+
 def between(
     before: Reading, after: Reading, target: EngineName = EngineName.CPU
 ) -> tuple[Conditions, tuple[str, ...]]:

@@ -38,6 +38,7 @@ View = Literal[
     "added",
     "fleet",
     "guide",
+    "search",
 ]
 """How a record is shown as tables."""
 
@@ -182,5 +183,9 @@ def _show(record: Any, view: View, console: Console) -> None:
             from edgetl.report.terminal import guide  # nothing else on a device shows pages
 
             guide.guide(console, record)
+        case "search":
+            from edgetl.report.terminal.search import search
+
+            search(console, record)
         case _:
             assert_never(view)

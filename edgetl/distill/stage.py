@@ -34,6 +34,7 @@ from edgetl.train.seeds import derive
 from edgetl.train.sets import Unlabelled, open_sets, open_unlabelled
 from edgetl.train.tasks.base import TrainingTask
 from edgetl.train.tasks.mixing import Mixing
+from edgetl.train.trackers import Listener
 
 CHECKPOINT = "student.safetensors"
 PRUNED = "pruned"
@@ -69,12 +70,17 @@ class DistillInputs:
 
 
 def run(
-    config: DistillConfig, inputs: DistillInputs, *, out: Path, progress: Progress = SILENT
+    config: DistillConfig,
+    inputs: DistillInputs,
+    *,
+    out: Path,
+    progress: Progress = SILENT,
+    listen: Listener | None = None,
 ) -> TrainRecord:
     """Teach the student and write `out/student.safetensors`.
 
     The epoch that is best on the validation split is chosen. A run that was stopped goes on after its last
-    epoch. A pruned network's 2:4 zeros stay zero.
+    epoch. A pruned network's 2:4 zeros stay zero. `listen` is called with each epoch's record, once it is saved.
 
     Raises:
         ConfigError: mixing with a loss that needs one label an image; unlabelled images that were not indexed, or
@@ -172,6 +178,7 @@ def run(
             unlabelled=unlabelled,
             state=state,
             progress=progress,
+            listen=listen,
         )
     around = begun - start
     begun = time.perf_counter()

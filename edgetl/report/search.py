@@ -1,0 +1,62 @@
+"""A search in words and figures, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from edgetl.records.search import SearchBudget, SearchRecord, SearchTrial, TrialState
+from edgetl.report import units
+
+SAID = {
+    TrialState.TRAINED: "learned",
+    TrialState.STOPPED: "stopped early",
+    TrialState.OVER_BUDGET: "over the budget",
+    TrialState.IMPOSSIBLE: "impossible",
+}
+"""What became of a trial."""
+
+
+def cells(one: SearchTrial) -> tuple[str, ...]:
+    """Number, network, size, share kept, median in ms, precision and threads, size of the file, score, epochs."""
+    variant = one.variant
+    return (
+        str(one.number),
+        one.network,
+        str(one.size),
+        units.percent(one.share),
+        "" if one.ms is None else ("" if variant else "about ") + units.significant(one.ms),
+        "" if variant is None else f"{variant.precision}, {units.counted(variant.threads, 'thread')}",
+        "" if variant is None else units.bytes_(variant.size_bytes),
+        "" if one.score is None else units.percent(one.score),
+        str(one.epochs or ""),
+    )
+
+
+def is_chosen(record: SearchRecord, one: SearchTrial) -> bool:
+    """Whether the last ordinary run was this candidate's."""
+    return record.chosen is not None and record.chosen.trial == one.number
+
+
+def remarks(record: SearchRecord, one: SearchTrial) -> tuple[str, ...]:
+    """What is to be said of a trial: `chosen`, `frontier`, and what became of it where it did not learn to its end."""
+    found = ["chosen"] if is_chosen(record, one) else []
+    found += ["frontier"] if one.frontier else []
+    return (*found, *([] if one.state is TrialState.TRAINED else [SAID[one.state]]))
+
+
+def budget_words(budget: SearchBudget) -> str:
+    """`3 ms, 1 MB, at least 95.0%`."""
+    parts = [f"{budget.latency_ms:g} ms"]
+    parts += [] if budget.size_mb is None else [f"{budget.size_mb:g} MB"]
+    parts += [] if budget.floor is None else [f"at least {units.percent(budget.floor)}"]
+    return ", ".join(parts)
+
+
+def tally(record: SearchRecord) -> str:
+    """How many trials came how far: `12 trials: 5 learned, 3 stopped early, 4 over the budget`."""
+    counts = {state: sum(one.state is state for one in record.trials) for state in TrialState}
+    each = ", ".join(f"{count} {SAID[state]}" for state, count in counts.items() if count)
+    return units.counted(len(record.trials), "trial") + (f": {each}" if each else "")
+
+
+def refused_early(record: SearchRecord) -> int:
+    """Trials that the latency table alone refused."""
+    return sum(one.state is TrialState.OVER_BUDGET and one.variant is None for one in record.trials)

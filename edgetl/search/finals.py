@@ -1,0 +1,173 @@
+"""The ordinary run of the best candidate: with all of the recipe's steps, epochs and gates. Only it is reported."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgetl import config as recipes
+from edgetl import pipeline
+from edgetl.config import Recipe
+from edgetl.errors import ConfigError
+from edgetl.files import write_text
+from edgetl.inputs.image import Interpolation
+from edgetl.pipeline import Stage
+from edgetl.progress import Progress
+from edgetl.records.scores import score
+from edgetl.records.search import FinalRun, SearchBudget, SearchTrial, TrialState
+from edgetl.records.variants import MeasureRecord
+from edgetl.report.run import shipped_variant
+from edgetl.search.asked import Prepared
+from edgetl.search.space import Choice, final_recipe, rounded
+from edgetl.search.teachers import Teachers
+from edgetl.search.trials import LATER, budget_problems
+from edgetl.tasks.metrics import metric
+
+RECIPE = "recipe.toml"
+_MOST = 3
+"""Candidates that are run to their end, where the first ones turn out too slow."""
+_AIM, _POWER = 0.95, 1.15
+"""A run that was too slow is repeated at the share that should take so much of the budget, where milliseconds fall with
+the share by a power."""
+
+
+class Finals:
+    """Runs candidates to their end until one holds the budget.
+
+    Args:
+        recipe: the user's, resolved.
+        budget: what was asked for.
+        known: what was prepared.
+        teachers: whose runs go on.
+        out: where the recipe of the last one is written.
+        progress: shows the runs.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        budget: SearchBudget,
+        known: Prepared,
+        teachers: Teachers,
+        out: Path,
+        progress: Progress,
+    ) -> None:
+        self.recipe, self.budget, self.known = recipe, budget, known
+        self.teachers, self.out, self.progress = teachers, out, progress
+        self.done: list[FinalRun] = []
+
+    def run(self, trials: Sequence[SearchTrial]) -> tuple[FinalRun, ...]:
+        """Run the best of some trials; where it takes too long there, the next one that should not.
+
+        Raises:
+            EdgetlError: as of an ordinary run.
+            Interrupted: Ctrl-C.
+        """
+        learned, factor = candidates(trials), 1.0
+        while len(self.done) < _MOST and (candidate := self._next(learned, factor)) is not None:
+            number, choice, ms = candidate
+            last = self._final(number, choice)
+            self.done.append(last)
+            if last.latency_ms <= self.budget.latency_ms:
+                break
+            if ms is not None:
+                factor = max(factor, last.latency_ms / ms)
+            self.progress.message(
+                f"The ordinary run took {last.latency_ms:.3g} ms, over {self.budget.latency_ms:g} ms"
+            )
+        return tuple(self.done)
+
+    @property
+    def max_drop(self) -> float | None:
+        """`bundle.max_drop` that stands for the floor, where one was named."""
+        floor = self.budget.floor
+        return None if floor is None else round(max(self.known.teacher.value - floor, 0.0), 6)
+
+    def _next(
+        self, learned: Sequence[SearchTrial], factor: float
+    ) -> tuple[int | None, Choice, float | None] | None:
+        """The best candidate that holds the budget if ordinary runs take `factor` times what trials took; where there
+        is none, the last one that was too slow, as much narrower as it must be."""
+        budget, tried = self.budget.latency_ms, {final.trial for final in self.done}
+        for one in learned:
+            if one.number not in tried and one.ms is not None and one.ms * factor <= budget:
+                return one.number, choice_of(one), one.ms
+        if not self.done:
+            return None
+        last = self.done[-1]
+        share = rounded(last.share * (_AIM * budget / last.latency_ms) ** _POWER)
+        if share >= last.share:
+            return None
+        return None, replace(choice_of(last), share=share), None
+
+    def _final(self, number: int | None, choice: Choice) -> FinalRun:
+        recipe = final_recipe(self.recipe, choice, self.max_drop)
+        folder = self.teachers.folder(choice.interpolation)
+        self.progress.message(f"The ordinary run of {choice.name}")
+        start = time.monotonic()
+        try:
+            outcome = pipeline.run(recipe, folder, progress=self.progress)
+        except ConfigError as error:
+            if "unfinished training" not in str(error):
+                raise
+            for name in LATER:  # of another candidate, in whose run a search was stopped
+                shutil.rmtree(folder / name, ignore_errors=True)
+            outcome = pipeline.run(recipe, folder, progress=self.progress)
+        chosen = dict.fromkeys(
+            ("prune.network", "prune.target"), f"by edgetl search, for {self.budget.latency_ms:g} ms"
+        )
+        write_text(self.out / RECIPE, recipes.commented(recipe, chosen, full=False))
+        return self._judged(number, choice, outcome, time.monotonic() - start)
+
+    def _judged(
+        self, number: int | None, choice: Choice, outcome: pipeline.Outcome, seconds: float
+    ) -> FinalRun:
+        """What the run measured, and in which ways that is not what was asked for."""
+        measured: MeasureRecord = outcome.records[Stage.MEASURE]
+        shipped, name = shipped_variant(measured), self.known.metric
+        val = score(shipped.val, name)
+        problems = budget_problems(shipped.latency.p50_ms, shipped.size_bytes, self.budget)
+        floor = measured.floor if self.budget.floor is None else self.budget.floor
+        if val.value < floor:
+            problems.append(
+                f"{metric(name).title} {val.value:.1%} on the validation split, below {floor:.1%}"
+            )
+        assert outcome.bundle is not None
+        return FinalRun(
+            trial=number,
+            network=choice.network,
+            size=choice.size,
+            share=choice.share,
+            interpolation=str(choice.interpolation),
+            variant=shipped.name,
+            latency_ms=shipped.latency.p50_ms,
+            size_bytes=shipped.size_bytes,
+            val=val,
+            test=None if shipped.test is None else score(shipped.test, name),
+            bundle=outcome.bundle.relative_to(self.out).as_posix(),
+            problems=tuple(problems),
+            seconds=seconds,
+        )
+
+
+def candidates(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
+    """Trials that can be run to their end, the best first: those that were trained, else those that were stopped."""
+    scored = [one for one in trials if one.score is not None]
+    trained = [one for one in scored if one.state is TrialState.TRAINED] or scored
+    return sorted(
+        trained, key=lambda one: (-(one.score or 0.0), math.inf if one.ms is None else one.ms, one.number)
+    )
+
+
+def choice_of(one: SearchTrial | FinalRun) -> Choice:
+    """The candidate of a record."""
+    return Choice(
+        network=one.network,
+        size=one.size,
+        share=one.share,
+        interpolation=Interpolation(one.interpolation),
+    )

@@ -1,0 +1,486 @@
+"""The search from a recipe and a budget to a model: one teacher, many short trials, and an ordinary run of the best.
+
+Nothing is reported that the ordinary run did not prove: trials only say which recipe to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import multiprocessing
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetl import pipeline
+from edgetl.bench.conditions import busy_now
+from edgetl.bench.machine import describe
+from edgetl.config import Recipe
+from edgetl.errors import ConfigError, Interrupted
+from edgetl.files import read_json, sha256_json, storage_errors, write_json
+from edgetl.inputs.image import Interpolation
+from edgetl.locks import only_one
+from edgetl.packages import missing
+from edgetl.process import tune, usable_cores
+from edgetl.progress import SILENT, Progress
+from edgetl.records.search import FinalRun, SearchRecord, SearchTrial, TrialState
+from edgetl.search.asked import RECORD, Prepared, SearchConfig, check
+from edgetl.tasks.metrics import metric
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+_SPENT, _TRIALS, _WORKERS = "spent.json", "trials", "workers"
+_MOST_DRAWN = 20
+"""Candidates that are drawn at most for each that learns."""
+_RESERVED, _AROUND_S = 0.6, 45.0
+"""Of the time, the share that is kept at most for the ordinary run; seconds of that run that are no epochs."""
+_AIM = 0.95
+_LEAVE_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a further worker is started with: `ends` is when the time is over, by the wall clock in seconds."""
+
+    config: SearchConfig
+    recipe: Recipe
+    out: Path
+    number: int
+    ends: float
+
+
+def run(
+    config: SearchConfig,
+    recipe: Recipe,
+    out: Path,
+    *,
+    progress: Progress = SILENT,
+    resume_hint: str = "",
+) -> SearchRecord:
+    """Search, run the best candidate to its end, and write `search.json` and `recipe.toml` to `out`.
+
+    The ordinary run is in `out/run`. What was found before is kept: the same call goes on with it.
+
+    Args:
+        config: the budget, and how it is searched.
+        recipe: whose teacher, data and settings all candidates share.
+        out: the search's folder.
+        progress: where to report.
+        resume_hint: the command that goes on after an interruption, for the message.
+
+    Raises:
+        ConfigError: the budget is below what the fastest network takes, the floor is above what the teacher may reach,
+            the study searches something else, or the machine is unfit to measure on.
+        StorageError: the trials' storage cannot be reached.
+        MissingDependencyError: Optuna is not installed.
+        BusyError: another search works in `out`.
+        EdgetlError: as of the ordinary run.
+        Interrupted: Ctrl-C; the best candidate so far was made a bundle, where there is one.
+    """
+    if find_spec("optuna") is None:
+        raise missing("optuna", purpose="to search")
+    check(config)
+    if not config.anyway and (faults := busy_now()):
+        raise ConfigError(
+            f"This machine is unfit to measure on. {' '.join(faults)} Or search all the same, with latencies in doubt:"
+            " --anyway."
+        )
+    tune()
+    recipe = pipeline.resolve(recipe)
+    hint = resume_hint or "the same call"
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with only_one(out / ".search.lock", place=out, command=hint, warn=progress.warning):
+        search = Search(config, recipe, out, progress)
+        try:
+            return search.to_the_end()
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(f"Stopped. {search.so_far()} Go on with: {hint}") from None
+        finally:
+            search.keep_spent()
+
+
+def help_out(job: Job) -> None:
+    """In a further process: try candidates until the search has enough of them."""
+    tune()
+    _share_cores(job.config)
+    try:
+        Search(job.config, job.recipe, job.out, SILENT, ends=job.ends).work(job.number)
+    except (Interrupted, KeyboardInterrupt):
+        return  # The first process says so.
+
+
+class Search:
+    """One call of `run`, or what a further worker does of it.
+
+    Args:
+        config, recipe, out, progress: as of `run`.
+        ends: when the time is over, by the wall clock in seconds; for a further worker.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        recipe: Recipe,
+        out: Path,
+        progress: Progress,
+        ends: float | None = None,
+    ) -> None:
+        from edgetl.search.teachers import Teachers
+
+        self.config, self.recipe, self.out, self.progress = config, recipe, out, progress
+        self.started, self.before, self.first = time.time(), _spent(out), ends is None
+        self.ends = self.started - self.before + config.seconds if ends is None else ends
+        self.teachers = Teachers(recipe, out, progress)
+        self.networks = functools.cache(self._made)
+        self.study: Study | None = None
+        self.finals: tuple[FinalRun, ...] = ()
+        self.said = set[int]()
+
+    def to_the_end(self) -> SearchRecord:
+        """See `run`."""
+        from edgetl.search.finals import Finals
+        from edgetl.search.prepare import prepare
+
+        _share_cores(self.config)
+        known = prepare(self.config, self.recipe, self.teachers, self.out, self.progress)
+        self.study = self._opened(known, 0)
+        self._first_guesses(known, self.study)
+        self._all_trials(known, self.study)
+        finals = Finals(self.recipe, self.config.budget, known, self.teachers, self.out, self.progress)
+        self.finals = finals.run(self._trials())
+        return self._written(known)
+
+    def work(self, number: int) -> None:
+        """As a further worker: try candidates until there are enough."""
+        study = self.joined(number)
+        self._try(self._known(), study)
+
+    def joined(self, number: int) -> Study:
+        """The study, as a further worker shares it, once the first process has prepared it."""
+        self.study = self._opened(self._known(), number)
+        return self.study
+
+    def so_far(self) -> str:
+        """After Ctrl-C: make a bundle of the best candidate so far, and say so in a sentence."""
+        try:
+            return self._made_of_the_best()
+        except (Interrupted, KeyboardInterrupt):
+            return "What was finished is saved."
+
+    def keep_spent(self) -> None:
+        """Save how long all calls took together."""
+        if self.first:
+            write_json(self.out / _SPENT, {"seconds": round(self._seconds(), 1)})
+
+    # --- trials -----------------------------------------------------------------------------------------
+
+    def _opened(self, known: Prepared, worker: int) -> Study:
+        from edgetl.search.study import Sampler, open_study
+        from edgetl.train.seeds import derive
+
+        space = {
+            "backbones": known.networks,
+            "sizes": known.sizes,
+            "filters": known.interpolations,
+            "epochs": known.epochs,
+            "latency-ms": self.config.latency_ms,
+            "size-mb": self.config.size_mb,
+            "metric": known.metric,
+            "teacher": self.recipe.train.backbone,
+            "teacher's size": self.recipe.preprocess.size,
+            "images": self.teachers.index.sha256,
+            "settings": _settings(self.recipe),
+            "machine": describe().fingerprint,
+        }
+        return open_study(
+            self.config.storage,
+            self.out,
+            self.config.study or self.recipe.name,
+            space,
+            sampler=Sampler(self.config.sampler),
+            seed=derive(self.recipe.seed, "search", worker) % 2**32,
+        )
+
+    def _first_guesses(self, known: Prepared, study: Study) -> None:
+        """Queue each network and size at the width that should just hold the budget, the teacher's own first."""
+        from edgetl.search.space import TEACHER, Choice, rounded
+        from edgetl.search.study import Sampler
+
+        if self.config.sampler != Sampler.TPE or study.get_trials(deepcopy=False):
+            return
+        own = self.recipe.preprocess.interpolation
+        networks = self.networks(known.interpolations[0])
+        first = Choice(network=TEACHER, size=self.recipe.preprocess.size, share=1.0, interpolation=own)
+        per_mac = max(known.whole_ms - known.least_ms, 1e-9) / networks.macs(first)
+        macs = max(_AIM * self.config.latency_ms - known.least_ms, 0.0) / per_mac
+        with self.progress.task("Tracing networks", len(known.networks) * len(known.sizes)) as bar:
+            for network in known.networks:
+                for size in known.sizes:
+                    choice = replace(first, network=network, size=size)
+                    share = rounded(max(macs / networks.macs(choice), networks.least(choice)))
+                    study.enqueue_trial(dict(known.space.parameters(replace(choice, share=share))))
+                    bar.advance(note=network)
+
+    def _made(self, interpolation: Interpolation) -> Any:
+        from edgetl.search.networks import Networks
+
+        return Networks(self.recipe, self.teachers.task, self.teachers.taught(interpolation).checkpoint)
+
+    def _all_trials(self, known: Prepared, study: Study) -> None:
+        """Try candidates, with the further workers, until there are enough and none is left behind."""
+        from edgetl.search.study import revive
+
+        revive(study)
+        self.said = {one.number for one in self._trials()}
+        if self._enough(study):
+            return
+        helpers, first = self._helpers(), True
+        try:
+            for helper in helpers:
+                helper.start()
+            while True:
+                self._try(known, study, waits=first)
+                first = False  # what is still running is of another machine, and may have been left behind
+                for helper in helpers:
+                    helper.join()
+                self._tell(known)
+                if not revive(study) and self._enough(study):
+                    return
+        finally:
+            for helper in helpers:
+                if helper.pid is not None:
+                    helper.join(_LEAVE_S)
+                    helper.terminate()
+
+    def _helpers(self) -> list[SpawnProcess]:
+        spawn = multiprocessing.get_context("spawn")
+        jobs = [
+            Job(config=self.config, recipe=self.recipe, out=self.out, number=number, ends=self.ends)
+            for number in range(1, self.config.workers)
+        ]
+        return [spawn.Process(target=help_out, args=(job,)) for job in jobs]
+
+    def _try(self, known: Prepared, study: Study, *, waits: bool = True) -> None:
+        """Try candidates until there are enough; those that others are at work on count where it `waits` for them."""
+        from edgetl.search.prepare import clock_of
+        from edgetl.search.presence import present
+        from edgetl.search.quiet import Quiet
+        from edgetl.search.study import Sampler, revive
+        from edgetl.search.trials import Trials
+
+        if self._enough(study, started=waits):
+            return
+        quiet = Quiet(self.out / ".quiet.lock" if self.config.workers > 1 else None)
+
+        def after(study: Study, _: object) -> None:
+            self._tell(known)
+            self.keep_spent()
+            revive(study)
+            if self._enough(study, started=waits):
+                study.stop()
+
+        with present(self.out / _WORKERS) as name:
+            trials = Trials(
+                recipe=self.recipe,
+                base=lambda choice: self.teachers.taught(choice.interpolation).run,
+                space=known.space,
+                budget=self.config.budget,
+                epochs=known.epochs,
+                metric=known.metric,
+                networks=lambda choice: self.networks(choice.interpolation),
+                clock=clock_of(self.recipe, self.teachers, quiet, known.reference_ms),
+                quiet=quiet,
+                folder=self.out / _TRIALS,
+                worker=name,
+                late=self._late,
+                nudges=self.config.sampler == Sampler.TPE,
+                progress=self.progress,
+            )
+            study.optimize(trials, callbacks=[after])
+
+    def _tell(self, known: Prepared) -> None:
+        """Say what the workers have finished since."""
+        for one in self._trials():
+            if one.number not in self.said:
+                self.said.add(one.number)
+                self.progress.message(_line(one, known.metric))
+
+    def _known(self) -> Prepared:
+        from edgetl.search.prepare import FILE
+
+        return read_json(self.out / FILE, Prepared)
+
+    def _trials(self) -> tuple[SearchTrial, ...]:
+        from edgetl.search.trials import records
+
+        return () if self.study is None else records(self.study)
+
+    def _enough(self, study: Study, *, started: bool = False) -> bool:
+        """Whether enough candidates have learned, or the time is over and one has; with those that are `started`."""
+        from optuna.trial import TrialState as State
+
+        found = self._trials()
+        learned = [one for one in found if one.state in (TrialState.TRAINED, TrialState.STOPPED)]
+        if self.config.trials is not None:
+            running = len(study.get_trials(deepcopy=False, states=(State.RUNNING,))) if started else 0
+            if len(learned) + running >= self.config.trials:
+                return True
+            if len(found) >= _MOST_DRAWN * self.config.trials:
+                return True
+        answered = any(one.state is TrialState.TRAINED for one in learned)
+        return self._late() and (answered or len(found) >= _MOST_DRAWN)
+
+    def _late(self) -> bool:
+        """Whether what is left of the time is needed for the ordinary run."""
+        if self.ends == math.inf:
+            return False
+        return time.time() > self.ends - min(self._reserve(), _RESERVED * self.config.seconds)
+
+    def _reserve(self) -> float:
+        """Seconds that the ordinary run will take, by the epochs of what has learned so far."""
+        from edgetl.search.finals import candidates
+        from edgetl.search.space import TEACHER
+
+        best = next(iter(candidates(self._trials())), None)
+        if best is None:
+            return _AROUND_S
+        prune, distill = self.recipe.prune, self.recipe.distill
+        own = best.network == TEACHER and best.size == self.recipe.preprocess.size
+        first = 0 if own else prune.start_epochs
+        epochs = first + prune.steps * prune.recovery_epochs + distill.epochs
+        return _AROUND_S + best.seconds / best.epochs * epochs
+
+    # --- what it comes to -------------------------------------------------------------------------------
+
+    def _made_of_the_best(self) -> str:
+        from edgetl.search.finals import candidates, choice_of
+        from edgetl.search.space import trial_recipe
+        from edgetl.search.trials import home
+
+        trained = [one for one in candidates(self._trials()) if one.state is TrialState.TRAINED]
+        if not trained:
+            return "No candidate has learned to its end yet; what was finished is saved."
+        known = self._known()
+        choice = choice_of(trained[0])
+        recipe = trial_recipe(self.recipe, choice, known.epochs)
+        folder = home(self.out / _TRIALS, recipe, choice)
+        self._written(known)
+        if not folder.is_dir():
+            return "The best candidate so far was trained on another machine; what was finished is saved."
+        self.progress.message("Making a bundle of the best so far; Ctrl-C again leaves it")
+        outcome = pipeline.run(recipe, folder, progress=self.progress)
+        return f"The best so far, {choice.name}, is {outcome.bundle}."
+
+    def _seconds(self) -> float:
+        return self.before + time.time() - self.started
+
+    def _written(self, known: Prepared) -> SearchRecord:
+        """The record, also as a file."""
+        from edgetl.search.finals import Finals, choice_of
+        from edgetl.search.space import settings_of
+        from edgetl.search.study import place_of
+        from edgetl.search.trials import table_of
+
+        assert self.study is not None
+        table, last = table_of(self.study), self.finals[-1] if self.finals else None
+        finals = Finals(self.recipe, self.config.budget, known, self.teachers, self.out, self.progress)
+        settings = () if last is None else settings_of(self.recipe, choice_of(last), finals.max_drop)
+        trials = with_frontier(self._trials())
+        record = SearchRecord(
+            name=self.recipe.name,
+            budget=self.config.budget,
+            metric=known.metric,
+            teacher=known.teacher,
+            least_ms=known.least_ms,
+            least=known.least,
+            trials=trials,
+            finals=self.finals,
+            holds=last is not None and last.holds,
+            reason=_reason(last, trials, self.config.latency_ms, known.metric),
+            settings=settings,
+            sampler=self.config.sampler,
+            workers=self.config.workers,
+            storage=place_of(self.config.storage, self.out),
+            study=self.config.study or self.recipe.name,
+            table_error=None if table is None else table.error,
+            machine=describe(),
+            seconds=self._seconds(),
+        )
+        write_json(self.out / RECORD, record)
+        return record
+
+
+def with_frontier(trials: Iterable[SearchTrial]) -> tuple[SearchTrial, ...]:
+    """Trials with those marked that learned to the end, and than which no other such is as good and faster, or as fast
+    and better."""
+    found = tuple(trials)
+    figures = {
+        one.number: (one.score, one.ms)
+        for one in found
+        if one.state is TrialState.TRAINED and one.score is not None and one.ms is not None
+    }
+
+    def first(number: int) -> bool:
+        if (own := figures.get(number)) is None:
+            return False
+        return not any(
+            other != own and other[0] >= own[0] and other[1] <= own[1] for other in figures.values()
+        )
+
+    return tuple(replace(one, frontier=first(one.number)) for one in found)
+
+
+def _reason(
+    last: FinalRun | None, trials: tuple[SearchTrial, ...], latency_ms: float, metric_name: str
+) -> str:
+    """Why the last run is the answer, or why there is none, in a sentence."""
+    if last is None:
+        times = [one.ms for one in trials if one.ms is not None]
+        fastest = f"; the fastest took {min(times):.3g} ms" if times else ""
+        return f"no candidate learned within {latency_ms:g} ms{fastest}"
+    figures = (
+        f"{metric(metric_name).title} {last.val.value:.1%} on the validation split in {last.latency_ms:.3g} ms and"
+        f" {last.size_bytes / 1e6:.3g} MB"
+    )
+    if not last.holds:
+        return f"none holds what was asked; {last.name}, comes nearest with {figures}: {'; '.join(last.problems)}"
+    within = [one for one in trials if one.score is not None and (one.ms or math.inf) <= latency_ms]
+    what = "narrower than a trial whose run took too long" if last.trial is None else "the best of its trials"
+    return f"{last.name}, {what} ({len(within)} learned within {latency_ms:g} ms of {len(trials)} tried): {figures}"
+
+
+def _line(trial: SearchTrial, name: str) -> str:
+    """A trial in a line."""
+    took = "" if trial.ms is None else f", {trial.ms:.3g} ms"
+    kind = "" if trial.variant is None else f" in {trial.variant.precision}"
+    said = [] if trial.score is None else [f"{metric(name).title} {trial.score:.1%}"]
+    said += [trial.why] if trial.why else []
+    return f"Trial {trial.number}: {trial.name}{took}{kind}: {', '.join(said)}"
+
+
+def _settings(recipe: Recipe) -> str:
+    """A short hash of all settings on which a trial depends, but for where the images lie."""
+    usual = Recipe()
+    same = {"name": usual.name, "data": usual.data, "bundle": usual.bundle}
+    return sha256_json(recipe.model_copy(update=same).model_dump(mode="json"))[:12]
+
+
+def _share_cores(config: SearchConfig) -> None:
+    """Each worker trains on its part of the cores."""
+    if config.workers > 1:
+        import torch
+
+        torch.set_num_threads(max(1, usable_cores() // config.workers))
+
+
+def _spent(out: Path) -> float:
+    try:
+        return float(read_json(out / _SPENT, dict)["seconds"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0.0

@@ -1,0 +1,307 @@
+"""One trial: time the candidate, cut it, time it again, and teach it for as long as it keeps up with the others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as State
+
+from edgetl import config as recipes
+from edgetl import pipeline
+from edgetl.config import Recipe
+from edgetl.errors import Interrupted, ModelError, StorageError, TrainingError
+from edgetl.files import sha256_json, write_text
+from edgetl.keys import sources
+from edgetl.models import checkpoint
+from edgetl.pipeline import Stage
+from edgetl.progress import Progress
+from edgetl.prune.latency import LatencyTable, fit_table
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.scores import value
+from edgetl.records.search import SearchBudget, SearchTrial, TimedVariant, TrialState
+from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.search.clock import Clock
+from edgetl.search.networks import Networks
+from edgetl.search.quiet import Bars, Quiet
+from edgetl.search.space import Choice, Space, rounded, trial_recipe
+from edgetl.search.study import WORKER
+
+LATER = frozenset({*list(Stage)[list(Stage).index(Stage.PRUNE) :], "calibration"})
+"""Folders of a run that are a candidate's own; those before them are the same for all."""
+_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _SECONDS = (
+    "choice",
+    "state",
+    "variant",
+    "predicted_ms",
+    "work",
+    "why",
+    "epochs",
+    "seconds",
+)
+_ENOUGH = 8
+"""Candidates that a latency table is fitted to, at least."""
+_DOUBT = 0.25
+"""A table refuses what it puts so far above the budget, and three times its own error; the rest is timed."""
+_AIM, _POWER, _ROOMY, _NUDGES, _NEAR = 0.93, 1.15, 0.7, 3, 0.1
+"""A width that should just hold the budget aims at so much of it, where milliseconds fall with the share by a power. It
+is tried for candidates over the budget, or below so much of it, for each network and size so often at most, and where
+none is so near."""
+
+
+class OverBudget(Exception):
+    """A candidate costs too much; the text says what."""
+
+
+class Trials:
+    """What a study calls for each candidate.
+
+    Args:
+        recipe: the user's.
+        base: the finished run, up to its teacher, of each resize filter.
+        space, budget, epochs: what is searched, within what, and how long a candidate learns.
+        metric: the score.
+        networks: makes the candidates of each filter.
+        clock: times them.
+        quiet: see `edgetl.search.quiet`.
+        folder: where candidates are trained.
+        worker: this one's name.
+        late: whether the time is over.
+        nudges: whether a candidate that missed the budget, or left much of it, has a better one tried.
+        progress: shows bars, and a line a trial.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        base: Callable[[Choice], Path],
+        space: Space,
+        budget: SearchBudget,
+        epochs: int,
+        metric: str,
+        networks: Callable[[Choice], Networks],
+        clock: Clock,
+        quiet: Quiet,
+        folder: Path,
+        worker: str,
+        late: Callable[[], bool],
+        nudges: bool,
+        progress: Progress,
+    ) -> None:
+        self.recipe, self.base, self.space, self.budget, self.epochs = recipe, base, space, budget, epochs
+        self.metric, self.networks, self.clock, self.quiet = metric, networks, clock, quiet
+        self.folder, self.worker, self.late, self.nudges = folder, worker, late, nudges
+        self.progress = progress
+
+    def __call__(self, trial: Trial) -> float:
+        """The candidate's score; see `optuna.study.Study.optimize`.
+
+        Raises:
+            optuna.TrialPruned: it is over the budget, impossible, or does not keep up.
+            Interrupted: Ctrl-C; the candidate is queued again.
+            EdgetlError: what would stop every trial.
+        """
+        start = time.monotonic()
+        trial.set_user_attr(WORKER, self.worker)
+        choice = self.space.suggest(trial)
+        trial.set_user_attr(_CHOICE, to_json(choice))
+        try:
+            return self._tried(trial, choice)
+        except OverBudget as over:
+            trial.set_user_attr(_STATE, TrialState.OVER_BUDGET)
+            trial.set_user_attr(_WHY, str(over))
+            raise optuna.TrialPruned(str(over)) from None
+        except (ModelError, TrainingError) as error:
+            trial.set_user_attr(_STATE, TrialState.IMPOSSIBLE)
+            trial.set_user_attr(_WHY, str(error))
+            raise optuna.TrialPruned(str(error)) from error
+        except (Interrupted, KeyboardInterrupt) as stop:
+            if trial.params:
+                trial.study.enqueue_trial(dict(trial.params))
+            raise Interrupted(str(stop) or "Stopped.") from None
+        finally:
+            trial.set_user_attr(_SECONDS, round(time.monotonic() - start, 2))
+
+    def _tried(self, trial: Trial, asked: Choice) -> float:
+        candidate = self.networks(asked).cut(asked)
+        choice = candidate.choice
+        trial.set_user_attr(_CHOICE, to_json(choice))
+        trial.set_user_attr(_WORK, list(candidate.work))
+        self._predicted(trial, candidate.work)
+        self._timed(trial, choice, self.clock(candidate.model, choice.size))
+        recipe = trial_recipe(self.recipe, choice, self.epochs)
+        folder = home(self.folder, recipe, choice)
+        link_stages(self.base(choice), folder)
+        write_text(folder / "recipe.toml", recipes.dump(recipe))
+
+        def begins(stage: Stage) -> None:
+            if stage is Stage.DISTILL:
+                network, _ = checkpoint.load(folder / "prune" / "pruned.safetensors")
+                self._timed(trial, choice, self.clock(network, choice.size))
+
+        history: list[EpochRecord] = []
+
+        def heard(record: EpochRecord) -> None:
+            history.append(record)
+            trial.report(max(value(one.val, self.metric) for one in history), record.epoch)
+            trial.set_user_attr(_EPOCHS, record.epoch)
+            if record.epoch == self.epochs:
+                return
+            if trial.should_prune():
+                trial.set_user_attr(_WHY, f"worse than others after {_epochs(record.epoch)}")
+                raise optuna.TrialPruned
+            if self.late() and any(one.state is TrialState.TRAINED for one in records(trial.study)):
+                trial.set_user_attr(_WHY, f"the time was over after {_epochs(record.epoch)}")
+                raise optuna.TrialPruned
+
+        bars = Bars(self.progress, self.quiet)
+        try:
+            outcome = pipeline.run(
+                recipe, folder, until=Stage.DISTILL, progress=bars, begins=begins, listen=heard
+            )
+        except (optuna.TrialPruned, OverBudget):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        student: TrainRecord = outcome.records[Stage.DISTILL]
+        trial.set_user_attr(_EPOCHS, len(student.epochs))
+        return value(student.val, self.metric)
+
+    def _predicted(self, trial: Trial, work: Sequence[float]) -> None:
+        """Raises OverBudget where a latency table leaves no doubt that a candidate is too slow."""
+        table = table_of(trial.study)
+        if table is None:
+            return
+        ms = table.of_work(work)
+        trial.set_user_attr(_PREDICTED, ms)
+        if ms > self.budget.latency_ms * (1 + _DOUBT + 3 * table.error):
+            self._nudge(trial, ms)
+            raise OverBudget(f"{ms:.3g} ms by the latency table, over {self.budget.latency_ms:g} ms")
+
+    def _timed(self, trial: Trial, choice: Choice, variants: Sequence[TimedVariant]) -> None:
+        """Keep what a candidate takes; raises OverBudget where that is too much."""
+        variant = best_variant(variants, self.budget)
+        trial.set_user_attr(_VARIANT, to_json(variant))
+        problems = budget_problems(variant.ms, variant.size_bytes, self.budget)
+        if variant.ms > self.budget.latency_ms or variant.ms < _ROOMY * self.budget.latency_ms:
+            self._nudge(trial, variant.ms)
+        if problems:
+            raise OverBudget("; ".join(problems))
+
+    def _nudge(self, trial: Trial, ms: float) -> None:
+        """Have the same network tried at the width that should just hold the budget, where that is another."""
+        if not self.nudges:
+            return
+        choice = from_json(Choice, trial.user_attrs[_CHOICE])
+        wanted = choice.share * (_AIM * self.budget.latency_ms / ms) ** _POWER
+        better = replace(choice, share=rounded(max(wanted, self.networks(choice).least(choice))))
+        same = [
+            one.share
+            for one in records(trial.study)
+            if (one.network, one.size, one.interpolation)
+            == (choice.network, choice.size, choice.interpolation)
+        ]
+        near = any(abs(share / better.share - 1) < _NEAR for share in (*same, choice.share))
+        if not near and len(same) < _NUDGES:
+            trial.study.enqueue_trial(dict(self.space.parameters(better)), skip_if_exists=True)
+
+
+def home(folder: Path, recipe: Recipe, choice: Choice) -> Path:
+    """Where a candidate is trained by a recipe: the same folder whenever and by whomever it is tried again."""
+    key = sha256_json([recipes.dump(recipe), sources()])
+    network = choice.network.replace("/", "-")
+    return folder / f"{network}-{choice.size}px-{choice.share:g}-{key[:8]}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
+def best_variant(variants: Sequence[TimedVariant], budget: SearchBudget) -> TimedVariant:
+    """The fastest variant whose file is small enough; the smallest where none is."""
+    fitting = [one for one in variants if budget.size_mb is None or one.size_bytes <= 1e6 * budget.size_mb]
+    if fitting:
+        return min(fitting, key=lambda one: one.ms)
+    return min(variants, key=lambda one: one.size_bytes)
+
+
+def budget_problems(ms: float, size_bytes: int, budget: SearchBudget) -> list[str]:
+    """In which ways a model is over the budget, each as a part of a sentence."""
+    problems = []
+    if ms > budget.latency_ms:
+        problems.append(f"{ms:.3g} ms, over {budget.latency_ms:g} ms")
+    if budget.size_mb is not None and size_bytes > 1e6 * budget.size_mb:
+        problems.append(f"{size_bytes / 1e6:.3g} MB, over {budget.size_mb:g} MB")
+    return problems
+
+
+def link_stages(base: Path, folder: Path) -> None:
+    """Have a run in `folder` find the finished stages of `base` before pruning: links, of which nothing is copied.
+
+    Raises:
+        StorageError: the file system has no links.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in sorted(path for path in base.iterdir() if path.is_dir() and path.name not in LATER):
+        try:
+            with contextlib.suppress(FileExistsError):
+                (folder / stage.name).symlink_to(
+                    os.path.relpath(stage, folder.resolve()), target_is_directory=True
+                )
+        except OSError as error:
+            raise StorageError(
+                f"Cannot link {folder / stage.name} to {stage}: {error.strerror}. A search shares its teacher by"
+                " symbolic links: name a folder with --out whose file system has them (on Windows in developer mode)."
+            ) from error
+
+
+def table_of(study: Study) -> LatencyTable | None:
+    """A latency table fitted to the candidates that were timed; None where they are too few."""
+    timed = [
+        (trial.user_attrs[_WORK], trial.user_attrs[_VARIANT]["ms"])
+        for trial in study.get_trials(deepcopy=False)
+        if _WORK in trial.user_attrs and _VARIANT in trial.user_attrs
+    ]
+    if len(timed) < _ENOUGH:
+        return None
+    return fit_table([work for work, _ in timed], [ms for _, ms in timed])
+
+
+def records(study: Study) -> tuple[SearchTrial, ...]:
+    """Every candidate that came to an end."""
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(State.COMPLETE, State.PRUNED)):
+        if (record := _record(trial)) is not None:
+            found.append(record)
+    return tuple(found)
+
+
+def _record(trial: FrozenTrial) -> SearchTrial | None:
+    attrs: Mapping[str, Any] = trial.user_attrs
+    if _CHOICE not in attrs:
+        return None
+    variant = from_json(TimedVariant, attrs[_VARIANT]) if _VARIANT in attrs else None
+    scores = list(trial.intermediate_values.values())
+    score = trial.value if trial.state is State.COMPLETE else max(scores, default=None)
+    how = TrialState.TRAINED if trial.state is State.COMPLETE else TrialState.STOPPED
+    return SearchTrial(
+        number=trial.number,
+        **json.loads(json.dumps(attrs[_CHOICE])),
+        state=TrialState(attrs.get(_STATE, how)),
+        why=str(attrs.get(_WHY, "")),
+        variant=variant,
+        predicted_ms=attrs.get(_PREDICTED),
+        score=score,
+        epochs=int(attrs.get(_EPOCHS, 0)),
+        seconds=float(attrs.get(_SECONDS, 0.0)),
+    )

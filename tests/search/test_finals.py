@@ -1,0 +1,102 @@
+"""Which candidates are run to their end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
+
+from edgetl import config
+from edgetl.inputs.image import Interpolation
+from edgetl.progress import SILENT
+from edgetl.records.scores import Score
+from edgetl.records.search import FinalRun, SearchBudget, TrialState
+from edgetl.search.asked import Prepared
+from edgetl.search.finals import Finals, candidates, choice_of
+from edgetl.search.space import Choice
+from edgetl.search.stage import with_frontier
+from tests.search.records import TRIALS, final, trial
+
+KNOWN = Prepared(
+    key="",
+    metric="top1",
+    teacher=Score(value=0.98, low=0.95, high=0.995),
+    networks=("teacher",),
+    sizes=(64,),
+    interpolations=(Interpolation.BICUBIC,),
+    narrowest=0.02,
+    reference_ms=10.0,
+    whole_ms=5.0,
+    least_ms=0.1,
+    least="it",
+    epochs=2,
+)
+
+
+class Fake(Finals):
+    """Ordinary runs that take a factor of what the trials took."""
+
+    def __init__(self, factors: list[float], budget: SearchBudget, times: dict[int | None, float]) -> None:
+        super().__init__(config.parse({}), budget, KNOWN, None, Path(), SILENT)  # type: ignore[arg-type]
+        self.factors, self.times, self.shares = factors, times, list[float]()
+
+    def _final(self, number: int | None, choice: Choice) -> FinalRun:
+        ms = self.times.get(number, 0.9) * self.factors[len(self.done)]
+        self.shares.append(choice.share)
+        problems = () if ms <= self.budget.latency_ms else (f"{ms:.3g} ms",)
+        return final(number, ms, share=choice.share, problems=problems)
+
+
+def runs(factors: list[float], trials: Any = TRIALS) -> Fake:
+    times = {one.number: one.ms or 0.0 for one in trials}
+    fake = Fake(factors, SearchBudget(latency_ms=1.0), times)
+    fake.run(trials)
+    return fake
+
+
+def test_the_best_trained_one_comes_first() -> None:
+    assert [one.number for one in candidates(TRIALS)] == [0, 1]
+    stopped = [replace(one, state=TrialState.STOPPED) for one in TRIALS[:3]]
+    assert [one.number for one in candidates(stopped)] == [0, 1, 2]
+    assert candidates([trial(1, 0.7, 0.9), trial(0, 0.8, 0.9)])[0].number == 1
+    assert choice_of(TRIALS[1]).size == 48
+
+
+def test_one_run_is_enough_where_it_holds() -> None:
+    assert [one.trial for one in runs([1.05]).done] == [0]
+
+
+def test_where_it_is_too_slow_the_next_is_one_that_should_not_be() -> None:
+    fake = runs([1.3, 1.3])
+    assert [one.trial for one in fake.done] == [0, 1]
+    assert fake.done[-1].holds
+
+
+def test_where_there_is_no_other_it_is_run_narrower() -> None:
+    fake = runs([1.3, 1.0], TRIALS[:1])
+    assert [one.trial for one in fake.done] == [0, None]
+    assert fake.shares[1] < fake.shares[0] == 0.2
+
+
+def test_it_does_not_go_on_for_ever() -> None:
+    assert len(runs([2.0, 4.0, 4.0, 4.0]).done) == 3
+
+
+def test_nothing_is_run_where_nothing_learned() -> None:
+    assert runs([], TRIALS[3:]).done == []
+
+
+def test_the_floor_becomes_the_allowed_drop() -> None:
+    for floor, drop in ((None, None), (0.95, 0.03), (0.99, 0.0)):
+        budget = SearchBudget(latency_ms=1.0, floor=floor)
+        assert Fake([], budget, {}).max_drop == drop
+
+
+def test_the_frontier_is_of_those_that_learned_to_their_end() -> None:
+    slower = trial(7, 0.95, 0.96)
+    marked = with_frontier([*(replace(one, frontier=False) for one in TRIALS), slower])
+    assert [one.number for one in marked if one.frontier] == [0, 1]

@@ -1,0 +1,76 @@
+"""Networks of candidates, and how long they take, before they learn."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgetl import config
+from edgetl.inputs.image import Interpolation, PreprocessSpec
+from edgetl.search.clock import Clock
+from edgetl.search.networks import Networks
+from edgetl.search.quiet import Bars, Quiet
+from edgetl.search.space import MOST, TEACHER, Choice
+from edgetl.tasks.base import Classification
+from edgetl.train.tasks.all import training_task
+from tests.data.images import Recorder
+
+TASK = training_task(Classification(labels=("a", "b", "c")))
+RECIPE = config.parse(
+    {
+        "preprocess": {"size": 32},
+        "train": {"backbone": "test_efficientnet", "weights": "none"},
+        "quantize": {"target": "cpu-x86"},
+        "bench": {"threads": 1},
+    }
+)
+
+
+def choice(share: float, size: int = 32) -> Choice:
+    return Choice(network=TEACHER, size=size, share=share, interpolation=Interpolation.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return Networks(RECIPE, TASK)
+
+
+def test_a_network_is_cut_to_its_share(networks: Networks) -> None:
+    whole = networks.macs(choice(1.0))
+    for share in (0.9, 0.7):
+        candidate = networks.cut(choice(share))
+        assert candidate.choice.share == share
+        assert sum(candidate.work[:2]) <= share * whole
+    assert networks.macs(choice(1.0, 64)) > 3 * whole
+
+
+def test_no_share_is_below_what_a_cut_allows(networks: Networks) -> None:
+    smallest = networks.smallest(choice(1.0))
+    assert 0.01 < smallest.choice.share == networks.cut(choice(0.01)).choice.share < MOST
+
+
+def test_a_network_is_timed_in_each_precision(networks: Networks) -> None:
+    spec = PreprocessSpec(size=32)
+    reference = TASK.network("test_efficientnet", "none", seed=0, size=32)
+    clock = Clock(RECIPE, TASK.spec, spec, reference, Quiet(None))
+    timed = clock(networks.smallest(choice(1.0)).model, 32)
+    assert [one.precision for one in timed] in (["fp32", "int8"], ["fp32"])
+    assert all(one.ms > 0 and one.threads == 1 for one in timed)
+    assert 0 < clock.reference_ms < float("inf")
+    again = Clock(RECIPE, TASK.spec, spec, reference, Quiet(None), 2 * clock.reference_ms)
+    own = clock(reference, 32)[0].ms
+    assert again(reference, 32)[0].ms == pytest.approx(2 * own, rel=0.7)
+    assert again.reference_ms >= clock.reference_ms
+
+
+def test_others_hold_still_while_one_times(tmp_path) -> None:
+    quiet, other = Quiet(tmp_path / "lock"), Quiet(tmp_path / "lock")
+    recorder = Recorder()
+    with quiet.alone():
+        quiet.wait()  # who times waits for nobody
+    other.wait()
+    bars = Bars(recorder, other)
+    bars.message("hidden")
+    bars.warning("hidden")
+    with bars.task("shown", 1) as task:
+        task.advance()
+    assert "hidden" not in str(vars(recorder))

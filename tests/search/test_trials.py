@@ -1,0 +1,122 @@
+"""What a trial decides by: variants, budgets, the latency table, shared stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
+
+import optuna
+
+from edgetl.errors import ConfigError, StorageError
+from edgetl.records.scores import Score
+from edgetl.records.search import SearchBudget, TimedVariant, TrialState
+from edgetl.search import trials
+from edgetl.search.asked import SearchConfig, check
+from edgetl.search.prepare import _check_floor
+from edgetl.search.trials import best_variant, budget_problems, link_stages, records, table_of
+
+FLOAT = TimedVariant(precision="fp32", ms=1.0, threads=2, size_bytes=2_000_000)
+INT8 = TimedVariant(precision="int8", ms=1.5, threads=1, size_bytes=600_000)
+
+
+def test_the_fastest_variant_that_is_small_enough_counts() -> None:
+    assert best_variant((FLOAT, INT8), SearchBudget(latency_ms=9)) == FLOAT
+    assert best_variant((FLOAT, INT8), SearchBudget(latency_ms=9, size_mb=1)) == INT8
+    assert best_variant((FLOAT, INT8), SearchBudget(latency_ms=9, size_mb=0.1)) == INT8
+
+
+def test_a_budget_says_by_what_it_is_missed() -> None:
+    assert budget_problems(1.5, 600_000, SearchBudget(latency_ms=2, size_mb=1)) == []
+    assert budget_problems(2.5, 600_000, SearchBudget(latency_ms=2, size_mb=0.5)) == [
+        "2.5 ms, over 2 ms",
+        "0.6 MB, over 0.5 MB",
+    ]
+
+
+def _told(study: object, how: object, value: float | None = None, /, **attrs: object) -> None:
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=how,
+            value=value,
+            params={"share": 0.5},
+            distributions={"share": optuna.distributions.FloatDistribution(0.1, 0.9)},
+            user_attrs=attrs,
+            intermediate_values={1: value} if value else {},
+        )
+    )
+
+
+def test_trials_are_read_back_and_a_table_is_fitted_to_them() -> None:
+    study = optuna.create_study(direction="maximize")
+    choice = {"network": "teacher", "size": 64, "share": 0.5, "interpolation": "bicubic"}
+    done, pruned = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
+    for number in range(1, 10):
+        assert (table_of(study) is None) is (number < 9)
+        variant = {"precision": "int8", "ms": 0.1 + 0.2 * number, "threads": 1, "size_bytes": 10}
+        _told(study, done, 0.9, choice=choice, variant=variant, work=[number * 1e6, 0.0, number, number])
+    table = table_of(study)
+    assert table is not None
+    assert table.of_work([5e6, 0.0, 5, 5]) == pytest.approx(1.1, rel=0.02)
+    _told(study, pruned, 0.5, choice=choice, why="worse than others after 1 epoch", epochs=1)
+    _told(study, pruned, choice=choice, state="over_budget", why="9 ms, over 1 ms", predicted_ms=9.0)
+    _told(study, pruned, choice=choice, state="impossible", why="It cannot be cut.")
+    _told(study, pruned)  # of a worker that ended before it said what it tries
+    found = records(study)
+    assert [one.state for one in found[8:]] == [
+        TrialState.TRAINED,
+        TrialState.STOPPED,
+        TrialState.OVER_BUDGET,
+        TrialState.IMPOSSIBLE,
+    ]
+    assert (found[-2].ms, found[-2].score, found[9].score) == (9.0, None, 0.5)
+
+
+def test_a_trial_finds_the_stages_that_all_share(tmp_path: Path) -> None:
+    base, folder = tmp_path / "run", tmp_path / "trials" / "one"
+    for name in ("data", "train", "prune", "distill", "calibration"):
+        (base / name).mkdir(parents=True)
+    (base / "data" / "index.json").write_text("{}")
+    (base / "recipe.lock.toml").touch()
+    link_stages(base, folder)
+    link_stages(base, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "train"]
+    assert (folder / "data" / "index.json").read_text() == "{}"
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert not (folder / "data").exists()
+
+
+def test_a_file_system_without_links_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    monkeypatch.setattr(trials.Path, "symlink_to", refuse)
+    with pytest.raises(StorageError, match="by symbolic links: name a folder with --out"):
+        link_stages(tmp_path / "run", tmp_path / "trial")
+
+
+def test_figures_out_of_range_are_refused_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(SearchConfig(latency_ms=-1, floor=95, minutes=0, trials=0, workers=0))
+    assert caught.value.problems == (
+        "--latency-ms: got -1, expected a number above 0.",
+        "--minutes: got 0, expected a number above 0.",
+        "--floor: got 95, expected a score above 0 and at most 1, as in 0.95.",
+        "--trials: got 0, expected 1 or more.",
+        "--workers: got 0, expected 1 or more.",
+    )
+
+
+def test_a_floor_above_what_the_teacher_may_reach() -> None:
+    teacher = Score(value=0.9, low=0.85, high=0.94)
+    _check_floor(0.94, teacher, "top1")
+    _check_floor(None, teacher, "top1")
+    with pytest.raises(ConfigError) as caught:
+        _check_floor(0.95, teacher, "top1")
+    assert str(caught.value) == (
+        "--floor 0.95 is above what the teacher may reach: its top-1 on the validation split is 90.0% (95% interval"
+        " 85.0% to 94.0%). Lower the floor, or train a better teacher first: edgetl finetune."
+    )
