@@ -14,6 +14,7 @@ REAL_SETS = (
     "bccd",
     "cards",
     "office_caltech10",
+    "spoken_digits",
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import backbone_choice, claims, gate_power
+from tests.bench import backbone_choice, claims, gate_power, sound
 from tests.bench.__main__ import families, main
 from tests.bench.claims import Claim, at_least, at_most
 from tests.transfer.rankings import ranking
@@ -106,3 +106,14 @@ def test_a_ranking_is_judged_by_what_fine_tuning_gave() -> None:
     )
     assert "small at 224 px, proposed: points behind the best | 1.00 | - | -" in lines
     assert f"{subject}: minutes saved over fine-tuning all of them | 19 min | >= 0 min | holds" in lines
+
+
+def test_alarms_in_a_stream_are_right_where_they_meet_a_word_of_their_label() -> None:
+    words = [sound.Word(label="one", start=1.0, end=1.4), sound.Word(label="two", start=3.0, end=3.4)]
+    quiet = [(at / 4, "one", 0.5) for at in range(16)]
+    assert sound.judged(quiet, words, 1.0) == (0, 0)
+    once = [(0.5, "one", 0.99), (0.75, "one", 0.97), (1.0, "one", 0.96), (1.25, "two", 0.9)]
+    assert sound.judged(once, words, 1.0) == (1, 0)
+    confused = [(0.5, "one", 0.99), (0.75, "two", 0.99), (1.5, "one", 0.99), (2.5, "two", 0.99)]
+    assert sound.judged(confused, words, 1.0) == (2, 2)
+    assert sound.judged([], words, 1.0) == (0, 0)

@@ -53,6 +53,7 @@ def enrol(
     """Add a class from a few pictures, without training: the trained classes' answers stay unless it is clearly nearer.
     Writes a new bundle, with its own golden outputs, for this machine; sign it anew where signatures are required.
     """
+    from edgetl.bundle.archive import open_bundle
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress
     from edgetl.errors import ConfigError
@@ -67,7 +68,8 @@ def enrol(
         if forget is not None:
             record = enrolling.forget(bundle, forget, out, options, progress=progress)
         else:
-            pictures = find_images(images or [], progress=progress)
+            kind = open_bundle(bundle).manifest.preprocess.kind
+            pictures = find_images(images or [], kind=kind, progress=progress)
             record = enrolling.enrol(bundle, label, pictures, out, options, progress=progress)
     output.emit(record, json, "enrolled")
 

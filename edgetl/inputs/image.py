@@ -298,8 +298,13 @@ def to_framed(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> tuple[
 
 def to_rgb(image: Image.Image | NDArray[Any], spec: PreprocessSpec) -> Image.Image:
     """A Pillow image or array, as `to_pixels` takes them, upright in 8-bit RGB; raises as it."""
-    if spec.sound is not None and isinstance(image, np.ndarray):
+    if spec.sound is not None:
         from edgetl.inputs.sound import from_samples
+
+        if not isinstance(image, np.ndarray):
+            raise TensorError(
+                f"sound is a picture of {image.width}x{image.height} pixels, expected samples (N,)."
+            )
 
         return from_samples(image, spec.sound)
     try:

@@ -11,6 +11,8 @@ from edgetl.data.sources import find, grouped, kind_in
 from edgetl.errors import DataError
 from edgetl.inputs.spec import InputKind
 from edgetl.inputs.wave import wave_file
+from edgetl.tasks.base import MultiLabel
+from edgetl.tasks.labelling import AnyLabels
 from tests.data.images import Recorder, Settings, fill
 from tests.sounds import RATE, SPEC, as_bits, riff, tone, write_tones
 
@@ -100,3 +102,20 @@ def test_groups_that_a_pattern_does_not_find_are_named(tmp_path: Path) -> None:
         grouped(found, "speaker")
     with pytest.raises(DataError, match="has a column group already"):
         grouped(grouped(found, "voice"), "voice")
+
+
+def test_a_csv_gives_recordings_several_classes_and_groups(tmp_path: Path) -> None:
+    write_tones(tmp_path, {"": 6})
+    rows = ["path,labels,group"]
+    for at, path in enumerate(sorted(tmp_path.rglob("*.wav"))):
+        name = path.parent.name
+        rows.append(
+            f"{path.relative_to(tmp_path)},{name}|loud,{at % 6}"
+            if at % 2
+            else f"{path.relative_to(tmp_path)},,{at % 6}"
+        )
+    (tmp_path / "s.csv").write_text("\n".join(rows) + "\n")
+    index = build_index(Settings(source=str(tmp_path / "s.csv")), labelling=AnyLabels(), sound=SPEC)
+    assert index.task == MultiLabel(labels=("high", "loud", "low", "middle"))
+    groups = [{sample.group for sample in index.split(split)} for split in ("train", "val", "test")]
+    assert sum(map(len, groups)) == 6

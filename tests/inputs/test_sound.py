@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgetl.errors import SoundError, TensorError
 from edgetl.inputs import sound
@@ -214,6 +215,11 @@ def test_samples_of_another_form_are_refused(
 ) -> None:
     with pytest.raises(error, match=sentence):
         to_pixels(samples, PREPROCESS)
+
+
+def test_a_picture_is_no_sound() -> None:
+    with pytest.raises(TensorError, match=r"sound is a picture of 9x8 pixels, expected samples \(N,\)"):
+        to_pixels(Image.new("RGB", (9, 8)), PREPROCESS)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import zlib
@@ -13,9 +14,12 @@ from PIL import Image
 
 import edgetl
 from edgetl.bundle.confidence import ConfidenceSource
+from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.pack import Contents, VariantSource, pack
-from edgetl.inputs.image import PreprocessSpec, Resize
+from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels, normalise
+from edgetl.inputs.wave import wave_file
 from edgetl.records.codec import to_json
+from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.tasks.base import LOGITS, MultiHead, MultiLabel, TaskSpec
 from edgetl.tasks.conformal import Conformity
 from tests import squares
@@ -26,6 +30,8 @@ from tests.runtime.test_explain import PEAKS
 from tests.runtime.test_explain import bundle_of as colours_bundle
 from tests.runtime.test_explain import squares as coloured
 from tests.runtime.test_tasks import TASKS, linear_bundle
+from tests.sounds import SPEC as SOUND
+from tests.sounds import tone
 
 FLOWERS = "/v1/models/flowers:predict"
 
@@ -182,3 +188,23 @@ def test_every_task_is_answered_as_the_session_does(task: TaskSpec, tmp_path: Pa
         pixels = tensor(np.zeros((1, SPEC.size, SPEC.size, 3), np.uint8))
         raw = running.post("/v2/models/m/infer", {"inputs": [pixels]}).json["outputs"]
         assert [one["name"] for one in raw] == list(outputs)
+
+
+def test_a_recording_is_answered_by_a_model_that_listens_and_refused_by_one_that_looks(
+    server: Running, tmp_path: Path
+) -> None:
+    path, parts = tmp_path / "words.edgetl", contents(tmp_path)
+    sound = wave_file(tone(440.0), SOUND.rate)
+    listens = dataclasses.replace(SPEC, sound=SOUND)
+    pixels, outputs = load_pixels(sound, listens)[None], {}
+    for source in parts.variants:
+        with OnnxBackend(source.model, threads=1) as backend:
+            outputs[source.name] = backend.run(normalise(pixels, listens))
+    golden = GoldenSet(images=(sound,), pixels=pixels, outputs=outputs)
+    pack(dataclasses.replace(parts, preprocess=listens, golden=golden), path)
+    with edgetl.load(path, threads=1) as session:
+        wanted = session.predict(sound)
+    with serving({"words": path}) as listening:
+        got = listening.post("/v1/models/words:predict", sound)
+    assert got.json["prediction"] == json.loads(json.dumps(to_json(wanted)))
+    assert server.post(FLOWERS, sound).status == 400
