@@ -33,6 +33,7 @@ from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.codec import to_json
+from edgetl.records.doubts import DoubtsRecord
 from edgetl.records.extend import ExtendRecord
 from edgetl.records.gate import Verdict
 from edgetl.records.mistakes import MistakesRecord
@@ -1151,12 +1152,35 @@ class _Run:
             },
             created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
-        report = replace(report, mistakes=self._mistakes(report))
+        report = replace(report, mistakes=self._mistakes(report), doubts=self._doubts())
         write_report(report, self.dir)
         bundle = open_bundle(self.dir / report.bundle.path)
         write_card(bundle, report, self.dir / CARD_NAME)
         write_bill(bundle, bundle.path.with_suffix(SUFFIX))
         return report
+
+    def _doubts(self) -> DoubtsRecord:
+        """Labels that may be wrong, by networks that have not learned from them."""
+        from edgetl.measure import doubts
+
+        inputs = doubts.DoubtsInputs(
+            index=self.index,
+            teacher=self._teacher,
+            spec=self.spec,
+            backbone=self.recipe.train.backbone,
+            weights=self.recipe.train.weights,
+            seed=self.recipe.seed,
+            pixels_dir=self.pixels_dir,
+        )
+        record, _ = self.cache.run(
+            "doubts",
+            config=None,
+            inputs=inputs,
+            kind=DoubtsRecord,
+            outputs=lambda _: [],
+            work=lambda out: doubts.run(inputs, out=out, progress=self.progress),
+        )
+        return record
 
     def _mistakes(self, report: RunReport) -> MistakesRecord | None:
         """The mistakes that the shipped variant is most sure of, where it gives one class to an image."""

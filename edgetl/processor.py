@@ -6,6 +6,8 @@ import functools
 import platform
 from pathlib import Path
 
+from edgetl.errors import MissingDependencyError
+
 VNNI_TARGET = "cpu-x86-vnni"
 """What a variant is made for that needs AVX-512 VNNI or AVX-VNNI."""
 INT8_KINDS = frozenset({"x86-vnni", "arm-dotprod"})
@@ -49,12 +51,20 @@ def has_dot_product() -> bool:
     return "asimddp" in _record() or (architecture() == "arm" and platform.system() == "Darwin")
 
 
-def shown_another() -> bool:
-    """Whether an Arm process is shown the record of an x86 processor: QEMU's user-mode emulation passes on the host's.
+def refuse_another(engine: str) -> None:
+    """Stop before an Arm process loads an engine that crashes on the record of an x86 processor.
 
-    Libraries that trust it crash.
+    QEMU's user-mode emulation passes on the host's. Elsewhere this costs nothing but the name of the machine.
+
+    Raises:
+        MissingDependencyError: so it is.
     """
-    return architecture() == "arm" and "vendor_id" in _record()
+    if architecture() == "arm" and "vendor_id" in _record():
+        raise MissingDependencyError(
+            "/proc/cpuinfo of this Arm processor",
+            f"QEMU shows the host's, on which {engine} crashes: put the emulated processor's under QEMU's folder of"
+            " system files, ROOT of qemu-aarch64 -L ROOT, as ROOT/proc/cpuinfo.",
+        )
 
 
 def _record() -> str:

@@ -37,6 +37,14 @@ KeepOption = Annotated[
         help="Keep each device's record there; the same command again asks only devices that gave none.",
     ),
 ]
+DataThere = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Labelled images on the devices, from the folder there, that the gate scores; else the bundles' figures.",
+    ),
+]
 PageOption = Annotated[
     Path | None, typer.Option("--page", metavar="FILE", help="Also write the devices side by side as a page.")
 ]
@@ -105,6 +113,7 @@ def deploy(
             "--gate", help="Hold it to the bundle that runs there, as `edgetl gate --against` does."
         ),
     ] = False,
+    data: DataThere = None,
     runs: Annotated[int, typer.Option("--runs", min=10, help="Calls that are timed there.")] = 100,
     other_task: Annotated[
         bool, typer.Option("--other-task", help="Let it take the place of a bundle for another task.")
@@ -122,7 +131,13 @@ def deploy(
 
     known = _known(fleet, only)
     wanted = deployment(
-        bundle, known.require_signature, runs=runs, max_ms=max_ms, gate=gated, other_task=other_task
+        bundle,
+        known.require_signature,
+        runs=runs,
+        max_ms=max_ms,
+        gate=gated,
+        data=data,
+        other_task=other_task,
     )
     record = _run(known, "deploy", lambda place, told: put(place, wanted, told), bundle=str(bundle))
     _emit(record, json)
@@ -185,6 +200,7 @@ def gate(
         ),
     ] = None,
     only: Only = None,
+    data: DataThere = None,
     max_latency_increase: Annotated[
         float, typer.Option(help="Allowed growth of the median latency, as a share.")
     ] = 0.025,
@@ -206,7 +222,7 @@ def gate(
 
     known = _known(fleet, only)
     candidate = deployment(bundle, known.require_signature) if bundle is not None else None
-    holding = Holding(max_latency_increase=max_latency_increase, seconds=seconds)
+    holding = Holding(max_latency_increase=max_latency_increase, seconds=seconds, data=data)
     record = _run(
         known,
         "gate",

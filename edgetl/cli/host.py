@@ -109,6 +109,20 @@ def init(
     full: Annotated[
         bool, typer.Option("--full", help="Write every setting, those that keep their defaults as comments.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--suggest",
+            help="Also choose backbone and size by linear probes and this machine's clock, as `edgetl suggest` does;"
+            " takes minutes.",
+        ),
+    ] = False,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--latency-ms", help="With --suggest: the best that is not slower in the median, uncut."
+        ),
+    ] = None,
 ) -> None:
     """Look at the data and write a recipe: what it chose and why, and the settings that people change most."""
     _require_train()
@@ -138,6 +152,11 @@ def init(
     )
     if output.exists() and not force:
         raise taken
+    if latency_ms is not None and not probe:
+        raise ConfigError("--latency-ms chooses a backbone and size: give --suggest too.")
+    _check_budget(latency_ms)
+    if probe:
+        _refuse_recordings(source)
     labelling = labelling_in(source)
     with open_progress() as progress:
         heard = _heard(source, labelling, progress)
@@ -150,6 +169,12 @@ def init(
     suited = suggest_detector(index) if boxes else [*suggest_task(labelling), *suggest(seen)]
     suited = [*heard, *(item for item in suited if item.key not in {one.key for one in heard})]
     chosen = [*suited, *suggest_window(numbers), *suggest_target()]
+    if probe:
+        from edgetl.transfer.proposal import proposed_settings
+
+        with open_progress() as progress:
+            found = proposed_settings(index, seen, numbers, latency_ms=latency_ms, progress=progress)
+        chosen = [*(item for item in chosen if item.key not in {one.key for one in found}), *found]
     values = _by_section(chosen, {"data": {"source": _portable(source, output)}})
     name = default_name(source, _RunsOf(Path("runs"), source))
     recipe = config.parse({"name": name, **values})
@@ -246,14 +271,11 @@ def suggest(
     from edgetl.cli.progress import open_progress
     from edgetl.data import depth
     from edgetl.data.build import boxes_at, index_of
-    from edgetl.data.sources import kind_in, labelling_in
+    from edgetl.data.sources import labelling_in
     from edgetl.data.suggest import look, suggest_preprocess
-    from edgetl.errors import ConfigError
-    from edgetl.inputs.spec import InputKind
     from edgetl.transfer import stage
 
-    if latency_ms is not None and not 0 < latency_ms < float("inf"):
-        raise ConfigError(f"--latency-ms: got {latency_ms:g}, expected milliseconds above 0.")
+    _check_budget(latency_ms)
     asked = stage.RankingConfig(
         sources=None if backbones is None else _sources(backbones),
         sizes=None if sizes is None else _sizes(sizes),
@@ -265,11 +287,7 @@ def suggest(
     data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     if boxes_at(source) is not None:
         raise stage.boxes_refused()
-    if kind_in(source) is InputKind.SOUND:
-        raise ConfigError(
-            f"{source} holds recordings, and backbones are compared on images; name one in train.backbone of the recipe"
-            " that edgetl init writes."
-        )
+    _refuse_recordings(source)
     with open_progress() as progress:
         index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
         stage.check_task(index.task)
@@ -288,6 +306,25 @@ def suggest(
 
         write_page(record, page)
         typer.echo(f"Wrote {page}.", err=True)
+
+
+def _refuse_recordings(source: str) -> None:
+    from edgetl.data.sources import kind_in
+    from edgetl.errors import ConfigError
+    from edgetl.inputs.spec import InputKind
+
+    if kind_in(source) is InputKind.SOUND:
+        raise ConfigError(
+            f"{source} holds recordings, and backbones are compared on images; name one in train.backbone of the recipe"
+            " that edgetl init writes."
+        )
+
+
+def _check_budget(latency_ms: float | None) -> None:
+    from edgetl.errors import ConfigError
+
+    if latency_ms is not None and not 0 < latency_ms < float("inf"):
+        raise ConfigError(f"--latency-ms: got {latency_ms:g}, expected milliseconds above 0.")
 
 
 def _sources(text: str) -> tuple[Source, ...]:
@@ -484,7 +521,9 @@ def _told(outcome: Outcome, json: bool) -> None:
 
     assert outcome.report is not None
     output.emit(outcome.report, json, "run")
+    assert outcome.bundle is not None
     typer.echo(f"Bundle: {outcome.bundle}\nReport: {outcome.run_dir / 'report.html'}", err=True)
+    typer.echo(f"Try it: {command('predict', outcome.bundle, 'IMAGE')}", err=True)
     kept = outcome.report.teacher.kept
     verdict = Verdict.PASS if kept is None else kept.verdict
     if not outcome.report.measure.floor_met:

@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.prune import depth
 from edgetl.prune.apply import cut
 from edgetl.prune.graph import ChannelGraph, trace
+from edgetl.prune.groups import ChannelGroup
 from edgetl.prune.importance import Scorer, scorer, without_batch_norm
 from edgetl.prune.latency import Stopwatch
 from edgetl.prune.plan import Cost, CutLimits, check_reachable, cost_of
@@ -212,14 +213,18 @@ def _room(model: nn.Module, size: int, config: PruneConfig, alignment: int) -> _
     limits = CutLimits(
         round_to=config.round_to or alignment,
         max_cut=config.max_cut,
-        # Under each of its layers, since the one that names it may go with a block.
-        widths={layer: group.channels for group in graph.groups for layer in group.outputs},
+        widths={layer: group.channels for group in graph.groups for layer in _names(group, config)},
         scope=config.scope,
         fewest_blocks=depth.fewest(graph.blocks, config.depth) if config.depth else None,
     )
     room = _Room(graph=graph, before=before, fixed_macs=before.macs - cost_of(graph).macs, limits=limits)
     check_reachable(graph, room.budgets(config)[-1], limits)
     return room
+
+
+def _names(group: ChannelGroup, config: PruneConfig) -> Iterable[str]:
+    """What a group may be called by: the layer that names it may go with a block, and another one then does."""
+    return group.outputs if config.depth else (group.name,)
 
 
 def _whole(inputs: PruneInputs, out: Path, seconds: float, note: str, progress: Progress) -> PruneRecord:

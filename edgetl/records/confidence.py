@@ -36,6 +36,37 @@ class Reliability:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassCurve:
+    """Precision of one class over its recall.
+
+    Attributes:
+        label: the class.
+        images: that have it.
+        average_precision: the area under precision over recall, in 0..1.
+        precision: at 101 recalls from 0 to 1, each the best at so much recall or more.
+    """
+
+    label: str
+    images: int
+    average_precision: float
+    precision: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerCurves:
+    """What lies behind one threshold.
+
+    Attributes:
+        classes: at most six, those of the lowest average precision first.
+        right: the share of right answers among the surest 2%, 4%, ... 100% of the images; nothing where an image has
+            any number of classes.
+    """
+
+    classes: tuple[ClassCurve, ...]
+    right: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputConfidence:
     """One output of a variant: of a head, or the only one.
 
@@ -51,6 +82,7 @@ class OutputConfidence:
         after: with the temperature.
         conformity: of the validation images, falling, and at most `edgetl.tasks.conformal.MOST` of them.
         coverage: how often sets hold the truth; only on the test split.
+        curves: with the temperature, on the split of `before` and `after`; None where these are.
     """
 
     output: str
@@ -64,3 +96,4 @@ class OutputConfidence:
     after: Reliability | None
     conformity: tuple[float, ...]
     coverage: tuple[CoverageScore, ...] = ()
+    curves: AnswerCurves | None = None

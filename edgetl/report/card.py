@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import assert_never
 
 from edgetl import files
 from edgetl._version import __version__
 from edgetl.bundle.archive import Bundle
 from edgetl.bundle.manifest import Manifest, Variant
+from edgetl.inputs.spec import InputKind
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Score, Scores
 from edgetl.records.train import lineage_words
@@ -68,10 +70,12 @@ def card(bundle: Bundle, report: RunReport | None = None) -> str:
 
 def _what(manifest: Manifest, shipped: Variant, report: RunReport | None) -> list[str]:
     spec = manifest.preprocess
+    sound = spec.sound
+    taken = "pictures" if sound is None else f"recordings, {sound.seconds:g} s of each at {sound.rate} Hz"
     rows = [
-        ("answers", _asked(manifest.task)),
+        ("answers", _asked(manifest.task, _thing(manifest))),
         ("classes", _classes(manifest.task)),
-        ("looks at", f"pictures, as {spec.size} x {spec.size} pixels ({spec.resize}, {spec.interpolation})"),
+        ("takes", f"{taken}, as {spec.size} x {spec.size} pixels ({spec.resize}, {spec.interpolation})"),
         ("ships", f"{shipped.name}: {shipped.precision} for {shipped.target}, {shipped.format}"),
     ]
     if report is not None:
@@ -84,15 +88,26 @@ def _what(manifest: Manifest, shipped: Variant, report: RunReport | None) -> lis
     return [_table(("", ""), rows)]
 
 
-def _asked(task: TaskSpec) -> str:
+def _thing(manifest: Manifest) -> str:
+    """What one thing is called that it answers."""
+    match manifest.preprocess.kind:
+        case InputKind.IMAGE:
+            return "picture"
+        case InputKind.SOUND:
+            return "recording"
+        case _:
+            assert_never(manifest.preprocess.kind)
+
+
+def _asked(task: TaskSpec, thing: str) -> str:
     match task:
         case Classification():
-            return f"one of {units.counted(len(task.labels), 'class')} for a picture"
+            return f"one of {units.counted(len(task.labels), 'class')} for a {thing}"
         case MultiLabel():
-            return f"any number of {units.counted(len(task.labels), 'class')} for a picture"
+            return f"any number of {units.counted(len(task.labels), 'class')} for a {thing}"
         case MultiHead():
             return "several questions: " + "; ".join(
-                f"{name}: {_asked(head)}" for name, head in task.heads.items()
+                f"{name}: {_asked(head, thing)}" for name, head in task.heads.items()
             )
         case Detection():
             return (
@@ -111,10 +126,11 @@ def _classes(task: TaskSpec) -> str:
 
 
 def _limits(manifest: Manifest, shipped: Variant, report: RunReport | None) -> list[str]:
+    thing = _thing(manifest)
     found = [
-        "It knows its classes and no others, and pictures like those that it was made from: another camera, light or"
-        " place lowers its scores. `edgetl drift` tells whether pictures are still like them.",
-        _unknown(shipped),
+        f"It knows its classes and no others, and {thing}s like those that it was made from: another device or place"
+        f" lowers its scores. `edgetl drift` tells whether {thing}s are still like them.",
+        _unknown(shipped, thing),
         "It was scored on the images named below and on no others; nobody looked at how it treats people.",
     ]
     images = [scores.images for scores in (shipped.val, shipped.test) if scores is not None]
@@ -150,13 +166,11 @@ def _limits(manifest: Manifest, shipped: Variant, report: RunReport | None) -> l
     return [_list(found)]
 
 
-def _unknown(shipped: Variant) -> str:
+def _unknown(shipped: Variant, thing: str) -> str:
     if shipped.unknown is None:
-        return (
-            "It does not tell pictures of something else: it answers them with a class or box that it knows."
-        )
+        return f"It does not tell {thing}s of something else: it answers them with what it knows."
     return (
-        f"It tells pictures of something else by {shipped.unknown.score}, where a rate of false alarms is asked for"
+        f"It tells {thing}s of something else by {shipped.unknown.score}, where a rate of false alarms is asked for"
         " (`--unknown`), and not all of them."
     )
 
@@ -213,9 +227,8 @@ def _latency(manifest: Manifest) -> list[str]:
             )
         )
     machines = dict.fromkeys(_machine(v.machine) for v in manifest.variants if v.latency and v.machine)
-    where = (
-        f"One picture at a time, the model alone, on {'; '.join(machines)}. Elsewhere it takes another time."
-    )
+    thing, where = _thing(manifest), "; ".join(machines)
+    where = f"One {thing} at a time, the model alone, on {where}. Elsewhere it takes another time."
     return [where if machines else "No latency was measured.", _table(heads, rows, escaped=1)]
 
 

@@ -57,29 +57,29 @@ def _columns(command: str) -> list[tuple[Head, _Cell]]:
                 _text("machine", lambda d: d.state.machine if d.state else ""),
                 _text("Python", lambda d: d.state.python if d.state else ""),
                 _text("edgetl", lambda d: d.state.edgetl if d.state else ""),
-                _text("runs", lambda d: d.current),
+                _text("runs", _runs),
                 *([] if command == "init" else _STATE),
             ]
         case "deploy" | "rollback":
             return [
-                _text("runs", lambda d: d.current),
-                _text("before", lambda d: d.before),
+                _text("runs", _runs),
+                _text("before", lambda d: _stem(d.before)),
                 _number("sent", lambda d: units.bytes_(d.sent_bytes) if d.sent_bytes else ""),
                 *_GOLDEN,
                 *([] if command == "rollback" else _TIMES),
             ]
         case "verify":
-            return [_text("runs", lambda d: d.current), *_GOLDEN]
+            return [_text("runs", _runs), *_GOLDEN]
         case "bench":
-            return [_text("runs", lambda d: d.current), *_TIMES, *_FOOTPRINT]
+            return [_text("runs", _runs), *_TIMES, *_FOOTPRINT]
         case "gate":
-            return [_text("runs", lambda d: d.current), *_GATE]
+            return [_text("runs", _runs), *_GATE]
         case "tune":
             return [
                 _text("variant", lambda d: d.tuned.variant if d.tuned else ""),
                 _text("engine", lambda d: d.tuned.target.value if d.tuned else ""),
                 _number("threads", lambda d: str(d.tuned.best_threads) if d.tuned else ""),
-                _number("median\nms", _tuned_ms),
+                _number("median", _tuned_ms),
             ]
         case "capture":
             return [
@@ -91,6 +91,14 @@ def _columns(command: str) -> list[tuple[Head, _Cell]]:
             ]
         case _:
             raise ValueError(f"there is no command {command} over many devices")
+
+
+def _stem(file: str) -> str:
+    return file.removesuffix(".edgetl")
+
+
+def _runs(device: DeviceRecord) -> str:
+    return _stem(device.current)
 
 
 def _text(title: str, cell: _Cell) -> tuple[Head, _Cell]:
@@ -130,17 +138,16 @@ _GOLDEN = [
 _TIMES = [
     _text("variant", lambda d: d.bench.variant if d.bench else ""),
     _text("engine", lambda d: d.bench.target if d.bench else ""),
-    _number("p50\nms", lambda d: units.milliseconds(d.bench.latency.p50_ms) if d.bench else ""),
-    _number("p90\nms", lambda d: units.milliseconds(d.bench.latency.p90_ms) if d.bench else ""),
+    _number("p50", lambda d: units.milliseconds(d.bench.latency.p50_ms) if d.bench else ""),
+    _number("p90", lambda d: units.milliseconds(d.bench.latency.p90_ms) if d.bench else ""),
 ]
 _FOOTPRINT = [
-    _number("p99\nms", lambda d: units.milliseconds(d.bench.latency.p99_ms) if d.bench else ""),
-    _number("load\nms", lambda d: units.milliseconds(d.bench.footprint.load_ms) if d.bench else ""),
+    _number("p99", lambda d: units.milliseconds(d.bench.latency.p99_ms) if d.bench else ""),
+    _number("load", lambda d: units.milliseconds(d.bench.footprint.load_ms) if d.bench else ""),
     _number("memory", lambda d: units.bytes_(d.bench.footprint.peak_memory_bytes) if d.bench else ""),
 ]
 _GATE = [
     _text("verdict", lambda d: d.gate.verdict.text if d.gate else ""),
     _text("variant", lambda d: d.gate.variant if d.gate else ""),
     _number("latency", lambda d: f"{100 * d.gate.trial.change:+.1f}%" if d.gate and d.gate.trial else ""),
-    _text("first of all", lambda d: " ".join(d.gate.sentences()[:1]) if d.gate else ""),
 ]

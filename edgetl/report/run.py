@@ -9,6 +9,7 @@ from typing import Literal
 from edgetl.bench.conditions import BUSY_CORES
 from edgetl.bench.statistics import EQUAL, median_ratio
 from edgetl.records.adapt import AdaptRecord
+from edgetl.records.doubts import DoubtsRecord
 from edgetl.records.measured import Latency
 from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
@@ -36,6 +37,7 @@ class RunReport:
         provenance: name to value, e.g. `edgetl`, `git commit`, `recipe sha256`, package versions.
         created: when the report was written, as text.
         mistakes: what the shipped variant is most sure of and wrong about; None where the task has no such list.
+        doubts: labels that may be wrong; None where nobody looked.
     """
 
     name: str
@@ -56,6 +58,7 @@ class RunReport:
     pretrain: PretrainRecord | None = None
     adapt: AdaptRecord | None = None
     mistakes: MistakesRecord | None = None
+    doubts: DoubtsRecord | None = None
 
     @property
     def followed(self) -> TrainRecord:

@@ -109,10 +109,11 @@ def _model(manifest: Manifest, variant: Variant) -> dict[str, Any]:
         "edgetl:target": variant.target,
         "edgetl:size-bytes": str(variant.size_bytes),
     }
+    spec = manifest.preprocess
     card: dict[str, Any] = {
         "modelParameters": {
             "task": _task(manifest),
-            "inputs": [{"format": f"image, {manifest.preprocess.size} x {manifest.preprocess.size} pixels"}],
+            "inputs": [{"format": f"{spec.kind}, {spec.size} x {spec.size} pixels"}],
             "outputs": [{"format": label} for label in manifest.labels],
         }
     }

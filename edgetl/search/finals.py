@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from edgetl.search.trials import LATER, budget_problems
 from edgetl.tasks.metrics import metric
 
 RECIPE = "recipe.toml"
-_MOST = 3
-"""Candidates that are run to their end, where the first ones turn out too slow."""
+_MOST, _MOST_LATE = 3, 2
+"""Candidates that are run to their end, where the first ones turn out too slow; and where the time is over."""
 _AIM, _POWER = 0.95, 1.15
 """A run that was too slow is repeated at the share that should take so much of the budget, where milliseconds fall with
 the share by a power."""
@@ -60,15 +60,24 @@ class Finals:
         self.teachers, self.out, self.progress = teachers, out, progress
         self.done: list[FinalRun] = []
 
-    def run(self, trials: Sequence[SearchTrial]) -> tuple[FinalRun, ...]:
+    def run(
+        self, trials: Sequence[SearchTrial], late: Callable[[], bool] = lambda: False
+    ) -> tuple[FinalRun, ...]:
         """Run the best of some trials; where it takes too long there, the next one that should not.
+
+        Args:
+            trials: of the search.
+            late: whether the time is over, after which one more run is made at most.
 
         Raises:
             EdgetlError: as of an ordinary run.
             Interrupted: Ctrl-C.
         """
         learned, factor = candidates(trials), 1.0
-        while len(self.done) < _MOST and (candidate := self._next(learned, factor)) is not None:
+        while (
+            len(self.done) < (_MOST_LATE if late() else _MOST)
+            and (candidate := self._next(learned, factor)) is not None
+        ):
             number, choice, ms = candidate
             last = self._final(number, choice)
             self.done.append(last)

@@ -153,7 +153,7 @@ class Search:
         self._first_guesses(known, self.study)
         self._all_trials(known, self.study)
         finals = Finals(self.recipe, self.config.budget, known, self.teachers, self.out, self.progress)
-        self.finals = finals.run(self._trials())
+        self.finals = finals.run(self._trials(), lambda: time.time() > self.ends)
         return self._written(known)
 
     def work(self, number: int) -> None:

@@ -78,12 +78,13 @@ def open_study(
             study = optuna.create_study(
                 storage=_opened(storage, folder),
                 study_name=name,
-                sampler=_sampler(sampler, seed),
                 pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
                 direction="maximize",
                 load_if_exists=True,
             )
             _agree(study, json.loads(json.dumps(space)), where)
+            # Else a call that goes on would draw again what the first one drew.
+            study.sampler = _sampler(sampler, (seed + len(study.get_trials(deepcopy=False))) % 2**32)
     except EdgetlError:
         raise
     except Exception as error:  # of whichever driver the URL names

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import ConfigError
-from edgetl.records.confidence import OutputConfidence, Reliability
+from edgetl.records.confidence import AnswerCurves, OutputConfidence, Reliability
 from edgetl.records.scores import CoverageScore, Score
 from edgetl.statistics import wilson_interval
-from edgetl.tasks import conformal, reliability, temperature
+from edgetl.tasks import conformal, curves, reliability, temperature
 from edgetl.tasks.all import Prediction, task_of
 from edgetl.tasks.base import (
     LOGITS,
@@ -90,6 +90,7 @@ def measure(
                 # As float32 they are written in nine digits.
                 conformity=tuple(float(f"{value:.9g}") for value in ranked.ranked),
                 coverage=() if test is None else _stated(task, name, ranked, *own),
+                curves=_curves(task, *own),
             )
         )
     return tuple(found)
@@ -193,6 +194,13 @@ def _reliability(task: HeadTask, truths: NDArray[Any], outputs: Outputs) -> Reli
         return None
     of = reliability.of_one if isinstance(task, ClassificationTask) else reliability.of_any
     return of(task.probabilities(outputs), truths)
+
+
+def _curves(task: HeadTask, truths: NDArray[Any], outputs: Outputs) -> AnswerCurves | None:
+    if not len(truths):
+        return None
+    of = curves.of_one if isinstance(task, ClassificationTask) else curves.of_any
+    return of(task.probabilities(outputs), truths, task.spec.labels)
 
 
 def _conformities(task: HeadTask, truths: NDArray[Any], outputs: Outputs) -> NDArray[np.float64]:

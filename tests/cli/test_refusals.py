@@ -98,6 +98,13 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "oci @": (("oci", "@", "-o", "layout"), READ),
     "oci -o @": (("oci", "b.edgetl", "-o", "@"), (*WRITTEN, "file", "loop", "images")),
     "oci --tag @": (("oci", "b.edgetl", "-o", "layout", "--tag", "@"), ("", "a b", ".x", LONG)),
+    "search @": (("search", "@", "--latency-ms", "3"), READ),
+    "search -o @": (("search", "r.toml", "--latency-ms", "3", "-o", "@"), AS_A_FOLDER),
+    "report @": (("report", "@"), READ),
+    "report BUNDLE @": (("report", "b.edgetl", "@", "--data", "images"), READ),
+    "report --page @": (("report", "b.edgetl", "b.edgetl", "--data", "images", "--page", "@"), AS_A_FILE),
+    **{f"{name} @": ((name, "@"), READ) for name in ("card", "sbom")},
+    **{f"{name} -o @": ((name, "b.edgetl", "-o", "@"), AS_A_FILE) for name in ("card", "sbom")},
     "guide @": (("guide", "@"), (*READ, "", "../config.py", "README")),
 }
 

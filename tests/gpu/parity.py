@@ -16,12 +16,13 @@ from tests.gpu.parts import Place
 SCRIPT = """
 import sys, numpy as np, torch
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-from edgetl.config import Augment
+from edgetl.config import Augment, Optimizer
 from edgetl.train.loop import fit
 from tests.train.tiny import TASK, entropy, fitting, network, pixel_set
 model = network()
 model[8].p = 0.0  # The two draw other dropped values.
-how = fitting(epochs=int(sys.argv[2]), batch_size=32, augment=Augment.NONE)
+# Adam would make steps of the noise where a gradient is zero, as a bias before a batch norm has it.
+how = fitting(epochs=int(sys.argv[2]), batch_size=32, augment=Augment.NONE, optimizer=Optimizer.SGD, lr=0.05)
 fit(model, how, train=pixel_set(240), val=pixel_set(60, seed=1), task=TASK, objective=entropy(), state=None)
 np.savez(sys.argv[1], **{name: value.float().numpy() for name, value in model.state_dict().items()})
 """
@@ -38,7 +39,7 @@ def run(place: Place) -> Iterator[Claim]:
     far = max(_relative(weights["cpu"][name], weights[place.device][name]) for name in weights["cpu"])
     steps = EPOCHS * 240 // 32
     yield at_most(
-        f"weights after {steps} steps of the same training in float32, largest relative error", far, 1e-2, ""
+        f"weights after {steps} steps of the same training in float32, largest relative error", far, 1e-3, ""
     )
     yield from _outputs(place)
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.pack import pack
+from edgetl.inputs.spec import SoundSpec
 from edgetl.records.measured import Machine
 from edgetl.records.origin import WeightsOrigin
 from edgetl.records.train import LineageStep
@@ -119,3 +120,13 @@ def test_the_command_prints_or_writes_it(bundle: Bundle, tmp_path: Path) -> None
     done = edgetl("card", tmp_path)
     assert done.returncode == 2
     assert "holds no finished run" in done.stderr
+
+
+def test_of_sounds_it_speaks_of_recordings(tmp_path: Path) -> None:
+    parts = contents(tmp_path)
+    heard = replace(parts.preprocess, sound=SoundSpec(rate=16_000, seconds=2.0, high_hz=8000.0))
+    pack(replace(parts, preprocess=heard), tmp_path / "sounds.edgetl")
+    text = card(open_bundle(tmp_path / "sounds.edgetl"))
+    assert "| answers | one of 3 classes for a recording |" in text
+    assert "| takes | recordings, 2 s of each at 16000 Hz, as 32 x 32 pixels" in text
+    assert "picture" not in text

@@ -11,12 +11,15 @@ from edgetl.records.codec import from_json, to_json
 from edgetl.records.variants import MeasureRecord
 from edgetl.report.page import confidence as page
 from edgetl.report.page import run
+from edgetl.report.page.precision import answer_curves
 from edgetl.report.run import RunReport
 from edgetl.report.terminal import confidence as terminal
 from edgetl.report.terminal import run as terminal_run
 from edgetl.report.terminal import stages
 from edgetl.tasks import confidence
 from edgetl.tasks.base import Classification, MultiHead
+from tests.report.conftest import make_report
+from tests.report.test_html import _Page
 from tests.report.test_terminal import rule, shown
 from tests.tasks.test_confidence import HEADS, SPEC, answered
 
@@ -90,3 +93,15 @@ def test_the_terminal_has_a_row_for_each_variant(sure: RunReport) -> None:
     assert line.split()[1] == f"{shipped.temperature:.2f}"
     assert rule(20) in text
     assert np.isfinite(shipped.temperature)
+
+
+def test_curves_of_the_shipped_variant_are_drawn(sure: RunReport) -> None:
+    shown_page = _Page(answer_curves(sure))
+    [precision, surest] = {a["aria-label"] for a in shown_page.all("svg")}
+    if precision.startswith("Right"):
+        precision, surest = surest, precision
+    assert precision.startswith("Precision against recall by class. ")
+    assert "of the surest 50%; " in surest
+    assert surest.endswith("of the surest 100%")
+    assert "average precision" in shown_page.words
+    assert answer_curves(make_report()) == ""

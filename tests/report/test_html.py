@@ -71,7 +71,17 @@ def test_every_part_is_there_and_linked(page):
     assert ids == [
         anchor
         for anchor, _, _ in SECTIONS
-        if anchor not in ("confidence", "unknown", "layers", "extension", "pretraining", "adaptation")
+        if anchor
+        not in (
+            "curves",
+            "confidence",
+            "unknown",
+            "layers",
+            "extension",
+            "pretraining",
+            "adaptation",
+            "labels",
+        )
     ]
     assert [a["href"] for a in page.all("a")] == [f"#{i}" for i in ids]
 
@@ -144,6 +154,16 @@ def test_a_cut_that_was_taken_back_is_said(report):
     assert "The last cut cost too much and was taken back." in page
     assert f"{last.step}, taken back" in page
     assert "taken back" not in run.render(report)
+
+
+def test_blocks_that_were_taken_out_are_named(report):
+    first, *others = report.prune.steps
+    taken = dataclasses.replace(first, blocks=("blocks.1.1", "blocks.3.2"))
+    last = dataclasses.replace(others[-1], blocks=("blocks.5.1",), kept=False)
+    prune = dataclasses.replace(report.prune, steps=(taken, *others[:-1], last))
+    page = run.render(dataclasses.replace(report, prune=prune))
+    assert "Taken out whole: 2 blocks: blocks.1.1, blocks.3.2." in page
+    assert "Taken out whole" not in run.render(report)
 
 
 def test_near_copies_are_told_where_they_were_looked_for(report):

@@ -213,6 +213,13 @@ def test_stage_prune_tells_of_two_four_sparsity(report):
     ) in text
 
 
+def test_stage_prune_names_the_blocks_that_went(report):
+    first, *others = report.prune.steps
+    steps = (dataclasses.replace(first, blocks=("blocks.1.1",)), *others)
+    text = shown(stages.stage, dataclasses.replace(report.prune, steps=steps), width=110)
+    assert "taken out whole  1 block: blocks.1.1" in text
+
+
 def test_stage_export_and_quantize(report):
     assert (
         shown(stages.stage, report.export)

@@ -17,6 +17,7 @@ from edgetl.errors import MissingDependencyError, ModelError, TensorError
 from edgetl.process import usable_cores
 from edgetl.runtime.engines import onnxruntime as engine
 from edgetl.runtime.engines.base import Backend
+from edgetl.runtime.engines.litert import LiteRtBackend
 from edgetl.runtime.engines.onnxruntime import Device, OnnxBackend, placement
 from edgetl.tasks.base import TensorSpec
 from tests.onnx_models import classifier
@@ -46,8 +47,9 @@ def test_an_emulated_processor_that_is_shown_another_ones_record_is_told_the_rem
     if not refused:
         assert engine.import_engine() is onnxruntime
         return
-    with pytest.raises(MissingDependencyError, match=r"ONNX Runtime crashes: put .* as ROOT/proc/cpuinfo"):
-        OnnxBackend(classifier(), threads=1)
+    for backend, name in ((OnnxBackend, "ONNX Runtime"), (LiteRtBackend, "LiteRT")):
+        with pytest.raises(MissingDependencyError, match=rf"{name} crashes: put .* as ROOT/proc/cpuinfo"):
+            backend(b"", threads=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])

@@ -84,6 +84,9 @@ def test_where_there_is_no_other_it_is_run_narrower() -> None:
 
 def test_it_does_not_go_on_for_ever() -> None:
     assert len(runs([2.0, 4.0, 4.0, 4.0]).done) == 3
+    times = {one.number: one.ms or 0.0 for one in TRIALS}
+    fake = Fake([2.0, 4.0, 4.0, 4.0], SearchBudget(latency_ms=1.0), times)
+    assert len(fake.run(TRIALS, lambda: True)) == 2
 
 
 def test_nothing_is_run_where_nothing_learned() -> None:

@@ -158,6 +158,12 @@ def test_where_trials_are_kept_is_told_without_the_password(tmp_path: Path) -> N
     assert place_of("postgresql://host/db", tmp_path) == "postgresql://host/db"
 
 
+def test_a_call_that_goes_on_draws_something_else(tmp_path: Path) -> None:
+    storage = str(tmp_path / "trials.journal")
+    drawn = [opened(tmp_path, storage).ask().suggest_float("share", 0.1, 0.9) for _ in range(3)]
+    assert len(set(drawn)) == 3
+
+
 def test_samplers_differ_by_their_seed(tmp_path: Path) -> None:
     drawn = set()
     for seed in (0, 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgetl.bench.tune import TuneRecord
-from edgetl.deploy.fleet.deploy import Deployment, carry, hold, outcome_of
+from edgetl.deploy.fleet.deploy import Deployment, carry, hold, on, outcome_of
 from edgetl.deploy.fleet.deploy import verify as verified
 from edgetl.deploy.fleet.place import CURRENT, Place, Seen
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
@@ -25,10 +25,13 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """What a gate allows: growth of the median latency as a share, and seconds for the timing."""
+    """What a gate allows: growth of the median latency as a share; seconds for the timing; and a folder of labelled
+    images on the device, from its own, else the bundles' figures are compared.
+    """
 
     max_latency_increase: float = 0.025
     seconds: float = 60.0
+    data: str | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -36,6 +39,7 @@ class Holding:
         return (
             *("--max-latency-increase", f"{self.max_latency_increase}"),
             *("--seconds", f"{self.seconds}"),
+            *on(self.data),
         )
 
 

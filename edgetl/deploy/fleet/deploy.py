@@ -16,8 +16,6 @@ from edgetl.files import sha256_file
 from edgetl.records.bench import BenchRecord
 from edgetl.records.gate import GateReport, Verdict
 
-STEPS = ("look", "upload", "verify", "measure", "gate", "switch")
-"""Of a deployment, in their order; those that were not asked for are left out."""
 _KEY = "key.pub"
 
 
@@ -33,6 +31,7 @@ class Deployment:
         runs: calls that are timed there.
         max_ms: the median may be at most so long; None for any.
         gate: hold it to the bundle that runs there.
+        data: a folder of labelled images on the device, from its own, that the gate scores; else the bundles' figures.
         other_task: let it take the place of a bundle for another task.
         key: content of the public key that must have signed it; None where none is required.
     """
@@ -44,13 +43,9 @@ class Deployment:
     runs: int = 100
     max_ms: float | None = None
     gate: bool = False
+    data: str | None = None
     other_task: bool = False
     key: bytes | None = field(default=None, repr=False)
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The steps that it takes."""
-        return tuple(step for step in STEPS if step != "gate" or self.gate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +120,7 @@ def deploy(place: Place, wanted: Deployment, told: Told) -> DeviceRecord:
         return told.record(Outcome.FAILED, _stays(reason, before), **found)
     if wanted.gate and before and f"bundles/{before}" != wanted.file:
         told.step("gate")
-        found["gate"] = report = hold(place, wanted.file, f"bundles/{before}")
+        found["gate"] = report = hold(place, wanted.file, f"bundles/{before}", *on(wanted.data))
         if report.verdict is not Verdict.PASS:
             sentence = _stays(" ".join(report.sentences()[:1]), before)
             return told.record(outcome_of(report.verdict), sentence, **found)
@@ -165,6 +160,11 @@ def hold(place: Place, file: str, against: str, *options: str) -> GateReport:
     """Hold a bundle there to another one, timed in turn."""
     report, _ = place.edgetl(GateReport, "gate", file, "--against", against, *options, codes=(0, 1, 3))
     return report
+
+
+def on(data: str | None) -> tuple[str, ...]:
+    """The option for labelled images on the device."""
+    return () if data is None else ("--data", data)
 
 
 def outcome_of(verdict: Verdict) -> Outcome:

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.deploy.fleet.place import Place, Seen
+from edgetl.deploy.fleet.place import Place, Seen, program
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
 from edgetl.deploy.fleet.wheels import Wheel, choose, find
 from edgetl.deploy.fleet.work import Told
@@ -165,7 +165,7 @@ def _python(place: Place, seen: Seen) -> str:
             f"its `{name}` is Python {version}, and {least} or newer is needed. Install one there, and name it with"
             ' python = "python3.11" in the file of devices.'
         )
-    return shlex.quote(name.removeprefix("~/"))
+    return program(name)
 
 
 def _make(place: Place, wanted: Installation, environment: str, folders: list[str], python: str) -> None:

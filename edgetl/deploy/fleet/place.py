@@ -80,7 +80,7 @@ class Place:
         Raises:
             DeviceError: it cannot be reached, the folder cannot be made, or its answer makes no sense.
         """
-        python, captured = quoted(self.device.python), quoted(self.device.captured)
+        python, captured = program(self.device.python), quoted(self.device.captured)
         enter = (
             f"mkdir -p {self._folder}/bundles {self._folder}/incoming && cd {self._folder} || exit {_NOT_WRITABLE}"
             if make
@@ -314,12 +314,12 @@ class Place:
         line = shlex.join([*words, "--json"])
         answer = self.run(f"exec {ENV_PYTHON} -m edgetl {line}")
         if answer.code not in codes or not answer.out.strip():
-            raise DeviceError(f"edgetl {words[0]} there: {_own_error(answer)}")
+            raise DeviceError(f"its edgetl {words[0]} says: {_own_error(answer)}")
         try:
             return from_json(kind, json.loads(answer.out)), answer.code
         except (ValueError, RecursionError) as error:
             raise DeviceError(
-                f"edgetl {words[0]} there gave an answer that this version does not read ({error}). Install this"
+                f"its edgetl {words[0]} gave an answer that this version does not read ({error}). Install this"
                 f" version with: edgetl fleet init {self._fleet.path} --only {self.device.name}"
             ) from None
 
@@ -352,8 +352,14 @@ def incoming(sha256: str) -> str:
 
 
 def quoted(path: str) -> str:
-    """A path for `sh`; the home folder is where a shell of ssh begins."""
-    return shlex.quote(path.removeprefix("~/"))
+    """A path for `sh`; one from the home folder holds wherever the shell is."""
+    inside = path.removeprefix("~/")
+    return shlex.quote(path) if inside == path else f'"$HOME"/{shlex.quote(inside)}'
+
+
+def program(name: str) -> str:
+    """A program for `sh`: a name on the PATH, or a path, from the home folder where it begins with no slash."""
+    return quoted(name if "/" not in name or name.startswith(("/", "~/")) else f"~/{name}")
 
 
 def _state(found: dict[str, str], before: float, after: float) -> DeviceState:

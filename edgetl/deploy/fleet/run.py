@@ -19,6 +19,18 @@ from edgetl.progress import SILENT, Progress, ProgressTask
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.frozen import dataclass
 
+STEPS = {
+    "init": 5,
+    "deploy": 6,
+    "status": 1,
+    "verify": 2,
+    "bench": 2,
+    "gate": 3,
+    "tune": 2,
+    "capture": 4,
+    "rollback": 3,
+}
+"""Steps of each command on a device, at most; only for the bar."""
 Work = Callable[[Place, Told], DeviceRecord]
 """What is done on one device."""
 
@@ -59,12 +71,12 @@ def run(
         work: done on each; its errors of `DeviceError` become the device's outcome.
         bundle: the bundle that is carried, for the record.
         keeping: where records are kept.
-        progress: shows how many devices are done.
+        progress: shows how many steps of how many devices are done.
 
     Raises:
         Interrupted: the user stopped it; what was done on the devices stays.
     """
-    started = time.monotonic()
+    started, steps = time.monotonic(), STEPS.get(command, 1)
     found: dict[str, DeviceRecord] = {}
     for device in fleet.devices:
         if keeping is not None and (kept := _kept(keeping, device)) is not None:
@@ -73,18 +85,19 @@ def run(
     calls = Calls()
     with (
         sockets_folder() as sockets,
-        progress.task(f"fleet {command}", len(fleet.devices)) as bar,
+        progress.task(f"fleet {command}, steps", steps * len(fleet.devices)) as bar,
         ThreadPoolExecutor(max_workers=max(1, min(fleet.parallel, len(todo)))) as pool,
     ):
-        bar.advance(len(found))
-        waiting = {pool.submit(_one, device, fleet, calls, sockets, work, bar): device for device in todo}
+        bar.advance(steps * len(found))
+        waiting = {
+            pool.submit(_one, device, fleet, calls, sockets, work, bar, steps): device for device in todo
+        }
         try:
             for future in as_completed(waiting):
                 record = future.result()
                 found[record.device] = record
                 if keeping is not None and record.outcome not in (Outcome.AWAY, Outcome.REFUSED):
                     _keep(keeping, waiting[future], record)
-                bar.advance(1, f"{record.device}: {record.outcome.value}")
         except BaseException as error:
             for future in waiting:
                 future.cancel()
@@ -105,18 +118,26 @@ def run(
 
 
 def _one(
-    device: Device, fleet: Fleet, calls: Calls, sockets: Path | None, work: Work, bar: ProgressTask
+    device: Device,
+    fleet: Fleet,
+    calls: Calls,
+    sockets: Path | None,
+    work: Work,
+    bar: ProgressTask,
+    steps: int,
 ) -> DeviceRecord:
-    told = Told(device, lambda note: bar.advance(0, note))
+    told = Told(device, bar.advance)
     link = Link(device, fleet, calls, sockets)
     try:
-        return work(Place(link, fleet), told)
+        record = work(Place(link, fleet), told)
     except DeviceError as error:
         away = isinstance(error, DeviceAwayError)
         text = str(error)
-        return told.record(Outcome.AWAY if away else Outcome.REFUSED, text[:1].upper() + text[1:])
+        record = told.record(Outcome.AWAY if away else Outcome.REFUSED, text[:1].upper() + text[1:])
     finally:
         link.close()
+    bar.advance(steps - told.steps, f"{device.name}: {record.outcome.value}")
+    return record
 
 
 def _question(keeping: Keeping, device: Device) -> str:

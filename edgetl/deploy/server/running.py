@@ -26,6 +26,8 @@ from edgetl.progress import SILENT, Progress
 
 _SWEEP_SECONDS = 1.0
 _STOP_SECONDS = 30
+_TAKE_SECONDS = 30.0
+"""In which a client must have taken its answer."""
 _SPARE_FILES = 64
 _MOST_HEAD_BYTES = 512 << 10
 """Of a request's head, with what of its body comes along: asyncio reads up to 256 KiB at a time."""
@@ -102,7 +104,23 @@ async def _run(
     )
 
     class Quiet(uvicorn.Server):
-        """It leaves signals to us: its own way ends the process by the signal that it got."""
+        """It leaves signals to us, since its own way ends the process by the signal that it got, and bounds how long
+        TLS may take to begin."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await self.lifespan.startup()
+            create = self.config.http_protocol_class
+            made = await asyncio.get_running_loop().create_server(
+                lambda: create(  # type: ignore[call-arg]
+                    config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+                ),
+                sock=listener,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=None if self.config.ssl is None else options.limits.seconds,
+                backlog=self.config.backlog,
+            )
+            self.servers = [made]
+            self.started = True
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -208,7 +226,7 @@ def _asks_nothing(connection: Any) -> bool:
 async def _sweep(connections: set[Any], options: ServerOptions) -> None:
     """End connections that send no whole request, or do not take their answer, for ever."""
     loop, limits = asyncio.get_running_loop(), options.limits
-    longest = 2 * limits.seconds + options.batching.seconds + _STOP_SECONDS
+    longest = limits.seconds + options.batching.seconds + _TAKE_SECONDS
     while True:
         await asyncio.sleep(min(_SWEEP_SECONDS, limits.seconds / 2))
         now = loop.time()

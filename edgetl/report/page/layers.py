@@ -39,9 +39,9 @@ def _by_operator(found: Profile) -> Markup:
         Column(header="Share", number=True),
         Column(header="", wide_only=True),
     )
-    most = max((one.share for one in found.operators), default=0.0)
     rows = [
-        Row(cells=(one.operator, units.count(one.nodes), *_figures(one, most))) for one in found.operators
+        Row(cells=(one.operator, units.count(one.nodes), *figures))
+        for one, figures in _slowest_first(found.operators)
     ]
     return table(heads, rows, "Time by operator")
 
@@ -55,21 +55,33 @@ def _by_layer(found: Profile) -> Markup:
         Column(header="", wide_only=True),
     )
 
-    def rows(of: Sequence[LayerTime]) -> list[Row]:
-        most = found.layers[0].share
-        return [Row(cells=(one.name, one.operator, *_figures(one, most))) for one in of]
-
-    shown = table(heads, rows(found.layers[:_OPEN]), "Time by layer")
-    rest = found.layers[_OPEN:_MOST]
+    rows = [Row(cells=(one.name, one.operator, *figures)) for one, figures in _slowest_first(found.layers)]
+    shown = table(heads, rows[:_OPEN], "Time by layer")
+    rest = rows[_OPEN:_MOST]
     if not rest:
         return shown
-    left = found.layers[_OPEN:]
-    title = f"The other {units.counted(len(left), 'layer')}: {units.percent(sum(one.share for one in left))}"
-    if len(left) > len(rest):
+    title = f"The other {units.counted(len(rows) - _OPEN, 'layer')}"
+    if len(rows) > _MOST:
         title += f", the first {len(rest)} listed"
-    return Markup(shown + disclosure(title, table(heads, rows(rest), "Time by layer, the others")))
+    return Markup(shown + disclosure(title, table(heads, rest, "Time by layer, the others")))
 
 
-def _figures(one: LayerTime, most: float) -> tuple[str, ...]:
-    share = meter(one.share / most if most else 0.0)
-    return (units.significant(one.median_ms), units.percent(one.share), share)
+def _slowest_first(times: Sequence[LayerTime]) -> list[tuple[LayerTime, tuple[str, ...]]]:
+    """Each with its median, its share of all medians, and a bar.
+
+    Where another program took the cores for a moment, a few calls say little of a layer, and its median still does.
+    """
+    whole = sum(one.median_ms for one in times) or 1.0
+    ordered = sorted(times, key=lambda one: one.median_ms, reverse=True)
+    most = ordered[0].median_ms if ordered else 0.0
+    return [
+        (
+            one,
+            (
+                units.significant(one.median_ms),
+                units.percent(one.median_ms / whole),
+                meter(one.median_ms / most if most else 0.0),
+            ),
+        )
+        for one in ordered
+    ]

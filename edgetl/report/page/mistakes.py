@@ -41,8 +41,10 @@ def gallery(record: MistakesRecord | None) -> Markup:
 def _item(one: Mistake, sound: SoundSpec | None) -> Markup:
     name = Path(one.file).name
     pictures = [
-        tag("img", src=shown, alt=f"{name}{what}")
-        for shown, what in zip(_shown(one, sound), ("", ", with its map"), strict=False)
+        tag("img", src=shown, alt=f"{name}: {one.truth} that was taken for {one.answer}{what}")
+        for shown, what in zip(
+            _shown(one, sound), ("", ", under the map of what speaks for that"), strict=False
+        )
     ]
     return tag(
         "li",

@@ -12,9 +12,11 @@ from edgetl.report.page import making, variants
 from edgetl.report.page.adaptation import adaptation
 from edgetl.report.page.answers import answers
 from edgetl.report.page.confidence import confidence
+from edgetl.report.page.doubts import doubts
 from edgetl.report.page.extension import extension
 from edgetl.report.page.layers import layers
 from edgetl.report.page.markup import Markup
+from edgetl.report.page.precision import answer_curves
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.page.unknown import unknown
 from edgetl.report.page.waterfall import waterfall
@@ -32,6 +34,7 @@ SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("variants", "Accuracy against latency", _of_records(variants.variants)),
     ("waterfall", "Stage by stage", _of_records(waterfall)),
     ("classes", "Shipped variant by class", answers),
+    ("curves", "Precision, recall and sure answers", _of_records(answer_curves)),
     ("confidence", "How sure", _of_records(confidence)),
     ("unknown", "Unknown images", _of_records(unknown)),
     ("latency", "Latency distribution", _of_records(variants.latency)),
@@ -42,6 +45,7 @@ SECTIONS: tuple[tuple[str, str, Build], ...] = (
     ("adaptation", "Adaptation", _of_records(adaptation)),
     ("pruning", "Pruning", _of_records(making.pruning)),
     ("deployment", "Export and quantization", _of_records(making.deployment)),
+    ("labels", "Labels to look at", doubts),
     ("data", "Data", _of_records(making.data)),
     ("provenance", "Machine and provenance", _of_records(making.provenance)),
     ("recipe", "Recipe", _of_records(making.recipe)),

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 _LIGHT = """
---page:#f4f5f7;--card:#fff;--ink:#14181f;--soft:#565f6c;--faint:#858d99;--rule:#e3e6ea;--grid:#eceef1;--axis:#aab1bb;
+--page:#f4f5f7;--card:#fff;--ink:#14181f;--soft:#565f6c;--faint:#636b77;--rule:#e3e6ea;--grid:#eceef1;--axis:#aab1bb;
 --band:#eef2f8;--band2:#f7f9fc;--s0:#2a78d6;--s1:#168a61;--s2:#7a4fc4;--s3:#b3720a;--s4:#c2417c;--s5:#0d8296;--teacher:#545c68;
 --good:#127a48;--good-bg:#e2f4ea;--bad:#b3261e;--bad-bg:#fce8e6;--warn:#8a5a00;--warn-bg:#fff3d9;
---hit:#2a78d6;--miss:#d4541c;--accent:#2a78d6;--shade:0 1px 2px rgba(20,24,31,.05),0 4px 16px rgba(20,24,31,.05);
+--hit:#2a78d6;--miss:#d4541c;--accent:#1c64b8;--shade:0 1px 2px rgba(20,24,31,.05),0 4px 16px rgba(20,24,31,.05);
 color-scheme:light"""
 
 _DARK = """
---page:#0f1216;--card:#181c22;--ink:#e9ecf0;--soft:#a6aeb9;--faint:#7c8592;--rule:#2a3038;--grid:#252b33;--axis:#535c68;
+--page:#0f1216;--card:#181c22;--ink:#e9ecf0;--soft:#a6aeb9;--faint:#959eab;--rule:#2a3038;--grid:#252b33;--axis:#535c68;
 --band:#1d2631;--band2:#1a2028;--s0:#5b9fee;--s1:#3fbd8c;--s2:#a98bea;--s3:#dfa03f;--s4:#e87fb0;--s5:#45bcd0;--teacher:#a8b0bc;
 --good:#5fd39a;--good-bg:#143024;--bad:#ff8f86;--bad-bg:#3a1d1b;--warn:#f0c060;--warn-bg:#35290f;
 --hit:#3d86de;--miss:#e0622b;--accent:#6aa9f0;--shade:none;color-scheme:dark"""
@@ -122,7 +122,7 @@ _FLIPS = """
 .now progress{display:block;width:100%;height:9px;accent-color:var(--s0);margin:4px 0 0}
 .now .far{color:var(--soft);font-variant-numeric:tabular-nums}
 .says.log{list-style:none;padding:0;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:12.5px;overflow-wrap:anywhere}
-.pill.run{color:var(--s0);background:var(--band)}
+.pill.run{color:var(--accent);background:var(--band)}
 main>.verdict:first-child{margin-top:20px}
 .verdict.warn{border-left-color:var(--warn)}
 .pill.warn{color:var(--warn);background:var(--warn-bg)}
@@ -203,8 +203,15 @@ body{font-size:12px;background:#fff}
 main,header,footer{max-width:none;padding:0}
 section,.card,.verdict{box-shadow:none}
 .cards{grid-template-columns:repeat(2,1fr);gap:10px}
-th,td{padding:4px 6px}
-table{font-size:11px}
+.columns{grid-template-columns:minmax(0,1fr)}
+.columns figure{max-width:460px!important}
+th,td{padding:3px 4px}
+table{font-size:10px}
+thead th{font-size:10px}
+thead th,.named,.tag{white-space:normal}
+tbody th{min-width:5em}
+.wide-only{display:none}
+.flips:not(.pictures){grid-template-columns:repeat(6,1fr)}
 section{border:0;border-top:1px solid var(--rule);border-radius:0;padding:14px 0}
 figure,tr,.card,.verdict{break-inside:avoid}
 h2,h3,.lead,.legend{break-after:avoid}

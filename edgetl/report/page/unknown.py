@@ -48,7 +48,9 @@ def unknown(report: RunReport) -> Markup:
         rows.append(Row(cells=cells, css="default" if name == measure.default else ""))
     said = [tag("li", f"{name}: {one.note}.") for name, one in found]
     return Markup(
-        tag("p", lead, css="lead") + table(titles, rows, "Unknown images") + tag("ul", *said, css="says")
+        tag("p", lead, css="lead")
+        + table(titles, rows, "How variants tell unknown images")
+        + tag("ul", *said, css="says")
     )
 
 

@@ -183,7 +183,7 @@ def _table(found: Sequence[Step], metric: str) -> Markup:
                     step.name,
                     step.what,
                     units.percent(step.score),
-                    "" if score is None else f"{100 * (step.score - score):+.1f}",
+                    "" if score is None else units.points(100 * (step.score - score)).removesuffix(" points"),
                     units.bytes_(step.size_bytes),
                     "" if size is None else _times(step.size_bytes, size),
                     "–" if step.latency_ms is None else units.significant(step.latency_ms),
@@ -199,6 +199,7 @@ def _table(found: Sequence[Step], metric: str) -> Markup:
 
 def _times(new: float, old: float) -> str:
     """`3.1x less`, `1.2x more`, `equal`."""
-    if not new or not old or round(new / old, 2) == 1.0:
+    word = units.times(ratio(max(new, old), min(new, old)))
+    if not new or not old or word == "1.0x":
         return "equal"
-    return f"{units.times(ratio(old, new))} less" if new < old else f"{units.times(ratio(new, old))} more"
+    return f"{word} {'less' if new < old else 'more'}"

@@ -22,6 +22,7 @@ from edgetl.report.page.markup import (
     table,
     tag,
 )
+from edgetl.report.page.precision import PrecisionCurve, draw_precision
 from edgetl.report.page.svg import Drawing, Scale
 from edgetl.report.terminal.tables import TableLine, numbers, say, text
 from edgetl.report.terminal.tables import table as terminal_table
@@ -77,24 +78,17 @@ def precision_recall(detail: BoxDetail, width: float) -> str:
     classes = shown_classes(detail)
     if not classes:
         return ""
-    drawing = Drawing(width, 250 if width < NARROW else 290)
-    x = Scale(low=0, high=1, start=50, end=width - 16)
-    y = Scale(low=0, high=1, start=drawing.height - 50, end=34)
-    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    draw_axes(
-        drawing,
-        Axis(scale=x, ticks=ticks, write=_whole, title="Recall"),
-        Axis(scale=y, ticks=ticks, write=_whole, title="Precision"),
+    return draw_precision(
+        [
+            PrecisionCurve(
+                name=f"{one.label} AP50 {_share(one.ap50)}",
+                caption=f"{one.label}: AP50 {_share(one.ap50)}, {units.counted(one.objects, 'object')}",
+                precision=one.precision,
+            )
+            for one in classes
+        ],
+        width,
     )
-    for place, one in enumerate(classes):
-        caption = f"{one.label}: AP50 {_share(one.ap50)}, {units.counted(one.objects, 'object')}"
-        last = max((at for at, value in enumerate(one.precision) if value > 0), default=0)
-        points = [(x(at / 100), y(value)) for at, value in enumerate(one.precision[: last + 1])]
-        if last < len(one.precision) - 1:
-            points.append((x(last / 100), y(0)))
-        drawing.path(points, f"s{place} curve", caption)
-    described = "; ".join(f"{c.label} AP50 {_share(c.ap50)}" for c in classes)
-    return drawing.render("Precision against recall by class", described)
 
 
 def recall_by_side(detail: BoxDetail, width: float) -> str:

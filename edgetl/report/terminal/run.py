@@ -61,6 +61,7 @@ def run(console: Console, report: RunReport) -> None:
                 "floor",
                 f"{metric_name(measure)} {units.percent(measure.floor)} {floor_word(measure)}: {measure.reason}",
             ),
+            ("labels", _doubts(report)),
             ("time", units.duration(sum(report.stage_seconds.values())) if report.stage_seconds else ""),
         ],
         title=f"{report.name}: teacher in eager torch -> shipped",
@@ -157,6 +158,17 @@ def _figures(latency: Latency, other: Latency | None, *, both: bool) -> tuple[st
 
 def _change(value: float, better: str, worse: str) -> str:
     return f"{units.times(value)} {better}" if value >= 1 else f"{units.times(ratio(1, value))} {worse}"
+
+
+def _doubts(report: RunReport) -> str:
+    """How many labels may be wrong; empty where none is."""
+    found = [one for one in report.doubts.splits if one.candidates] if report.doubts else []
+    if not found:
+        return ""
+    listed = ", ".join(
+        f"{units.count(one.candidates)} of {units.count(one.images)} {one.split}" for one in found
+    )
+    return f"{listed} look doubtful; the report shows the surest"
 
 
 def _doubt(measure: MeasureRecord) -> str:

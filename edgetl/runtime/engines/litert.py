@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
 from edgetl.packages import missing
+from edgetl.processor import refuse_another
 from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, refuse
 from edgetl.tasks.base import Outputs, TensorSpec
@@ -45,11 +46,12 @@ class LiteRtBackend(Inheritable):
         threads: threads inside one call.
 
     Raises:
-        MissingDependencyError: LiteRT is not installed.
+        MissingDependencyError: LiteRT is not installed, or crashes here since QEMU shows it another processor.
         ModelError: the model cannot be loaded, or is not one image tensor in, float tensors out.
     """
 
     def __init__(self, model: bytes, *, threads: int) -> None:
+        refuse_another("LiteRT")
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:

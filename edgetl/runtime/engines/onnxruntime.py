@@ -17,7 +17,7 @@ from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
 from edgetl.packages import GPU_ENGINE, missing
 from edgetl.process import usable_cores
-from edgetl.processor import shown_another
+from edgetl.processor import refuse_another
 from edgetl.quiet import quietly
 from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start, wait_for
@@ -298,12 +298,7 @@ def import_engine() -> Any:
     Raises:
         MissingDependencyError: it is not installed, or crashes here since QEMU shows it another machine's processor.
     """
-    if shown_another():
-        raise MissingDependencyError(
-            "/proc/cpuinfo of this Arm processor",
-            "QEMU shows the host's, on which ONNX Runtime crashes: put the emulated processor's under QEMU's folder of"
-            " system files, ROOT of qemu-aarch64 -L ROOT, as ROOT/proc/cpuinfo.",
-        )
+    refuse_another("ONNX Runtime")
     try:
         with quietly():
             import onnxruntime

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +128,17 @@ class Lab:
         (self.folder / "bin").mkdir(exist_ok=True)
         executable(self.folder / "bin" / name, f"#!/bin/sh\n{text}\n")
 
+    def busybox(self) -> None:
+        """Let devices have BusyBox's programs alone, and its shell."""
+        found = shutil.which("busybox")
+        if found is None:
+            pytest.skip("BusyBox is not here: install busybox")
+        applets = self.folder / "applets"
+        applets.mkdir()
+        subprocess.run([found, "--install", "-s", str(applets)], check=True)
+        text = SSH.replace("PATH=$here/bin:$PATH;", f"PATH=$here/bin:{applets};")
+        executable(self.folder / "ssh", text.replace('sh -c "$command"', f'{applets}/sh -c "$command"'))
+
     def write(self, text: str = "", **devices: str) -> Path:
         """A file of devices; each with the lines that are given, or with all devices of the lab."""
         names = devices or {
@@ -168,7 +181,7 @@ def check(passed: bool = True) -> GoldenCheck:
 def place_of(fleet: Fleet, calls: object) -> tuple[Place, Told]:
     """The first device's place."""
     device = fleet.devices[0]
-    return Place(Link(device, fleet, calls, None), fleet), Told(device, lambda note: None)
+    return Place(Link(device, fleet, calls, None), fleet), Told(device, lambda steps, note: None)
 
 
 def stand(root: Path, bundle: Path) -> None:

@@ -72,6 +72,18 @@ def test_a_bundle_is_carried_proven_measured_and_runs(lab: Lab, bundles: Bundles
     assert not list((root / "incoming").iterdir())
 
 
+def test_busybox_is_enough(lab: Lab, bundles: Bundles) -> None:
+    lab.busybox()
+    root = lab.device("line-1")
+    for bundle in bundles:
+        assert put(lab, bundle).outcome is Outcome.DONE
+    assert [runs(root), sha256_file(root / "previous.edgetl")] == [
+        sha256_file(path) for path in reversed(bundles)
+    ]
+    place, _ = place_of(lab.fleet(), Calls())
+    assert (place.look().state.bundles, place.look().state.clock_s) == (2, 0.0)
+
+
 def test_bundles_that_nothing_leads_to_any_more_are_removed(
     lab: Lab, bundles: Bundles, tmp_path: Path
 ) -> None:
@@ -145,7 +157,8 @@ def test_a_gate_that_passes_lets_it_run(lab: Lab, bundles: Bundles) -> None:
     root = lab.device("line-1")
     put(lab, bundles[0], gate=True)  # Nothing runs there to hold it to.
     lab.answers("line-1", "gate", report(Verdict.PASS))
-    assert put(lab, bundles[1], gate=True).gate is not None
+    assert put(lab, bundles[1], gate=True, data="photos of today").gate is not None
+    assert lab.asked("line-1")[-1].endswith("--data photos of today --json")
     assert runs(root) == sha256_file(bundles[1])
 
 
@@ -266,7 +279,7 @@ def test_what_edgetl_says_there_is_passed_on(lab: Lab, bundles: Bundles) -> None
     (root / "env/bin/verify.json").unlink()
     (root / "env/bin/verify.code").write_text("2")
     (root / "env/bin/verify.error").write_text("Runs fp32\nError: It was written for a newer schema.\n")
-    assert refusal(lab, bundles[0]) == "edgetl verify there: It was written for a newer schema."
+    assert refusal(lab, bundles[0]) == "its edgetl verify says: It was written for a newer schema."
     lab.answers("line-1", "verify", {"variant": "x"})
     assert "gave an answer that this version does not read" in refusal(lab, bundles[0])
 

@@ -133,6 +133,22 @@ def test_another_processor_is_told_which_wheels_are_needed(site: Lab) -> None:
     )
 
 
+@pytest.mark.parametrize("python", ["~/own dir/python3", "own dir/python3"])
+def test_paths_from_the_home_folder_hold_in_every_folder(site: Lab, python: str) -> None:
+    home = site.folder / "line-1"
+    site.device("line-1", installed=False)
+    (home / "own dir").mkdir()
+    (home / "own dir" / "python3").symlink_to(site.folder / "bin" / "python3")
+    fleet = site.fleet(f'python = "{python}"\nfolder = "~/else where"\ncaptured = "~/kept"')
+    place, told = place_of(fleet, Calls())
+    assert install(place, installation(None, site.folder / "wheels"), told).outcome is Outcome.DONE
+    assert (home / "else where" / "env" / "bin" / "python").exists()
+    (home / "kept").mkdir()
+    (home / "kept" / "captured.jsonl").touch()
+    (home / "kept" / "a.png").touch()
+    assert place.look().state.captured == 1
+
+
 def test_no_python_and_an_old_one_are_said(site: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     site.device("line-1")
     wanted = installation(None, site.folder / "wheels")

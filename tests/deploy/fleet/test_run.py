@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgetl.bench.tune import Trial, TrialOutcome, TuneRecord
+from edgetl.deploy.fleet.ask import verify
 from edgetl.deploy.fleet.config import Fleet
 from edgetl.deploy.fleet.link import Calls, Link
 from edgetl.deploy.fleet.place import Place
@@ -22,6 +25,7 @@ from edgetl.deploy.fleet.record import DeviceRecord, Outcome
 from edgetl.deploy.fleet.run import Keeping, run
 from edgetl.deploy.fleet.work import Told
 from edgetl.errors import DeviceAwayError, DeviceError
+from edgetl.progress import SilentProgress
 from edgetl.records.gate import Verdict
 from edgetl.runtime.targets import EngineName
 from tests.cli.typed import edgetl, hears_ctrl_c
@@ -75,6 +79,26 @@ def test_records_that_are_kept_are_not_asked_for_again(lab: Lab) -> None:
     assert sorted(asked) == ["a", "b", "b"]
     run(fleet, "bench", work, keeping=Keeping(folder=lab.folder / "kept", question=["bench", 20]))
     assert len(asked) == 5
+
+
+def test_the_bar_counts_steps_and_ends_full(lab: Lab) -> None:
+    lab.device("line-1")
+    fleet = lab.fleet(**{"line-1": "", "away": ""})
+    moved: list[tuple[int, str]] = []
+
+    class Bar:
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            moved.append((steps, note))
+
+    class Bars(SilentProgress):
+        @contextmanager
+        def task(self, description: str, total: int) -> Iterator[Bar]:
+            assert (description, total) == ("fleet verify, steps", 4)
+            yield Bar()
+
+    run(fleet, "verify", lambda place, told: verify(place, None, told), progress=Bars())
+    assert sum(steps for steps, _ in moved) == 4
+    assert {note for _, note in moved} >= {"line-1: look", "line-1: refused", "away: away"}
 
 
 def test_a_bug_is_no_outcome_of_a_device(lab: Lab) -> None:

@@ -16,7 +16,6 @@ from edgetl.deploy.fleet.link import Calls, Link
 from edgetl.deploy.fleet.place import Place
 from edgetl.deploy.fleet.record import Outcome
 from edgetl.deploy.fleet.run import run
-from edgetl.deploy.fleet.work import Told
 from edgetl.files import sha256_file
 from tests.cli.typed import edgetl
 from tests.deploy.fleet.devices import Lab, executable, runs, stand
@@ -131,4 +130,13 @@ def test_commands_of_a_device_share_one_connection(
             assert len(network[1]["line-3"].connections()) == 1
         finally:
             link.close()
-    assert Told(known.devices[0], lambda note: None).at == ""
+
+
+def test_a_device_behind_another_is_reached_through_it(
+    fleet: Path, network: tuple[Path, dict[str, Server]]
+) -> None:
+    own = network[0].read_text().replace("Host line-2\n", "Host line-2\n  ProxyJump line-3\n")
+    (fleet.parent / "jump_config").write_text(own)
+    fleet.write_text(fleet.read_text().replace(str(network[0]), "jump_config"))
+    done = edgetl("fleet", "status", fleet, "--only", "line-2")
+    assert (done.returncode, "1 device: 1 done." in done.stdout) == (0, True)

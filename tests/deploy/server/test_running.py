@@ -169,12 +169,16 @@ def test_tls(bundles: Path, tmp_path: Path) -> None:
         tmp_path / "c.pem",
     ]
     subprocess.run([*words.split(), *files], check=True, capture_output=True)
-    options = replace(OPTIONS, certificate=tmp_path / "c.pem", key=tmp_path / "k.pem")
+    limits = replace(LIMITS, seconds=1.0)
+    options = replace(OPTIONS, certificate=tmp_path / "c.pem", key=tmp_path / "k.pem", limits=limits)
     with serving({"flowers": bundles / "flowers.edgetl"}, options) as running:
         assert running.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(tmp_path / "c.pem"))
         with urllib.request.urlopen(f"{running.url}v2/health/ready", context=context) as got:
             assert json.load(got) == {"ready": True}
+        # Who begins no TLS is let go, too.
+        with socket.create_connection(running.address, timeout=10) as client:
+            assert client.recv(100) == b""
 
 
 # --- clients that take more than their share ----------------------------------------------------------------
@@ -222,6 +226,31 @@ def test_slow_and_half_open_clients_are_let_go_and_starve_nobody(bundles: Path) 
         for one in many:
             one.close()
         until(lambda: b"edgetl_connections 1\n" in running.get("/metrics").body)
+
+
+def test_a_client_that_does_not_take_its_answer_is_let_go(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.deploy.server.running._TAKE_SECONDS", 0.2)
+    options = replace(OPTIONS, limits=replace(LIMITS, seconds=0.5), batching=Batching(seconds=0.5))
+    pixels = {"name": "images", "datatype": "UINT8", "shape": [16, 96, 96, 3]}
+    content = bytes(16 * 96 * 96 * 3)
+    head = json.dumps({"inputs": [{**pixels, "parameters": {"binary_data_size": len(content)}}]}).encode()
+    body = head + content
+    lines = ("POST /v2/models/squares/infer HTTP/1.1", "Host: x", f"Content-Length: {len(body)}")
+    length = f"Inference-Header-Content-Length: {len(head)}"
+    request = "\r\n".join([*lines, length, "", ""]).encode() + body
+    with serving({"squares": bundles / "squares.edgetl"}, options) as running:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(10)
+            client.connect(running.address)
+            for _ in range(40):  # More than all buffers on the way hold.
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    client.settimeout(1)
+                    client.sendall(request)
+            until(lambda: b"edgetl_connections 1\n" in running.get("/metrics").body)
+        assert running.get("/v2/health/live").status == 200
 
 
 def test_a_head_without_an_end_is_cut_off(server: Running) -> None:
@@ -312,6 +341,16 @@ def test_a_layout_is_served_and_replaced(tmp_path: Path) -> None:
         first = predict(running, "m")["version"]
         write_oci(write_bundle(tmp_path / "b.edgetl", layers=2), tmp_path / "layout")
         until(lambda: predict(running, "m")["version"] != first)
+
+
+def test_a_link_that_is_switched_is_followed(tmp_path: Path) -> None:
+    first, second = (write_bundle(tmp_path / f"{n}.edgetl", layers=n) for n in (1, 2))
+    (tmp_path / "current").symlink_to(first)
+    with serving({"m": tmp_path / "current"}, OPTIONS) as running:
+        before = predict(running, "m")["version"]
+        (tmp_path / "next").symlink_to(second)
+        (tmp_path / "next").replace(tmp_path / "current")
+        until(lambda: predict(running, "m")["version"] != before)
 
 
 # --- the process --------------------------------------------------------------------------------------------

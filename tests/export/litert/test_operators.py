@@ -227,6 +227,73 @@ def test_broadcasts(left: list[int], right: list[int], kind: str, turned: bool) 
     check(model, values(2, *left))
 
 
+@st.composite
+def moves(draw: st.DrawFn) -> onnx.ModelProto:
+    """A few operators that only move values, one behind the other, on images of any small shape."""
+    first = shape = [1, *draw(st.lists(st.integers(3, 6), min_size=3, max_size=3))]
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+    source = "images"
+
+    def constant(name: str, numbers: Sequence[int]) -> str:
+        constants[f"{source}_{name}"] = np.array(numbers, INT64)
+        return f"{source}_{name}"
+
+    for step in range(draw(st.integers(1, 3))):
+        result, axis = f"x{step}", draw(st.integers(1, 3))
+        length = shape[axis]
+        match draw(st.sampled_from(["Slice", "Pad", "Transpose", "Split", "Resize"])):
+            case "Slice":
+                start, stride = draw(st.integers(0, length - 1)), draw(st.integers(1, 2))
+                end = draw(st.integers(start + 1, length))
+                bounds = [
+                    constant(n, [v])
+                    for n, v in zip(("a", "b", "c", "d"), (start, end, axis, stride), strict=True)
+                ]
+                nodes.append(node("Slice", source, *bounds, result=result))
+                shape = [*shape[:axis], len(range(start, end, stride)), *shape[axis + 1 :]]
+            case "Pad":
+                before, behind = (draw(st.integers(0, min(2, length - 1))) for _ in range(2))
+                amounts = [0] * 8
+                amounts[axis], amounts[4 + axis] = before, behind
+                mode = draw(st.sampled_from(["constant", "reflect"]))
+                nodes.append(node("Pad", source, constant("pads", amounts), result=result, mode=mode))
+                shape = [*shape[:axis], length + before + behind, *shape[axis + 1 :]]
+            case "Transpose":
+                order = [0, *draw(st.permutations([1, 2, 3]))]
+                nodes.append(node("Transpose", source, result=result, perm=order))
+                shape = [shape[a] for a in order]
+            case "Split":
+                if length < 2:
+                    continue
+                head = draw(st.integers(1, length - 1))
+                lengths = constant("lengths", [head, length - head])
+                parts = [f"{result}_head", f"{result}_tail"]
+                nodes.append(helper.make_node("Split", [source, lengths], parts, f"split {step}", axis=axis))
+                nodes.append(node("Concat", *reversed(parts), result=result, axis=axis))
+            case _:
+                constants[f"{source}_scale"] = np.array([1, 1, 2, 2], np.float32)
+                nodes.append(
+                    node(
+                        *("Resize", source, "", f"{source}_scale"),
+                        result=result,
+                        mode="nearest",
+                        coordinate_transformation_mode="asymmetric",
+                        nearest_mode="floor",
+                    )
+                )
+                shape = [*shape[:2], 2 * shape[2], 2 * shape[3]]
+        source = result
+    return graph([*nodes, node("Neg", source)], first, constants=constants)
+
+
+@given(moves())
+@settings(max_examples=30)
+def test_moves_one_behind_the_other(model: onnx.ModelProto) -> None:
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    check(model, values(2, *shape[1:]), tolerance=0)
+
+
 def test_two_computed_tensors_of_two_orders() -> None:
     nodes = [
         node("Transpose", "images", result="turned", perm=[0, 1, 3, 2]),
