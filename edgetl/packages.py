@@ -24,6 +24,8 @@ PIP_NAMES: Mapping[str, str] = {
     "pydantic": "pydantic",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
+    "sounddevice": "sounddevice",
+    "soundfile": "soundfile",
     "starlette": "starlette",
     "tensorboard": "tensorboard",
     "tensorrt": "tensorrt",

@@ -75,7 +75,7 @@ def test_the_wheel_brings_the_licence_and_the_manual(device: Path) -> None:
 
 def test_the_wheel_is_small(device: Path) -> None:
     wheel = next(device.parent.parent.glob("edgetl-*.whl"))
-    assert wheel.stat().st_size < 1_200_000
+    assert wheel.stat().st_size < 1_500_000
 
 
 def test_from_bundle_to_prediction_without_torch(device: Path, bundle: Path) -> None:

@@ -22,6 +22,7 @@ from edgetl.distill.objective import Guide
 from edgetl.distill.stage import DistillInputs
 from edgetl.export.stage import ExportInputs
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.inputs.spec import SoundSpec
 from edgetl.keys import UNKEYED, key_of
 from edgetl.measure.pack import ShipInputs
 from edgetl.measure.stage import MeasureInputs
@@ -93,6 +94,11 @@ def values(kind: Any, folder: Path) -> Iterator[Any]:
         for label in (0, 1):
             sample = Sample(Path("/set/x.png"), label, "train", "ab")
             yield DataIndex(Path("/set"), ("a", "b"), (sample,))
+    elif kind is SoundSpec:
+        yield from (
+            SoundSpec(rate=8000, seconds=1.0, high_hz=4000.0),
+            SoundSpec(rate=16000, seconds=1.0, high_hz=4000.0),
+        )
     elif kind is PreprocessSpec:
         yield from (PreprocessSpec(size=8), PreprocessSpec(size=9))
     elif isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -115,7 +121,9 @@ def fields_of(kind: Any) -> dict[str, Any]:
     """The fields that a caller gives, with their types."""
     if issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
-    hints = typing.get_type_hints(kind, localns={"DataIndex": DataIndex, "PreprocessSpec": PreprocessSpec})
+    hints = typing.get_type_hints(
+        kind, localns={"DataIndex": DataIndex, "PreprocessSpec": PreprocessSpec, "SoundSpec": SoundSpec}
+    )
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
 
 

@@ -55,7 +55,7 @@ def check_command(text: str) -> None:
     words = shlex.split(text, comments=True)
     context: click.Context = click.Context(COMMANDS, info_name="edgetl")
     command = COMMANDS
-    while hasattr(command, "commands") and not words[0].startswith("-"):
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
         found = command.get_command(context, words[0])
         assert found is not None, f"no command {words[0]!r}, in {text!r}"
         command, words = found, words[1:]
@@ -120,7 +120,8 @@ def test_the_package_spells_no_package_s_name_twice() -> None:
         for text in strings(path)
         if "pip install " in text or "edgetl[" in text
     }
-    allowed = {"edgetl/packages.py", "edgetl/errors.py"}
+    # The last one calls pip, on a device.
+    allowed = {"edgetl/packages.py", "edgetl/errors.py", "edgetl/deploy/fleet/install.py"}
     gpu = [text for text in spelled.values() if text.endswith("pip install X")]
     assert {path for path, text in spelled.items() if text not in gpu} <= allowed, spelled
 
@@ -187,9 +188,13 @@ def check_line(line: str, targets: set[str], where: str) -> None:
                 if not name.isupper():
                     check_command(f"{name} {options}".replace("|", " "))
         case ".":
-            assert rest == ".venv/bin/activate", where
+            assert rest in (".venv/bin/activate", "edge/bin/activate"), where
+        case "python3":
+            assert rest == "-m venv edge", where
         case "python":
             assert rest == "-m tests.guide.generated", where
+        case "arecord":
+            check_command(rest.partition("| edgetl ")[2])
         case "torchrun" | "accelerate":  # Run by tests/train/test_launchers.py.
             check_command(rest.partition("edgetl ")[2])
         case _:

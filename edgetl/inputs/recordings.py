@@ -10,8 +10,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.errors import MissingDependencyError, SoundError
+from edgetl.errors import SoundError
 from edgetl.inputs.wave import read_wave
+from edgetl.packages import missing
 
 NAMELESS = "The recording"
 """What messages call a recording that came without a name."""
@@ -109,9 +110,7 @@ def _through_soundfile(content: bytes, name: str) -> tuple[NDArray[np.float32], 
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: it is there, and the library that it loads is not
-        raise MissingDependencyError(
-            "soundfile, which reads FLAC and Ogg,", "Install it with: pip install 'edgetl[sound]'"
-        ) from error
+        raise missing("soundfile", purpose="which reads FLAC and Ogg") from error
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             promised, rate = file.frames, int(file.samplerate)

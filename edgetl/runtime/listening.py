@@ -19,6 +19,7 @@ from edgetl.errors import ConfigError, MissingDependencyError, SoundError, Sourc
 from edgetl.inputs.recordings import ending_of, read_pipe
 from edgetl.inputs.sound import load_mono, resampled
 from edgetl.inputs.spec import MAX_RATE, MIN_RATE, PreprocessSpec, SoundSpec
+from edgetl.packages import missing
 from edgetl.records.frozen import dataclass
 from edgetl.runtime.video import Live, utc
 
@@ -280,9 +281,7 @@ def _sounddevice() -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise MissingDependencyError(
-            "sounddevice, which reads microphones,", "Install it with: pip install 'edgetl[sound]'"
-        ) from error
+        raise missing("sounddevice", purpose="which reads microphones") from error
     except OSError as error:  # it is there, and the library that it loads is not
         raise MissingDependencyError(
             "PortAudio, which reads microphones,", "Install it with: apt install libportaudio2"

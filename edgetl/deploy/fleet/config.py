@@ -26,7 +26,7 @@ class Device:
     Attributes:
         name: what it is called here; files are named after it.
         host: as `ssh` takes it: a name of your ssh settings, USER@HOST, or ssh://USER@HOST:PORT; the name where unset.
-        folder: where edgetl stands there, from the home folder unless it begins with a slash.
+        folder: where all of it is there, from the home folder unless it begins with a slash.
         python: Python 3.11 or newer there, a name on its PATH or a path.
         engine: package of the inference engine that `edgetl fleet init` installs.
         system_packages: let the environment see the system's own packages, as a Jetson's TensorRT.

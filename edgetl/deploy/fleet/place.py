@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from edgetl import shell
 from edgetl.deploy.fleet.config import Fleet
 from edgetl.deploy.fleet.link import PIECE, Answer, Link
 from edgetl.deploy.fleet.record import DeviceState
@@ -131,8 +132,8 @@ class Place:
         if not seen.state.edgetl:
             python = "" if seen.python else f" and it has no Python `{self.device.python}`"
             raise DeviceError(
-                f"edgetl is not installed in {self.device.folder} there{python}. Install it with: edgetl fleet init"
-                f" {self._fleet.path} --only {self.device.name}"
+                f"Nothing is installed in {self.device.folder} there{python}. Install edgetl with:"
+                f" {shell.command('fleet', 'init', self._fleet.path, '--only', self.device.name)}"
             )
         self.clock(seen)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from edgetl import shell
 from edgetl.deploy.fleet.record import DeviceRecord, FleetRecord, Outcome
 from edgetl.report.fleet import side_by_side, summary
 from edgetl.report.page.markup import Column, Row, definitions, section, table, tag
@@ -26,7 +27,7 @@ def render(record: FleetRecord) -> str:
         Row(cells=(cells[0], tag("span", cells[1], css=f"tag {_TAGS[device.outcome]}"), *cells[2:]))
         for cells, device in zip(side.rows, record.devices, strict=True)
     ]
-    title = f"edgetl fleet {record.command}"
+    title = shell.command("fleet", record.command)
     told = [d for d in record.devices if d.outcome is not Outcome.DONE]
     says = [tag("ul", *(tag("li", f"{d.device}: {d.sentence}") for d in told), css="says")] if told else []
     machines = [(d.device, _machine(d)) for d in record.devices]

@@ -40,7 +40,7 @@ def render(run: LiveRun) -> str:
     body = [_header(run), tag("main", *(Markup(part) for part in parts)), _footer(run)]
     if not run.ended:
         body.append(reloading(RELOAD_S))
-    return document(f"{run.name}: edgetl run {'ended' if run.ended else 'under way'}", body)
+    return document(f"{run.name}: run {'ended' if run.ended else 'under way'}", body)
 
 
 def _header(run: LiveRun) -> Markup:

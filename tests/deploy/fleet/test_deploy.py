@@ -269,7 +269,7 @@ def test_a_device_without_edgetl_is_told_the_command(lab: Lab, bundles: Bundles)
     lab.device("line-1", installed=False)
     said = refusal(lab, bundles[0], 'python = "python9"')
     assert said == (
-        "edgetl is not installed in edgetl there and it has no Python `python9`. Install it with: edgetl fleet init"
+        "Nothing is installed in edgetl there and it has no Python `python9`. Install edgetl with: edgetl fleet init"
         f" {lab.folder}/fleet.toml --only line-1"
     )
 
