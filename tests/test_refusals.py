@@ -410,6 +410,61 @@ def _named_past_the_rules(_: Path) -> None:
     _check_name("a\nb", ("a",))
 
 
+def _sounds_of_images(_: Path) -> None:
+    from edgetl.inputs.spec import PreprocessSpec
+    from edgetl.runtime.listening import listening
+
+    listening(PreprocessSpec(size=8), ["microphone:0"])
+
+
+def _one_model_twice(_: Path) -> None:
+    from edgetl.deploy.server.options import named_paths
+
+    named_paths(["a=one.edgetl", "a=two.edgetl"])
+
+
+def _graph_of_one(folder: Path) -> None:
+    from edgetl.config import LabelsConfig
+    from edgetl.data.index import DataIndex
+    from edgetl.data.relations import related
+
+    path = _written(folder, "graph.csv", "a,b,weight\n")
+    related(DataIndex(folder, ("a", "b"), ()), LabelsConfig(graph=str(path)))
+
+
+def _boxes_by_a_head(_: Path) -> None:
+    from edgetl.config import Strategy, TrainConfig
+    from edgetl.tasks.base import Detection
+    from edgetl.train.tasks.detection import DetectionTraining
+
+    DetectionTraining(spec=Detection(labels=("a", "b"))).hard_loss(TrainConfig(strategy=Strategy.HEAD))
+
+
+def _maps_that_differ(_: Path) -> None:
+    import torch
+
+    from edgetl.config import DistillLoss
+    from edgetl.tasks.base import Detection
+    from edgetl.train.tasks.detection import DetectionTraining
+
+    own, other = torch.zeros(1, 84, 6), torch.zeros(2, 84, 6)
+    task = DetectionTraining(spec=Detection(labels=("a", "b")))
+    task.soft_loss(DistillLoss.BCKD, own, other, torch.zeros(0), 1.0)
+
+
+def _no_maps(_: Path) -> None:
+    from edgetl.models.detector import create_detector
+
+    create_detector("vit_tiny_patch16_224", 2, "none", seed=0)
+
+
+def _broken_flac(folder: Path) -> None:
+    pytest.importorskip("soundfile")
+    from edgetl.inputs.recordings import read_recording
+
+    read_recording(_written(folder, "a.flac", b"fLaC" + bytes(99)))
+
+
 REFUSALS: tuple[Refusal, ...] = (
     (errors.TensorError, "first (3,) and second (2,): expected (N,) twice, N at least 1.", _compare_paired),
     (errors.TensorError, "truth: no images came.", _judge_nothing),
@@ -518,6 +573,21 @@ REFUSALS: tuple[Refusal, ...] = (
         _blended_boxes,
     ),
     (errors.ConfigError, "; give another name.", _named_past_the_rules),
+    (
+        errors.ConfigError,
+        "microphone:0 is for sounds, and the bundle looks at images; leave it out.",
+        _sounds_of_images,
+    ),
+    (errors.ConfigError, "a is given twice; name one of them otherwise: NAME=BUNDLE.", _one_model_twice),
+    (
+        errors.TrainingError,
+        'A detector learns by train.strategy = "full" and train.layer_decay = 1: its new parts first, then all.',
+        _boxes_by_a_head,
+    ),
+    (errors.TensorError, "Student maps (1, 84, 6) and teacher maps (2, 84, 6) differ.", _maps_that_differ),
+    (errors.ModelError, " gives maps of strides 16, 16, 16; 8, 16 and 32 are needed.", _no_maps),
+    (errors.SoundError, "a.flac: is corrupt or truncated (", _broken_flac),
+    (errors.ConfigError, "graph.csv: ", _graph_of_one),
     (errors.ConfigError, 'prune.target is of kind "macs", expected "latency" or "speedup".', _work_for_time),
 )
 
