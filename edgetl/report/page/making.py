@@ -376,4 +376,6 @@ def recipe(report: RunReport) -> Markup:
     """The recipe with every default explicit, folded."""
     if not report.recipe:
         return Markup("")
-    return disclosure("The recipe with every default made explicit", tag("pre", tag("code", report.recipe)))
+    return disclosure(
+        "The recipe with every default made explicit", tag("pre", tag("code", report.recipe), tabindex="0")
+    )

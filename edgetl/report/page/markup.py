@@ -112,6 +112,11 @@ def section(anchor: str, title: str, *children: str, lead: str = "") -> Markup:
     return tag("section", *inner, *children, id=anchor, aria_labelledby=f"{anchor}-title")
 
 
+def verbatim(text: str) -> Markup:
+    """Lines as they are, which scroll by the keyboard too where they are wider than the page."""
+    return tag("pre", text, tabindex="0")
+
+
 def columns(*children: str) -> Markup:
     """Children side by side where there is room."""
     return tag("div", *children, css="columns")

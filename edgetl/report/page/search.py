@@ -10,7 +10,18 @@ from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Labels, draw_axes
 from edgetl.report.page.charts import latency_axis, score_axis, series_class
 from edgetl.report.page.document import document
-from edgetl.report.page.markup import Column, Markup, Row, figure, legend, section, sentence, table, tag
+from edgetl.report.page.markup import (
+    Column,
+    Markup,
+    Row,
+    figure,
+    legend,
+    section,
+    sentence,
+    table,
+    tag,
+    verbatim,
+)
 from edgetl.report.page.svg import Drawing, Point, Scale
 from edgetl.report.search import budget_words, cells, is_chosen, refused_early, remarks, tally
 
@@ -135,7 +146,7 @@ def _caption(record: SearchRecord, one: SearchTrial) -> str:
 def _verdict(record: SearchRecord) -> Markup:
     parts = [tag("p", tag("strong", "Found: " if record.holds else "Not found: "), sentence(record.reason))]
     if record.settings:
-        parts.append(tag("pre", "\n".join(record.settings)))
+        parts.append(verbatim("\n".join(record.settings)))
     return tag("div", *parts, css="verdict" if record.holds else "verdict bad", role="note")
 
 
@@ -193,7 +204,7 @@ def _runs(record: SearchRecord) -> Markup:
         for final in record.finals
     ]
     lead = "What a candidate came to with all of the recipe's steps, epochs and gates: only this is reported."
-    return section("runs", "Ordinary runs", table(columns, rows, "Ordinary runs"), lead=lead)
+    return section("runs", "Ordinary runs", table(columns, rows, "Figures of the ordinary runs"), lead=lead)
 
 
 def _trials(record: SearchRecord) -> Markup:
@@ -219,4 +230,4 @@ def _trials(record: SearchRecord) -> Markup:
                 css="default" if is_chosen(record, one) else "",
             )
         )
-    return section("trials", "Trials", table(columns, rows, "Trials"))
+    return section("trials", "Trials", table(columns, rows, "Figures of the trials"))

@@ -12,7 +12,18 @@ from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Labels, draw_axes
 from edgetl.report.page.charts import latency_axis, score_axis, series_class
 from edgetl.report.page.document import document
-from edgetl.report.page.markup import Column, Markup, Row, figure, legend, section, sentence, table, tag
+from edgetl.report.page.markup import (
+    Column,
+    Markup,
+    Row,
+    figure,
+    legend,
+    section,
+    sentence,
+    table,
+    tag,
+    verbatim,
+)
 from edgetl.report.page.svg import Drawing, Point
 from edgetl.report.transfer import cells, remarks
 
@@ -47,7 +58,7 @@ def render(record: BackboneRanking) -> str:
     proposal = tag(
         "div",
         tag("p", tag("strong", "Proposed: "), sentence(record.reason)),
-        tag("pre", "\n".join(record.settings)),
+        verbatim("\n".join(record.settings)),
         css="verdict",
         role="note",
     )
