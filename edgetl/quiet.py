@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ONNX_RUNTIME_SWITCH = "ORT_DISABLE_TELEMETRY"
 _OPENVINO_REPORTER = "openvino_telemetry"
@@ -25,7 +26,7 @@ def quietly() -> Iterator[None]:
     OpenVINO's `opt_in_out`.
     """
     os.environ.setdefault(ONNX_RUNTIME_SWITCH, "1")
-    if _OPENVINO_REPORTER in sys.modules or _openvino_was_asked():
+    if _OPENVINO_REPORTER in sys.modules or _answer_to_openvino():
         yield
         return
     sys.modules[_OPENVINO_REPORTER] = None  # type: ignore[assignment]  # OpenVINO then takes its own stub.
@@ -35,7 +36,24 @@ def quietly() -> Iterator[None]:
         del sys.modules[_OPENVINO_REPORTER]
 
 
-def _openvino_was_asked() -> bool:
+def import_onnxruntime() -> Any:
+    """ONNX Runtime's module.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    from edgetl.packages import missing
+
+    try:
+        with quietly():
+            import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime") from error
+    return onnxruntime
+
+
+def _answer_to_openvino() -> bool:
+    """Whether the user has said what OpenVINO may send."""
     if sys.platform == "win32":
         folder = Path(os.environ.get("LOCALAPPDATA", "")) / "Intel Corporation"
     else:

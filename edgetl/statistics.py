@@ -63,7 +63,7 @@ def compare_paired(first: NDArray[Any], second: NDArray[Any]) -> PairedCompariso
         raise TensorError(
             f"first {first.shape} and second {second.shape}: expected (N,) twice, N at least 1."
         )
-    images, lost, won = len(first), int((first & ~second).sum()), int((~first & second).sum())
+    images, (lost, won) = len(first), discordant(first, second)
     return PairedComparison(
         images=images,
         only_first=lost,
@@ -72,6 +72,11 @@ def compare_paired(first: NDArray[Any], second: NDArray[Any]) -> PairedCompariso
         interval=paired_interval(lost, won, images),
         p_value=min(1.0, 2 * binomial_tail(max(lost, won), lost + won)),
     )
+
+
+def discordant(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """How many of the same images only the first was right on, and how many only the second."""
+    return int((first & ~second).sum()), int((~first & second).sum())
 
 
 def paired_interval(lost: float, won: float, images: float, z: float = Z95) -> tuple[float, float]:

@@ -10,8 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
-from edgetl.packages import missing
-from edgetl.quiet import quietly
+from edgetl.quiet import import_onnxruntime
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -93,11 +92,7 @@ class Probe:
     """
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], *, optimised: bool = True) -> None:
-        try:
-            with quietly():
-                import onnxruntime as ort
-        except ImportError as error:
-            raise missing("onnxruntime") from error
+        ort = import_onnxruntime()
         types = float_results(model)
         shown = copy_of(model)
         present = {value.name for value in shown.graph.output}

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.errors import MissingDependencyError, ModelError
-from edgetl.packages import missing
-from edgetl.quiet import quietly
+from edgetl.quiet import import_onnxruntime
 from edgetl.tasks.base import Detection, Outputs, Task, joined, widths
 
 Array = NDArray[np.float32]
@@ -119,11 +118,7 @@ def _first_layer(model: nn.Module, content: bytes, batches: list[Array], limit: 
 
 class _Runner:
     def __init__(self, onnx: bytes) -> None:
-        try:
-            with quietly():
-                import onnxruntime as ort
-        except ImportError as error:
-            raise missing("onnxruntime") from error
+        ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         self.session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

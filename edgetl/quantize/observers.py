@@ -78,16 +78,6 @@ class Histogram:
         self._widen(_exponent(max(-low, high)))
         self._count(rows.reshape(-1))
 
-    def merge(self, other: Histogram) -> None:
-        """Add what another histogram of the same activation has seen."""
-        self._widen(other.exponent)
-        self.counts += _coarser(other.counts, self.exponent - other.exponent)
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        self.images += other.images
-        self.low_sum += other.low_sum
-        self.high_sum += other.high_sum
-        self.finite = self.finite and other.finite
-
     def _widen(self, exponent: int) -> None:
         if exponent > self.exponent:
             self.counts = _coarser(self.counts, exponent - self.exponent)

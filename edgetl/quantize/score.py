@@ -16,9 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import DataError, ModelError
-from edgetl.packages import missing
 from edgetl.processor import computes
-from edgetl.quiet import quietly
+from edgetl.quiet import import_onnxruntime
 from edgetl.tasks.base import (
     LOGITS,
     Classification,
@@ -47,11 +46,7 @@ def open_session(
         ModelError: the model does not load.
         MissingDependencyError: onnxruntime is absent.
     """
-    try:
-        with quietly():
-            import onnxruntime as ort
-    except ImportError as error:
-        raise missing("onnxruntime") from error
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0

@@ -15,7 +15,15 @@ from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, PretrainRecord, TrainRecord
-from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord, VariantScore
+from edgetl.records.variants import (
+    BundleRecord,
+    ExportRecord,
+    MeasureRecord,
+    QuantizedVariant,
+    QuantizeRecord,
+    VariantScore,
+)
+from edgetl.report import units
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import TaskSpec
 
@@ -182,3 +190,15 @@ def remarks(measure: MeasureRecord, variant: VariantScore) -> tuple[str, ...]:
     if value(variant.val, measure.metric) < measure.floor:
         found.append("below the floor")
     return tuple(found)
+
+
+def quantized_cells(variant: QuantizedVariant) -> tuple[str, ...]:
+    """Name, size, recovery, score, and how many nodes are quantized and left in float."""
+    return (
+        variant.name,
+        units.bytes_(variant.size_bytes),
+        variant.recovery,
+        units.percent(variant.score),
+        str(variant.quantized_nodes),
+        str(len(variant.left_in_float)),
+    )

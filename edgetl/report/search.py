@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgetl.records.search import SearchBudget, SearchRecord, SearchTrial, TrialState
+from edgetl.records.search import FinalRun, SearchBudget, SearchRecord, SearchTrial, TrialState
 from edgetl.report import units
 
-SAID = {
+OUTCOMES = {
     TrialState.TRAINED: "learned",
     TrialState.STOPPED: "stopped early",
     TrialState.OVER_BUDGET: "over the budget",
@@ -30,6 +30,20 @@ def cells(one: SearchTrial) -> tuple[str, ...]:
     )
 
 
+def run_cells(final: FinalRun) -> tuple[str, ...]:
+    """Name, variant, median in ms, size of the file, both scores, duration, and what of the budget does not hold."""
+    return (
+        final.name,
+        final.variant,
+        units.significant(final.latency_ms),
+        units.bytes_(final.size_bytes),
+        units.percent(final.val.value),
+        "" if final.test is None else units.percent(final.test.value),
+        units.duration(final.seconds),
+        "; ".join(final.problems) or "holds",
+    )
+
+
 def is_chosen(record: SearchRecord, one: SearchTrial) -> bool:
     """Whether the last ordinary run was this candidate's."""
     return record.chosen is not None and record.chosen.trial == one.number
@@ -39,7 +53,7 @@ def remarks(record: SearchRecord, one: SearchTrial) -> tuple[str, ...]:
     """What is to be said of a trial: `chosen`, `frontier`, and what became of it where it did not learn to its end."""
     found = ["chosen"] if is_chosen(record, one) else []
     found += ["frontier"] if one.frontier else []
-    return (*found, *([] if one.state is TrialState.TRAINED else [SAID[one.state]]))
+    return (*found, *([] if one.state is TrialState.TRAINED else [OUTCOMES[one.state]]))
 
 
 def budget_words(budget: SearchBudget) -> str:
@@ -53,7 +67,7 @@ def budget_words(budget: SearchBudget) -> str:
 def tally(record: SearchRecord) -> str:
     """How many trials came how far: `12 trials: 5 learned, 3 stopped early, 4 over the budget`."""
     counts = {state: sum(one.state is state for one in record.trials) for state in TrialState}
-    each = ", ".join(f"{count} {SAID[state]}" for state, count in counts.items() if count)
+    each = ", ".join(f"{count} {OUTCOMES[state]}" for state, count in counts.items() if count)
     return units.counted(len(record.trials), "trial") + (f": {each}" if each else "")
 
 

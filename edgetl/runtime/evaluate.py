@@ -251,7 +251,7 @@ def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress =
     """
     task = bundles[0].manifest.task
     kind = bundles[0].manifest.preprocess.kind
-    root, samples, own_split = _samples(data, task, progress, kind)
+    root, samples, own_split = find_samples(data, task, kind, progress=progress)
     known = [splits for bundle in bundles if (splits := bundle.splits()) is not None]
     if not known:
         return ImageSet(root=root, samples=samples)
@@ -299,22 +299,16 @@ def _sha256(sample: LabelledImage) -> str:
 
 
 def find_samples(
-    data: Path, labels: Sequence[str], *, progress: Progress = SILENT
-) -> tuple[LabelledImage, ...]:
-    """The labelled images of a folder or CSV: its test split, else its validation split, else all.
+    data: Path, task: TaskSpec, kind: InputKind = InputKind.IMAGE, *, progress: Progress = SILENT
+) -> tuple[Path, tuple[LabelledImage, ...], bool]:
+    """The set's root, what is to be scored (its test split, else its validation split, else all), and whether the set
+    itself says so by its splits.
 
-    Classes are matched with `labels` by name; classes without images are allowed.
+    Classes are matched with the task's labels by name; classes without images are allowed.
 
     Raises:
-        DataError: there is nothing to read, or a class is not among `labels`; the message names the nearest.
+        DataError: there is nothing to read, or a class is not among the labels; the message names the nearest.
     """
-    return _samples(data, Classification(labels=tuple(labels)), progress)[1]
-
-
-def _samples(
-    data: Path, task: TaskSpec, progress: Progress, kind: InputKind = InputKind.IMAGE
-) -> tuple[Path, tuple[LabelledImage, ...], bool]:
-    """The set's root, what is to be scored, and whether the set itself says so by its splits."""
     if isinstance(task, Detection):
         boxes = _found_boxes(data)
         own, said = _to_score(boxes.entries)

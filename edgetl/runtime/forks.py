@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import NoReturn, Self
 from weakref import WeakSet
 
 from edgetl.errors import ForkError
@@ -21,9 +21,18 @@ _started: dict[str, int] = {}
 
 
 class Inheritable:
-    """Base of what holds an engine. `inherited` is whether it came into this process by a fork."""
+    """Base of what holds an engine, which a `with` block closes. `inherited`: it came into this process by a fork."""
 
     inherited = False
+
+    def close(self) -> None:
+        """Free the engine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied, as pools of processes and `copy` would have it.

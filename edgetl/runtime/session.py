@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
     Literal,
-    Self,
     TypeAlias,
     TypeVar,
     cast,
@@ -598,14 +596,6 @@ class Session(Inheritable):
     def in_child(self) -> None:
         """Refuse to run in a forked child, see `edgetl.runtime.forks`."""
         self._closed, self._lock = True, threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _explain(
         self,

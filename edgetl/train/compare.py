@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.records.scores import value
 from edgetl.records.train import PairedComparison
-from edgetl.statistics import binomial_tail, paired_interval
+from edgetl.statistics import binomial_tail, discordant, paired_interval
 from edgetl.tasks.base import Classification
 from edgetl.tasks.metrics import TOP1
 from edgetl.train.seeds import numpy_generator
@@ -39,14 +42,21 @@ def compare(
         before, after: (N, D).
         seed: of the bootstrap.
     """
-    was, now = (_score(task, metric, targets, outputs) for outputs in (before, after))
+    both = [(task.settled(targets, outputs), outputs) for outputs in (before, after)]
+
+    def scores(rows: Any = slice(None)) -> tuple[float, float]:
+        was, now = (
+            value(own.evaluate(targets[rows], outputs[rows], resamples=0), metric) for own, outputs in both
+        )
+        return was, now
+
+    was, now = scores()
     if isinstance(task.spec, Classification) and metric == TOP1.name:
-        hit, hits = before.argmax(axis=1) == targets, after.argmax(axis=1) == targets
-        lost, won = int((hit & ~hits).sum()), int((~hit & hits).sum())
+        lost, won = discordant(before.argmax(axis=1) == targets, after.argmax(axis=1) == targets)
         interval = paired_interval(lost, won, len(targets), _Z90)
         p_value = binomial_tail(won, lost + won)
     else:
-        interval, p_value = _bootstrap(task, metric, targets, before, after, seed)
+        interval, p_value = _bootstrap(scores, len(targets), seed)
     return PairedComparison(
         metric=metric,
         images=len(targets),
@@ -58,26 +68,12 @@ def compare(
     )
 
 
-def _score(task: TrainingTask, metric: str, targets: Targets, outputs: NDArray[np.float32]) -> float:
-    return value(task.settled(targets, outputs).evaluate(targets, outputs, resamples=0), metric)
-
-
 def _bootstrap(
-    task: TrainingTask,
-    metric: str,
-    targets: Targets,
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    seed: int,
+    scores: Callable[[NDArray[np.int64]], tuple[float, float]], images: int, seed: int
 ) -> tuple[tuple[float, float], float]:
     generator, found = numpy_generator(seed, "probe", "bootstrap"), np.empty(_DRAWS)
-    settled = [task.settled(targets, outputs) for outputs in (before, after)]
     for draw in range(_DRAWS):
-        rows = generator.integers(0, len(targets), len(targets))
-        was, now = (
-            value(one.evaluate(targets[rows], outputs[rows], resamples=0), metric)
-            for one, outputs in zip(settled, (before, after), strict=True)
-        )
+        was, now = scores(generator.integers(0, images, images))
         found[draw] = now - was
     low, high = (float(v) for v in np.quantile(found, [_LEVEL, 1 - _LEVEL]))
     return (low, high), float((found <= 0).mean())

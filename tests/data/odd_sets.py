@@ -323,6 +323,7 @@ def ways(odd: OddSet, work: Path, seed: int) -> Iterator[tuple[str, Callable[[],
     from edgetl.data.index import build_index
     from edgetl.runtime.evaluate import find_samples
     from edgetl.runtime.inputs import find_images
+    from edgetl.tasks.base import Classification
 
     recipe = work / "recipe.toml"
 
@@ -344,7 +345,7 @@ def ways(odd: OddSet, work: Path, seed: int) -> Iterator[tuple[str, Callable[[],
     yield "data stage", stage
     yield "unlabelled", beside
     yield "device images", lambda: find_images([odd.source])
-    yield "device labels", lambda: find_samples(Path(odd.source), CLASSES)
+    yield "device labels", lambda: find_samples(Path(odd.source), Classification(labels=tuple(CLASSES)))
 
 
 def try_sets(work: Path, seeds: range) -> tuple[dict[str, int], list[str]]:

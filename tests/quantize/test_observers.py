@@ -38,18 +38,6 @@ def test_every_value_is_in_its_bin(values: np.ndarray) -> None:
     assert (histogram.low, histogram.high) == (values.min(), values.max())
 
 
-@given(VALUES, VALUES, VALUES)
-def test_merging_is_associative_and_equals_one_pass(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
-    left, right, tail = _of(a), _of(a), _of(b)
-    left.merge(_of(b))
-    left.merge(_of(c))
-    tail.merge(_of(c))
-    right.merge(tail)
-    _same(left, right)
-    _same(left, _of(a, b, c))
-    _same(left, _of(c, b, a))
-
-
 @given(VALUES)
 def test_the_cut_into_batches_does_not_matter(values: np.ndarray) -> None:
     _same(_of(values), _of(*(row[None] for row in values)))

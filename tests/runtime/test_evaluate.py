@@ -14,6 +14,7 @@ from edgetl.runtime import Session, load
 from edgetl.runtime.evaluate import LabelledImage, evaluate, evaluate_folder, find_samples
 from edgetl.runtime.inputs import find_images, open_source, predict_all
 from edgetl.tasks.all import detail_of
+from edgetl.tasks.base import Classification
 from tests.bundles import LABELS, contents, picture
 
 
@@ -74,7 +75,7 @@ def test_a_flat_folder_is_scored_by_class_name(session: Session, tmp_path: Path)
     ],
 )
 def test_the_test_split_comes_first(folders: dict[str, int], expected: int, tmp_path: Path) -> None:
-    assert len(find_samples(write(tmp_path / "set", folders), LABELS)) == expected
+    assert len(find_samples(write(tmp_path / "set", folders), Classification(labels=LABELS))[1]) == expected
 
 
 def test_a_label_that_the_bundle_does_not_know_names_the_nearest(session: Session, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_predictions_are_those_of_training_s_evaluation(
     in_torch = training.predict_outputs(model, test)
     bundle = packed(model, index, tmp_path)
     with edgetl.load(bundle) as session:
-        samples = find_samples(source, session.labels)
+        _, samples, _ = find_samples(source, session.task.spec)
         own = predict_outputs(session, samples)["logits"]
         order = {str(s.path): i for i, s in enumerate(index.split("test"))}
         rows = [order[str(s.path)] for s in samples]

@@ -21,6 +21,7 @@ from edgetl.report.page.markup import (
     tag,
 )
 from edgetl.report.page.svg import Drawing, Scale, shorten
+from edgetl.report.run import quantized_cells
 
 _SHOWN = 16
 _ROW = 20.0
@@ -66,19 +67,7 @@ def _variants(record: QuantizeRecord, metric: str) -> Markup:
         Column(header="In INT8", number=True, hint="quantized nodes"),
         Column(header="In float", number=True, hint="nodes that cost time in float"),
     )
-    rows = [
-        Row(
-            cells=(
-                v.name,
-                units.bytes_(v.size_bytes),
-                v.recovery,
-                units.percent(v.score),
-                str(v.quantized_nodes),
-                str(len(v.left_in_float)),
-            )
-        )
-        for v in record.variants
-    ]
+    rows = [Row(cells=quantized_cells(v)) for v in record.variants]
     tries = tuple(f"{a.target}, {a.name}: {units.percent(a.score)}" for a in record.attempts)
     extra = [disclosure("What was tried", tag("ul", *(tag("li", t) for t in tries)))] if tries else []
     for v in record.variants:

@@ -23,7 +23,7 @@ from edgetl.report.page.markup import (
     verbatim,
 )
 from edgetl.report.page.svg import Drawing, Point, Scale
-from edgetl.report.search import budget_words, cells, is_chosen, refused_early, remarks, tally
+from edgetl.report.search import budget_words, cells, is_chosen, refused_early, remarks, run_cells, tally
 
 _TONES = {"chosen": "good", "frontier": "warn"}
 _FOOT = 24.0
@@ -189,16 +189,7 @@ def _runs(record: SearchRecord) -> Markup:
     )
     rows = [
         Row(
-            cells=(
-                final.name,
-                final.variant,
-                units.significant(final.latency_ms),
-                units.bytes_(final.size_bytes),
-                units.percent(final.val.value),
-                "" if final.test is None else units.percent(final.test.value),
-                units.duration(final.seconds),
-                "; ".join(final.problems) or "holds",
-            ),
+            cells=run_cells(final),
             css="default" if final is record.finals[-1] else "",
         )
         for final in record.finals

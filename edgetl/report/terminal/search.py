@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.records.search import SearchRecord, TrialState
 from edgetl.report import units
-from edgetl.report.search import budget_words, cells, is_chosen, remarks, tally
+from edgetl.report.search import budget_words, cells, is_chosen, remarks, run_cells, tally
 from edgetl.report.terminal.tables import TableLine, Tone, numbers, pairs, say, table, text
 
 if TYPE_CHECKING:
@@ -33,16 +33,7 @@ def search(console: Console, record: SearchRecord) -> None:
         table(console, heads, lines)
     runs = [
         TableLine(
-            cells=(
-                final.name,
-                final.variant,
-                units.significant(final.latency_ms),
-                units.bytes_(final.size_bytes),
-                units.percent(final.val.value),
-                "" if final.test is None else units.percent(final.test.value),
-                units.duration(final.seconds),
-                "; ".join(final.problems) or "holds",
-            ),
+            cells=run_cells(final),
             tone="good" if final.holds else "bad",
         )
         for final in record.finals

@@ -16,7 +16,7 @@ from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord,
 from edgetl.report import units
 from edgetl.report.extension import figures
 from edgetl.report.page import widths
-from edgetl.report.run import ratio
+from edgetl.report.run import quantized_cells, ratio
 from edgetl.report.terminal import unknown
 from edgetl.report.terminal.confidence import confidence
 from edgetl.report.terminal.run import floor_word, metric_name, variants
@@ -312,19 +312,7 @@ def _export(console: Console, record: ExportRecord) -> None:
 
 
 def _quantize(console: Console, record: QuantizeRecord) -> None:
-    lines = [
-        TableLine(
-            cells=(
-                v.name,
-                units.bytes_(v.size_bytes),
-                v.recovery,
-                units.percent(v.score),
-                str(v.quantized_nodes),
-                str(len(v.left_in_float)),
-            )
-        )
-        for v in record.variants
-    ]
+    lines = [TableLine(cells=quantized_cells(v)) for v in record.variants]
     heads = numbers(
         "variant", "size", "recovery", f"val {units.metric(record.metric)}", "in INT8", "in float"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -66,6 +65,16 @@ class Opened:
     offered: tuple[str, ...] = ()
 
 
+def on_cpu(asked: Opening, backend: Callable[..., Backend]) -> Opened:
+    """What `backend(model, threads=...)` runs on the CPU; workers get it on one thread."""
+
+    def single() -> Backend:
+        return backend(asked.read(), threads=1)
+
+    opened = backend(asked.read(), threads=asked.threads)
+    return Opened(backend=opened, single=single if asked.threads > 1 else None)
+
+
 Bound = Callable[[], Outputs]
 """Runs a model on fixed buffers; for one thread at a time."""
 
@@ -114,9 +123,7 @@ class Backend(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def run_pixels(backend: Backend, pixels: NDArray[np.uint8], spec: PreprocessSpec) -> Outputs:

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 from edgetl.packages import missing
 from edgetl.processor import refuse_another
-from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
+from edgetl.runtime.engines.base import Bound, Opened, Opening, check_signature, empty, mismatch, on_cpu
 from edgetl.runtime.forks import Inheritable, refuse
 from edgetl.tasks.base import Outputs, TensorSpec
 
@@ -28,12 +27,7 @@ _noticed = False
 
 def open_model(asked: Opening) -> Opened:
     """A model on the CPU; workers get it on one thread."""
-
-    def single() -> Backend:
-        return LiteRtBackend(asked.read(), threads=1)
-
-    backend = LiteRtBackend(asked.read(), threads=asked.threads)
-    return Opened(backend=backend, single=single if asked.threads > 1 else None)
+    return on_cpu(asked, LiteRtBackend)
 
 
 class LiteRtBackend(Inheritable):
@@ -142,14 +136,6 @@ class LiteRtBackend(Inheritable):
     def natives(self) -> Iterable[object]:
         """The interpreters, for `Inheritable`."""
         return tuple(self._natives)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _fits(self, images: NDArray[Any]) -> bool:
         return images.dtype == self.input.dtype and images.shape[1:] == self.input.shape[1:]

@@ -7,18 +7,17 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, assert_never
+from typing import Any, Generic, TypeVar, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
-from edgetl.packages import GPU_ENGINE, missing
+from edgetl.packages import GPU_ENGINE
 from edgetl.process import usable_cores
 from edgetl.processor import refuse_another
-from edgetl.quiet import quietly
+from edgetl.quiet import import_onnxruntime
 from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start, wait_for
 from edgetl.tasks.base import Outputs, TensorSpec
@@ -222,14 +221,6 @@ class OnnxBackend(Inheritable):
         """Refuse to run, for `Inheritable`."""
         self._session = None if self._session is None else Refusing()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _fits(self, shape: tuple[int, ...]) -> bool:
         if shape[1:] == self._tail and (self._fixed is None or shape[0] == self._fixed):
             return True
@@ -299,12 +290,7 @@ def import_engine() -> Any:
         MissingDependencyError: it is not installed, or crashes here since QEMU shows it another machine's processor.
     """
     refuse_another("ONNX Runtime")
-    try:
-        with quietly():
-            import onnxruntime
-    except ImportError as error:
-        raise missing("onnxruntime") from error
-    return onnxruntime
+    return import_onnxruntime()
 
 
 def _providers(device: Device, ort: Any) -> list[tuple[str, dict[str, str]]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +12,14 @@ from numpy.typing import NDArray
 from edgetl.errors import ModelError
 from edgetl.packages import missing
 from edgetl.quiet import quietly
-from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
+from edgetl.runtime.engines.base import Bound, Opened, Opening, check_signature, empty, mismatch, on_cpu
 from edgetl.runtime.forks import Inheritable, refuse, start
 from edgetl.tasks.base import Outputs, TensorSpec
 
 
 def open_model(asked: Opening) -> Opened:
     """A model on the CPU; workers get it on one thread."""
-
-    def single() -> Backend:
-        return OpenVinoBackend(asked.read(), threads=1)
-
-    backend = OpenVinoBackend(asked.read(), threads=asked.threads)
-    return Opened(backend=backend, single=single if asked.threads > 1 else None)
+    return on_cpu(asked, OpenVinoBackend)
 
 
 class OpenVinoBackend(Inheritable):
@@ -114,14 +108,6 @@ class OpenVinoBackend(Inheritable):
     def natives(self) -> Iterable[object]:
         """The compiled model and its requests, for `Inheritable`."""
         return () if self._model is None else (self._model,)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == len(self.input.shape) and all(

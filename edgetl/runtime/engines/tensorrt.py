@@ -10,8 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,14 +123,6 @@ class TensorRtBackend(Inheritable):
     def in_child(self) -> None:
         """Nobody in the child holds the lock, for `Inheritable`."""
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _new_context(self) -> Any:
         context = self._engine.create_execution_context()

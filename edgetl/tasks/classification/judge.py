@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from edgetl.errors import TensorError
 from edgetl.records.gate import GateCheck, Verdict
 from edgetl.records.scores import Evaluation, Scores, value
-from edgetl.statistics import binomial_tail, difference_interval, paired_interval, wilson_interval
+from edgetl.statistics import binomial_tail, difference_interval, discordant, paired_interval, wilson_interval
 from edgetl.tasks.classification.scores import evaluate_predictions
 from edgetl.tasks.judging import (
     LEVEL,
@@ -215,7 +215,7 @@ def _top1(
     settled: bool,
 ) -> GateCheck:
     images, then, top1 = first.images, value(first, "top1"), value(second, "top1")
-    lost, won = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
+    lost, won = discordant(was_right, is_right)
     change = (won - lost) / images
     interval = paired_interval(lost, won, images, Z)
     p_value, beyond = binomial_tail(lost, lost + won), -change > allowed + ROUNDING

@@ -34,18 +34,6 @@ _CLEARLY = 0.95
 _CROWDED = 0.9
 
 
-def neighbourhood_density(probabilities: NDArray[np.float32]) -> float:
-    """The mean entropy, in nats, of each target image's similarities to the others; larger is better.
-
-    Similarities are softmax(cosine / 0.05) over the other images' probability vectors. Where answers form dense groups,
-    many neighbours are equally near and the entropy is large. Saito et al. 2021, equations 3 to 5.
-
-    Args:
-        probabilities: (M, C) of the target images, M at least 2, rows summing to 1.
-    """
-    return float(_entropies(probabilities).mean())
-
-
 def density_ratios(
     source: NDArray[np.float32], target: NDArray[np.float32], seed: int
 ) -> NDArray[np.float64]:
@@ -136,7 +124,7 @@ def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: 
     size = len(networks[first].target)
     rows = np.sort(rng.permutation(size)[:_MOST])
     answers = {name: scored.answers[rows] for name, scored in networks.items()}
-    entropies = {name: _entropies(own) for name, own in answers.items()}
+    entropies = {name: neighbour_entropies(own) for name, own in answers.items()}
     spread = {name: _spread(own) for name, own in answers.items()}
     shares, weighted = dict[str, NDArray[np.float64]](), dict[str, float]()
     if len(weights):
@@ -183,8 +171,15 @@ def _weighted(
     return np.asarray((right * weights)[draws].sum(1) / weights[draws].sum(1))
 
 
-def _entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(M,) of each image's similarities to the others."""
+def neighbour_entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The entropy, in nats, of each target image's similarities to the others, (M,); larger is better.
+
+    Similarities are softmax(cosine / 0.05) over the other images' probability vectors. Where answers form dense groups,
+    many neighbours are equally near and the entropy is large. Saito et al. 2021, equations 3 to 5.
+
+    Args:
+        probabilities: (M, C) of the target images, M at least 2, rows summing to 1.
+    """
     rows = probabilities.astype(np.float64)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     likeness = rows @ rows.T / _TEMPERATURE

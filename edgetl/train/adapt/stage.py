@@ -38,7 +38,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.adapt import NO_METHOD, AdaptRecord, AdaptTry
 from edgetl.records.scores import value
 from edgetl.records.train import EpochRecord
-from edgetl.statistics import binomial_tail
+from edgetl.statistics import binomial_tail, discordant
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.answers import softmax
 from edgetl.tasks.metrics import chosen
@@ -547,7 +547,7 @@ class _Bench:
         if (labelled := self.val_domains == TARGET).any():
             before, after = self.right[NO_METHOD][labelled], self.right[name][labelled]
             target = float(after.mean())
-            lost, won = int((before & ~after).sum()), int((~before & after).sum())
+            lost, won = discordant(before, after)
             p_value = None if name == NO_METHOD else min(1.0, made * binomial_tail(won, lost + won))
         weakness = choice.ruled_out.get(name, "")
         return dataclasses.replace(

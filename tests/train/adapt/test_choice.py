@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgetl.tasks.classification.answers import softmax
-from edgetl.train.adapt.choice import Scored, choose, density_ratios, neighbourhood_density
+from edgetl.train.adapt.choice import Scored, choose, density_ratios, neighbour_entropies
 
 
 def answers(sharpness: float, count: int = 240) -> np.ndarray:
@@ -26,8 +26,8 @@ def right(share: float) -> np.ndarray:
 
 def test_dense_groups_have_the_larger_entropy() -> None:
     even = np.repeat(np.eye(3, dtype=np.float32), 20, axis=0)
-    assert neighbourhood_density(even) == pytest.approx(np.log(19), rel=1e-3)
-    assert neighbourhood_density(answers(1.0)) < neighbourhood_density(answers(6.0))
+    assert neighbour_entropies(even).mean() == pytest.approx(np.log(19), rel=1e-3)
+    assert neighbour_entropies(answers(1.0)).mean() < neighbour_entropies(answers(6.0)).mean()
 
 
 def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() -> None:
