@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 ONNX_RUNTIME_SWITCH = "ORT_DISABLE_TELEMETRY"
 _OPENVINO_REPORTER = "openvino_telemetry"
@@ -34,22 +33,6 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         del sys.modules[_OPENVINO_REPORTER]
-
-
-def import_onnxruntime() -> Any:
-    """ONNX Runtime's module.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    from edgetl.packages import missing
-
-    try:
-        with quietly():
-            import onnxruntime
-    except ImportError as error:
-        raise missing("onnxruntime") from error
-    return onnxruntime
 
 
 def _answer_to_openvino() -> bool:

@@ -148,7 +148,7 @@ def test_every_variant_computes_the_same(
 def test_its_commands_work(emulated: Machine, wheel: Path, bundle: Path) -> None:
     images = _test_images(bundle)
 
-    def told(command: str, *arguments: str) -> Any:
+    def run_json(command: str, *arguments: str) -> Any:
         try:
             said = emulated.python(
                 NEOVERSE_N1, wheel, "-m", "edgetl", command, str(bundle), *arguments, "--json"
@@ -157,10 +157,10 @@ def test_its_commands_work(emulated: Machine, wheel: Path, bundle: Path) -> None
             pytest.skip(f"{command}: {error}")
         return json.loads(said)
 
-    verified = told("verify")
+    verified = run_json("verify")
     assert verified["passed"] is True
     picture = images / "red" / "000.png"
-    [found] = told("predict", str(picture))
+    [found] = run_json("predict", str(picture))
     with edgetl.load(bundle, variant=verified["variant"], threads=1) as session:
         assert found["prediction"]["label"] == session.predict(picture).label
-    assert told("eval", str(images.parent))["images"] == IMAGES
+    assert run_json("eval", str(images.parent))["images"] == IMAGES

@@ -75,7 +75,6 @@ ENGINE_HOMES = {
     "onnxruntime": (
         "runtime.engines.onnxruntime",
         "quantize.",
-        "export.parity",
         "export.graphs",
         "export.half_precision",
     ),

@@ -332,10 +332,10 @@ def _report_of_another_version(folder: Path) -> None:
 
 
 def _not_on_labels(_: Path) -> None:
-    from edgetl.runtime.session import _asked
+    from edgetl.runtime.session import _with_threshold
     from edgetl.tasks.base import Classification
 
-    _asked(Classification(labels=("a", "b")), 0.5)
+    _with_threshold(Classification(labels=("a", "b")), 0.5)
 
 
 def _work_for_time(_: Path) -> None:

@@ -106,7 +106,7 @@ class _Source:
                 file.seek(start)
                 return file.read(size)
         pieces, end = [], start + size
-        with _told(self._path):
+        with _read_errors(self._path):
             while start < end and (piece := os.pread(self._descriptor, end - start, start)):
                 pieces.append(piece)
                 start += len(piece)
@@ -366,12 +366,12 @@ def _store(archive: zipfile.ZipFile, member: Member, content: bytes | Path) -> N
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with _told(path), path.open("rb") as file:
+    with _read_errors(path), path.open("rb") as file:
         yield file
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

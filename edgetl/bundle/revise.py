@@ -97,10 +97,10 @@ def _revised(variant: Variant, revision: Revision, files: dict[str, bytes | Path
             images={name: one.images for name, one in revision.conformities.items()},
             conformity=_member(sure.conformity.file, content, files),
         )
-    told = variant.unknown
-    if told is not None and revision.normal is not None:
-        ranked = _member(told.ranked.file, unknown.encode(revision.normal), files)
-        told = replace(told, images=revision.normal.images, ranked=ranked)
+    described = variant.unknown
+    if described is not None and revision.normal is not None:
+        ranked = _member(described.ranked.file, unknown.encode(revision.normal), files)
+        described = replace(described, images=revision.normal.images, ranked=ranked)
     return replace(
         variant,
         size_bytes=model.size_bytes,
@@ -109,7 +109,7 @@ def _revised(variant: Variant, revision: Revision, files: dict[str, bytes | Path
         test=None,
         confidence=sure,
         reference=_member(f"reference/{variant.name}.npz", revision.reference, files),
-        unknown=told,
+        unknown=described,
     )
 
 

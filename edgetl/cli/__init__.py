@@ -37,7 +37,7 @@ device.register(app)
 fleet.register(app)
 
 
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from edgetl._version import BUNDLE_SCHEMA, __version__
 
@@ -51,7 +51,7 @@ def _tell_version(wanted: bool) -> None:
 def _root(
     # By its callback, since a command is asked for before this function runs.
     version: bool = typer.Option(
-        False, "--version", help="Print the version and leave.", is_eager=True, callback=_tell_version
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
     ),
 ) -> None:
     pass

@@ -96,7 +96,7 @@ def init(
 
     known = _known(fleet, only)
     wanted = installation(wheel, wheels, signed=known.require_signature is not None)
-    _emit(_run(known, "init", lambda place, told: install(place, wanted, told)), json)
+    _emit(_run(known, "init", lambda place, reporter: install(place, wanted, reporter)), json)
 
 
 def deploy(
@@ -139,7 +139,7 @@ def deploy(
         data=data,
         other_task=other_task,
     )
-    record = _run(known, "deploy", lambda place, told: put(place, wanted, told), bundle=str(bundle))
+    record = _run(known, "deploy", lambda place, reporter: put(place, wanted, reporter), bundle=str(bundle))
     _emit(record, json)
 
 
@@ -156,7 +156,9 @@ def verify(fleet: FleetArg, only: Only = None, keep: KeepOption = None, json: Js
 
     known = _known(fleet, only)
     key = known.require_signature.read_bytes() if known.require_signature else None
-    record = _run(known, "verify", lambda place, told: ask(place, key, told), keep=keep, asked="verify")
+    record = _run(
+        known, "verify", lambda place, reporter: ask(place, key, reporter), keep=keep, question="verify"
+    )
     _emit(record, json)
 
 
@@ -183,7 +185,11 @@ def bench(
         raise ConfigError(f"--scenario: got {scenario!r}, expected one of {', '.join(scenarios)}.")
     timing = Timing(runs=runs, scenario=scenario, threads=threads)
     record = _run(
-        known, "bench", lambda place, told: ask(place, timing, told), keep=keep, asked=("bench", timing)
+        known,
+        "bench",
+        lambda place, reporter: ask(place, timing, reporter),
+        keep=keep,
+        question=("bench", timing),
     )
     _write_page(record, page)
     _emit(record, json)
@@ -226,9 +232,9 @@ def gate(
     record = _run(
         known,
         "gate",
-        lambda place, told: ask(place, candidate, holding, told),
+        lambda place, reporter: ask(place, candidate, holding, reporter),
         keep=keep,
-        asked=("gate", holding, candidate.sha256 if candidate else ""),
+        question=("gate", holding, candidate.sha256 if candidate else ""),
         bundle=str(bundle or ""),
     )
     _write_page(record, page)
@@ -247,7 +253,11 @@ def tune(
 
     known = _known(fleet, only)
     record = _run(
-        known, "tune", lambda place, told: ask(place, seconds, told), keep=keep, asked=("tune", seconds)
+        known,
+        "tune",
+        lambda place, reporter: ask(place, seconds, reporter),
+        keep=keep,
+        question=("tune", seconds),
     )
     _emit(record, json)
 
@@ -276,7 +286,7 @@ def capture(
     if output_path.exists() and not output_path.is_dir():
         raise ConfigError(f"{output_path} is a file; name a folder with -o.")
     wanted = Fetching(out=output_path, limit_mb=limit_mb, remove=remove)
-    _emit(_run(known, "capture", lambda place, told: fetch(place, wanted, told)), json)
+    _emit(_run(known, "capture", lambda place, reporter: fetch(place, wanted, reporter)), json)
 
 
 def rollback(fleet: FleetArg, only: Only = None, json: Json = False) -> None:
@@ -293,13 +303,19 @@ def _known(path: Path, only: list[str] | None) -> Fleet:
 
 
 def _run(
-    fleet: Fleet, command: str, work: Work, *, keep: Path | None = None, asked: Any = None, bundle: str = ""
+    fleet: Fleet,
+    command: str,
+    work: Work,
+    *,
+    keep: Path | None = None,
+    question: Any = None,
+    bundle: str = "",
 ) -> FleetRecord:
     from edgetl.cli.progress import open_progress
     from edgetl.deploy.fleet.run import Keeping, run
     from edgetl.records.codec import to_json
 
-    keeping = Keeping(folder=keep, question=to_json(asked)) if keep is not None else None
+    keeping = Keeping(folder=keep, question=to_json(question)) if keep is not None else None
     with open_progress() as progress:
         return run(fleet, command, work, bundle=bundle, keeping=keeping, progress=progress)
 

@@ -130,7 +130,7 @@ def search(
     from edgetl.inputs.image import Interpolation
     from edgetl.report.page.search import write_page
     from edgetl.search import stage
-    from edgetl.search.asked import PAGE, SearchConfig
+    from edgetl.search.settings import PAGE, SearchConfig
 
     asked = SearchConfig(
         latency_ms=latency_ms,

@@ -35,7 +35,7 @@ def common_images(first: Side, second: Side, split: Split) -> tuple[ImageSet, Co
     by_content = [{s.sha256: s for s in index.split(split)} for index in indexes]
     shared = [sha256 for sha256 in by_content[0] if sha256 in by_content[1]]
     said = [
-        {sha256: _said(index, own[sha256]) for sha256 in shared}
+        {sha256: _truth(index, own[sha256]) for sha256 in shared}
         for index, own in zip(indexes, by_content, strict=True)
     ]
     kept = [sha256 for sha256 in shared if said[0][sha256] == said[1][sha256]]
@@ -81,8 +81,8 @@ def _readable(
     )
 
 
-def _said(index: DataIndex, sample: Sample) -> Any:
-    """What is right for an image, told without the order of the classes."""
+def _truth(index: DataIndex, sample: Sample) -> Any:
+    """What is right for an image, without the order of the classes."""
     if sample.marked is not None:
         return sorted((o.label, o.box, o.crowd) for o in sample.marked.objects)
     return _words(index.task, sample.label)

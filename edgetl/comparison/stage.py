@@ -137,7 +137,7 @@ def _images(
 
 
 def _refuse_other_task(sides: tuple[Side, Side]) -> None:
-    first, second = (_asked(side.bundle.manifest.task) for side in sides)
+    first, second = (_labels_by_head(side.bundle.manifest.task) for side in sides)
     if first != second:
         names = [str(side.path) for side in sides]
         what = [
@@ -166,7 +166,7 @@ def _refuse_other_task(sides: tuple[Side, Side]) -> None:
         )
 
 
-def _asked(task: TaskSpec) -> dict[str, tuple[str, tuple[str, ...]]]:
+def _labels_by_head(task: TaskSpec) -> dict[str, tuple[str, tuple[str, ...]]]:
     """What is asked, by head; of a task without heads the name is empty."""
     if isinstance(task, MultiHead):
         return {name: (head.kind, head.labels) for name, head in task.heads.items()}

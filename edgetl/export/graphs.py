@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import ModelError
-from edgetl.quiet import import_onnxruntime
+from edgetl.packages import missing
+from edgetl.quiet import quietly
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -75,6 +76,20 @@ def float_results(model: onnx.ModelProto) -> dict[str, int]:
     }
     made = [name for node in model.graph.node for name in node.output if name]
     return {name: types[name] for name in made if types.get(name) in _FLOATS}
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime's module.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        with quietly():
+            import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime") from error
+    return onnxruntime
 
 
 class Probe:

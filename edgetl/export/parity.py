@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgetl.errors import MissingDependencyError, ModelError
-from edgetl.quiet import import_onnxruntime
+from edgetl.export.graphs import import_onnxruntime
 from edgetl.tasks.base import Detection, Outputs, Task, joined, widths
 
 Array = NDArray[np.float32]

@@ -266,7 +266,7 @@ def score_images(
                 images_sha256=files.sha256_json(
                     [
                         [files.sha256_file(s.path), said]
-                        for s, said in zip(kept, _said(task, truths, truth), strict=True)
+                        for s, said in zip(kept, _in_words(task, truths, truth), strict=True)
                     ]
                 ),
                 paths=tuple(paths),
@@ -283,7 +283,7 @@ def _portable(truth: Any) -> Any:
     return {key: value for key, value in truth.items() if key != "file"} if isinstance(truth, dict) else truth
 
 
-def _said(task: Task, truths: Truths, plain: Sequence[Any]) -> Sequence[Any]:
+def _in_words(task: Task, truths: Truths, plain: Sequence[Any]) -> Sequence[Any]:
     """What tells one truth from another: the class in words, or the boxes."""
     return plain if isinstance(task.spec, Detection) else task.words(truths)
 

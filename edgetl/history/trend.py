@@ -95,12 +95,12 @@ def _trend(subject: Subject, runs: Sequence[HistoryRun]) -> Trend:
         batch=batch,
         threads=threads,
         runs=tuple(runs),
-        changes=tuple(_told(change, runs) for change in found),
+        changes=tuple(_described(change, runs) for change in found),
         spread=relative_spread(runs),
     )
 
 
-def _told(change: ChangePoint, runs: Sequence[HistoryRun]) -> LevelChange:
+def _described(change: ChangePoint, runs: Sequence[HistoryRun]) -> LevelChange:
     first, last = runs[change.index], runs[change.index - 1]
     move = "slower" if change.ratio > 1 else "faster"
     if first.bundle_sha256 == last.bundle_sha256:

@@ -51,7 +51,7 @@ def run(inputs: MistakesInputs, *, progress: Progress = SILENT) -> MistakesRecor
     samples = inputs.index.split(inputs.split)
     chosen = [samples[one.image] for one in inputs.worst]
     with progress.task("Worst mistakes", total=2) as task:
-        taught = _teacher_says(chosen, inputs)
+        taught = _teacher_answers(chosen, inputs)
         task.advance()
         maps, no_maps = _maps(chosen, inputs)
         task.advance()
@@ -81,7 +81,7 @@ def run(inputs: MistakesInputs, *, progress: Progress = SILENT) -> MistakesRecor
     )
 
 
-def _teacher_says(chosen: Sequence[Sample], inputs: MistakesInputs) -> list[tuple[int, float]]:
+def _teacher_answers(chosen: Sequence[Sample], inputs: MistakesInputs) -> list[tuple[int, float]]:
     """The teacher's class and its probability for each image."""
     import torch
 

@@ -96,12 +96,12 @@ def fit_table(works: Sequence[Sequence[float]], milliseconds: Sequence[float]) -
 
     Args:
         works: `total_work` of three or more networks of different widths. Where all have as many layers, calls cannot
-            be told from what every network takes, and cost nothing of their own.
+            be told apart from what every network takes, and cost nothing of their own.
         milliseconds: their times.
     """
     alike = len({one[-1] for one in works}) == 1
-    told = np.asarray([one[:-1] if alike else one for one in works], dtype=np.float64)
-    features = np.column_stack([told, np.ones(len(works))])
+    distinct = np.asarray([one[:-1] if alike else one for one in works], dtype=np.float64)
+    features = np.column_stack([distinct, np.ones(len(works))])
     times = np.asarray(milliseconds, dtype=np.float64)
     left_out = []
     for index in range(len(times)):

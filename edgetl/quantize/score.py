@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.errors import DataError, ModelError
+from edgetl.export.graphs import import_onnxruntime
 from edgetl.processor import computes
-from edgetl.quiet import import_onnxruntime
 from edgetl.tasks.base import (
     LOGITS,
     Classification,

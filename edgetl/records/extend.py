@@ -58,5 +58,5 @@ class KeptRecord:
     @property
     def sentence(self) -> str:
         """What became of the old classes, in one sentence for each check that does not pass, or the first check's."""
-        told = [check.sentence for check in self.checks if check.verdict is not Verdict.PASS]
-        return "Old classes after extending: " + " ".join(told or [self.checks[0].sentence])
+        failed = [check.sentence for check in self.checks if check.verdict is not Verdict.PASS]
+        return "Old classes after extending: " + " ".join(failed or [self.checks[0].sentence])

@@ -73,7 +73,7 @@ def _what(manifest: Manifest, shipped: Variant, report: RunReport | None) -> lis
     sound = spec.sound
     taken = "pictures" if sound is None else f"recordings, {sound.seconds:g} s of each at {sound.rate} Hz"
     rows = [
-        ("answers", _asked(manifest.task, _thing(manifest))),
+        ("answers", _answers(manifest.task, _thing(manifest))),
         ("classes", _classes(manifest.task)),
         ("takes", f"{taken}, as {spec.size} x {spec.size} pixels ({spec.resize}, {spec.interpolation})"),
         ("ships", f"{shipped.name}: {shipped.precision} for {shipped.target}, {shipped.format}"),
@@ -99,7 +99,7 @@ def _thing(manifest: Manifest) -> str:
             assert_never(manifest.preprocess.kind)
 
 
-def _asked(task: TaskSpec, thing: str) -> str:
+def _answers(task: TaskSpec, thing: str) -> str:
     match task:
         case Classification():
             return f"one of {units.counted(len(task.labels), 'class')} for a {thing}"
@@ -107,7 +107,7 @@ def _asked(task: TaskSpec, thing: str) -> str:
             return f"any number of {units.counted(len(task.labels), 'class')} for a {thing}"
         case MultiHead():
             return "several questions: " + "; ".join(
-                f"{name}: {_asked(head, thing)}" for name, head in task.heads.items()
+                f"{name}: {_answers(head, thing)}" for name, head in task.heads.items()
             )
         case Detection():
             return (

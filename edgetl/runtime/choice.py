@@ -94,7 +94,7 @@ def choose(
     here, metric = arch or architecture(), first_metric(manifest)
     processor = kind(here)
 
-    def told(variant: Variant, why: str) -> Choice:
+    def choice_of(variant: Variant, why: str) -> Choice:
         figures = _figures(variant, processor, metric, suggest_tune=suggest_tune)
         return Choice(
             variant=variant.name,
@@ -112,7 +112,7 @@ def choose(
             raise BundleError(f"{manifest.name} has no {what}; it has {known}.")
         if named.format is not ENGINES[engine].model_format:
             engine = _taker(named, target)
-        return told(named, "was asked for")
+        return choice_of(named, "was asked for")
     if target is EngineName.AUTO and not any(
         v.format is ENGINES[engine].model_format for v in manifest.variants
     ):
@@ -129,7 +129,7 @@ def choose(
     assert default is not None  # A manifest without its default is refused when it is read.
     if engine in (EngineName.TENSORRT, EngineName.TENSORRT_RTX):
         chosen, why = _for_engines(engine, fitting, manifest, default)
-        return told(chosen, why)
+        return choice_of(chosen, why)
     timed = {v.name for v in manifest.variants if v.latency and v.machine}
     ranked = {
         v.name for v in manifest.variants if v.name in timed and runs.on_cpu and alike(v.machine, processor)
@@ -145,7 +145,7 @@ def choose(
     if default not in fitting:
         made = f"the default {default.name} was made for {default.target}"
         why += f", and {made if precision is None else f'{precision} was asked for'}"
-    return told(chosen, why)
+    return choice_of(chosen, why)
 
 
 def _taker(variant: Variant, asked: EngineName) -> EngineName:

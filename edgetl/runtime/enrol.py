@@ -184,7 +184,7 @@ class _Writing:
         self.progress, self.names = progress, names
         self.notes: list[str] = []
         self.rows: list[EnrolledVariant] = []
-        self.told = False
+        self.described = False
 
     def run(self) -> EnrolRecord:
         begun = time.perf_counter()
@@ -271,7 +271,7 @@ class _Writing:
         where = str(bundle.path)
         reference = known_images(bundle, variant, "enrol")
         if change.forgotten is None:
-            shown, recorded = self._seen(variant)
+            shown, recorded = self._embedded(variant)
             reference = _with(reference, shown[len(recorded) :])
             golden_embeddings = shown[: len(recorded)]
         else:
@@ -280,14 +280,14 @@ class _Writing:
                 raise ConfigError(
                     f"{change.label!r} was trained, and cannot be taken away here; added classes: {trained}."
                 )
-            golden_embeddings, recorded = self._seen(variant)
+            golden_embeddings, recorded = self._embedded(variant)
             reference = _without(reference, change.forgotten)
         known = calibrating.known_classes(reference, count, len(task.labels), where)
         added = calibrating.calibrated(
             known, variant.temperatures.get(LOGITS, 1.0), self.options.false_alarms
         )
         outputs = calibrating.logits(known, added)
-        self._tell(variant, known, added, outputs)
+        self._describe(variant, known, added, outputs)
         reference = replace(reference, logits={LOGITS: outputs})
         answering = ClassificationTask(spec=task, temperature=variant.temperatures.get(LOGITS, 1.0))
         truths = reference.validation_classes.astype(np.int64)
@@ -302,7 +302,7 @@ class _Writing:
             val=answering.score(truths, {LOGITS: outputs}),
         )
 
-    def _seen(self, variant: Variant) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _embedded(self, variant: Variant) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The embeddings of the golden images and of the new pictures, and the golden images' recorded logits."""
         bundle = self.bundle
         golden = bundle.golden_images()
@@ -317,7 +317,7 @@ class _Writing:
                 rows.append(embeddings({MAP: showing.see(picture).outputs[MAP]})[0].copy())
         return np.stack(rows), bundle.golden_outputs(variant.name)[LOGITS]
 
-    def _tell(
+    def _describe(
         self, variant: Variant, known: calibrating.Known, added: Added, outputs: NDArray[np.float32]
     ) -> None:
         """The variant's figures, and what is to be said of the pictures."""
@@ -336,8 +336,8 @@ class _Writing:
                 found=calibrating.found_again(known, added, len(known.means) - 1) if pictures else None,
             )
         )
-        if pictures and not self.told:  # by the first variant: the others see alike
-            self.told = True
+        if pictures and not self.described:  # by the first variant: the others see alike
+            self.described = True
             labels = self.bundle.manifest.labels
             own = reference.embeddings[-pictures:]
             for name, place in zip(self.names, calibrating.like_known(known, added, own), strict=True):

@@ -218,13 +218,13 @@ def evaluate_folder(
         from edgetl.tasks.confidence import coverages
 
         covered = coverages(session.task, truths, outputs, coverage, needed)
-    told: UnknownEvaluation | None = None
+    of_unknown: UnknownEvaluation | None = None
     if unknown is not None:
         from edgetl.runtime.unknown.evaluate import measure
 
         others = [LabelledImage(path, None) for path in strangers]
         found_there, there, skipped = usable(session, others, bad_images, progress=progress)
-        told = measure(
+        of_unknown = measure(
             session,
             unknown,
             known=outputs,
@@ -234,7 +234,7 @@ def evaluate_folder(
             skipped=skipped,
             progress=progress,
         )
-    return SetEvaluation(**values, image_set=images.use(len(kept), bad), coverage=covered, unknown=told)
+    return SetEvaluation(**values, image_set=images.use(len(kept), bad), coverage=covered, unknown=of_unknown)
 
 
 def choose_images(data: Path, bundles: Sequence[Bundle], *, progress: Progress = SILENT) -> ImageSet:

@@ -182,7 +182,7 @@ def _sounds(
         return Source(items=(Item(str(path), path) for path in found), count=len(found))
     standard = _standard_input(names) if stdin is None else stdin
 
-    def heard() -> Iterator[listening.Heard]:
+    def windows() -> Iterator[listening.Heard]:
         for name in names:
             if name == STANDARD_INPUT:
                 yield from listening.of_standard_input(standard, sounds, live)
@@ -192,7 +192,7 @@ def _sounds(
                 for path in find_images([name], kind=InputKind.SOUND, progress=progress):
                     yield from listening.of_recording(path, str(path), sounds)
 
-    items = (Item(h.name, h.sound, "rgb", h.seconds, h.time, h.dropped) for h in heard())
+    items = (Item(h.name, h.sound, "rgb", h.seconds, h.time, h.dropped) for h in windows())
     return Source(items=islice(items, limit), count=None, live=listening.has_no_end(names, sounds.pcm))
 
 
@@ -298,8 +298,8 @@ def predict_all(
         session.check_sure(sure)
     if coverage is not None:
         session.least_conformities(coverage)
-    told = session if unknown is None else session.telling(unknown)
-    session = session.explaining() if explain else told
+    answering = session if unknown is None else session.telling(unknown)
+    session = session.explaining() if explain else answering
     saver = None
     if save is not None:
         from edgetl.runtime.drawing import Saver

@@ -700,7 +700,7 @@ def load(
         from edgetl.bundle.signature import require_signature as check
 
         check(bundle, Path(require_signature))
-    task = _asked(bundle.manifest.task, threshold)
+    task = _with_threshold(bundle.manifest.task, threshold)
     if explain:
         from edgetl.runtime.explain import check_task
 
@@ -754,7 +754,7 @@ def _watch(session: Session, drift: bool | Drift, capture: Capture | None) -> No
         raise
 
 
-def _asked(task: TaskSpec, threshold: float | None) -> TaskSpec:
+def _with_threshold(task: TaskSpec, threshold: float | None) -> TaskSpec:
     """The task with another threshold of its boxes."""
     if threshold is None:
         return task

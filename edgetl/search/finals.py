@@ -21,7 +21,7 @@ from edgetl.records.scores import score
 from edgetl.records.search import FinalRun, SearchBudget, SearchTrial, TrialState
 from edgetl.records.variants import MeasureRecord
 from edgetl.report.run import shipped_variant
-from edgetl.search.asked import Prepared
+from edgetl.search.settings import Prepared
 from edgetl.search.space import Choice, final_recipe, rounded
 from edgetl.search.teachers import Teachers
 from edgetl.search.trials import LATER, budget_problems

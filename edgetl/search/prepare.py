@@ -15,10 +15,10 @@ from edgetl.keys import key_of, sources
 from edgetl.models.backbones import NO_WEIGHTS
 from edgetl.progress import Progress
 from edgetl.records.scores import Score, score
-from edgetl.search.asked import Prepared, SearchConfig
 from edgetl.search.clock import Clock
 from edgetl.search.networks import Networks
 from edgetl.search.quiet import Quiet
+from edgetl.search.settings import Prepared, SearchConfig
 from edgetl.search.space import TEACHER, Choice, Space, space_of
 from edgetl.search.teachers import Teachers
 from edgetl.search.trials import best_variant

@@ -28,7 +28,7 @@ from edgetl.packages import missing
 from edgetl.process import tune, usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.records.search import FinalRun, SearchRecord, SearchTrial, TrialState
-from edgetl.search.asked import RECORD, Prepared, SearchConfig, check
+from edgetl.search.settings import RECORD, Prepared, SearchConfig, check
 from edgetl.tasks.metrics import metric
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Search:
                 first = False  # what is still running is of another machine, and may have been left behind
                 for helper in helpers:
                     helper.join()
-                self._tell(known)
+                self._report_finished(known)
                 if not revive(study) and self._enough(study):
                     return
         finally:
@@ -279,7 +279,7 @@ class Search:
         quiet = Quiet(self.out / ".quiet.lock" if self.config.workers > 1 else None)
 
         def after(study: Study, _: object) -> None:
-            self._tell(known)
+            self._report_finished(known)
             self.keep_spent()
             revive(study)
             if self._enough(study, started=waits):
@@ -304,7 +304,7 @@ class Search:
             )
             study.optimize(trials, callbacks=[after])
 
-    def _tell(self, known: Prepared) -> None:
+    def _report_finished(self, known: Prepared) -> None:
         """Say what the workers have finished since."""
         for one in self._trials():
             if one.number not in self.said:

@@ -152,7 +152,7 @@ class Trials:
 
         history: list[EpochRecord] = []
 
-        def heard(record: EpochRecord) -> None:
+        def after_epoch(record: EpochRecord) -> None:
             history.append(record)
             trial.report(max(value(one.val, self.metric) for one in history), record.epoch)
             trial.set_user_attr(_EPOCHS, record.epoch)
@@ -168,7 +168,7 @@ class Trials:
         bars = Bars(self.progress, self.quiet)
         try:
             outcome = pipeline.run(
-                recipe, folder, until=Stage.DISTILL, progress=bars, begins=begins, listen=heard
+                recipe, folder, until=Stage.DISTILL, progress=bars, begins=begins, listen=after_epoch
             )
         except (optuna.TrialPruned, OverBudget):
             shutil.rmtree(folder, ignore_errors=True)

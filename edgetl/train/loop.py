@@ -55,7 +55,7 @@ NO_START = -math.inf
 _RELEASE_EVERY = 200
 """Steps between which the heap may grow: giving it back takes a few tenths of a second."""
 
-_SAID = 2
+_METRICS_SHOWN = 2
 """Metrics in an epoch's line."""
 
 TrainingSet = PixelSet | FeatureSet
@@ -335,7 +335,9 @@ class _Run:
             self.listen(record)
         if isinstance(self.progress, TakesEpochs):
             self.progress.epoch(record)
-        said = ", ".join(f"{m.title} {value(record.val, m.name):.1%}" for m in self.task.metrics[:_SAID])
+        said = ", ".join(
+            f"{m.title} {value(record.val, m.name):.1%}" for m in self.task.metrics[:_METRICS_SHOWN]
+        )
         self.progress.message(
             f"{record.phase} {record.epoch}/{self.fitting.epochs}: loss {record.loss:.3f}, validation {said},"
             f" {record.seconds:.1f} s"

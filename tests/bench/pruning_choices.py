@@ -76,13 +76,13 @@ def run() -> Iterator[Claim]:
     for seed in seeds:
         for name, settings in choices().items():
             found.setdefault(name, []).append(_student(source, seed, name, settings))
-            say(f"seed {seed}, {name}: {_told([found[name][-1]])}")
+            say(f"seed {seed}, {name}: {_figures([found[name][-1]])}")
     for at, seed in enumerate(seeds):
         for name, share in _timed(seed, list(found)).items():
             found[name][at] = replace(found[name][at], latency=share)
     write_text(kept(FAMILY) / "choices.svg", plot(found))
     for name, students in found.items():
-        yield Claim(name=name, measured=_told(students))
+        yield Claim(name=name, measured=_figures(students))
     for kind, default in (
         ("importance", PruneConfig().importance),
         ("loss", DistillConfig().loss),
@@ -180,7 +180,7 @@ def _mean(students: list[Found]) -> float:
     return statistics.mean(one.top1 for one in students)
 
 
-def _told(students: list[Found]) -> str:
+def _figures(students: list[Found]) -> str:
     top1 = " and ".join(f"{one.top1:.2%}" for one in students)
     return (
         f"top-1 {top1}; pruned, on validation {statistics.mean(s.pruned for s in students):.1%}; latency"

@@ -24,7 +24,7 @@ from edgetl.files import read_json, write_json
 from edgetl.records.search import SearchRecord
 from edgetl.report.run import headline
 from edgetl.search import stage
-from edgetl.search.asked import RECORD, SearchConfig
+from edgetl.search.settings import RECORD, SearchConfig
 from tests.bench.claims import Claim, at_least, at_most
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked
@@ -66,14 +66,14 @@ def run() -> Iterator[Claim]:
             found.setdefault(sampler, []).append(_searched(recipe, home / sampler, sampler, budget, minutes))
         found.setdefault("grid", []).append(_grid(recipe, home / "grid", budget))
         for name, students in found.items():
-            say(f"seed {seed}, {name}: {_told(students[-1:])}")
+            say(f"seed {seed}, {name}: {_figures(students[-1:])}")
     yield from judged(found)
 
 
 def judged(found: dict[str, list[Student]]) -> Iterator[Claim]:
     """What the searches came to beside the default recipe, and beside one another."""
     for name, students in found.items():
-        yield Claim(name=name, measured=_told(students))
+        yield Claim(name=name, measured=_figures(students))
     default, tpe = found["default"], found["tpe"]
     ratio = statistics.mean(one.ms / own.ms for one, own in zip(tpe, default, strict=True))
     yield at_most("searched: latency over the default student's", ratio, SHARE, "x")
@@ -94,7 +94,7 @@ def _mean(students: Sequence[Student]) -> float:
     return statistics.mean(one.top1 if one.holds else 0.0 for one in students)
 
 
-def _told(students: Sequence[Student]) -> str:
+def _figures(students: Sequence[Student]) -> str:
     each = (
         f"{one.top1:.2%} in {one.ms:.3f} ms, {one.tried} tried in {one.minutes:.0f} min"
         f"{'' if one.holds else ', over the budget or below the floor'}"

@@ -20,7 +20,7 @@ from tests.report.test_html import _Page
 BEGUN = datetime(2026, 11, 29, 9, 0, tzinfo=UTC)
 
 
-class _Told(SilentProgress):
+class _Recorded(SilentProgress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -133,12 +133,12 @@ def test_a_page_that_cannot_be_written_stops_no_run(tmp_path: Path, monkeypatch:
         raise StorageError(f"Cannot write {path}: the disk is full.")
 
     monkeypatch.setattr(live.files, "write_text", full)
-    told, clock = _Told(), _Clock()
-    page = _page(tmp_path, clock, told)
+    recorded, clock = _Recorded(), _Clock()
+    page = _page(tmp_path, clock, recorded)
     page.begins("data")
     page.works("data")
     page.done(1.0, "")
-    [said] = told.warnings
+    [said] = recorded.warnings
     assert said.startswith("The page of the running run is no longer written. Cannot write ")
 
 

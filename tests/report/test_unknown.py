@@ -1,4 +1,4 @@
-"""The page and the terminal say by which score unknown images are told."""
+"""The page and the terminal say by which score unknown images are with_unknown."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ RECORD = UnknownRecord(
 
 
 @pytest.fixture
-def told(report: RunReport) -> RunReport:
+def with_unknown(report: RunReport) -> RunReport:
     first, *others = report.measure.variants
     variants = (dataclasses.replace(first, unknown=RECORD), *others)
     return dataclasses.replace(report, measure=dataclasses.replace(report.measure, variants=variants))
 
 
-def test_the_page_and_the_tables_have_the_scores(told: RunReport, report: RunReport) -> None:
-    assert from_json(MeasureRecord, to_json(told.measure)) == told.measure
-    text = run.render(told)
+def test_the_page_and_the_tables_have_the_scores(with_unknown: RunReport, report: RunReport) -> None:
+    assert from_json(MeasureRecord, to_json(with_unknown.measure)) == with_unknown.measure
+    text = run.render(with_unknown)
     assert 'id="unknown"' in text
     assert "0.930 / 0.970" in text
-    assert "4.5%" in page.unknown(told)
-    assert f"{told.measure.variants[0].name}: energy does better than softmax" in text
-    table = shown(terminal.chosen, told.measure, width=120)
+    assert "4.5%" in page.unknown(with_unknown)
+    assert f"{with_unknown.measure.variants[0].name}: energy does better than softmax" in text
+    table = shown(terminal.chosen, with_unknown.measure, width=120)
     assert "Unknown images: AUROC on validation; false alarms where 5.0% are asked for" in table
     assert "0.930" in table
-    assert "Unknown images" in shown(terminal_run.run, told, width=120)
+    assert "Unknown images" in shown(terminal_run.run, with_unknown, width=120)
     assert 'id="unknown"' not in run.render(report)
     assert "Unknown images" not in shown(terminal_run.run, report, width=120)

@@ -15,8 +15,8 @@ from edgetl.inputs.image import Interpolation
 from edgetl.progress import SILENT
 from edgetl.records.scores import Score
 from edgetl.records.search import FinalRun, SearchBudget, TrialState
-from edgetl.search.asked import Prepared
 from edgetl.search.finals import Finals, candidates, choice_of
+from edgetl.search.settings import Prepared
 from edgetl.search.space import Choice
 from edgetl.search.stage import with_frontier
 from tests.search.records import TRIALS, final, trial

@@ -17,7 +17,7 @@ from edgetl.files import read_json
 from edgetl.progress import SilentProgress
 from edgetl.records.search import SearchRecord, TrialState
 from edgetl.search import stage
-from edgetl.search.asked import RECORD, SearchConfig
+from edgetl.search.settings import RECORD, SearchConfig
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
 

@@ -14,8 +14,8 @@ from edgetl.errors import ConfigError, StorageError
 from edgetl.records.scores import Score
 from edgetl.records.search import SearchBudget, TimedVariant, TrialState
 from edgetl.search import trials
-from edgetl.search.asked import SearchConfig, check
 from edgetl.search.prepare import _check_floor
+from edgetl.search.settings import SearchConfig, check
 from edgetl.search.trials import best_variant, budget_problems, link_stages, records, table_of
 
 FLOAT = TimedVariant(precision="fp32", ms=1.0, threads=2, size_bytes=2_000_000)
@@ -36,7 +36,7 @@ def test_a_budget_says_by_what_it_is_missed() -> None:
     ]
 
 
-def _told(study: object, how: object, value: float | None = None, /, **attrs: object) -> None:
+def _finish(study: object, how: object, value: float | None = None, /, **attrs: object) -> None:
     study.add_trial(
         optuna.trial.create_trial(
             state=how,
@@ -56,14 +56,14 @@ def test_trials_are_read_back_and_a_table_is_fitted_to_them() -> None:
     for number in range(1, 10):
         assert (table_of(study) is None) is (number < 9)
         variant = {"precision": "int8", "ms": 0.1 + 0.2 * number, "threads": 1, "size_bytes": 10}
-        _told(study, done, 0.9, choice=choice, variant=variant, work=[number * 1e6, 0.0, number, number])
+        _finish(study, done, 0.9, choice=choice, variant=variant, work=[number * 1e6, 0.0, number, number])
     table = table_of(study)
     assert table is not None
     assert table.of_work([5e6, 0.0, 5, 5]) == pytest.approx(1.1, rel=0.02)
-    _told(study, pruned, 0.5, choice=choice, why="worse than others after 1 epoch", epochs=1)
-    _told(study, pruned, choice=choice, state="over_budget", why="9 ms, over 1 ms", predicted_ms=9.0)
-    _told(study, pruned, choice=choice, state="impossible", why="It cannot be cut.")
-    _told(study, pruned)  # of a worker that ended before it said what it tries
+    _finish(study, pruned, 0.5, choice=choice, why="worse than others after 1 epoch", epochs=1)
+    _finish(study, pruned, choice=choice, state="over_budget", why="9 ms, over 1 ms", predicted_ms=9.0)
+    _finish(study, pruned, choice=choice, state="impossible", why="It cannot be cut.")
+    _finish(study, pruned)  # of a worker that ended before it said what it tries
     found = records(study)
     assert [one.state for one in found[8:]] == [
         TrialState.TRAINED,

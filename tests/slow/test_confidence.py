@@ -23,7 +23,7 @@ WORSE = 0.01
 """By how much the calibration error of the test split may rise: it is a sample."""
 
 
-def told(name: str, measure: MeasureRecord) -> None:
+def print_coverage(name: str, measure: MeasureRecord) -> None:
     """Print every variant's figures, and check that scores with the temperature hold and sets cover."""
     for variant in measure.variants:
         for one in variant.confidence:
@@ -66,7 +66,7 @@ def checked(source: Path, recipe: Recipe, folder: Path) -> None:
     assert outcome.report is not None
     assert outcome.bundle is not None
     measure = outcome.report.measure
-    told(source.name, measure)
+    print_coverage(source.name, measure)
     assert {v.precision for v in measure.variants} >= {"fp32", "int8"}
     with edgetl.load(outcome.bundle) as session:
         [own] = next(v for v in measure.variants if v.name == session.variant.name).confidence

@@ -118,7 +118,7 @@ def first_alarm(monitor: Monitor, images: Iterator[Seen]) -> int | None:
     return None
 
 
-def told(name: str, hits: int, count: int) -> str:
+def line(name: str, hits: int, count: int) -> str:
     low, high = wilson_interval(hits, count)
     return f"{name} {hits} of {count} ({low:.1%} to {high:.1%})"
 
@@ -140,7 +140,7 @@ def test_changes_are_found_and_nothing_else(real_set: RealSet, tmp_path: Path) -
     for replay in range(REPLAYS):
         monitor.reset()
         alarms += first_alarm(monitor, drawn(same, QUIET, np.random.default_rng(replay))) is not None
-    print(told(f"false alarms in replays of {QUIET} images:", alarms, REPLAYS))
+    print(line(f"false alarms in replays of {QUIET} images:", alarms, REPLAYS))
     assert alarms <= 0.01 * REPLAYS
     for name, pool in pools.items():
         waits, said = list[float](), list[str]()
@@ -158,7 +158,7 @@ def test_changes_are_found_and_nothing_else(real_set: RealSet, tmp_path: Path) -
         names, counts = np.unique(said, return_counts=True)
         first = ", ".join(f"{names[at]} {counts[at]}" for at in np.argsort(-counts))
         print(
-            f"{told(f'{name}: found within {WITHIN} images in', within, len(waits))}, after {middle:.0f} in the middle,"
+            f"{line(f'{name}: found within {WITHIN} images in', within, len(waits))}, after {middle:.0f} in the middle,"
             f" {most:.0f} in 95%; named first: {first}"
         )
         if name in CHANGES:
@@ -190,8 +190,8 @@ def test_real_cameras_are_told_apart(real_set: RealSet, here: str, there: str) -
         wait = first_alarm(monitor, drawn(found[there], WITHIN, generator))
         waits.append(np.inf if wait is None else wait)
     print(
-        f"\n{here} to {there}, reference of {half}: {told('found', sum(np.isfinite(waits)), len(waits))}, after"
-        f" {np.median(waits):.0f} in the middle, {np.max(waits):.0f} at most; {told('false alarms', false, len(waits))}"
+        f"\n{here} to {there}, reference of {half}: {line('found', sum(np.isfinite(waits)), len(waits))}, after"
+        f" {np.median(waits):.0f} in the middle, {np.max(waits):.0f} at most; {line('false alarms', false, len(waits))}"
         f" in {QUIET} images; {monitor.state().moved[0].sentence if monitor.drifted else 'nothing moved'}"
     )
     assert false <= 1

@@ -54,7 +54,7 @@ def seen(session: Session, pictures: list[Path], labels: tuple[str, ...]) -> See
     )
 
 
-def told(name: str, values: list[float]) -> str:
+def line(name: str, values: list[float]) -> str:
     """A mean over episodes with its 95% interval."""
     half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values))
     return f"{name} {100 * np.mean(values):.1f}% +- {100 * half:.1f}"
@@ -107,8 +107,8 @@ def test_five_classes_from_few_pictures(name: str, real_set: RealSet, tmp_path: 
                 lost.append(float(right.mean() - now.mean()))
             print(
                 f"  {shots} picture{'s' if shots > 1 else ''} a class, {EPISODES} episodes:"
-                f" {told('5-way', within)}; {told(f'of {count + 5} classes', all_ways)};"
-                f" {told('trained classes lose', lost)}"
+                f" {line('5-way', within)}; {line(f'of {count + 5} classes', all_ways)};"
+                f" {line('trained classes lose', lost)}"
             )
             assert np.mean(lost) < MOST_LOST
     _whole_way(bundle, source, left_out, tmp_path)

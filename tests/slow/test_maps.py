@@ -56,7 +56,7 @@ def touched(mask: Mask, one: ActivationMap, x: float, y: float) -> bool:
     return bool(mask[top : int(y + half[1]) + 1, left : int(x + half[0]) + 1].any())
 
 
-def told(name: str, hits: Sequence[bool]) -> str:
+def line(name: str, hits: Sequence[bool]) -> str:
     low, high = wilson_interval(sum(hits), len(hits))
     return f"{name} {np.mean(hits):.1%} ({low:.1%} to {high:.1%})"
 
@@ -98,9 +98,9 @@ def test_maps_peak_on_the_defect(real_set: RealSet, tmp_path: Path) -> None:
         assert answered, f"{variant.name} found no defect in {len(found)} pictures"
         print(
             f"\n{variant.name}: {answered} of {len(found)} defects answered as one, maps of"
-            f" {'x'.join(map(str, one.values.shape))}; {told('peaks on the defect', inside['peak'])},"
-            f" {told('the middle', inside['middle'])}; within the place, {told('peaks', near['peak'])},"
-            f" {told('the middle', near['middle'])}"
+            f" {'x'.join(map(str, one.values.shape))}; {line('peaks on the defect', inside['peak'])},"
+            f" {line('the middle', inside['middle'])}; within the place, {line('peaks', near['peak'])},"
+            f" {line('the middle', near['middle'])}"
         )
         if not limit:
             assert np.mean(near["peak"]) > np.mean(near["middle"])

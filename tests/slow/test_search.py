@@ -20,7 +20,7 @@ from edgetl.records.search import SearchRecord, TrialState
 from edgetl.report.run import headline
 from edgetl.report.terminal.search import search as show
 from edgetl.search import stage
-from edgetl.search.asked import SearchConfig
+from edgetl.search.settings import SearchConfig
 from edgetl.search.study import WORKER
 from tests.images import write_set
 from tests.slow.test_real_sets import recipe_for

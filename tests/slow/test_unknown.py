@@ -37,7 +37,7 @@ def without(source: Path, out: Path) -> tuple[Path, Path]:
     return known, unknown
 
 
-def told(what: str, variant: str, found: UnknownEvaluation) -> dict[str, float]:
+def print_line(what: str, variant: str, found: UnknownEvaluation) -> dict[str, float]:
     """Print each score's figures; return its AUROC."""
     for one in found.scores:
         low, high = one.auroc.interval or (0.0, 1.0)
@@ -73,7 +73,7 @@ def test_unknown_images_are_told(real_set: RealSet, name: str, tmp_path: Path) -
                 found = evaluate_folder(session, known, unknown=folder).unknown
                 assert found is not None
                 assert (found.made_from, found.in_set) == (0, 0)
-                areas[what, variant.name] = told(f"{name} against {what}", variant.name, found)
+                areas[what, variant.name] = print_line(f"{name} against {what}", variant.name, found)
                 if what in FAR:
                     assert max(areas[what, variant.name].values()) >= _FAR_AIM
     for variant in variants[1:]:

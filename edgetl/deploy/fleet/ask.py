@@ -9,7 +9,7 @@ from edgetl.deploy.fleet.deploy import Deployment, carry, hold, on, outcome_of
 from edgetl.deploy.fleet.deploy import verify as verified
 from edgetl.deploy.fleet.place import CURRENT, Place, Seen
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.errors import DeviceError
 from edgetl.records.bench import BenchRecord
 
@@ -43,74 +43,74 @@ class Holding:
         )
 
 
-def status(place: Place, told: Told) -> DeviceRecord:
+def status(place: Place, reporter: Reporter) -> DeviceRecord:
     """What stands on a device."""
-    told.step("look")
+    reporter.step("look")
     state = place.look().state
     sentence = f"{state.current} runs there." if state.current else "No bundle runs there."
     if not state.edgetl:
         sentence = f"edgetl is not installed in {place.device.folder} there."
-    return told.record(Outcome.DONE, sentence, state=state, current=state.current)
+    return reporter.record(Outcome.DONE, sentence, state=state, current=state.current)
 
 
-def verify(place: Place, key: bytes | None, told: Told) -> DeviceRecord:
+def verify(place: Place, key: bytes | None, reporter: Reporter) -> DeviceRecord:
     """Does the device compute what was recorded in the bundle that runs there?"""
-    seen = _running(place, told)
-    told.step("verify")
+    seen = _running(place, reporter)
+    reporter.step("verify")
     check = verified(place, CURRENT, key)
     outcome = Outcome.DONE if check.passed else Outcome.FAILED
-    return told.record(outcome, check.reason, check=check, current=seen.state.current)
+    return reporter.record(outcome, check.reason, check=check, current=seen.state.current)
 
 
-def bench(place: Place, timing: Timing, told: Told) -> DeviceRecord:
+def bench(place: Place, timing: Timing, reporter: Reporter) -> DeviceRecord:
     """How fast is the bundle that runs there?"""
-    seen = _running(place, told)
-    told.step("measure")
+    seen = _running(place, reporter)
+    reporter.step("measure")
     words = ["--runs", str(timing.runs), "--scenario", timing.scenario]
     if timing.threads is not None:
         words += ["--threads", str(timing.threads)]
     record, _ = place.edgetl(BenchRecord, "bench", CURRENT, *words)
     sentence = f"{record.variant} on {record.target}: {record.latency.p50_ms:.4g} ms in the median."
-    return told.record(Outcome.DONE, sentence, bench=record, current=seen.state.current)
+    return reporter.record(Outcome.DONE, sentence, bench=record, current=seen.state.current)
 
 
-def tune(place: Place, seconds: float, told: Told) -> DeviceRecord:
+def tune(place: Place, seconds: float, reporter: Reporter) -> DeviceRecord:
     """Which variant and engine is the fastest there? It runs from now on, where no other is named."""
-    seen = _running(place, told)
-    told.step("tune")
+    seen = _running(place, reporter)
+    reporter.step("tune")
     record, _ = place.edgetl(TuneRecord, "tune", CURRENT, "--seconds", f"{seconds}")
-    return told.record(Outcome.DONE, f"{record.reason}.", tuned=record, current=seen.state.current)
+    return reporter.record(Outcome.DONE, f"{record.reason}.", tuned=record, current=seen.state.current)
 
 
-def gate(place: Place, candidate: Deployment | None, holding: Holding, told: Told) -> DeviceRecord:
+def gate(place: Place, candidate: Deployment | None, holding: Holding, reporter: Reporter) -> DeviceRecord:
     """Is a bundle no worse there than the one that runs; or this no worse than the one before, without a candidate?
 
     Raises:
         DeviceError: there is no bundle to hold it to.
     """
-    seen = _running(place, told)
+    seen = _running(place, reporter)
     now, before, sent = seen.state.current, seen.state.previous, 0
     if candidate is not None:
-        told.step("upload")
-        sent = carry(place, candidate, told)
+        reporter.step("upload")
+        sent = carry(place, candidate, reporter)
         file, against = candidate.file, f"bundles/{now}"
     elif before and before != now:
         file, against = f"bundles/{now}", f"bundles/{before}"
     else:
         raise DeviceError("it has no bundle from before to hold the one that runs to. Name a bundle.")
-    told.step("gate")
+    reporter.step("gate")
     report = hold(place, file, against, *holding.options)
     sentence = " ".join(report.sentences()[:1])
-    return told.record(outcome_of(report.verdict), sentence, gate=report, current=now, sent_bytes=sent)
+    return reporter.record(outcome_of(report.verdict), sentence, gate=report, current=now, sent_bytes=sent)
 
 
-def _running(place: Place, told: Told) -> Seen:
+def _running(place: Place, reporter: Reporter) -> Seen:
     """A look at a device on which a bundle runs.
 
     Raises:
         DeviceError: none does.
     """
-    told.step("look")
+    reporter.step("look")
     seen = place.look()
     place.ready(seen)
     if not seen.state.current:

@@ -15,7 +15,7 @@ from typing import IO
 
 from edgetl.deploy.fleet.place import Place, quoted
 from edgetl.deploy.fleet.record import Brought, DeviceRecord, Outcome
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.errors import DeviceError
 from edgetl.files import sha256_bytes, sha256_file, write_bytes
 from edgetl.records.captured import LINES, CapturedImage, line, read
@@ -45,21 +45,21 @@ class Fetching:
     remove: bool = False
 
 
-def fetch(place: Place, wanted: Fetching, told: Told) -> DeviceRecord:
+def fetch(place: Place, wanted: Fetching, reporter: Reporter) -> DeviceRecord:
     """Bring a device's images home.
 
     Raises:
         DeviceError: it keeps none, or answers what no device would.
         StorageError: they cannot be written here.
     """
-    told.step("look")
+    reporter.step("look")
     seen = place.look()
     place.clock(seen)
-    told.step("list")
+    reporter.step("list")
     images, torn = _listed(place)
     home = wanted.out / place.device.name
     todo = [image for image in images if not _is_here(home, image)]
-    told.step("fetch")
+    reporter.step("fetch")
     left, new, size, gone, broken = int(wanted.limit_mb * (1 << 20)), 0, 0, 0, 0
     later = 0
     for at in range(0, len(todo), BATCH):
@@ -81,14 +81,14 @@ def fetch(place: Place, wanted: Fetching, told: Told) -> DeviceRecord:
                 else:
                     write_bytes(home / image.file, content)
                     new, size, left = new + 1, size + number, left - number
-        told.bytes(size)
+        reporter.bytes(size)
         _write_lines(home, images)
     here = [image for image in images if _is_here(home, image)]
     if images:
         _write_lines(home, images)
     removed = 0
     if wanted.remove and here:
-        told.step("remove")
+        reporter.step("remove")
         removed = _remove(place, here)
     brought = Brought(
         folder=str(home),
@@ -103,7 +103,7 @@ def fetch(place: Place, wanted: Fetching, told: Told) -> DeviceRecord:
     )
     rest = f" {later} more are to come: run the command again." if later else ""
     sentence = f"{new} new images in {home}.{rest}"
-    return told.record(Outcome.DONE, sentence, brought=brought, current=seen.state.current)
+    return reporter.record(Outcome.DONE, sentence, brought=brought, current=seen.state.current)
 
 
 def _listed(place: Place) -> tuple[list[CapturedImage], int]:

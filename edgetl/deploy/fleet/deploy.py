@@ -10,7 +10,7 @@ from typing import Any
 from edgetl.bundle.golden import GoldenCheck
 from edgetl.deploy.fleet.place import ENV_PYTHON, Place, Seen, incoming
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.errors import DeviceError
 from edgetl.files import sha256_file
 from edgetl.records.bench import BenchRecord
@@ -94,51 +94,51 @@ def deployment(bundle: Path, key: Path | None, **wanted: Any) -> Deployment:
     )
 
 
-def deploy(place: Place, wanted: Deployment, told: Told) -> DeviceRecord:
+def deploy(place: Place, wanted: Deployment, reporter: Reporter) -> DeviceRecord:
     """Bring a bundle to a device, prove and measure it there, and let it run: else the old one stays.
 
     Raises:
         DeviceError: the device cannot be reached or refuses, or the bundle was altered on the way.
     """
-    told.step("look")
+    reporter.step("look")
     seen = place.look(make=True, file=wanted.file, incoming=incoming(wanted.sha256))
     place.ready(seen)
     before = seen.state.current
     _same_task(place, seen, wanted)
-    told.step("upload")
-    sent = carry(place, wanted, told, seen)
-    told.step("verify")
+    reporter.step("upload")
+    sent = carry(place, wanted, reporter, seen)
+    reporter.step("verify")
     check = verify(place, wanted.file, wanted.key)
     found: dict[str, Any] = {"check": check, "current": before, "sent_bytes": sent}
     if not check.passed:
-        return told.record(Outcome.FAILED, _stays(check.reason, before), **found)
-    told.step("measure")
+        return reporter.record(Outcome.FAILED, _stays(check.reason, before), **found)
+    reporter.step("measure")
     measured, _ = place.edgetl(BenchRecord, "bench", wanted.file, "--runs", str(wanted.runs))
     found["bench"] = measured
     if wanted.max_ms is not None and (median := measured.latency.p50_ms) > wanted.max_ms:
         reason = f"The median there is {median:.4g} ms, and {wanted.max_ms:g} ms are allowed."
-        return told.record(Outcome.FAILED, _stays(reason, before), **found)
+        return reporter.record(Outcome.FAILED, _stays(reason, before), **found)
     if wanted.gate and before and f"bundles/{before}" != wanted.file:
-        told.step("gate")
+        reporter.step("gate")
         found["gate"] = report = hold(place, wanted.file, f"bundles/{before}", *on(wanted.data))
         if report.verdict is not Verdict.PASS:
             sentence = _stays(" ".join(report.sentences()[:1]), before)
-            return told.record(outcome_of(report.verdict), sentence, **found)
-    told.step("switch")
+            return reporter.record(outcome_of(report.verdict), sentence, **found)
+    reporter.step("switch")
     name = wanted.file.removeprefix("bundles/")
     if before != name:
         place.switch(wanted.file, f"bundles/{before}" if before else "")
         place.tidy(wanted.file, f"bundles/{before}" if before else "")
     found |= {"current": name, "before": before if before != name else ""}
-    return told.record(
+    return reporter.record(
         Outcome.DONE, f"{name} runs there." if before != name else f"{name} ran there already.", **found
     )
 
 
-def carry(place: Place, wanted: Deployment, told: Told, seen: Seen | None = None) -> int:
+def carry(place: Place, wanted: Deployment, reporter: Reporter, seen: Seen | None = None) -> int:
     """Bring the bundle there, whole, without letting it run; how many bytes were sent."""
     return place.send(
-        wanted.bundle, wanted.sha256, wanted.file, python=ENV_PYTHON, tell=told.bytes, seen=seen
+        wanted.bundle, wanted.sha256, wanted.file, python=ENV_PYTHON, tell=reporter.bytes, seen=seen
     )
 
 
@@ -172,25 +172,27 @@ def outcome_of(verdict: Verdict) -> Outcome:
     return {Verdict.PASS: Outcome.DONE, Verdict.FAIL: Outcome.FAILED, Verdict.UNSURE: Outcome.UNSURE}[verdict]
 
 
-def rollback(place: Place, told: Told) -> DeviceRecord:
+def rollback(place: Place, reporter: Reporter) -> DeviceRecord:
     """Let the bundle from before run again, where it still gives its golden outputs there.
 
     Raises:
         DeviceError: there is none, or it cannot be used there.
     """
-    told.step("look")
+    reporter.step("look")
     seen = place.look()
     place.ready(seen)
     now, before = seen.state.current, seen.state.previous
     if not before or before == now:
         raise DeviceError("it has no bundle from before to go back to. Deploy one with: edgetl fleet deploy")
-    told.step("verify")
+    reporter.step("verify")
     check = verify(place, f"bundles/{before}", None)
     if not check.passed:
-        return told.record(Outcome.FAILED, _stays(check.reason, now), check=check, current=now)
-    told.step("switch")
+        return reporter.record(Outcome.FAILED, _stays(check.reason, now), check=check, current=now)
+    reporter.step("switch")
     place.switch(f"bundles/{before}", f"bundles/{now}" if now else "")
-    return told.record(Outcome.DONE, f"{before} runs there again.", check=check, current=before, before=now)
+    return reporter.record(
+        Outcome.DONE, f"{before} runs there again.", check=check, current=before, before=now
+    )
 
 
 def _same_task(place: Place, seen: Seen, wanted: Deployment) -> None:

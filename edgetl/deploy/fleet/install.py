@@ -13,7 +13,7 @@ from pathlib import Path
 from edgetl.deploy.fleet.place import Place, Seen, program
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
 from edgetl.deploy.fleet.wheels import Wheel, choose, find
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.errors import ConfigError, DeviceError
 from edgetl.files import sha256_file, sha256_json
 from edgetl.packages import PIP_NAMES
@@ -78,14 +78,14 @@ def installation(wheel: Path | None, wheels: Path | None, *, signed: bool = Fals
     )
 
 
-def install(place: Place, wanted: Installation, told: Told) -> DeviceRecord:
+def install(place: Place, wanted: Installation, reporter: Reporter) -> DeviceRecord:
     """Install on one device.
 
     Raises:
         DeviceError: it lacks Python, space or wheels; or the installation fails there.
     """
     device = place.device
-    told.step("look")
+    reporter.step("look")
     seen = place.look(make=True)
     python = _python(place, seen)
     place.clock(seen)
@@ -112,7 +112,7 @@ def install(place: Place, wanted: Installation, told: Told) -> DeviceRecord:
     sent = 0
     if place.run(f"test -f {environment}/.ready").code != 0:
         place.room(seen, _SPACE_BYTES)
-        told.step("carry")
+        reporter.step("carry")
         for path in carried:
             sha256 = wanted.hashes[path.name]
             sent += place.send(
@@ -120,16 +120,16 @@ def install(place: Place, wanted: Installation, told: Told) -> DeviceRecord:
                 sha256,
                 f"wheels/{sha256[:16]}/{path.name}",
                 python=python,
-                tell=told.bytes,
+                tell=reporter.bytes,
             )
-        told.step("install")
+        reporter.step("install")
         _make(place, wanted, environment, [f"wheels/{wanted.hashes[p.name][:16]}" for p in carried], python)
-    told.step("check")
+    reporter.step("check")
     answer = place.run(f"{environment}/bin/python -m edgetl --version")
     if answer.code != 0:
         raise DeviceError(f"what was installed does not run there: {answer.last_words}.")
     version = answer.text.split("\n")[0]
-    told.step("switch")
+    reporter.step("switch")
     switched = place.run(place.linking(environment, "env", python))
     if switched.code != 0:
         raise DeviceError(f"the link env cannot be switched there: {switched.last_words}.")
@@ -137,7 +137,7 @@ def install(place: Place, wanted: Installation, told: Told) -> DeviceRecord:
         f'for f in envs/*; do case "$f" in {environment}) ;; *) rm -rf -- "$f" ;; esac; done; rm -rf wheels'
     )
     after = place.look()
-    return told.record(
+    return reporter.record(
         Outcome.DONE,
         f"{version} with {device.engine}, in {device.folder}/env.",
         sent_bytes=sent,

@@ -12,7 +12,7 @@ from edgetl.deploy.fleet.config import Device, Fleet
 from edgetl.deploy.fleet.link import Calls, Link, sockets_folder
 from edgetl.deploy.fleet.place import Place
 from edgetl.deploy.fleet.record import DeviceRecord, FleetRecord, Outcome
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.errors import DeviceAwayError, DeviceError, Interrupted
 from edgetl.files import read_json, sha256_json, write_json
 from edgetl.progress import SILENT, Progress, ProgressTask
@@ -31,7 +31,7 @@ STEPS = {
     "rollback": 3,
 }
 """Steps of each command on a device, at most; only for the bar."""
-Work = Callable[[Place, Told], DeviceRecord]
+Work = Callable[[Place, Reporter], DeviceRecord]
 """What is done on one device."""
 
 
@@ -126,17 +126,17 @@ def _one(
     bar: ProgressTask,
     steps: int,
 ) -> DeviceRecord:
-    told = Told(device, bar.advance)
+    reporter = Reporter(device, bar.advance)
     link = Link(device, fleet, calls, sockets)
     try:
-        record = work(Place(link, fleet), told)
+        record = work(Place(link, fleet), reporter)
     except DeviceError as error:
         away = isinstance(error, DeviceAwayError)
         text = str(error)
-        record = told.record(Outcome.AWAY if away else Outcome.REFUSED, text[:1].upper() + text[1:])
+        record = reporter.record(Outcome.AWAY if away else Outcome.REFUSED, text[:1].upper() + text[1:])
     finally:
         link.close()
-    bar.advance(steps - told.steps, f"{device.name}: {record.outcome.value}")
+    bar.advance(steps - reporter.steps, f"{device.name}: {record.outcome.value}")
     return record
 
 

@@ -10,8 +10,8 @@ from edgetl.deploy.fleet.config import Device
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
 
 
-class Told:
-    """Where the work on a device tells how far it is."""
+class Reporter:
+    """Says how far the work on a device is, and makes its record."""
 
     def __init__(self, device: Device, say: Callable[[int, str], None]) -> None:
         """`say` takes finished steps and a short note, e.g. `line-1: upload 1.2 MB`."""

@@ -18,7 +18,7 @@ from edgetl.deploy.server.log import Log
 from edgetl.deploy.server.metrics import MEDIA_TYPE, Labels, Metrics
 from edgetl.deploy.server.models import Models, Served
 from edgetl.deploy.server.options import ServerOptions
-from edgetl.deploy.server.pictures import PictureJob, parse_asked, picture_in, told
+from edgetl.deploy.server.pictures import PictureJob, describe, parse_options, picture_in
 from edgetl.deploy.server.tensors import EXTENSIONS, HEADER_LENGTH, TensorJob, header_length, metadata
 from edgetl.errors import EdgetlError, ImageError
 from edgetl.packages import missing
@@ -188,14 +188,14 @@ class _Routes:
 
     async def predict(self, request: Request) -> Answer:
         served = self._find(request)
-        asked = parse_asked(request.query_params)
+        options = parse_options(request.query_params)
 
         def job(body: bytes) -> Job:
             return PictureJob(
                 model=served.name,
                 version=served.version,
                 content=picture_in(body, request.headers.get("content-type", "")),
-                asked=asked,
+                options=options,
                 max_pixels=self._state.options.limits.max_pixels,
             )
 
@@ -267,7 +267,7 @@ def _endpoint(handler: Handler, name: str, state: State) -> Callable[[Request], 
         except Refusal as refusal:
             answer = _refused(request, refusal)
         except ImageError as error:
-            answer = _refused(request, Refusal(400, told(error)))
+            answer = _refused(request, Refusal(400, describe(error)))
         except EdgetlError as error:
             answer = _refused(request, Refusal(400, str(error)))
         return Response(answer.body, answer.status, {**_SAFE, **answer.headers}, answer.media_type)
@@ -281,7 +281,7 @@ def _refused(request: Request, refusal: Refusal) -> Answer:
 
 
 def _guarded(app: Asgi, state: State) -> Asgi:
-    """The application behind the token, with every request counted and told."""
+    """The application behind the token, with every request counted and logged."""
     options, metrics, log = state.options, state.metrics, state.log
     token = None if options.token is None else f"Bearer {options.token}".encode()
 

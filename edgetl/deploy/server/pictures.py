@@ -28,7 +28,7 @@ _OPTIONS = ("top", "explain", "sure", "coverage", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PredictOptions:
     """What of `edgetl.runtime.session.Session.predict` is asked in an address."""
 
     top: int = 1
@@ -50,43 +50,47 @@ class PictureJob:
     model: str
     version: str
     content: bytes
-    asked: Asked
+    options: PredictOptions
     max_pixels: int
 
     def rows(self, session: Session) -> Rows:
         """The picture's pixels; none where it is answered outside of batches. See `edgetl.deploy.server.lane.Job`."""
         checked(self.content, self.max_pixels)
-        asked = self.asked
-        if asked.sure is not None:
-            session.check_sure(asked.sure)
-        if asked.coverage is not None:
-            session.least_conformities(asked.coverage)
-        if asked.alone:
+        options = self.options
+        if options.sure is not None:
+            session.check_sure(options.sure)
+        if options.coverage is not None:
+            session.least_conformities(options.coverage)
+        if options.alone:
             return Rows()
         pixels, frame = session.framed(self.content)
         return Rows(images=[pixels], frames=[frame])
 
     def answer(self, session: Session, outputs: Outputs, rows: Rows) -> Answer:
         """The prediction in JSON; see `edgetl.deploy.server.lane.Job`."""
-        asked = self.asked
+        options = self.options
         maps: tuple[ActivationMap, ...] = ()
         found: Prediction
-        if asked.explain:
+        if options.explain:
             explained = session.predict(
                 self.content,
-                top_k=asked.top,
-                sure=asked.sure,
-                coverage=asked.coverage,
-                unknown=asked.unknown,
+                top_k=options.top,
+                sure=options.sure,
+                coverage=options.coverage,
+                unknown=options.unknown,
                 explain=True,
             )
             found, maps = explained.prediction, explained.maps
-        elif asked.alone:
+        elif options.alone:
             found = session.predict(
-                self.content, top_k=asked.top, sure=asked.sure, coverage=asked.coverage, unknown=asked.unknown
+                self.content,
+                top_k=options.top,
+                sure=options.sure,
+                coverage=options.coverage,
+                unknown=options.unknown,
             )
         else:
-            found = session.answer(Seen(outputs, rows.frames[0]), asked.top, asked.sure, asked.coverage)
+            found = session.answer(Seen(outputs, rows.frames[0]), options.top, options.sure, options.coverage)
         value: dict[str, Any] = {
             "model": self.model,
             "version": self.version,
@@ -95,7 +99,7 @@ class PictureJob:
             "text": found.text,
             "prediction": to_json(found),
         }
-        if asked.explain:
+        if options.explain:
             value["maps"] = [_map(one) for one in maps]
         return Answer(body=encoded(value))
 
@@ -119,7 +123,7 @@ def checked(content: bytes, max_pixels: int) -> bytes:
     return content
 
 
-def parse_asked(query: Mapping[str, str]) -> Asked:
+def parse_options(query: Mapping[str, str]) -> PredictOptions:
     """What is asked behind the `?` of an address.
 
     Raises:
@@ -133,7 +137,7 @@ def parse_asked(query: Mapping[str, str]) -> Asked:
     explain = query.get("explain", "0").lower()
     if explain not in ("0", "1", "false", "true"):
         raise Refusal(400, f"explain: got {explain[:40]!r}, expected 0 or 1.")
-    return Asked(
+    return PredictOptions(
         top=int(top),
         explain=explain in ("1", "true"),
         sure=_share(query, "sure"),
@@ -160,7 +164,7 @@ def picture_in(body: bytes, media_type: str) -> bytes:
     return body
 
 
-def told(error: ImageError) -> str:
+def describe(error: ImageError) -> str:
     """An error about a picture that came without a name."""
     return str(error).replace(NAMELESS, "The picture", 1)
 

@@ -104,13 +104,13 @@ def check(
     match asked:
         case EnginePrecision.INT8 | EnginePrecision.FP8:
             if len(layers) - len(others) < _LEAST_SHARE * len(layers) or len(others) == len(layers):
-                raise ModelError(_not_what_was_asked(asked, layers))
+                raise ModelError(_precision_missed(asked, layers))
             return tuple(f"{layer.name}: {layer.precision}, not quantized in the ONNX" for layer in others)
         case EnginePrecision.FP32 | EnginePrecision.FP16 | EnginePrecision.BF16:
             kept = set(float32_layers)
             fine = [o for o in others if o.precision is EnginePrecision.FP32 and o.name in kept]
             if len(fine) != len(others) or (layers and len(fine) == len(layers)):
-                raise ModelError(_not_what_was_asked(asked, layers))
+                raise ModelError(_precision_missed(asked, layers))
             return tuple(f"{layer.name}: fp32, it would overflow in {asked}" for layer in fine)
         case _:
             assert_never(asked)
@@ -142,7 +142,7 @@ def counts(layers: Sequence[LayerPrecision]) -> dict[str, int]:
     return dict(sorted(Counter(layer.precision.value for layer in layers).items()))
 
 
-def _not_what_was_asked(asked: EnginePrecision, layers: Sequence[LayerPrecision]) -> str:
+def _precision_missed(asked: EnginePrecision, layers: Sequence[LayerPrecision]) -> str:
     got = (
         ", ".join(f"{number} in {precision}" for precision, number in counts(layers).items()) or "none at all"
     )

@@ -28,8 +28,10 @@ def render(record: FleetRecord) -> str:
         for cells, device in zip(side.rows, record.devices, strict=True)
     ]
     title = shell.command("fleet", record.command)
-    told = [d for d in record.devices if d.outcome is not Outcome.DONE]
-    says = [tag("ul", *(tag("li", f"{d.device}: {d.sentence}") for d in told), css="says")] if told else []
+    others = [d for d in record.devices if d.outcome is not Outcome.DONE]
+    says = (
+        [tag("ul", *(tag("li", f"{d.device}: {d.sentence}") for d in others), css="says")] if others else []
+    )
     machines = [(d.device, _machine(d)) for d in record.devices]
     about = [section("machines", "Machines", definitions(machines))] if any(m for _, m in machines) else []
     body = [

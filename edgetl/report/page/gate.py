@@ -204,7 +204,7 @@ def flipped(
         parts.append(tag("h3", f"{title}: {units.counted(count, 'image')}"))
         parts.append(tag("ul", *(_picture(flip, root, spec) for flip in found[:most]), css="flips"))
         if found[most:]:
-            rest = tag("ul", *(tag("li", _told(flip)) for flip in found[most:]), css="says")
+            rest = tag("ul", *(tag("li", _flip_line(flip)) for flip in found[most:]), css="says")
             parts.append(disclosure(f"{len(found) - most} more, by name", rest))
         if count > len(found):
             parts.append(tag("p", f"{units.count(count - len(found))} more are not listed.", css="lead"))
@@ -227,7 +227,7 @@ def _picture(flip: Flip, root: Path | None, spec: PreprocessSpec | None) -> Mark
     return tag("li", picture, is_class, before, " \u2192 ", after, tag("span", flip.path, css="path"))
 
 
-def _told(flip: Flip) -> str:
+def _flip_line(flip: Flip) -> str:
     return f"{flip.path}: {flip.label}, {flip.before} before, {flip.after} now"
 
 

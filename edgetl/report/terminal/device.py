@@ -45,7 +45,7 @@ def _window(window: tuple[float, float] | None) -> str:
     return f"{window[0]:g} becomes black, {window[1]:g} white"
 
 
-def _boxes_asked(task: TaskSpec) -> str:
+def _box_rules(task: TaskSpec) -> str:
     if not isinstance(task, Detection):
         return ""
     return (
@@ -100,7 +100,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
         [
             ("task", manifest.task.kind),
             ("labels", f"{len(manifest.labels)}: {labels}"),
-            ("boxes", _boxes_asked(manifest.task)),
+            ("boxes", _box_rules(manifest.task)),
             ("relation", _relation(manifest.task)),
             ("input", f"{spec.size}x{spec.size} pixels, {spec.resize}, {spec.interpolation}"),
             ("more than 8 bits", _window(spec.window)),
@@ -162,7 +162,7 @@ def predictions(console: Console, results: Sequence[ImageResult]) -> None:
     if any(isinstance(result.prediction, Detections) for result in results):
         _boxes(console, results)
         return
-    answers = [_told(r.prediction) if r.prediction else [] for r in results]
+    answers = [_marked_answers(r.prediction) if r.prediction else [] for r in results]
     most = max(1, *map(len, answers)) if answers else 1
     timed = any(result.seconds is not None for result in results)
     heads: list[HeaderCell] = [*text("image"), *(numbers("s") if timed else ())]
@@ -218,7 +218,7 @@ def _usual(prediction: Prediction | None) -> str:
     return units.percent(prediction.usual)
 
 
-def _told(prediction: Prediction) -> list[tuple[str, str]]:
+def _marked_answers(prediction: Prediction) -> list[tuple[str, str]]:
     """As `_answers`, behind `unknown` where the image is."""
     found = _answers(prediction)
     if isinstance(prediction, Detections) or not prediction.unknown:

@@ -33,8 +33,8 @@ def guide(console: Console, shown: Page) -> None:
 def _typed(text: str) -> str:
     """Links to other pages as what to type for them; the index says so itself, in its list."""
 
-    def told(found: re.Match[str]) -> str:
+    def as_command(found: re.Match[str]) -> str:
         label, name = found[1], found[2]
         return f"{label} (`{command('guide', name)}`)"
 
-    return _TO_PAGE.sub(told, text)
+    return _TO_PAGE.sub(as_command, text)

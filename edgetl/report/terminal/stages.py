@@ -139,8 +139,8 @@ def _adapt(console: Console, record: AdaptRecord) -> None:
             ("chosen", record.method),
             ("why", record.reason),
             ("target", units.counted(record.images, "image")),
-            ("validation", _told(record.val)),
-            ("test", _told(record.test) if record.test else ""),
+            ("validation", _score_line(record.val)),
+            ("test", _score_line(record.test) if record.test else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],
@@ -173,8 +173,8 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("backbone", record.backbone),
             ("multiply-accumulates", units.count(record.size.macs)),
             ("parameters", units.count(record.size.parameters)),
-            ("validation", _told(record.val)),
-            ("test", _told(record.test) if record.test else ""),
+            ("validation", _score_line(record.val)),
+            ("test", _score_line(record.test) if record.test else ""),
             ("taught by", _beside(record.unlabelled) if record.unlabelled else ""),
             ("learned before", lineage_words(record.lineage[:-1])),
             ("pretraining", record.start.note if record.start else ""),
@@ -345,7 +345,7 @@ def _listing(console: Console, title: str, entries: Sequence[str]) -> None:
     console.print()
 
 
-def _told(scores: Evaluation) -> str:
+def _score_line(scores: Evaluation) -> str:
     figures = [
         f"{units.metric(name)} {units.percent(found.value)} ({units.interval(found.interval)})"
         for name, found in scores.scores.items()

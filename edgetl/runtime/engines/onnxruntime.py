@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from edgetl.errors import MissingDependencyError, ModelError
 from edgetl.files import cache_dir
-from edgetl.packages import GPU_ENGINE
+from edgetl.packages import GPU_ENGINE, missing
 from edgetl.process import usable_cores
 from edgetl.processor import refuse_another
-from edgetl.quiet import import_onnxruntime
+from edgetl.quiet import quietly
 from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start, wait_for
 from edgetl.tasks.base import Outputs, TensorSpec
@@ -290,7 +290,12 @@ def import_engine() -> Any:
         MissingDependencyError: it is not installed, or crashes here since QEMU shows it another machine's processor.
     """
     refuse_another("ONNX Runtime")
-    return import_onnxruntime()
+    try:
+        with quietly():
+            import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime") from error
+    return onnxruntime
 
 
 def _providers(device: Device, ort: Any) -> list[tuple[str, dict[str, str]]]:

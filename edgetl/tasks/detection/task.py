@@ -133,7 +133,7 @@ class DetectionTask:
         if len(want) != len(have):
             raise TensorError(f"boxes: {len(have)} images came, expected {len(want)}.")
         same = np.array([_same(a, b) for a, b in zip(want, have, strict=True)], dtype=bool)
-        asked = _asked(output(self, expected, SCORES), self.spec.threshold)
+        asked = _candidates(output(self, expected, SCORES), self.spec.threshold)
         return agreement(self, _only(expected, asked), _only(found, asked), same)
 
     def judge(
@@ -219,7 +219,7 @@ def differences(expected: Outputs, found: Outputs, threshold: float) -> dict[str
     """How far boxes are off relative to their own sides, and scores as they are; see `edgetl.tasks.all.differences`."""
     want, have = expected[BOXES].astype(np.float64), found[BOXES].astype(np.float64)
     sides = np.maximum(want[..., 2:] - want[..., :2], 1.0)
-    asked = _asked(expected[SCORES], threshold)
+    asked = _candidates(expected[SCORES], threshold)
     with np.errstate(invalid="ignore"):
         return {
             BOXES: np.where(asked, np.abs(have - want) / np.concatenate([sides, sides], axis=-1), np.nan),
@@ -227,7 +227,7 @@ def differences(expected: Outputs, found: Outputs, threshold: float) -> dict[str
         }
 
 
-def _asked(scores: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+def _candidates(scores: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
     """(N, A, 1) candidates that are not far below what is answered."""
     return np.asarray(scores.max(axis=2, keepdims=True) >= threshold / 2)
 

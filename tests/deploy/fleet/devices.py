@@ -1,4 +1,4 @@
-"""Devices that are folders here: an `ssh` that runs `sh` on this machine, an edgetl that answers what it is told."""
+"""Devices that are folders here: an `ssh` that runs `sh` on this machine, an edgetl that answers what it is given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgetl.bundle.manifest import Precision
 from edgetl.deploy.fleet.config import Fleet, load
 from edgetl.deploy.fleet.link import Link
 from edgetl.deploy.fleet.place import Place
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.files import sha256_file
 from edgetl.records.codec import to_json
 from tests.history.records import record as timed
@@ -178,10 +178,10 @@ def check(passed: bool = True) -> GoldenCheck:
     )
 
 
-def place_of(fleet: Fleet, calls: object) -> tuple[Place, Told]:
+def place_of(fleet: Fleet, calls: object) -> tuple[Place, Reporter]:
     """The first device's place."""
     device = fleet.devices[0]
-    return Place(Link(device, fleet, calls, None), fleet), Told(device, lambda steps, note: None)
+    return Place(Link(device, fleet, calls, None), fleet), Reporter(device, lambda steps, note: None)
 
 
 def stand(root: Path, bundle: Path) -> None:

@@ -23,7 +23,7 @@ from edgetl.deploy.fleet.link import Calls, Link
 from edgetl.deploy.fleet.place import Place
 from edgetl.deploy.fleet.record import DeviceRecord, Outcome
 from edgetl.deploy.fleet.run import Keeping, run
-from edgetl.deploy.fleet.work import Told
+from edgetl.deploy.fleet.work import Reporter
 from edgetl.errors import DeviceAwayError, DeviceError
 from edgetl.progress import SilentProgress
 from edgetl.records.gate import Verdict
@@ -45,14 +45,14 @@ def test_no_more_devices_than_asked_for_are_worked_on_at_once(lab: Lab) -> None:
     fleet = lab.fleet("parallel = 3", **dict.fromkeys(names, ""))
     lock, now, most = threading.Lock(), 0, 0
 
-    def work(place: Place, told: Told) -> DeviceRecord:
+    def work(place: Place, reporter: Reporter) -> DeviceRecord:
         nonlocal now, most
         with lock:
             now, most = now + 1, max(most, now + 1)
         time.sleep(0.02)
         with lock:
             now -= 1
-        return told.record(Outcome.DONE, "Done.")
+        return reporter.record(Outcome.DONE, "Done.")
 
     found = run(fleet, "status", work)
     assert [device.device for device in found.devices] == names
@@ -63,11 +63,11 @@ def test_records_that_are_kept_are_not_asked_for_again(lab: Lab) -> None:
     fleet = lab.fleet(a="", b="")
     asked: list[str] = []
 
-    def work(place: Place, told: Told) -> DeviceRecord:
+    def work(place: Place, reporter: Reporter) -> DeviceRecord:
         asked.append(place.device.name)
         if place.device.name == "b" and len(asked) < 3:
             raise DeviceAwayError("it is away.")
-        return told.record(Outcome.DONE, "Done.", bench=record(3.0))
+        return reporter.record(Outcome.DONE, "Done.", bench=record(3.0))
 
     keeping = Keeping(folder=lab.folder / "kept", question=["bench", 10])
     first = run(fleet, "bench", work, keeping=keeping)
@@ -96,13 +96,13 @@ def test_the_bar_counts_steps_and_ends_full(lab: Lab) -> None:
             assert (description, total) == ("fleet verify, steps", 4)
             yield Bar()
 
-    run(fleet, "verify", lambda place, told: verify(place, None, told), progress=Bars())
+    run(fleet, "verify", lambda place, reporter: verify(place, None, reporter), progress=Bars())
     assert sum(steps for steps, _ in moved) == 4
     assert {note for _, note in moved} >= {"line-1: look", "line-1: refused", "away: away"}
 
 
 def test_a_bug_is_no_outcome_of_a_device(lab: Lab) -> None:
-    def work(place: Place, told: Told) -> DeviceRecord:
+    def work(place: Place, reporter: Reporter) -> DeviceRecord:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
