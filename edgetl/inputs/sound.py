@@ -36,7 +36,7 @@ CLIPPED, LOUD = 0.1, 0.5
 QUIETEST_DB = -80.0
 """The loudest place of a window counts as no less, so that the noise of silence is not blown up to a picture."""
 
-_FLOOR = 1e-20
+FLOOR = 1e-20
 _CROSSINGS, _KAISER, _PASSED = 32, 8.0, 0.91
 """Of the sinc that resamples, on either side; shape of its window; and what it lets through of half the lower rate. So
 what lies beyond that half comes through at less than -80 dB."""
@@ -169,18 +169,18 @@ def log_mel(window: NDArray[Any], spec: SoundSpec) -> NDArray[np.float64]:
         window: (spec.samples,).
         spec: what to do.
     """
-    starts, taper = _frames(spec)
+    starts, taper = framing(spec)
     half = spec.frame_samples // 2
     padded = np.pad(window, (half, spec.frame_samples))
     frames = np.lib.stride_tricks.sliding_window_view(padded, spec.frame_samples)[starts] * taper
     spectra = np.fft.rfft(frames, spec.spectrum)
     power = np.square(spectra.real) + np.square(spectra.imag)
-    found: NDArray[np.float64] = 10.0 * np.log10(np.maximum(bands(spec) @ power.T, _FLOOR))
+    found: NDArray[np.float64] = 10.0 * np.log10(np.maximum(bands(spec) @ power.T, FLOOR))
     return found
 
 
 @functools.lru_cache(maxsize=8)
-def _frames(spec: SoundSpec) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def framing(spec: SoundSpec) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Where frames start in the window with half a frame of silence before it; and the Hann window, under which the
     power of a full-scale sine is 1 over all lines of a spectrum."""
     middles = (np.arange(spec.frames) + 0.5) * spec.samples / spec.frames
