@@ -20,6 +20,13 @@ from edgetl.records.scores import BadImages
 Uint8 = Annotated[
     bool, typer.Option("--uint8", help="Take (N, S, S, 3) uint8 pictures and normalise inside.")
 ]
+Samples = Annotated[
+    bool,
+    typer.Option(
+        "--samples",
+        help="Of sounds: take (N, samples) float32, a window at the bundle's rate, and make the picture inside.",
+    ),
+]
 Softmax = Annotated[bool, typer.Option("--softmax", help="Give probabilities in place of logits.")]
 Top = Annotated[int, typer.Option("--top", min=0, help="Give the so many best classes; 0 gives all logits.")]
 
@@ -133,6 +140,7 @@ def onnx(
     output_path: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("model.onnx"),
     variant: Variant = None,
     uint8: Uint8 = False,
+    samples: Samples = False,
     softmax: Softmax = False,
     top: Top = 0,
     nms: Annotated[
@@ -150,7 +158,7 @@ def onnx(
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_onnx
 
-    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top, nms=nms)
+    options = ServeOptions(variant=variant, uint8=uint8, samples=samples, softmax=softmax, top=top, nms=nms)
     output.emit(write_onnx(bundle, options, output_path), json, "serve")
 
 
@@ -187,6 +195,7 @@ def triton(
     ] = 8,
     gpu: Annotated[bool, typer.Option("--gpu", help="Run on GPUs instead of the CPU.")] = False,
     uint8: Uint8 = False,
+    samples: Samples = False,
     softmax: Softmax = False,
     top: Top = 0,
     json: Json = False,
@@ -196,7 +205,7 @@ def triton(
     from edgetl.cli import output
     from edgetl.deploy.serving import ServeOptions, write_triton
 
-    options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax, top=top)
+    options = ServeOptions(variant=variant, uint8=uint8, samples=samples, softmax=softmax, top=top)
     output.emit(write_triton(bundle, options, output_path, max_batch=max_batch, gpu=gpu), json, "serve")
 
 
