@@ -349,7 +349,7 @@ class Calibrator(StrEnum):
 
 
 FEW_STEPS = 5
-"""An epoch of fewer steps leaves batch norm's statistics behind the weights: they move by a tenth a step."""
+"""An epoch of fewer steps leaves batch norm's statistics behind the weights: they move by a tenth per step."""
 
 
 def _metric(name: str) -> str:

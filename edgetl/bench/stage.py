@@ -179,7 +179,7 @@ def run(
 
 
 def _threads(config: BenchOptions) -> int | None:
-    """What is asked of `edgetl.load`: the best number for one image a call, which is no measure of larger batches."""
+    """What is asked of `edgetl.load`: the best number for one image per call, which is no measure of larger batches."""
     if config.threads is None and not config.pin and config.images_per_call == 1:
         return None
     return config.engine_threads

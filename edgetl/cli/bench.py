@@ -41,7 +41,7 @@ def bench(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", help="Arrivals a second, server only.", show_default="half of capacity"),
+        typer.Option("--rate", help="Arrivals per second, server only.", show_default="half of capacity"),
     ] = None,
     bound_ms: Annotated[float, typer.Option("--bound-ms", help="Bound on p99 in ms, server only.")] = 15.0,
     pin: Annotated[

@@ -46,7 +46,7 @@ def serve(
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option("--max-batch", help="Images a call of the engine.", show_default="by the engine"),
+        typer.Option("--max-batch", help="Images per call of the engine.", show_default="by the engine"),
     ] = None,
     max_wait_ms: Annotated[
         float | None,
@@ -89,7 +89,7 @@ def serve(
     """Serve bundles over HTTP: the Open Inference Protocol, pictures in and answers out, metrics, and a page to try.
 
     Every bundle is verified before it answers. SIGTERM ends it when all requests that came are answered. Its log goes
-    to standard error, one JSON object a line.
+    to standard error, one JSON object per line.
     """
     from edgetl.cli.progress import open_progress
     from edgetl.deploy.server.options import Batching, Limits, ModelOptions, ServerOptions, named_paths

@@ -76,7 +76,7 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """What the machine reaches a second, with so many threads as the model has: multiply-accumulates of a matrix
+    """What the machine reaches per second, with so many threads as the model has: multiply-accumulates of a matrix
     product in the engine, in float and in INT8, and bytes read and written by a copy of memory. The fastest of many
     calls each.
     """

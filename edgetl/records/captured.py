@@ -1,4 +1,4 @@
-"""What is known of the images that a device kept: one JSON object a line, beside them.
+"""What is known of the images that a device kept: one JSON object per line, beside them.
 
 A line may be torn where the power went, or a picture have none: readers leave out what is broken and say how much.
 """

@@ -161,15 +161,15 @@ class Session(Inheritable):
 
     @property
     def batch(self) -> int:
-        """Images a call that are worth waiting for: the engine's own number where that is fixed."""
+        """Images per call that are worth waiting for: the engine's own number where that is fixed."""
         on_cpu = engine_of(self.choice.target).on_cpu
         return self.backend.input.shape[0] or (1 if on_cpu else GPU_BATCH)
 
     def buffers(self, count: int, *, beside: bool) -> Buffers:
-        """Buffers of one thread for up to `count` images a call, for what makes batches of images as they come.
+        """Buffers of one thread for up to `count` images per call, for what makes batches of images as they come.
 
         Args:
-            count: images a call; where the engine's number is fixed, that one counts.
+            count: images per call; where the engine's number is fixed, that one counts.
             beside: other threads run the model meanwhile, so that on the CPU each call takes one core, not all.
         """
         self._check_open()

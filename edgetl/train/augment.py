@@ -1,6 +1,6 @@
 """Training views of uint8 pixels: geometry in one resampling per batch, colours on whole batches.
 
-Random numbers come from a generator on the CPU that the caller seeds a batch, so a view depends on nothing else.
+Random numbers come from a generator on the CPU that the caller seeds per batch, so a view depends on nothing else.
 """
 
 from __future__ import annotations

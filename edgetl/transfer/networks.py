@@ -29,7 +29,7 @@ from edgetl.train.features import head_of
 from edgetl.train.tasks.base import TrainingTask
 
 BATCH = 8
-"""Images a call while features are computed: larger batches fall out of the caches."""
+"""Images per call while features are computed: larger batches fall out of the caches."""
 
 
 @dataclass(frozen=True, kw_only=True)

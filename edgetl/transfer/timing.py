@@ -19,7 +19,7 @@ ROUNDS = 6
 
 
 def latencies(networks: Sequence[Exported], threads: int, progress: Progress = SILENT) -> list[Latency]:
-    """The latency of each network on the CPU, one image a call, float32.
+    """The latency of each network on the CPU, one image per call, float32.
 
     Args:
         networks: what to time.

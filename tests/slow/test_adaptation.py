@@ -82,6 +82,24 @@ def without_labels(rows: Labelled, index: DataIndex, folder: Path) -> DataIndex:
     return indexes.load(folder / "index.json")
 
 
+def adapted(
+    teacher: Path, index: DataIndex, seen: Labelled, folder: Path, pixels: Path, seed: int
+) -> stage.Attempts:
+    """What each method makes of a teacher, with these pictures of the target."""
+    inputs = stage.AdaptInputs(
+        train=TRAIN,
+        teacher=teacher,
+        index=index,
+        target=without_labels(seen, index, folder / "target"),
+        held_out=0,
+        spec=spec(),
+        pixels_dir=pixels,
+        seed=seed,
+    )
+    (folder / "adapt").mkdir()
+    return stage.attempts(AdaptConfig(images="target"), inputs, out=folder / "adapt")
+
+
 class Scoring:
     """Labelled target pictures, by which networks are compared afterwards."""
 
@@ -124,18 +142,7 @@ def test_from_one_source_of_photographs_to_another(
         index = indexed(pictures(root / source), place / "source.csv")
         seen, scored = (found[::2], found[1::2]) if protocol == "halves" else (found, found)
         teacher = teach(index, place / "train", pixels, seed)
-        inputs = stage.AdaptInputs(
-            train=TRAIN,
-            teacher=teacher,
-            index=index,
-            target=without_labels(seen, index, place / "target"),
-            held_out=0,
-            spec=spec(),
-            pixels_dir=pixels,
-            seed=seed,
-        )
-        (place / "adapt").mkdir()
-        tried = stage.attempts(AdaptConfig(images="target"), inputs, out=place / "adapt")
+        tried = adapted(teacher, index, seen, place, pixels, seed)
         score = Scoring(scored, index.labels, pixels)
         rows[name] = {str(method): score(network) for method, network in tried.networks.items()}
         chosen.append(tried.choice.name)
@@ -207,18 +214,7 @@ def test_a_changed_camera(real_set: Callable[[str], Path], tmp_path: Path, name:
     cameras, pixels = Cameras.of(real_set(name).absolute(), tmp_path / "changed", seed), tmp_path / "pixels"
     index = indexed(cameras.train, tmp_path / "source.csv")
     teacher = teach(index, tmp_path / "train", pixels, seed)
-    inputs = stage.AdaptInputs(
-        train=TRAIN,
-        teacher=teacher,
-        index=index,
-        target=without_labels(cameras.seen, index, tmp_path / "target"),
-        held_out=0,
-        spec=spec(),
-        pixels_dir=pixels,
-        seed=seed,
-    )
-    (tmp_path / "adapt").mkdir()
-    tried = stage.attempts(AdaptConfig(images="target"), inputs, out=tmp_path / "adapt")
+    tried = adapted(teacher, index, cameras.seen, tmp_path, pixels, seed)
     same, other = (Scoring(rows, index.labels, pixels) for rows in (cameras.old, cameras.new))
     before, after = (score(tried.networks[NO_METHOD]) for score in (same, other))
     print(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from .tiny import TASK, Plain, entropy, epoch_record, fitting, head, network, pi
 TRAIN, VAL = pixel_set(33), pixel_set(12, 16, seed=1)
 MISLABELLED = dataclasses.replace(TRAIN, targets=(TRAIN.targets + 1) % 3)
 """Whoever learns from these is wrong on every image of `VAL`."""
+learn = functools.partial(fit, train=TRAIN, val=VAL, task=TASK, state=None)
 
 
 class Notices(SilentProgress):
@@ -69,16 +71,7 @@ def timeless(records: tuple[EpochRecord, ...]) -> list[tuple[object, ...]]:
 
 def test_a_fit_learns_and_reports_each_epoch() -> None:
     model, notices = network(), Notices()
-    history = fit(
-        model,
-        fitting(epochs=8),
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=None,
-        progress=notices,
-    )
+    history = learn(model, fitting(epochs=8), objective=entropy(), progress=notices)
     assert [r.epoch for r in history] == list(range(1, 9))
     assert history[-1].loss < 0.7 * history[0].loss
     assert value(history[-1].val, "top1") == 1.0
@@ -92,7 +85,7 @@ def test_a_fit_learns_and_reports_each_epoch() -> None:
 def taught() -> dict[str, Tensor]:
     """Weights of a network that is right on every validation image."""
     model = network()
-    history = fit(model, fitting(epochs=8), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+    history = learn(model, fitting(epochs=8), objective=entropy())
     assert value(history[-1].val, "top1") == 1.0
     return copy_state(model)
 
@@ -105,15 +98,8 @@ def test_a_fit_that_ends_below_its_start_gives_the_start_back(
     how = fitting(phase="distill", epochs=2, lr=0.1, ema=ema, select=select)
     model, notices = network(1), Notices()
     model.load_state_dict(taught)
-    history = fit(
-        model,
-        how,
-        train=MISLABELLED,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=tmp_path / "s",
-        progress=notices,
+    history = learn(
+        model, how, train=MISLABELLED, objective=entropy(), state=tmp_path / "s", progress=notices
     )
     assert [(r.start, r.kept_start) for r in history] == [(None, False), (1.0, True)]
     assert all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
@@ -126,10 +112,7 @@ def test_a_fit_that_ends_below_its_start_gives_the_start_back(
     assert reached(history, select or "top1", best=select is not None) == 1.0
     finished = network(1)
     finished.load_state_dict(taught)
-    assert (
-        fit(finished, how, train=MISLABELLED, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s")
-        == history
-    )
+    assert learn(finished, how, train=MISLABELLED, objective=entropy(), state=tmp_path / "s") == history
     assert same(finished, model)
 
 
@@ -141,9 +124,7 @@ def test_a_resumed_fit_goes_back_to_the_network_that_the_first_began_with(
         model = network(1)
         model.load_state_dict(taught)
         try:
-            history = fit(
-                model, how, train=MISLABELLED, val=VAL, task=TASK, objective=attempt, state=tmp_path / "s"
-            )
+            history = learn(model, how, train=MISLABELLED, objective=attempt, state=tmp_path / "s")
         except RuntimeError:
             assert not all(torch.equal(value, taught[name]) for name, value in model.state_dict().items())
     assert len(history) == 2
@@ -155,16 +136,7 @@ def test_a_resumed_fit_goes_back_to_the_network_that_the_first_began_with(
 def test_scoring_the_start_changes_no_bit_of_a_fit_that_improves_on_it(select: str | None) -> None:
     models = [network(), network(), network()]
     histories = [
-        fit(
-            model,
-            fitting(select=select),
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
-            objective=entropy(),
-            state=None,
-            start=start,
-        )
+        learn(model, fitting(select=select), objective=entropy(), start=start)
         for model, start in zip(models, (NO_START, None, 0.0), strict=True)
     ]
     assert same(models[0], models[1])
@@ -181,16 +153,7 @@ def test_few_steps_an_epoch_are_warned_of_where_batch_norm_learns(
 ) -> None:
     notices = Notices()
     how = fitting(epochs=2, trainable=head if frozen else None)
-    history = fit(
-        network(),
-        how,
-        train=pixel_set(images),
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=None,
-        progress=notices,
-    )
+    history = learn(network(), how, train=pixel_set(images), objective=entropy(), progress=notices)
     few = [text for text in notices.warnings if "steps per epoch" in text]
     assert bool(few) is warned
     assert tuple(few) == notes_of(history) if warned else not few
@@ -203,9 +166,9 @@ def test_the_same_fit_gives_the_same_bits_whatever_the_global_state() -> None:
     for model, noise in ((first, 1), (second, 2)):
         torch.manual_seed(noise)
         before = torch.get_rng_state()
-        fit(model, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+        learn(model, fitting(), objective=entropy())
         assert torch.equal(torch.get_rng_state(), before)
-    fit(third, fitting(seed=6), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+    learn(third, fitting(seed=6), objective=entropy())
     assert same(first, second)
     assert not same(first, third)
 
@@ -220,22 +183,12 @@ def test_a_resumed_fit_ends_bit_identical(
 ) -> None:
     how = fitting(augment=augment, select=select, precision=precision)
     whole, broken = network(), network()
-    expected = fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
+    expected = learn(whole, how, objective=entropy(0.1))
     state = tmp_path / "s"
     with pytest.raises(RuntimeError, match="power cut"):  # in the middle of the third of four epochs
-        fit(
-            broken,
-            how,
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
-            objective=failing_at(11, RuntimeError("power cut")),
-            state=state,
-        )
+        learn(broken, how, objective=failing_at(11, RuntimeError("power cut")), state=state)
     resumed, notices = network(), Notices()
-    history = fit(
-        resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=state, progress=notices
-    )
+    history = learn(resumed, how, objective=entropy(0.1), state=state, progress=notices)
     assert notices.messages[0] == "full: goes on after epoch 2"
     assert same(whole, resumed)
     assert timeless(history) == timeless(expected)
@@ -244,18 +197,10 @@ def test_a_resumed_fit_ends_bit_identical(
 def test_a_resumed_head_phase_ends_bit_identical(tmp_path: Path) -> None:
     how = fitting(phase="head", trainable=head, ema=0.0, class_balance=True)
     whole, broken, resumed = network(), network(), network()
-    fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
+    learn(whole, how, objective=entropy(0.1))
     with pytest.raises(RuntimeError):
-        fit(
-            broken,
-            how,
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
-            objective=failing_at(6, RuntimeError()),
-            state=tmp_path / "s",
-        )
-    fit(resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=tmp_path / "s")
+        learn(broken, how, objective=failing_at(6, RuntimeError()), state=tmp_path / "s")
+    learn(resumed, how, objective=entropy(0.1), state=tmp_path / "s")
     assert same(whole, resumed)
 
 
@@ -305,22 +250,17 @@ def test_kill_nine_loses_nothing_but_the_epoch(tmp_path: Path) -> None:
         return entropy(0.1).loss(model, batch)
 
     whole, resumed = network(), network()
-    fit(resumed, how, train=TRAIN, val=VAL, task=TASK, objective=Plain(counted), state=state)
+    learn(resumed, how, objective=Plain(counted), state=state)
     assert calls == (6 - done) * 4
-    fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
+    learn(whole, how, objective=entropy(0.1))
     assert same(whole, resumed)
 
 
 def test_a_finished_fit_returns_at_once(tmp_path: Path) -> None:
     first, second = network(), network()
-    expected = fit(
-        first, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s"
-    )
+    expected = learn(first, fitting(), objective=entropy(), state=tmp_path / "s")
     never = failing_at(1, AssertionError("trained again"))
-    assert (
-        fit(second, fitting(), train=TRAIN, val=VAL, task=TASK, objective=never, state=tmp_path / "s")
-        == expected
-    )
+    assert learn(second, fitting(), objective=never, state=tmp_path / "s") == expected
     assert same(first, second)
 
 
@@ -328,33 +268,21 @@ def test_a_finished_fit_returns_at_once(tmp_path: Path) -> None:
     ("changes", "named"), [({"lr": 3e-3}, "lr"), ({"seed": 9}, "seed"), ({"epochs": 5}, "epochs")]
 )
 def test_another_fits_state_is_not_used(tmp_path: Path, changes: dict[str, float], named: str) -> None:
-    fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=tmp_path / "s")
+    learn(network(), fitting(), objective=entropy(), state=tmp_path / "s")
     notices, model, plain = Notices(), network(), network()
     other = fitting(**changes)
-    fit(
-        model,
-        other,
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=tmp_path / "s",
-        progress=notices,
-    )
+    learn(model, other, objective=entropy(), state=tmp_path / "s", progress=notices)
     stated = f"{tmp_path / 's'} was made by another fit ({named} differ); training starts afresh."
     assert notices.warnings[0] == stated
-    fit(plain, other, train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+    learn(plain, other, objective=entropy())
     assert same(model, plain)
 
 
 def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
     def run(further: Unlabelled | None, progress: Notices) -> None:
-        fit(
+        learn(
             network(),
             fitting(epochs=1),
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
             objective=entropy(),
             state=tmp_path / "s",
             progress=progress,
@@ -369,26 +297,9 @@ def test_a_state_of_other_unlabelled_images_is_not_used(tmp_path: Path) -> None:
 
 
 def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
-    fit(
-        network(),
-        fitting(epochs=1),
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=tmp_path / "s",
-    )
+    learn(network(), fitting(epochs=1), objective=entropy(), state=tmp_path / "s")
     notices = Notices()
-    fit(
-        network(1),
-        fitting(epochs=1),
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=tmp_path / "s",
-        progress=notices,
-    )
+    learn(network(1), fitting(epochs=1), objective=entropy(), state=tmp_path / "s", progress=notices)
     assert "(initial weights differ)" in notices.warnings[0]
 
 
@@ -396,32 +307,24 @@ def test_other_initial_weights_are_noticed(tmp_path: Path) -> None:
 def test_a_broken_state_starts_afresh(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "s"
     if content is None:
-        fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=path)
+        learn(network(), fitting(), objective=entropy(), state=path)
         content = path.read_bytes()[:-100]
     path.write_bytes(content)
     model, plain = network(), network()
-    fit(model, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=path)
-    fit(plain, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+    learn(model, fitting(), objective=entropy(), state=path)
+    learn(plain, fitting(), objective=entropy())
     assert same(model, plain)
 
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     stop = failing_at(11, KeyboardInterrupt())
     with pytest.raises(Interrupted) as caught:
-        fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=stop, state=tmp_path / "s")
+        learn(network(), fitting(), objective=stop, state=tmp_path / "s")
     assert str(caught.value) == (
         "Stopped in epoch 3 of full. Epoch 2 is saved; the same command goes on from there."
     )
     with pytest.raises(Interrupted, match="Stopped in epoch 1 of full; nothing of it was saved"):
-        fit(
-            network(),
-            fitting(),
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
-            objective=failing_at(2, KeyboardInterrupt()),
-            state=None,
-        )
+        learn(network(), fitting(), objective=failing_at(2, KeyboardInterrupt()))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rate(tmp_path: Path) -> None:
@@ -433,15 +336,7 @@ def test_a_loss_that_is_not_finite_names_step_and_rate(tmp_path: Path) -> None:
         return entropy().loss(model, batch) * (float("nan") if calls == 6 else 1.0)
 
     with pytest.raises(TrainingError) as caught:
-        fit(
-            network(),
-            fitting(),
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
-            objective=Plain(diverging),
-            state=tmp_path / "s",
-        )
+        learn(network(), fitting(), objective=Plain(diverging), state=tmp_path / "s")
     assert str(caught.value) == (
         "The loss became nan at step 6 of 16 (full), learning rate 8.91e-03. Epoch 1 is saved."
         " Try a lower learning rate."
@@ -464,7 +359,7 @@ def test_a_full_disk_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_bytes", filling)
     with pytest.raises(StorageError, match=f"Cannot write {path}: no space left on the device"):
-        fit(network(), fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=path)
+        learn(network(), fitting(), objective=entropy(), state=path)
     monkeypatch.undo()
     saved = states.load(path)
     assert saved is not None
@@ -475,15 +370,7 @@ def test_a_full_disk_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.
 def test_the_frozen_part_does_not_move_at_all() -> None:
     model, fresh = network(), network()
     flags = [p.requires_grad for p in model.parameters()]
-    fit(
-        model,
-        fitting(phase="head", trainable=head, ema=0.0),
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=None,
-    )
+    learn(model, fitting(phase="head", trainable=head, ema=0.0), objective=entropy())
     for name, tensor in fresh.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]) is not name.startswith("9."), name
     assert [p.requires_grad for p in model.parameters()] == flags
@@ -491,24 +378,14 @@ def test_the_frozen_part_does_not_move_at_all() -> None:
 
 @pytest.mark.parametrize("images", [2, 3, 9, 17])
 def test_odd_numbers_of_images_are_fine(images: int) -> None:
-    history = fit(
-        network(),
-        fitting(epochs=1),
-        train=pixel_set(images),
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=None,
-    )
+    history = learn(network(), fitting(epochs=1), train=pixel_set(images), objective=entropy())
     assert np.isfinite(history[0].loss)
 
 
 def test_too_few_images_are_refused() -> None:
     def start(train: int, batch_size: int) -> Callable[[], object]:
         how = fitting(batch_size=batch_size)
-        return lambda: fit(
-            network(), how, train=pixel_set(train), val=VAL, task=TASK, objective=entropy(), state=None
-        )
+        return lambda: learn(network(), how, train=pixel_set(train), objective=entropy())
 
     with pytest.raises(
         TrainingError, match="Batch norm needs at least 2 images per step; there are 1 training"
@@ -522,9 +399,7 @@ def test_too_few_images_are_refused() -> None:
 
 def test_no_epochs_do_nothing() -> None:
     model = network()
-    assert (
-        fit(model, fitting(epochs=0), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None) == ()
-    )
+    assert learn(model, fitting(epochs=0), objective=entropy()) == ()
     assert same(model, network())
 
 
@@ -544,7 +419,7 @@ def test_selection_restores_the_best_weights() -> None:
     val = dataclasses.replace(VAL, targets=labels)
     model = network()
     how = fitting(epochs=8, ema=0.0, select="top1")
-    history = fit(model, how, train=TRAIN, val=val, task=TASK, objective=entropy(), state=None)
+    history = learn(model, how, val=val, objective=entropy())
     reached = max(value(r.val, "top1") for r in history)
     assert value(score(TASK, model, val), "top1") == reached
     assert value(history[-1].val, "top1") < reached
@@ -552,28 +427,12 @@ def test_selection_restores_the_best_weights() -> None:
 
 def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
     model = network()
-    history = fit(
-        model,
-        fitting(precision=TrainPrecision.BF16),
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=None,
-    )
+    history = learn(model, fitting(precision=TrainPrecision.BF16), objective=entropy())
     assert np.isfinite(history[-1].loss)
     assert all(p.dtype == torch.float32 for p in model.parameters())
     if not torch.cuda.is_available():
         with pytest.raises(TrainingError, match=r"fp16, which needs a GPU\. Take fp32 or auto"):
-            fit(
-                model,
-                fitting(precision=TrainPrecision.FP16),
-                train=TRAIN,
-                val=VAL,
-                task=TASK,
-                objective=entropy(),
-                state=None,
-            )
+            learn(model, fitting(precision=TrainPrecision.FP16), objective=entropy())
 
 
 @pytest.mark.gpu
@@ -581,15 +440,7 @@ def test_bf16_runs_on_the_cpu_and_fp16_asks_for_a_gpu() -> None:
 @pytest.mark.parametrize("precision", list(TrainPrecision))
 def test_every_precision_learns_on_a_gpu(precision: TrainPrecision) -> None:
     model = network()
-    history = fit(
-        model,
-        fitting(epochs=8, precision=precision),
-        train=TRAIN,
-        val=VAL,
-        task=TASK,
-        objective=entropy(),
-        state=None,
-    )
+    history = learn(model, fitting(epochs=8, precision=precision), objective=entropy())
     assert value(history[-1].val, "top1") > 0.9
     assert {p.device.type for p in model.parameters()} == {"cpu"}
 
@@ -598,21 +449,13 @@ def test_every_precision_learns_on_a_gpu(precision: TrainPrecision) -> None:
 def test_a_resumed_fit_with_mixed_images_ends_bit_identical(tmp_path: Path, kind: Mix) -> None:
     how = fitting(mixing=Mixing(kind, 0.4), layer_decay=1.0)
     whole, broken, resumed = network(), network(), network()
-    fit(whole, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
+    learn(whole, how, objective=entropy(0.1))
     with pytest.raises(RuntimeError):
-        fit(
-            broken,
-            how,
-            train=TRAIN,
-            val=VAL,
-            task=TASK,
-            objective=failing_at(11, RuntimeError()),
-            state=tmp_path / "s",
-        )
-    fit(resumed, how, train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=tmp_path / "s")
+        learn(broken, how, objective=failing_at(11, RuntimeError()), state=tmp_path / "s")
+    learn(resumed, how, objective=entropy(0.1), state=tmp_path / "s")
     assert same(whole, resumed)
     plain = network()
-    fit(plain, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(0.1), state=None)
+    learn(plain, fitting(), objective=entropy(0.1))
     assert not same(whole, plain)
 
 
@@ -621,29 +464,17 @@ def test_patience_ends_a_fit_and_a_resumed_one_alike(tmp_path: Path) -> None:
     val, notices = dataclasses.replace(VAL, targets=labels), Notices()
     how = fitting(epochs=40, patience=3, select="top1", ema=0.0)
     whole, resumed = network(), network()
-    history = fit(
-        whole, how, train=TRAIN, val=val, task=TASK, objective=entropy(0.1), state=None, progress=notices
-    )
+    history = learn(whole, how, val=val, objective=entropy(0.1), progress=notices)
     assert 4 <= len(history) < 40
     assert idle(history, "top1") == 3
     assert notices.messages[-1] == "full: no better for 3 epochs, so it ends here"
     with pytest.raises(RuntimeError):
-        fit(
-            network(),
-            how,
-            train=TRAIN,
-            val=val,
-            task=TASK,
-            objective=failing_at(10, RuntimeError()),
-            state=tmp_path / "s",
-        )
-    again = fit(resumed, how, train=TRAIN, val=val, task=TASK, objective=entropy(0.1), state=tmp_path / "s")
+        learn(network(), how, val=val, objective=failing_at(10, RuntimeError()), state=tmp_path / "s")
+    again = learn(resumed, how, val=val, objective=entropy(0.1), state=tmp_path / "s")
     assert timeless(again) == timeless(history)
     assert same(whole, resumed)
     never = failing_at(1, AssertionError("trained again"))
-    assert (
-        fit(network(), how, train=TRAIN, val=val, task=TASK, objective=never, state=tmp_path / "s") == again
-    )
+    assert learn(network(), how, val=val, objective=never, state=tmp_path / "s") == again
 
 
 def test_idle_counts_epochs_since_the_score_rose() -> None:
@@ -655,7 +486,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole() -> None:
     def losses(parts: int) -> list[float]:
         model = network().eval()
         frozen = fitting(accumulate=parts, augment=Augment.NONE, trainable=head, ema=0.0)
-        history = fit(model, frozen, train=TRAIN, val=VAL, task=TASK, objective=no_dropout(), state=None)
+        history = learn(model, frozen, objective=no_dropout())
         return [v for r in history for v in (r.loss, r.val_loss)]
 
     def no_dropout() -> Objective:
@@ -677,7 +508,7 @@ def test_compiling_runs_the_compiled_network(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(torch, "compile", compile_)
     model, plain = network(), network()
-    fit(model, fitting(compiled=True), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
-    fit(plain, fitting(), train=TRAIN, val=VAL, task=TASK, objective=entropy(), state=None)
+    learn(model, fitting(compiled=True), objective=entropy())
+    learn(plain, fitting(), objective=entropy())
     assert compiled == [model]
     assert same(model, plain)

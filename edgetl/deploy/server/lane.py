@@ -32,7 +32,7 @@ from edgetl.runtime.session import Session
 from edgetl.tasks.base import Outputs
 
 _CPU_BATCH, _CPU_BATCH_S = 8, 0.004
-"""Most images a call on a CPU, and how long they may take: it gains nothing from batches but fewer turns between
+"""Most images per call on a CPU, and how long they may take: it gains nothing from batches but fewer turns between
 threads, which count beside small networks alone."""
 _GPU_WORKERS = 2
 _GPU_WAIT_MS = 2.0

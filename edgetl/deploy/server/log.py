@@ -1,4 +1,4 @@
-"""What a server says while it runs: one JSON object a line on standard error."""
+"""What a server says while it runs: one JSON object per line on standard error."""
 
 from __future__ import annotations
 

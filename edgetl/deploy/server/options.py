@@ -18,7 +18,7 @@ class Batching:
     """How waiting requests become calls of the engine.
 
     Attributes:
-        max_batch: images a call, at most; None takes what the engine is made for: its own number where that is fixed,
+        max_batch: images per call, at most; None takes what the engine is made for: its own number where that is fixed,
             on the CPU few, on a GPU `edgetl.runtime.stream.GPU_BATCH`.
         max_wait_ms: how long a request that was read may wait for others that are still being read, at most; None
             waits on GPUs only, since a CPU gains nothing from larger batches.

@@ -76,7 +76,7 @@ _SUREST = (
 
 
 def draw_precision(curves: Sequence[PrecisionCurve], width: float) -> str:
-    """Precision at 101 recalls, a curve a class; empty text without curves."""
+    """Precision at 101 recalls, one curve per class; empty text without curves."""
     if not curves:
         return ""
     drawing = Drawing(width, 250 if width < NARROW else 290)

@@ -74,7 +74,7 @@ def shown_classes(detail: BoxDetail) -> list[ClassPrecision]:
 
 
 def precision_recall(detail: BoxDetail, width: float) -> str:
-    """Precision at 101 recalls, a curve a class; empty text without objects."""
+    """Precision at 101 recalls, one curve per class; empty text without objects."""
     classes = shown_classes(detail)
     if not classes:
         return ""

@@ -336,7 +336,7 @@ def bench(console: Console, record: BenchRecord) -> None:
 
 
 def tune(console: Console, record: TuneRecord) -> None:
-    """A row a candidate, the timed ones first and by their time, then what was chosen and why."""
+    """A row per candidate, the timed ones first and by their time, then what was chosen and why."""
     both = any(trial.other_latency for trial in record.trials)
     heads = (
         *text("engine", "variant"),
