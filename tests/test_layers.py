@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "edgetl"
 BASE = (
     "_version",
     "errors",
+    "text",
     "packages",
     "failures",
     "shell",

@@ -13,6 +13,7 @@ from edgetl.bench.sensors import Reading, text, ticks_by_process
 from edgetl.records.bench import Conditions
 from edgetl.runtime.engines.table import engine_of
 from edgetl.runtime.targets import EngineName
+from edgetl.text import few
 
 _BUSY_SHARE = 0.25
 _BUSY_SHOWN = 3
@@ -167,11 +168,8 @@ def _busy(root: Path, sleep: Callable[[float], None]) -> list[str]:
     busy = sorted((share for share in shares if share[0] >= _BUSY_SHARE), reverse=True)
     if not busy:
         return []
-    named = ", ".join(f"{name} ({pid}, {share:.0%} of a core)" for share, (pid, name) in busy[:_BUSY_SHOWN])
-    more = f" and {len(busy) - _BUSY_SHOWN} more" if len(busy) > _BUSY_SHOWN else ""
-    return [
-        f"Other programs are busy: {named}{more}. Stop them, or pin this one to cores of its own (--pin)."
-    ]
+    named = few([f"{name} ({pid}, {share:.0%} of a core)" for share, (pid, name) in busy], _BUSY_SHOWN)
+    return [f"Other programs are busy: {named}. Stop them, or pin this one to cores of its own (--pin)."]
 
 
 def _others(before: Reading, after: Reading) -> float | None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from edgetl.bench.sensors import text
 from edgetl.process import usable_cores
 from edgetl.processor import kind
 from edgetl.records.measured import Machine
@@ -27,14 +28,14 @@ def describe(root: Path = Path("/")) -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         gpu=_gpu(),
-        governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        governor=text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         processor=kind(),
     )
 
 
 def _cpu(root: Path) -> str:
-    board = _read(root / "proc/device-tree/model").rstrip("\0")
-    names = _cpuinfo_names(_read(root / "proc/cpuinfo"))
+    board = text(root / "proc/device-tree/model").rstrip("\0")
+    names = _cpuinfo_names(text(root / "proc/cpuinfo"))
     if platform.system() == "Darwin":
         names.append(_output("sysctl", "-n", "machdep.cpu.brand_string"))
     name = next((n for n in names if n), "") or platform.processor() or platform.machine()
@@ -79,10 +80,3 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

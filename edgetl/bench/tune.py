@@ -36,6 +36,7 @@ from edgetl.runtime.choice import as_accurate, choose, first_metric
 from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import Choice, EngineName, tuned_path
 from edgetl.tasks.metrics import metric as metric_of
+from edgetl.text import first_line
 
 if TYPE_CHECKING:
     from edgetl.bundle.archive import Bundle
@@ -303,7 +304,7 @@ def _try(
     except MissingDependencyError as error:
         return Trial(target=target, outcome=TrialOutcome.ABSENT, note=f"{error}")
     except Exception as error:  # A broken engine may raise anything, and the others are tried all the same.
-        note = (f"{error}".strip() or type(error).__name__).splitlines()[0]
+        note = first_line(error)
         return Trial(target=target, variant=variant, outcome=TrialOutcome.FAILED, note=note)
     if not check.passed:
         for session in opened.values():

@@ -23,6 +23,7 @@ from edgetl.errors import BundleIntegrityError, ConfigError
 from edgetl.files import storage_errors, write_bytes
 from edgetl.packages import missing
 from edgetl.shell import command
+from edgetl.text import first_line
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -150,7 +151,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-        raise ConfigError(f"{path} is not an unencrypted PEM private key ({_first_line(error)}).") from error
+        raise ConfigError(f"{path} is not an unencrypted PEM private key ({first_line(error)}).") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ConfigError(f"{path} is not an Ed25519 private key; make one with: edgetl keygen FILE")
     return cast("Ed25519PrivateKey", key)
@@ -161,7 +162,7 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(_read(path))
     except ValueError as error:
-        raise ConfigError(f"{path} is not a PEM public key ({_first_line(error)}).") from error
+        raise ConfigError(f"{path} is not a PEM public key ({first_line(error)}).") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise ConfigError(f"{path} is not an Ed25519 public key.")
     return cast("Ed25519PublicKey", key)
@@ -185,7 +186,3 @@ def _library() -> tuple[Any, Any]:
     except ImportError as error:
         raise missing("cryptography") from error
     return serialization, ed25519
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

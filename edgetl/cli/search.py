@@ -127,8 +127,9 @@ def search(
     from edgetl.cli import output, values
     from edgetl.cli.progress import open_progress
     from edgetl.cli.root import typed
+    from edgetl.files import write_text
     from edgetl.inputs.image import Interpolation
-    from edgetl.report.page.search import write_page
+    from edgetl.report.page.search import render
     from edgetl.search import stage
     from edgetl.search.settings import PAGE, SearchConfig
 
@@ -154,7 +155,7 @@ def search(
     folder = out or Path("runs") / f"{loaded.name}-search"
     with watched(typed()), open_progress() as progress:
         record = stage.run(asked, loaded, folder, progress=progress, resume_hint=typed())
-    write_page(record, folder / PAGE)
+    write_text(folder / PAGE, render(record))
     output.emit(record, json, "search")
     typer.echo(f"Wrote {folder / PAGE}.", err=True)
     if not record.holds:

@@ -88,9 +88,10 @@ def suggest(
         )
     output.emit(record, json, "suggest")
     if page is not None:  # Afterwards, so that a page that cannot be written costs no figures.
-        from edgetl.report.page.transfer import write_page
+        from edgetl.files import write_text
+        from edgetl.report.page.transfer import render
 
-        write_page(record, page)
+        write_text(page, render(record))
         typer.echo(f"Wrote {page}.", err=True)
 
 

@@ -20,6 +20,7 @@ from edgetl.records.scores import BadImages, Scores
 from edgetl.statistics import compare_paired
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Detection, MultiHead, ScoreLimits, TaskSpec
+from edgetl.text import few
 
 if TYPE_CHECKING:
     from edgetl.runtime.evaluate import ImageSet
@@ -155,7 +156,7 @@ def _refuse_other_task(sides: tuple[Side, Side]) -> None:
             gone = [label for label in own if label not in other]
             new = [label for label in other if label not in own]
             parts += [
-                f"{name} alone knows {_some(some)}"
+                f"{name} alone knows {few(some)}"
                 for name, some in zip(names, (gone, new), strict=True)
                 if some
             ]
@@ -171,10 +172,6 @@ def _labels_by_head(task: TaskSpec) -> dict[str, tuple[str, tuple[str, ...]]]:
     if isinstance(task, MultiHead):
         return {name: (head.kind, head.labels) for name, head in task.heads.items()}
     return {"": (task.kind, task.labels)}
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _time(sessions: Sequence[Session], config: ComparisonConfig, progress: Progress) -> LatencyTrial:

@@ -19,7 +19,7 @@ from edgetl.data import unlabelled
 from edgetl.data.audit import near_copies
 from edgetl.data.index import UNLABELLED, DataIndex, Sample, refuse_names, usable
 from edgetl.data.sources import SPLITS, Entry, Split, closest, csv_lines, listing
-from edgetl.data.walk import place
+from edgetl.data.walk import name_below, place
 from edgetl.errors import ConfigError, DataError
 from edgetl.files import name_as_text, write_bytes, write_text
 from edgetl.progress import SILENT, Progress
@@ -70,7 +70,7 @@ def run(folder: str, inputs: AddInputs, *, out: Path, progress: Progress = SILEN
     root = place(folder).absolute()
     found = unlabelled.find(folder, setting=_WHAT, progress=progress)
     good, bad = usable(folder, [Entry(path, "", None) for path in found], "skip", progress)
-    names = {path: _name(path, root) for path in found}
+    names = {path: name_below(path, root) for path in found}
     samples, copies = _first_of_each(good, inputs.known, names)
     samples, near = _unlike(samples, inputs.known, names, progress)
     about, torn = _about(root)
@@ -243,7 +243,3 @@ def _as_csv(rows: Sequence[Sequence[str]]) -> str:
 def _relative(path: Path, base: Path) -> str:
     """A path as a CSV in that folder names it: relative where it lies below it."""
     return name_as_text(str(path.relative_to(base) if path.is_relative_to(base) else path))
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

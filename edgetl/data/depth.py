@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
+from edgetl.data.walk import name_below
 from edgetl.errors import DataError
 from edgetl.inputs.image import read_header, read_numbers
 from edgetl.inputs.spec import is_window
@@ -167,7 +168,7 @@ def look(index: DataIndex, window: Window | None = None, *, progress: Progress =
         images=len(kinds),
         deep=len(deep),
         floats=sum(kind.floats for kind in kinds),
-        reduced=tuple(_relative(sample.path, index.root) for sample, kind in found if kind.reduced),
+        reduced=tuple(name_below(sample.path, index.root) for sample, kind in found if kind.reduced),
         pages=sum(kind.pages for kind in kinds),
         window=window,
     )
@@ -211,10 +212,6 @@ class _Kind(NamedTuple):
     floats: bool = False
     reduced: bool = False
     pages: bool = False
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _kind(path: Path) -> _Kind:

@@ -6,6 +6,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+from edgetl.text import few
+
 LONGEST = 200
 """Characters of a class's name; a longer one is a mistake, and fits no table."""
 
@@ -38,10 +40,8 @@ def alike(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
 
 def question(groups: Iterable[tuple[str, ...]]) -> str:
     """What to ask about such groups, in one sentence; invisible characters are shown."""
-    found = list(groups)
-    texts = [" and ".join(repr(label) for label in group) for group in found[:5]]
-    more = f" and {len(found) - 5} more" if found[5:] else ""
-    return f"These classes look alike: {'; '.join(texts)}{more}. Are they meant to be different? If not, join them."
+    texts = [" and ".join(repr(label) for label in group) for group in groups]
+    return f"These classes look alike: {few(texts, 5, by='; ')}. Are they meant to be different? If not, join them."
 
 
 def _key(label: str) -> str:

@@ -302,3 +302,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     except OSError as error:
         raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     return stat.st_dev, stat.st_ino
+
+
+def name_below(path: Path, root: Path) -> str:
+    """A file's path relative to the root with slashes; as it is where it lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

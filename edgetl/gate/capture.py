@@ -27,6 +27,7 @@ from edgetl.records.measured import Latency
 from edgetl.records.scores import BadImages
 from edgetl.tasks.all import in_pictures
 from edgetl.tasks.base import Detection, MultiHead, Task, TaskSpec, Truths
+from edgetl.text import few
 
 if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
@@ -305,8 +306,7 @@ def _refuse_missing(data: Path, labels: Sequence[str], present: set[int], left_o
             f" besides the {left_out} that a bundle was trained on or validated with" if left_out else ""
         )
         raise DataError(
-            f"{data} has no images of {', '.join(missing[:3])}"
-            f"{f' and {len(missing) - 3} more' if missing[3:] else ''}{learned}, "
+            f"{data} has no images of {few(missing)}{learned}, "
             "which the bundle knows: a class without images could be lost unseen. Add images of it."
         )
 

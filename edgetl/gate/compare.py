@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from edgetl.errors import BaselineError, ConfigError
 from edgetl.gate.baseline import Accuracy, Baseline
-from edgetl.gate.latency_check import check_stored, check_trial
+from edgetl.gate.latency_check import change_text, check_stored, check_trial
 from edgetl.gate.loads import judge_load_time, judge_memory
 from edgetl.records.gate import BoxTurns, Flip, Flips, GateCheck, GateReport, LatencyTrial, Verdict
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Detection, MultiHead, ScoreLimits, Task, TaskSpec, labels_of
+from edgetl.text import few
 
 if TYPE_CHECKING:
     pass
@@ -160,7 +161,9 @@ def refuse_other_task(before: TaskSpec, now: TaskSpec) -> None:
     was, is_now = labels_of(before), labels_of(now)
     if was != is_now:
         gone, new = sorted(set(was) - set(is_now)), sorted(set(is_now) - set(was))
-        what = f"missing {_some(gone)}, new {_some(new)}" if gone or new else "in another order"
+        what = (
+            f"missing {few(gone) or 'none'}, new {few(new) or 'none'}" if gone or new else "in another order"
+        )
         raise BaselineError(f"The bundle's classes are not the baseline's: {what}.")
 
 
@@ -214,7 +217,7 @@ def _refuse_other_subject(baseline: Baseline, current: Baseline) -> None:
 def _other_images(before: Accuracy, now: Accuracy) -> str:
     gone, new = sorted(set(before.paths) - set(now.paths)), sorted(set(now.paths) - set(before.paths))
     if gone or new:
-        return f"missing {_some(gone)}, new {_some(new)}"
+        return f"missing {few(gone) or 'none'}, new {few(new) or 'none'}"
     if before.paths:
         return "the same names with another content or class"
     return f"{before.evaluation.images} by another data hash; now {now.evaluation.images}"
@@ -273,7 +276,7 @@ def _size(baseline: Baseline, current: Baseline, limit: float) -> GateCheck:
     passed = change <= limit + _ROUNDING
     sentence = (
         f"The model file went from {baseline.size_bytes:,} to {current.size_bytes:,} bytes: "
-        f"{_percent(change)}; " + _verdict(passed, f"an increase of {100 * limit:.3g}%")
+        f"{change_text(change)}; " + _verdict(passed, f"an increase of {100 * limit:.3g}%")
     )
     return GateCheck(
         name="size",
@@ -355,12 +358,3 @@ def _widths(layers: dict[str, int]) -> str:
 
 def _verdict(passed: bool, allowed: str) -> str:
     return f"{allowed} is allowed: {'passes' if passed else 'FAILS'}."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:+.1f}%"
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return shown or "none"

@@ -24,7 +24,7 @@ def check_trial(baseline: Latency, current: Latency, trial: LatencyTrial) -> Gat
     """Two models timed in turn."""
     how = f"{trial.rounds} rounds in turn, {trial.seconds:.0f} s"
     sentence = (
-        f"{_medians(baseline, current)}: {_percent(trial.change)} "
+        f"{_medians(baseline, current)}: {change_text(trial.change)} "
         f"({_interval(trial.interval, trial.confidence)}; {how}){_p99(trial)}; {_allowed(trial.limit)}: "
     )
     match trial.verdict:
@@ -74,7 +74,7 @@ def check_stored(
         else "as its history says"
     )
     sentence = (
-        f"{_medians(baseline, current)}: {_percent(change)} ({_interval((low, high), CONFIDENCE)}: the machine "
+        f"{_medians(baseline, current)}: {change_text(change)} ({_interval((low, high), CONFIDENCE)}: the machine "
         f"differs from itself by {used:.1%} between runs, {source}); "
     )
     verdict = _against(low, high, limit) if judged else Verdict.PASS
@@ -111,14 +111,14 @@ def _medians(baseline: Latency, current: Latency) -> str:
 def _interval(interval: tuple[float, float] | None, confidence: float) -> str:
     if interval is None:
         return "too few rounds for an interval"
-    return f"{confidence:.0%} interval {_percent(interval[0])} to {_percent(interval[1])}"
+    return f"{confidence:.0%} interval {change_text(interval[0])} to {change_text(interval[1])}"
 
 
 def _p99(trial: LatencyTrial) -> str:
     if trial.p99_change is None or trial.p99_interval is None:
         return ""
     low, high = trial.p99_interval
-    return f", p99 {_percent(trial.p99_change)} (95% interval {_percent(low)} to {_percent(high)})"
+    return f", p99 {change_text(trial.p99_change)} (95% interval {change_text(low)} to {change_text(high)})"
 
 
 def _remedy(trial: LatencyTrial) -> str:
@@ -138,5 +138,6 @@ def _allowed(limit: float) -> str:
     return f"an increase of {100 * limit:.3g}% is allowed"
 
 
-def _percent(share: float) -> str:
+def change_text(share: float) -> str:
+    """A change in per cent, with its sign."""
     return f"{100 * share:+.1f}%"

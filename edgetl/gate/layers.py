@@ -8,10 +8,10 @@ op_type 4; TensorProto.data_type 2, name 8.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgetl.errors import ModelError
+from edgetl.runtime.wire import fields, parts
 
 # Bits of TensorProto.DataType: FLOAT 1, UINT8 2, INT8 3, FLOAT16 10, BFLOAT16 16, FLOAT8* 17 to 20, UINT4/INT4 21/22.
 _BITS = {1: 32, 2: 8, 3: 8, 10: 16, 11: 64, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4}
@@ -40,9 +40,9 @@ def layer_bits(model: bytes) -> dict[str, int]:
         ModelError: it is not an ONNX model.
     """
     try:
-        graph = next(_parts(model, 7))
-        nodes = [_node(content) for content in _parts(graph, 1)]
-        weights = dict(_weight(content) for content in _parts(graph, 5))
+        graph = next(iter(parts(memoryview(model), 7)))
+        nodes = [_node(content) for content in parts(graph, 1)]
+        weights = dict(_weight(content) for content in parts(graph, 5))
     except (StopIteration, IndexError, ValueError) as error:
         raise ModelError("The model is not an ONNX file: its layers cannot be read.") from error
     made = {name: node for node in nodes for name in node.outputs}
@@ -69,48 +69,13 @@ def layer_bits(model: bytes) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: int(item[0])))
 
 
-def _node(content: bytes) -> _Node:
+def _node(content: memoryview) -> _Node:
     def texts(field: int) -> tuple[str, ...]:
-        return tuple(part.decode() for part in _parts(content, field))
+        return tuple(bytes(part).decode() for part in parts(content, field))
 
     return _Node(operator="".join(texts(4)), inputs=texts(1), outputs=texts(2))
 
 
-def _weight(content: bytes) -> tuple[str, int]:
-    kind = next((value for field, value in _fields(content) if field == 2 and isinstance(value, int)), 0)
-    return next(_parts(content, 8), b"").decode(), kind
-
-
-def _parts(content: bytes, wanted: int) -> Iterator[bytes]:
-    return (value for field, value in _fields(content) if field == wanted and isinstance(value, bytes))
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Fields of a message in order: numbers, and bytes of texts and messages inside. Groups do not occur."""
-    at = 0
-    while at < len(content):
-        key, at = _varint(content, at)
-        match key & 7:
-            case 0:
-                number, at = _varint(content, at)
-                yield key >> 3, number
-            case 1 | 5 as kind:
-                at += 8 if kind == 1 else 4
-            case 2:
-                length, at = _varint(content, at)
-                if at + length > len(content):
-                    raise ValueError("a field is longer than what is left")
-                yield key >> 3, content[at : at + length]
-                at += length
-            case _:
-                raise ValueError("an unknown kind of field")
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
+def _weight(content: memoryview) -> tuple[str, int]:
+    kind = next((value for field, value in fields(content) if field == 2 and isinstance(value, int)), 0)
+    return bytes(next(iter(parts(content, 8)), b"")).decode(), kind

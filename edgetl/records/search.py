@@ -23,6 +23,11 @@ class TrialState(StrEnum):
     IMPOSSIBLE = "impossible"
 
 
+def candidate_name(network: str, size: int, share: float) -> str:
+    """A candidate, for sentences."""
+    return f"{network} at {size} px, {100 * share:.3g}% of its multiply-accumulates"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchBudget:
     """What the model may cost, and must reach: median milliseconds of one image, megabytes (10^6 bytes) of its file,
@@ -86,7 +91,7 @@ class SearchTrial:
     @property
     def name(self) -> str:
         """For sentences."""
-        return f"{self.network} at {self.size} px, {100 * self.share:.3g}% of its multiply-accumulates"
+        return candidate_name(self.network, self.size, self.share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +129,7 @@ class FinalRun:
     @property
     def name(self) -> str:
         """For sentences."""
-        return f"{self.network} at {self.size} px, {100 * self.share:.3g}% of its multiply-accumulates"
+        return candidate_name(self.network, self.size, self.share)
 
     @property
     def holds(self) -> bool:

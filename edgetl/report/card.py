@@ -25,6 +25,7 @@ from edgetl.report.sbom import engine_packages
 from edgetl.runtime.licences import LicensedPackage, device_packages
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import Classification, Detection, HeadSpec, MultiHead, MultiLabel, TaskSpec
+from edgetl.text import few
 
 CARD_NAME = "model-card.md"
 _LABELS_SHOWN = 50
@@ -117,8 +118,7 @@ def _answers(task: TaskSpec, thing: str) -> str:
 
 def _classes(task: TaskSpec) -> str:
     def named(head: HeadSpec | Detection) -> str:
-        more = len(head.labels) - _LABELS_SHOWN
-        return ", ".join(head.labels[:_LABELS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return few(head.labels, _LABELS_SHOWN)
 
     if isinstance(task, MultiHead):
         return "; ".join(f"{name}: {named(head)}" for name, head in task.heads.items())

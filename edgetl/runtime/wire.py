@@ -84,8 +84,8 @@ def read_graph(model: bytes) -> Graph:
     constants: dict[str, memoryview] = {}
     outputs: list[str] = []
     try:
-        for part in _of(memoryview(model), _GRAPH):
-            for number, value in _fields(part):
+        for part in parts(memoryview(model), _GRAPH):
+            for number, value in fields(part):
                 if number == _NODE:
                     node = _node(_bytes(value))
                     makers.update(dict.fromkeys(node.outputs, node))
@@ -283,13 +283,13 @@ def _constant(name: str, values: NDArray[Any]) -> bytes:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
+def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """A message's fields: number, and an integer or the bytes."""
     return ((number, value) for number, value, _ in _raw_fields(message))
 
 
 def _raw_fields(message: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
-    """As `_fields`, with the bytes of each whole field."""
+    """As `fields`, with the bytes of each whole field."""
     at, end = 0, len(message)
     while at < end:
         start = at
@@ -328,12 +328,13 @@ def _bytes(value: Value) -> memoryview:
     return value
 
 
-def _of(message: memoryview, number: int) -> list[memoryview]:
-    return [_bytes(value) for found, value in _fields(message) if found == number]
+def parts(message: memoryview, number: int) -> list[memoryview]:
+    """The bytes of each field of this number."""
+    return [_bytes(value) for found, value in fields(message) if found == number]
 
 
 def _name(message: memoryview, number: int) -> str:
-    return next((_text(value) for value in _of(message, number)), "")
+    return next((_text(value) for value in parts(message, number)), "")
 
 
 def _text(value: memoryview) -> str:
@@ -342,7 +343,7 @@ def _text(value: memoryview) -> str:
 
 def _node(message: memoryview) -> Node:
     inputs, outputs, attributes, kind = list[str](), list[str](), dict[str, Any](), ""
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 1:
             inputs.append(_text(_bytes(value)))
         elif number == 2:
@@ -357,7 +358,7 @@ def _node(message: memoryview) -> Node:
 def _attribute(message: memoryview) -> dict[str, Any]:
     name, found = "", cast("float | Value | None", None)
     integers: list[int] = []
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 1:
             name = _text(_bytes(value))
         elif number == 2:
@@ -389,7 +390,7 @@ def _signed(value: int) -> int:
 def _tensor(message: memoryview, name: str) -> NDArray[Any]:
     dims, kind, raw = list[int](), 0, None
     typed: dict[int, list[Value]] = {}
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 1:
             dims += _integers(value)
         elif number == 2:

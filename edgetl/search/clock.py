@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.measure.stopwatch import fast_end
 from edgetl.processor import computes
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
@@ -125,10 +126,10 @@ class Clock:
                 )
         base = found[_joined(*_REFERENCE)]
         shares = {
-            name: min((_fast(found[_joined(name, number)]) / _fast(base), number) for number in numbers)
+            name: min((fast_end(found[_joined(name, number)]) / fast_end(base), number) for number in numbers)
             for name in models
         }
-        return shares, _fast(base)
+        return shares, fast_end(base)
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)
@@ -159,7 +160,3 @@ def _noise(size: int) -> np.ndarray:
 
 def _joined(name: str, threads: int) -> str:
     return f"{name}/{threads}"
-
-
-def _fast(samples: Sequence[float]) -> float:
-    return sorted(samples)[int(_FAST * len(samples))]

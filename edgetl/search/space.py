@@ -14,6 +14,7 @@ from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation
 from edgetl.models import backbones
 from edgetl.models.size import network_size
+from edgetl.records.search import candidate_name
 from edgetl.train.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Choice:
     @property
     def name(self) -> str:
         """For sentences."""
-        return f"{self.network} at {self.size} px, {100 * self.share:.3g}% of its multiply-accumulates"
+        return candidate_name(self.network, self.size, self.share)
 
 
 @dataclass(frozen=True, kw_only=True)

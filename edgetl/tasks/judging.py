@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgetl.records.gate import GateCheck, Verdict
 from edgetl.statistics import binomial_tail, paired_interval
+from edgetl.text import few
 
 FALSE_ALARM = 0.05
 """How often, at most, a candidate that is no worse fails any of the three checks."""
@@ -116,9 +117,8 @@ def class_check(
 
     allowance = f"a drop of {drop(allowed)} in a class is allowed"
     if named:
-        shown = "; ".join(described(at) for at in named[:_NAMED])
-        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-        sentence = f"{what} went down in {len(named)} of {len(present)} classes: {shown}{more}; {allowance}: "
+        shown = few([described(at) for at in named], _NAMED, by="; ")
+        sentence = f"{what} went down in {len(named)} of {len(present)} classes: {shown}; {allowance}: "
         sentence += (
             f"{verdict_word(verdict)} (exact tests, Holm's correction)."
             if failed

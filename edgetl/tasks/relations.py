@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.records.frozen import dataclass
+from edgetl.text import few
 
 ANYTHING = ""
 """The group of all classes, above the top groups where there are several; no class and no group has this name."""
@@ -92,10 +93,10 @@ def misfit(relation: Relation, labels: Sequence[str]) -> str:
     unknown = sorted(ends - set(labels))
     if unknown:
         close = _closest(unknown[0], missing or labels)
-        hint = f"did you mean {close}?" if close else f"it has {_listed(labels)}"
+        hint = f"did you mean {close}?" if close else f"it has {few(labels, 5)}"
         return f"{unknown[0]} is no class of the data ({hint})"
     if missing:
-        return f"the {relation.kind} lacks {_listed(missing)} of the data's classes; add what is missing"
+        return f"the {relation.kind} lacks {few(missing, 5)} of the data's classes; add what is missing"
     if isinstance(relation, Graph):
         apart = np.argwhere(np.isinf(_lengths(relation.edges, tuple(labels))))
         if len(apart):
@@ -192,8 +193,3 @@ def _closest(word: str, words: Iterable[str]) -> str | None:
 
     close = difflib.get_close_matches(word, list(words), n=1)
     return close[0] if close else None
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

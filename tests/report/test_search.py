@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
-from edgetl.report.page.search import chart, render, write_page
+from edgetl.report.page.search import chart, render
 from edgetl.report.terminal.search import search
 from tests.report.test_terminal import rule, shown
 from tests.search.records import TRIALS, final, searched
@@ -48,10 +47,8 @@ Bundle: run/digits.edgetl
     )
 
 
-def test_the_page(tmp_path: Path) -> None:
-    path = tmp_path / "out" / "search.html"
-    write_page(searched(), path)
-    page = path.read_text(encoding="utf-8")
+def test_the_page() -> None:
+    page = render(searched())
     HTMLParser().feed(page)
     assert "<title>digits: edgetl search</title>" in page
     assert page.count("<svg") == 2  # wide and narrow

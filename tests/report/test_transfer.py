@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
-import pytest
-
-from edgetl.errors import StorageError
-from edgetl.report.page.transfer import chart, render, write_page
+from edgetl.report.page.transfer import chart, render
 from edgetl.report.terminal.transfer import suggest
 from tests.report.test_terminal import rule, shown
 from tests.transfer.rankings import ranking
@@ -41,10 +37,8 @@ Proposed: small at 224 px has the best top-1 of the 3 of 4 within 5 ms: 95.5% in
     )
 
 
-def test_the_page(tmp_path: Path) -> None:
-    path = tmp_path / "out" / "suggest.html"
-    write_page(ranking(5.0), path)
-    page = path.read_text(encoding="utf-8")
+def test_the_page() -> None:
+    page = render(ranking(5.0))
     HTMLParser().feed(page)
     assert "<title>photos &lt;1&gt;: edgetl suggest</title>" in page
     assert page.count("<svg") == 2  # wide and narrow
@@ -72,8 +66,3 @@ def test_the_plot_shows_every_candidate_the_frontier_and_the_budget() -> None:
     assert "budget 5.00 ms" in picture
     assert "small at 128 px: 90.0%, 1.00 ms median, LogME 0.450" in picture
     assert "budget" not in chart(ranking(), 360)
-
-
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
-        write_page(ranking(), tmp_path)

@@ -20,6 +20,7 @@ from edgetl.report.page.markup import (
     sentence,
     table,
     tag,
+    warning_box,
 )
 from edgetl.report.page.script import reloading
 from edgetl.tasks.metrics import metric
@@ -31,7 +32,7 @@ def render(run: LiveRun) -> str:
     """The run as one HTML document, which loads itself again while the run goes on."""
     parts = [
         _ended(run),
-        _warnings(run),
+        warning_box(run.warnings),
         section("now", "Now", _now(run)) if not run.ended else "",
         section("stages", "Stages", _stages(run)),
         section("training", "Training so far", _curves(run)) if run.epochs else "",
@@ -71,13 +72,6 @@ def _ended(run: LiveRun) -> Markup:
     if not run.ended:
         return Markup("")
     return tag("div", tag("p", sentence(run.ended)), css="verdict warn", role="note")
-
-
-def _warnings(run: LiveRun) -> Markup:
-    if not run.warnings:
-        return Markup("")
-    items = tag("ul", *(tag("li", sentence(text)) for text in run.warnings))
-    return tag("div", tag("h2", "Warnings"), items, css="warnings", role="note")
 
 
 def _now(run: LiveRun) -> Markup:

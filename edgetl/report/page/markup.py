@@ -137,3 +137,11 @@ def sentence(text: str) -> str:
     """`text` with a full stop."""
     text = text.strip()
     return text if text.endswith((".", "!", "?")) or not text else f"{text}."
+
+
+def warning_box(warnings: Sequence[str]) -> Markup:
+    """Warnings as a box with a list; empty where there are none."""
+    if not warnings:
+        return Markup("")
+    items = tag("ul", *(tag("li", sentence(text)) for text in warnings))
+    return tag("div", tag("h2", "Warnings"), items, css="warnings", role="note")

@@ -9,7 +9,7 @@ from edgetl.records.scores import score
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.page.document import document
-from edgetl.report.page.markup import Markup, meter, section, sentence, tag
+from edgetl.report.page.markup import Markup, meter, section, sentence, tag, warning_box
 from edgetl.report.page.script import sorting
 from edgetl.report.page.sections import SECTIONS
 from edgetl.report.run import Headline, RunReport, headline, in_doubt
@@ -33,7 +33,13 @@ def render(report: RunReport, folder: Path | None = None) -> str:
     parts = [part for part in parts if part[2]]
     body = [
         _header(report, head, [(anchor, title) for anchor, title, _ in parts]),
-        tag("main", _cards(report, head), _verdict(report), _warnings(report), *(_part(p) for p in parts)),
+        tag(
+            "main",
+            _cards(report, head),
+            _verdict(report),
+            warning_box(report.warnings),
+            *(_part(p) for p in parts),
+        ),
         _footer(report),
         sorting(),
     ]
@@ -181,13 +187,6 @@ def _verdict(report: RunReport) -> Markup:
     word = f"{metric} floor {units.percent(measure.floor)} on validation is {met}: "
     text = tag("p", tag("strong", word), sentence(measure.reason))
     return tag("div", text, css="verdict" if measure.floor_met else "verdict bad", role="note")
-
-
-def _warnings(report: RunReport) -> Markup:
-    if not report.warnings:
-        return Markup("")
-    items = tag("ul", *(tag("li", sentence(w)) for w in report.warnings))
-    return tag("div", tag("h2", "Warnings"), items, css="warnings", role="note")
 
 
 def _footer(report: RunReport) -> Markup:

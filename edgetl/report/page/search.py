@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from edgetl import files
 from edgetl.records.search import SearchRecord, SearchTrial, TrialState
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Labels, draw_axes
@@ -28,15 +25,6 @@ from edgetl.report.search import budget_words, cells, is_chosen, refused_early, 
 _TONES = {"chosen": "good", "frontier": "warn"}
 _FOOT = 24.0
 """Height of the strip below the plot in which trials without a score stand."""
-
-
-def write_page(record: SearchRecord, path: Path) -> None:
-    """Write the page atomically.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    files.write_text(path, render(record))
 
 
 def render(record: SearchRecord) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
-from edgetl import files
 from edgetl.records.transfer import BackboneRanking
 from edgetl.report import units
 from edgetl.report.page.axes import NARROW, Labels, draw_axes
@@ -30,15 +28,6 @@ from edgetl.report.transfer import cells, remarks
 _STEPS = 60
 """Places of a line that text keeps clear of."""
 _TONES = {"proposed": "good", "frontier": "warn"}
-
-
-def write_page(record: BackboneRanking, path: Path) -> None:
-    """Write the page atomically.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    files.write_text(path, render(record))
 
 
 def render(record: BackboneRanking) -> str:

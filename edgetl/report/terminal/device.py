@@ -22,6 +22,7 @@ from edgetl.tasks.detection.answers import Detections
 from edgetl.tasks.multihead.answers import HeadsPrediction
 from edgetl.tasks.multilabel.answers import TagsPrediction
 from edgetl.tasks.relations import Graph, Tree
+from edgetl.text import few
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,9 +92,7 @@ def _unknown(variant: Variant | None) -> str:
 def bundle(console: Console, manifest: Manifest) -> None:
     """What a bundle holds."""
     spec, made = manifest.preprocess, manifest.provenance
-    labels = ", ".join(manifest.labels[:_LABELS_SHOWN])
-    if len(manifest.labels) > _LABELS_SHOWN:
-        labels += f" and {len(manifest.labels) - _LABELS_SHOWN} more"
+    labels = few(manifest.labels, _LABELS_SHOWN)
     machine = next((v.machine for v in manifest.variants if v.machine), None)
     pairs(
         console,

@@ -19,6 +19,7 @@ from edgetl.processor import refuse_another
 from edgetl.runtime.engines.base import Bound, Opened, Opening, check_signature, empty, mismatch, on_cpu
 from edgetl.runtime.forks import Inheritable, refuse
 from edgetl.tasks.base import Outputs, TensorSpec
+from edgetl.text import first_line
 
 _NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate"
 _STDERR = 2
@@ -63,7 +64,7 @@ class LiteRtBackend(Inheritable):
             with _without_notice():
                 first = opened()
         except (RuntimeError, ValueError) as error:
-            raise ModelError(f"LiteRT cannot load the model: {_first_line(error)}") from error
+            raise ModelError(f"LiteRT cannot load the model: {first_line(error)}") from error
         self._local = threading.local()
         self._local.interpreter = first
         self._natives = [first]
@@ -183,7 +184,3 @@ def _tensor(details: Any) -> TensorSpec:
     # Images are run one by one, so that any number of them goes.
     shape = (None, *(int(length) for length in details["shape"][1:]))
     return TensorSpec(name=details["name"], dtype=np.dtype(details["dtype"]).name, shape=shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

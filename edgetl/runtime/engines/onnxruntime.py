@@ -21,6 +21,7 @@ from edgetl.quiet import quietly
 from edgetl.runtime.engines.base import Backend, Bound, Opened, Opening, check_signature, empty, mismatch
 from edgetl.runtime.forks import Inheritable, Refusing, start, wait_for
 from edgetl.tasks.base import Outputs, TensorSpec
+from edgetl.text import first_line
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -161,7 +162,7 @@ class OnnxBackend(Inheritable):
                 disabled_optimizers=list(left_out),
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base.
-            raise ModelError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot load {name}: {first_line(error)}") from error
         self.watch_forks()
         self._session._model_bytes = None  # It keeps a second copy of the model for a fallback that is off.
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -258,7 +259,7 @@ def placement(model: bytes, device: Device) -> dict[str, int]:
                 model, options, providers=[n for n, _ in wanted], provider_options=[s for _, s in wanted]
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base.
-            raise ModelError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
         spec, _ = _signature(session, "the model")
         shape = [1 if length is None else length for length in spec.shape]
         session.run(None, {spec.name: np.zeros(shape, dtype=spec.dtype)})
@@ -342,7 +343,3 @@ def _signature(session: Any, name: str) -> tuple[TensorSpec, tuple[TensorSpec, .
 def _tensor(node: Any) -> TensorSpec:
     shape = tuple(length if isinstance(length, int) else None for length in node.shape)
     return TensorSpec(name=node.name, dtype=_DTYPES.get(node.type, node.type), shape=shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -30,6 +30,7 @@ from edgetl.tasks.judging import (
     half_points,
     verdict_word,
 )
+from edgetl.text import few
 
 _LEVEL = FALSE_ALARM / 2
 """Each of the two checks' share."""
@@ -191,9 +192,9 @@ def _classes(
 
     allowance = f"a drop of {100 * allowed:.3g} points in a class is allowed"
     if named:
-        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        shown = few([words(place) for place in named], _NAMED, by="; ")
         sentence = (
-            f"Average precision went down in {'; '.join(map(words, named[:_NAMED]))}{more}, of {len(changes)} classes; "
+            f"Average precision went down in {shown}, of {len(changes)} classes; "
             f"{allowance}: {verdict_word(verdict)}."
         )
         if not failed:
