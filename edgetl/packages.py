@@ -86,3 +86,10 @@ def missing_host() -> MissingDependencyError | None:
         return None
     what = ", ".join(PIP_NAMES[module] for module in absent)
     return MissingDependencyError(what, f"Install the host side with: {pip_install(*absent)}")
+
+
+def canonical(name: str) -> str:
+    """A package's name as the index compares it."""
+    import re
+
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from edgetl.distill.views import AtSize
@@ -16,6 +15,7 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.models.folding import folded
+from edgetl.models.renormalised import Renormalised
 from edgetl.records.codec import from_json
 from edgetl.train.tasks.base import TrainingTask
 
@@ -46,25 +46,6 @@ class Ensemble(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) to (N, D) float32."""
         return self.task.blend([member(images) for member in self.members], self.temperature)
-
-
-class _Renormalised(nn.Module):
-    """A network of other means and deviations than the images'."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, network: nn.Module, own: PreprocessSpec, given: PreprocessSpec) -> None:
-        super().__init__()
-        self.network = network
-        mean, std = torch.tensor(own.mean).view(3, 1, 1), torch.tensor(own.std).view(3, 1, 1)
-        first, scale = torch.tensor(given.mean).view(3, 1, 1), torch.tensor(given.std).view(3, 1, 1)
-        self.register_buffer("scale", scale / std)
-        self.register_buffer("shift", (first - mean) / std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images * self.scale + self.shift)
-        return logits
 
 
 def guide(network: nn.Module, size: int) -> AtSize:
@@ -130,7 +111,7 @@ def load_other_teacher(labels: Sequence[str], path: Path, spec: PreprocessSpec) 
             f" are seen through {spec.window} (preprocess.window). Take a teacher of the same window."
         )
     if (own.mean, own.std) != (spec.mean, spec.std):
-        network = _Renormalised(network, own, spec)
+        network = Renormalised(network, own.mean, own.std, spec)
     return OtherTeacher(network=guide(network, own.size), size=own.size)
 
 

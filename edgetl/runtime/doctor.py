@@ -12,7 +12,7 @@ from importlib import import_module, metadata, resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, pip_install
+from edgetl.packages import GPU_ENGINE, HOST, PIP_NAMES, canonical, pip_install
 from edgetl.quiet import quietly
 from edgetl.runtime.engines.table import ENGINES
 from edgetl.runtime.targets import EngineName
@@ -102,7 +102,7 @@ def constraints() -> dict[str, str]:
     """The versions that edgetl was tried with, by package: what `edgetl/constraints.txt` holds."""
     lines = (resources.files("edgetl") / "constraints.txt").read_text(encoding="utf-8").split()
     pairs = [_TRIED.fullmatch(line) for line in lines]
-    return {_canonical(pair[1]): pair[2] for pair in pairs if pair}
+    return {canonical(pair[1]): pair[2] for pair in pairs if pair}
 
 
 def differences() -> tuple[Difference, ...]:
@@ -156,7 +156,7 @@ def reached(*names: str) -> dict[str, metadata.Distribution]:
     found: dict[str, metadata.Distribution] = {}
     wanted = list(names)
     while wanted:
-        name = _canonical(wanted.pop())
+        name = canonical(wanted.pop())
         distribution = _installed(name)
         if name in found or distribution is None:
             continue
@@ -183,10 +183,6 @@ def _installed(name: str) -> metadata.Distribution | None:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _version_of(module: str) -> Callable[[], str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgetl.deploy.fleet.place import PythonThere
 from edgetl.errors import ConfigError, DeviceError
+from edgetl.packages import canonical
 from edgetl.shell import join
 
 BASE = ("numpy", "pillow", "typer", "rich")
@@ -85,11 +86,6 @@ def choose(
         f"it is {system} {machine} with Python {version}, and {folder} has no wheels for that of"
         f" {', '.join(lacking)}. Fetch them with: {fetch}"
     )
-
-
-def canonical(name: str) -> str:
-    """A package's name as the index compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _read(path: Path) -> Wheel | None:

@@ -13,6 +13,7 @@ from edgetl.errors import ModelError, TensorError
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.models import backbones, checkpoint
 from edgetl.models.detector import Detector
+from edgetl.models.renormalised import Renormalised
 from edgetl.models.size import OWN_SIZE, check_takes
 from edgetl.records.codec import from_json
 from edgetl.train.objective import Batch, Need
@@ -77,31 +78,6 @@ class Follow:
         return feature_distance(self._layer(model(images)), wanted)
 
 
-class _Renormalised(nn.Module):
-    """A network of other means and deviations than the images'."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(
-        self,
-        network: nn.Module,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        given: PreprocessSpec,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        own_mean, own_std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
-        given_mean, given_std = (torch.tensor(values).view(3, 1, 1) for values in (given.mean, given.std))
-        self.register_buffer("scale", given_std / own_std)
-        self.register_buffer("shift", (given_mean - own_mean) / own_std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(images * self.scale + self.shift)
-        return features
-
-
 def teacher_of(name: str, spec: PreprocessSpec) -> nn.Module:
     """The teacher without its head, for images that are normalised by `spec`.
 
@@ -133,4 +109,4 @@ def teacher_of(name: str, spec: PreprocessSpec) -> nn.Module:
         model.set_submodule(head, nn.Identity())
     if (mean, std) == (spec.mean, spec.std):
         return model
-    return _Renormalised(model, mean, std, spec)
+    return Renormalised(model, mean, std, spec)
