@@ -716,7 +716,7 @@ class PretrainConfig(_Section):
     """Begin with the pretrained backbone in any case, and train once; `judge` is not asked."""
 
     @property
-    def asked(self) -> bool:
+    def enabled(self) -> bool:
         """Whether anything is to be learned first."""
         return self.source is not None or self.images is not None
 
@@ -1208,7 +1208,7 @@ class Recipe(_Section):
             return
         others = {
             "task.kind = detection": isinstance(self.task, DetectionConfig),
-            "[pretrain]": self.pretrain.asked,
+            "[pretrain]": self.pretrain.enabled,
             "[extend]": self.extend.run is not None,
             "[adapt]": self.adapt.images is not None,
             "distill.unlabelled": self.distill.unlabelled is not None,
@@ -1237,7 +1237,7 @@ class Recipe(_Section):
             )
         others = [
             name
-            for name, asked in (("pretrain", self.pretrain.asked), ("adapt", self.adapt.images is not None))
+            for name, asked in (("pretrain", self.pretrain.enabled), ("adapt", self.adapt.images is not None))
             if asked
         ]
         if others:

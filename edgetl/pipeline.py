@@ -190,7 +190,7 @@ def cross_validate(
 def _check_folds(recipe: Recipe) -> None:
     """Raises ConfigError where the folds' scores would not be what a run of the recipe reaches on images that it has
     not seen."""
-    if recipe.pretrain.asked:
+    if recipe.pretrain.enabled:
         raise ConfigError(
             "Cross-validation does not repeat [pretrain] in each fold, whose images it may have seen or was judged by."
             " Remove pretrain.source and pretrain.images; to begin with what another set taught, name the"
@@ -241,7 +241,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
     recipe = _of_its_data(recipe)
     _check_litert(recipe)
-    if recipe.pretrain.asked and isinstance(recipe.task, DetectionConfig):
+    if recipe.pretrain.enabled and isinstance(recipe.task, DetectionConfig):
         raise ConfigError(
             "pretrain.source and pretrain.images are for labels: a linear probe, which says what was learned, finds"
             " no boxes. Remove them; to begin with another set's detector, name its teacher.safetensors in"
@@ -872,7 +872,7 @@ class _Run:
 
         exported: ExportRecord = self.records[Stage.EXPORT]
         quantized: QuantizeRecord | None = self.records[Stage.QUANTIZE]
-        teacher = self._taught
+        teacher = self._teacher_record
         candidates = [
             CandidateModel(name="fp32", precision="fp32", target="any", onnx=self.dir / exported.onnx),
             CandidateModel(
@@ -1008,7 +1008,7 @@ class _Run:
         return replace(self.spec, size=self.recipe.distill.size or self.spec.size)
 
     @property
-    def _taught(self) -> TrainRecord | AdaptRecord:
+    def _teacher_record(self) -> TrainRecord | AdaptRecord:
         """The record of the teacher that the student follows: the adapted one, where there is one."""
         adapted: AdaptRecord | None = self.records.get(Stage.ADAPT)
         trained: TrainRecord = self.records[Stage.TRAIN]
@@ -1016,7 +1016,7 @@ class _Run:
 
     @property
     def _teacher(self) -> Path:
-        return self.dir / self._taught.checkpoint
+        return self.dir / self._teacher_record.checkpoint
 
     def _lineage(self) -> tuple[LineageStep, ...]:
         """What the teacher learned, from its first weights on."""

@@ -209,13 +209,13 @@ def _classes(labels: Path, root: Path, known: dict[Path, Path], index: DataIndex
         raise DataError(f"{labels} names images that are not in {root}:\n{listing(strays)}")
     if twice:
         raise DataError(f"{labels} gives an image two classes:\n{listing(twice)}")
-    odd = [] if index is None else [_odd(label, index) for label in sorted(set(found.values()))]
+    odd = [] if index is None else [_likely_class(label, index) for label in sorted(set(found.values()))]
     if meant := [one for one in odd if one]:
         raise DataError(f"{labels} has classes that the data set spells otherwise:\n{listing(meant)}")
     return found
 
 
-def _odd(label: str, index: DataIndex) -> str:
+def _likely_class(label: str, index: DataIndex) -> str:
     """What a class may have been meant as, where it differs from one of the data set by its case alone."""
     if label in index.labels:
         return ""

@@ -19,7 +19,7 @@ from edgetl.data.index import DataIndex, Sample
 from edgetl.data.parallel import in_threads
 from edgetl.data.sources import SPLITS
 from edgetl.data.suggest import BATCH_SIZES, FEW_STEPS, batch_size
-from edgetl.data.walk import counted, lost
+from edgetl.data.walk import counted, lookalikes
 from edgetl.inputs.image import PreprocessSpec, decode, read_header
 from edgetl.inputs.spec import InputKind
 from edgetl.progress import SILENT, Progress
@@ -125,7 +125,7 @@ class AuditReport:
             if self.boxes is None
             else ("images have copies with other boxes; keep the right ones", "add pictures of the latter")
         )
-        missed = lost(self.others, self.kind)
+        missed = lookalikes(self.others, self.kind)
         found = (
             (len(self.skipped), f"{len(self.skipped)} {what} cannot be read; mend or remove them."),
             (
@@ -226,7 +226,7 @@ def audit(index: DataIndex, *, window: Window | None = None, progress: Progress 
         ),
         odd_sizes=tuple(
             OddSize(path=names[at], width=int(look.sizes[at, 0]), height=int(look.sizes[at, 1]))
-            for at in _odd(look.sizes)
+            for at in _outliers(look.sizes)
         ),
         depth=depth,
         others=index.others,
@@ -419,6 +419,6 @@ def _shortened(
     return shorten(ours), shorten(others)
 
 
-def _odd(sizes: NDArray[np.int64]) -> list[int]:
+def _outliers(sizes: NDArray[np.int64]) -> list[int]:
     ratios = sizes / np.median(sizes, axis=0)
     return [int(at) for at in np.flatnonzero(((ratios > ODD_SIZE) | (ratios < 1 / ODD_SIZE)).any(axis=1))]

@@ -19,7 +19,7 @@ from edgetl.data.walk import (
     counted,
     images_below,
     list_folder,
-    lost,
+    lookalikes,
     place,
     suffixes,
     together,
@@ -176,7 +176,7 @@ def _folder(root: Path, kind: InputKind, progress: Progress) -> FoundImages:
     splits = _split_folders(root, inside)
     if not splits:
         inside = {path: list_folder(path, kind) for path in top.folders}
-    beside: list[Mapping[str, int]] = [_lost_here(top)]
+    beside: list[Mapping[str, int]] = [_lookalikes(top)]
     entries: list[Entry] = []
     if splits:
         others = [path.name for path in top.folders if path not in splits.values()]
@@ -185,23 +185,23 @@ def _folder(root: Path, kind: InputKind, progress: Progress) -> FoundImages:
         for split, path in splits.items():
             classes = [list_folder(folder, kind) for folder in inside[path].folders]
             entries += _classes(inside[path], classes, split, progress)
-            beside += [_lost_here(inside[path]), *(folder.others for folder in classes)]
+            beside += [_lookalikes(inside[path]), *(folder.others for folder in classes)]
     else:
         entries += _classes(top, inside.values(), None, progress)
         beside += [folder.others for folder in inside.values()]
     total = together(beside)
     if not entries:
         raise DataError(_why_empty(top, inside, splits, total))
-    if missed := lost(total, kind):
+    if missed := lookalikes(total, kind):
         progress.warning(
             f"{root}: besides the {kind.plural}, {counted(missed)} are not read.{_how_to_fetch(missed)}"
         )
     return FoundImages(root, tuple(entries), total)
 
 
-def _lost_here(folder: Folder) -> dict[str, int]:
+def _lookalikes(folder: Folder) -> dict[str, int]:
     """Of the files next to class folders, those that may be meant as data; a README is not missed."""
-    return lost(folder.others, folder.kind)
+    return lookalikes(folder.others, folder.kind)
 
 
 def _how_to_fetch(missed: Mapping[str, int]) -> str:

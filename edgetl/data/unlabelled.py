@@ -10,7 +10,7 @@ from pathlib import Path
 from edgetl.data.audit import near_copies
 from edgetl.data.index import UNLABELLED, DataIndex, Sample, usable
 from edgetl.data.sources import Entry
-from edgetl.data.walk import counted, images_below, lost, place
+from edgetl.data.walk import counted, images_below, lookalikes, place
 from edgetl.errors import DataError
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import UnlabelledRecord
@@ -52,7 +52,7 @@ def find(folder: str, *, setting: str = SETTING, progress: Progress = SILENT) ->
             f"{setting}: {root} holds no images at any depth; expected files that end in .jpg, .png or the"
             f" like.{beside}"
         )
-    if missed := lost(others):
+    if missed := lookalikes(others):
         progress.warning(f"{setting}: besides the images, {counted(missed)} in {root} are not read.")
     return found
 

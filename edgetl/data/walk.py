@@ -226,7 +226,7 @@ def is_image(path: Path, kind: InputKind = InputKind.IMAGE) -> bool:
         return False
 
 
-def lost(others: Mapping[str, int], kind: InputKind = InputKind.IMAGE) -> dict[str, int]:
+def lookalikes(others: Mapping[str, int], kind: InputKind = InputKind.IMAGE) -> dict[str, int]:
     """Of files that are not images (or of another kind), by kind, those that a person may take for some."""
     alike = PICTURES if kind is InputKind.IMAGE else RECORDINGS | SUFFIXES
     kinds = {LINKS, HIDDEN, HIDDEN_SOUNDS, *(f"{suffix} files" for suffix in alike)}

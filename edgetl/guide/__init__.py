@@ -54,12 +54,12 @@ def page(name: str | None = None) -> Page:
         texts = {each: _read(each).casefold() for each in known}
         by_title = {text.partition("\n")[0].removeprefix("# "): each for each, text in texts.items()}
         if word not in by_title:
-            raise ConfigError(f"There is no topic {name!r}. {_meant(word, by_title, texts)}")
+            raise ConfigError(f"There is no topic {name!r}. {_suggestion(word, by_title, texts)}")
         word = by_title[word]
     return Page(topic=known[word], text=_read(word))
 
 
-def _meant(word: str, by_title: Mapping[str, str], texts: Mapping[str, str]) -> str:
+def _suggestion(word: str, by_title: Mapping[str, str], texts: Mapping[str, str]) -> str:
     """What else to type: the nearest name or title, else the pages that have the word, else all."""
     if close := difflib.get_close_matches(word, [*texts, *by_title], n=1, cutoff=0.7):
         found = by_title.get(close[0], close[0])

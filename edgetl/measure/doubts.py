@@ -97,7 +97,7 @@ def run(inputs: DoubtsInputs, *, out: Path, progress: Progress = SILENT) -> Doub
     looked = list(_by_teacher(inputs, sets.val, sets.test, progress))
     trained, notes = _by_probe(inputs, sets.train, out, progress)
     looked += trained
-    found = [_found(inputs.index, one) for one in looked]
+    found = [_doubts_of(inputs.index, one) for one in looked]
     labels = [label for _, own in found for label in own]
     labels.sort(key=lambda label: (label.given_score - label.score, label.file, label.suspected))
     return DoubtsRecord(
@@ -217,10 +217,10 @@ def _probabilities(index: DataIndex, outputs: NDArray[np.float32]) -> NDArray[np
     return softmax(outputs).astype(np.float64)
 
 
-def _found(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[DoubtfulLabel]]:
+def _doubts_of(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[DoubtfulLabel]]:
     """A split's figures and its candidates."""
     if isinstance(index.task, MultiLabel):
-        return _found_by_class(index, looked)
+        return _doubts_by_class(index, looked)
     given = np.array([sample.label for sample in looked.samples], dtype=np.int64)
     found = doubts(given, looked.probabilities)
     labels = [
@@ -238,7 +238,7 @@ def _found(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[Doubtfu
     return _figures(looked, labels, found.share, agrees), labels
 
 
-def _found_by_class(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[DoubtfulLabel]]:
+def _doubts_by_class(index: DataIndex, looked: _Looked) -> tuple[SplitDoubts, list[DoubtfulLabel]]:
     """Of any number of classes each is a question of its own: is it there or not."""
     labels, shares, agree = [], [], []
     for number, name in enumerate(index.labels):

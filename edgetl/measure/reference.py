@@ -96,7 +96,7 @@ def run(inputs: ReferenceInputs, *, out: Path, progress: Progress = SILENT) -> d
             trained, (validation, test, *shown) = _looked_at(candidate, model, inputs, images, task)
             features = None
             if head is not None:
-                kept = _kept(spec, splits[0], splits[1], trained, validation, inputs.seed)
+                kept = _reference(spec, splits[0], splits[1], trained, validation, inputs.seed)
                 features = _written(out / f"{candidate.name}.npz", kept, head, spec, progress)
             found[candidate.name] = Known(
                 features=features,
@@ -185,7 +185,7 @@ def _looked_at(
         return outputs(images.training), [outputs(part) for part in images.others]
 
 
-def _kept(
+def _reference(
     spec: TaskSpec,
     training: Sequence[Sample],
     held_out: Sequence[Sample],

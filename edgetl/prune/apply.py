@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgetl.errors import ModelError, UncuttableError
 from edgetl.models.removed import remove_
 from edgetl.prune.depth import within
-from edgetl.prune.graph import ChannelGraph, layer_costs, trace, watched, whole_groups
+from edgetl.prune.graph import ChannelGraph, layer_costs, running_module, trace, whole_groups
 from edgetl.prune.importance import Scorer
 from edgetl.prune.latency import LatencyTable
 from edgetl.prune.plan import Cost, CutLimits, CutPlan, choose
@@ -154,7 +154,7 @@ def _check(graph: ChannelGraph, model: nn.Module, plan: CutPlan, round_to: int) 
 
 
 def _forward(model: nn.Module, images: Tensor) -> Tensor:
-    with watched(model) as where, torch.no_grad():
+    with running_module(model) as where, torch.no_grad():
         try:
             logits: Tensor = model(images)
         except Exception as error:

@@ -67,9 +67,9 @@ def trace(
             name in `keep` is not in it.
     """
     model.eval().requires_grad_(True)
-    kept = _kept(model, keep)
+    kept = _kept_modules(model, keep)
     example = torch.zeros(1, 3, input_size, input_size, device=next(model.parameters()).device)
-    with watched(model) as where:
+    with running_module(model) as where:
         try:
             layers = layer_costs(model, input_size)
         except Exception as error:
@@ -90,7 +90,9 @@ def trace(
         _chained(model, example, names),
     ):
         new = [
-            g for g in candidates if g.inputs and not _meets(g, kept, outputs) and g.channels % g.cell == 0
+            g
+            for g in candidates
+            if g.inputs and not _conflicts(g, kept, outputs) and g.channels % g.cell == 0
         ]
         sound, failed = _proved(model, new, probe)
         groups += sound
@@ -144,7 +146,7 @@ def _coupled(
     return [_group(group, names) for group in groups if not _is_fixed(group, sinks, kept)]
 
 
-def _meets(group: ChannelGroup, kept: set[nn.Module], outputs: Iterable[str]) -> bool:
+def _conflicts(group: ChannelGroup, kept: set[nn.Module], outputs: Iterable[str]) -> bool:
     """Whether a group alters a layer that is kept, or takes outputs that another group has."""
     return any(
         item.dep.target.module in kept for item in group.members
@@ -177,7 +179,7 @@ def _fault(model: nn.Module, groups: Sequence[ChannelGroup], probe: torch.Tensor
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Callable[[], str]]:
+def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
     """Yield a function that says, after an error, which submodule's forward was running: ` at NAME`, or nothing."""
     running: list[str] = []
     hooks: list[Any] = []
@@ -243,7 +245,7 @@ def _dependency_graph() -> Any:
     return Dependencies()
 
 
-def _kept(model: nn.Module, keep: Iterable[str]) -> set[nn.Module]:
+def _kept_modules(model: nn.Module, keep: Iterable[str]) -> set[nn.Module]:
     modules = dict(model.named_modules())
     kept: set[nn.Module] = set()
     for name in keep:

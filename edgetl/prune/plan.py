@@ -122,7 +122,7 @@ def choose(
     while not search.done:
         if not search.step():
             raise ModelError(search.unreachable())
-    return CutPlan(removed=search.removed(), cost=search.cost, blocks=search.taken())
+    return CutPlan(removed=search.removed(), cost=search.cost, blocks=search.removed_blocks())
 
 
 def least_important(group: ChannelGroup, scores: ImportanceScores, count: int) -> tuple[int, ...]:
@@ -200,7 +200,9 @@ class _Search:
 
     def step(self) -> bool:
         """Remove the unit that matters least; False when none may go."""
-        ranked = [(self._lost(name), self._rank(name), name) for name in self.groups if self._amount(name)]
+        ranked = [
+            (self._share_removed(name), self._rank(name), name) for name in self.groups if self._amount(name)
+        ]
         if self.limits.fewest_blocks is not None and len(self.blocks) > self.limits.fewest_blocks:
             share = 1 - (len(self.blocks) - 1) / self.whole_blocks
             lost = 0.0 if self.limits.scope is PruneScope.GLOBAL else share
@@ -209,7 +211,7 @@ class _Search:
             return False
         *_, name = min(ranked)
         if name in self.blocks:
-            self._take_out(self.blocks.pop(name))
+            self._remove(self.blocks.pop(name))
             return True
         amount, saving = self._saving(name)
         group = self.groups[name]
@@ -227,12 +229,12 @@ class _Search:
                 self._savings.pop(other.name, None)
         return True
 
-    def taken(self) -> tuple[str, ...]:
+    def removed_blocks(self) -> tuple[str, ...]:
         """Blocks that go, in the network's order."""
         scored = [block.name for block in self.graph.blocks if block.name in self.block_scores]
         return tuple(name for name in scored if name not in self.blocks)
 
-    def _take_out(self, block: Block) -> None:
+    def _remove(self, block: Block) -> None:
         self.cost = self.cost.minus(self._block_saving(block))
         self.absent |= block.layers
         for layer in block.layers & self.inputs.keys():
@@ -295,7 +297,7 @@ class _Search:
         amount = left % unit or unit
         return amount if left - amount >= self.limits.floor(group) else 0
 
-    def _lost(self, name: str) -> float:
+    def _share_removed(self, name: str) -> float:
         """Share of its channels that the group has lost after its next unit, where groups are kept level; else 0."""
         if self.limits.scope is PruneScope.GLOBAL:
             return 0.0

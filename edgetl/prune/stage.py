@@ -267,7 +267,7 @@ class _Run:
             self.built = self.size
             uncut = self.task.network(config.network, backbones.PRETRAINED, seed=seed, size=self.size)
             self.uncut = uncut.to(self.device)
-        if self.learns:
+        if self.needs_training:
             check_takes(self.uncut, self.size, self.backbone, OTHER_SIZE)
         self.room = _room(self.uncut, self.size, config, inputs.alignment)
         self.before, self.limits, graph = self.room.before, self.room.limits, self.room.graph
@@ -342,7 +342,7 @@ class _Run:
         return self.teacher_size != self.size
 
     @property
-    def learns(self) -> bool:
+    def needs_training(self) -> bool:
         """Whether the network must learn from the teacher before it is cut."""
         return self.shrunk or self.config.network != TEACHER
 
@@ -449,7 +449,7 @@ class _Run:
     def _learn(self, sets: Sets) -> tuple[nn.Module, list[PruneStep], tuple[EpochRecord, ...]]:
         """What the first cut finds: the teacher; or, as step 0, a copy of it that has learned to see at the student's
         size, or the other backbone, taught by it."""
-        if not self.learns:
+        if not self.needs_training:
             return self.teacher, [], ()
         model, step, epochs = self._step(0, None, self.uncut, sets)
         return model, [step], epochs

@@ -127,7 +127,7 @@ def logits(known: Known, added: Added) -> NDArray[np.float32]:
     return added.logits(known.reference.logits[LOGITS][:, : known.count], known.reference.validation)
 
 
-def found_again(known: Known, added: Added, place: int) -> int | None:
+def leave_one_out_hits(known: Known, added: Added, place: int) -> int | None:
     """How many of an added class's pictures are answered with it where each is left out of its prototype.
 
     Args:

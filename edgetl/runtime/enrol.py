@@ -333,7 +333,9 @@ class _Writing:
                 before=float((was == truths).mean()),
                 after=float((now == truths).mean()),
                 added=float((now >= count).mean()),
-                found=calibrating.found_again(known, added, len(known.means) - 1) if pictures else None,
+                found=calibrating.leave_one_out_hits(known, added, len(known.means) - 1)
+                if pictures
+                else None,
             )
         )
         if pictures and not self.described:  # by the first variant: the others see alike

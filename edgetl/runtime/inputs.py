@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetl.data.walk import counted, images_below, is_image, lost, place
+from edgetl.data.walk import counted, images_below, is_image, lookalikes, place
 from edgetl.errors import ConfigError, DataError, ImageError, SourceError
 from edgetl.inputs.image import MAX_PIXELS, MIN_SIDE, NAMELESS, read_content
 from edgetl.inputs.recordings import NAMELESS as NAMELESS_SOUND
@@ -236,7 +236,7 @@ def find_images(
             if not inside:
                 beside = f" It holds {counted(others)}." if others else ""
                 raise DataError(f"The folder {path} holds no {kind.plural}.{beside}")
-            if missed := lost(others, kind):
+            if missed := lookalikes(others, kind):
                 progress.warning(f"{path}: besides the {kind.plural}, {counted(missed)} are not read.")
             found += inside
         elif path.exists():

@@ -50,7 +50,7 @@ def prepare(
     )
     epochs = config.epochs or min(recipe.distill.epochs, _MOST_EPOCHS)
     key = _key(recipe, teachers, space)
-    known = _known(out, key)
+    known = _measured_before(out, key)
     if known is None:
         known = _measured(config, recipe, teachers, space, progress)
     known = replace(known, key=key, metric=name, epochs=epochs)
@@ -139,7 +139,7 @@ def _key(recipe: Recipe, teachers: Teachers, space: Space) -> str:
     )
 
 
-def _known(out: Path, key: str) -> Prepared | None:
+def _measured_before(out: Path, key: str) -> Prepared | None:
     """What an earlier call measured of the same."""
     try:
         before = read_json(out / FILE, Prepared)

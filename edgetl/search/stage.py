@@ -137,7 +137,7 @@ class Search:
         self.started, self.before, self.first = time.time(), _spent(out), ends is None
         self.ends = self.started - self.before + config.seconds if ends is None else ends
         self.teachers = Teachers(recipe, out, progress)
-        self.networks = functools.cache(self._made)
+        self.networks = functools.cache(self._networks)
         self.study: Study | None = None
         self.finals: tuple[FinalRun, ...] = ()
         self.said = set[int]()
@@ -169,7 +169,7 @@ class Search:
     def so_far(self) -> str:
         """After Ctrl-C: make a bundle of the best candidate so far, and say so in a sentence."""
         try:
-            return self._made_of_the_best()
+            return self._run_best()
         except (Interrupted, KeyboardInterrupt):
             return "What was finished is saved."
 
@@ -227,7 +227,7 @@ class Search:
                     study.enqueue_trial(dict(known.space.parameters(replace(choice, share=share))))
                     bar.advance(note=network)
 
-    def _made(self, interpolation: Interpolation) -> Any:
+    def _networks(self, interpolation: Interpolation) -> Any:
         from edgetl.search.networks import Networks
 
         return Networks(self.recipe, self.teachers.task, self.teachers.taught(interpolation).checkpoint)
@@ -358,7 +358,7 @@ class Search:
 
     # --- what it comes to -------------------------------------------------------------------------------
 
-    def _made_of_the_best(self) -> str:
+    def _run_best(self) -> str:
         from edgetl.search.finals import candidates, choice_of
         from edgetl.search.space import trial_recipe
         from edgetl.search.trials import home

@@ -24,7 +24,7 @@ RUN = "run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught:
+class Teacher:
     """A teacher: the folder of its run, its checkpoint, its scores on the validation split."""
 
     run: Path
@@ -43,14 +43,14 @@ class Teachers:
 
     def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
         self.recipe, self.out, self.progress = recipe, out, progress
-        self.taught = functools.cache(self._taught)
+        self.taught = functools.cache(self._teacher)
         self._index: DataIndex | None = None
 
     @property
     def index(self) -> DataIndex:
         """The images."""
         if self._index is None:
-            outcome = self._made(self.recipe.preprocess.interpolation, Stage.DATA)
+            outcome = self._run_until(self.recipe.preprocess.interpolation, Stage.DATA)
             path = outcome.run_dir / outcome.records[Stage.DATA].index
             self._index = related(indexes.load(path), self.recipe.labels)
         return self._index
@@ -65,12 +65,12 @@ class Teachers:
         own = interpolation == self.recipe.preprocess.interpolation
         return self.out / (RUN if own else f"{RUN}-{interpolation}")
 
-    def _taught(self, interpolation: Interpolation) -> Taught:
-        outcome = self._made(interpolation, Stage.ADAPT)
+    def _teacher(self, interpolation: Interpolation) -> Teacher:
+        outcome = self._run_until(interpolation, Stage.ADAPT)
         record: TrainRecord = outcome.records[Stage.ADAPT] or outcome.records[Stage.TRAIN]
-        return Taught(run=outcome.run_dir, checkpoint=outcome.run_dir / record.checkpoint, val=record.val)
+        return Teacher(run=outcome.run_dir, checkpoint=outcome.run_dir / record.checkpoint, val=record.val)
 
-    def _made(self, interpolation: Interpolation, until: Stage) -> pipeline.Outcome:
+    def _run_until(self, interpolation: Interpolation, until: Stage) -> pipeline.Outcome:
         recipe = self.recipe.model_copy(
             update={
                 "preprocess": self.recipe.preprocess.model_copy(update={"interpolation": interpolation}),

@@ -71,10 +71,10 @@ def measure(
         return ()
     found = []
     for name, plain in _questions(task_of(spec)):
-        truths, outputs = _known(spec, name, *val)
+        truths, outputs = _labelled(spec, name, *val)
         chosen = _temperature(plain, truths, outputs)
         task = replace(plain, temperature=chosen.temperature)
-        split, own = ("val", (truths, outputs)) if test is None else ("test", _known(spec, name, *test))
+        split, own = ("val", (truths, outputs)) if test is None else ("test", _labelled(spec, name, *test))
         ranked = conformal.conformity(_conformities(task, truths, outputs))
         found.append(
             OutputConfidence(
@@ -150,7 +150,7 @@ def coverages(
     """How often sets hold the truth of labelled images; outputs without any of these are left out."""
     found = []
     for name, own in _questions(task):
-        right, values = _known(task.spec, name, truths, outputs)
+        right, values = _labelled(task.spec, name, truths, outputs)
         if len(right):
             found.append(_coverage(own, name, right, values, coverage, needed[name]))
     return tuple(found)
@@ -167,7 +167,7 @@ def _questions(task: Task) -> Iterator[tuple[str, HeadTask]]:
             raise _without_sets(task.spec)
 
 
-def _known(spec: TaskSpec, name: str, truths: Truths, outputs: Outputs) -> tuple[NDArray[Any], Outputs]:
+def _labelled(spec: TaskSpec, name: str, truths: Truths, outputs: Outputs) -> tuple[NDArray[Any], Outputs]:
     """One output's truths and itself, on the images whose truth is known for it."""
     if not isinstance(spec, MultiHead):
         return truths, outputs

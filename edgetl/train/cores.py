@@ -62,10 +62,10 @@ def _team(count: int) -> list[int]:
         return []
     openmp, ids = ctypes.CDLL(str(found)), dict[int, int]()  # loaded already: the same one
 
-    def tell(_: int | None) -> None:
+    def note(_: int | None) -> None:
         ids[openmp.omp_get_thread_num()] = threading.get_native_id()
 
-    region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(tell)
+    region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(note)
     openmp.GOMP_parallel(region, None, ctypes.c_uint(count), ctypes.c_uint(0))
     return [ids[number] for number in sorted(ids)]
 

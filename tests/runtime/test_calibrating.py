@@ -76,7 +76,7 @@ def test_a_class_that_is_far_is_found_and_known_ones_stay() -> None:
     assert added.scale > 2.0
     outputs = calibrating.logits(known, added)
     assert (outputs.argmax(axis=1) == 4).mean() <= 0.05
-    assert calibrating.found_again(known, added, 4) == 5
+    assert calibrating.leave_one_out_hits(known, added, 4) == 5
     assert calibrating.like_known(known, added, far) == [None] * 5
     assert calibrating.like_known(known, added, CENTRES.astype(np.float32)) == [0, 1, 2, 3]
 

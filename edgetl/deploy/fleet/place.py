@@ -115,7 +115,9 @@ class Place:
             )
         found = dict(line.partition(" ")[::2] for line in answer.text.splitlines())
         if "folder" in found:
-            return Seen(state=_stranger(found, before, after), python=_python(found.get("python", "")))
+            return Seen(
+                state=_state_without_folder(found, before, after), python=_python(found.get("python", ""))
+            )
         return Seen(
             state=_state(found, before, after),
             python=_python(found.get("python", "")),
@@ -369,7 +371,7 @@ def _state(found: dict[str, str], before: float, after: float) -> DeviceState:
     disk = re.search(r"(\d+)\s+(\d+)\s+(\d+)\s+\d+%", found.get("disk", ""))
     kept = _number(captured[0]) if captured else None
     size = _number(captured[1]) if len(captured) > 1 else None
-    own = _stranger(found, before, after)
+    own = _state_without_folder(found, before, after)
     return DeviceState(
         machine=own.machine,
         system=own.system,
@@ -387,7 +389,7 @@ def _state(found: dict[str, str], before: float, after: float) -> DeviceState:
     )
 
 
-def _stranger(found: dict[str, str], before: float, after: float) -> DeviceState:
+def _state_without_folder(found: dict[str, str], before: float, after: float) -> DeviceState:
     """What is known of a device whose folder is not there."""
     there = _number(found.get("time", ""))
     off = None

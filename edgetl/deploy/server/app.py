@@ -302,7 +302,7 @@ def _guarded(app: Asgi, state: State) -> Asgi:
 
         state.in_flight += 1
         try:
-            if token is not None and scope["path"] not in _OPEN and not _shows(scope, token):
+            if token is not None and scope["path"] not in _OPEN and not _authorised(scope, token):
                 await _send(noted, _unauthorised())
             else:
                 await app(scope, receive, noted)
@@ -335,7 +335,7 @@ def _guarded(app: Asgi, state: State) -> Asgi:
     return guarded
 
 
-def _shows(scope: Scope, token: bytes) -> bool:
+def _authorised(scope: Scope, token: bytes) -> bool:
     """Whether the request has the token; the comparison takes as long wherever they differ."""
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     return len(given) == 1 and hmac.compare_digest(given[0], token)

@@ -194,13 +194,13 @@ def _protocol(options: ServerOptions) -> Any:
             super().connection_made(transport)
             if len(self.connections) > most:
                 others: set[Any] = self.connections - {self}
-                idle = filter(_asks_nothing, others)
+                idle = filter(_idle, others)
                 leaving: Any = min(idle, key=lambda one: one.since, default=self)
                 leaving.transport.abort()
                 self.connections.discard(leaving)
 
         def data_received(self, data: bytes) -> None:
-            if _asks_nothing(self):
+            if _idle(self):
                 self.head_bytes += len(data)
                 if self.head_bytes > _MOST_HEAD_BYTES:
                     self.transport.abort()
@@ -218,7 +218,7 @@ def _protocol(options: ServerOptions) -> Any:
     return Bounded
 
 
-def _asks_nothing(connection: Any) -> bool:
+def _idle(connection: Any) -> bool:
     """Whether no request is under way: none came yet, its headers are not whole, or it was answered."""
     return connection.cycle is None or connection.cycle.response_complete
 
@@ -231,7 +231,7 @@ async def _sweep(connections: set[Any], options: ServerOptions) -> None:
         await asyncio.sleep(min(_SWEEP_SECONDS, limits.seconds / 2))
         now = loop.time()
         for one in list(connections):
-            if now - one.since > (limits.seconds if _asks_nothing(one) else longest):
+            if now - one.since > (limits.seconds if _idle(one) else longest):
                 one.transport.abort()
 
 

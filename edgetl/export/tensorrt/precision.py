@@ -175,7 +175,7 @@ def _precision(layer: Any, makers: Mapping[str, Any]) -> EnginePrecision:
     types = [_source_type(tensor, makers) for tensor in operands if tensor is not None]
     if types and types[0] in _QUANTIZED and len(set(types)) == 1:
         return types[0]
-    return _known(operands[0])
+    return _precision_of(operands[0])
 
 
 def _source_type(tensor: Any, makers: Mapping[str, Any]) -> EnginePrecision:
@@ -185,10 +185,10 @@ def _source_type(tensor: Any, makers: Mapping[str, Any]) -> EnginePrecision:
         maker = makers.get(tensor.name)
     if maker is not None and _kind(maker) == "DEQUANTIZE":
         tensor = maker.get_input(0)
-    return _known(tensor)
+    return _precision_of(tensor)
 
 
-def _known(tensor: Any) -> EnginePrecision:
+def _precision_of(tensor: Any) -> EnginePrecision:
     name = str(tensor.dtype).rpartition(".")[2]
     if name not in _TYPES:
         raise ModelError(

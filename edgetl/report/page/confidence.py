@@ -160,7 +160,7 @@ def _sets(report: RunReport) -> Markup:
             cells = (
                 variant.name,
                 *((one.output,) if heads else ()),
-                *(_held(found.get(share)) for share in asked),
+                *(_coverage_cell(found.get(share)) for share in asked),
             )
             rows.append(Row(cells=cells, css="default" if variant.name == measure.default else ""))
     lead = (
@@ -176,7 +176,7 @@ def _sets(report: RunReport) -> Markup:
     )
 
 
-def _held(found: CoverageScore | None) -> Markup:
+def _coverage_cell(found: CoverageScore | None) -> Markup:
     if found is None:
         return tag("span", "–")
     bounds = [units.interval(found.held.interval)] if found.held.interval else []

@@ -43,7 +43,7 @@ def _item(one: Mistake, sound: SoundSpec | None) -> Markup:
     pictures = [
         tag("img", src=shown, alt=f"{name}: {one.truth} that was taken for {one.answer}{what}")
         for shown, what in zip(
-            _shown(one, sound), ("", ", under the map of what speaks for that"), strict=False
+            _images(one, sound), ("", ", under the map of what speaks for that"), strict=False
         )
     ]
     return tag(
@@ -60,7 +60,7 @@ def _item(one: Mistake, sound: SoundSpec | None) -> Markup:
     )
 
 
-def _shown(one: Mistake, sound: SoundSpec | None) -> list[str]:
+def _images(one: Mistake, sound: SoundSpec | None) -> list[str]:
     """The picture, and it under its map where there is one, as `data:` addresses; nothing where it cannot be read."""
     from edgetl.errors import ImageError
     from edgetl.inputs.image import decode

@@ -359,7 +359,7 @@ class _Bench:
             case AdaptMethod.DANN:
                 return network, self._aligned(network, method, partial(self._adversary, network))
             case AdaptMethod.SELF_TRAINING:
-                teach = self._taught_on_features if on_features else self._taught
+                teach = self._self_trained_on_features if on_features else self._self_trained
                 return network, teach(network)
             case AdaptMethod.WEIGHTED if on_features:
                 head, source = self._head(network)
@@ -395,7 +395,7 @@ class _Bench:
         )
         return self._fit_head(head, "adapt-coral", own, self._features(network, self.sets.val))
 
-    def _taught_on_features(self, network: nn.Module) -> tuple[EpochRecord, ...]:
+    def _self_trained_on_features(self, network: nn.Module) -> tuple[EpochRecord, ...]:
         """The head learns from the source's labels and from its own for the target, which weigh the same."""
         head, source = self._head(network)
         target, val = self._features(network, self.target), self._features(network, self.sets.val)
@@ -407,7 +407,7 @@ class _Bench:
             history += self._fit_head(head, f"adapt-self-{number}", own, val)
         return history
 
-    def _taught(self, network: nn.Module) -> tuple[EpochRecord, ...]:
+    def _self_trained(self, network: nn.Module) -> tuple[EpochRecord, ...]:
         """The network learns from the source's labels and from its own for the target, more of them in each round."""
         further = self._unlabelled()
         history: tuple[EpochRecord, ...] = ()
