@@ -488,6 +488,13 @@ def drift(
 
 def bench(
     bundle: BundleArg,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Images to time it on: files, folders or globs; a cascade's time depends on them.",
+            show_default="the golden images",
+        ),
+    ] = None,
     scenario: Annotated[
         ScenarioName, typer.Option("--scenario", help="The load.")
     ] = ScenarioName.SINGLE_STREAM,
@@ -558,12 +565,18 @@ def bench(
         bound_ms=bound_ms,
         pin=parse_cores(pin) if pin else (),
     )
-    inputs = BenchInputs(bundle=bundle, variant=variant, target=target, require_signature=require_signature)
     if history_path is not None and history_path.exists():
         from edgetl.history import read
 
         read(history_path)  # What cannot be added to is reported before the measurement.
     with open_progress() as progress:
+        inputs = BenchInputs(
+            bundle=bundle,
+            images=_timed_on(images, bundle, progress),
+            variant=variant,
+            target=target,
+            require_signature=require_signature,
+        )
         record = run(
             options,
             inputs,
@@ -846,6 +859,15 @@ def guide(
     from edgetl.cli import output
 
     output.emit(manual.topics() if json and topic is None else manual.page(topic), json, "guide")
+
+
+def _timed_on(images: list[str] | None, bundle: Path, progress: Progress) -> tuple[Path, ...]:
+    if not images:
+        return ()
+    from edgetl.bundle.archive import open_bundle
+    from edgetl.runtime.inputs import find_images
+
+    return find_images(images, kind=open_bundle(bundle).manifest.preprocess.kind, progress=progress)
 
 
 def _coco_ids(annotations: Path | None, session: Session) -> Ids | None:

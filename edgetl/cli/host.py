@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetl.cli.cascade import EXAMPLE as CASCADE_EXAMPLE
+from edgetl.cli.cascade import cascade
 from edgetl.cli.options import (
     BadImagesOption,
     BundleArg,
@@ -75,6 +77,7 @@ def register(app: typer.Typer) -> None:
         rich_help_panel=PANEL,
         epilog="Example: edgetl extend runs/parts --add new_parts/ -o runs/parts-2",
     )(extend)
+    app.command("cascade", rich_help_panel=PANEL, epilog=CASCADE_EXAMPLE)(cascade)
     app.command(
         "build",
         rich_help_panel=PANEL,
