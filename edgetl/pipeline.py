@@ -989,6 +989,7 @@ class _Run:
             resize=p.resize,
             crop_fraction=p.crop_fraction,
             interpolation=p.interpolation,
+            decoding=p.decoding,
             mean=p.mean,
             std=p.std,
             window=p.window,

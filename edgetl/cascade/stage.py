@@ -194,16 +194,15 @@ def _task(bundles: Sequence[Bundle]) -> Classification:
             f"{bundles[0].path} and {bundles[1].path} have different labels ({which}); a cascade takes two models of"
             " the same classes, made from the same data."
         )
-    plain = [
-        replace(
-            m.preprocess, size=1, interpolation=large.preprocess.interpolation, mean=(0, 0, 0), std=(1, 1, 1)
-        )
-        for m in (small, large)
-    ]
+    # What may differ: the picture is the larger model's, and is made smaller and normalised anew inside.
+    free = {
+        name: getattr(large.preprocess, name) for name in ("size", "interpolation", "decoding", "mean", "std")
+    }
+    plain = [replace(m.preprocess, **free) for m in (small, large)]
     if plain[0] != plain[1]:
         raise BundleError(
             f"{bundles[0].path} and {bundles[1].path} prepare pictures differently ({_differing(*plain)}); a cascade"
-            " prepares each once, so only size, filter, mean and std may differ."
+            " prepares each once, for the larger one; make one of them again with the other's [preprocess]."
         )
     assert isinstance(large.task, Classification)
     return large.task

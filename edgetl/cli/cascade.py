@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from edgetl.cli.options import Json, Threads
-from edgetl.cli.watch import faults_told
+from edgetl.cli.watch import require_train
 
-EXAMPLE = "Example: edgetl cascade small.edgetl large.edgetl photos/ -o both.edgetl"
 _WORSE = 1
 
 
@@ -59,11 +58,7 @@ def cascade(
     other half judges that, by a paired test. Mean and p99 latency are those of your images, timed in turn with the
     larger model's. Exit code 1 where the cascade is worse than was asked, or not faster.
     """
-    from edgetl.packages import missing_host
-
-    faults_told()
-    if (error := missing_host()) is not None:
-        raise error
+    require_train()
     from edgetl.cascade import stage
     from edgetl.cli import output
     from edgetl.cli.progress import open_progress

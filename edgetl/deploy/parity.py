@@ -569,6 +569,7 @@ def _geometry(spec: PreprocessSpec) -> tuple[Any, ...]:
         spec.resize,
         spec.crop_fraction,
         spec.interpolation,
+        spec.decoded_side,
         spec.mean if spec.resize == "pad" else None,
         spec.window,
         spec.guess_floats,

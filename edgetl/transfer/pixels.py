@@ -38,7 +38,7 @@ def open_sizes(
         ImageError: an image cannot be read any more.
         StorageError: the pixels cannot be written.
     """
-    hint = max(MIN_SIDE, *(spec.resized_side for spec in specs))
+    hint = max(MIN_SIDE, *(spec.decoded_side for spec in specs))
     paths = [folder / f"{at}-{spec.size}.npy" for at, spec in enumerate(specs)]
 
     def fitted(sample: Sample) -> list[NDArray[np.uint8]]:

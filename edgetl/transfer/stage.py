@@ -240,6 +240,7 @@ def _spec(settings: PreprocessConfig, size: int) -> PreprocessSpec:
         resize=settings.resize,
         crop_fraction=settings.crop_fraction,
         interpolation=settings.interpolation,
+        decoding=settings.decoding,
         window=settings.window,
         guess_floats=False,
     )

@@ -12,7 +12,13 @@ from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, lineage_words, notes_of
-from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
+from edgetl.records.variants import (
+    ExportRecord,
+    MeasureRecord,
+    QuantizeRecord,
+    ServeRecord,
+    SpectrogramParity,
+)
 from edgetl.report import units
 from edgetl.report.extension import figures
 from edgetl.report.page import widths
@@ -422,7 +428,8 @@ def serve(console: Console, record: ServeRecord) -> None:
             ("written to", record.path),
             ("files", ", ".join(record.files)),
             ("model", units.bytes_(record.size_bytes)),
-            ("before it", _spread(record.window)),
+            ("before it", _spread(record.window) or _heard(record.spectrogram)),
+            ("its picture", _alike(record.spectrogram)),
         ],
     )
 
@@ -431,6 +438,23 @@ def _spread(window: tuple[float, float] | None) -> str:
     if window is None:
         return ""
     return f"numbers beyond 8 bits: spread {window[0]:g} to {window[1]:g} over 0 to 255, rounded and clipped"
+
+
+def _heard(made: SpectrogramParity | None) -> str:
+    if made is None:
+        return ""
+    return (
+        f"one channel of {made.rate:,} samples per second, about -1 to 1; of it a window of {made.samples:,}"
+    )
+
+
+def _alike(made: SpectrogramParity | None) -> str:
+    if made is None:
+        return ""
+    return (
+        f"at most {made.steps} of 255 from numpy's (allowed {made.limit}) on {made.recordings} golden recordings;"
+        f" {made.same:.0%} of the answers are the same"
+    )
 
 
 def added(console: Console, record: AddedRecord) -> None:
