@@ -1196,6 +1196,11 @@ class Recipe(_Section):
             values = _with_usual_of_sounds(values)
         return values
 
+    @property
+    def heard(self) -> SoundSpec | None:
+        """How recordings become pictures, where the data are these."""
+        return self.sound.spec if self.data.input is InputKind.SOUND else None
+
     def _check_sound(self) -> None:
         """Pictures of sounds are whole, upright and read from left to right."""
         if self.data.input is InputKind.IMAGE:

@@ -24,6 +24,7 @@ from edgetl.inputs.spec import InputKind
 from edgetl.inputs.wave import wave_file
 from edgetl.report.terminal import stages
 from edgetl.runtime.evaluate import choose_images, evaluate
+from tests.cli.typed import edgetl as typed
 from tests.report.test_terminal import shown
 from tests.sounds import RATE, as_bits, tone, write_tones
 from tests.test_pipeline import tiny_recipe
@@ -145,7 +146,9 @@ def test_the_report_shows_what_was_heard(finished: pipeline.Outcome) -> None:
         assert "no picture" not in page.split("Surest mistakes")[1].split("</ul>")[0]
 
 
-def test_what_a_device_heard_can_be_kept(finished: pipeline.Outcome, tmp_path: Path) -> None:
+def test_what_a_device_heard_can_be_kept_and_labelled(
+    finished: pipeline.Outcome, tones: Path, tmp_path: Path
+) -> None:
     from edgetl.runtime.capture import Capture
 
     with edgetl.load(finished.bundle, capture=Capture(tmp_path, below=1.0, alike=1.0)) as session:
@@ -155,6 +158,19 @@ def test_what_a_device_heard_can_be_kept(finished: pipeline.Outcome, tmp_path: P
     assert len(kept) == 2
     with edgetl.load(finished.bundle) as session:
         assert len(session.predict(kept)) == 2
+    done = typed("data", "add", tmp_path, "-o", tmp_path / "to_label")
+    assert done.returncode == 0, done.stderr
+    assert "distill.unlabelled" not in done.stdout
+    labels = tmp_path / "to_label" / "labels.csv"
+    head, first, _ = labels.read_text().splitlines()
+    labels.write_text(f"{head}\n{first.replace(',', ',low', 1)}\n")
+    (tmp_path / "to_label" / "silence.wav").write_bytes(wave_file(np.zeros(RATE, np.float32), RATE))
+    words = ("--labels", labels, "--data", tones, "-o", tmp_path / "next.csv", "--json")
+    done = typed("data", "add", tmp_path / "to_label", *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["kind"], record["before"], record["added"], record["near"]) == ("sound", 72, 1, [])
+    assert "is silent" in record["unreadable"][0][1]
 
 
 def test_init_and_data_check_know_recordings(tones: Path, tmp_path: Path) -> None:

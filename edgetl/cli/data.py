@@ -13,6 +13,7 @@ from edgetl.cli.watch import require_train
 from edgetl.records.scores import BadImages
 
 if TYPE_CHECKING:
+    from edgetl.config import Recipe
     from edgetl.data.suggest import Suggestion
     from edgetl.progress import Progress
     from edgetl.tasks.labelling import Labelling
@@ -57,7 +58,7 @@ def data_check(
     from edgetl.data.sources import labelling_in
     from edgetl.data.walk import place
     from edgetl.errors import ConfigError
-    from edgetl.inputs.spec import InputKind, is_window
+    from edgetl.inputs.spec import is_window
 
     if window is not None and not is_window(window):
         raise ConfigError(
@@ -72,16 +73,16 @@ def data_check(
         recipe = config.load(Path(source))
         data, labelling, seed = recipe.data, recipe.task.labelling, recipe.seed
         relation = recipe.labels
-        sound = recipe.sound.spec if data.input is InputKind.SOUND else None
+        sound = recipe.heard
         window = recipe.preprocess.window if window is None else window
     else:
         place(source)  # which says what is wrong with a name before the recipe's own check of it
         data, labelling = config.DataConfig(source=source), labelling_in(source)
-    data = data.model_copy(update={"bad_images": BadImages.SKIP})  # the report names them
     with open_progress() as progress:
-        if not of_recipe and (suited := sound_settings(source, labelling, progress)):
-            known = config.parse(by_section(suited, {"data": {"source": source, "bad_images": "skip"}}))
-            data, sound = known.data, known.sound.spec
+        if not of_recipe:
+            found = known_of(source, labelling, progress)
+            data, sound = found.data, found.heard
+        data = data.model_copy(update={"bad_images": BadImages.SKIP})  # the report names them
         index = related(
             index_of(data, labelling=labelling, seed=seed, sound=sound, progress=progress), relation
         )
@@ -133,8 +134,9 @@ def data_add(
     from edgetl.cli.progress import open_progress
     from edgetl.data.add import AddInputs, run
     from edgetl.data.build import index_of
-    from edgetl.data.sources import SPLITS, labelling_in
+    from edgetl.data.sources import SPLITS, kind_in, labelling_in
     from edgetl.errors import ConfigError
+    from edgetl.inputs.spec import InputKind
 
     own = next((name for name in SPLITS if name == split), None)
     if own is None:
@@ -142,12 +144,23 @@ def data_add(
     with open_progress() as progress:
         index = None
         if known is not None:
-            data = config.DataConfig(source=known).model_copy(update={"bad_images": BadImages.SKIP})
-            index = index_of(data, labelling=labelling_in(known), progress=progress)
-        record = run(
-            captured, AddInputs(known=index, labels=labels, split=own), out=output_path, progress=progress
-        )
+            labelling = labelling_in(known)
+            found = known_of(known, labelling, progress)
+            index = index_of(found.data, labelling=labelling, sound=found.heard, progress=progress)
+        sound = index.sound if index is not None else None
+        if index is None and kind_in(captured) is InputKind.SOUND:
+            sound = config.parse({"data": {"input": "sound"}}).heard
+        inputs = AddInputs(known=index, labels=labels, split=own, sound=sound)
+        record = run(captured, inputs, out=output_path, progress=progress)
     output.emit(record, json, "added")
+
+
+def known_of(source: str, labelling: Labelling, progress: Progress) -> Recipe:
+    """The recipe of a source of which nothing is known but what it holds; what cannot be read is left out."""
+    from edgetl import config
+
+    suited = sound_settings(source, labelling, progress)
+    return config.parse(by_section(suited, {"data": {"source": source, "bad_images": "skip"}}))
 
 
 def sound_settings(source: str, labelling: Labelling, progress: Progress) -> Sequence[Suggestion]:

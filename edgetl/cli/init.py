@@ -10,7 +10,7 @@ import typer
 
 from edgetl.cli.data import by_section, sound_settings
 from edgetl.cli.options import DataArg
-from edgetl.cli.suggest import check_budget, refuse_recordings
+from edgetl.cli.suggest import check_budget
 from edgetl.cli.watch import require_train
 from edgetl.shell import command
 
@@ -70,13 +70,11 @@ def init(
     if latency_ms is not None and not probe:
         raise ConfigError("--latency-ms chooses a backbone and size: give --suggest too.")
     check_budget(latency_ms)
-    if probe:
-        refuse_recordings(source)
     labelling = labelling_in(source)
     with open_progress() as progress:
         of_sound = sound_settings(source, labelling, progress)
         known = config.parse(by_section(of_sound, {"data": {"source": source, "bad_images": "skip"}}))
-        sound = known.sound.spec if of_sound else None
+        sound = known.heard
         index = index_of(known.data, labelling=labelling, seed=0, sound=sound, progress=progress)
         numbers = depth.look(index, progress=progress) if sound is None else depth.Depth(images=0)
     seen = look(index)
@@ -88,7 +86,8 @@ def init(
         from edgetl.transfer.proposal import proposed_settings
 
         with open_progress() as progress:
-            found = proposed_settings(index, seen, numbers, latency_ms=latency_ms, progress=progress)
+            preprocess = config.parse(by_section(chosen, {"data": {"source": source}})).preprocess
+            found = proposed_settings(index, preprocess, latency_ms=latency_ms, progress=progress)
         chosen = [*(item for item in chosen if item.key not in {one.key for one in found}), *found]
     values = by_section(chosen, {"data": {"source": portable(source, output)}})
     name = default_name(source, _RunsOf(Path("runs"), source))
@@ -112,7 +111,7 @@ def init(
     batch, steps = batch_size(seen.train_images)
     if steps < FEW_STEPS:
         typer.echo(
-            f"Warning: an epoch has {steps} step{'' if steps == 1 else 's'} of {batch} images, too few to train well.",
+            f"Warning: an epoch has {steps} step{'' if steps == 1 else 's'} of {batch} {kind}, too few to train well.",
             err=True,
         )
     for item in chosen:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgetl.cli.data import known_of
 from edgetl.cli.options import DataArg, Json, Threads
 from edgetl.cli.watch import require_train
 from edgetl.shell import command
@@ -70,41 +71,29 @@ def suggest(
         threads=threads,
     )
     stage.check_names(asked)
-    data = config.parse({"data": {"source": source, "bad_images": "skip"}}).data
     if boxes_at(source) is not None:
         raise stage.boxes_refused()
-    refuse_recordings(source)
+    labelling = labelling_in(source)
     with open_progress() as progress:
-        index = index_of(data, labelling=labelling_in(source), seed=0, progress=progress)
+        known = known_of(source, labelling, progress)
+        index = index_of(known.data, labelling=labelling, seed=0, sound=known.heard, progress=progress)
         stage.check_task(index.task)
         if index.skipped:
             unread = len(index.skipped)
             progress.warning(
-                f"{unread} image{'' if unread == 1 else 's'} cannot be read, see: {command('data', 'check', source)}"
+                f"{unread} {known.data.input.named(unread)} cannot be read, see: {command('data', 'check', source)}"
             )
-        chosen = suggest_preprocess(look(index), depth.look(index, progress=progress))
-        record = stage.run(
-            asked, index, config.parse({"preprocess": chosen}).preprocess, source=source, progress=progress
-        )
+        preprocess = known.preprocess
+        if known.heard is None:
+            chosen = suggest_preprocess(look(index), depth.look(index, progress=progress))
+            preprocess = config.parse({"preprocess": chosen}).preprocess
+        record = stage.run(asked, index, preprocess, source=source, progress=progress)
     output.emit(record, json, "suggest")
     if page is not None:  # Afterwards, so that a page that cannot be written costs no figures.
         from edgetl.report.page.transfer import write_page
 
         write_page(record, page)
         typer.echo(f"Wrote {page}.", err=True)
-
-
-def refuse_recordings(source: str) -> None:
-    """Raise ConfigError where the source holds recordings."""
-    from edgetl.data.sources import kind_in
-    from edgetl.errors import ConfigError
-    from edgetl.inputs.spec import InputKind
-
-    if kind_in(source) is InputKind.SOUND:
-        raise ConfigError(
-            f"{source} holds recordings, and backbones are compared on images; name one in train.backbone of the recipe"
-            " that edgetl init writes."
-        )
 
 
 def check_budget(latency_ms: float | None) -> None:

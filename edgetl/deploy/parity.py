@@ -139,7 +139,7 @@ def run(
             kept.append(sample)
         except ImageError as error:
             bad[sample.path] = str(error)
-    refuse_or_skip(bad, len(samples), bad_images, progress)
+    refuse_or_skip(bad, len(samples), bad_images, progress, opened.manifest.preprocess.kind)
     checked = _Comparison(opened, kept, np.stack(pixels), network, progress).run_all()
     return replace(checked, image_set=images.use(len(kept), bad))
 

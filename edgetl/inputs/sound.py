@@ -41,7 +41,7 @@ _CROSSINGS, _KAISER, _PASSED = 32, 8.0, 0.91
 """Of the sinc that resamples, on either side; shape of its window; and what it lets through of half the lower rate. So
 what lies beyond that half comes through at less than -80 dB."""
 _BLOCK = 1 << 14
-_BLOCK_BYTES = 1 << 17
+_BLOCK_BYTES = 1 << 16
 """Of the spectra that are made at a time: what is larger an allocator asks of the system each time, which takes longer
 than the transforms."""
 _MOST_WEIGHTS = 1 << 21
@@ -182,9 +182,11 @@ def log_mel(window: NDArray[Any], spec: SoundSpec) -> NDArray[np.float64]:
     for start in range(0, spec.frames, block):
         part = slice(start, start + block)
         spectra = np.fft.rfft(frames[starts[part]] * taper, spec.spectrum)
-        own = np.square(spectra.real)
-        own += np.square(spectra.imag)
-        np.add.reduceat(own.take(lines, axis=1) * shares, firsts, axis=1, out=power[part])
+        squares = np.square(spectra.real)
+        squares += np.square(spectra.imag)
+        heard = squares.take(lines, axis=1)
+        heard *= shares
+        np.add.reduceat(heard, firsts, axis=1, out=power[part])
     found: NDArray[np.float64] = 10.0 * np.log10(np.maximum(power.T, FLOOR))
     return found
 

@@ -24,7 +24,12 @@ class InputKind(StrEnum):
     @property
     def plural(self) -> str:
         """What its files are called."""
-        return "images" if self is InputKind.IMAGE else "recordings"
+        return self.named(2)
+
+    def named(self, count: int) -> str:
+        """What so many of its files are called."""
+        what = "image" if self is InputKind.IMAGE else "recording"
+        return what if count == 1 else f"{what}s"
 
 
 class Resize(StrEnum):

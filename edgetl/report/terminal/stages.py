@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgetl.data.walk import counted
+from edgetl.inputs.spec import InputKind
 from edgetl.records.adapt import AdaptRecord
 from edgetl.records.captured import AddedRecord
 from edgetl.records.parity import ParityRecord, ParityStep
@@ -86,7 +87,7 @@ def folds(console: Console, record: FoldsRecord) -> None:
 
 
 def audit(console: Console, report: AuditReport) -> None:
-    """What is wrong with an image set, and what to do."""
+    """What is wrong with a set of images or recordings, and what to do."""
     splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
     lines = _classes(report.counts, splits)
     if (boxes := report.boxes) is None:
@@ -97,7 +98,9 @@ def audit(console: Console, report: AuditReport) -> None:
         lines.append(_counts_line("images without boxes", [boxes.empty[s] for s in splits]))
     table(console, (*text("class" if boxes is None else "boxes of"), *numbers(*splits, "total")), lines)
     _beside_images(console, report.others)
-    _listing(console, "Unreadable images", [f"{path}: {reason}" for path, reason in report.skipped])
+    _listing(
+        console, f"Unreadable {report.kind.plural}", [f"{path}: {reason}" for path, reason in report.skipped]
+    )
     _listing(console, "The same file in more than one split", [" = ".join(group) for group in report.leaks])
     alike = [f"{n.first} ~ {n.second}" for n in report.near_duplicates]
     _listing(console, "Near-copies across splits", alike)
@@ -113,7 +116,8 @@ def audit(console: Console, report: AuditReport) -> None:
     for problem in problems:
         say(console, f"- {problem}", "bad")
     if not problems:
-        say(console, f"{units.counted(report.images, 'image')}: nothing wrong was found.", "good")
+        what = f"{units.count(report.images)} {report.kind.named(report.images)}"
+        say(console, f"{what}: nothing wrong was found.", "good")
 
 
 def _data(console: Console, record: DataRecord) -> None:
@@ -122,7 +126,7 @@ def _data(console: Console, record: DataRecord) -> None:
     lines.append(_counts_line("all", [record.images(s) for s in splits], "strong"))
     table(console, (*text("class"), *numbers(*splits, "total")), lines)
     _beside_images(console, record.others)
-    _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
+    _listing(console, "Skipped files", [f"{path}: {reason}" for path, reason in record.skipped])
 
 
 def _adapt(console: Console, record: AdaptRecord) -> None:
@@ -169,7 +173,7 @@ def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> 
 
 def _beside_images(console: Console, others: Mapping[str, int]) -> None:
     if others:
-        pairs(console, [("not images", counted(others))])
+        pairs(console, [("not read", counted(others))])
 
 
 def _train(console: Console, record: TrainRecord) -> None:
@@ -459,6 +463,7 @@ def _alike(made: SpectrogramParity | None) -> str:
 
 def added(console: Console, record: AddedRecord) -> None:
     """What became of captured images, and what to do next."""
+    kind = InputKind(record.kind)
     left_out = [
         (len(record.unreadable), "cannot be read"),
         (len(record.copies), "are copies of others"),
@@ -468,7 +473,7 @@ def added(console: Console, record: AddedRecord) -> None:
     pairs(
         console,
         [
-            ("images", units.count(record.images)),
+            (kind.plural, units.count(record.images)),
             ("added", units.count(record.added)),
             ("left out", "; ".join(f"{units.count(count)} {why}" for count, why in left_out if count)),
             ("classes", ", ".join(f"{name} {units.count(count)}" for name, count in record.classes.items())),
@@ -483,10 +488,10 @@ def added(console: Console, record: AddedRecord) -> None:
     if record.classes:
         say(console, f"Wrote {record.out}: name it as data.source in a recipe.", "good")
     else:
+        unlabelled = "name it as distill.unlabelled in a recipe; or " if kind is InputKind.IMAGE else ""
         say(
             console,
-            f"Wrote {record.out}: name it as distill.unlabelled in a recipe; or fill in the column label of"
-            f" {record.out}/labels.csv and run: "
+            f"Wrote {record.out}: {unlabelled}fill in the column label of {record.out}/labels.csv and run: "
             + command(
                 "data", "add", record.out, "--labels", f"{record.out}/labels.csv", "-o", "labelled.csv"
             ),
