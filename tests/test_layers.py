@@ -52,6 +52,7 @@ ROWS: tuple[str, ...] = (
     "deploy",
     "gate",
     "comparison",
+    "cascade",
     "report",
     "pipeline",
     "search",
