@@ -2,7 +2,7 @@
 
 Only what is needed is read of the protocol buffer: the graph's nodes with their names, and its weights' types. Field
 numbers are those of onnx.proto: ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.input 1, output 2,
-op_type 4; TensorProto.data_type 2, name 8.
+op_type 4, attribute 5; AttributeProto.g 6; TensorProto.data_type 2, name 8.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def layer_bits(model: bytes) -> dict[str, int]:
         ModelError: it is not an ONNX model.
     """
     try:
-        graph = next(_parts(model, 7))
-        nodes = [_node(content) for content in _parts(graph, 1)]
-        weights = dict(_weight(content) for content in _parts(graph, 5))
+        graphs = list(_graphs(next(_parts(model, 7))))
+        nodes = [_node(content) for graph in graphs for content in _parts(graph, 1)]
+        weights = dict(_weight(content) for graph in graphs for content in _parts(graph, 5))
     except (StopIteration, IndexError, ValueError) as error:
         raise ModelError("The model is not an ONNX file: its layers cannot be read.") from error
     made = {name: node for node in nodes for name in node.outputs}
@@ -67,6 +67,15 @@ def layer_bits(model: bytes) -> dict[str, int]:
             width = max(first, second) if whole else 32 if second_quantized else second
             counted[str(width)] += 1
     return dict(sorted(counted.items(), key=lambda item: int(item[0])))
+
+
+def _graphs(graph: bytes) -> Iterator[bytes]:
+    """A graph, and those of its branches: a cascade's larger model stands in one."""
+    yield graph
+    for node in _parts(graph, 1):
+        for attribute in _parts(node, 5):
+            for branch in _parts(attribute, 6):
+                yield from _graphs(branch)
 
 
 def _node(content: bytes) -> _Node:

@@ -129,6 +129,14 @@ def test_another_task_is_refused(place: Path, tmp_path: Path) -> None:
     _refused(asked, BundleError, "is of the task multilabel; a cascade is for one class per image")
 
 
+def test_a_cascade_is_made_for_the_narrower_of_two_targets(place: Path, tmp_path: Path) -> None:
+    small = bundle(tmp_path / "small.edgetl", SMALL, 15, target="cpu-x86")
+    large = bundle(tmp_path / "large.edgetl", LARGE, 0.5, slow=True, target="cpu-x86-vnni")
+    asked = config(place, tmp_path / "out.edgetl", small=small, large=large, runs=30)
+    stage.run(replace(asked, small_variant="fp32", large_variant="fp32"))
+    assert open_bundle(asked.out).variant().target == "cpu-x86-vnni"
+
+
 def test_a_threshold_that_is_of_no_use_is_refused(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.edgetl"
     large = place / "large.edgetl"
