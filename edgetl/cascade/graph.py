@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.bundle.manifest import InputForm
 from edgetl.errors import ModelError
+from edgetl.export.bake import PREFIX
 from edgetl.inputs.spec import Interpolation, PreprocessSpec
 from edgetl.tasks.base import LOGITS
 
@@ -178,11 +179,14 @@ class _Parts:
             step("Transpose", [], "planes", perm=[0, 3, 1, 2])
         if small.size != large.size:
             weights = _resampling(large.size, small.size, small.interpolation)
+            rows, columns = self.constant("rows_of", weights), self.constant("columns_of", weights.T.copy())
+            steps.append(helper.make_node("MatMul", [rows, name], ["cascade/lower"], f"{PREFIX}/rows"))
             steps.append(
-                helper.make_node("MatMul", [self.constant("rows_of", weights), name], ["cascade/lower"])
+                helper.make_node(
+                    "MatMul", ["cascade/lower", columns], ["cascade/resized"], f"{PREFIX}/columns"
+                )
             )
-            name = "cascade/lower"
-            step("MatMul", [self.constant("columns_of", np.ascontiguousarray(weights.T))], "resized")
+            name = "cascade/resized"
         if not all(map(np.array_equal, have, want)):
             step("Mul", [per_channel("scale", have[1] / want[1])], "scaled")
             step("Add", [per_channel("shift", (have[0] - want[0]) / want[1])], "normalised")

@@ -224,8 +224,8 @@ def _variant(bundle: Bundle, asked: str | None) -> Variant:
         raise BundleError(f"{bundle.path} is a cascade itself; make one of the models that it was made of.")
     if isinstance(bundle.manifest.task, Classification) and found.confidence is None:
         raise BundleError(
-            f"{bundle.path} does not know how sure its variant {found.name} is, since it was made by an older version or"
-            " the variant was added to it; make it again with: edgetl run RECIPE"
+            f"{bundle.path} does not know how sure its variant {found.name} is, since an older version made it"
+            " or the variant was added to it; make it again with: edgetl run RECIPE"
         )
     return found
 

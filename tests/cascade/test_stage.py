@@ -47,6 +47,10 @@ def test_its_bundle_is_a_bundle_like_any_other(place: Path, made: CascadeRecord)
         assert covered.held.value > 0.6
         with pytest.raises(EdgetlError, match="pooling"):
             session.predict(place / "set" / "test" / "green" / "000.png", explain=True)
+        with pytest.raises(
+            BundleError, match="is a cascade of two models, which judges no unknown images; ask"
+        ):
+            session.predict(place / "set" / "test" / "green" / "000.png", unknown=0.1)
     assert open_bundle(path).splits() is not None
     for words in (("info",), ("verify",), ("eval", place / "set")):
         done = typed(words[0], path, *words[1:])
