@@ -19,10 +19,10 @@ from edgetl.inputs.spec import PreprocessSpec
 from edgetl.records.cascade import Cascade
 from edgetl.records.codec import OPTIONAL, from_json, to_json
 from edgetl.records.frozen import dataclass
+from edgetl.records.lineage import LineageStep
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.origin import WeightsOrigin
 from edgetl.records.scores import Scores
-from edgetl.records.train import LineageStep
 from edgetl.records.unknown import ScoreName
 from edgetl.tasks.base import LOGITS, MultiHead, TaskSpec, labels_of
 
