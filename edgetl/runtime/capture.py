@@ -175,8 +175,13 @@ class Capturer:
         except OSError as error:
             self._fail(error)
 
-    def wants(self, vector: NDArray[Any], kind: str) -> bool:
-        """Whether an image that is compared by a vector (F,) of that kind would be kept; counts it where not."""
+    def wants(self, vector: Callable[[], NDArray[Any]], kind: str) -> bool:
+        """Whether an image would be kept; counts it where not.
+
+        Args:
+            vector: makes what it is compared by, (F,); not called where nothing is kept for now.
+            kind: of the vector.
+        """
         with self._lock:
             return not self._closed and self._fits(vector, kind)
 
@@ -185,7 +190,7 @@ class Capturer:
         with self._lock:
             if self._closed:
                 return False
-            if not self._fits(worth.vector, worth.kind):
+            if not self._fits(lambda: worth.vector, worth.kind):
                 return False
             self._compared_with(worth.kind, worth.vector.size).add(unit(worth.vector, worth.kind))
             self._times.append(self._clock())
@@ -229,14 +234,14 @@ class Capturer:
                 " and were dropped."
             )
 
-    def _fits(self, vector: NDArray[Any], kind: str) -> bool:
+    def _fits(self, vector: Callable[[], NDArray[Any]], kind: str) -> bool:
         """Whether an image is kept now; else why not is counted."""
         now, why = self._clock(), ""
         if now < self._paused_until:
             why = "failed"
         elif len(self._times) == self.settings.per_hour and now - self._times[0] < HOUR_S:
             why = "over_rate"
-        elif self._compared_with(kind, vector.size).has(vector, self.settings.alike):
+        elif self._is_known(vector(), kind):
             why = "alike"
         elif self._queue.full():
             why = "dropped"
@@ -369,6 +374,9 @@ class Capturer:
         for image in read(content.splitlines())[0]:
             if image.vector and (vector := _unpacked(image.vector)) is not None:
                 self._compared_with(image.kind, vector.size).add(vector)
+
+    def _is_known(self, vector: NDArray[Any], kind: str) -> bool:
+        return self._compared_with(kind, vector.size).has(vector, self.settings.alike)
 
     def _compared_with(self, kind: str, length: int) -> _Compared:
         """The kept images of that kind and length; a model of another width has its own."""

@@ -75,7 +75,8 @@ class Watch:
         reasons = [UNKNOWN] if _unknown(answer) else []
         reasons += [UNSURE] if self._unsure(session, seen, answer) else []
         reasons += [DRIFTED] if shows else []
-        if reasons and self.capturer.wants(vector := thumbnail(look.pixels), "thumbnail"):
+        pixels = look.pixels
+        if reasons and self.capturer.wants(lambda: thumbnail(pixels), "thumbnail"):
             from edgetl.runtime.capture import Worth
 
             self.capturer.offer(
@@ -86,7 +87,7 @@ class Watch:
                     label=_best(answer),
                     score=sureness(answer),
                     kind="thumbnail",
-                    vector=vector,
+                    vector=thumbnail(pixels),
                 ),
             )
 
