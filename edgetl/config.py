@@ -30,7 +30,7 @@ from pydantic_core import PydanticCustomError
 from edgetl.errors import ConfigError
 from edgetl.failures import cause, remedy
 from edgetl.files import name_as_text, text_as_name
-from edgetl.inputs.image import Interpolation, Resize
+from edgetl.inputs.image import Decoding, Interpolation, Resize
 from edgetl.inputs.spec import MAX_RATE, MAX_SECONDS, MIN_RATE, InputKind, Level, SoundSpec, is_window
 from edgetl.overrides import value_of
 from edgetl.records.scores import BadImages
@@ -627,6 +627,9 @@ class PreprocessConfig(_Section):
     """Share of the resized shorter side that the centre crop keeps (only for `crop`)."""
     interpolation: Interpolation = Interpolation.BICUBIC
     """Resampling filter."""
+    decoding: Decoding = Decoding.SHARP
+    """How small a JPEG may be decoded: `sharp`, no smaller than the resize makes it; `fast`, no smaller than the input,
+    so that the resize before a crop may enlarge it a little."""
     mean: Triple | None = None
     """Mean a channel on the 0..1 scale; the backbone's own where unset."""
     std: Annotated[Triple | None, Field()] = None
@@ -1192,6 +1195,11 @@ class Recipe(_Section):
         if isinstance(data, Mapping) and data.get("input") == InputKind.SOUND:
             values = _with_usual_of_sounds(values)
         return values
+
+    @property
+    def heard(self) -> SoundSpec | None:
+        """How recordings become pictures, where the data are these."""
+        return self.sound.spec if self.data.input is InputKind.SOUND else None
 
     def _check_sound(self) -> None:
         """Pictures of sounds are whole, upright and read from left to right."""

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.distill.objective import Guide
     from edgetl.inputs.image import PreprocessSpec
-    from edgetl.inputs.spec import SoundSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.records.origin import WeightsOrigin
     from edgetl.report.run import RunReport
@@ -419,7 +418,7 @@ class _Run:
             window=window,
             labelling=labelling,
             least_classes=1 if extends else 2,
-            sound=self._sound,
+            sound=self.recipe.heard,
         )
         record, cached = self.cache.run(
             "data",
@@ -989,17 +988,13 @@ class _Run:
             resize=p.resize,
             crop_fraction=p.crop_fraction,
             interpolation=p.interpolation,
+            decoding=p.decoding,
             mean=p.mean,
             std=p.std,
             window=p.window,
             guess_floats=False,
-            sound=self._sound,
+            sound=self.recipe.heard,
         )
-
-    @property
-    def _sound(self) -> SoundSpec | None:
-        """How recordings become pictures, where the data are these."""
-        return self.recipe.sound.spec if self.recipe.data.input is InputKind.SOUND else None
 
     @property
     def student_spec(self) -> PreprocessSpec:

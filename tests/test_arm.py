@@ -21,6 +21,8 @@ from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
 from edgetl.bundle.golden import tolerance
 from edgetl.bundle.manifest import Variant
+from edgetl.export.litert.convert import to_tflite
+from edgetl.runtime.engines.litert import LiteRtBackend
 from edgetl.tasks.all import task_of
 from tests.arm64 import CORTEX_A72, NEOVERSE_N1, Clock, Machine, Processor, UnavailableError, machine
 from tests.images import write_set
@@ -143,6 +145,39 @@ def test_every_variant_computes_the_same(
     # Its integers are the same to the bit; only the last product is in float, and adds up in another order.
     expected = here["int8-litert"]
     np.testing.assert_allclose(there["int8-litert"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+INTEGERS = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgetl.runtime.engines.litert import LiteRtBackend
+model, images, out = map(Path, sys.argv[1:])
+with LiteRtBackend(model.read_bytes(), threads=1) as backend:
+    [found] = backend.run(np.load(images)).values()
+np.save(out, found)
+"""
+
+
+@pytest.mark.parametrize("processor", [CORTEX_A72, NEOVERSE_N1], ids=lambda each: each.name)
+def test_a_litert_file_of_integers_gives_the_same_bits(
+    processor: Processor, emulated: Machine, wheel: Path, tmp_path: Path
+) -> None:
+    from tests.export.litert.test_integers import network_of_integers
+
+    content = to_tflite(network_of_integers())
+    model, images, out = (str(tmp_path / name) for name in ("m.tflite", "images.npy", "out.npy"))
+    Path(model).write_bytes(content)
+    pictures = np.random.default_rng(0).normal(size=(100, 6, 8, 10)).astype(np.float32)
+    np.save(images, pictures)
+    with LiteRtBackend(content, threads=1) as backend:
+        [expected] = backend.run(pictures).values()
+    try:
+        emulated.python(processor, wheel, "-c", INTEGERS, model, images, out)
+    except UnavailableError as error:
+        pytest.skip(f"on {processor.name}: {error}")
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(np.load(out), expected)
 
 
 def test_its_commands_work(emulated: Machine, wheel: Path, bundle: Path) -> None:

@@ -111,6 +111,24 @@ def test_the_bundle_knows_how_sure_its_variants_are(finished: pipeline.Outcome, 
     assert 'id="confidence"' in (finished.run_dir / "report.html").read_text()
 
 
+def test_one_thread_and_all_are_timed_and_the_better_number_travels(
+    finished: pipeline.Outcome, images: Path, tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(finished.run_dir, tmp_path / "tiny")
+    again = pipeline.run(tiny_recipe(images, bench={"threads": 2}), run_dir)
+    assert again.bundle is not None
+    measured, manifest = again.records[Stage.MEASURE], open_bundle(again.bundle).manifest
+    assert {measured.teacher_latency.threads, measured.teacher_other_latency.threads} == {1, 2}
+    for variant in measured.variants:
+        packed = manifest.variant(variant.name)
+        assert packed is not None
+        better, other = variant.latency.threads, variant.other_latency.threads
+        assert {better, other} == {1, 2}
+        assert (packed.latency.threads, packed.other_latency.threads) == (better, other)
+    with edgetl.load(again.bundle) as session:
+        assert session.backend.threads == session.variant.latency.threads
+
+
 def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -> None:
     lock = finished.run_dir / "recipe.lock.toml"
     again = config.load(lock)

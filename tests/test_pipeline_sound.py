@@ -17,11 +17,15 @@ from edgetl.config import Augment, load, parse
 from edgetl.data.audit import audit
 from edgetl.data.build import index_of
 from edgetl.data.sheet import write_sheet
-from edgetl.errors import ConfigError, ImageError, SoundError
-from edgetl.inputs.sound import load_mono
+from edgetl.deploy.serving import ServeOptions, write_onnx
+from edgetl.errors import ConfigError, EdgetlError, ImageError, ModelError, SoundError
+from edgetl.inputs.sound import load_mono, windowed
 from edgetl.inputs.spec import InputKind
 from edgetl.inputs.wave import wave_file
+from edgetl.report.terminal import stages
 from edgetl.runtime.evaluate import choose_images, evaluate
+from tests.cli.typed import edgetl as typed
+from tests.report.test_terminal import shown
 from tests.sounds import RATE, as_bits, tone, write_tones
 from tests.test_pipeline import tiny_recipe
 
@@ -92,13 +96,59 @@ def test_a_label_comes_for_every_hop_of_raw_samples(finished: pipeline.Outcome) 
     assert b"may have no end: give --json-lines, or --limit." in done.stderr
 
 
+def test_a_model_that_makes_the_picture_itself_answers_as_predict_does(
+    finished: pipeline.Outcome, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime as ort
+
+    out = tmp_path / "m.onnx"
+    assert finished.bundle is not None
+    with edgetl.load(finished.bundle) as session:
+        spec, name = session.manifest.preprocess.sound, session.variant.name
+        assert spec is not None
+        words = ("onnx", finished.bundle, "-o", out, "--samples", "--softmax", "--variant", name, "--json")
+        done = _edgetl(*words)
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        made = record["spectrogram"]
+        assert made.pop("steps") <= made["limit"]
+        recordings = len(session.manifest.golden.images)
+        same = {"recordings": recordings, "limit": 1, "same": 1.0, "rate": RATE, "samples": spec.samples}
+        assert made == same
+        paths = sorted(tones.glob("test/*/*.wav"))[::3]
+        windows = np.stack([windowed(load_mono(path, spec), spec.samples) for path in paths])
+        model = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+        (shares,) = model.run(None, {"samples": windows})
+        assert [session.labels[at] for at in shares.argmax(1)] == [
+            one.label for one in session.predict(paths)
+        ]
+    text = shown(stages.serve, write_onnx(finished.bundle, ServeOptions(samples=True, variant=name), out))
+    assert (
+        f"one channel of 8,000 samples per second, about -1 to 1; of it a window of {spec.samples:,}" in text
+    )
+    assert "of 255 from numpy's (allowed 1)" in text
+    for options, sentence in (
+        (ServeOptions(uint8=True, samples=True), "--uint8 takes pictures, --samples the sounds"),
+        (ServeOptions(samples=True, variant="absent"), "has no variant"),
+    ):
+        with pytest.raises(EdgetlError, match=sentence):
+            write_onnx(finished.bundle, options, out)
+    monkeypatch.setattr("edgetl.export.spectrogram.most_steps", lambda spec: -1)
+    with pytest.raises(
+        ModelError, match=r"from the bundle's, allowed -1: its float32 cannot hold 80 dB\. Leave"
+    ):
+        write_onnx(finished.bundle, ServeOptions(samples=True, variant=name), out)
+
+
 def test_the_report_shows_what_was_heard(finished: pipeline.Outcome) -> None:
     page = (finished.run_dir / "report.html").read_text(encoding="utf-8")
     if "Surest mistakes" in page:
         assert "no picture" not in page.split("Surest mistakes")[1].split("</ul>")[0]
 
 
-def test_what_a_device_heard_can_be_kept(finished: pipeline.Outcome, tmp_path: Path) -> None:
+def test_what_a_device_heard_can_be_kept_and_labelled(
+    finished: pipeline.Outcome, tones: Path, tmp_path: Path
+) -> None:
     from edgetl.runtime.capture import Capture
 
     with edgetl.load(finished.bundle, capture=Capture(tmp_path, below=1.0, alike=1.0)) as session:
@@ -108,6 +158,19 @@ def test_what_a_device_heard_can_be_kept(finished: pipeline.Outcome, tmp_path: P
     assert len(kept) == 2
     with edgetl.load(finished.bundle) as session:
         assert len(session.predict(kept)) == 2
+    done = typed("data", "add", tmp_path, "-o", tmp_path / "to_label")
+    assert done.returncode == 0, done.stderr
+    assert "distill.unlabelled" not in done.stdout
+    labels = tmp_path / "to_label" / "labels.csv"
+    head, first, _ = labels.read_text().splitlines()
+    labels.write_text(f"{head}\n{first.replace(',', ',low', 1)}\n")
+    (tmp_path / "to_label" / "silence.wav").write_bytes(wave_file(np.zeros(RATE, np.float32), RATE))
+    words = ("--labels", labels, "--data", tones, "-o", tmp_path / "next.csv", "--json")
+    done = typed("data", "add", tmp_path / "to_label", *words)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["kind"], record["before"], record["added"], record["near"]) == ("sound", 72, 1, [])
+    assert "is silent" in record["unreadable"][0][1]
 
 
 def test_init_and_data_check_know_recordings(tones: Path, tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def _pad_by_reflection(_: Path) -> None:
 def _ids_of_labels(folder: Path) -> None:
     from types import SimpleNamespace
 
-    from edgetl.cli.device import _coco_ids
+    from edgetl.cli.predict import _coco_ids
     from edgetl.tasks.base import Classification
 
     spec = Classification(labels=("a", "b"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgetl.cli.options import BadImagesOption, EngineTarget, Json, Threads, Variant
+from edgetl.cli.root import add_commands
 from edgetl.records.scores import BadImages
 
 PANEL = "Look at runs and bundles (no torch needed)"
@@ -23,9 +25,12 @@ class SplitName(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command(rich_help_panel=PANEL, epilog="Example: edgetl report runs/before runs/after")(report)
-    app.command(rich_help_panel=PANEL, epilog="Example: edgetl card runs/photos -o model-card.md")(card)
-    app.command(rich_help_panel=PANEL, epilog="Example: edgetl sbom photos.edgetl -o photos.cdx.json")(sbom)
+    examples: dict[Callable[..., None], str] = {
+        report: "edgetl report runs/before runs/after",
+        card: "edgetl card runs/photos -o model-card.md",
+        sbom: "edgetl sbom photos.edgetl -o photos.cdx.json",
+    }
+    add_commands(app, PANEL, examples)
 
 
 def report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -35,6 +35,12 @@ class Root(TyperGroup):
         """Run the command."""
         with _plain_errors():
             return super().invoke(ctx)
+
+
+def add_commands(app: typer.Typer, panel: str, examples: Mapping[Callable[..., None], str]) -> None:
+    """Add commands, each under the name that its example calls it by."""
+    for function, example in examples.items():
+        app.command(example.split()[1], rich_help_panel=panel, epilog=f"Example: {example}")(function)
 
 
 def typed() -> str:

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from edgetl.cli.options import Json, RecipeArg, Set
-from edgetl.cli.watch import faults_told, watched
+from edgetl.cli.watch import require_train, watched
 
 NOT_FOUND = 1
 """Exit code where nothing holds what was asked for, as of a gate that failed."""
-EXAMPLE = "Example: edgetl search recipe.toml --latency-ms 3 --size-mb 1 --minutes 60"
 
 
 def search(
@@ -123,13 +122,9 @@ def search(
     run, whose bundle is the answer. The same command goes on where it stopped. Exit code 1 where nothing holds what
     was asked for.
     """
-    from edgetl.packages import missing_host
-
-    faults_told()
-    if (error := missing_host()) is not None:
-        raise error
+    require_train()
     from edgetl import config
-    from edgetl.cli import output
+    from edgetl.cli import output, values
     from edgetl.cli.progress import open_progress
     from edgetl.cli.root import typed
     from edgetl.inputs.image import Interpolation
@@ -146,12 +141,11 @@ def search(
         workers=workers,
         storage=storage,
         study=study,
-        networks=_words("--backbones", backbones),
-        sizes=_sizes(sizes),
-        interpolations=tuple(
-            Interpolation(name) for name in _known("--filters", filters, tuple(Interpolation))
-        )
-        or None,
+        networks=None if backbones is None else values.names("--backbones", backbones),
+        sizes=None if sizes is None else values.sides(sizes),
+        interpolations=None
+        if filters is None
+        else tuple(Interpolation(name) for name in _known("--filters", filters, tuple(Interpolation))),
         epochs=epochs,
         sampler=_known("--sampler", sampler, ("tpe", "random"))[0],
         anyway=anyway,
@@ -167,36 +161,11 @@ def search(
         raise typer.Exit(NOT_FOUND)
 
 
-def _words(option: str, text: str | None) -> tuple[str, ...] | None:
+def _known(option: str, text: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    from edgetl.cli import values
     from edgetl.errors import ConfigError
 
-    if text is None:
-        return None
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    if not all(names):
-        raise ConfigError(f"{option}: got {text!r}, expected names parted by commas.")
-    return names
-
-
-def _known(option: str, text: str | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    from edgetl.errors import ConfigError
-
-    given = _words(option, text) or ()
+    given = values.names(option, text)
     if wrong := [name for name in given if name not in names]:
         raise ConfigError(f"{option}: got {wrong[0]!r}, expected {', '.join(names[:-1])} or {names[-1]}.")
     return given
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    from edgetl.errors import ConfigError
-
-    words = _words("--sizes", text)
-    if words is None:
-        return None
-    numbers = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 6]
-    if len(numbers) != len(words) or not all(16 <= number <= 1024 for number in numbers):
-        raise ConfigError(
-            f"--sizes: got {text!r}, expected whole numbers of pixels from 16 to 1024, parted by commas, as in"
-            " 64,96,128."
-        )
-    return tuple(numbers)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _ours: list[bool] = []
-"""Not empty where `faults_told` switched the fault handler on."""
+"""Not empty where `report_crashes` switched the fault handler on."""
 _STAGE, _DONE = b"\x01stage ", b"\x01done"
 
 # Without imports of ours, isolated and without site: it starts in milliseconds and takes little memory.
@@ -74,7 +74,7 @@ def watched(command: str) -> Iterator[Callable[[str], None]]:
     finally:
         if taken:
             faulthandler.disable()
-            faults_told()
+            report_crashes()
         if still[0] and os.getpid() == owner:
             _say(writing, _DONE)
             os.close(writing)
@@ -83,12 +83,25 @@ def watched(command: str) -> Iterator[Callable[[str], None]]:
         still[0] = False
 
 
-def faults_told() -> None:
+def report_crashes() -> None:
     """Have Python say where it was when native code crashes, on standard error."""
     if not faulthandler.is_enabled():
         with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
             faulthandler.enable(sys.__stderr__)  # type: ignore[arg-type]
             _ours.append(True)
+
+
+def require_train() -> None:
+    """What every command that makes models does first.
+
+    Raises:
+        MissingDependencyError: packages of the extra `train` are not installed.
+    """
+    from edgetl.packages import missing_host
+
+    report_crashes()
+    if (error := missing_host()) is not None:
+        raise error
 
 
 def _say(writing: int, line: bytes) -> None:

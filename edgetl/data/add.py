@@ -22,6 +22,7 @@ from edgetl.data.sources import SPLITS, Entry, Split, closest, csv_lines, listin
 from edgetl.data.walk import place
 from edgetl.errors import ConfigError, DataError
 from edgetl.files import name_as_text, write_bytes, write_text
+from edgetl.inputs.spec import InputKind, SoundSpec
 from edgetl.progress import SILENT, Progress
 from edgetl.records.captured import LINES, AddedRecord, CapturedImage, read
 from edgetl.tasks.base import Classification
@@ -39,11 +40,13 @@ class AddInputs:
         known: the data set that the images shall join; None where that is not looked at.
         labels: a CSV with the columns path and label; None leaves the images without classes.
         split: of the rows.
+        sound: how recordings become pictures, where the device listened; of these no near-copies are looked for.
     """
 
     known: DataIndex | None = None
     labels: Path | None = None
     split: Split = "train"
+    sound: SoundSpec | None = None
 
 
 def run(folder: str, inputs: AddInputs, *, out: Path, progress: Progress = SILENT) -> AddedRecord:
@@ -68,11 +71,16 @@ def run(folder: str, inputs: AddInputs, *, out: Path, progress: Progress = SILEN
         raise ConfigError(f"{_WHAT}: {out} is there already; choose another name with -o.")
     _check_known(inputs)
     root = place(folder).absolute()
-    found = unlabelled.find(folder, setting=_WHAT, progress=progress)
-    good, bad = usable(folder, [Entry(path, "", None) for path in found], "skip", progress)
+    kind = InputKind.IMAGE if inputs.sound is None else InputKind.SOUND
+    found = unlabelled.find(folder, setting=_WHAT, kind=kind, progress=progress)
+    good, bad = usable(
+        folder, [Entry(path, "", None) for path in found], "skip", progress, sound=inputs.sound
+    )
     names = {path: _name(path, root) for path in found}
     samples, copies = _first_of_each(good, inputs.known, names)
-    samples, near = _unlike(samples, inputs.known, names, progress)
+    near: tuple[tuple[str, str], ...] = ()
+    if inputs.sound is None:  # pictures of short sounds are alike without being copies
+        samples, near = _unlike(samples, inputs.known, names, progress)
     about, torn = _about(root)
     if inputs.labels is None:
         classes: dict[Path, str] = {}
@@ -84,7 +92,7 @@ def run(folder: str, inputs: AddInputs, *, out: Path, progress: Progress = SILEN
         labelled = [sample for sample in samples if sample.path in classes]
         if not labelled:
             raise DataError(
-                f"{inputs.labels}: it gives none of the {len(samples)} images a class; fill in its column label."
+                f"{inputs.labels}: it gives none of the {len(samples)} {kind.plural} a class; fill in its column label."
             )
         _write_rows(labelled, classes, inputs, out)
         added = len(labelled)
@@ -102,6 +110,7 @@ def run(folder: str, inputs: AddInputs, *, out: Path, progress: Progress = SILEN
         torn=torn,
         before=0 if inputs.known is None or inputs.labels is None else len(inputs.known.samples),
         out=str(out),
+        kind=str(kind),
     )
 
 

@@ -160,7 +160,7 @@ class AuditReport:
             (
                 self.epoch_steps is not None and self.epoch_steps < FEW_STEPS,
                 f"An epoch has {self.epoch_steps} steps of {BATCH_SIZES[-1]} {what}: too few for batch norm's running"
-                " statistics to follow the weights. Add images, or train for more epochs at that batch size.",
+                " statistics to follow the weights. Add more, or train for more epochs at that batch size.",
             ),
             (
                 len(self.odd_sizes),

@@ -198,7 +198,7 @@ def build_index(
         DataError: there is nothing usable, no class (or but one, where one is right), a class that train lacks, or a
             bad image where `bad_images` is `refuse`; the message names what and what to do.
     """
-    kind = InputKind.IMAGE if sound is None else InputKind.SOUND
+    kind = _kind(sound)
     found = sources.find(config.source, labelling, kind=kind, progress=progress)
     if config.group_pattern is not None:
         found = sources.grouped(found, config.group_pattern)
@@ -208,7 +208,7 @@ def build_index(
     labels = labels_of(task)
     _check_labels(config.source, good, labels, progress)
     samples = take_splits(good, task, config)
-    warn_of_duplicates(samples, progress)
+    warn_of_duplicates(samples, progress, kind)
     if config.max_train_images is not None:
         given = any(entry.split == "val" for entry, _ in good)
         samples = subset(samples, task, config.max_train_images, seed, shrink_val=not given)
@@ -218,6 +218,10 @@ def build_index(
     skipped = tuple((path.relative_to(found.root).as_posix(), reason) for path, reason in bad.items())
     asked = None if isinstance(task, Classification) else task
     return DataIndex(found.root, labels, tuple(samples), skipped, found.others, asked, sound)
+
+
+def _kind(sound: SoundSpec | None) -> InputKind:
+    return InputKind.IMAGE if sound is None else InputKind.SOUND
 
 
 def _task(
@@ -293,7 +297,7 @@ def usable(
     good, bad = _check(entries, progress, sound)
     if not bad:
         return good, bad
-    what = "images" if sound is None else "recordings"
+    what = _kind(sound).plural
     count = f"{len(bad)} of {len(entries)} {what} in {source} cannot be used"
     hint = "".join(f"\n{sentence}" for sentence in hints.why(Path(source), tuple(bad)))
     if not good:
@@ -341,7 +345,7 @@ def _check(
     good: list[tuple[Entry, str]] = []
     bad: dict[Path, str] = {}
     at = 0
-    what = "images" if sound is None else "recordings"
+    what = _kind(sound).plural
     for results in in_threads(look, entries, description=f"Checking {what}", progress=progress):
         for sha256, reason in results:
             entry = entries[at]
@@ -518,7 +522,9 @@ def subset(
     return kept
 
 
-def warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
+def warn_of_duplicates(
+    samples: Sequence[Sample], progress: Progress, kind: InputKind = InputKind.IMAGE
+) -> None:
     """Say so where one file is in two splits, or labelled in two ways."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     labelled: defaultdict[str, set[Any]] = defaultdict(set)
@@ -527,9 +533,9 @@ def warn_of_duplicates(samples: Sequence[Sample], progress: Progress) -> None:
         labelled[sample.sha256].add(sample.label if sample.marked is None else sample.marked)
     across = sum(len(where) > 1 for where in seen.values())
     if across:
-        progress.warning(f"{across} images are in more than one split; scores on them say nothing.")
+        progress.warning(f"{across} {kind.plural} are in more than one split; scores on them say nothing.")
     conflicting = sum(len(which) > 1 for which in labelled.values())
     if conflicting:
         boxes = any(sample.marked is not None for sample in samples)
         how = "have copies with other boxes" if boxes else "stand under more than one label"
-        progress.warning(f"{conflicting} images {how}.")
+        progress.warning(f"{conflicting} {kind.plural} {how}.")

@@ -72,6 +72,8 @@ def _decode(sample: Sample, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 def _key(samples: Sequence[Sample], spec: PreprocessSpec) -> str:
     geometry = [spec.size, spec.resize, spec.resized_side, spec.interpolation]
+    if spec.decoded_side != spec.resized_side:
+        geometry.append(spec.decoded_side)
     fill = spec.mean if spec.resize is Resize.PAD else None
     numbers = [spec.window, spec.guess_floats, *([] if spec.sound is None else [to_json(spec.sound)])]
     return sha256_json(

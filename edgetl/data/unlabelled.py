@@ -12,6 +12,7 @@ from edgetl.data.index import UNLABELLED, DataIndex, Sample, usable
 from edgetl.data.sources import Entry
 from edgetl.data.walk import counted, images_below, lost, place
 from edgetl.errors import DataError
+from edgetl.inputs.spec import InputKind
 from edgetl.progress import SILENT, Progress
 from edgetl.records.train import UnlabelledRecord
 
@@ -35,25 +36,31 @@ class UnlabelledInputs:
     transductive: bool = False
 
 
-def find(folder: str, *, setting: str = SETTING, progress: Progress = SILENT) -> tuple[Path, ...]:
-    """The images in a folder at any depth, by path, as `edgetl.data.walk` finds them.
+def find(
+    folder: str,
+    *,
+    setting: str = SETTING,
+    kind: InputKind = InputKind.IMAGE,
+    progress: Progress = SILENT,
+) -> tuple[Path, ...]:
+    """The images, or recordings, in a folder at any depth, by path, as `edgetl.data.walk` finds them.
 
     Raises:
-        DataError: there is no such folder, it cannot be read, or it holds no images.
+        DataError: there is no such folder, it cannot be read, or it holds none.
     """
     root = place(folder).absolute()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"{setting}: {root} {what}; give a folder of images.")
-    found, others = images_below(root)
+        raise DataError(f"{setting}: {root} {what}; give a folder of {kind.plural}.")
+    found, others = images_below(root, kind)
     if not found:
         beside = f" It holds {counted(others)}." if others else ""
         raise DataError(
-            f"{setting}: {root} holds no images at any depth; expected files that end in .jpg, .png or the"
-            f" like.{beside}"
+            f"{setting}: {root} holds no {kind.plural} at any depth; expected files that end in"
+            f" {'.jpg, .png' if kind is InputKind.IMAGE else '.wav, .flac'} or the like.{beside}"
         )
-    if missed := lost(others):
-        progress.warning(f"{setting}: besides the images, {counted(missed)} in {root} are not read.")
+    if missed := lost(others, kind):
+        progress.warning(f"{setting}: besides the {kind.plural}, {counted(missed)} in {root} are not read.")
     return found
 
 

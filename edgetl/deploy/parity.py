@@ -139,7 +139,7 @@ def run(
             kept.append(sample)
         except ImageError as error:
             bad[sample.path] = str(error)
-    refuse_or_skip(bad, len(samples), bad_images, progress)
+    refuse_or_skip(bad, len(samples), bad_images, progress, opened.manifest.preprocess.kind)
     checked = _Comparison(opened, kept, np.stack(pixels), network, progress).run_all()
     return replace(checked, image_set=images.use(len(kept), bad))
 
@@ -569,6 +569,7 @@ def _geometry(spec: PreprocessSpec) -> tuple[Any, ...]:
         spec.resize,
         spec.crop_fraction,
         spec.interpolation,
+        spec.decoded_side,
         spec.mean if spec.resize == "pad" else None,
         spec.window,
         spec.guess_floats,

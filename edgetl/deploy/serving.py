@@ -8,17 +8,17 @@ Configuration").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from edgetl.bundle.archive import open_bundle
+from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, ModelFormat
 from edgetl.data.labels import fault
-from edgetl.errors import BundleError, ConfigError
+from edgetl.errors import BundleError, ConfigError, ModelError
 from edgetl.files import write_bytes, write_text
 from edgetl.packages import missing
-from edgetl.records.variants import ServeRecord
+from edgetl.records.variants import ServeRecord, SpectrogramParity
 from edgetl.tasks.base import LOGITS, Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.tasks.detection.task import SCORES
 
@@ -39,6 +39,7 @@ class ServeOptions:
     Attributes:
         variant: the model; the bundle's default one where unset.
         uint8: take (N, S, S, 3) uint8 pictures and normalise inside.
+        samples: of sounds, take (N, samples) float32, a window at the bundle's rate, and make the picture inside.
         softmax: give probabilities in place of logits, whether one or several classes are true of an image.
         top: give the so many best classes with their probabilities; 0 gives all.
         nms: of a detector, give boxes without duplicates; see `edgetl.export.bake.bake_nms`.
@@ -46,6 +47,7 @@ class ServeOptions:
 
     variant: str | None = None
     uint8: bool = False
+    samples: bool = False
     softmax: bool = False
     top: int = 0
     nms: bool = False
@@ -56,16 +58,15 @@ def write_onnx(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
 
     Raises:
         BundleError: the bundle cannot be used or has no such variant.
-        ConfigError: softmax and top are both asked for.
+        ConfigError: options contradict each other, or `samples` is asked of a model of images.
         ModelError: there are fewer classes than `top`; the model is a detector, which has no probabilities to give; or
-            it is none, and has no duplicates to remove.
+            it is none, and has no duplicates to remove; or the picture that the model makes is not numpy's.
         MissingDependencyError: onnx is absent, and the model shall be changed.
         StorageError: the file cannot be written.
     """
-    name, content = _model(bundle, options)
-    write_bytes(out, content)
-    window = open_bundle(bundle).manifest.preprocess.window
-    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
+    made = _model(bundle, options)
+    write_bytes(out, made.content)
+    return made.record(out, out.name)
 
 
 def write_litert(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
@@ -78,23 +79,20 @@ def write_litert(bundle: Path, options: ServeOptions, out: Path) -> ServeRecord:
     """
     opened = open_bundle(bundle)
     variant = opened.variant(options.variant)
-    window = opened.manifest.preprocess.window
     if variant.format is ModelFormat.TFLITE and not (options.softmax or options.uint8):
-        content = opened.read(variant.member)
-        write_bytes(out, content)
-        return ServeRecord(
-            variant=variant.name, path=str(out), files=(out.name,), size_bytes=len(content), window=window
-        )
-    name, content = _model(bundle, options)
+        made = _Made(variant.name, opened.read(variant.member), opened.manifest.preprocess.window)
+        write_bytes(out, made.content)
+        return made.record(out, out.name)
+    made = _model(bundle, options)
     try:
         import onnx
     except ImportError as error:
         raise missing("onnx", purpose="to read the model,") from error
     from edgetl.export.litert.convert import to_tflite
 
-    content = to_tflite(onnx.load_from_string(content))
-    write_bytes(out, content)
-    return ServeRecord(variant=name, path=str(out), files=(out.name,), size_bytes=len(content), window=window)
+    made = replace(made, content=to_tflite(onnx.load_from_string(made.content)))
+    write_bytes(out, made.content)
+    return made.record(out, out.name)
 
 
 def write_triton(
@@ -122,23 +120,23 @@ def write_triton(
             f"{bundle.name} cannot be written for Triton, which reads one label per line: {'; '.join(faults[:3])}. Name"
             " the class otherwise and make the bundle again."
         )
-    name, content = _model(bundle, options)
+    made = _model(bundle, options)
     folder = out / opened.manifest.name
-    write_bytes(folder / VERSION / "model.onnx", content)
+    write_bytes(folder / VERSION / "model.onnx", made.content)
     labels = _label_files(opened.manifest.task)
     for file, names in labels.values():
         write_text(folder / file, "".join(f"{label}\n" for label in names))
     config = triton_config(
         opened.manifest.name,
-        onnx.load_from_string(content),
+        onnx.load_from_string(made.content),
         label_files={output: file for output, (file, _) in labels.items()},
         max_batch=max_batch,
         gpu=gpu,
     )
     write_text(folder / "config.pbtxt", config)
-    files = ("config.pbtxt", *(file for file, _ in labels.values()), f"{VERSION}/model.onnx")
-    window = opened.manifest.preprocess.window
-    return ServeRecord(variant=name, path=str(folder), files=files, size_bytes=len(content), window=window)
+    return made.record(
+        folder, "config.pbtxt", *(file for file, _ in labels.values()), f"{VERSION}/model.onnx"
+    )
 
 
 def _label_files(task: TaskSpec) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -193,34 +191,115 @@ def _tensor(value: onnx.ValueInfoProto, labels: str | None) -> str:
     return f'  {{\n    name: "{value.name}"\n    data_type: {_TYPES[kind.elem_type]}\n    dims: [ {dims} ]{file}\n  }}'
 
 
-def _model(bundle: Path, options: ServeOptions) -> tuple[str, bytes]:
+@dataclass(frozen=True)
+class _Made:
+    """A variant's name and its model's file, and what goes before it."""
+
+    variant: str
+    content: bytes
+    window: tuple[float, float] | None
+    spectrogram: SpectrogramParity | None = None
+
+    def record(self, path: Path, *files: str) -> ServeRecord:
+        return ServeRecord(
+            variant=self.variant,
+            path=str(path),
+            files=files,
+            size_bytes=len(self.content),
+            window=self.window,
+            spectrogram=self.spectrogram,
+        )
+
+
+def _model(bundle: Path, options: ServeOptions) -> _Made:
     if options.softmax and options.top:
         raise ConfigError("--softmax and --top exclude each other: the best classes come with probabilities.")
     if options.nms and (options.softmax or options.top):
         raise ConfigError("--nms is for detectors, --softmax and --top are for labels: give one of them.")
+    if options.uint8 and options.samples:
+        raise ConfigError(
+            "--uint8 takes pictures, --samples the sounds that they are made of: give one of them."
+        )
     opened = open_bundle(bundle)
-    variant = opened.variant(options.variant)
+    variant, spec = opened.variant(options.variant), opened.manifest.preprocess
+    if options.samples and spec.sound is None:
+        raise ConfigError(
+            "--samples is for sounds, and the bundle looks at images; leave it out, or take --uint8."
+        )
     content = opened.read(variant.member)
     if variant.format is not ModelFormat.ONNX:
         raise BundleError(
             f"{variant.name} is a file of the format {variant.format}, and ONNX is written of ONNX alone. Name another"
             " variant with --variant."
         )
+    if options.samples and variant.input is not InputForm.FLOAT32:
+        raise BundleError(
+            f"{variant.name} takes pictures and normalises inside, and --samples needs a variant that takes normalised"
+            " ones. Name another variant with --variant."
+        )
     bakes = options.uint8 and variant.input is InputForm.FLOAT32
-    if not (bakes or options.softmax or options.top or options.nms):
-        return variant.name, content
+    if not (bakes or options.samples or options.softmax or options.top or options.nms):
+        return _Made(variant.name, content, spec.window)
     try:
         import onnx
     except ImportError as error:
         raise missing("onnx", purpose="to change the model") from error
-    from edgetl.export.bake import bake_form, bake_nms, bake_preprocess
+    from edgetl.export.bake import bake_form, bake_nms, bake_preprocess, bake_spectrogram
 
-    model = onnx.load_from_string(content)
+    model, parity = onnx.load_from_string(content), None
     if bakes:
-        model = bake_preprocess(model, opened.manifest.preprocess)
+        model = bake_preprocess(model, spec)
+    if options.samples:
+        plain, model = model, bake_spectrogram(model, spec)
+        parity = _parity(opened, plain, model)
     task = opened.manifest.task
     model = bake_nms(model, task) if options.nms else bake_form(model, task, _form(options), top=options.top)
-    return variant.name, bytes(model.SerializeToString(deterministic=True))
+    return _Made(variant.name, bytes(model.SerializeToString(deterministic=True)), spec.window, parity)
+
+
+def _parity(opened: Bundle, plain: onnx.ModelProto, baked: onnx.ModelProto) -> SpectrogramParity:
+    """What a model makes of the golden recordings beside numpy's pictures and the model that takes these.
+
+    Raises:
+        ModelError: a pixel is further off than arithmetic may be.
+    """
+    import numpy as np
+
+    from edgetl.export.bake import PICTURE
+    from edgetl.export.graphs import Probe
+    from edgetl.export.spectrogram import most_steps
+    from edgetl.inputs.image import normalise, to_pixels
+    from edgetl.inputs.sound import load_mono, windowed
+    from edgetl.tasks.all import task_of
+
+    spec, task = opened.manifest.preprocess, task_of(opened.manifest.task)
+    sound = spec.sound
+    assert sound is not None
+    windows = np.stack([windowed(load_mono(one, sound), sound.samples) for one in opened.golden_images()])
+    pixels = np.stack([to_pixels(window, spec) for window in windows])
+    names = [output.name for output in task.outputs]
+    picture, *found = Probe(baked, [PICTURE, *names]).run(windows)
+    expected = Probe(plain, names).run(normalise(pixels, spec))
+    steps = np.abs(picture[:, 0] - pixels[..., 0]).max(axis=(1, 2))
+    limit, worst = most_steps(spec), int(steps.argmax())
+    if steps[worst] > limit:
+        raise ModelError(
+            f"The picture that the graph makes of golden recording {worst} is {steps[worst]:.0f} of 255 from the"
+            f" bundle's, allowed {limit}: its float32 cannot hold {sound.range_db:g} dB. Leave --samples out, or train"
+            " with a smaller sound.range_db."
+        )
+    same = task.right(
+        task.decide(dict(zip(names, expected, strict=True))),
+        task.decide(dict(zip(names, found, strict=True))),
+    )
+    return SpectrogramParity(
+        recordings=len(windows),
+        steps=int(steps[worst]),
+        limit=limit,
+        same=float(same.mean()),
+        rate=sound.rate,
+        samples=sound.samples,
+    )
 
 
 def _form(options: ServeOptions) -> OutputForm:

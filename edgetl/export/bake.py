@@ -1,12 +1,14 @@
 """Put what stands before and behind a network into its graph, for runtimes that know nothing of preprocessing.
 
 Before: the model then takes pictures as a camera gives them, `images` (batch, S, S, 3) uint8 RGB, and normalises
-inside. Behind: probabilities, or the K best classes, in place of logits; of a detector its boxes without duplicates.
-Works on any exported graph: float32, half precision, INT8.
+inside; or `samples` (batch, N) float32, a window of a sound, of which it makes the picture. Behind: probabilities, or
+the K best classes, in place of logits; of a detector its boxes without duplicates. Works on any exported graph:
+float32, half precision, INT8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -17,12 +19,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
 from edgetl.export.graphs import copy_of, set_nodes
+from edgetl.export.spectrogram import Drawing
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.tasks.base import LOGITS, Classification, Detection, MultiHead, MultiLabel, TaskSpec
 from edgetl.tasks.detection.task import BOXES, SCORES
 
 PREFIX = "preprocess"
 """Names of baked nodes and constants start so."""
+SAMPLES, PICTURE = "samples", f"{PREFIX}/picture"
+"""The input of a model that makes the picture of a sound itself, and that picture: (batch, 1, S, S), 0..255."""
+_NORMALISED = f"{PREFIX}/normalised"
 DETECTIONS = "detections"
 """The output of a detector that removes duplicates itself."""
 _COLUMNS = {"image": [0], "class": [1], "box": [0, 2], "score": [0, 2, 1]}
@@ -51,39 +57,79 @@ def bake_preprocess(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelP
     Raises:
         ModelError: the model does not take (batch, 3, H, W) float32.
     """
-    copy = copy_of(model)
+    copy, (batch, height, width) = _opened(model)
     graph = copy.graph
     images = graph.input[0]
+    names = {name: f"{PREFIX}/{name}" for name in ("float", "planes")}
+    steps = [
+        helper.make_node("Cast", [images.name], [names["float"]], f"{PREFIX}/Cast", to=TensorProto.FLOAT),
+        helper.make_node(
+            "Transpose", [names["float"]], [names["planes"]], f"{PREFIX}/Transpose", perm=[0, 3, 1, 2]
+        ),
+    ]
+    _put_before(graph, steps, names["planes"], spec)
+    images.CopyFrom(helper.make_tensor_value_info(images.name, TensorProto.UINT8, [batch, height, width, 3]))
+    return _checked(copy)
+
+
+def bake_spectrogram(model: onnx.ModelProto, spec: PreprocessSpec) -> onnx.ModelProto:
+    """A copy that takes `samples` (batch, N) float32, a window at the spec's rate, in place of normalised pictures.
+
+    It makes the picture as `edgetl.inputs.sound` does, within `edgetl.export.spectrogram.most_steps` of 255, and
+    normalises it. What comes before is its caller's: one channel, the rate, and of a longer recording the loudest
+    window, a shorter one in the middle of silence.
+
+    Raises:
+        ModelError: the model does not take (batch, 3, H, W) float32, or the spec is of images.
+    """
+    copy, (batch, _, _) = _opened(model)
+    drawing = Drawing(spec, source=SAMPLES, picture=PICTURE, prefix=PREFIX)
+    assert spec.sound is not None
+    copy.graph.initializer.extend(drawing.constants)
+    _put_before(copy.graph, drawing.nodes, PICTURE, spec)
+    copy.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info(SAMPLES, TensorProto.FLOAT, [batch, spec.sound.samples])
+    )
+    return _checked(copy)
+
+
+def _opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[int | str, int | str, int | str]]:
+    """A copy whose nodes read `_NORMALISED` in place of the input, and the input's batch, height and width.
+
+    Raises:
+        ModelError: the model does not take (batch, 3, H, W) float32.
+    """
+    copy = copy_of(model)
+    images = copy.graph.input[0]
     kind = images.type.tensor_type
     dims = [dim.dim_param or dim.dim_value for dim in kind.shape.dim]
     if len(dims) != 4 or dims[1] != 3 or kind.elem_type != TensorProto.FLOAT:
         raise ModelError(
             f"{images.name} is {dims}, expected (batch, 3, H, W) float32 to bake preprocessing into."
         )
-    batch, _, height, width = dims
-    inner = f"{PREFIX}/normalised"
-    for node in graph.node:
+    for node in copy.graph.node:
         for position, name in enumerate(node.input):
             if name == images.name:
-                node.input[position] = inner
+                node.input[position] = _NORMALISED
+    return copy, (dims[0], dims[2], dims[3])
+
+
+def _put_before(
+    graph: onnx.GraphProto, steps: Sequence[onnx.NodeProto], planes: str, spec: PreprocessSpec
+) -> None:
+    """Nodes, which make `planes` (batch, 3 or 1, H, W) float32 in 0..255, and behind them those that normalise it."""
     means, stds = np.array(spec.mean, np.float64), np.array(spec.std, np.float64)
     constants = {"scale": 1.0 / (255.0 * stds), "shift": -means / stds}
-    names = {name: f"{PREFIX}/{name}" for name in ("float", "planes", "scaled", *constants)}
-    steps = [
-        helper.make_node("Cast", [images.name], [names["float"]], f"{PREFIX}/Cast", to=TensorProto.FLOAT),
-        helper.make_node(
-            "Transpose", [names["float"]], [names["planes"]], f"{PREFIX}/Transpose", perm=[0, 3, 1, 2]
-        ),
-        helper.make_node("Mul", [names["planes"], names["scale"]], [names["scaled"]], f"{PREFIX}/Scale"),
-        helper.make_node("Add", [names["scaled"], names["shift"]], [inner], f"{PREFIX}/Shift"),
+    names = {name: f"{PREFIX}/{name}" for name in ("scaled", *constants)}
+    last = [
+        helper.make_node("Mul", [planes, names["scale"]], [names["scaled"]], f"{PREFIX}/Scale"),
+        helper.make_node("Add", [names["scaled"], names["shift"]], [_NORMALISED], f"{PREFIX}/Shift"),
     ]
-    set_nodes(graph, [*steps, *graph.node])
+    set_nodes(graph, [*steps, *last, *graph.node])
     graph.initializer.extend(
         numpy_helper.from_array(value.astype(np.float32).reshape(1, 3, 1, 1), names[name])
         for name, value in constants.items()
     )
-    images.CopyFrom(helper.make_tensor_value_info(images.name, TensorProto.UINT8, [batch, height, width, 3]))
-    return _checked(copy)
 
 
 def bake_form(model: onnx.ModelProto, task: TaskSpec, form: OutputForm, *, top: int = 5) -> onnx.ModelProto:

@@ -4,9 +4,9 @@ Training's evaluation, calibration and the device all call this module, so a mod
 everywhere. It needs numpy and Pillow alone. What is done to an image, in this order:
 
 1. decode. A big JPEG is decoded at the largest DCT reduction (1/2, 1/4, 1/8) that leaves both sides at least
-   as long as the resize needs. Metadata is taken off first and read for the orientation alone, which is applied
-   (`edgetl.inputs.metadata`); so metadata that is broken harms no pixel. Of an animation, a TIFF of several pages and
-   a picture of several (MPO), the first is taken.
+   as long as the spec's `decoding` asks (`PreprocessSpec.decoded_side`). Metadata is taken off first and read for the
+   orientation alone, which is applied (`edgetl.inputs.metadata`); so metadata that is broken harms no pixel. Of an
+   animation, a TIFF of several pages and a picture of several (MPO), the first is taken.
 2. to RGB, 8 bits, by what kind of picture it is, and never by what values one image happens to hold:
    - 1 bit, grey (`1`, `L`): black is 0 and white is 255; repeated over the channels.
    - palette, CMYK (and YCCK), YCbCr, LAB, HSV: converted to RGB, without colour profiles.
@@ -44,7 +44,7 @@ from PIL import Image, UnidentifiedImageError
 from edgetl.errors import ImageError, TensorError
 from edgetl.inputs import metadata
 from edgetl.inputs.frame import Frame, frame_of
-from edgetl.inputs.spec import Interpolation, PreprocessSpec, Resize, normalise
+from edgetl.inputs.spec import Decoding, Interpolation, PreprocessSpec, Resize, normalise
 from edgetl.records.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
     "NAMELESS",
+    "Decoding",
     "Header",
     "Interpolation",
     "PreprocessSpec",
@@ -329,7 +330,7 @@ def load_framed(
     source: Path | bytes, spec: PreprocessSpec, *, name: str | None = None
 ) -> tuple[NDArray[np.uint8], Frame]:
     """As `load_pixels`, and where these lie in the upright picture."""
-    rgb, size = _decoded(source, max(MIN_SIDE, spec.resized_side), name, spec)
+    rgb, size = _decoded(source, max(MIN_SIDE, spec.decoded_side), name, spec)
     return _fit(rgb, spec), frame_of(size, spec)
 
 

@@ -44,7 +44,7 @@ def sampled(pixels: NDArray[np.uint8]) -> Sample:
 
 def looks(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A picture's looks, (7,) float32 as those of `measured`, from its pixels (S, S, 3) uint8 RGB."""
-    return measured([sampled(pixels)])[0]
+    return np.asarray(measured([sampled(pixels)])[0])
 
 
 def measured(samples: Sequence[Sample]) -> NDArray[np.float32]:

@@ -24,7 +24,12 @@ class InputKind(StrEnum):
     @property
     def plural(self) -> str:
         """What its files are called."""
-        return "images" if self is InputKind.IMAGE else "recordings"
+        return self.named(2)
+
+    def named(self, count: int) -> str:
+        """What so many of its files are called."""
+        what = "image" if self is InputKind.IMAGE else "recording"
+        return what if count == 1 else f"{what}s"
 
 
 class Resize(StrEnum):
@@ -47,6 +52,18 @@ class Interpolation(StrEnum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
     LANCZOS = "lanczos"
+
+
+class Decoding(StrEnum):
+    """How small a JPEG may be decoded, which is where the time of a photograph goes.
+
+    `sharp`: both sides stay as long as the resize makes them, so that nothing is enlarged. `fast`: as long as the
+    input's side, so that before a crop the resize may enlarge by up to 1 / crop_fraction. It changes pixels where a
+    reduction lies between the two, and for `crop` only; other formats are decoded whole either way.
+    """
+
+    SHARP = "sharp"
+    FAST = "fast"
 
 
 class Level(StrEnum):
@@ -174,6 +191,7 @@ class PreprocessSpec:
         guess_floats: where there is no window, a float image is multiplied by 255 if none of its values is above 1, as
             bundles did before there were windows; their manifests say nothing of it, so that is the default. Off, as
             every run writes since: float images need a window, and are refused without.
+        decoding: how small a JPEG may be decoded.
         sound: how a sound becomes the picture that the rest is done to, where sounds are looked at; images where None.
 
     Raises:
@@ -188,6 +206,7 @@ class PreprocessSpec:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     window: tuple[float, float] | None = None
     guess_floats: bool = True
+    decoding: Decoding = field(default=Decoding.SHARP, metadata=OPTIONAL)
     sound: SoundSpec | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
@@ -218,6 +237,11 @@ class PreprocessSpec:
             # The tiny term keeps an exact quotient (144 / 0.9) from falling below its integer.
             return max(self.size, math.floor(self.size / self.crop_fraction + 1e-6))
         return self.size
+
+    @property
+    def decoded_side(self) -> int:
+        """Pixels that both sides of a JPEG keep where it is decoded at a reduced size."""
+        return self.size if self.decoding is Decoding.FAST else self.resized_side
 
 
 def is_window(window: tuple[float, float]) -> bool:

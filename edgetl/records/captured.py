@@ -127,6 +127,7 @@ class AddedRecord:
         torn: lines about images that are broken.
         before: rows of the data set that the file begins with.
         out: the file or folder that was written.
+        kind: what they are, `image` or `sound`.
     """
 
     folder: str
@@ -141,3 +142,4 @@ class AddedRecord:
     torn: int
     before: int
     out: str
+    kind: str = "image"

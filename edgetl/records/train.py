@@ -143,25 +143,6 @@ class PairedComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignRecord:
-    """The last layer's weights of an extended network's new classes times `factor`, tried on the validation images; it
-    stays so where the `comparison` says that it helped."""
-
-    factor: float
-    comparison: PairedComparison
-
-    @property
-    def note(self) -> str:
-        """What came of it, in a sentence."""
-        found = self.comparison
-        return (
-            f"The new classes' last weights times {self.factor:.2f} (weight aligning) change the validation images"
-            f" that are right from {found.before:.1%} to {found.after:.1%} (p {found.p_value:.2g}), so they are"
-            f" {'kept so' if found.helped else 'left as they were'}."
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class StartRecord:
     """Whether a teacher begins with a backbone that learned elsewhere first, and why.
 
@@ -218,7 +199,6 @@ class TrainRecord:
     lineage: tuple[LineageStep, ...] = ()
     start: StartRecord | None = None
     kept: KeptRecord | None = None
-    aligned: AlignRecord | None = None
     episodes: EpisodesRecord | None = None
 
 

@@ -208,10 +208,27 @@ class EngineRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpectrogramParity:
+    """A model that makes the picture of a sound itself beside the bundle's way, on its golden recordings.
+
+    `steps` is the largest difference of a pixel, of 255, `limit` the largest that is taken; `same` is the share of
+    recordings with the same answer. `rate` and `samples` are of the window that the model takes.
+    """
+
+    recordings: int
+    steps: int
+    limit: int
+    same: float
+    rate: int
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeRecord:
     """A bundle's model written for another runtime: `files` below `path`, or `path` itself.
 
-    `window` is what its caller spreads over 0..255 where images have more than 8 bits, as in the manifest.
+    `window` is what its caller spreads over 0..255 where images have more than 8 bits, as in the manifest;
+    `spectrogram` is of a model that takes samples of a sound.
     """
 
     variant: str
@@ -219,6 +236,7 @@ class ServeRecord:
     files: tuple[str, ...]
     size_bytes: int
     window: tuple[float, float] | None = None
+    spectrogram: SpectrogramParity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,19 +158,25 @@ def usable(
                 rows.append(pooled(seen.outputs))
                 kept.append(sample)
             task.advance()
-    refuse_or_skip(bad, len(samples), bad_images, progress)
+    refuse_or_skip(bad, len(samples), bad_images, progress, session.manifest.preprocess.kind)
     return joined(rows), tuple(kept), bad
 
 
-def refuse_or_skip(bad: Mapping[Path, str], images: int, bad_images: BadImages, progress: Progress) -> None:
-    """Warn of images that are skipped, naming them.
+def refuse_or_skip(
+    bad: Mapping[Path, str],
+    images: int,
+    bad_images: BadImages,
+    progress: Progress,
+    kind: InputKind = InputKind.IMAGE,
+) -> None:
+    """Warn of images, or recordings, that are skipped, naming them.
 
     Raises:
         DataError: they may not be skipped, or none of the images is left.
     """
     if not bad:
         return
-    named = f"{len(bad)} of {images} images cannot be used"
+    named = f"{len(bad)} of {images} {kind.plural} cannot be used"
     if bad_images is BadImages.REFUSE:
         raise DataError(
             f"{named}:\n{listing(bad.values())}\nMend or remove them, or leave them out with --bad-images skip."

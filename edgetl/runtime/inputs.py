@@ -247,12 +247,10 @@ def find_images(
             found_here = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
             matches = sorted(p for p in found_here if is_image(p, kind))
             if not matches:
-                what = "image" if kind is InputKind.IMAGE else "recording"
-                raise DataError(f"No {what} matches {name}.")
+                raise DataError(f"No {kind.named(1)} matches {name}.")
             found += matches
         else:
-            what = "image" if kind is InputKind.IMAGE else "recording"
-            raise DataError(f"There is no {what} or folder at {path}.")
+            raise DataError(f"There is no {kind.named(1)} or folder at {path}.")
     return tuple(found[:limit])
 
 

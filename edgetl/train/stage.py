@@ -24,7 +24,6 @@ from edgetl.tasks.base import Detection
 from edgetl.tasks.metrics import chosen
 from edgetl.train import episodes as few
 from edgetl.train.evaluate import score_splits
-from edgetl.train.extend.aligning import align
 from edgetl.train.extend.before import Before, inherit, judge, remembering
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
@@ -157,9 +156,6 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     ]
     if frozen := frozen_norms(model, learning):
         rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
-    aligned = None
-    if before is not None and (aligned := align(model, task, before, sets.val, seed=seed)) is not None:
-        progress.message(f"extend: {aligned.note}")
     val, test = score_splits(task, model, sets)
     if launched().main:
         architecture = describe(model, config.backbone, task.width, inputs.spec.size)
@@ -177,7 +173,6 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
         lineage=lineage,
         kept=None if before is None else judge(model, index, sets.val, before),
-        aligned=aligned,
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

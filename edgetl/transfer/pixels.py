@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,12 @@ def open_sizes(
         ImageError: an image cannot be read any more.
         StorageError: the pixels cannot be written.
     """
-    hint = max(MIN_SIDE, *(spec.resized_side for spec in specs))
+    hint = max(MIN_SIDE, *(spec.decoded_side for spec in specs))
     paths = [folder / f"{at}-{spec.size}.npy" for at, spec in enumerate(specs)]
 
     def fitted(sample: Sample) -> list[NDArray[np.uint8]]:
         image = decode(sample.path, hint, spec=specs[0])
-        return [to_pixels(image, spec) for spec in specs]
+        return [to_pixels(image, replace(spec, sound=None)) for spec in specs]
 
     with storage_errors(folder), ExitStack() as stack:
         files = [stack.enter_context(path.open("wb")) for path in paths]

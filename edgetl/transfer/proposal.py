@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tomllib
 
-from edgetl import config
-from edgetl.data.depth import Depth
+from edgetl.config import PreprocessConfig
 from edgetl.data.index import DataIndex
-from edgetl.data.suggest import Look, Suggestion, suggest_preprocess
+from edgetl.data.suggest import Suggestion
 from edgetl.progress import SILENT, Progress
 from edgetl.records.transfer import BackboneRanking
 from edgetl.transfer import stage
@@ -15,8 +14,7 @@ from edgetl.transfer import stage
 
 def proposed_settings(
     index: DataIndex,
-    seen: Look,
-    numbers: Depth,
+    preprocess: PreprocessConfig,
     *,
     latency_ms: float | None = None,
     progress: Progress = SILENT,
@@ -25,7 +23,7 @@ def proposed_settings(
 
     Args:
         index: the images.
-        seen, numbers: what a look at them showed.
+        preprocess: how they are resized.
         latency_ms: the median that shall be kept; None for no budget.
         progress: shows what is being done.
 
@@ -34,7 +32,6 @@ def proposed_settings(
         WeightsError: no backbone's weights can be had.
     """
     stage.check_task(index.task)
-    preprocess = config.parse({"preprocess": suggest_preprocess(seen, numbers)}).preprocess
     ranking = stage.run(stage.RankingConfig(latency_ms=latency_ms), index, preprocess, progress=progress)
     return as_suggestions(ranking)
 

@@ -21,7 +21,7 @@ from edgetl.data.splits import draw_evenly, spread
 from edgetl.data.targets import positions
 from edgetl.errors import ConfigError, DataError, WeightsError
 from edgetl.files import storage_errors
-from edgetl.inputs.spec import PreprocessSpec
+from edgetl.inputs.spec import PreprocessSpec, SoundSpec
 from edgetl.models import backbones
 from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
@@ -130,7 +130,7 @@ def run(
     Args:
         config: what to look at.
         index: the images.
-        preprocess: how they are resized; its size says whether they are small.
+        preprocess: how they, or the pictures of recordings, are resized; its size says whether they are small.
         source: what the images are called, for the record.
         progress: shows what is being done.
 
@@ -148,7 +148,11 @@ def run(
     sources, skipped = _sources(config)
     train, val = _drawn(index, config)
     sizes = config.sizes or (SMALL_SIZES if preprocess.size <= _SMALL else SIZES)
-    specs = [_spec(preprocess, size) for size in sizes]
+    if index.sound is not None and config.sizes is None:  # more pixels would show a sound no sharper
+        sizes = tuple(size for size in (*SMALL_SIZES, *SIZES) if size <= preprocess.size) or (
+            preprocess.size,
+        )
+    specs = [_spec(preprocess, size, index.sound) for size in sizes]
     task = training_task(index.task)
     exported, left_out = export_all(sources, specs, task, progress)
     skipped += left_out
@@ -233,15 +237,17 @@ def _drawn(index: DataIndex, config: RankingConfig) -> tuple[list[Sample], list[
     return train, val
 
 
-def _spec(settings: PreprocessConfig, size: int) -> PreprocessSpec:
+def _spec(settings: PreprocessConfig, size: int, sound: SoundSpec | None) -> PreprocessSpec:
     """Preprocessing at a size; mean and standard deviation are each backbone's own."""
     return PreprocessSpec(
         size=size,
         resize=settings.resize,
         crop_fraction=settings.crop_fraction,
         interpolation=settings.interpolation,
+        decoding=settings.decoding,
         window=settings.window,
         guess_floats=False,
+        sound=sound,
     )
 
 

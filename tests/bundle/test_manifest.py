@@ -9,6 +9,7 @@ import pytest
 from edgetl.bundle.manifest import SCHEMA_VERSION, Manifest, decode, encode
 from edgetl.bundle.pack import pack
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
+from edgetl.inputs.spec import Decoding
 from edgetl.records.measured import Latency, Machine
 from edgetl.tasks.base import Classification
 from tests.bundles import contents
@@ -122,6 +123,12 @@ def test_a_window_asks_for_readers_that_know_it(tmp_path: Path) -> None:
     packed = pack(windowed, tmp_path / "windowed.edgetl")
     assert packed.schema_version == 2
     assert decode(encode(packed), "x").preprocess.window == (20_000.0, 24_000.0)
+
+
+def test_only_fast_decoding_is_written(manifest: Manifest) -> None:
+    assert "decoding" not in json.loads(encode(manifest))["preprocess"]
+    fast = replace(manifest, preprocess=replace(manifest.preprocess, decoding=Decoding.FAST))
+    assert decode(encode(fast), "x") == fast
 
 
 def test_a_manifest_from_before_there_were_windows_guesses_as_then(manifest: Manifest) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgetl.data import pixels
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.pixels import open_pixels
 from edgetl.errors import DataError, ImageError, StorageError
-from edgetl.inputs.image import PreprocessSpec, Resize, load_pixels, to_pixels
+from edgetl.inputs.image import Decoding, PreprocessSpec, Resize, load_pixels, to_pixels
 from tests.data.images import Recorder, Settings, fill
 from tests.deep_images import png16, tiff
 
@@ -52,6 +53,7 @@ def test_file_is_used_again(index: DataIndex, tmp_path: Path) -> None:
         replace(SPEC, resize=Resize.PAD, mean=(0, 0, 0)),
         replace(SPEC, window=(0.0, 4095.0)),
         replace(SPEC, guess_floats=False),
+        replace(SPEC, decoding=Decoding.FAST),
     ],
 )
 def test_other_pixels_have_another_file(index: DataIndex, tmp_path: Path, spec: PreprocessSpec) -> None:
@@ -110,3 +112,17 @@ def test_training_and_the_device_see_the_same_numbers(tmp_path: Path) -> None:
         array = (values[at], values[at][..., 0], values[at][..., 0].astype(np.float32))[at % 3]
         assert np.array_equal(row, load_pixels(sample.path, spec))
         assert np.array_equal(row, to_pixels(array, spec))
+
+
+def test_training_and_the_device_decode_jpegs_alike(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (12, 60, 80, 3)).astype(np.uint8)
+    for at, picture in enumerate(values):
+        folder = tmp_path / "set" / "ab"[at % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{at}.jpg")
+    index = build_index(Settings(source=str(tmp_path / "set")))
+    spec = PreprocessSpec(size=28, crop_fraction=0.875, decoding=Decoding.FAST)
+    opened = open_pixels(index.samples, spec, tmp_path / "cache")
+    for row, sample in zip(opened, index.samples, strict=True):
+        assert np.array_equal(row, load_pixels(sample.path.read_bytes(), spec))
+        assert not np.array_equal(row, load_pixels(sample.path, replace(spec, decoding=Decoding.SHARP)))

@@ -61,6 +61,10 @@ def test_pictures_in_and_the_best_classes_out(bundle: Path, tmp_path: Path, logi
 def test_contradictions_are_refused(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--softmax and --top exclude each other"):
         write_onnx(bundle, ServeOptions(softmax=True, top=2), tmp_path / "m.onnx")
+    with pytest.raises(
+        ConfigError, match="--samples is for sounds, and the bundle looks at images; leave it out"
+    ):
+        write_onnx(bundle, ServeOptions(samples=True), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="top: got 9, the model has 3 classes"):
         write_onnx(bundle, ServeOptions(top=9), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from edgetl.errors import ImageError, TensorError
 from edgetl.inputs.image import (
     MIN_SIDE,
+    Decoding,
     Interpolation,
     PreprocessSpec,
     Resize,
@@ -293,6 +295,32 @@ def test_big_jpeg_is_decoded_reduced_but_never_below_the_hint() -> None:
     spec = PreprocessSpec(size=64)
     full = to_pixels(decode(content), spec).astype(int)
     assert np.abs(full - load_pixels(content, spec)).mean() < 1.5
+
+
+@pytest.mark.parametrize(("decoding", "reduced"), [(Decoding.SHARP, 1), (Decoding.FAST, 2)])
+def test_pixels_of_a_camera_are_those_of_pillow_by_hand(decoding: Decoding, reduced: int) -> None:
+    """640x480 at 224 px of 256: the resize makes it 341x256, of which columns 58 to 282 and rows 16 to 240 are kept."""
+    content = encoded(Image.fromarray(noise(640, 480)), "JPEG")
+    spec = PreprocessSpec(size=224, crop_fraction=0.875, decoding=decoding)
+    size = (640 // reduced, 480 // reduced)
+    box = (58 * size[0] / 341, 16 * size[1] / 256, 282 * size[0] / 341, 240 * size[1] / 256)
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft(None, size)
+        assert image.size == size
+        by_hand = image.resize((224, 224), Image.Resampling.BICUBIC, box=box)
+    assert np.array_equal(load_pixels(content, spec), by_hand)
+
+
+@pytest.mark.parametrize("resize", Resize)
+def test_fast_decoding_changes_jpegs_before_a_crop_only(resize: Resize) -> None:
+    sharp = PreprocessSpec(size=28, crop_fraction=0.875, resize=resize)
+    fast = replace(sharp, decoding=Decoding.FAST)
+    picture = smooth(80, 60)
+    jpeg, png = encoded(picture, "JPEG", quality=95), encoded(picture)
+    assert np.array_equal(load_pixels(png, sharp), load_pixels(png, fast))
+    apart = np.abs(load_pixels(jpeg, sharp).astype(int) - load_pixels(jpeg, fast))
+    assert bool(apart.any()) == (resize is Resize.CROP)
+    assert apart.mean() < 3
 
 
 # --- refusals -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 
 from edgetl import config
 from edgetl.inputs.image import Interpolation, PreprocessSpec
+from edgetl.search import clock
 from edgetl.search.clock import Clock
 from edgetl.search.networks import Networks
 from edgetl.search.quiet import Bars, Quiet
@@ -51,15 +52,30 @@ def test_no_share_is_below_what_a_cut_allows(networks: Networks) -> None:
 def test_a_network_is_timed_in_each_precision(networks: Networks) -> None:
     spec = PreprocessSpec(size=32)
     reference = TASK.network("test_efficientnet", "none", seed=0, size=32)
-    clock = Clock(RECIPE, TASK.spec, spec, reference, Quiet(None))
-    timed = clock(networks.smallest(choice(1.0)).model, 32)
+    watch = Clock(RECIPE, TASK.spec, spec, reference, Quiet(None))
+    timed = watch(networks.smallest(choice(1.0)).model, 32)
     assert [one.precision for one in timed] in (["fp32", "int8"], ["fp32"])
     assert all(one.ms > 0 and one.threads == 1 for one in timed)
-    assert 0 < clock.reference_ms < float("inf")
-    again = Clock(RECIPE, TASK.spec, spec, reference, Quiet(None), 2 * clock.reference_ms)
-    own = clock(reference, 32)[0].ms
+    assert 0 < watch.reference_ms < float("inf")
+    again = Clock(RECIPE, TASK.spec, spec, reference, Quiet(None), 2 * watch.reference_ms)
+    own = watch(reference, 32)[0].ms
     assert again(reference, 32)[0].ms == pytest.approx(2 * own, rel=0.7)
-    assert again.reference_ms >= clock.reference_ms
+    assert again.reference_ms >= watch.reference_ms
+
+
+def test_a_network_is_timed_with_one_thread_and_with_all(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ms = {"fp32/1": 1.0, "fp32/2": 3.0, "int8/1": 2.0, "int8/2": 0.5}
+    monkeypatch.setattr(
+        clock, "time_interleaved", lambda calls, **_: {name: [ms.get(name, 1.0)] for name in calls}
+    )
+    reference = TASK.network("test_efficientnet", "none", seed=0, size=32)
+    recipe = RECIPE.model_copy(update={"bench": RECIPE.bench.model_copy(update={"threads": 2})})
+    timed = Clock(recipe, TASK.spec, PreprocessSpec(size=32), reference, Quiet(None))(reference, 32)
+    best = {"fp32": (1.0, 1), "int8": (0.5, 2)}
+    assert {one.precision: (one.ms, one.threads) for one in timed}.items() <= best.items()
+    assert "fp32" in {one.precision for one in timed}
 
 
 def test_others_hold_still_while_one_times(tmp_path) -> None:

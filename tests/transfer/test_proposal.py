@@ -13,6 +13,7 @@ from edgetl.transfer import stage
 from edgetl.transfer.proposal import as_suggestions
 from tests.cli.typed import edgetl
 from tests.images import write_set
+from tests.sounds import write_tones
 from tests.transfer.rankings import ranking
 
 
@@ -55,6 +56,22 @@ def test_init_writes_the_probe_s_choice_with_its_reason(
     assert recipe.prune.target == LatencyTarget(kind="latency", ms=0.001)
     assert "# Chosen: by linear probes on" in path.read_text()
     assert f"train.backbone = {found.choice.backbone}: by linear probes" in done.stdout
+
+
+def test_init_asks_for_recordings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ranked(config, index, preprocess, *, source="", progress=None):
+        asked.append((index.sound, preprocess.size, preprocess.resize))
+        return ranking()
+
+    monkeypatch.setattr(stage, "run", ranked)
+    source = write_tones(tmp_path / "tones", {"": 8})
+    done = edgetl("init", source, "-o", tmp_path / "recipe.toml", "--suggest")
+    assert done.returncode == 0, done.stderr
+    recipe = config.load(tmp_path / "recipe.toml")
+    assert asked == [(recipe.heard, 96, "squash")]
+    assert (recipe.preprocess.size, recipe.preprocess.resize) == (ranking().choice.size, "squash")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from edgetl.transfer.pixels import open_sizes
 from edgetl.transfer.stage import RankingConfig
 from tests.data.images import Recorder, Settings
 from tests.images import write_set
+from tests.sounds import PREPROCESS, SPEC, write_tones
 from tests.test_multilabel import write_marks
 
 TINY = "test_efficientnet"
@@ -82,6 +83,18 @@ def test_every_size_is_ranked_and_the_choice_is_stated_for_the_recipe(
         f'train.weights = "{weights}"',
         f"preprocess.size = {record.choice.size}",
     )
+
+
+def test_recordings_are_ranked_by_their_pictures(tmp_path: Path, weights: Path) -> None:
+    root = write_tones(tmp_path / "tones", {"train": 8, "val": 4})
+    index = index_of(Settings(str(root)), sound=SPEC)
+    asked = RankingConfig(sources=(Source(backbone=TINY, weights=str(weights)),), threads=1)
+    found = stage.run(asked, index, PreprocessConfig(size=48, resize="squash"))
+    assert [one.size for one in found.candidates] == [48]  # more pixels would show no more
+    assert found.choice.score.value > 0.6
+    val = index.split("val")[:2]
+    [pixels] = open_sizes(val, [PREPROCESS], tmp_path)
+    np.testing.assert_array_equal(pixels, [load_pixels(one.path, PREPROCESS) for one in val])
 
 
 def test_the_lines_make_a_recipe(record: BackboneRanking) -> None:

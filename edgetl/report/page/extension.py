@@ -13,10 +13,7 @@ def extension(report: RunReport) -> Markup:
     kept = report.teacher.kept
     if kept is None:
         return Markup("")
-    notes = [check.sentence for check in kept.checks]
-    if report.teacher.aligned is not None:
-        notes.append(report.teacher.aligned.note)
-    checks = tag("ul", *(tag("li", sentence(note)) for note in notes), css="says")
+    checks = tag("ul", *(tag("li", sentence(check.sentence)) for check in kept.checks), css="says")
     return Markup(
         tag(
             "p",

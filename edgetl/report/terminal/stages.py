@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgetl.data.walk import counted
+from edgetl.inputs.spec import InputKind
 from edgetl.records.adapt import AdaptRecord
 from edgetl.records.captured import AddedRecord
 from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
 from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, lineage_words, notes_of
-from edgetl.records.variants import ExportRecord, MeasureRecord, QuantizeRecord, ServeRecord
+from edgetl.records.variants import (
+    ExportRecord,
+    MeasureRecord,
+    QuantizeRecord,
+    ServeRecord,
+    SpectrogramParity,
+)
 from edgetl.report import units
 from edgetl.report.extension import figures
 from edgetl.report.page import widths
@@ -80,7 +87,7 @@ def folds(console: Console, record: FoldsRecord) -> None:
 
 
 def audit(console: Console, report: AuditReport) -> None:
-    """What is wrong with an image set, and what to do."""
+    """What is wrong with a set of images or recordings, and what to do."""
     splits = [s for s in ("train", "val", "test") if any(report.counts.get(s, {}).values())]
     lines = _classes(report.counts, splits)
     if (boxes := report.boxes) is None:
@@ -91,7 +98,9 @@ def audit(console: Console, report: AuditReport) -> None:
         lines.append(_counts_line("images without boxes", [boxes.empty[s] for s in splits]))
     table(console, (*text("class" if boxes is None else "boxes of"), *numbers(*splits, "total")), lines)
     _beside_images(console, report.others)
-    _listing(console, "Unreadable images", [f"{path}: {reason}" for path, reason in report.skipped])
+    _listing(
+        console, f"Unreadable {report.kind.plural}", [f"{path}: {reason}" for path, reason in report.skipped]
+    )
     _listing(console, "The same file in more than one split", [" = ".join(group) for group in report.leaks])
     alike = [f"{n.first} ~ {n.second}" for n in report.near_duplicates]
     _listing(console, "Near-copies across splits", alike)
@@ -107,7 +116,8 @@ def audit(console: Console, report: AuditReport) -> None:
     for problem in problems:
         say(console, f"- {problem}", "bad")
     if not problems:
-        say(console, f"{units.counted(report.images, 'image')}: nothing wrong was found.", "good")
+        what = f"{units.count(report.images)} {report.kind.named(report.images)}"
+        say(console, f"{what}: nothing wrong was found.", "good")
 
 
 def _data(console: Console, record: DataRecord) -> None:
@@ -116,7 +126,7 @@ def _data(console: Console, record: DataRecord) -> None:
     lines.append(_counts_line("all", [record.images(s) for s in splits], "strong"))
     table(console, (*text("class"), *numbers(*splits, "total")), lines)
     _beside_images(console, record.others)
-    _listing(console, "Skipped images", [f"{path}: {reason}" for path, reason in record.skipped])
+    _listing(console, "Skipped files", [f"{path}: {reason}" for path, reason in record.skipped])
 
 
 def _adapt(console: Console, record: AdaptRecord) -> None:
@@ -163,7 +173,7 @@ def _classes(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str]) -> 
 
 def _beside_images(console: Console, others: Mapping[str, int]) -> None:
     if others:
-        pairs(console, [("not images", counted(others))])
+        pairs(console, [("not read", counted(others))])
 
 
 def _train(console: Console, record: TrainRecord) -> None:
@@ -180,7 +190,6 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("pretraining", record.start.note if record.start else ""),
             ("episodes", record.episodes.note if record.episodes else ""),
             *(figures(record.kept) if record.kept else ()),
-            ("new classes", record.aligned.note if record.aligned else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],
@@ -423,7 +432,8 @@ def serve(console: Console, record: ServeRecord) -> None:
             ("written to", record.path),
             ("files", ", ".join(record.files)),
             ("model", units.bytes_(record.size_bytes)),
-            ("before it", _spread(record.window)),
+            ("before it", _spread(record.window) or _heard(record.spectrogram)),
+            ("its picture", _alike(record.spectrogram)),
         ],
     )
 
@@ -434,8 +444,26 @@ def _spread(window: tuple[float, float] | None) -> str:
     return f"numbers beyond 8 bits: spread {window[0]:g} to {window[1]:g} over 0 to 255, rounded and clipped"
 
 
+def _heard(made: SpectrogramParity | None) -> str:
+    if made is None:
+        return ""
+    return (
+        f"one channel of {made.rate:,} samples per second, about -1 to 1; of it a window of {made.samples:,}"
+    )
+
+
+def _alike(made: SpectrogramParity | None) -> str:
+    if made is None:
+        return ""
+    return (
+        f"at most {made.steps} of 255 from numpy's (allowed {made.limit}) on {made.recordings} golden recordings;"
+        f" {made.same:.0%} of the answers are the same"
+    )
+
+
 def added(console: Console, record: AddedRecord) -> None:
     """What became of captured images, and what to do next."""
+    kind = InputKind(record.kind)
     left_out = [
         (len(record.unreadable), "cannot be read"),
         (len(record.copies), "are copies of others"),
@@ -445,7 +473,7 @@ def added(console: Console, record: AddedRecord) -> None:
     pairs(
         console,
         [
-            ("images", units.count(record.images)),
+            (kind.plural, units.count(record.images)),
             ("added", units.count(record.added)),
             ("left out", "; ".join(f"{units.count(count)} {why}" for count, why in left_out if count)),
             ("classes", ", ".join(f"{name} {units.count(count)}" for name, count in record.classes.items())),
@@ -460,10 +488,10 @@ def added(console: Console, record: AddedRecord) -> None:
     if record.classes:
         say(console, f"Wrote {record.out}: name it as data.source in a recipe.", "good")
     else:
+        unlabelled = "name it as distill.unlabelled in a recipe; or " if kind is InputKind.IMAGE else ""
         say(
             console,
-            f"Wrote {record.out}: name it as distill.unlabelled in a recipe; or fill in the column label of"
-            f" {record.out}/labels.csv and run: "
+            f"Wrote {record.out}: {unlabelled}fill in the column label of {record.out}/labels.csv and run: "
             + command(
                 "data", "add", record.out, "--labels", f"{record.out}/labels.csv", "-o", "labelled.csv"
             ),

@@ -42,7 +42,7 @@ class Neighbours:
         nearest = likeness.max(axis=1) if self._k == 1 else np.partition(likeness, place, axis=1)[:, place]
         squares = 2.0 - 2.0 * (nearest / _lengths(values))
         squares[squares < _PRECISION**2] = 0.0
-        return np.sqrt(squares)
+        return np.asarray(np.sqrt(squares))
 
 
 def _lengths(values: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -68,7 +68,7 @@ class Vim:
 
     def _outside(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
         """(M,) the length of what stands out of the principal space."""
-        centred = np.asarray(embeddings, dtype=np.float32) - self._shift
+        centred = np.asarray(np.subtract(embeddings, self._shift, dtype=np.float32), dtype=np.float32)
         within = centred @ self._across
         # By Pythagoras: without it the space would be gone through twice.
         whole = _squares(centred)

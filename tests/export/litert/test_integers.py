@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetl.config import Target
 from edgetl.errors import ModelError
-from edgetl.export.litert.convert import to_network, to_tflite
+from edgetl.export.litert.convert import _WRITERS, to_network, to_tflite
+from edgetl.quantize.targets import ACTIVATIONS, WEIGHTED, rules_for
 from tests.export.litert.running import graph, in_litert, in_onnxruntime, kinds, needs_litert
 from tests.export.litert.test_operators import node, values
 
@@ -83,6 +85,8 @@ def check(
     return kinds(to_network(model))
 
 
+LIMITS = {"zero": np.float32(0), "six": np.float32(6)}
+AT = ("c0", "c1", "c2", "c3")
 SINGLE: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
     "Add": ([node("Add", "images_dq", "images_dq", result="x")], {}),
     "AveragePool": (
@@ -90,6 +94,7 @@ SINGLE: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
         {"result": (STEP, ZERO)},
     ),
     "Concat": ([node("Concat", "images_dq", "images_dq", result="x", axis=1)], {}),
+    "Clip": ([node("Clip", "images_dq", "zero", "six", result="x")], {"constants": LIMITS}),
     "Flatten": ([node("Flatten", "images_dq", result="x")], {"result": (STEP, ZERO)}),
     "GlobalAveragePool": ([node("GlobalAveragePool", "images_dq", result="x")], {"result": (0.02, 5)}),
     "HardSigmoid": (
@@ -97,14 +102,46 @@ SINGLE: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
         {"result": (1 / 255, -128)},
     ),
     "HardSwish": ([node("HardSwish", "images_dq", result="x")], {"result": (0.03, -115)}),
+    "Identity": ([node("Identity", "images_dq", result="x")], {"result": (STEP, ZERO)}),
     "MaxPool": (
         [node("MaxPool", "images_dq", result="x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])],
         {"result": (STEP, ZERO)},
     ),
     "Mul": ([node("Mul", "images_dq", "images_dq", result="x")], {"result": (0.3, -100)}),
+    "Reshape": (
+        [node("Reshape", "images_dq", "c0", result="x")],
+        {"result": (STEP, ZERO), "constants": {"c0": np.array([0, 6, 80])}},
+    ),
+    "Resize": (
+        [
+            node(
+                *("Resize", "images_dq", "", "c0"),
+                result="x",
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        ],
+        {"result": (STEP, ZERO), "constants": {"c0": np.array([1, 1, 2, 2], np.float32)}},
+    ),
     "Relu": ([node("Relu", "images_dq", result="x")], {"result": (0.03, -128)}),
     "Sigmoid": ([node("Sigmoid", "images_dq", result="x")], {"result": (1 / 256, -128)}),
     "Sigmoid, on another grid": ([node("Sigmoid", "images_dq", result="x")], {"result": (1 / 200, -120)}),
+    "Slice": (
+        [node("Slice", "images_dq", *AT, result="x")],
+        {
+            "result": (STEP, ZERO),
+            "constants": {name: np.array([v]) for name, v in zip(AT, (1, 7, 2, 2), strict=True)},
+        },
+    ),
+    "Squeeze": (
+        [node("Unsqueeze", "images_dq", "c0", result="u"), node("Squeeze", "u", "c0", result="x")],
+        {"result": (STEP, ZERO), "constants": {"c0": np.array([1])}},
+    ),
+    "Unsqueeze": (
+        [node("Unsqueeze", "images_dq", "c0", result="x")],
+        {"result": (STEP, ZERO), "constants": {"c0": np.array([1])}},
+    ),
     "Sub": ([node("Relu", "images_dq", result="r"), node("Sub", "images_dq", "images_dq", result="x")], {}),
     "Transpose": ([node("Transpose", "images_dq", result="x", perm=[0, 3, 1, 2])], {"result": (STEP, ZERO)}),
 }
@@ -120,12 +157,57 @@ def test_one_operator(name: str, unsigned: bool) -> None:
     assert found.count("DEQUANTIZE") == 1
 
 
+def test_every_operator_that_is_quantized_for_litert_is_held_to_a_step() -> None:
+    rules = rules_for(Target.LITERT)
+    asked = rules.integer_operators | rules.gates | rules.transparent_operators | ACTIVATIONS | WEIGHTED
+    below = {"Conv", "Gemm", "MatMul"}
+    assert asked - below - {name.partition(",")[0] for name in SINGLE} == {"DepthToSpace"}
+    assert "DepthToSpace" not in _WRITERS  # it is refused by name
+
+
 def test_hard_swish_of_images_stays_with_the_fast_kernels() -> None:
     operators, options = SINGLE["HardSwish"]
     found = check(between_integers(operators, **options), step=options["result"][0])
     assert found == ["QUANTIZE", "DEPTHWISE_CONV_2D", "MUL", "TRANSPOSE", "DEQUANTIZE"]
     flat = between_integers(operators, (1, 12), **options)
     assert check(flat, (1, 12), step=options["result"][0]) == ["QUANTIZE", "HARD_SWISH", "DEQUANTIZE"]
+
+
+def network_of_integers() -> onnx.ModelProto:
+    """(N, 6, 8, 10) through convolutions with padding and strides, a gate, a shortcut, a mean and a product."""
+    parts: list[onnx.NodeProto] = []
+    constants: dict[str, np.ndarray] = {}
+
+    def put(operator: onnx.NodeProto, scale: float, zero: int) -> None:
+        pair, known = quantized(operator.output[0], scale, zero)
+        parts.extend([operator, *pair])
+        constants.update(known)
+
+    stored = [
+        weights("v", (6, 6, 3, 3), STEP),
+        weights("w", (6, 1, 3, 3), 0.2),
+        weights("m", (5, 6), 0.02),
+    ]
+    for nodes, known in stored:
+        parts.extend(nodes)
+        constants.update(known)
+    put(node("Conv", "images_dq", "v_dq", "v_bias_dq", result="a", pads=[1] * 4), 0.2, 3)
+    put(node("HardSwish", "a_dq", result="b"), 0.15, -120)
+    put(node("Add", "a_dq", "b_dq", result="c"), 0.2, -40)
+    depthwise = node(
+        "Conv", "c_dq", "w_dq", "w_bias_dq", result="d", group=6, strides=[2, 2], pads=[1, 1, 0, 0]
+    )
+    put(depthwise, 0.2, -10)
+    put(node("GlobalAveragePool", "d_dq", result="e"), 0.02, 0)
+    put(node("Flatten", "e_dq", result="f"), 0.02, 0)
+    product = node("Gemm", "f_dq", "m_dq", "m_bias_dq", result="x", transB=1)
+    return between_integers([*parts, product], ("batch", *IMAGE[1:]), constants=constants, result=(0.02, 0))
+
+
+def test_a_network_of_integers() -> None:
+    found = check(network_of_integers(), IMAGE, step=0.02, steps=4.0)
+    assert (found[0], found[-1]) == ("QUANTIZE", "DEQUANTIZE")
+    assert found.count("DEQUANTIZE") == 1
 
 
 @st.composite
@@ -152,6 +234,33 @@ def test_convolutions(drawn: tuple[onnx.ModelProto, float]) -> None:
         "DEPTHWISE_CONV_2D" if "DEPTHWISE_CONV_2D" in found else "CONV_2D",
         "DEQUANTIZE",
     ]
+
+
+@st.composite
+def poolings(draw: st.DrawFn) -> onnx.ModelProto:
+    kernel, stride = (draw(st.tuples(st.integers(2, 4), st.integers(1, 3))) for _ in range(2))
+    pads = [draw(st.integers(0, length - 1)) for length in (*kernel, *kernel)]
+    options: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": pads}
+    kind = draw(st.sampled_from(["MaxPool", "AveragePool"]))
+    if kind == "AveragePool":
+        options["count_include_pad"] = draw(st.integers(0, 1))
+    return between_integers([node(kind, "images_dq", result="x", **options)], result=(STEP, ZERO))
+
+
+@settings(max_examples=30)
+@given(poolings())
+def test_poolings(model: onnx.ModelProto) -> None:
+    check(model, step=STEP)
+
+
+def test_a_product_of_a_sequence() -> None:
+    before, constants = weights("w", (5,), STEP)
+    constants |= {"w": np.random.default_rng(1).integers(-127, 128, (12, 5)).astype(np.int8)}
+    before = [node("DequantizeLinear", "w", "w_scale", "w_zero", result="w_dq", axis=1)]
+    del constants["w_bias"], constants["w_bias_scale"]
+    operator = node("MatMul", "images_dq", "w_dq", result="x")
+    model = between_integers([operator], (1, 4, 12), before=before, constants=constants, result=(0.1, 4))
+    assert "FULLY_CONNECTED" in check(model, (1, 4, 12), step=0.1)
 
 
 @pytest.mark.parametrize("between", [True, False])

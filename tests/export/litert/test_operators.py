@@ -10,10 +10,10 @@ import onnx
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import TensorProto, helper
 
 from edgetl.errors import ModelError
-from edgetl.export.litert.convert import to_network
+from edgetl.export.litert.convert import _WRITERS, to_network
 from tests.export.litert.running import check, graph, kinds, needs_litert
 
 needs_litert()
@@ -52,12 +52,14 @@ PLAIN: dict[str, onnx.ModelProto] = {
     "BatchNormalization": single(
         "BatchNormalization", IMAGE, values(6), values(6), values(6), np.abs(values(6)) + 0.1
     ),
+    "Cast": single("Cast", to=TensorProto.FLOAT),
     "Clip, any": single("Clip", IMAGE, np.float32(-0.3), np.float32(0.7)),
     "Clip, to 1": single("Clip", IMAGE, np.float32(0), np.float32(1)),
     "Clip, ReLU6": single("Clip", IMAGE, np.float32(0), np.float32(6)),
     "Clip, from below": single("Clip", IMAGE, np.float32(-0.2)),
     "Concat": single("Concat", IMAGE, values(1, 2, 8, 10), axis=1),
     "Div": single("Div", IMAGE, np.abs(values(6, 1, 1)) + 0.5),
+    "Dropout": single("Dropout"),
     "Elu": single("Elu"),
     "Exp": single("Exp"),
     "Expand": single("Expand", (1, 6, 1, 1), np.array([1, 6, 4, 5], INT64)),
@@ -126,6 +128,13 @@ def test_one_operator(name: str) -> None:
     model = PLAIN[name]
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     check(model, values(3, *shape[1:]))
+
+
+def test_every_operator_that_can_be_written_is_held_to_onnx_runtime() -> None:
+    single_ones = {name.partition(",")[0] for name in PLAIN}
+    others = {"AveragePool", "Conv", "MaxPool", "Split", "Sqrt"}  # below
+    integers = {"DequantizeLinear", "QuantizeLinear"}  # in test_integers
+    assert single_ones | others | integers == set(_WRITERS)
 
 
 def test_square_roots_of_what_is_not_negative() -> None:
