@@ -48,4 +48,4 @@ class Neighbours:
 def _lengths(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Each row's length (N,), above 0."""
     squares = (values[:, None, :] @ values[:, :, None])[:, 0, 0]
-    return np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny), dtype=np.float64)
+    return np.asarray(np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny), dtype=np.float64))

@@ -74,7 +74,7 @@ class Vim:
         whole = _squares(centred)
         squares = whole - _squares(within)
         squares[squares < _PRECISION**2 * whole] = 0.0
-        return np.sqrt(squares, dtype=np.float64)
+        return np.asarray(np.sqrt(squares, dtype=np.float64))
 
 
 def _squares(rows: NDArray[np.float32]) -> NDArray[np.float32]:
