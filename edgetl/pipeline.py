@@ -36,12 +36,12 @@ from edgetl.records.codec import to_json
 from edgetl.records.doubts import DoubtsRecord
 from edgetl.records.extend import ExtendRecord
 from edgetl.records.gate import Verdict
+from edgetl.records.lineage import LineageStep
 from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import (
     DataRecord,
     FoldsRecord,
-    LineageStep,
     PretrainRecord,
     TrainRecord,
     UnlabelledRecord,

@@ -51,6 +51,7 @@ ROWS: tuple[str, ...] = (
     "deploy",
     "gate",
     "comparison",
+    "cascade",
     "report",
     "pipeline",
     "search",

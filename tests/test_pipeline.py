@@ -25,10 +25,12 @@ from edgetl.errors import ConfigError, DataError, EdgetlError, Interrupted, Mode
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
 from edgetl.pipeline import Stage
-from edgetl.progress import SilentProgress
+from edgetl.progress import SILENT, SilentProgress
 from edgetl.prune.stage import PruneInputs
+from edgetl.records.codec import to_json
 from edgetl.records.scores import value
 from edgetl.runtime.evaluate import evaluate, evaluate_folder
+from edgetl.transfer import stage as transfer
 from tests.images import write_set
 
 ALL = tuple(Stage)
@@ -140,6 +142,26 @@ def test_a_run_leaves_its_report_and_the_lock_file(finished: pipeline.Outcome) -
     assert (finished.run_dir / "model-card.md").read_text().startswith("# tiny\n")
     bill = json.loads((finished.run_dir / "tiny.cdx.json").read_text())
     assert bill["metadata"]["component"]["hashes"][0]["content"] == report["bundle"]["sha256"]
+
+
+def test_every_setting_of_preprocessing_reaches_the_models(tmp_path: Path) -> None:
+    asked = {
+        "size": 48,
+        "resize": "squash",
+        "crop_fraction": 0.8,
+        "interpolation": "lanczos",
+        "decoding": "fast",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "window": [1.0, 2.0],
+    }
+    assert asked.keys() == config.PreprocessConfig.model_fields.keys()
+    recipe = tiny_recipe(tmp_path, preprocess=asked)
+    run = pipeline._Run(recipe, tmp_path / "run", SILENT)
+    assert to_json(run.spec).items() >= asked.items()
+    assert run.student_spec == run.spec
+    suggested = to_json(transfer._spec(recipe.preprocess, 48))
+    assert {name for name in asked if suggested[name] != asked[name]} == {"mean", "std"}  # the backbone's own
 
 
 def test_a_second_run_redoes_nothing(finished: pipeline.Outcome, images: Path) -> None:

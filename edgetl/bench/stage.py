@@ -29,9 +29,12 @@ from edgetl.records.measured import Latency
 from edgetl.tasks.base import Outputs
 
 if TYPE_CHECKING:
+    from edgetl.bundle.archive import Bundle
     from edgetl.bundle.manifest import Manifest, Variant
 
 RECORD_NAME = "bench.json"
+MOST_TIMED = 256
+"""Images that a measurement takes in turn."""
 # Decoding takes the longer part of these; fewer samples keep the time in hand.
 _END_TO_END_RUNS = 100
 _END_TO_END_WARMUP = 10
@@ -63,10 +66,12 @@ class Model(Protocol):
 class BenchInputs:
     """What is measured: a bundle, its variant and engine (chosen as `edgetl.load` does where unset).
 
-    `require_signature` is a public key that must have signed the bundle.
+    `images` are pictures to time it on, the bundle's golden ones where there are none. `require_signature` is a public
+    key that must have signed the bundle.
     """
 
     bundle: Path
+    images: tuple[Path, ...] = ()
     variant: str | None = None
     target: str = "auto"
     require_signature: Path | None = None
@@ -95,6 +100,7 @@ def run(
 
     Raises:
         BundleError: the bundle cannot be used.
+        ImageError: an image cannot be used.
         ConfigError: the engine has no profiler or peaks that are measured here, or the cores to pin to cannot be had.
         MissingDependencyError: the load generator is not installed.
     """
@@ -119,14 +125,20 @@ def run(
     ):
         if engine_of(session.choice.target).on_cpu:
             config = dataclasses.replace(config, threads=session.backend.threads)
-        opened, images = session.bundle, session.bundle.golden_images()
+        opened = session.bundle
+        images = _images(inputs, opened)
         variant, target = session.variant, session.choice.target
         device = device_of(target) if profiled else None
         if against_peaks:
             roofline.check(target)
         cores = pin.spread()
         progress.message(f"Measures {variant.name} on {target}: {session.choice.reason}.")
-        call = model_call(session, images, config.images_per_call)
+        call, handed_on = (
+            model_call(session, images, config.images_per_call),
+            share_handed_on(session, images),
+        )
+        if handed_on is not None and not inputs.images:
+            warnings.append(_of_golden_images(variant, handed_on))
         before = sensors.read()
         result = measure(call, config, progress=progress)
         seen, doubts = conditions.between(before, sensors.read(), target)
@@ -168,6 +180,7 @@ def run(
         pinned=cores,
         conditions=seen,
         warnings=(*warnings, *found),
+        handed_on=handed_on,
         profile=layers,
         loadgen=by_loadgen,
         roofline=reached,
@@ -221,9 +234,48 @@ def model_input(session: Model, images: Sequence[bytes], batch: int) -> NDArray[
 
 
 def model_call(session: Model, images: Sequence[bytes], batch: int) -> Callable[[], object]:
-    """A call of only the model on `batch` real images."""
-    tensor = model_input(session, images, batch)
-    return lambda: session.run(tensor)
+    """A call of only the model on `batch` real images: the same ones every time, but of a cascade, whose time depends
+    on them, all in turn."""
+    if session.variant.cascade is None:
+        tensor = model_input(session, images, batch)
+        return lambda: session.run(tensor)
+    supply = itertools.cycle(cascade_inputs(session, images, batch))
+    return lambda: session.run(next(supply))
+
+
+def cascade_inputs(session: Model, images: Sequence[bytes], batch: int) -> list[NDArray[Any]]:
+    """Batches of at most `MOST_TIMED` of the images, drawn evenly from them and mixed."""
+    from edgetl.data.splits import spread
+
+    chosen = spread(images, MOST_TIMED)
+    order = np.random.default_rng(0).permutation(len(chosen))
+    mixed = [chosen[at] for at in order]
+    return [model_input(session, mixed[at:] + mixed[:at], batch) for at in range(0, len(mixed), batch)]
+
+
+def share_handed_on(session: Model, images: Sequence[bytes]) -> float | None:
+    """Which share of the images that are timed a cascade hands to its larger model; None of one model."""
+    if session.variant.cascade is None:
+        return None
+    told = [session.run(one)["handed_on"] for one in cascade_inputs(session, images, 1)]
+    return float(np.mean(told))
+
+
+def _of_golden_images(variant: Variant, handed_on: float) -> str:
+    assert variant.cascade is not None
+    return (
+        f"{variant.name} is a cascade, whose time depends on the images: these are the bundle's golden ones, of which"
+        f" it hands on {handed_on:.1%}, and of those that it was judged on {variant.cascade.handed_on:.1%}; name your"
+        " own to time it on them."
+    )
+
+
+def _images(inputs: BenchInputs, bundle: Bundle) -> Sequence[bytes]:
+    """The encoded images that are timed."""
+    from edgetl.data.splits import spread
+
+    chosen = spread(inputs.images, MOST_TIMED)
+    return [path.read_bytes() for path in chosen] or bundle.golden_images()
 
 
 def measure_end_to_end(

@@ -16,12 +16,13 @@ from typing import Any, get_args
 from edgetl._version import BUNDLE_SCHEMA, __version__
 from edgetl.errors import BundleIntegrityError, BundleSchemaError
 from edgetl.inputs.spec import PreprocessSpec
+from edgetl.records.cascade import Cascade
 from edgetl.records.codec import OPTIONAL, from_json, to_json
 from edgetl.records.frozen import dataclass
+from edgetl.records.lineage import LineageStep
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.origin import WeightsOrigin
 from edgetl.records.scores import Scores
-from edgetl.records.train import LineageStep
 from edgetl.records.unknown import ScoreName
 from edgetl.tasks.base import LOGITS, MultiHead, TaskSpec, labels_of
 
@@ -102,7 +103,8 @@ class Variant:
     `confidence` is None in older bundles and of detectors: then logits become scores as they are. `reference` is the
     file of what it makes of known images (`edgetl.bundle.reference`), None where it has no features to be compared;
     `unknown` says how it tells unknown ones, None in older bundles and of detectors. `other_latency` is its time with
-    another number of threads than `latency`, with which it is slower; None where one number was timed.
+    another number of threads than `latency`, with which it is slower; None where one number was timed. `cascade` says
+    of which two models it is made, None where it is one.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Variant:
     reference: Member | None = field(default=None, metadata=OPTIONAL)
     unknown: Unknown | None = field(default=None, metadata=OPTIONAL)
     other_latency: Latency | None = field(default=None, metadata=OPTIONAL)
+    cascade: Cascade | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def temperatures(self) -> dict[str, float]:
@@ -262,6 +265,10 @@ def problems(manifest: Manifest) -> list[str]:
     for v in manifest.variants:
         if v.unknown is not None and v.unknown.score.by_features and v.reference is None:
             found.append(f"variant {v.name} tells unknown images by {v.unknown.score}, and knows none")
+        if v.cascade is not None and not 0.0 <= v.cascade.threshold < math.inf:
+            found.append(
+                f"the threshold of its cascade is {v.cascade.threshold:g}, expected a number from 0 up"
+            )
     if strays := {engine.variant for engine in manifest.engines} - set(names):
         found.append(f"it has an engine of an unknown variant {min(strays)!r}")
     return found

@@ -31,6 +31,7 @@ from edgetl.errors import BundleError
 from edgetl.files import sha256_bytes, sha256_file
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.inputs.recordings import ending_of
+from edgetl.records.cascade import Cascade
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Evaluation
 from edgetl.records.variants import EngineRecord
@@ -44,7 +45,7 @@ class VariantSource:
 
     `confidence` says how sure its answers are; without it scores are as the network gives them. `reference` is what it
     makes of known images, as a file or as `edgetl.bundle.reference.encode` gives it; `unknown` is how it tells
-    unknown ones.
+    unknown ones; `cascade` says of which two models it is made.
     """
 
     name: str
@@ -61,6 +62,7 @@ class VariantSource:
     confidence: ConfidenceSource | None = None
     reference: Path | bytes | None = None
     unknown: UnknownSource | None = None
+    cascade: Cascade | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +221,7 @@ def _variant(source: VariantSource, files: dict[str, bytes | Path]) -> Variant:
         confidence=None if source.confidence is None else _confidence(source.name, source.confidence, files),
         reference=None if source.reference is None else _reference(source.name, source.reference, files),
         unknown=None if source.unknown is None else _unknown(source.name, source.unknown, files),
+        cascade=source.cascade,
     )
 
 

@@ -39,6 +39,10 @@ class Splits:
         """How many different images a split has."""
         return len(self._hashes[split])
 
+    def shortened(self, split: str) -> list[str]:
+        """A split's shortened hashes in hex, which `encode` takes in place of whole ones."""
+        return [f"{value:0{2 * _BYTES}x}" for value in self._hashes[split].tolist()]
+
     def with_trained(self, sha256: Sequence[str]) -> Splits:
         """With further images, by SHA-256 in hex, that were learned from."""
         more = np.union1d(self._hashes["train"], _shortened(sha256))

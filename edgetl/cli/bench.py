@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetl.cli.options import BundleArg, EngineTarget, Json, RequireSignature, Threads, Variant
 from edgetl.shell import command
+
+if TYPE_CHECKING:
+    from edgetl.progress import Progress
 
 
 class ScenarioName(StrEnum):
@@ -23,6 +26,13 @@ class ScenarioName(StrEnum):
 
 def bench(
     bundle: BundleArg,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Images to time it on: files, folders or globs; a cascade's time depends on them.",
+            show_default="the golden images",
+        ),
+    ] = None,
     scenario: Annotated[
         ScenarioName, typer.Option("--scenario", help="The load.")
     ] = ScenarioName.SINGLE_STREAM,
@@ -93,12 +103,18 @@ def bench(
         bound_ms=bound_ms,
         pin=parse_cores(pin) if pin else (),
     )
-    inputs = BenchInputs(bundle=bundle, variant=variant, target=target, require_signature=require_signature)
     if history_path is not None and history_path.exists():
         from edgetl.history import read
 
         read(history_path)  # What cannot be added to is reported before the measurement.
     with open_progress() as progress:
+        inputs = BenchInputs(
+            bundle=bundle,
+            images=_timed_on(images, bundle, progress),
+            variant=variant,
+            target=target,
+            require_signature=require_signature,
+        )
         record = run(
             options,
             inputs,
@@ -116,6 +132,15 @@ def bench(
 
         append(history_path, record)
         typer.echo(f"Added to {history_path}. Show it with: {command('history', history_path)}", err=True)
+
+
+def _timed_on(images: list[str] | None, bundle: Path, progress: Progress) -> tuple[Path, ...]:
+    if not images:
+        return ()
+    from edgetl.bundle.archive import open_bundle
+    from edgetl.runtime.inputs import find_images
+
+    return find_images(images, kind=open_bundle(bundle).manifest.preprocess.kind, progress=progress)
 
 
 def tune(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from edgetl.cli.cascade import cascade
 from edgetl.cli.convert import build, litert, onnx, parity, triton
 from edgetl.cli.data import data_add, data_check
 from edgetl.cli.init import init
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
             for stage in (finetune, prune, distill, export, quantize)
         },
         extend: "edgetl extend runs/parts --add new_parts/ -o runs/parts-2",
+        cascade: "edgetl cascade small.edgetl large.edgetl photos/ -o both.edgetl",
         build: "edgetl build model.edgetl --target tensorrt-rtx --sm 86,89,120 --precision fp16",
         parity: "edgetl parity model.edgetl photos/",
         onnx: "edgetl onnx model.edgetl -o model.onnx --uint8",

@@ -39,6 +39,7 @@ View = Literal[
     "fleet",
     "guide",
     "search",
+    "cascade",
 ]
 """How a record is shown as tables."""
 
@@ -187,5 +188,9 @@ def _show(record: Any, view: View, console: Console) -> None:
             from edgetl.report.terminal.search import search
 
             search(console, record)
+        case "cascade":
+            from edgetl.report.terminal.cascade import cascade
+
+            cascade(console, record)
         case _:
             assert_never(view)

@@ -83,7 +83,7 @@ def run(first: Path, second: Path, config: ComparisonConfig, *, progress: Progre
             for side in sides
         ]
         before, now = score_images(sessions, images, bad_images=config.bad_images, progress=progress)
-        trial = _time(sessions, config, progress) if config.seconds else None
+        trial = _time(sessions, images, config, progress) if config.seconds else None
     specs = [side.bundle.manifest.task for side in sides]
     tasks = [task_of(spec) for spec in specs]
     truths, was, is_now = (
@@ -177,12 +177,16 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _time(sessions: Sequence[Session], config: ComparisonConfig, progress: Progress) -> LatencyTrial:
-    from edgetl.bench.stage import model_call
+def _time(
+    sessions: Sequence[Session], images: ImageSet, config: ComparisonConfig, progress: Progress
+) -> LatencyTrial:
+    from edgetl.gate.capture import calls_of
     from edgetl.gate.latency import race
 
-    first, second = (model_call(session, session.bundle.golden_images(), 1) for session in sessions)
-    return race(first, second, limit=_LIMIT, seconds=config.seconds, progress=progress)
+    (first, second), _, count = calls_of(
+        sessions, lambda: [sample.path for sample in images.samples], progress
+    )
+    return race(first, second, limit=_LIMIT, seconds=config.seconds, images=count, progress=progress)
 
 
 def _model(side: Side, name: str, session: Session, scores: Scores) -> ComparedModel:

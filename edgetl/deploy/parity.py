@@ -35,9 +35,9 @@ from edgetl.packages import pip_install
 from edgetl.process import usable_cores
 from edgetl.progress import SILENT, Progress
 from edgetl.records.codec import from_json, to_json
+from edgetl.records.lineage import ENROLLED
 from edgetl.records.parity import Divergence, ParityRecord, ParityStep
 from edgetl.records.scores import BadImages, score
-from edgetl.records.train import ENROLLED
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip

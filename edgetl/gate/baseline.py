@@ -57,7 +57,8 @@ class Baseline:
 
     `latency` is the model alone, batch 1, with its raw samples. `layers` counts the convolutions and matrix products by
     the bits that they compute in, as text: `{"8": 48, "32": 1}`. `target` is the engine; `placement` counts nodes by
-    the ONNX Runtime provider that ran them, empty where the model runs as a whole in one place.
+    the ONNX Runtime provider that ran them, empty where the model runs as a whole in one place. `handed_on` is the
+    share of the timed images that a cascade's larger model answered, None of one model.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -75,6 +76,7 @@ class Baseline:
     target: str
     placement: dict[str, int]
     machine: Machine
+    handed_on: float | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

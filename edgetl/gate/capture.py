@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl import files
 from edgetl.bench.machine import describe
 from edgetl.bench.scenarios import Scenario
-from edgetl.bench.stage import model_call
+from edgetl.bench.stage import model_call, share_handed_on
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import time_calls
 from edgetl.bundle.manifest import ModelFormat
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from edgetl.bundle.manifest import Manifest
     from edgetl.runtime.evaluate import ImageSet
     from edgetl.runtime.session import Session
+
+_MOST_IN_TURN = 32
+"""Images of which each block of a cascade's calls takes every one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +78,15 @@ def capture(
         DataError: the images cannot be used, or have a class that the bundle does not know.
     """
     timing = timing or Timing()
-    with _open(bundle, variant, target, timing.engine_threads) as (session, call):
-        samples = time_calls(call, warmup=timing.warmup, runs=timing.runs, progress=progress)
+    with _open(bundle, variant, target, timing.engine_threads) as session:
         [accuracy] = _accuracies([session], data, bad_images, progress)
+        [call], [handed_on], _ = calls_of([session], _scored(session, accuracy, data), progress)
+        samples = time_calls(call, warmup=timing.warmup, runs=timing.runs, progress=progress)
     latency = _latency(samples, timing.engine_threads, timing.warmup)
     [loads] = measure_loads(
         [bundle], variant=variant, target=target, threads=timing.engine_threads, progress=progress
     )
-    return _figures(bundle, session, accuracy, latency, loads)
+    return _figures(bundle, session, accuracy, latency, loads, handed_on)
 
 
 def capture_pair(
@@ -115,32 +119,89 @@ def capture_pair(
     count = threads or usable_cores()
     with ExitStack() as stack:
         opened = [stack.enter_context(_open(path, variant, target, count)) for path in (reference, candidate)]
-        accuracies = _accuracies([session for session, _ in opened], data, bad_images, progress)
-        (_, first), (_, second) = opened
-        trial = race(first, second, limit=limit, seconds=seconds, progress=progress)
+        accuracies = _accuracies(opened, data, bad_images, progress)
+        scored = _scored(opened[0], accuracies[0], data)
+        (first, second), handed_on, images = calls_of(opened, scored, progress)
+        trial = race(first, second, limit=limit, seconds=seconds, images=images, progress=progress)
     loads = measure_loads(
         [reference, candidate], variant=variant, target=target, threads=count, progress=progress
     )
     latencies = [_latency(list(ms), count, trial.warmup) for ms in (trial.baseline_ms, trial.current_ms)]
     before, now = (
-        _figures(path, opened[at][0], accuracies[at], latencies[at], loads[at])
+        _figures(path, opened[at], accuracies[at], latencies[at], loads[at], handed_on[at])
         for at, path in enumerate((reference, candidate))
     )
     return before, now, trial
 
 
 @contextmanager
-def _open(
-    bundle: Path, variant: str | None, target: str, threads: int
-) -> Iterator[tuple[Session, Callable[[], object]]]:
-    """A session, and a call of its model on one image."""
+def _open(bundle: Path, variant: str | None, target: str, threads: int) -> Iterator[Session]:
     from edgetl.runtime.session import load
 
     with load(bundle, target=target, variant=variant, threads=threads) as session:
-        yield session, model_call(session, session.bundle.golden_images(), 1)
+        yield session
 
 
-def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency, loads: Loads) -> Baseline:
+def calls_of(
+    sessions: Sequence[Session], scored: Callable[[], Sequence[Path]] | None, progress: Progress = SILENT
+) -> tuple[list[Callable[[], object]], list[float | None], int]:
+    """A call of each model on one image; the share of the images that each cascade hands on; and how many images are
+    taken in turn, 1 where no model is a cascade.
+
+    Each runs on its own golden image. Where one is a cascade, whose time depends on the images, all run on the same.
+
+    Args:
+        sessions: the models.
+        scored: gives the images that a cascade is timed on; its golden ones where None, which is said.
+        progress: gets the warning.
+    """
+    images = [session.bundle.golden_images() for session in sessions]
+    cascades = [
+        own for own, session in zip(images, sessions, strict=True) if session.variant.cascade is not None
+    ]
+    count = 1
+    if cascades:
+        if scored is None:
+            progress.warning(
+                "A cascade's time depends on the images, and these are its golden ones; time it on yours with --data."
+            )
+            shared = cascades[0]
+        else:
+            from edgetl.data.splits import spread
+
+            shared = tuple(path.read_bytes() for path in spread(scored(), _MOST_IN_TURN))
+        images, count = [shared for _ in sessions], len(shared)
+    pairs = list(zip(sessions, images, strict=True))
+    return (
+        [model_call(session, own, 1) for session, own in pairs],
+        [share_handed_on(session, own) for session, own in pairs],
+        count,
+    )
+
+
+def _scored(session: Session, accuracy: Accuracy, data: Path | None) -> Callable[[], Sequence[Path]] | None:
+    """Where the scored images are; None where none were."""
+    if data is None:
+        return None
+
+    def paths() -> Sequence[Path]:
+        from edgetl.data.sources import find
+        from edgetl.tasks.labelling import labelling_of
+
+        root = find(str(data), labelling_of(session.manifest.task)).root
+        return [root / path for path in accuracy.paths]
+
+    return paths
+
+
+def _figures(
+    path: Path,
+    session: Session,
+    accuracy: Accuracy,
+    latency: Latency,
+    loads: Loads,
+    handed_on: float | None,
+) -> Baseline:
     return Baseline(
         bundle=path.name,
         bundle_sha256=session.bundle.sha256(),
@@ -155,6 +216,7 @@ def _figures(path: Path, session: Session, accuracy: Accuracy, latency: Latency,
         target=session.choice.target.value,
         placement=_placement(session),
         machine=describe(),
+        handed_on=handed_on,
     )
 
 

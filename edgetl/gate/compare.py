@@ -116,6 +116,7 @@ def compare(
             limits.max_latency_increase,
             spread=spread,
             judged=same_machine,
+            mean=baseline.handed_on is not None or current.handed_on is not None,
         ),
         _size(baseline, current, limits.max_size_increase),
         judge_memory(baseline.loads, current.loads, limits.max_memory_increase, same_machine=same_machine),

@@ -51,11 +51,14 @@ class Pair:
         candidate: runs the candidate once.
         clocks: the clocks.
         seed: of the coin.
+        images: how many images a model takes in turn whose time depends on them; 1 where none does. Then each block
+            takes every image equally often, and its level is the mean of its calls, else the median.
     """
 
-    def __init__(self, baseline: Call, candidate: Call, clocks: Clocks, seed: int) -> None:
+    def __init__(self, baseline: Call, candidate: Call, clocks: Clocks, seed: int, images: int = 1) -> None:
         self._calls, self._clocks, self._coin = (baseline, candidate), clocks, random.Random(seed)
-        self.block = 1
+        self.images, self._level = images, statistics.median if images == 1 else statistics.fmean
+        self.block = images
         self.samples: tuple[list[float], list[float]] = ([], [])
         self.warmup, self.restless, self._last = 0, 0, -1
 
@@ -70,14 +73,14 @@ class Pair:
             taken[which].extend(time_block(self._calls[which], calls, self._clocks))
         for kept, new in zip(self.samples, taken, strict=True):
             kept += new
-        baseline, current = (statistics.median(times) for times in taken)
+        baseline, current = (self._level(times) for times in taken)
         return Round(baseline_ms=baseline, current_ms=current, least_ms=min(map(min, taken)))
 
     def warm_up(self, most_seconds: float) -> bool:
         """Run uncounted rounds until neither model gets faster; False where one still does when the time is up."""
         start, first = self._clocks.monotonic(), self.round()
         slower = max(first.baseline_ms, first.current_ms, 1e3 * _BLOCK_S / _MOST_CALLS)
-        self.block = max(1, round(1e3 * _BLOCK_S / slower))
+        self.block = self.images * max(1, round(1e3 * _BLOCK_S / slower / self.images))
         rounds: list[Round] = []
         while len(rounds) < _STEADY_ROUNDS or _get_faster(rounds):
             if self._clocks.monotonic() - start >= most_seconds * 1e9:
@@ -94,6 +97,7 @@ def race(
     limit: float,
     seconds: float = SECONDS,
     seed: int = 0,
+    images: int = 1,
     clocks: Clocks | None = None,
     progress: Progress = SILENT,
 ) -> LatencyTrial:
@@ -105,6 +109,7 @@ def race(
         limit: the largest increase of the median that passes; 0.025 is 2.5%.
         seconds: longest time for the rounds, after a warm-up of at most ten seconds.
         seed: of the coin that orders the rounds.
+        images: see `Pair`; with more than one, means are judged in place of medians.
         clocks: the clocks; fake ones in tests.
         progress: shows the seconds, with the estimate so far.
 
@@ -118,7 +123,7 @@ def race(
     if problems := [sentence for holds, sentence in rules if not holds]:
         raise ConfigError(problems)
     clocks, test, verdict = clocks or Clocks(), RatioTest(), Verdict.UNSURE
-    pair = Pair(baseline, candidate, clocks, seed)
+    pair = Pair(baseline, candidate, clocks, seed, images)
     with quiet_gc(), progress.task("Timing both in turn", math.ceil(seconds)) as bar:
         steady = pair.warm_up(min(_WARMUP_S, seconds))
         watch, shown = Watch(clocks), 0
@@ -201,6 +206,7 @@ def _trial(
         baseline_ms=tuple(pair.samples[0]),
         current_ms=tuple(pair.samples[1]),
         notes=notes,
+        images=pair.images,
     )
 
 

@@ -22,9 +22,12 @@ _STUDENT = 4.6041
 
 def check_trial(baseline: Latency, current: Latency, trial: LatencyTrial) -> GateCheck:
     """Two models timed in turn."""
-    how = f"{trial.rounds} rounds in turn, {trial.seconds:.0f} s"
+    mean = trial.images > 1
+    how = f"{trial.rounds} rounds in turn, {trial.seconds:.0f} s" + (
+        f", {trial.images} images" if mean else ""
+    )
     sentence = (
-        f"{_medians(baseline, current)}: {_percent(trial.change)} "
+        f"{_levels(baseline, current, mean)}: {_percent(trial.change)} "
         f"({_interval(trial.interval, trial.confidence)}; {how}){_p99(trial)}; {_allowed(trial.limit)}: "
     )
     match trial.verdict:
@@ -37,8 +40,8 @@ def check_trial(baseline: Latency, current: Latency, trial: LatencyTrial) -> Gat
     return GateCheck(
         name="latency",
         unit="ms",
-        baseline=baseline.p50_ms,
-        current=current.p50_ms,
+        baseline=_level(baseline, mean),
+        current=_level(current, mean),
         change=trial.change,
         interval=trial.interval,
         limit=trial.limit,
@@ -49,7 +52,13 @@ def check_trial(baseline: Latency, current: Latency, trial: LatencyTrial) -> Gat
 
 
 def check_stored(
-    baseline: Latency, current: Latency, limit: float, *, spread: float | None, judged: bool
+    baseline: Latency,
+    current: Latency,
+    limit: float,
+    *,
+    spread: float | None,
+    judged: bool,
+    mean: bool = False,
 ) -> GateCheck:
     """A run of now against a run of another time.
 
@@ -63,9 +72,11 @@ def check_stored(
         spread: relative standard deviation of the median between runs of one bundle on this machine, from five runs
             or more; `UNKNOWN_SPREAD` where unset.
         judged: False shows the figures only.
+        mean: judge the mean in place of the median: a cascade is one of the two.
     """
+    was, is_now = _level(baseline, mean), _level(current, mean)
     used = UNKNOWN_SPREAD if spread is None else spread
-    log_ratio = math.log(current.p50_ms / baseline.p50_ms)
+    log_ratio = math.log(is_now / was)
     half = (NormalDist().inv_cdf((1 + CONFIDENCE) / 2) if spread is None else _STUDENT) * used * math.sqrt(2)
     low, change, high = (math.expm1(log_ratio + side * half) for side in (-1, 0, 1))
     source = (
@@ -74,7 +85,7 @@ def check_stored(
         else "as its history says"
     )
     sentence = (
-        f"{_medians(baseline, current)}: {_percent(change)} ({_interval((low, high), CONFIDENCE)}: the machine "
+        f"{_levels(baseline, current, mean)}: {_percent(change)} ({_interval((low, high), CONFIDENCE)}: the machine "
         f"differs from itself by {used:.1%} between runs, {source}); "
     )
     verdict = _against(low, high, limit) if judged else Verdict.PASS
@@ -87,8 +98,8 @@ def check_stored(
     return GateCheck(
         name="latency",
         unit="ms",
-        baseline=baseline.p50_ms,
-        current=current.p50_ms,
+        baseline=was,
+        current=is_now,
         change=change,
         interval=(low, high),
         limit=limit,
@@ -104,8 +115,13 @@ def _against(low: float, high: float, limit: float) -> Verdict:
     return Verdict.FAIL if low > limit else Verdict.UNSURE
 
 
-def _medians(baseline: Latency, current: Latency) -> str:
-    return f"Median latency went from {baseline.p50_ms:.3g} ms to {current.p50_ms:.3g} ms"
+def _level(latency: Latency, mean: bool) -> float:
+    return latency.mean_ms if mean else latency.p50_ms
+
+
+def _levels(baseline: Latency, current: Latency, mean: bool) -> str:
+    which = "Mean" if mean else "Median"
+    return f"{which} latency went from {_level(baseline, mean):.3g} ms to {_level(current, mean):.3g} ms"
 
 
 def _interval(interval: tuple[float, float] | None, confidence: float) -> str:

@@ -12,8 +12,8 @@ from edgetl.files import sha256_file
 from edgetl.keys import UNKEYED
 from edgetl.progress import SILENT, Progress
 from edgetl.records.confidence import OutputConfidence
+from edgetl.records.lineage import LineageStep
 from edgetl.records.origin import WeightsOrigin
-from edgetl.records.train import LineageStep
 from edgetl.records.unknown import UnknownRecord
 from edgetl.records.variants import BundleRecord, MeasureRecord
 from edgetl.tasks.all import spec_of

@@ -160,7 +160,8 @@ class BenchRecord:
 
     `name` is the bundle's own name, `target` the engine. `steady` says whether the warm-up ended with steady calls,
     None where its length was given. `timer_overhead_ns` is the timer's own time, which is subtracted from every
-    sample. `pinned` are the cores of the calling thread and of each of the engine's threads. `warnings` say why
+    sample. `handed_on` is the share of the timed images that a cascade's larger model answered, None of one model.
+    `pinned` are the cores of the calling thread and of each of the engine's threads. `warnings` say why
     figures are in doubt.
     """
 
@@ -187,6 +188,7 @@ class BenchRecord:
     profile: Profile | None = None
     loadgen: LoadgenRecord | None = None
     roofline: Roofline | None = None
+    handed_on: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,8 @@ class LatencyTrial:
     `p99_change` and its 95% bootstrap interval are shown, not judged; None where the clock cannot be trusted.
     `baseline_ms` and `current_ms` are all counted calls in order, the same number per round. `seconds` is the time of
     the rounds, before which each ran `warmup` calls; `seconds_needed` estimates what would have decided it, None
-    where it was decided or no time would do. `notes` say what was odd: one sentence each.
+    where it was decided or no time would do. `notes` say what was odd: one sentence each. `images` is 1, or how many
+    were taken in turn since a cascade's time depends on them: then means stand in place of medians.
     """
 
     verdict: Verdict
@@ -152,6 +153,7 @@ class LatencyTrial:
     baseline_ms: tuple[float, ...]
     current_ms: tuple[float, ...]
     notes: tuple[str, ...]
+    images: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgetl.records.extend import KeptRecord
+from edgetl.records.lineage import LineageStep
 from edgetl.records.scores import Evaluation, Scores
 
 
@@ -86,45 +87,6 @@ class NetworkSize:
     size_bytes: int
 
 
-ENROLLED = "enrol"
-"""The kind of a step in which a device added a class by its prototype, to the models of a bundle."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LineageStep:
-    """One step of how a network's weights came to be.
-
-    `kind` is `weights` where they were given: `name` is `pretrained`, `none` or a file's name. Else it is how they were
-    learned, `train` for labelled images, `extend` where a finished run went on, `ENROLLED` or a method of pretraining,
-    and `name` is what was learned from: the data's name, or the class that was added; on so many training `images` of
-    these `classes` (none without labels), whose index has the hash `data`.
-    `file` is the SHA-256 of the file in which the weights were handed on; "" where they never left a run.
-    """
-
-    kind: str
-    name: str
-    images: int = 0
-    classes: tuple[str, ...] = ()
-    data: str = ""
-    file: str = ""
-
-    @property
-    def words(self) -> str:
-        """As a part of a sentence."""
-        if self.kind == "weights":
-            return {"pretrained": "pretrained weights", "none": "random weights"}.get(self.name, self.name)
-        if self.kind == ENROLLED:
-            return f"{self.name} added from {self.images:,} {'image' if self.images == 1 else 'images'}"
-        by = "" if self.kind in ("train", "source", "extend") else f"{self.kind} on "
-        of = f" of {len(self.classes):,} classes" if self.classes else ""
-        return f"{by}{self.images:,} images{of} ({self.name})"
-
-
-def lineage_words(lineage: Iterable[LineageStep]) -> str:
-    """A lineage in words, the first step first."""
-    return ", then ".join(step.words for step in lineage)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
     """Two sets of answers for the same images: before something, and after it.
@@ -140,6 +102,24 @@ class PairedComparison:
     interval: tuple[float, float]
     p_value: float
     helped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestRecord:
+    """Whether an extended network answers with the class whose mean feature is nearest (iCaRL), in place of what its
+    last layer learned: where the `comparison` on the validation images says that this helped."""
+
+    comparison: PairedComparison
+
+    @property
+    def note(self) -> str:
+        """What came of it, in a sentence."""
+        found = self.comparison
+        return (
+            f"Answering with the nearest class mean, in place of what the last layer learned, would change right"
+            f" answers to {found.images} validation images from {found.before:.1%} to {found.after:.1%}"
+            f" (p {found.p_value:.2g}), and is {'taken' if found.helped else 'not taken'}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +179,7 @@ class TrainRecord:
     lineage: tuple[LineageStep, ...] = ()
     start: StartRecord | None = None
     kept: KeptRecord | None = None
+    nearest: NearestRecord | None = None
     episodes: EpisodesRecord | None = None
 
 

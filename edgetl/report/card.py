@@ -16,9 +16,9 @@ from edgetl._version import __version__
 from edgetl.bundle.archive import Bundle
 from edgetl.bundle.manifest import Manifest, Variant
 from edgetl.inputs.spec import InputKind
+from edgetl.records.lineage import lineage_words
 from edgetl.records.measured import Latency, Machine
 from edgetl.records.scores import Score, Scores
-from edgetl.records.train import lineage_words
 from edgetl.report import units
 from edgetl.report.run import RunReport
 from edgetl.report.sbom import engine_packages

@@ -30,7 +30,7 @@ from edgetl.files import atomic_path, sha256_bytes, sha256_json
 from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.records.enrol import EnrolledVariant, EnrolRecord
-from edgetl.records.train import ENROLLED, LineageStep
+from edgetl.records.lineage import ENROLLED, LineageStep
 from edgetl.runtime import calibrating
 from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
 from edgetl.runtime.known import known_images

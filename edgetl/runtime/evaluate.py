@@ -327,7 +327,7 @@ def _samples(
         return root_of(boxes), _with_boxes(data, own, task), said
     found = find(str(data), labelling_of(task), kind=kind, progress=progress)
     kept, said = _to_score(found.entries)
-    return found.root, _with_truths(data, kept, task), said
+    return found.root, with_truths(data, kept, task), said
 
 
 def _to_score(entries: Sequence[S]) -> tuple[list[S], bool]:
@@ -363,7 +363,7 @@ def _with_boxes(data: Path, entries: Sequence[BoxEntry], task: Detection) -> tup
     )
 
 
-def _with_truths(
+def with_truths(
     data: Path, entries: Sequence[Entry], task: Classification | MultiLabel | MultiHead
 ) -> tuple[LabelledImage, ...]:
     """What is right for each image as `Task.plain` has it."""

@@ -13,7 +13,7 @@ from edgetl.models import checkpoint
 from edgetl.models.backbones import NO_WEIGHTS, PRETRAINED
 from edgetl.models.formats import Format, recognise
 from edgetl.records.codec import from_json, to_json
-from edgetl.records.train import LineageStep
+from edgetl.records.lineage import LineageStep
 
 
 def lineage_before(weights: str | Path) -> tuple[LineageStep, ...]:

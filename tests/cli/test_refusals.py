@@ -13,6 +13,7 @@ import typer
 from edgetl.bundle.pack import pack
 from edgetl.cli import app
 from tests.bundles import contents
+from tests.cascade.bundles import LARGE, bundle
 from tests.cli.typed import edgetl
 from tests.images import write_set
 
@@ -49,6 +50,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "extend @": (("extend", "@", "--add", "images"), READ),
     "extend --out @": (("extend", "folder", "--add", "images", "--out", "@"), AS_A_FOLDER),
+    "cascade @": (("cascade", "@", "b.edgetl", "images"), READ),
+    "cascade BUNDLE @": (("cascade", "b.edgetl", "@", "images"), READ),
+    "cascade BUNDLE BUNDLE @": (("cascade", "s.edgetl", "s.edgetl", "@"), READ),
+    "cascade -o @": (("cascade", "s.edgetl", "s.edgetl", "images", "-o", "@"), AS_A_FILE),
     "build @": (("build", "@", "--target", "tensorrt-rtx", "--sm", "89"), READ),
     "parity @": (("parity", "@", "images"), READ),
     "parity BUNDLE @": (("parity", "b.edgetl", "@"), READ),
@@ -113,6 +118,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refusals")
     pack(contents(folder), folder / "b.edgetl")
+    bundle(folder / "s.edgetl", LARGE, 0.5)
     write_set(folder / "images", {"train": 4, "val": 2})
     (folder / "r.toml").write_text('[data]\nsource = "images"\n[train]\nbackbone = "test_efficientnet"\n')
     (folder / "fleet.toml").write_text("[devices.line-1]\n")

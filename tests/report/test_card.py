@@ -10,9 +10,9 @@ import pytest
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.pack import pack
 from edgetl.inputs.spec import SoundSpec
+from edgetl.records.lineage import LineageStep
 from edgetl.records.measured import Machine
 from edgetl.records.origin import WeightsOrigin
-from edgetl.records.train import LineageStep
 from edgetl.report.card import CARD_NAME, card, write_card
 from edgetl.report.run import RunReport
 from edgetl.tasks.base import TaskSpec

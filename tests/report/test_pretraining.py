@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from edgetl.records.train import LineageStep, PairedComparison, PretrainRecord, StartRecord
+from edgetl.records.lineage import LineageStep
+from edgetl.records.train import PairedComparison, PretrainRecord, StartRecord
 from edgetl.report.page.pretraining import pretraining
 from edgetl.report.run import RunReport
 from edgetl.report.terminal import run, stages

@@ -11,8 +11,8 @@ import pytest
 
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.pack import pack
+from edgetl.records.lineage import LineageStep
 from edgetl.records.origin import WeightsOrigin
-from edgetl.records.train import LineageStep
 from edgetl.report.sbom import bill_of_materials, encoded, engine_packages, write_bill
 from edgetl.runtime.licences import LicensedPackage
 from tests.bench_stage.bundles import evaluation

@@ -22,7 +22,7 @@ from edgetl.cli import app
 from edgetl.deploy import parity
 from edgetl.errors import BundleError, BundleIntegrityError, ConfigError, ImageError, WeightsError
 from edgetl.inputs.image import load_pixels, normalise
-from edgetl.records.train import LineageStep
+from edgetl.records.lineage import LineageStep
 from edgetl.records.unknown import ScoreName
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.enrol import Enrolment, enrol, forget

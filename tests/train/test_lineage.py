@@ -18,7 +18,7 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.backbones import create
 from edgetl.models.detector import create_detector
-from edgetl.records.train import LineageStep, lineage_words
+from edgetl.records.lineage import LineageStep, lineage_words
 from edgetl.train import stage
 from edgetl.train.lineage import lineage_before
 from tests.images import write_set

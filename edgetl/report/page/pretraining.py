@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgetl.records.train import PairedComparison, PretrainRecord, lineage_words
+from edgetl.records.lineage import lineage_words
+from edgetl.records.train import PairedComparison, PretrainRecord
 from edgetl.report import units
 from edgetl.report.page.curves import LOSSES, Line, score_lines, training_curves
 from edgetl.report.page.markup import HALF, Markup, columns, definitions, figure, legend, tag

@@ -107,6 +107,7 @@ def bundle(console: Console, manifest: Manifest) -> None:
             ("default variant", manifest.default),
             ("scores", _temperatures(manifest.variant())),
             ("unknown images", _unknown(manifest.variant())),
+            ("cascade", _cascade(manifest.variant())),
             ("golden images", str(len(manifest.golden.images))),
             ("measured on", machine.fingerprint if machine else ""),
             ("made by", made.created_by + (f", {made.created}" if made.created else "")),
@@ -150,6 +151,16 @@ def bundle(console: Console, manifest: Manifest) -> None:
             (*text("engine", "variant", "compute capability", "version", "batch"), *numbers("size")),
             rows,
         )
+
+
+def _cascade(variant: Variant | None) -> str:
+    if variant is None or (found := variant.cascade) is None:
+        return ""
+    from edgetl.report.terminal.cascade import rule  # nothing else of it is shown on a device
+
+    ours, large = variant.latency, found.large_latency
+    times = f"mean {ours.mean_ms:.3g} ms, p99 {ours.p99_ms:.3g} ms" if ours else "not timed"
+    return f"{rule(found)}; {times}, where that alone takes {large.mean_ms:.3g} and {large.p99_ms:.3g}"
 
 
 def verify(console: Console, check: GoldenCheck) -> None:
@@ -303,6 +314,10 @@ def bench(console: Console, record: BenchRecord) -> None:
             ("scenario", f"{record.scenario}, batch {timed.batch}, {units.counted(timed.threads, 'thread')}"),
             (name, figure),
             ("server", server),
+            (
+                "handed on",
+                "" if record.handed_on is None else f"{units.percent(record.handed_on)} of the images",
+            ),
             ("load", units.milliseconds(footprint.load_ms)),
             ("first inference", units.milliseconds(footprint.first_ms)),
             (

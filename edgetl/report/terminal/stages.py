@@ -9,10 +9,11 @@ from edgetl.data.walk import counted
 from edgetl.inputs.spec import InputKind
 from edgetl.records.adapt import AdaptRecord
 from edgetl.records.captured import AddedRecord
+from edgetl.records.lineage import lineage_words
 from edgetl.records.parity import ParityRecord, ParityStep
 from edgetl.records.prune import PruneRecord, PruneSensitivity
 from edgetl.records.scores import Evaluation, value
-from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, lineage_words, notes_of
+from edgetl.records.train import DataRecord, EpochRecord, FoldsRecord, TrainRecord, notes_of
 from edgetl.records.variants import (
     ExportRecord,
     MeasureRecord,
@@ -190,6 +191,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("pretraining", record.start.note if record.start else ""),
             ("episodes", record.episodes.note if record.episodes else ""),
             *(figures(record.kept) if record.kept else ()),
+            ("nearest means", record.nearest.note if record.nearest else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],

@@ -24,7 +24,8 @@ from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
 from edgetl.models.size import OWN_SIZE, check_takes
 from edgetl.progress import SILENT, Progress
-from edgetl.records.train import EpochRecord, LineageStep, PretrainRecord, TrainRecord
+from edgetl.records.lineage import LineageStep
+from edgetl.records.train import EpochRecord, PretrainRecord, TrainRecord
 from edgetl.tasks.metrics import chosen, metric
 from edgetl.train import stage as training
 from edgetl.train.devices import device_of

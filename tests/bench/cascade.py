@@ -1,0 +1,96 @@
+"""Is a small student with a larger one behind it as often right as the larger one alone, in 0.6 of its time?
+
+Two students of 1,500 labelled images of CIFAR-10, of 48 px and of 96 px, become a cascade by 4,000 of the test images:
+half of them choose the threshold, the others judge. The students are kept under `.cache/bench/cascade`
+(`EDGETL_BENCH_CACHE`); `EDGETL_BENCH_BUNDLES=small.edgetl,large.edgetl` names two others of the same classes. Under 20
+minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgetl import config, pipeline
+from edgetl.cascade import stage
+from edgetl.cascade.stage import CascadeConfig
+from edgetl.cascade.threshold import is_worse
+from edgetl.records.cascade import CascadeRecord
+from tests.bench.claims import Claim, at_most
+from tests.bench.steps import Spoken, kept, say
+from tests.real_sets import unpacked
+
+FAMILY, DATA = "cascade", "cifar10"
+TRAINED, PER_CLASS = 1500, 400
+AIM = 0.6
+STUDENTS: dict[str, dict[str, dict[str, object]]] = {
+    "small": {"prune": {"target_macs": 0.35, "steps": 2}, "distill": {"size": 48, "epochs": 6}},
+    "large": {"prune": {"enabled": False}, "distill": {"size": 96, "epochs": 4}},
+}
+
+
+def run() -> Iterator[Claim]:
+    """Yield the claims."""
+    source = unpacked(DATA)
+    if source is None:
+        yield Claim(name=DATA, measured=f"not measured: EDGETL_DATA names no folder with {DATA}")
+        return
+    home = kept(FAMILY)
+    named = os.environ.get("EDGETL_BENCH_BUNDLES")
+    small, large = (
+        map(Path, named.split(",")) if named else (_student(name, source, home) for name in STUDENTS)
+    )
+    out = home / "both.edgetl"
+    out.unlink(missing_ok=True)
+    asked = CascadeConfig(small=small, large=large, data=_images(source, home), out=out, runs=2000)
+    yield from judged(stage.run(asked, progress=Spoken()))
+
+
+def judged(record: CascadeRecord) -> Iterator[Claim]:
+    """What a cascade was worth."""
+    found, ours, alone = record.cascade, record.latency, record.cascade.large_latency
+    top1 = ", ".join(
+        f"{name} {score.value:.2%}"
+        for name, score in (("small", found.small.top1), ("large", found.large.top1), ("cascade", found.top1))
+    )
+    yield Claim(name=f"{DATA}, {found.judged_on} images: top-1", measured=top1)
+    yield Claim(
+        name="not worse than the larger one (McNemar's exact test)",
+        measured=f"{found.lost} lost, {found.won} won, p = {found.p_value:.2g}",
+        aim="p >= 0.05, or more won",
+        holds=not is_worse(found),
+    )
+    yield at_most("mean latency over the larger one's", ours.mean_ms / alone.mean_ms, AIM, "x")
+    yield Claim(name="handed on", measured=f"{found.handed_on:.1%}")
+    yield Claim(
+        name="mean and p99 latency",
+        measured=f"{ours.mean_ms:.3g} and {ours.p99_ms:.3g} ms; the larger one's {alone.mean_ms:.3g} and"
+        f" {alone.p99_ms:.3g} ms",
+    )
+
+
+def _student(name: str, source: Path, home: Path) -> Path:
+    """A student's bundle; trained where it is not kept."""
+    say(f"the {name} student")
+    values = {
+        "name": name,
+        "data": {"source": str(source), "max_train_images": TRAINED},
+        "preprocess": {"size": 96, "crop_fraction": 1.0},
+        "train": {"epochs": 4},
+        **STUDENTS[name],
+    }
+    pipeline.run(config.parse(values), home / name, progress=Spoken())
+    return home / name / f"{name}.edgetl"
+
+
+def _images(source: Path, home: Path) -> Path:
+    """A table of the test images that choose and judge."""
+    path = home / "images.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "label"))
+        for folder in sorted((source / "test").iterdir()):
+            table.writerows((image, folder.name) for image in sorted(folder.iterdir())[:PER_CLASS])
+    return path
