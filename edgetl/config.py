@@ -1213,7 +1213,7 @@ class Recipe(_Section):
             return
         others = {
             "task.kind = detection": isinstance(self.task, DetectionConfig),
-            "[pretrain]": self.pretrain.enabled,
+            "pretrain.images": self.pretrain.images is not None,
             "[extend]": self.extend.run is not None,
             "[adapt]": self.adapt.images is not None,
             "distill.unlabelled": self.distill.unlabelled is not None,

@@ -543,7 +543,7 @@ class _Run:
         if config.source is not None:
             data = self.recipe.data.model_copy(update={"source": config.source, "max_train_images": None})
             with other_classes.named_errors():
-                key = _source_key(config.source, labelling_in(config.source), self.progress)
+                key = _source_key(config.source, labelling_in(config.source), self.progress, data.input)
             other = other_classes.OtherInputs(
                 index=self.index, seed=self.recipe.seed, window=self.recipe.preprocess.window
             )

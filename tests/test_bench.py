@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import backbone_choice, claims, gate_power, sound
+from tests.bench import backbone_choice, cascade, claims, gate_power, sound
 from tests.bench.__main__ import families, main
 from tests.bench.claims import Claim, at_least, at_most
+from tests.cascade.bundles import record
 from tests.transfer.rankings import ranking
 
 
@@ -117,3 +118,13 @@ def test_alarms_in_a_stream_are_right_where_they_meet_a_word_of_their_label() ->
     confused = [(0.5, "one", 0.99), (0.75, "two", 0.99), (1.5, "one", 0.99), (2.5, "two", 0.99)]
     assert sound.judged(confused, words, 1.0) == (2, 2)
     assert sound.judged([], words, 1.0) == (0, 0)
+
+
+def test_a_cascade_is_judged_by_a_paired_test_and_the_mean() -> None:
+    lines = [claim.line() for claim in cascade.judged(record(lost=6, won=2, p_value=0.29))]
+    paired = "not worse than the larger one (McNemar's exact test)"
+    assert lines[1] == f"{paired} | 6 lost, 2 won, p = 0.29 | p >= 0.05, or more won | holds"
+    assert lines[2] == "mean latency over the larger one's | 0.5x | <= 0.6x | holds"
+    assert lines[4].endswith("| 1 and 3 ms; the larger one's 2 and 3 ms | - | -")
+    worse = [claim.line() for claim in cascade.judged(record(lost=20, won=2, p_value=0.0001))]
+    assert worse[1].endswith("| falls short")

@@ -220,6 +220,10 @@ def test_what_is_usual_of_sounds_is_so_unasked() -> None:
             {"data": {"input": "sound"}, "adapt": {"images": "x"}},
             r"\[adapt\] is for images, and data.input is sound",
         ),
+        (
+            {"data": {"input": "sound"}, "pretrain": {"images": "x"}},
+            "pretrain.images is for images, and data.input is sound",
+        ),
         ({"data": {"input": "sound"}, "sound": {"mels": 500}}, "take fewer bands, or a longer window_ms"),
         ({"data": {"group_pattern": "("}}, "data.group_pattern.*it is no regular expression"),
     ],

@@ -37,8 +37,13 @@ def described(bundle: Bundle, variant: Variant) -> Unknown:
     """How a variant tells unknown images.
 
     Raises:
-        BundleError: it does not: an older bundle, or a model that was added to one.
+        BundleError: it does not: a cascade, an older bundle, or a model that was added to one.
     """
+    if variant.unknown is None and variant.cascade is not None:
+        raise BundleError(
+            f"unknown: variant {variant.name} of {bundle.path} is a cascade of two models, which judges no unknown"
+            " images; ask one of the two by itself."
+        )
     if variant.unknown is None:
         raise BundleError(
             f"unknown: {bundle.path} was made before bundles could tell unknown images, or its variant"

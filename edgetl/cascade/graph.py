@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.bundle.manifest import InputForm
 from edgetl.errors import ModelError
+from edgetl.export.bake import PREFIX
 from edgetl.inputs.spec import Interpolation, PreprocessSpec
 from edgetl.tasks.base import LOGITS
 
@@ -165,29 +166,36 @@ class _Parts:
         def per_channel(what: str, values: NDArray[np.float64]) -> str:
             return self.constant(what, values.astype(np.float32).reshape(1, 3, 1, 1))
 
-        # Values of 0 to 255 in planes, in which sizes and normalisation change.
+        numbers = (
+            np.zeros(3),
+            np.full(3, 1 / 255),
+        )  # the mean and deviation by which 0 to 255 stay as they are
+        have, want = (
+            numbers if form is InputForm.UINT8 else (np.array(spec.mean), np.array(spec.std))
+            for spec, form in ((large, given), (small, takes))
+        )
         if given is InputForm.UINT8:
             step("Cast", [], "numbers", to=TensorProto.FLOAT)
             step("Transpose", [], "planes", perm=[0, 3, 1, 2])
-        else:
-            step("Mul", [per_channel("spread", 255.0 * np.array(large.std))], "spread_out")
-            step("Add", [per_channel("middle", 255.0 * np.array(large.mean))], "planes")
         if small.size != large.size:
             weights = _resampling(large.size, small.size, small.interpolation)
+            rows, columns = self.constant("rows_of", weights), self.constant("columns_of", weights.T.copy())
+            steps.append(helper.make_node("MatMul", [rows, name], ["cascade/lower"], f"{PREFIX}/rows"))
             steps.append(
-                helper.make_node("MatMul", [self.constant("rows_of", weights), name], ["cascade/lower"])
+                helper.make_node(
+                    "MatMul", ["cascade/lower", columns], ["cascade/resized"], f"{PREFIX}/columns"
+                )
             )
-            name = "cascade/lower"
-            step("MatMul", [self.constant("columns_of", np.ascontiguousarray(weights.T))], "resized")
+            name = "cascade/resized"
+        if not all(map(np.array_equal, have, want)):
+            step("Mul", [per_channel("scale", have[1] / want[1])], "scaled")
+            step("Add", [per_channel("shift", (have[0] - want[0]) / want[1])], "normalised")
         if takes is InputForm.UINT8:
             bounds = [self.constant("least", np.float32(0)), self.constant("largest", np.float32(255))]
             step("Round", [], "rounded")
             step("Clip", bounds, "clipped")
             step("Transpose", [], "pixels", perm=[0, 2, 3, 1])
             step("Cast", [], "bytes", to=TensorProto.UINT8)
-        else:
-            step("Mul", [per_channel("scale", 1.0 / (255.0 * np.array(small.std)))], "scaled")
-            step("Add", [per_channel("shift", -np.array(small.mean) / np.array(small.std))], "normalised")
         return steps, name
 
     def model(self, nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto]) -> bytes:

@@ -224,8 +224,8 @@ def _variant(bundle: Bundle, asked: str | None) -> Variant:
         raise BundleError(f"{bundle.path} is a cascade itself; make one of the models that it was made of.")
     if isinstance(bundle.manifest.task, Classification) and found.confidence is None:
         raise BundleError(
-            f"{bundle.path} does not know how sure its variant {found.name} is, since it was made by an older edgetl or"
-            " the variant was added to it; make it again with: edgetl run RECIPE"
+            f"{bundle.path} does not know how sure its variant {found.name} is, since an older version made it"
+            " or the variant was added to it; make it again with: edgetl run RECIPE"
         )
     return found
 
@@ -246,12 +246,14 @@ def _target(variants: Sequence[Variant]) -> str:
         BundleError: the members ask for different ones.
     """
     asked = {v.target for v in variants} - {"any", "cpu"}
-    if len(asked) > 1:
+    narrowest = max(asked, key=len, default="cpu")
+    # A processor with VNNI is one of the x86 kind, and its name begins with that one's.
+    if not all(narrowest.startswith(target) for target in asked):
         names = " and ".join(f"{v.name} for {v.target}" for v in variants)
         raise BundleError(
             f"The variants are made for different machines ({names}); choose two for the same one."
         )
-    return asked.pop() if asked else "cpu"
+    return narrowest
 
 
 def _answers(

@@ -346,8 +346,8 @@ def _say_watched(session: Session) -> None:
     """Say on standard error what was kept, and that nothing was seen of drift; an alarm was said when it came."""
     if (watch := session.watch) is None:
         return
-    if watch.monitor is not None and not watch.monitor.drifted:
-        typer.echo(session.drift.sentence, err=True)
+    if (drift := watch.drift) is not None and not drift.drifted:
+        typer.echo(drift.sentence, err=True)
     if watch.capturer is not None:
         watch.close()
         typer.echo(session.captured.sentence, err=True)

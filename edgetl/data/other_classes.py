@@ -62,13 +62,16 @@ def run(
     """
     with named_errors():
         labelling = labelling_in(config.source)
-        index = index_of(config, labelling=labelling, seed=inputs.seed, progress=progress)
+        index = index_of(
+            config, labelling=labelling, seed=inputs.seed, sound=inputs.index.sound, progress=progress
+        )
     if not isinstance(index.task, Classification | type(inputs.index.task)):
         raise DataError(
             f"pretrain.source: {config.source} is no set of one class per image, nor does it ask what the data"
             " asks; give a folder CLASS/*, or a CSV with the columns path, label."
         )
-    depth.check(index, inputs.window, progress=progress)
+    if index.sound is None:
+        depth.check(index, inputs.window, progress=progress)
     samples = not_scored(index.samples, inputs.index, progress=progress)
     held_out = len(index.samples) - len(samples)
     if held_out:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
-from edgetl.export.graphs import copy_of, set_nodes
+from edgetl.export.graphs import all_nodes, copy_of, set_nodes
 from edgetl.export.spectrogram import Drawing
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.tasks.base import LOGITS, Classification, Detection, MultiHead, MultiLabel, TaskSpec
@@ -107,7 +107,7 @@ def _opened(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[int | str, i
         raise ModelError(
             f"{images.name} is {dims}, expected (batch, 3, H, W) float32 to bake preprocessing into."
         )
-    for node in copy.graph.node:
+    for node in all_nodes(copy.graph):
         for position, name in enumerate(node.input):
             if name == images.name:
                 node.input[position] = _NORMALISED

@@ -27,6 +27,15 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The graph's nodes, and those of its branches, which read its tensors too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_nodes(attribute.g)
+
+
 def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
     """Replace the graph's nodes."""
     nodes = list(nodes)

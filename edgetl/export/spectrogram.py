@@ -86,11 +86,11 @@ class Drawing:
         step = _FULL / spec.range_db
         natural = self._node("Log", self._node("Max", power, self._constant(FLOOR)))
         levels = self._node("Mul", natural, self._constant(step * 10.0 / math.log(10.0)))
-        white = self._constant(0.0)
+        black = self._constant(-_FULL)
         if spec.level is Level.LOUDEST:
             loudest = self._node("ReduceMax", levels, self._constant([1, 2], np.int64), keepdims=1)
             white = self._node("Max", loudest, self._constant(step * QUIETEST_DB))
-        black = self._node("Sub", white, self._constant(_FULL))
+            black = self._node("Add", white, black)
         return self._rounded(self._node("Sub", levels, black))
 
     def _rounded(self, values: str) -> str:

@@ -2,12 +2,13 @@
 
 Only what is needed is read of the protocol buffer: the graph's nodes with their names, and its weights' types. Field
 numbers are those of onnx.proto: ModelProto.graph 7; GraphProto.node 1, initializer 5; NodeProto.input 1, output 2,
-op_type 4; TensorProto.data_type 2, name 8.
+name 3, op_type 4, attribute 5; AttributeProto.g 6; TensorProto.data_type 2, name 8.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgetl.errors import ModelError
@@ -17,11 +18,14 @@ from edgetl.runtime.wire import fields, parts
 _BITS = {1: 32, 2: 8, 3: 8, 10: 16, 11: 64, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4}
 _LAYERS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 _INTEGER_LAYERS = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger"}
+_PREPARING = "preprocess/"
+"""With this begin the names of nodes that prepare pictures, which are no layers."""
 _PASSING = {"Transpose", "Reshape", "Identity", "Flatten", "Squeeze", "Unsqueeze"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
+    name: str
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -40,9 +44,9 @@ def layer_bits(model: bytes) -> dict[str, int]:
         ModelError: it is not an ONNX model.
     """
     try:
-        graph = next(iter(parts(memoryview(model), 7)))
-        nodes = [_node(content) for content in parts(graph, 1)]
-        weights = dict(_weight(content) for content in parts(graph, 5))
+        graphs = list(_graphs(next(iter(parts(memoryview(model), 7)))))
+        nodes = [_node(content) for graph in graphs for content in parts(graph, 1)]
+        weights = dict(_weight(content) for graph in graphs for content in parts(graph, 5))
     except (StopIteration, IndexError, ValueError) as error:
         raise ModelError("The model is not an ONNX file: its layers cannot be read.") from error
     made = {name: node for node in nodes for name in node.outputs}
@@ -58,6 +62,8 @@ def layer_bits(model: bytes) -> dict[str, int]:
 
     counted: Counter[str] = Counter()
     for node in nodes:
+        if node.name.startswith(_PREPARING):
+            continue
         if node.operator in _INTEGER_LAYERS:
             counted["8"] += 1
         elif node.operator in _LAYERS:
@@ -69,11 +75,20 @@ def layer_bits(model: bytes) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: int(item[0])))
 
 
+def _graphs(graph: memoryview) -> Iterator[memoryview]:
+    """A graph, and those of its branches: a cascade's larger model stands in one."""
+    yield graph
+    for node in parts(graph, 1):
+        for attribute in parts(node, 5):
+            for branch in parts(attribute, 6):
+                yield from _graphs(branch)
+
+
 def _node(content: memoryview) -> _Node:
     def texts(field: int) -> tuple[str, ...]:
         return tuple(bytes(part).decode() for part in parts(content, field))
 
-    return _Node(operator="".join(texts(4)), inputs=texts(1), outputs=texts(2))
+    return _Node(name="".join(texts(3)), operator="".join(texts(4)), inputs=texts(1), outputs=texts(2))
 
 
 def _weight(content: memoryview) -> tuple[str, int]:

@@ -1,10 +1,16 @@
 """How a picture looks to a network, in a few numbers: by them a device notices that the world has changed.
 
 They are taken of the preprocessed pixels, so that files, videos, cameras and arrays are measured alike, and of some
-rows and columns only: means over thousands of pixels, in some 50 microseconds.
+rows and columns only: means over thousands of pixels. Several pictures are measured at once, since most of the time
+goes into the calls: one takes some 40 microseconds, one of eight 12.
 """
 
 from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,82 +23,104 @@ THUMBNAIL = 16
 _LINES = 32
 """About as many rows and columns are looked at."""
 _BRIGHTEST = 0.02
+_ENOUGH = 8
+"""About as many rows and columns of a thumbnail's square are looked at, at least."""
 _FAR = 4
 """Pixels between those whose difference says how much there is to see, whatever its sharpness."""
 
 
+class Sample(NamedTuple):
+    """The part of a picture that is looked at: rows (R, S, 3) uint8, and columns (S, R) uint8 of its green."""
+
+    rows: NDArray[np.uint8]
+    columns: NDArray[np.uint8]
+
+
+def sampled(pixels: NDArray[np.uint8]) -> Sample:
+    """Copy what is looked at of a picture's pixels (S, S, 3) uint8 RGB."""
+    step = max(1, len(pixels) // _LINES)
+    return Sample(pixels[::step].copy(), pixels[:, ::step, 1].copy())
+
+
 def looks(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A picture's looks.
+    """A picture's looks, (7,) float32 as those of `measured`, from its pixels (S, S, 3) uint8 RGB."""
+    return np.asarray(measured([sampled(pixels)])[0])
+
+
+def measured(samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """The looks of some pictures; of eight they take twice as long as of one.
 
     Args:
-        pixels: (S, S, 3) uint8 RGB.
+        samples: of N pictures of one size.
 
     Returns:
-        (7,) float32, as `LOOKS` names them. `brightness`: mean luma (ITU-R BT.601), 0..255. `highlights`: the level of
-        green, 0..255, that 2% of the pixels reach, which differs less between scenes. `contrast`: standard deviation
+        (N, 7) float32, as `LOOKS` names them. `brightness`: mean luma (ITU-R BT.601), 0..255. `highlights`: the level
+        of green, 0..255, that 2% of the pixels reach, which differs less between scenes. `contrast`: standard deviation
         of green, which is most of luma. `sharpness`: the mean difference of neighbours over that of pixels
         four apart, which light and contrast do not change, and blur lowers and noise raises. `saturation`: how far the
         least of the three colours is below the largest, as a share of it. `warmth`: red less blue, `tint`: green less
         the mean of both, as shares of the brightness.
     """
-    step = max(1, len(pixels) // _LINES)
-    lines = pixels[::step]
-    red, green, blue = (np.ascontiguousarray(lines[..., at]) for at in range(3))
-    means = [_mean(plane) for plane in (red, green, blue)]
-    largest = _mean(np.maximum(np.maximum(red, green), blue))
-    least = _mean(np.minimum(np.minimum(red, green), blue))
-    around = green.astype(np.float32)
-    around -= np.float32(means[1])
-    near = far = 0.0
-    for plane in (green, np.ascontiguousarray(pixels[:, ::step, 1].T)):
-        wide = plane.astype(np.int16)
-        near += _difference(wide, 1)
-        far += _difference(wide, _FAR)
-    brightness = 0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2]
-    found = (
-        brightness,
-        _level(green.reshape(-1), _BRIGHTEST),
-        float(np.sqrt(np.vdot(around, around) / around.size)),
-        near / (far + 1.0),
-        (largest - least) / (largest + 1.0),
-        (means[0] - means[2]) / (brightness + 1.0),
-        (means[1] - (means[0] + means[2]) / 2) / (brightness + 1.0),
-    )
-    return np.array(found, dtype=np.float32)
+    rows = np.stack([one.rows for one in samples])
+    columns = np.stack([one.columns for one in samples])
+    images, lines, side, _ = rows.shape
+    size = lines * side
+    planes = np.empty(
+        (5, images, size), dtype=np.uint8
+    )  # red, green, blue, the largest of them and the least
+    planes[:3] = np.moveaxis(rows.reshape(images, size, 3), 2, 0)
+    np.maximum.reduce(planes[:3], axis=0, out=planes[3])
+    np.minimum.reduce(planes[:3], axis=0, out=planes[4])
+    red, green, blue, largest, least = np.add.reduce(planes, axis=2, dtype=np.uint32) / size
+    reached = size - math.ceil(_BRIGHTEST * size)
+    around = planes[1].astype(np.float32)
+    around -= green[:, None].astype(np.float32)
+    both = np.concatenate((planes[1].reshape(images, lines, side), columns.transpose(0, 2, 1)), axis=1)
+    brightness = 0.299 * red + 0.587 * green + 0.114 * blue
+    found = np.empty((images, len(LOOKS)), dtype=np.float32)
+    found[:, 0] = brightness
+    found[:, 1] = np.partition(planes[1], reached, axis=1)[:, reached]
+    found[:, 2] = np.sqrt(np.einsum("ij,ij->i", around, around) / size)
+    found[:, 3] = _difference(both, 1) / (_difference(both, _FAR) + 1.0)
+    found[:, 4] = (largest - least) / (largest + 1.0)
+    found[:, 5] = (red - blue) / (brightness + 1.0)
+    found[:, 6] = (green - (red + blue) / 2) / (brightness + 1.0)
+    return found
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A small grey picture, (16, 16) uint8: means of green over the squares of a grid; of a smaller picture its pixels
-    repeated.
+def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A small grey picture, (16, 16) float32: means of green over the squares of a grid, of a large picture over some
+    of their pixels; of a smaller one than that its pixels repeated.
 
     Args:
         pixels: (S, S, 3) uint8 RGB.
     """
-    side = len(pixels)
-    if side < THUMBNAIL:
-        places = np.arange(THUMBNAIL) * side // THUMBNAIL
-        return np.ascontiguousarray(pixels[places][:, places, 1])
-    step = side // THUMBNAIL
-    edge = (side - step * THUMBNAIL) // 2
-    inner = pixels[edge : edge + step * THUMBNAIL, edge : edge + step * THUMBNAIL, 1]
-    rows = inner.reshape(THUMBNAIL, step, -1).sum(axis=1, dtype=np.uint32)
-    return np.asarray(rows.reshape(THUMBNAIL, THUMBNAIL, step).sum(axis=2) // step**2, dtype=np.uint8)
+    apart = max(1, len(pixels) // (THUMBNAIL * _ENOUGH))
+    green = pixels[::apart, ::apart, 1].astype(np.float32)
+    squares = _squares(len(green))
+    return np.asarray(squares @ green @ squares.T)
 
 
-def _mean(values: NDArray[np.uint8]) -> float:
-    return float(np.add.reduce(values, axis=None, dtype=np.uint32)) / values.size
+@functools.lru_cache(maxsize=8)
+def _squares(side: int) -> NDArray[np.float32]:
+    """By which a side's pixels become a thumbnail's, (16, side) float32."""
+    step = max(1, side // THUMBNAIL)
+    edge = max(0, (side - step * THUMBNAIL) // 2)
+    places = np.arange(THUMBNAIL) * min(side, step * THUMBNAIL) // THUMBNAIL + edge
+    shares = np.zeros((THUMBNAIL, side), dtype=np.float32)
+    for row, place in zip(shares, places, strict=True):
+        row[place : place + step] = 1 / step
+    shares.setflags(write=False)
+    return shares
 
 
-def _level(values: NDArray[np.uint8], share: float) -> float:
-    """The largest level that at least this share of the values reach."""
-    reached = np.cumsum(np.bincount(values, minlength=256)[::-1])
-    return 255.0 - float(np.searchsorted(reached, share * values.size))
-
-
-def _difference(lines: NDArray[np.int16], apart: int) -> float:
-    """The mean difference of pixels so far apart on lines (N, S); 0 where lines are shorter."""
-    if lines.shape[1] <= apart:
-        return 0.0
-    found = lines[:, apart:] - lines[:, :-apart]
-    np.abs(found, out=found)
-    return float(np.add.reduce(found, axis=None, dtype=np.int32)) / found.size
+def _difference(lines: NDArray[np.uint8], apart: int) -> NDArray[np.float64]:
+    """Twice the mean difference of pixels so far apart on lines (N, L, S), half of them rows; 0 where lines are
+    shorter."""
+    one, other = lines[..., apart:], lines[..., :-apart]
+    if not one.size:
+        return np.zeros(len(lines))
+    found = np.maximum(one, other)
+    found -= np.minimum(one, other)
+    sums = np.add.reduce(found.reshape(len(lines), -1), axis=1, dtype=np.uint32)
+    return np.asarray(sums * (2.0 * len(lines) / found.size))

@@ -105,6 +105,24 @@ class PairedComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearestRecord:
+    """Whether an extended network answers with the class whose mean feature is nearest (iCaRL), in place of what its
+    last layer learned: where the `comparison` on the validation images says that this helped."""
+
+    comparison: PairedComparison
+
+    @property
+    def note(self) -> str:
+        """What came of it, in a sentence."""
+        found = self.comparison
+        return (
+            f"Answering with the nearest class mean, in place of what the last layer learned, would change right"
+            f" answers to {found.images} validation images from {found.before:.1%} to {found.after:.1%}"
+            f" (p {found.p_value:.2g}), and is {'taken' if found.helped else 'not taken'}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StartRecord:
     """Whether a teacher begins with a backbone that learned elsewhere first, and why.
 
@@ -161,6 +179,7 @@ class TrainRecord:
     lineage: tuple[LineageStep, ...] = ()
     start: StartRecord | None = None
     kept: KeptRecord | None = None
+    nearest: NearestRecord | None = None
     episodes: EpisodesRecord | None = None
 
 

@@ -37,6 +37,9 @@ ODDS = (3.0, 10.0)
 MOST = 1e250
 """Of a bet's capital, which is counted no further; an alarm was long before."""
 
+AT_ONCE = 8
+"""Images that bets are paid for at once, at most: the product of so many of the least payments is still a number."""
+
 _FIRST = 0.5
 """Share of the capital that is set on the first image."""
 _SOFTENED = 50.0
@@ -154,21 +157,39 @@ class Capital:
         self.since = np.ones(shape, dtype=np.int64)
         self._best = np.zeros(shape)
 
-    def pay(self, gains: NDArray[np.float64], number: int) -> None:
-        """Take image `number`, for which each bet pays so many times its stake."""
-        new = math.exp(stake(number))
-        self.since[self._best < new] = number
-        np.maximum(self._best, new, out=self._best)
-        self.values += new
-        for held in (self.values, self._best):
-            held *= gains
-            np.minimum(held, MOST, out=held)
+    def pay(self, gains: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+        """Take some images, the first of which has this number; a few at once cost hardly more than one.
+
+        Args:
+            gains: (N, *shape) above 0, how many times its stake each bet is paid for each image; N at most `AT_ONCE`.
+            first: from 1 on.
+
+        Returns:
+            (N, *shape) each bet's capital after each image.
+        """
+        new = np.array([math.exp(stake(first + at)) for at in range(len(gains))])
+        new = new.reshape(-1, *(1,) * self.values.ndim)
+        grown = np.cumprod(gains, axis=0)
+        staked = new * (gains / grown)  # As if all of it had been set before the first image.
+        paid = (np.cumsum(staked, axis=0) + self.values) * grown
+        best = staked.argmax(axis=0)
+        top = staked.max(axis=0)
+        later = self._best < top
+        self.since[later] = first + best[later]
+        for held, now in ((self._best, np.maximum(self._best, top) * grown[-1]), (self.values, paid[-1])):
+            np.minimum(now, MOST, out=held)
+        return paid
 
     @property
     def logs(self) -> NDArray[np.float64]:
         """The logarithms of `values`."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.values)
+        return logarithms(self.values)
+
+
+def logarithms(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of numbers from 0 on."""
+    with np.errstate(divide="ignore"):
+        return np.log(values)
 
 
 def images_needed(images: int, level: float, threshold: float, shift: float) -> float:

@@ -15,6 +15,7 @@ import base64
 import contextlib
 import io
 import logging
+import math
 import os
 import queue
 import threading
@@ -53,6 +54,7 @@ _COMPARED_BYTES = 2 << 20
 _CLOSING_S = 10.0
 _PLAIN = 3.0
 """Grey levels by which a thumbnail deviates less show nothing that could be alike, but to other such."""
+_THUMBNAIL = "thumbnail"
 _MIB = 1 << 20
 _UNFINISHED = ".captured.tmp"
 _SUFFIXES = {
@@ -162,7 +164,7 @@ class Capturer:
         self._writer: threading.Thread | None = None
         self._closed = False
         self._times = deque[float](maxlen=settings.per_hour)
-        self._compared: dict[str, _Compared] = {}
+        self._compared: dict[tuple[str, int], _Compared] = {}
         self._counts = dict.fromkeys(("kept", "alike", "over_rate", "dropped", "failed"), 0)
         self._size = 0
         self._warning, self._paused_until = "", float("-inf")
@@ -173,28 +175,25 @@ class Capturer:
         except OSError as error:
             self._fail(error)
 
+    def wants(self, vector: Callable[[], NDArray[Any]], kind: str) -> bool:
+        """Whether an image would be kept; counts it where not.
+
+        Args:
+            vector: makes what it is compared by, (F,); not called where nothing is kept for now.
+            kind: of the vector.
+        """
+        with self._lock:
+            return not self._closed and self._fits(vector, kind)
+
     def offer(self, shown: Shown, worth: Worth) -> bool:
         """Keep an image, where it is unlike those kept and there is room; whether it waits to be written."""
-        now = self._clock()
-        vector = unit(worth.vector, worth.kind)
         with self._lock:
             if self._closed:
                 return False
-            if now < self._paused_until:
-                self._counts["failed"] += 1
+            if not self._fits(lambda: worth.vector, worth.kind):
                 return False
-            if len(self._times) == self.settings.per_hour and now - self._times[0] < HOUR_S:
-                self._counts["over_rate"] += 1
-                return False
-            compared = self._compared_with(worth.kind, vector)
-            if compared.has(vector, self.settings.alike):
-                self._counts["alike"] += 1
-                return False
-            if self._queue.full():
-                self._counts["dropped"] += 1
-                return False
-            compared.add(vector)
-            self._times.append(now)
+            self._compared_with(worth.kind, worth.vector.size).add(unit(worth.vector, worth.kind))
+            self._times.append(self._clock())
         try:
             waiting = self._taken(shown, worth)
         except OSError as error:  # The picture's own file is gone.
@@ -234,6 +233,21 @@ class Capturer:
                 f"capture: {dropped} images that were worth keeping came faster than {self.settings.folder} takes them"
                 " and were dropped."
             )
+
+    def _fits(self, vector: Callable[[], NDArray[Any]], kind: str) -> bool:
+        """Whether an image is kept now; else why not is counted."""
+        now, why = self._clock(), ""
+        if now < self._paused_until:
+            why = "failed"
+        elif len(self._times) == self.settings.per_hour and now - self._times[0] < HOUR_S:
+            why = "over_rate"
+        elif self._is_known(vector(), kind):
+            why = "alike"
+        elif self._queue.full():
+            why = "dropped"
+        if why:
+            self._counts[why] += 1
+        return not why
 
     def _taken(self, shown: Shown, worth: Worth) -> _Waiting:
         """What is written, as it is now: the caller may change its array, or delete its file.
@@ -359,11 +373,16 @@ class Capturer:
             return
         for image in read(content.splitlines())[0]:
             if image.vector and (vector := _unpacked(image.vector)) is not None:
-                self._compared_with(image.kind, vector).add(vector)
+                self._compared_with(image.kind, vector.size).add(vector)
 
-    def _compared_with(self, kind: str, vector: NDArray[np.float32]) -> _Compared:
+    def _is_known(self, vector: NDArray[Any], kind: str) -> bool:
+        return self._compared_with(kind, vector.size).has(vector, self.settings.alike)
+
+    def _compared_with(self, kind: str, length: int) -> _Compared:
         """The kept images of that kind and length; a model of another width has its own."""
-        return self._compared.setdefault(f"{kind}/{len(vector)}", _Compared(len(vector)))
+        if (found := self._compared.get((kind, length))) is None:
+            found = self._compared[kind, length] = _Compared(length, kind)
+        return found
 
     def _full(self) -> None:
         limit = f"{self.settings.limit_mb:g} MiB"
@@ -411,31 +430,45 @@ def _encoded_sound(sound: object, rate: int) -> tuple[bytes, str]:
 class _Compared:
     """Vectors of length 1 of kept images, in a ring of bounded size."""
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, kind: str) -> None:
         self._rows = np.zeros((max(16, _COMPARED_BYTES // (4 * length)), length), dtype=np.float32)
-        self._count = 0
+        if kind == _THUMBNAIL:
+            self._rows[0] = length**-0.5  # By which the mean is found: kept vectors have none.
+        self._least = _least(length, kind)
+        self._count, self._plain = 0, False
 
     def add(self, vector: NDArray[np.float32]) -> None:
-        self._rows[self._count % len(self._rows)] = vector
+        """Keep a vector, as `unit` makes it."""
+        self._rows[1 + self._count % (len(self._rows) - 1)] = vector
         self._count += 1
+        self._plain |= not vector.any()
 
-    def has(self, vector: NDArray[np.float32], alike: float) -> bool:
-        """Whether one is alike; a plain one, all zeros, is like other plain ones."""
-        known = self._rows[: self._count]
-        if not vector.any():
-            return bool((~known.any(axis=1)).any())
-        return bool(len(known)) and float((known @ vector).max()) >= alike
+    def has(self, values: NDArray[Any], alike: float) -> bool:
+        """Whether one is alike; a plain one, in which there is nothing, is like other plain ones.
+
+        It is not made a vector of length 1 before, which would take as long again: kept ones are without a mean, and
+        the length follows by Pythagoras.
+        """
+        vector = np.asarray(values, dtype=np.float32).reshape(-1)
+        likeness = self._rows[: 1 + self._count] @ vector
+        length = math.sqrt(max(0.0, float(vector @ vector) - float(likeness[0]) ** 2))
+        if not self._least < length < math.inf:
+            return self._plain
+        return self._count > 0 and float(likeness[1:].max()) >= alike * length
+
+
+def _least(length: int, kind: str) -> float:
+    """The length up to which there is nothing in a vector."""
+    return _PLAIN * length**0.5 if kind == _THUMBNAIL else 0.0
 
 
 def unit(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
     """A vector of length 1, of a thumbnail less its mean; all zeros where there is nothing in it."""
     vector = np.asarray(values, dtype=np.float32).reshape(-1)
-    least = 0.0
-    if kind == "thumbnail":
+    if kind == _THUMBNAIL:
         vector = vector - vector.mean()
-        least = _PLAIN * len(vector) ** 0.5
-    length = float(np.sqrt(vector @ vector))
-    if not np.isfinite(length) or length <= least:
+    length = math.sqrt(float(vector @ vector))
+    if not _least(len(vector), kind) < length < math.inf:
         return np.zeros_like(vector)
     return vector / np.float32(length)
 

@@ -6,7 +6,8 @@ gives a false alarm, ever, with a chance of at most the stated rate, for images 
 validation images were. Pictures of one scene, one after the other, are no such draw, nor is a folder class by class:
 the command line shuffles folders, and of a camera that sees one part for seconds every so many frames are enough.
 
-Memory is bounded: a few numbers a bet, and the last images' numbers, so that an alarm can say what moved.
+Memory is bounded: a few numbers a bet, and the last images' numbers, so that an alarm can say what moved. Bets are paid
+for some images at once, which changes no number, and costs a fraction of paying for each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,15 @@ from edgetl.errors import BundleError, ConfigError
 from edgetl.inputs.looks import LOOKS
 from edgetl.records.drift import DriftState, Moved
 from edgetl.records.frozen import dataclass
-from edgetl.runtime.betting import ODDS, POWERS, Capital, class_payoffs, images_needed, payoffs
+from edgetl.runtime.betting import (
+    ODDS,
+    POWERS,
+    Capital,
+    class_payoffs,
+    images_needed,
+    logarithms,
+    payoffs,
+)
 from edgetl.tasks.base import TaskSpec, labels_of
 from edgetl.tasks.summary import named, sureness
 
@@ -64,8 +73,8 @@ class Drift:
     Attributes:
         rate: chance, at most, of ever giving an alarm while images are like the validation images; above 0, below 1.
         window: so many of the last images are kept, to say what moved; at least 1.
-        every: watch every so many images of a session, at least 1: a fast stream has enough of them, and each costs a
-            fifth of a millisecond or so. Only those watched count in `DriftState`.
+        every: watch every so many images of a session, at least 1: a fast stream has enough of them, and each costs
+            some 60 microseconds. Only those watched count in `DriftState`.
         ignore: what is not watched, of `WATCHED`; as `classes` on a line that makes other parts than the set shows.
 
     Raises:
@@ -128,7 +137,7 @@ class Monitor:
         # One half of the rate is for the bets' luck, the other for the reference's own error, shared by all bets.
         self._threshold = math.log(2.0 / self.settings.rate)
         level = self.settings.rate / 2 / self._families
-        self._paid = np.exp(payoffs(self._images, level / (2 * len(POWERS))))
+        self._paid = np.exp(payoffs(self._images, level / (2 * len(POWERS)))).T.copy()
         self._class_paid: NDArray[np.float64] | None = None
         if self._named is not None:
             bets = 2 * len(ODDS) * len(self._named)
@@ -142,9 +151,10 @@ class Monitor:
             self._seen = 0
             self._at: int | None = None
             self._random = random.Random(0)
-            self._capital = Capital((len(self._paid), len(self._ranked)))
+            self._capital = Capital((len(self._ranked), self._paid.shape[1]))
             self._class_capital = None if self._class_paid is None else Capital(self._class_paid.shape[1:])
             self._last = deque[tuple[tuple[float, ...], tuple[int, ...]]](maxlen=self.settings.window)
+            self._moved: list[_Change] = []
 
     @property
     def drifted(self) -> bool:
@@ -152,43 +162,62 @@ class Monitor:
         return self._at is not None
 
     def add(self, looks: Sequence[float] | NDArray[np.float32], prediction: Prediction) -> bool:
-        """Take an image: its looks (7,), and what was answered.
+        """Take an image: its looks (7,), and what was answered; returns as `add_all`."""
+        return self.add_all(np.asarray(looks)[None], [prediction])[0]
+
+    def add_all(self, looks: NDArray[Any], predictions: Sequence[Prediction]) -> list[bool]:
+        """Take images, at most `AT_ONCE`: their looks (N, 7), and what was answered; costs little more than one.
 
         Returns:
-            Whether there was an alarm and this image shows it: what moved lies in the outer tenth of the reference on
-            that side, or it is answered by a class that comes more often.
+            Of each whether there was an alarm, up to now, and the image shows it: what moved lies in the outer tenth of
+            the reference on that side, or it is answered by a class that comes more often.
         """
-        values = dict(zip(LOOKS, map(float, looks), strict=True))
-        values[SURENESS] = sureness(prediction)
-        classes = named(prediction, self._task)
-        numbers = tuple(values[name] for name in self._ranked)
+        numbers, cells, classes = list[tuple[float, ...]](), list[list[int]](), list[tuple[int, ...]]()
         with self._lock:
-            self._seen += 1
-            cells = [
-                self._cell(ranked, value)
-                for ranked, value in zip(self._ranked.values(), numbers, strict=True)
-            ]
-            self._capital.pay(self._paid[:, cells], self._seen)
-            if self._class_capital is not None and self._class_paid is not None:
-                without, with_it = self._class_paid
-                gains = without.copy()
-                gains[:, classes] = with_it[:, classes]
-                self._class_capital.pay(gains, self._seen)
-            self._last.append((numbers, classes))
-            if (
-                self._at is None
-                and self._richest() >= self._threshold
-                and self._evidence() >= self._threshold
-            ):
-                self._at = self._seen
-            return self._at is not None and self._shows(cells, classes)
+            for row, prediction in zip(looks.tolist(), predictions, strict=True):
+                values = dict(zip(LOOKS, row, strict=True))
+                values[SURENESS] = sureness(prediction)
+                numbers.append(tuple(values[name] for name in self._ranked))
+                cells.append([*map(self._cell, self._ranked.values(), numbers[-1])])
+                classes.append(named(prediction, self._task))
+            self._last.extend(zip(numbers, classes, strict=True))
+            self._pay(cells, classes)
+            if self._at is None:
+                return [False] * len(cells)
+            self._moved = self._changes()
+            return [*map(self._shows, cells, classes)]
+
+    def _pay(self, cells: list[list[int]], classes: list[tuple[int, ...]]) -> None:
+        """Pay the bets for some images, and give the alarm at the first of them that calls for it."""
+        first = self._seen + 1
+        self._seen += len(cells)
+        numbers = self._capital.pay(self._paid[np.array(cells, dtype=np.int64)], first)
+        of_classes = None
+        if self._class_capital is not None and self._class_paid is not None:
+            without, with_it = self._class_paid
+            gains = np.repeat(without[None], len(classes), axis=0)
+            for row, places in zip(gains, classes, strict=True):
+                for place in places:
+                    row[:, place] = with_it[:, place]
+            of_classes = self._class_capital.pay(gains, first)
+        if self._at is not None:
+            return
+        least = math.exp(self._threshold)
+        richest = max(numbers.max(initial=0.0), 0.0 if of_classes is None else of_classes.max())
+        for at in range(
+            len(cells) if richest >= least else 0
+        ):  # The whole capital is never above the largest.
+            now = None if of_classes is None else of_classes[at]
+            if self._evidence(numbers[at], now) >= self._threshold:
+                self._at = first + at
+                return
 
     def state(self) -> DriftState:
         """What is known now."""
         with self._lock:
             drifted = self._at is not None
-            moved = tuple(map(self._told, self._changes())) if drifted else ()
-            evidence = 1.0 if drifted else min(1.0, max(0.0, self._evidence() / self._threshold))
+            moved = tuple(map(self._told, self._moved))
+            evidence = 1.0 if drifted else min(1.0, max(0.0, self._evidence_now() / self._threshold))
             return DriftState(
                 images=self._seen,
                 drifted=drifted,
@@ -211,30 +240,26 @@ class Monitor:
         low, high = bisect_left(ranked, value), bisect_right(ranked, value)
         return low if low == high else self._random.randint(low, high)
 
-    def _richest(self) -> float:
-        """The logarithm of the largest capital of a bet, which the whole one's is never above."""
-        most = float(self._capital.values.max(initial=0.0))
-        if self._class_capital is not None:
-            most = max(most, float(self._class_capital.values.max()))
-        return math.log(most) if most > 0 else -math.inf
+    def _evidence_now(self) -> float:
+        """The logarithm of the whole capital now."""
+        classes = self._class_capital
+        return self._evidence(self._capital.values, None if classes is None else classes.values)
 
-    def _evidence(self) -> float:
-        """The logarithm of the whole capital."""
-        parts = [*self._of_numbers()]
-        if self._class_capital is not None:
-            parts.append(_mean(self._class_capital.logs.reshape(-1)))
+    def _evidence(self, numbers: NDArray[np.float64], classes: NDArray[np.float64] | None) -> float:
+        """The logarithm of the whole capital, of that of the bets on numbers and on classes."""
+        parts = [*_means(numbers)]
+        if classes is not None:
+            parts += [*_means(classes.reshape(1, -1))]
         return float(np.logaddexp.reduce(parts)) - math.log(self._families)
-
-    def _of_numbers(self) -> NDArray[np.float64]:
-        """The logarithm of the mean capital of each number's bets."""
-        return np.asarray(np.logaddexp.reduce(self._capital.logs, axis=0) - math.log(len(self._paid)))
 
     def _changes(self) -> list[_Change]:
         """What would have given the alarm by itself, the clearest first; else what did most for it."""
         found = []
-        for place, (name, clear) in enumerate(zip(self._ranked, self._of_numbers().tolist(), strict=True)):
-            best = int(self._capital.logs[:, place].argmax())
-            since = int(self._capital.since[best, place])
+        for place, (name, clear) in enumerate(
+            zip(self._ranked, _means(self._capital.values).tolist(), strict=True)
+        ):
+            best = int(self._capital.values[place].argmax())
+            since = int(self._capital.since[place, best])
             found.append(_Change(name=name, place=place, rose=best % 2 == 0, since=since, clear=clear))
         if self._class_capital is not None:
             logs = self._class_capital.logs
@@ -251,7 +276,7 @@ class Monitor:
         return [one for one in found if one.clear >= self._threshold + math.log(self._families)] or found[:1]
 
     def _shows(self, cells: list[int], classes: tuple[int, ...]) -> bool:
-        for change in self._changes():
+        for change in self._moved:
             if change.name == CLASSES:
                 if change.rose and change.place in classes:
                     return True
@@ -308,6 +333,6 @@ class Monitor:
         )
 
 
-def _mean(logs: NDArray[np.float64]) -> float:
-    """The logarithm of the mean of numbers whose logarithms are given."""
-    return float(np.logaddexp.reduce(logs)) - math.log(len(logs))
+def _means(capital: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of each row's mean."""
+    return np.asarray(np.logaddexp.reduce(logarithms(capital), axis=1) - math.log(capital.shape[1]))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgetl.inputs.frame import Frame
     from edgetl.runtime.explain import ActivationMap, Explained, MapRecord
     from edgetl.runtime.listening import Listening
+    from edgetl.runtime.watch import Watch
 
 STANDARD_INPUT = "-"
 _MAGIC = re.compile(r"[*?\[]")
@@ -304,21 +305,19 @@ def predict_all(
 
         saver = Saver(save, session.manifest.preprocess)
     broken, gone = list[str](), list[str]()
-    monitor = None if session.watch is None else session.watch.monitor
-    alarmed = monitor is not None and monitor.drifted
+    alarm = _Alarm(session.watch)
     good = dropped = 0
     known = progress if source.count is not None else SILENT
     with known.task("Predicting", total=source.count or 0) as task:
-        for item, answer in _labelled(session, source, top_k, sure, coverage, unknown, explain):
+        labelled = _labelled(session, source, top_k, sure, coverage, unknown, explain)
+        for number, (item, answer) in enumerate(labelled, start=1):
             dropped += item.dropped
             found, maps = _parts(answer)
             if not isinstance(found, ImageError | SourceError):
                 good += 1
                 if saver is not None and not isinstance(item.picture, ImageError | SourceError):
                     saver.save(item.name, item.picture, item.channels, found, maps)
-                drift = ""
-                if monitor is not None and monitor.drifted and not alarmed:
-                    alarmed, drift = True, monitor.state().sentence
+                if drift := alarm.new(last=number == source.count):
                     progress.warning(drift)
                 yield ImageResult(
                     path=item.name,
@@ -337,6 +336,8 @@ def predict_all(
                     progress.warning(str(found))
                 yield ImageResult(path=item.name, prediction=None, error=str(found))
             task.advance()
+    if drift := alarm.new(last=True):
+        progress.warning(drift)
     if dropped:
         progress.warning(
             f"{dropped} of {good + dropped} frames came faster than they could be labelled and were dropped."
@@ -345,6 +346,24 @@ def predict_all(
         raise SourceError("\n".join(gone))
     if broken and not good:
         raise ImageError("\n".join(broken))
+
+
+class _Alarm:
+    """Says once that images drifted, where that is watched for and was not known before."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = None if watch is None or watch.monitor is None or watch.monitor.drifted else watch
+
+    def new(self, *, last: bool) -> str:
+        """The sentence where there is an alarm now; of the last image also of those that wait to be looked at."""
+        watch = self._watch
+        if watch is None or watch.monitor is None or not (last or watch.monitor.drifted):
+            return ""
+        state = watch.drift
+        if state is None or not state.drifted:
+            return ""
+        self._watch = None
+        return state.sentence
 
 
 def _labelled(

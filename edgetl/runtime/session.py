@@ -539,9 +539,9 @@ class Session(Inheritable):
         Raises:
             ConfigError: the session was loaded without one.
         """
-        if self.watch is None or self.watch.monitor is None:
+        if self.watch is None or (state := self.watch.drift) is None:
             raise ConfigError("drift: this session does not watch for it; load it with drift=True.")
-        return self.watch.monitor.state()
+        return state
 
     @property
     def captured(self) -> CaptureState:

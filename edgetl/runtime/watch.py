@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.errors import BundleError, ConfigError
-from edgetl.inputs.looks import looks, thumbnail
+from edgetl.inputs.looks import Sample, measured, sampled, thumbnail
 from edgetl.records.captured import DRIFTED, UNKNOWN, UNSURE
+from edgetl.runtime.betting import AT_ONCE
 from edgetl.tasks.classification.answers import Prediction as ClassPrediction
 from edgetl.tasks.confidence import has_sets, with_sets
 from edgetl.tasks.detection.answers import Detections
@@ -19,6 +21,7 @@ from edgetl.tasks.multilabel.answers import TagsPrediction
 from edgetl.tasks.summary import sureness
 
 if TYPE_CHECKING:
+    from edgetl.records.drift import DriftState
     from edgetl.runtime.capture import Capture, Capturer
     from edgetl.runtime.drift import Drift, Monitor
     from edgetl.runtime.session import Session
@@ -27,25 +30,33 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """What is kept of an image until it is answered: its looks (7,), its pixels (S, S, 3), and what stands for it."""
+    """What is kept of an image until it is answered: of its pixels, what its looks are measured by, and all (S, S, 3);
+    and what stands for it."""
 
-    looks: NDArray[np.float32] | None
+    sample: Sample | None
     pixels: NDArray[np.uint8] | None
     shown: Shown
 
 
 class Watch:
-    """Takes each answer of a session, in the order in which they are given; from many threads."""
+    """Takes each answer of a session, in the order in which they are given; from many threads.
+
+    Drift is looked for in some images at once, which costs each of them a fraction: an alarm is given within `AT_ONCE`
+    images, with the number of the one that called for it. After it each image is looked at by itself where images are
+    kept, since those that show the change are.
+    """
 
     def __init__(self, monitor: Monitor | None, capturer: Capturer | None) -> None:
         self.monitor, self.capturer = monitor, capturer
         self._sets: bool | None = None
         self._images = count()
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Sample, Prediction]] = []
 
     def look(self, shown: Shown, pixels: NDArray[np.uint8]) -> Look:
         """Look at the pixels (S, S, 3) uint8 of what is shown; called beside the model, where images are decoded."""
         return Look(
-            looks(pixels) if self.monitor is not None and self._is_next(self.monitor) else None,
+            sampled(pixels) if self.monitor is not None and self._is_next(self.monitor) else None,
             None if self.capturer is None else pixels,
             shown,
         )
@@ -58,15 +69,14 @@ class Watch:
         look = seen.look
         if look is None:
             return
-        shows = False
-        if self.monitor is not None and look.looks is not None:
-            shows = self.monitor.add(look.looks, answer)
+        shows = look.sample is not None and self._shows(look.sample, answer)
         if self.capturer is None or look.pixels is None:
             return
         reasons = [UNKNOWN] if _unknown(answer) else []
         reasons += [UNSURE] if self._unsure(session, seen, answer) else []
         reasons += [DRIFTED] if shows else []
-        if reasons:
+        pixels = look.pixels
+        if reasons and self.capturer.wants(lambda: thumbnail(pixels), "thumbnail"):
             from edgetl.runtime.capture import Worth
 
             self.capturer.offer(
@@ -77,9 +87,35 @@ class Watch:
                     label=_best(answer),
                     score=sureness(answer),
                     kind="thumbnail",
-                    vector=thumbnail(look.pixels),
+                    vector=thumbnail(pixels),
                 ),
             )
+
+    def _shows(self, sample: Sample, answer: Prediction) -> bool:
+        """Take an image's answer, for the monitor; whether there was an alarm that the image is known to show."""
+        assert self.monitor is not None
+        with self._lock:
+            self._waiting.append((sample, answer))
+            alone = self.capturer is not None and self.monitor.drifted
+            return self._measure() if alone or len(self._waiting) == AT_ONCE else False
+
+    def _measure(self) -> bool:
+        """Give the monitor the images that wait; whether the last one shows a change."""
+        if not self._waiting:
+            return False
+        assert self.monitor is not None
+        samples, answers = zip(*self._waiting, strict=True)
+        self._waiting = []
+        return self.monitor.add_all(measured(samples), answers)[-1]
+
+    @property
+    def drift(self) -> DriftState | None:
+        """What is known of all images so far; None where none is looked for."""
+        if self.monitor is None:
+            return None
+        with self._lock:
+            self._measure()
+        return self.monitor.state()
 
     def close(self) -> None:
         """Write what waits."""

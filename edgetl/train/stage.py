@@ -25,6 +25,7 @@ from edgetl.tasks.metrics import chosen
 from edgetl.train import episodes as few
 from edgetl.train.evaluate import score_splits
 from edgetl.train.extend.before import Before, inherit, judge, remembering
+from edgetl.train.extend.nearest import nearest_means
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.freezing import frozen_norms
 from edgetl.train.lineage import as_metadata, lineage_before, lineage_step
@@ -156,6 +157,11 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     ]
     if frozen := frozen_norms(model, learning):
         rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
+    nearest = None
+    if before is not None:
+        nearest = nearest_means(model, task, sets, out=out, seed=seed, progress=progress)
+        if nearest is not None:
+            progress.message(f"extend: {nearest.note}")
     val, test = score_splits(task, model, sets)
     if launched().main:
         architecture = describe(model, config.backbone, task.width, inputs.spec.size)
@@ -173,6 +179,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         seconds=prepared + sum(e.seconds for e in history) + time.perf_counter() - begun,
         lineage=lineage,
         kept=None if before is None else judge(model, index, sets.val, before),
+        nearest=nearest,
     )
     if launched().main:
         for path in [*states, *out.glob("features-*.npy")]:

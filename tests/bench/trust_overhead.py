@@ -161,7 +161,7 @@ def _predictions(
             yield Claim(
                 name=f"{network}, {size} px, {variant}: predict, {what}, over a session that never explains",
                 measured=f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}) of"
-                f" {statistics.median(timed['never']):.2f} ms",
+                f" {_beside(timed['never'], timed[name])}",
                 aim=f"<= {_PREDICT_MOST:g}x",
                 holds=ratio.value <= _PREDICT_MOST,
             )
@@ -195,10 +195,16 @@ def _told(
         yield Claim(
             name=f"{what}, {variant}: predict with unknown by {score}, over predict without",
             measured=f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f}) of"
-            f" {statistics.median(timed['never']):.2f} ms; {first_ms:.0f} ms once",
+            f" {_beside(timed['never'], timed['told'])}; {first_ms:.0f} ms once",
             aim=f"<= {_PREDICT_MOST:g}x",
             holds=ratio.value <= _PREDICT_MOST,
         )
+
+
+def _beside(before: list[float], after: list[float]) -> str:
+    """The time of a call in words, and how much more one takes, the median of pairs."""
+    more = statistics.median(now - was for was, now in zip(before, after, strict=True))
+    return f"{statistics.median(before):.2f} ms, {1000 * more:+.0f} microseconds"
 
 
 def _known(model: bytes, spec: PreprocessSpec, score: ScoreName) -> tuple[bytes, UnknownSource]:

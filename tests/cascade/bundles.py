@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgetl.bench.machine import describe
 from edgetl.bundle.confidence import ConfidenceSource
 from edgetl.bundle.golden import GoldenSet
 from edgetl.bundle.manifest import InputForm, Provenance
@@ -18,6 +19,9 @@ from edgetl.bundle.pack import Contents, VariantSource, pack
 from edgetl.cascade.stage import CascadeConfig
 from edgetl.export.bake import bake_preprocess
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.records.cascade import Cascade, CascadeMember, CascadeRecord
+from edgetl.records.measured import Latency
+from edgetl.records.scores import Score
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.tasks.base import LOGITS, Classification
 from edgetl.tasks.conformal import conformity
@@ -132,3 +136,53 @@ def config(place: Path, out: Path, **changes: object) -> CascadeConfig:
         runs=100,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def _latency(mean_ms: float) -> Latency:
+    return Latency(
+        scenario="single-stream",
+        batch=1,
+        threads=1,
+        warmup=0,
+        runs=1,
+        mean_ms=mean_ms,
+        p50_ms=mean_ms,
+        p90_ms=mean_ms,
+        p99_ms=3.0,
+        throughput=1000 / mean_ms,
+    )
+
+
+def told(lost: int, won: int, p_value: float, *, top1: float = 0.9, floor: float | None = None) -> Cascade:
+    """What might be told of a cascade that was judged on 100 images."""
+    member = CascadeMember(bundle="a", sha256="", variant="fp32", size=32, top1=Score(value=0.9))
+    return Cascade(
+        small=member,
+        large=member,
+        threshold=1.0,
+        floor=floor,
+        chosen_on=100,
+        judged_on=100,
+        handed_on=0.2,
+        top1=Score(value=top1),
+        lost=lost,
+        won=won,
+        p_value=p_value,
+        large_latency=_latency(2.0),
+    )
+
+
+def record(lost: int, won: int, p_value: float) -> CascadeRecord:
+    """The command's result for such a one that takes half the larger model's time."""
+    return CascadeRecord(
+        path="both.edgetl",
+        sha256="",
+        size_bytes=1000,
+        variant="cascade",
+        cascade=told(lost, won, p_value),
+        latency=_latency(1.0),
+        machine=describe(),
+        left_out=0,
+        holds=True,
+        reason="",
+    )

@@ -11,6 +11,7 @@ from edgetl.bundle.manifest import InputForm
 from edgetl.cascade.graph import HANDED_ON, Member, cascade, small_alone
 from edgetl.errors import ModelError
 from edgetl.export.bake import bake_preprocess
+from edgetl.gate.layers import layer_bits
 from edgetl.inputs.spec import PreprocessSpec, normalise
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.tasks.base import LOGITS
@@ -96,3 +97,19 @@ def test_a_model_without_logits_is_refused() -> None:
         ModelError, match=r"1 inputs and the outputs boxes .* expected one input and logits\."
     ):
         cascade(other, other, 1.0)
+
+
+def test_layers_of_both_are_counted() -> None:
+    small, large = _member(SMALL, 15, FLOATS), _member(LARGE, 0.5, FLOATS)
+    assert [layer_bits(one.model) for one in (small, large)] == [{"32": 2}, {"32": 2}]
+    assert layer_bits(cascade(small, large, 1.0)) == {"32": 4}
+
+
+def test_a_cascade_can_normalise_pictures_itself() -> None:
+    small, large = _member(SMALL, 15, FLOATS), _member(LARGE, 0.5, FLOATS)
+    plain = cascade(small, large, 5.0)
+    baked = bake_preprocess(onnx.load_from_string(plain), LARGE).SerializeToString()
+    pixels = np.stack([paint(at, at % 3, LARGE.size) for at in range(4)])
+    with OnnxBackend(plain, threads=1) as first, OnnxBackend(baked, threads=1) as second:
+        wanted, found = first.run(normalise(pixels, LARGE)), second.run(pixels)
+    np.testing.assert_allclose(found[LOGITS], wanted[LOGITS], atol=1e-4)

@@ -47,6 +47,10 @@ def test_its_bundle_is_a_bundle_like_any_other(place: Path, made: CascadeRecord)
         assert covered.held.value > 0.6
         with pytest.raises(EdgetlError, match="pooling"):
             session.predict(place / "set" / "test" / "green" / "000.png", explain=True)
+        with pytest.raises(
+            BundleError, match="is a cascade of two models, which judges no unknown images; ask"
+        ):
+            session.predict(place / "set" / "test" / "green" / "000.png", unknown=0.1)
     assert open_bundle(path).splits() is not None
     for words in (("info",), ("verify",), ("eval", place / "set")):
         done = typed(words[0], path, *words[1:])
@@ -127,6 +131,14 @@ def test_another_task_is_refused(place: Path, tmp_path: Path) -> None:
     pack(replace(contents(tmp_path), task=labels), tmp_path / "tags.edgetl")
     asked = config(place, tmp_path / "out.edgetl", large=tmp_path / "tags.edgetl")
     _refused(asked, BundleError, "is of the task multilabel; a cascade is for one class per image")
+
+
+def test_a_cascade_is_made_for_the_narrower_of_two_targets(place: Path, tmp_path: Path) -> None:
+    small = bundle(tmp_path / "small.edgetl", SMALL, 15, target="cpu-x86")
+    large = bundle(tmp_path / "large.edgetl", LARGE, 0.5, slow=True, target="cpu-x86-vnni")
+    asked = config(place, tmp_path / "out.edgetl", small=small, large=large, runs=30)
+    stage.run(replace(asked, small_variant="fp32", large_variant="fp32"))
+    assert open_bundle(asked.out).variant().target == "cpu-x86-vnni"
 
 
 def test_a_threshold_that_is_of_no_use_is_refused(place: Path, tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from edgetl.cascade.threshold import choose, is_worse
-from edgetl.records.cascade import Cascade, CascadeMember
-from edgetl.records.measured import Latency
-from edgetl.records.scores import Score
+from tests.cascade.bundles import told
 
 MARGINS = np.array([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5])
 
@@ -42,42 +40,10 @@ def test_images_of_one_margin_are_answered_by_one_model() -> None:
     assert choose(margins, _flags("0111"), _flags("1111"), None).handed_on == 1
 
 
-def _cascade(
-    lost: int, won: int, p_value: float, *, top1: float = 0.9, floor: float | None = None
-) -> Cascade:
-    member = CascadeMember(bundle="a", sha256="", variant="fp32", size=32, top1=Score(value=0.9))
-    latency = Latency(
-        scenario="single-stream",
-        batch=1,
-        threads=1,
-        warmup=0,
-        runs=1,
-        mean_ms=1.0,
-        p50_ms=1.0,
-        p90_ms=1.0,
-        p99_ms=1.0,
-        throughput=1000.0,
-    )
-    return Cascade(
-        small=member,
-        large=member,
-        threshold=1.0,
-        floor=floor,
-        chosen_on=100,
-        judged_on=100,
-        handed_on=0.2,
-        top1=Score(value=top1),
-        lost=lost,
-        won=won,
-        p_value=p_value,
-        large_latency=latency,
-    )
-
-
 def test_worse_is_what_a_test_says() -> None:
-    assert not is_worse(_cascade(6, 2, 0.29))
-    assert is_worse(_cascade(12, 1, 0.003))
-    assert not is_worse(_cascade(1, 12, 0.003))
-    assert not is_worse(_cascade(12, 1, 0.003, top1=0.88, floor=0.9))
-    assert is_worse(_cascade(0, 0, 1.0, top1=0.8, floor=0.9))
-    assert is_worse(_cascade(0, 0, 1.0, top1=0.99, floor=1.0))
+    assert not is_worse(told(6, 2, 0.29))
+    assert is_worse(told(12, 1, 0.003))
+    assert not is_worse(told(1, 12, 0.003))
+    assert not is_worse(told(12, 1, 0.003, top1=0.88, floor=0.9))
+    assert is_worse(told(0, 0, 1.0, top1=0.8, floor=0.9))
+    assert is_worse(told(0, 0, 1.0, top1=0.99, floor=1.0))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetl.data import other_classes
 from edgetl.data.hearing import listen, suggest_sound
 from edgetl.data.index import build_index, load
 from edgetl.data.sources import find, grouped, kind_in
@@ -119,3 +120,16 @@ def test_a_csv_gives_recordings_several_classes_and_groups(tmp_path: Path) -> No
     assert index.task == MultiLabel(labels=("high", "loud", "low", "middle"))
     groups = [{sample.group for sample in index.split(split)} for split in ("train", "val", "test")]
     assert sum(map(len, groups)) == 6
+
+
+def test_what_is_learned_first_may_be_sounds_and_leaves_out_those_that_are_scored(tmp_path: Path) -> None:
+    counts = {"train": 4, "val": 2, "test": 2}
+    own = build_index(Settings(source=str(write_tones(tmp_path / "own", counts))), sound=SPEC)
+    other = write_tones(tmp_path / "other", {"": 12})
+    (other / "low" / "copy.wav").write_bytes(own.split("val")[0].path.read_bytes())
+    record = other_classes.run(
+        Settings(source=str(other)), other_classes.OtherInputs(index=own, seed=0), out=tmp_path / "out"
+    )
+    found = load(tmp_path / record.index)
+    assert (found.sound, record.held_out) == (SPEC, 1)
+    assert record.images == len(found.split("train")) > 20

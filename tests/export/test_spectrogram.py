@@ -49,6 +49,8 @@ def test_the_picture_is_numpy_s_and_the_answer_the_network_s(case: str) -> None:
     baked = bake_spectrogram(plain, spec)
     dims = [dim.dim_param or dim.dim_value for dim in baked.graph.input[0].type.tensor_type.shape.dim]
     assert (baked.graph.input[0].name, dims) == (SAMPLES, ["batch", round(RATE * 0.5)])
+    read = {name for node in baked.graph.node for name in node.input}
+    assert {tensor.name for tensor in baked.graph.initializer} <= read
     drawn, logits = Probe(baked, [PICTURE, "logits"]).run(windows)
     pixels = np.stack([to_pixels(window, spec) for window in windows])
     apart = np.abs(drawn[:, 0] - pixels[..., 0])

@@ -64,5 +64,5 @@ def test_plain_pictures_have_numbers_too() -> None:
 def test_thumbnails_are_small(side: int) -> None:
     found = thumbnail(scene(side=side))
     assert found.shape == (THUMBNAIL, THUMBNAIL)
-    assert found.dtype == np.uint8
+    assert found.dtype == np.float32
     assert float(found.mean()) == pytest.approx(float(scene(side=side)[..., 1].mean()), abs=6)

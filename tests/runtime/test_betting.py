@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgetl.runtime.betting import (
+    AT_ONCE,
     ODDS,
     POWERS,
     Capital,
@@ -78,13 +79,24 @@ def test_capital_finds_a_change_and_where_it_began() -> None:
     generator = np.random.default_rng(0)
     for number in range(1, 401):
         rank = int(generator.integers(0, 301)) if number <= 300 else int(generator.integers(240, 301))
-        capital.pay(np.exp(table[:, [rank]]), number)
+        capital.pay(np.exp(table[None, :, [rank]]), number)
         if number == 300:
             assert capital.logs.max() < math.log(100)
     assert capital.logs.max() > 10
     best = int(capital.logs[:, 0].argmax())
     assert best % 2 == 0, "it rose"
     assert 290 <= capital.since[best, 0] <= 310
+
+
+def test_several_images_at_once_are_paid_as_one_after_the_other() -> None:
+    paid = np.exp(payoffs(1000, 1e-5)).T[np.random.default_rng(0).integers(0, 1001, 4 * AT_ONCE)]
+    paid[3 : 3 + AT_ONCE] = np.exp(payoffs(1000, 1e-5)).T[0]  # the least that there is, again and again
+    one_by_one, at_once = Capital(paid.shape[1:]), Capital(paid.shape[1:])
+    singly = np.concatenate([one_by_one.pay(row[None], at + 1) for at, row in enumerate(paid)])
+    together = [at_once.pay(paid[at : at + AT_ONCE], at + 1) for at in range(0, len(paid), AT_ONCE)]
+    np.testing.assert_allclose(np.concatenate(together), singly, rtol=1e-9)
+    np.testing.assert_allclose(at_once.values, one_by_one.values, rtol=1e-9)
+    np.testing.assert_array_equal(at_once.since, one_by_one.since)
 
 
 def test_more_images_in_the_reference_find_smaller_changes_sooner() -> None:
@@ -97,6 +109,6 @@ def test_more_images_in_the_reference_find_smaller_changes_sooner() -> None:
 def test_capital_stays_a_number() -> None:
     capital = Capital((1,))
     for number in range(1, 2000):
-        capital.pay(np.array([8.0]), number)
+        capital.pay(np.array([[8.0]]), number)
     assert np.isfinite(capital.values).all()
     assert np.isfinite(capital.logs).all()

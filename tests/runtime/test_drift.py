@@ -16,6 +16,7 @@ from edgetl.errors import BundleError, BundleIntegrityError, ConfigError
 from edgetl.inputs.looks import LOOKS
 from edgetl.records.gate import Verdict
 from edgetl.report.terminal.drift import drift as show
+from edgetl.runtime.betting import AT_ONCE
 from edgetl.runtime.drift import Drift, Monitor
 from edgetl.runtime.inputs import open_source, predict_all, sampled
 from edgetl.runtime.session import load
@@ -241,7 +242,9 @@ def test_every_way_to_predict_is_watched(task: TaskSpec, tmp_path: Path) -> None
     assert single.drifted
     assert "darker" in single.sentence
     told = [at for at, result in enumerate(results, start=1) if result.drift]
-    assert told == [single.at]
+    assert single.at is not None
+    assert len(told) == 1
+    assert 0 <= told[0] - single.at < AT_ONCE, "it is noticed a few images later"
     if isinstance(task, MultiHead):
         assert all("/" in one.label for one in single.moved if one.label)
 

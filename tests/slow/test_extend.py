@@ -74,19 +74,21 @@ def test_five_steps_of_two_classes(real_set: RealSet, tmp_path: Path) -> None:
     first = trained(recipe(steps[0]), tmp_path / "first")
     last, forgotten = dict[str, float](), dict[str, float]()
     for way, (exemplars, share) in WAYS.items():
-        before, best, verdicts = tmp_path / "first", recalls(first), list[str]()
+        before, best, verdicts, taken = tmp_path / "first", recalls(first), list[str](), 0
         for at, added in enumerate(steps[1:], start=1):
             settings = (f"extend.exemplars={exemplars}", f"extend.distill={share}")
             folder = tmp_path / way.replace(" ", "-") / f"run-{at}"
             record = trained(config.extended(before, str(added), "step", settings), folder)
             assert record.kept is not None
             verdicts.append(record.kept.verdict.text)
+            taken += record.nearest is not None and record.nearest.comparison.helped
             now = recalls(record)
             best, before = {label: max(now[label], best.get(label, 0.0)) for label in now}, folder
         last[way] = float(np.mean(list(now.values())))
         forgotten[way] = float(np.mean([best[label] - now[label] for label in labels[:-2]]))
         print(
-            f"{way}: {last[way]:.1%} at the end, {forgotten[way]:.1%} forgotten; the gate: {', '.join(verdicts)}"
+            f"{way}: {last[way]:.1%} at the end, {forgotten[way]:.1%} forgotten; the gate: {', '.join(verdicts)};"
+            f" nearest means taken in {taken} steps"
         )
     # What is forgotten is told and not judged: plain fine-tuning never knew much at once, so has little to forget.
     assert last["exemplars and own answers"] > last["fine-tuning"] + 0.1

@@ -13,7 +13,10 @@ def extension(report: RunReport) -> Markup:
     kept = report.teacher.kept
     if kept is None:
         return Markup("")
-    checks = tag("ul", *(tag("li", sentence(check.sentence)) for check in kept.checks), css="says")
+    notes = [check.sentence for check in kept.checks]
+    if report.teacher.nearest is not None:
+        notes.append(report.teacher.nearest.note)
+    checks = tag("ul", *(tag("li", sentence(note)) for note in notes), css="says")
     return Markup(
         tag(
             "p",

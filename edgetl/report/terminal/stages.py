@@ -191,6 +191,7 @@ def _train(console: Console, record: TrainRecord) -> None:
             ("pretraining", record.start.note if record.start else ""),
             ("episodes", record.episodes.note if record.episodes else ""),
             *(figures(record.kept) if record.kept else ()),
+            ("nearest means", record.nearest.note if record.nearest else ""),
             ("time", units.duration(record.seconds)),
             ("checkpoint", record.checkpoint),
         ],

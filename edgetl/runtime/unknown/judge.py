@@ -12,6 +12,7 @@ variant and score, so that it holds to an approximation. How many unknown images
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import replace
 from typing import cast
 
@@ -42,11 +43,16 @@ def normal(scores: NDArray[np.float64]) -> Conformity:
 
 def usual(kept: Conformity, scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N,) of images with these scores the share of validation images at least as strange, above 0 and at most 1."""
-    count, rows = kept.images, len(kept.ranked)
-    above = rows - np.searchsorted(kept.ranked[::-1], -np.asarray(scores), side="right")
+    rising = kept.ranked[::-1].tolist()
+    return np.array([_usual(rising, kept.images, score) for score in np.asarray(scores).tolist()])
+
+
+def _usual(rising: list[float], images: int, score: float) -> float:
+    """As `usual` of one image; `rising` is what is kept of the validation images, the strangest first."""
+    above = len(rising) - bisect_right(rising, -score)
     # Where not all are kept, each stands for the ranks up to its own.
-    calmer = np.ceil(above * count / max(1, rows) - _ROUNDING)
-    return np.asarray((1.0 + count - calmer) / (1.0 + count))
+    calmer = math.ceil(above * images / max(1, len(rising)) - _ROUNDING)
+    return (1.0 + images - calmer) / (1.0 + images)
 
 
 def check(rate: float, images: int, what: str) -> None:
@@ -96,6 +102,7 @@ class Judge:
         spec = bundle.manifest.task
         assert not isinstance(spec, Detection)
         self._score: Scorer = scorer(score, spec, features)
+        self._rising = self._normal.ranked[::-1].tolist()
 
     def usual(self, outputs: Outputs) -> NDArray[np.float64]:
         """(N,) of images with these outputs, as the function of this name."""
@@ -103,7 +110,7 @@ class Judge:
 
     def judged(self, outputs: Outputs, found: Prediction, rate: float) -> Prediction:
         """One image's prediction, with whether it is unknown at a false alarm rate."""
-        share = float(self.usual(outputs)[0])
+        share = _usual(self._rising, self._normal.images, float(self._score(outputs)[0]))
         assert not isinstance(found, Detections)
         return cast("Prediction", replace(found, unknown=share <= rate + _ROUNDING, usual=share))
 

@@ -40,12 +40,12 @@ class Neighbours:
         likeness = values @ self._known
         place = likeness.shape[1] - self._k
         nearest = likeness.max(axis=1) if self._k == 1 else np.partition(likeness, place, axis=1)[:, place]
-        cosines = nearest.astype(np.float64) / _lengths(values)
-        squares = 2.0 - 2.0 * cosines
-        return np.sqrt(np.where(squares < _PRECISION**2, 0.0, squares))
+        squares = 2.0 - 2.0 * (nearest / _lengths(values))
+        squares[squares < _PRECISION**2] = 0.0
+        return np.asarray(np.sqrt(squares))
 
 
 def _lengths(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Each row's length (N,), above 0."""
-    squares = np.einsum("ij,ij->i", values, values, dtype=np.float64)
-    return np.asarray(np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny)))
+    squares = (values[:, None, :] @ values[:, :, None])[:, 0, 0]
+    return np.asarray(np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny), dtype=np.float64))

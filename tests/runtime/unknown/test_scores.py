@@ -91,7 +91,7 @@ def test_vim_is_the_energy_inside_the_space_and_more_outside() -> None:
     energies = np.array([-1.0])
     np.testing.assert_allclose(vim.score(inside, energies), energies, atol=1e-6)
     alpha = (fresh @ weights.T).max(axis=1).sum() / (20 * 0.5)
-    np.testing.assert_allclose(vim.score(outside, energies), energies + 2.0 * alpha)
+    np.testing.assert_allclose(vim.score(outside, energies), energies + 2.0 * alpha, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ScoreName)
