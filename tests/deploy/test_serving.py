@@ -13,12 +13,14 @@ import pytest
 
 import edgetl
 from edgetl.bundle.golden import GoldenSet
+from edgetl.bundle.manifest import InputForm
 from edgetl.bundle.pack import VariantSource, pack
 from edgetl.deploy.serving import ServeOptions, write_litert, write_onnx, write_triton
 from edgetl.errors import BundleError, ConfigError, ModelError
 from edgetl.export.bake import DETECTIONS, bake_nms
 from edgetl.export.onnx import to_bytes, to_onnx
-from edgetl.inputs.image import load_pixels, normalise
+from edgetl.inputs.image import Resize, load_pixels, normalise
+from edgetl.inputs.spec import SoundSpec
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from edgetl.tasks.classification.answers import softmax
@@ -56,6 +58,15 @@ def test_pictures_in_and_the_best_classes_out(bundle: Path, tmp_path: Path, logi
     scores, classes = session.run(None, {"images": PIXELS})
     np.testing.assert_array_equal(classes[:, 0], logits.argmax(1))
     np.testing.assert_allclose(scores[:, 0], softmax(logits).max(1), rtol=1e-4)
+
+
+def test_samples_need_a_variant_that_takes_normalised_pictures(tmp_path: Path) -> None:
+    plain = contents(tmp_path)
+    spec = replace(SPEC, resize=Resize.SQUASH, sound=SoundSpec(rate=8000, seconds=1.0, high_hz=4000.0))
+    baked = [replace(variant, input=InputForm.UINT8) for variant in plain.variants]
+    pack(replace(plain, preprocess=spec, variants=baked), tmp_path / "words.edgetl")
+    with pytest.raises(BundleError, match=r"fp32 takes pictures and normalises inside, and --samples needs"):
+        write_onnx(tmp_path / "words.edgetl", ServeOptions(samples=True), tmp_path / "m.onnx")
 
 
 def test_contradictions_are_refused(bundle: Path, tmp_path: Path) -> None:
