@@ -160,7 +160,7 @@ def test_every_setting_of_preprocessing_reaches_the_models(tmp_path: Path) -> No
     run = pipeline._Run(recipe, tmp_path / "run", SILENT)
     assert to_json(run.spec).items() >= asked.items()
     assert run.student_spec == run.spec
-    suggested = to_json(transfer._spec(recipe.preprocess, 48))
+    suggested = to_json(transfer._spec(recipe.preprocess, 48, None))
     assert {name for name in asked if suggested[name] != asked[name]} == {"mean", "std"}  # the backbone's own
 
 

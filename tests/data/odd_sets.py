@@ -318,7 +318,8 @@ def strict_streams(seed: int) -> Iterator[None]:
 def ways(odd: OddSet, work: Path, seed: int) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with a set: the name of each way, and a call that gives an answer or raises."""
     from edgetl import config, pipeline
-    from edgetl.cli import host
+    from edgetl.cli.data import data_check
+    from edgetl.cli.init import init
     from edgetl.data import unlabelled
     from edgetl.data.index import build_index
     from edgetl.runtime.evaluate import find_samples
@@ -340,8 +341,8 @@ def ways(odd: OddSet, work: Path, seed: int) -> Iterator[tuple[str, Callable[[],
         inputs = unlabelled.UnlabelledInputs(index=index, bad_images="skip")
         unlabelled.run(odd.source, inputs, out=work / "beside")
 
-    yield "init", lambda: host.init(odd.source, recipe, force=False)
-    yield "data check", lambda: host.data_check(odd.source, json=bool(seed % 2))
+    yield "init", lambda: init(odd.source, recipe, force=False)
+    yield "data check", lambda: data_check(odd.source, json=bool(seed % 2))
     yield "data stage", stage
     yield "unlabelled", beside
     yield "device images", lambda: find_images([odd.source])
