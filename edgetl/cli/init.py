@@ -88,7 +88,8 @@ def init(
         with open_progress() as progress:
             preprocess = config.parse(by_section(chosen, {"data": {"source": source}})).preprocess
             found = proposed_settings(index, preprocess, latency_ms=latency_ms, progress=progress)
-        chosen = [*(item for item in chosen if item.key not in {one.key for one in found}), *found]
+        others = {one.key for one in found} | {"distill.size"}  # which went with the size that was guessed
+        chosen = [*(item for item in chosen if item.key not in others), *found]
     values = by_section(chosen, {"data": {"source": portable(source, output)}})
     name = default_name(source, _RunsOf(Path("runs"), source))
     recipe = config.parse({"name": name, **values})

@@ -31,7 +31,10 @@ _NAMED = r"([^/]+)[_-]\d+\.[^./]+$"
 """Files of one speaker or recording are often called alike, with a number: `jackson_12.wav`."""
 _EPOCHS = 12
 """Of the teacher. Of spoken_digits.zip, with 2,107 training recordings, validation was at 80, 90 and 95% after 2, 3 and
-4 epochs, and still rising."""
+4 epochs, 98% after 5 and 99% after 9 to 12."""
+_PARAMETERS = 0.15
+"""Of the student. With as many as a cut to 30% of the multiply-accumulates left, 17 to 19%, it knew 99.4% of the
+validation recordings of spoken_digits.zip, with these 99.3% (means of three seeds)."""
 _FEWEST_GROUPS = 5
 """Of which one may be validation and one test, and those that are left still differ."""
 
@@ -158,6 +161,11 @@ def suggest_sound(heard: Heard) -> Sequence[Suggestion]:
             "train.epochs",
             _EPOCHS,
             "pictures of sounds are far from the photographs that the backbone has seen, and take longer to learn",
+        ),
+        (
+            "prune.target_parameters",
+            _PARAMETERS,
+            "pictures of sounds hold less than photographs, and as few weights knew spoken words as well",
         ),
         ("train.augment", "sound", "moved, faster or slower, noisy and masked, never mirrored"),
         ("distill.augment", "sound", "as for the teacher"),

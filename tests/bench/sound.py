@@ -70,7 +70,7 @@ def recipe_for(source: Path, pattern: str | None, seed: int, **changes: dict[str
         "sound": {"rate": RATE, "seconds": 1.1},
         "preprocess": {"size": 96},
         "train": {"epochs": 12},
-        "prune": {"recovery_epochs": 1},
+        "prune": {"recovery_epochs": 1, "target_parameters": 0.15},
         "distill": {"epochs": 10},
     }
     for section, own in changes.items():

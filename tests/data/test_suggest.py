@@ -62,6 +62,13 @@ def test_marks_on_grey_parts_are_not_blurred() -> None:
     assert "preprocess.size" not in _chosen(median_side=257, grey_share=0.5)
 
 
+def test_few_photographs_teach_a_head_alone() -> None:
+    found = _chosen(train_images=200)
+    assert (found["train.strategy"], found["preprocess.size"], found["distill.size"]) == ("head", 224, 160)
+    for changes in ({"train_images": 251}, {"median_side": 160}, {"grey_share": 1.0}):
+        assert "train.strategy" not in _chosen(**{"train_images": 200, **changes})
+
+
 def test_small_grey_images_are_not_flipped() -> None:
     chosen = _chosen(median_side=8, grey_share=1.0)
     assert (chosen["train.augment"], chosen["distill.augment"]) == ("crop", "crop")

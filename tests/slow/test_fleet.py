@@ -141,10 +141,10 @@ def test_connections_killed_at_every_step_and_moment(
         broken = sum(
             kill_and_go_on(fleet, bundles, cuts, number, after_s)
             for number in range(1, 9)
-            for after_s in (0.0, 0.01, 0.03, 0.1)
+            for after_s in (0.0, 0.003, 0.01, 0.03)
         )
     print(f"\n32 deployments, {broken} of them broken by the kill; always the old or the new bundle, whole")
-    assert broken > 10
+    assert broken > 5
 
 
 def test_edgetl_is_installed_from_wheels_and_a_bundle_runs(

@@ -87,3 +87,24 @@ def test_strategies_side_by_side_on_cifar10(real_set: RealSet, tmp_path: Path, p
         )
     assert max(scores.values()) > 0.5
     assert scores[Strategy.FULL] > scores[Strategy.HEAD]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "images"),
+    [("flowers12", ".", 60), ("flowers12", ".", 150), ("office_caltech10", "amazon", 200)],
+)
+def test_few_photographs_teach_a_head_better_than_all_layers(
+    real_set: RealSet, tmp_path: Path, name: str, folder: str, images: int
+) -> None:
+    source, scores = real_set(name) / folder, []
+    for strategy, size in ((Strategy.HEAD, 224), (Strategy.FULL, 160)):
+        changes = (f"train.strategy={strategy}", f"preprocess.size={size}")
+        recipe = recipe_for(source, *changes, max_train_images=images, val_fraction=0.45)
+        started = time.monotonic()
+        scores.append(value(teacher(recipe, tmp_path / strategy).val, "top1"))
+        print(
+            f"{source.name}, {images} images, {strategy} at {size} px: {scores[-1]:.1%} of the validation images,"
+            f" {(time.monotonic() - started) / 60:.1f} minutes",
+            flush=True,
+        )
+    assert scores[0] >= scores[1]
