@@ -13,22 +13,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgetl import config, pipeline
+from edgetl import pipeline
 from edgetl.cascade import stage
 from edgetl.cascade.stage import CascadeConfig
 from edgetl.cascade.threshold import is_worse
 from edgetl.records.cascade import CascadeRecord
 from tests.bench.claims import Claim, at_most
+from tests.bench.headline import recipe_for
 from tests.bench.steps import Spoken, kept, say
 from tests.real_sets import unpacked
 
 FAMILY, DATA = "cascade", "cifar10"
 TRAINED, PER_CLASS = 1500, 400
 AIM = 0.6
+UNLABELLED = {"unlabelled": "train", "unlabelled_share": 0.75}
 STUDENTS: dict[str, dict[str, dict[str, object]]] = {
-    "small": {"prune": {"target_macs": 0.35, "steps": 2}, "distill": {"size": 48, "epochs": 6}},
-    "large": {"prune": {"enabled": False}, "distill": {"size": 96, "epochs": 4}},
+    "small": {"prune": {"target_macs": 0.35, "steps": 2}, "distill": {"size": 48, "epochs": 6, **UNLABELLED}},
+    "large": {"prune": {"enabled": False}, "distill": {"size": 96, "epochs": 4, **UNLABELLED}},
 }
+"""Both also learn what their teacher says of the other training images, whose labels nobody sees."""
 
 
 def run() -> Iterator[Claim]:
@@ -74,15 +77,15 @@ def judged(record: CascadeRecord) -> Iterator[Claim]:
 def _student(name: str, source: Path, home: Path) -> Path:
     """A student's bundle; trained where it is not kept."""
     say(f"the {name} student")
-    values = {
-        "name": name,
-        "data": {"source": str(source), "max_train_images": TRAINED},
+    settings = {
+        "data": {"max_train_images": TRAINED},
         "preprocess": {"size": 96, "crop_fraction": 1.0},
         "train": {"epochs": 4},
         **STUDENTS[name],
     }
-    pipeline.run(config.parse(values), home / name, progress=Spoken())
-    return home / name / f"{name}.edgetl"
+    bundle = pipeline.run(recipe_for(source, settings, 0), home / name, progress=Spoken()).bundle
+    assert bundle is not None
+    return bundle
 
 
 def _images(source: Path, home: Path) -> Path:
