@@ -46,7 +46,7 @@ _NEW = 200
 """At most so many pictures of a class that is left out."""
 EPISODES, QUERIES = 100, 15
 MOST_LOST = 0.01
-"""What trained classes may lose of their accuracy to five added ones, on the mean."""
+"""What trained classes may lose of their accuracy to five added ones, on the mean; one test image where it is more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def test_five_classes_from_few_pictures(name: str, real_set: RealSet, tmp_path: 
                 f" {line('5-way', within)}; {line(f'of {count + 5} classes', all_ways)};"
                 f" {line('trained classes lose', lost)}"
             )
-            assert np.mean(lost) < MOST_LOST
+            assert np.mean(lost) < max(MOST_LOST, 1 / len(right))
     _whole_way(bundle, own, pictures, left_out, tmp_path)
 
 
