@@ -126,17 +126,15 @@ def run(
         if engine_of(session.choice.target).on_cpu:
             config = dataclasses.replace(config, threads=session.backend.threads)
         opened = session.bundle
-        images = _images(inputs, opened)
+        images = _images(inputs, opened, progress)
         variant, target = session.variant, session.choice.target
         device = device_of(target) if profiled else None
         if against_peaks:
             roofline.check(target)
         cores = pin.spread()
         progress.message(f"Measures {variant.name} on {target}: {session.choice.reason}.")
-        call, handed_on = (
-            model_call(session, images, config.images_per_call),
-            share_handed_on(session, images),
-        )
+        call = model_call(session, images, config.images_per_call)
+        handed_on = share_handed_on(session, images)
         if handed_on is not None and not inputs.images:
             warnings.append(_of_golden_images(variant, handed_on))
         before = sensors.read()
@@ -257,8 +255,8 @@ def share_handed_on(session: Model, images: Sequence[bytes]) -> float | None:
     """Which share of the images that are timed a cascade hands to its larger model; None of one model."""
     if session.variant.cascade is None:
         return None
-    told = [session.run(one)["handed_on"] for one in cascade_inputs(session, images, 1)]
-    return float(np.mean(told))
+    handed_on = [session.run(one)["handed_on"] for one in cascade_inputs(session, images, 1)]
+    return float(np.mean(handed_on))
 
 
 def _of_golden_images(variant: Variant, handed_on: float) -> str:
@@ -270,12 +268,19 @@ def _of_golden_images(variant: Variant, handed_on: float) -> str:
     )
 
 
-def _images(inputs: BenchInputs, bundle: Bundle) -> Sequence[bytes]:
-    """The encoded images that are timed."""
+def _images(inputs: BenchInputs, bundle: Bundle, progress: Progress) -> Sequence[bytes]:
+    """The encoded images that are timed; those that are given are decoded once, so that a corrupt one is named."""
     from edgetl.data.splits import spread
+    from edgetl.inputs.image import load_pixels
 
     chosen = spread(inputs.images, MOST_TIMED)
-    return [path.read_bytes() for path in chosen] or bundle.golden_images()
+    if not chosen:
+        return bundle.golden_images()
+    with progress.task("Reading images", total=len(chosen)) as task:
+        for path in chosen:
+            load_pixels(path, bundle.manifest.preprocess)
+            task.advance()
+    return [path.read_bytes() for path in chosen]
 
 
 def measure_end_to_end(

@@ -108,10 +108,10 @@ def cascade(small: Member, large: Member, threshold: float) -> bytes:
     )
     nodes.append(node("If", ["cascade/any"], [LOGITS], "cascade/If", then_branch=hand, else_branch=keep))
     batch = parts.of_logits.type.tensor_type.shape.dim[0]
-    told = helper.make_tensor_value_info(
+    share = helper.make_tensor_value_info(
         HANDED_ON, TensorProto.FLOAT, [batch.dim_param or batch.dim_value, 1]
     )
-    return parts.model(nodes, [parts.of_logits, told])
+    return parts.model(nodes, [parts.of_logits, share])
 
 
 class _Parts:

@@ -1,8 +1,8 @@
 """Make a cascade of two bundles: choose its threshold, judge it on other images, time it, pack it.
 
 The threshold is chosen on one half of the images, the lowest with which the cascade is right as often there as was
-asked. What is told of it comes from the other half: a paired test against the larger model, the share that was handed
-on, and latencies, timed in turn in one process on images of that half.
+asked. The other half is what is reported: a paired test against the larger model, the share that was handed on, and
+latencies, timed in turn in one process on images of that half.
 
 Legend: N images, C classes.
 """
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgetl._version import __version__
 from edgetl.bench.machine import describe
+from edgetl.bench.stage import MOST_TIMED
 from edgetl.bench.statistics import summarise
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
 from edgetl.bundle import pack
@@ -59,7 +60,7 @@ NAME = "cascade"
 """What the variant is called."""
 GOLDEN_IMAGES = 16
 """Golden images, of which the share handed on is as close to the measured one as it can be."""
-_TIMED_BYTES, _MOST_TIMED = 64 * 1024 * 1024, 256
+_TIMED_BYTES = 64 * 1024 * 1024
 _WARM_ROUNDS = 2
 
 
@@ -331,7 +332,7 @@ def _timed(
     """The cascade's latency and the larger model's, their calls timed in turn on the same images."""
     by_margin = [answers.samples[at] for at in np.argsort(answers.margins, kind="stable")]
     one = _input(load_pixels(by_margin[0].path, large.spec), large)
-    chosen = spread(by_margin, min(_MOST_TIMED, max(1, _TIMED_BYTES // one.nbytes)))
+    chosen = spread(by_margin, min(MOST_TIMED, max(1, _TIMED_BYTES // one.nbytes)))
     tensors = [_input(load_pixels(sample.path, large.spec), large) for sample in chosen]
 
     def asked(backend: OnnxBackend) -> Callable[[], object]:

@@ -30,7 +30,7 @@ class Cascade:
         threshold: 0 or more.
         floor: the least top-1 that was asked for; None: the larger model's.
         chosen_on: images by which the threshold was chosen.
-        judged_on: other images, of which all that follows is told.
+        judged_on: other images, on which all that follows was measured.
         handed_on: the share of them that the larger model answered.
         top1: the cascade's.
         lost, won: images that only the larger model, and only the cascade, got right.

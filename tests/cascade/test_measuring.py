@@ -10,6 +10,7 @@ import pytest
 from edgetl.bench.scenarios import BenchOptions
 from edgetl.bench.stage import BenchInputs, run
 from edgetl.comparison import stage as comparison
+from edgetl.errors import ImageError
 from edgetl.gate import stage as gate
 from edgetl.gate.compare import Limits
 from edgetl.progress import SilentProgress
@@ -116,3 +117,10 @@ def test_a_comparison_times_both_on_its_images(place: Path, made: CascadeRecord)
     assert found.trial is not None
     assert found.trial.images == 24
     assert found.trial.change < 0
+
+
+def test_an_image_that_cannot_be_timed_is_named(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    inputs = BenchInputs(bundle=place / "small.edgetl", images=(tmp_path / "torn.png",))
+    with pytest.raises(ImageError, match=r"torn\.png: is not an image"):
+        run(BenchOptions(runs=2, warmup=0), inputs)
