@@ -67,7 +67,8 @@ def compute(
         model: put into evaluation mode.
         outputs: the layers that make its outputs (`TrainingTask.output_layers`); the first one's input is cached.
         data: the images.
-        folder: where the file is written; one made by the same weights from the same images is used again.
+        folder: where the file is written; one made from the same images by the same weights, those of the last layer
+            aside, is used again.
         views: of each image. One is evaluation's own view; of more, each is an augmented one.
         augment: the policy of the augmented views.
         seed: of the augmented views.
@@ -77,7 +78,8 @@ def compute(
         StorageError: the file cannot be written.
     """
     policy = augment if views > 1 else Augment.NONE
-    made_by = f"{states.fingerprint(model)} {data.identity} {views} {policy} {seed if views > 1 else ''}"
+    weights = states.fingerprint(model, without=outputs[0])
+    made_by = f"{weights} {data.identity} {views} {policy} {seed if views > 1 else ''}"
     digest = sha256_bytes(made_by.encode())
     path = folder / f"features-{digest[:24]}.npy"
     if not path.exists():

@@ -81,10 +81,17 @@ def load(path: Path) -> FitState | None:
         return None
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of a network's tensors' names, shapes and values, as 64 hex digits."""
+def fingerprint(model: nn.Module, *, without: str | None = None) -> str:
+    """SHA-256 of a network's tensors' names, shapes and values, as 64 hex digits.
+
+    Args:
+        model: the network.
+        without: the name of a layer whose tensors do not count.
+    """
     whole = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if without is not None and name.startswith(f"{without}."):
+            continue
         whole.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return whole.hexdigest()

@@ -10,11 +10,11 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import nn
 
@@ -34,6 +34,8 @@ from edgetl.runtime.evaluate import evaluate_folder
 from edgetl.train import stage as training
 from edgetl.train.adapt import stage
 from edgetl.train.evaluate import predict_outputs
+from edgetl.train.features import compute, head_of
+from edgetl.train.sets import PixelSet
 from tests.slow.test_real_sets import recipe_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(14400)]
@@ -101,18 +103,26 @@ def adapted(
 
 
 class Scoring:
-    """Labelled target pictures, by which networks are compared afterwards."""
+    """Labelled target pictures, by which networks are compared afterwards.
+
+    Args:
+        rows: the pictures.
+        labels: the networks' classes.
+        pixels: folder of decoded pixels; features lie there too, once for all networks that share a backbone.
+    """
 
     def __init__(self, rows: Labelled, labels: Sequence[str], pixels: Path) -> None:
         samples = tuple(
             indexes.Sample(path, labels.index(label), "test", sha256_file(path)) for path, label in rows
         )
-        self.pixels: NDArray[np.uint8] = open_pixels(samples, spec(), pixels)
-        self.truths = np.array([sample.label for sample in samples])
+        truths = np.array([sample.label for sample in samples])
+        self.data, self.folder = PixelSet(open_pixels(samples, spec(), pixels), truths, spec()), pixels
 
     def __call__(self, network: nn.Module) -> float:
-        answers = predict_outputs(network, (self.pixels, spec())).argmax(1)
-        return float(100 * (answers == self.truths).mean())
+        layers = backbones.classifier_names(network)[:1]
+        head = head_of(network, layers, SIZE)
+        answers = predict_outputs(head, compute(network, layers, self.data, self.folder)).argmax(1)
+        return float(100 * (answers == self.data.targets).mean())
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
@@ -136,19 +146,33 @@ def test_from_one_source_of_photographs_to_another(
     root, pixels = real_set("office_caltech10").absolute(), tmp_path / "pixels"
     rows: dict[str, dict[str, float]] = {}
     chosen: list[str] = []
+    indices = {
+        domain: indexed(pictures(root / domain), tmp_path / domain / "labels.csv") for domain in DOMAINS
+    }
+
+    @cache
+    def taught(domain: str) -> Path:
+        return teach(indices[domain], tmp_path / domain / "train", pixels, seed)
+
+    @cache
+    def bound_of(domain: str) -> Path:
+        if protocol == "whole":
+            return taught(domain)
+        half = indexed(pictures(root / domain)[::2], tmp_path / domain / "half.csv")
+        return teach(half, tmp_path / domain / "bound", pixels, seed)
+
     for source, target in DIRECTIONS:
         name = f"{source} to {target}"
-        place, found = tmp_path / f"{source}-{target}", pictures(root / target)
-        index = indexed(pictures(root / source), place / "source.csv")
+        place, found, index = tmp_path / f"{source}-{target}", pictures(root / target), indices[source]
         seen, scored = (found[::2], found[1::2]) if protocol == "halves" else (found, found)
-        teacher = teach(index, place / "train", pixels, seed)
+        place.mkdir()
+        teacher = taught(source)
         tried = adapted(teacher, index, seen, place, pixels, seed)
         score = Scoring(scored, index.labels, pixels)
         rows[name] = {str(method): score(network) for method, network in tried.networks.items()}
         chosen.append(tried.choice.name)
         rows[name]["auto"] = rows[name][tried.choice.name]
-        bound = teach(indexed(seen, place / "target.csv"), place / "bound", pixels, seed)
-        rows[name][BOUND] = score(checkpoint.load(bound)[0])
+        rows[name][BOUND] = score(checkpoint.load(bound_of(target))[0])
         for one in tried.tries:
             figures = [f"{found:.3f}" for found in (one.val, one.weighted, one.density) if found is not None]
             print(f"  {one.method}: validation, weighted, density {', '.join(figures)} {one.note}")

@@ -65,6 +65,20 @@ def test_features_are_computed_once_for_the_same_weights_and_images(tmp_path: Pa
     assert compute(model, classifier_names(model), images(4), tmp_path).identity != first.identity
 
 
+def test_networks_that_differ_in_their_heads_alone_share_features(tmp_path: Path) -> None:
+    model = backbones.create("test_resnet", 3, "none")
+    layers = classifier_names(model)
+    first = compute(model, layers, images(4), tmp_path)
+    with torch.no_grad():
+        model.get_submodule(layers[0]).weight.add_(0.1)
+    again = compute(model, layers, images(4), tmp_path)
+    assert len(list(tmp_path.glob("features-*.npy"))) == 1
+    assert again.identity == first.identity
+    np.testing.assert_allclose(
+        predict_outputs(head_of(model, layers, 32), again), predict_outputs(model, images(4)), atol=1e-5
+    )
+
+
 def test_each_epoch_takes_the_next_augmented_view(tmp_path: Path) -> None:
     model = backbones.create("test_resnet", 3, "none")
     found = compute(

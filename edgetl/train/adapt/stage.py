@@ -505,6 +505,16 @@ class _Bench:
     def _features(self, network: nn.Module, data: PixelSet) -> FeatureSet:
         return compute(network, (self.layer,), data, self.out, progress=self.progress)
 
+    def _outputs(self, network: nn.Module, data: PixelSet) -> NDArray[np.float32]:
+        """A network's outputs (N, D). Networks that differ in their heads alone share the features of the images."""
+        if self.inputs.train.strategy is not Strategy.HEAD:
+            return predict_outputs(network, data)
+        try:
+            head = head_of(network, (self.layer,), self.inputs.spec.size)
+        except ModelError:
+            return predict_outputs(network, data)  # The last layer is not all that follows the features.
+        return predict_outputs(head, self._features(network, data))
+
     def _unlabelled(self) -> Unlabelled:
         inputs, share = self.inputs, self.config.share
         opened = open_unlabelled(inputs.target, inputs.spec, inputs.pixels_dir, self.progress, share=share)
@@ -522,13 +532,13 @@ class _Bench:
         self.right: dict[str, NDArray[np.bool_]] = {}
         scored = {}
         for name, network in networks.items():
-            outputs = predict_outputs(network, self.sets.val)
+            outputs = self._outputs(network, self.sets.val)
             self.val[name] = value(self.task.evaluate(truths, outputs, resamples=0), self.metric)
             self.right[name] = outputs.argmax(1) == truths
             scored[name] = Scored(
                 source=outputs[source],
                 right=self.right[name][source],
-                target=predict_outputs(network, self.target),
+                target=self._outputs(network, self.target),
             )
         return choose(scored, weights, NO_METHOD, seed)
 
