@@ -14,6 +14,7 @@ from edgetl import config
 from edgetl.config import Recipe, dump, parse
 from edgetl.data.builtin import NAMES
 from edgetl.errors import ConfigError
+from edgetl.records.scores import BadImages
 
 
 def problems(values: dict[str, Any], overrides: list[str] | None = None) -> tuple[str, ...]:
@@ -33,8 +34,8 @@ def test_every_setting_is_documented() -> None:
     names = config.dotted_names()
     assert len(names) >= 50
     assert len(set(names)) == len(names)
-    for section in config._SECTIONS:
-        for key, field in config._settings(section).items():
+    for section in config.SECTIONS:
+        for key, field in config.settings_of(section).items():
             assert field.description, f"{section}.{key}"
             assert f"{section}.{key}" in names
 
@@ -307,7 +308,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         data=config.DataConfig(
             source=draw(TEXT.filter(bool)),
             max_train_images=draw(st.none() | st.integers(1, 10**9)),
-            bad_images=draw(st.sampled_from(config.BadImages)),
+            bad_images=draw(st.sampled_from(BadImages)),
         ),
         preprocess=config.PreprocessConfig(
             size=draw(st.integers(16, 1024)),

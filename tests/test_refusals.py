@@ -255,9 +255,9 @@ def _nameless_variant(folder: Path) -> None:
 
 
 def _bytes_that_are_no_text(_: Path) -> None:
-    from edgetl.config import _toml
+    from edgetl.config.writing import as_toml
 
-    _toml("photos-\udcff")
+    as_toml("photos-\udcff")
 
 
 def _elsewhere_pinned(_: Path) -> None:

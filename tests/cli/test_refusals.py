@@ -110,7 +110,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "report --page @": (("report", "b.edgetl", "b.edgetl", "--data", "images", "--page", "@"), AS_A_FILE),
     **{f"{name} @": ((name, "@"), READ) for name in ("card", "sbom")},
     **{f"{name} -o @": ((name, "b.edgetl", "-o", "@"), AS_A_FILE) for name in ("card", "sbom")},
-    "guide @": (("guide", "@"), (*READ, "", "../config.py", "README")),
+    "guide @": (("guide", "@"), (*READ, "", "../keys.py", "README")),
 }
 
 

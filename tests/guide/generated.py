@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 
 from edgetl import config
 from edgetl.cli import app, device, host
+from edgetl.config.writing import as_toml
 
 FOLDER = Path(__file__).parents[2] / "edgetl" / "guide"
 _LONG = 100
@@ -181,7 +182,7 @@ def _usual(value: Any) -> str:
         return "unset"
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     plain = [_plain(each) for each in plain] if isinstance(plain, tuple) else plain
-    return f"`{config._toml(_plain(plain) if isinstance(plain, Enum) else plain)}`"
+    return f"`{as_toml(_plain(plain) if isinstance(plain, Enum) else plain)}`"
 
 
 # --- Python -------------------------------------------------------------------------------------------------

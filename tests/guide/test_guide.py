@@ -67,7 +67,9 @@ def test_json_lists_the_topics_or_gives_a_page() -> None:
 
 
 def test_a_terminal_gets_a_page_laid_out_and_links_as_what_to_type() -> None:
-    text = "# Title\n\nSee [pruning](prune.md#why), [a file](../config.py) and `x`.\n\n```sh\nedgetl run a\n```\n"
+    text = (
+        "# Title\n\nSee [pruning](prune.md#why), [a file](../keys.py) and `x`.\n\n```sh\nedgetl run a\n```\n"
+    )
     page = guide.Page(topic=guide.Topic(name="x", summary="y"), text=text)
     plain = _shown(page)
     assert "\x1b[3" not in plain
