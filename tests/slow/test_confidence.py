@@ -14,6 +14,7 @@ from edgetl.config import Recipe
 from edgetl.records.confidence import OutputConfidence
 from edgetl.records.variants import MeasureRecord
 from edgetl.runtime.evaluate import evaluate_folder
+from tests.slow.left_out import SETS, Runs
 from tests.slow.test_real_sets import RealSet, recipe_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
@@ -80,3 +81,10 @@ def checked(source: Path, recipe: Recipe, folder: Path) -> None:
 def test_scores_hold_and_sets_cover(real_set: RealSet, name: str, tmp_path: Path) -> None:
     source = real_set(name)
     checked(source, recipe_for(source, max_train_images=IMAGES[name]), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_cover_where_classes_are_left_out(left_out: Runs, name: str) -> None:
+    report = left_out(name).outcome.report
+    assert report is not None
+    print_coverage(f"{name} without five classes", report.measure)

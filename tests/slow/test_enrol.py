@@ -4,7 +4,6 @@ classes lose, seconds. Ten minutes a set on two cores.
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,34 +13,16 @@ import pytest
 from numpy.typing import NDArray
 
 import edgetl
-from edgetl import pipeline
 from edgetl.data import index as indexes
 from edgetl.runtime import calibrating
 from edgetl.runtime.enrol import enrol, forget
 from edgetl.runtime.features import MAP, embeddings
 from edgetl.runtime.session import Session
-from tests.slow.test_real_sets import RealSet, recipe_for
+from tests.slow.left_out import SETS, Runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Of a set: a folder in it, the classes that are left out, which were drawn, and at most so many images to learn
-    from."""
-
-    folder: str = "."
-    left_out: tuple[str, ...]
-    images: int | None = None
-
-
-SETS = {
-    "flowers12": Part(left_out=("buttercup", "colts-foot", "dandelion", "sunflower", "tigerlily")),
-    "office_caltech10": Part(
-        folder="caltech10", left_out=("bike", "headphones", "laptop", "mug", "projector")
-    ),
-    "cifar10": Part(left_out=("bird", "cat", "frog", "ship", "truck"), images=5000),
-}
 _NEW = 200
 """At most so many pictures of a class that is left out."""
 EPISODES, QUERIES = 100, 15
@@ -78,20 +59,15 @@ def line(name: str, values: list[float]) -> str:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_five_classes_from_few_pictures(name: str, real_set: RealSet, tmp_path: Path) -> None:
-    part = SETS[name]
-    source, left_out = real_set(name) / part.folder, part.left_out
-    known = tmp_path / "known"
-    shutil.copytree(source, known, ignore=shutil.ignore_patterns(*left_out))
-    outcome = pipeline.run(recipe_for(known, max_train_images=part.images), tmp_path / "run")
-    assert outcome.bundle is not None
-    bundle = outcome.bundle
-    own = [sample.path for sample in indexes.load(tmp_path / "run" / "data" / "index.json").split("test")]
-    pictures = [path for label in left_out for path in sorted(source.glob(f"**/{label}/*.jpg"))[:_NEW]]
+def test_five_classes_from_few_pictures(name: str, left_out: Runs, tmp_path: Path) -> None:
+    run = left_out(name)
+    bundle, unknown = run.bundle, run.classes
+    own = [sample.path for sample in indexes.load(run.folder / "data" / "index.json").split("test")]
+    pictures = [path for label in unknown for path in sorted(run.unknown.glob(f"**/{label}/*.jpg"))[:_NEW]]
     for variant in (None, "fp32"):
         with edgetl.load(bundle, variant=variant) as session:
             test = seen(session, own, session.labels)
-            new = seen(session, pictures, left_out)
+            new = seen(session, pictures, unknown)
             reference, chosen = session.known_images("enrol"), session.variant
         count = test.logits.shape[1]
         right = test.logits.argmax(axis=1) == test.classes
@@ -126,7 +102,7 @@ def test_five_classes_from_few_pictures(name: str, real_set: RealSet, tmp_path: 
                 f" {line('trained classes lose', lost)}"
             )
             assert np.mean(lost) < max(MOST_LOST, 1 / len(right))
-    _whole_way(bundle, own, pictures, left_out, tmp_path)
+    _whole_way(bundle, own, pictures, unknown, tmp_path)
 
 
 def _whole_way(
