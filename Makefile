@@ -96,8 +96,9 @@ test: lint $(WHEELS)/.ready  ## Lint, types and tests
 test-arm: $(TESTS)  ## The wheel on an emulated 64-bit Arm processor, where QEMU and its packages can be had
 	$(PYTEST) -m arm tests/test_arm.py
 
+# One after the other, so each may use all cores, where the quick tests have one each.
 test-slow: $(PEERS)  ## The long runs on real image sets (DATA=folder with the zips of the sets)
-	EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) EDGETL_DATA='$(DATA)' $(PYTEST) -m slow -s
 
 # Nothing is fetched, since such a machine may have no network: without .venv it is that machine's own Python.
 test-gpu:  ## What runs on an NVIDIA GPU, as a report for the README: eight minutes at most, no network
