@@ -14,7 +14,7 @@ class ComparedModel:
     """One of the two.
 
     Attributes:
-        name: how pages call it: the run's folder or the bundle's file, told apart from the other.
+        name: how pages call it: the run's folder or the bundle's file, distinct from the other's.
         path: what was named.
         variant, precision, target: the model that answered, its arithmetic, and the engine that ran it.
         size_bytes: of its file; `bundle_bytes` that of the bundle.

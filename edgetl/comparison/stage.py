@@ -163,7 +163,7 @@ def _refuse_other_task(sides: tuple[Side, Side]) -> None:
         raise ConfigError(
             f"{names[0]} and {names[1]} do not know the same classes"
             f" ({'; '.join(parts) or 'they have them in another order'}). Compare runs of the same classes; what a"
-            " class more costs the old ones is told by the report of `edgetl extend`."
+            " class more costs the old ones stands in the report of `edgetl extend`."
         )
 
 

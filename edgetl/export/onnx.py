@@ -67,7 +67,7 @@ def to_onnx(
         spec: stored in the metadata as JSON under `edgetl.preprocess`.
         opset: ONNX operator set.
         dynamic_size: leave height and width open too.
-        progress: is told where a network's branches cannot be merged.
+        progress: gets a warning where a network's branches cannot be merged.
 
     Raises:
         ModelError: the network cannot be exported (the operator and its layer are named), its output does not fit

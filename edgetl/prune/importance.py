@@ -337,7 +337,7 @@ def _block_effect(each: _Added, gradient: Tensor | None, images: int) -> float:
     """The squared first-order effect of a block on the loss, summed over images; constants are taken up by norms.
 
     Raises:
-        UncuttableError: what it gives cannot be told apart by images.
+        UncuttableError: what it gives cannot be split by image.
     """
     if gradient is None:
         return 0.0
@@ -357,7 +357,7 @@ def _shares(reads: Sequence[_Read], gradients: Sequence[Tensor | None], images: 
     Where a network lays parts of an image (windows, patches) along the batch axis, they are summed up too.
 
     Raises:
-        UncuttableError: a layer's inputs cannot be distinguished by images.
+        UncuttableError: a layer's inputs cannot be split by image.
     """
     shares: dict[str, Tensor] = {}
     for read, gradient in zip(reads, gradients, strict=True):

@@ -96,7 +96,7 @@ def fit_table(works: Sequence[Sequence[float]], milliseconds: Sequence[float]) -
 
     Args:
         works: `total_work` of three or more networks of different widths. Where all have as many layers, calls cannot
-            be told apart from what every network takes, and cost nothing of their own.
+            be distinguished from what every network takes, and cost nothing of their own.
         milliseconds: their times.
     """
     alike = len({one[-1] for one in works}) == 1

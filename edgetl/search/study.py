@@ -146,7 +146,7 @@ def _cause(error: Exception) -> str:
 def revive(study: Study) -> int:
     """Put the trials of workers that have died back in the queue; says how many.
 
-    Those of this machine are told by their locks; those of others end when their heartbeat has stopped for a while,
+    Those of this machine are known by their locks; those of others end when their heartbeat has stopped for a while,
     where the storage has one.
     """
     revived = 0

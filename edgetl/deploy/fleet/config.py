@@ -108,7 +108,7 @@ def load(path: Path) -> Fleet:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"There is no {path}. What it holds is told by: edgetl guide fleet") from None
+        raise ConfigError(f"There is no {path}. For what it holds: edgetl guide fleet") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text in UTF-8 ({error.reason}).") from None
     try:

@@ -62,7 +62,7 @@ class Models(Mapping[str, Served]):
         options: which model of each bundle.
         batching: how requests become batches.
         metrics: where to count.
-        log: where a bundle that is refused is told.
+        log: where it is said that a bundle is refused.
         progress: of loading them.
 
     Raises:

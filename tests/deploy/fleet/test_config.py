@@ -93,7 +93,7 @@ def test_each_wrong_value_is_told(values: dict[str, object], message: str) -> No
 
 def test_files_that_are_no_files_of_devices(tmp_path: Path) -> None:
     for content, message in (
-        (None, "There is no .*. What it holds is told by: edgetl guide fleet"),
+        (None, "There is no .*. For what it holds: edgetl guide fleet"),
         (b"[devices", "is not TOML: "),
         (b"\xff", "is not text in UTF-8"),
     ):
