@@ -7,7 +7,7 @@ pictures made of validation images that show nothing known (`edgetl.measure.far`
 
 The score with the largest mean AUROC is used where it beats the softmax near and far, each by a test at 5%, among as
 many as there are (Bonferroni); else the softmax is, which costs nothing. Far alone is not enough: on `flowers12` with
-three classes really left out of training, `neighbours` recognised other sets better than the softmax (AUROC 0.98 to 1.00
+three classes really left out of training, `neighbours` knew other sets better than the softmax (AUROC 0.98 to 1.00
 against 0.98 to 0.99) and the three classes much worse (0.75 against 0.89), of which the near trials showed no more than
 that it is no better. The test takes an image and all that was made of it as one draw; the variance is that of DeLong,
 DeLong and Clarke-Pearson (Biometrics 1988) over all trials of a kind at once.

@@ -1,7 +1,8 @@
 """Every engine and precision, with one thread and two, in one process, interleaved: latency, accuracy, start, memory,
 and what an engine weighs when it is installed.
 
-Subjects are the students of digits, flowers12 and CIFAR-10, and three networks as their authors made them.
+Subjects are the students of digits, flowers12 and CIFAR-10 (of the latter two those of `make bench ONLY=headline`), and
+three networks as their authors made them.
 `EDGETL_BENCH_SUBJECTS` names some of them, `EDGETL_BENCH_RUNS` sets the calls (default 60). The students are made by
 their recipes (hours for flowers12 and CIFAR-10) and kept (`EDGETL_BENCH_CACHE`). EfficientNet-Lite0 has its own weights
 and a fresh head, the other two have random weights: of these three the share of answers that float32 gives is told.
@@ -38,7 +39,6 @@ from edgetl.export.litert.convert import to_tflite
 from edgetl.export.onnx import to_onnx
 from edgetl.inputs.image import PreprocessSpec, normalise
 from edgetl.models import backbones
-from edgetl.processor import computes
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
 from edgetl.quantize.graph import Graph
@@ -59,7 +59,6 @@ from tests.real_sets import unpacked
 
 Images = NDArray[np.float32]
 CPU_ENGINES = (EngineName.CPU, EngineName.OPENVINO, EngineName.LITERT)
-TARGETS = (Target.CPU_X86, Target.CPU_X86_VNNI, Target.CPU_ARM, Target.OPENVINO, Target.LITERT)
 AIM = 0.75
 STUDENTS = ("digits", "flowers12", "cifar10")
 NETWORKS = {"efficientnet_lite0": 224, "mobilenetv2_100": 224, "resnet18": 224}
@@ -130,8 +129,8 @@ def run() -> Iterator[Claim]:
 
 def student(name: str, folder: Path) -> Subject:
     """The student of a set, and the test split."""
-    recipe = _recipe(name)
-    outcome = pipeline.run(recipe, kept("engines", name), progress=Spoken())
+    recipe, home = _run(name)
+    outcome = pipeline.run(recipe, home, progress=Spoken())
     assert outcome.bundle is not None
     bundle = open_bundle(outcome.bundle)
     models = []
@@ -150,16 +149,13 @@ def student(name: str, folder: Path) -> Subject:
     return Subject(f"{name} student", tuple(models), normalise(np.asarray(pixels), spec), truths, True)
 
 
-def _recipe(name: str) -> Recipe:
-    targets = [str(target) for target in TARGETS if target is not Target.CPU_ARM or computes(target)]
-    if name == "digits":
-        return config.parse({"name": "digits", "quantize": {"target": targets}})
-    source = unpacked(name)
-    assert source is not None
-    made = headline.recipe_for(source, headline.SETS[name], 0)
-    return made.model_copy(
-        update={"quantize": made.quantize.model_copy(update={"target": tuple(Target(t) for t in targets)})}
-    )
+def _run(name: str) -> tuple[Recipe, Path]:
+    """The recipe of a set and its run's folder; of a real set the first run of `make bench ONLY=headline`."""
+    source = None if name == "digits" else unpacked(name)
+    if source is None:
+        targets = [str(target) for target in headline.TARGETS]
+        return config.parse({"name": name, "quantize": {"target": targets}}), kept("engines", name)
+    return headline.recipe_for(source, headline.SETS[name], 0), headline.folder_of(name, 0)
 
 
 def network(name: str, size: int, folder: Path) -> Subject:
@@ -177,9 +173,8 @@ def network(name: str, size: int, folder: Path) -> Subject:
         "fp32": ("any", made),
         "fp32-half-weights": ("any", store_half(made)),
     }
-    for target in TARGETS:
-        if computes(str(target)) or target in (Target.OPENVINO, Target.LITERT):
-            forms[f"int8-{target}"] = (str(target), _quantized(made, target, size))
+    for target in headline.TARGETS:
+        forms[f"int8-{target}"] = (str(target), _quantized(made, target, size))
     models = []
     for label, (target, form) in forms.items():
         if target != Target.LITERT:
