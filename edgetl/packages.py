@@ -22,6 +22,7 @@ PIP_NAMES: Mapping[str, str] = {
     "openvino": "openvino",
     "optuna": "optuna",
     "pydantic": "pydantic",
+    "rknn": "rknn-toolkit2",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
     "sounddevice": "sounddevice",

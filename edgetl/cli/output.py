@@ -28,6 +28,7 @@ View = Literal[
     "engine",
     "parity",
     "serve",
+    "rknn",
     "doctor",
     "keys",
     "signed",
@@ -154,6 +155,8 @@ def _show(record: Any, view: View, console: Console) -> None:
             stages.parity(console, record)
         case "serve":
             stages.serve(console, record)
+        case "rknn":
+            stages.rknn(console, record)
         case "doctor":
             device.doctor(console, record)
         case "keys":

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.manifest import InputForm, ModelFormat, Precision, Variant
 from edgetl.data.splits import spread
+from edgetl.deploy.bounds import BOUNDS, Bound, hold
 from edgetl.errors import (
     BundleError,
     BundleIntegrityError,
@@ -41,8 +42,8 @@ from edgetl.records.scores import BadImages, score
 from edgetl.runtime.engines.base import run_pixels
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.evaluate import LabelledImage, choose_images, refuse_or_skip
-from edgetl.statistics import compare_paired, most_by_chance
-from edgetl.tasks.all import answer_scale, differences, framed, task_of
+from edgetl.statistics import compare_paired
+from edgetl.tasks.all import framed, task_of
 from edgetl.tasks.base import Outputs, Truths, joined
 from edgetl.tasks.metrics import TOP1
 
@@ -53,33 +54,6 @@ if TYPE_CHECKING:
 BATCH = 16
 BISECTED = 4
 """Images, those with the largest errors, on which the layers are compared."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """What a step may differ from the one that it stands on.
-
-    `maximum` and `mean` are differences as `edgetl.tasks.all.differences` gives them, `agreement` is the least share of
-    images with the same answer, `layer` the largest relative error of a layer's output when the culprit is looked for.
-    Of few images some differ by chance: `agreement` is broken only where so many differ that a share of
-    1 - `agreement` gives as many in fewer than one of a hundred sets of that size (exact binomial). Near ties, whose
-    margin (`Task.margins`) is below the `mean` that is allowed, may fall either way and are not counted.
-    """
-
-    maximum: float
-    mean: float
-    agreement: float
-    layer: float
-
-
-# Ours: a few times what sound variants showed (EfficientNet-Lite0 in half precision: 1e-2 at most, 1e-3 on average).
-BOUNDS = {
-    Precision.FP32: Bound(maximum=1e-3, mean=1e-4, agreement=0.99, layer=1e-3),
-    Precision.FP16: Bound(maximum=3e-2, mean=5e-3, agreement=0.98, layer=3e-2),
-    Precision.BF16: Bound(maximum=1e-1, mean=2e-2, agreement=0.97, layer=1e-1),
-    Precision.FP8: Bound(maximum=4e-1, mean=5e-2, agreement=0.93, layer=0.5),
-    Precision.INT8: Bound(maximum=4e-1, mean=5e-2, agreement=0.93, layer=0.5),
-}
 
 
 @dataclass(frozen=True)
@@ -144,6 +118,19 @@ def run(
     return replace(checked, image_set=images.use(len(kept), bad))
 
 
+def base_variant(bundle: Bundle) -> Variant:
+    """The float32 model that others are held against.
+
+    Raises:
+        BundleError: there is none.
+    """
+    for variant in bundle.manifest.variants:
+        plain = variant.precision is Precision.FP32 and variant.input is InputForm.FLOAT32
+        if plain and variant.format is ModelFormat.ONNX:
+            return variant
+    raise BundleError(f"{bundle.path} has no float32 variant that the others could be held against.")
+
+
 def _checkpoint(bundle: Bundle, given: Path | None) -> Path | None:
     """The one given, else the run folder's where it lies there and torch can read it.
 
@@ -182,21 +169,7 @@ class _Comparison:
         self.divergence: Divergence | None = None
 
     def run_all(self) -> ParityRecord:
-        variants = self.bundle.manifest.variants
-        base = next(
-            (
-                v
-                for v in variants
-                if v.precision is Precision.FP32
-                and v.input is InputForm.FLOAT32
-                and v.format is ModelFormat.ONNX
-            ),
-            None,
-        )
-        if base is None:
-            raise BundleError(
-                f"{self.bundle.path} has no float32 variant that the others could be held against."
-            )
+        variants, base = self.bundle.manifest.variants, base_variant(self.bundle)
         engines = self.bundle.manifest.engines
         with self.progress.task("Parity", total=len(variants) + len(engines) + 2) as task:
             exported = self._exported(base)
@@ -373,42 +346,27 @@ class _Comparison:
         pixels: NDArray[np.uint8] | None = None,
     ) -> None:
         bound = BOUNDS[precision]
-        finite = all(np.isfinite(array).all() for array in stage.outputs.values())
-        shown = {
-            n: np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for n, array in stage.outputs.items()
-        }
-        gaps = differences(self.task, below.outputs, stage.outputs)
-        maximum = max(_over(np.max, gap) for gap in gaps.values()) if finite else None
-        mean = max(_over(np.mean, gap) for gap in gaps.values()) if finite else None
-        was, is_now = self.task.decide(below.outputs), self.task.decide(shown)
-        same = self.task.right(was, is_now)
-        found = score(self.task.score(stage.truths, shown), self.metric)
+        held = hold(self.task, below.outputs, stage.outputs, bound)
+        is_now = self.task.decide(held.finite)
+        found = score(self.task.score(stage.truths, held.finite), self.metric)
         before = next(step.score for step in self.steps if step.name == below.name)
         assert before is not None
         change, change_interval = found.value - before, None
         if (
             self.metric == TOP1.name
         ):  # The share of right answers, whose difference has an interval of its own.
+            was = self.task.decide(below.outputs)
             paired = compare_paired(self.task.right(below.truths, was), self.task.right(stage.truths, is_now))
             change, change_interval = paired.difference, paired.interval
-        reasons = [fault] if fault else []
-        if maximum is None or mean is None:
-            reasons.append("its outputs are NaN or infinite")
-        else:
-            if maximum > bound.maximum:
-                reasons.append(f"its largest error is {maximum:.2g}, allowed {bound.maximum:g}")
-            if mean > bound.mean:
-                reasons.append(f"its mean error is {mean:.2g}, allowed {bound.mean:g}")
-        if differing := _too_many_differ(same, self._ties(below.outputs, bound), bound):
-            reasons.append(differing)
+        reasons = [*filter(None, [fault]), *held.reasons]
         self.steps.append(
             ParityStep(
                 name=name,
                 kind=kind,
                 against=below.name,
-                max_error=maximum,
-                mean_error=mean,
-                same=float(same.mean()),
+                max_error=held.maximum,
+                mean_error=held.mean,
+                same=float(held.same.mean()),
                 score=found.value,
                 interval=found.interval,
                 change=change,
@@ -418,16 +376,8 @@ class _Comparison:
             )
         )
         if reasons and self.divergence is None and not any(r.holds is False for r in self.steps[:-1]):
-            each = [
-                np.nan_to_num(gap, nan=0.0 if finite else np.inf).reshape(len(gap), -1).max(axis=1)
-                for gap in gaps.values()
-            ]
-            worst = np.argsort(-np.nan_to_num(np.max(each, axis=0), nan=np.inf), kind="stable")[:BISECTED]
+            worst = np.argsort(-held.worst, kind="stable")[:BISECTED]
             self._bisect(stage, below, (self.pixels if pixels is None else pixels)[worst], bound)
-
-    def _ties(self, outputs: Outputs, bound: Bound) -> NDArray[np.bool_]:
-        """Whose answer what is allowed may turn."""
-        return np.asarray(self.task.margins(outputs) < bound.mean * answer_scale(self.task, outputs))
 
     def _bisect(self, stage: _Stage, below: _Stage, pixels: NDArray[np.uint8], bound: Bound) -> None:
         """Find the first layer that diverges, where there are two graphs to compare and onnx is there to read them."""
@@ -471,30 +421,6 @@ class _Comparison:
             self.divergence = first_diverging_module(
                 below.network, graph, stage.feed(pixels), limit=bound.layer
             )
-
-
-def _over(what: Callable[[NDArray[Any]], Any], gap: NDArray[Any]) -> float:
-    """The largest or the mean of what was compared; 0 where nothing was."""
-    compared = gap[~np.isnan(gap)]
-    return float(what(compared)) if compared.size else 0.0
-
-
-def _too_many_differ(same: NDArray[np.bool_], ties: NDArray[np.bool_], bound: Bound) -> str:
-    """Why so many other answers are more than chance; empty where they are not.
-
-    Args:
-        same: (N,) bool, which answers are the same.
-        ties: (N,) bool, which may fall either way.
-        bound: what is allowed.
-    """
-    counted, differ = int((~ties).sum()), int((~same & ~ties).sum())
-    allowed = most_by_chance(counted, 1 - bound.agreement)
-    if differ <= allowed:
-        return ""
-    return (
-        f"the answer differs on {differ} of {counted} images, {len(ties) - counted} near ties left out; where "
-        f"{bound.agreement:.0%} agree, chance explains {allowed}"
-    )
 
 
 def _run(

@@ -240,6 +240,39 @@ class ServeRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RknnRecord:
+    """A bundle's network as a .rknn file, simulated by the vendor's toolkit beside float32 in ONNX Runtime.
+
+    Errors of outputs are relative to the largest value there, None where they are not finite; `same` is the share of
+    the `compared` images with the same answer. `reason` says what is outside the bound, empty where nothing is;
+    `window` is as in `ServeRecord`.
+    """
+
+    path: str
+    platform: str
+    precision: str
+    size_bytes: int
+    toolkit: str
+    calibrated: int
+    compared: int
+    max_error: float | None
+    mean_error: float | None
+    same: float
+    reason: str
+    window: tuple[float, float] | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        word = (
+            f"does not agree with float32: {self.reason}"
+            if self.reason
+            else "agrees with float32, within its bound"
+        )
+        return f"Simulated, it {word}. How fast it is, only the board can say."
+
+
+@dataclass(frozen=True, kw_only=True)
 class OciRecord:
     """A bundle written as an OCI artifact into the image layout at `path`.
 

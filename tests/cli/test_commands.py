@@ -64,7 +64,7 @@ def test_the_version_is_told() -> None:
 
 def test_every_command_shows_an_example() -> None:
     commands = _commands()
-    assert len(commands) == 47
+    assert len(commands) == 48
     assert [name for name, text in commands.items() if not text.startswith(f"Example: edgetl {name}")] == []
 
 

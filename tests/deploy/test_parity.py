@@ -20,7 +20,7 @@ from edgetl.bundle.manifest import InputForm, Precision, Provenance
 from edgetl.bundle.pack import Contents, VariantSource, add_engine, pack
 from edgetl.config import Calibrator, DataConfig, QuantizeConfig, Target
 from edgetl.data.index import build_index
-from edgetl.deploy import parity
+from edgetl.deploy import bounds, parity
 from edgetl.errors import BundleError, DataError
 from edgetl.export import half_precision
 from edgetl.export.bake import bake_preprocess
@@ -327,7 +327,7 @@ def test_a_float_model_with_weights_in_int8_may_differ_as_int8_may(parts: Parts,
     assert broken(record) == []
     error = record.steps[-1].max_error
     assert error is not None
-    assert error > parity.BOUNDS[Precision.FP32].maximum
+    assert error > bounds.BOUNDS[Precision.FP32].maximum
 
 
 class Engine(OnnxBackend):
@@ -425,19 +425,19 @@ def test_data_without_images_is_an_error(parts: Parts, tmp_path: Path) -> None:
 
 
 def test_of_few_images_some_answers_may_differ_by_chance() -> None:
-    bound = parity.BOUNDS[Precision.INT8]
+    bound = bounds.BOUNDS[Precision.INT8]
     same, ties = np.array([False, *[True] * 5]), np.zeros(6, bool)
-    assert parity._too_many_differ(same, ties, bound) == ""
-    assert parity._too_many_differ(~same, ties, bound) == (
+    assert bounds._too_many_differ(same, ties, bound) == ""
+    assert bounds._too_many_differ(~same, ties, bound) == (
         "the answer differs on 5 of 6 images, 0 near ties left out; where 93% agree, chance explains 2"
     )
 
 
 def test_near_ties_may_fall_either_way() -> None:
-    bound, ties = parity.BOUNDS[Precision.INT8], np.ones(40, bool)
-    assert parity._too_many_differ(np.zeros(40, bool), ties, bound) == ""
+    bound, ties = bounds.BOUNDS[Precision.INT8], np.ones(40, bool)
+    assert bounds._too_many_differ(np.zeros(40, bool), ties, bound) == ""
     ties[:20] = False
-    assert parity._too_many_differ(np.zeros(40, bool), ties, bound).startswith(
+    assert bounds._too_many_differ(np.zeros(40, bool), ties, bound).startswith(
         "the answer differs on 20 of 20 images, 20 near ties left out"
     )
     task = ClassificationTask(spec=Classification(labels=("a", "b")))

@@ -18,6 +18,7 @@ from edgetl.records.variants import (
     ExportRecord,
     MeasureRecord,
     QuantizeRecord,
+    RknnRecord,
     ServeRecord,
     SpectrogramParity,
 )
@@ -411,6 +412,22 @@ def _parity_step(checked: ParityStep) -> TableLine:
 
 def _error(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.1e}"
+
+
+def rknn(console: Console, record: RknnRecord) -> None:
+    """A model that the vendor's toolkit made for an NPU."""
+    pairs(
+        console,
+        [
+            ("written to", record.path),
+            ("model", f"{units.bytes_(record.size_bytes)}, {record.precision} for {record.platform}"),
+            ("before it", _spread(record.window)),
+            ("made by", f"{record.toolkit}, ranges by {record.calibrated} images"),
+            ("same answer", f"{units.percent(record.same)} of {record.compared} images, simulated"),
+            ("error", f"{_error(record.mean_error)} in the mean, {_error(record.max_error)} at most"),
+        ],
+    )
+    console.print(record.sentence)
 
 
 def serve(console: Console, record: ServeRecord) -> None:
