@@ -1054,7 +1054,7 @@ class _Run:
         """Times what pruning makes, in the runtime that will run it."""
         from edgetl.bench.machine import describe
         from edgetl.export.opsets import opset_for
-        from edgetl.measure.stopwatch import RuntimeStopwatch
+        from edgetl.measure.stopwatch import RuntimeStopwatch, shipped_target
 
         return RuntimeStopwatch(
             teacher=self._teacher,
@@ -1062,6 +1062,7 @@ class _Run:
             spec=self.student_spec,
             task=self.index.task,
             opset=self.recipe.export.opset or opset_for(self.recipe.quantize.target),
+            target=shipped_target(self.recipe.quantize),
             threads=self.recipe.bench.threads,
             machine=describe().fingerprint,
         )

@@ -13,7 +13,7 @@ from torch import nn
 import edgetl
 from edgetl import pipeline
 from edgetl.bundle.archive import open_bundle
-from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, parse
+from edgetl.config import LOSSES_OF_BOXES, DistillLoss, Recipe, Recovery, Target, parse
 from edgetl.errors import ConfigError, DataError
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.measure.stopwatch import RuntimeStopwatch
@@ -143,7 +143,13 @@ def test_a_detector_is_timed_as_it_will_run(finished: pipeline.Outcome) -> None:
     path = finished.run_dir / "train" / "teacher.safetensors"
     spec = PreprocessSpec(size=SIZE, resize=Resize.PAD)
     stopwatch = RuntimeStopwatch(
-        teacher=path, teacher_spec=spec, spec=spec, task=Detection(labels=SHAPES), opset=18, threads=1
+        teacher=path,
+        teacher_spec=spec,
+        spec=spec,
+        task=Detection(labels=SHAPES),
+        opset=18,
+        target=Target.CPU_X86,
+        threads=1,
     )
     timing = stopwatch(checkpoint.load(path)[0])
     assert timing.ms > 0.0

@@ -19,14 +19,15 @@ class MacsTarget(Section):
 
 
 class LatencyTarget(Section):
-    """Milliseconds of the pruned network in float32."""
+    """Milliseconds of the pruned network as it ships on this machine: in INT8 where `quantize` makes that for its
+    CPU."""
 
     kind: Literal["latency"] = "latency"
     ms: Positive
 
 
 class SpeedupTarget(Section):
-    """So many times as fast as the teacher in the same runtime."""
+    """So many times as fast as the teacher in float32 in the same runtime; timed as `LatencyTarget`."""
 
     kind: Literal["speedup"] = "speedup"
     times: Annotated[float, Field(gt=1.0)]
@@ -54,8 +55,9 @@ class PruneConfig(Section):
     that is to see at the student's size."""
     target: PruneTarget = MacsTarget()
     """What is kept: `{kind = "macs", share = 0.3}`, a share of the uncut network's multiply-accumulates, both counted
-    at the student's input size; `{kind = "latency", ms = 5.0}`, milliseconds in float32, timed through the runtime on
-    this machine; or `{kind = "speedup", times = 2.0}`, so many times as fast as the teacher in the same runtime."""
+    at the student's input size; `{kind = "latency", ms = 5.0}`, milliseconds on this machine as it ships, in INT8
+    where `quantize` makes that for its CPU; or `{kind = "speedup", times = 2.0}`, so many times as fast as the teacher
+    in float32 in the same runtime."""
     target_parameters: OpenFraction | None = None
     """Share of the uncut network's parameters to keep at most, in addition to the target; no bound where unset."""
     steps: Count = 5

@@ -1,7 +1,4 @@
-"""How long and how large a network will be, before it has learned anything: exported, quantized and timed.
-
-INT8 is calibrated on noise: the ranges decide what a model answers, and nothing of how fast it does.
-"""
+"""How long and how large a network will be, before it has learned anything: exported, quantized and timed."""
 
 from __future__ import annotations
 
@@ -11,28 +8,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-import numpy as np
 import onnx
 from torch import nn
 
 from edgetl.bench.threads import numbers_of
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import Calibrator, Recipe, Target
-from edgetl.errors import ModelError
+from edgetl.config import Recipe
 from edgetl.export.half_weights import store_half
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.measure.stopwatch import fast_end
-from edgetl.processor import computes
-from edgetl.quantize.affine import from_range
-from edgetl.quantize.calibrate import observe
-from edgetl.quantize.compact import compact
-from edgetl.quantize.form import Form
-from edgetl.quantize.graph import Graph
-from edgetl.quantize.plan import make_plan
-from edgetl.quantize.ranges import estimate
-from edgetl.quantize.targets import rules_for
+from edgetl.measure.stopwatch import fast_end, shipped_target
+from edgetl.quantize.unlearned import int8_on_noise, noise
 from edgetl.records.search import TimedVariant
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.search.quiet import Quiet
@@ -41,7 +28,6 @@ from edgetl.tasks.base import TaskSpec
 _ROUNDS, _WARM_ROUNDS = 6, 1
 _FAST = 0.1
 """Of this quantile of its own calls is each network's share of the reference: see `edgetl.measure.stopwatch`."""
-_PERCENTILE = 99.99
 _REFERENCE = "reference", 1
 
 
@@ -70,8 +56,7 @@ class Clock:
         self.reference_ms = math.inf if reference_ms is None else reference_ms
         self._learns = reference_ms is None
         self._reference = to_bytes(self._exported(reference, spec))
-        targets = recipe.quantize.target if recipe.quantize.enabled else ()
-        self.target = next((target for target in targets if computes(target)), None)
+        self.target = shipped_target(recipe.quantize)
 
     def __call__(self, network: nn.Module, size: int) -> tuple[TimedVariant, ...]:
         """Time a network in each precision that may ship.
@@ -86,7 +71,7 @@ class Clock:
         """
         model = self._exported(network, replace(self.spec, size=size))
         files = {"fp32": (to_bytes(model), store_half(model).ByteSize())}
-        if self.target is not None and (small := _int8(model, self.target, size)) is not None:
+        if self.target is not None and (small := int8_on_noise(model, self.target, size)) is not None:
             files["int8"] = (small, len(small))
         timed, reference_ms = self._timed({name: content for name, (content, _) in files.items()}, size)
         if self._learns:
@@ -107,13 +92,13 @@ class Clock:
         with ExitStack() as stack:
             calls: dict[tuple[str, int], Callable[[], object]] = {
                 (name, number): functools.partial(
-                    stack.enter_context(OnnxBackend(content, threads=number)).run, _noise(size)
+                    stack.enter_context(OnnxBackend(content, threads=number)).run, noise(size)
                 )
                 for name, content in models.items()
                 for number in numbers
             }
             reference = stack.enter_context(OnnxBackend(self._reference, threads=1))
-            calls[_REFERENCE] = functools.partial(reference.run, _noise(self.spec.size))
+            calls[_REFERENCE] = functools.partial(reference.run, noise(self.spec.size))
             with self.quiet.alone():
                 settle, block = block_of({"fp32": calls["fp32", 1]})
                 found = time_interleaved(
@@ -134,28 +119,6 @@ class Clock:
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)
         return to_onnx(network, task=self.task, spec=spec, opset=opset)
-
-
-def _int8(model: onnx.ModelProto, target: Target, size: int) -> bytes | None:
-    """The model in INT8 for a target, as a file; None where it cannot be quantized, so that it ships in float."""
-    rules, graph = rules_for(target), Graph(model)
-    try:
-        plan = make_plan(graph, rules)
-        histograms = observe(model, tuple(plan.observed), [_noise(size)], images=1, threads=1)
-    except ModelError:
-        return None
-    ranges = {
-        name: estimate(histograms[name], Calibrator.MINMAX, rules.activations, percentile=_PERCENTILE)
-        for name in plan.observed
-    }
-    grids = {name: from_range(*span, rules.activations) for name, span in (ranges | plan.known).items()}
-    form = Form(graph=graph, rules=rules, plan=plan, activations=grids, calibrator=Calibrator.MINMAX)
-    return bytes(compact(form.model()).SerializeToString(deterministic=True))
-
-
-def _noise(size: int) -> np.ndarray:
-    """(1, 3, S, S) float32."""
-    return np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
 
 
 def _joined(name: str, threads: int) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.config import PruneConfig, QuantizeConfig, SpeedupTarget
+from edgetl.config import PruneConfig, QuantizeConfig, SpeedupTarget, Target
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.measure.stopwatch import RuntimeStopwatch
+from edgetl.measure.stopwatch import RuntimeStopwatch, shipped_target
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.prune.graph import ChannelGraph, layer_costs, trace
@@ -47,11 +47,21 @@ def run() -> Iterator[Claim]:
     """
     size, threads = (int(os.environ.get(f"EDGETL_BENCH_{n}", d)) for n, d in (("SIZE", 160), ("THREADS", 2)))
     for name in os.environ.get("EDGETL_BENCH_MODELS", ",".join(MODELS)).split(","):
-        yield from predicted(name, MODELS.get(name, backbones.NO_WEIGHTS), size, threads)
+        for precision in (None, shipped_target(QuantizeConfig())):
+            yield from predicted(name, MODELS.get(name, backbones.NO_WEIGHTS), size, threads, precision)
 
 
-def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Claim]:
-    """Fit a table as pruning does, then predict networks of other random widths, and time those."""
+def predicted(name: str, weights: str, size: int, threads: int, precision: Target | None) -> Iterator[Claim]:
+    """Fit a table as pruning does, then predict networks of other random widths, and time those.
+
+    Args:
+        name: the network.
+        weights: those it has.
+        size: side of its input.
+        threads: the most threads.
+        precision: what INT8 is made for, which is timed; float32 where None.
+    """
+    what = "float32" if precision is None else f"INT8 for {precision}"
     model, spec = backbones.create(name, len(CLASSES), weights).eval(), PreprocessSpec(size=size)
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder) / "teacher.safetensors"
@@ -62,6 +72,7 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
             spec=spec,
             task=Classification(labels=CLASSES),
             opset=18,
+            target=precision,
             threads=threads,
         )
         graph = trace(model, size)
@@ -84,8 +95,10 @@ def predicted(name: str, weights: str, size: int, threads: int) -> Iterator[Clai
             guess = target.table.milliseconds(layer_costs(network, size))
             times.append(stopwatch(network).share * target.teacher_ms)
             errors.append(guess / times[-1] - 1)
-            say(f"{name} {number}: {guess:.3f} ms predicted, {times[-1]:.3f} ms measured, {errors[-1]:+.1%}")
-    setting = f"{name}, {size} px, {threads} threads, {PRUNINGS} random prunings"
+            say(
+                f"{name} in {what} {number}: {guess:.3f} ms predicted, {times[-1]:.3f} ms measured, {errors[-1]:+.1%}"
+            )
+    setting = f"{name}, {what}, {size} px, at most {threads} threads, {PRUNINGS} random prunings"
     off = np.abs(errors)
     yield at_most(
         f"median error of predicted latency ({setting})", 100 * float(np.median(off)), 100 * AIM, "%"

@@ -19,10 +19,10 @@ from html import escape
 from pathlib import Path
 
 from edgetl import config, pipeline
-from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig
+from edgetl.config import DistillConfig, DistillFeatures, DistillLoss, Importance, PruneConfig, QuantizeConfig
 from edgetl.files import write_json, write_text
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.measure.stopwatch import RuntimeStopwatch
+from edgetl.measure.stopwatch import RuntimeStopwatch, shipped_target
 from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.records.prune import PruneRecord
@@ -140,6 +140,7 @@ def _timed(seed: int, names: list[str]) -> dict[str, float]:
         spec=spec,
         task=Classification(labels=tuple(map(str, range(10)))),
         opset=18,
+        target=shipped_target(QuantizeConfig()),
         threads=1,
     )
     shares = {}
