@@ -24,7 +24,7 @@ from edgetl.data.index import build_index
 from edgetl.errors import ConfigError, DataError, EdgetlError, Interrupted, ModelError, UncuttableError
 from edgetl.models import checkpoint
 from edgetl.models.architecture import Architecture
-from edgetl.pipeline import Stage
+from edgetl.pipeline import Stage, flow
 from edgetl.progress import SILENT, SilentProgress
 from edgetl.prune.stage import PruneInputs
 from edgetl.records.codec import to_json
@@ -157,7 +157,7 @@ def test_every_setting_of_preprocessing_reaches_the_models(tmp_path: Path) -> No
     }
     assert asked.keys() == config.PreprocessConfig.model_fields.keys()
     recipe = tiny_recipe(tmp_path, preprocess=asked)
-    run = pipeline._Run(recipe, tmp_path / "run", SILENT)
+    run = flow.Run(recipe, tmp_path / "run", SILENT)
     assert to_json(run.spec).items() >= asked.items()
     assert run.student_spec == run.spec
     suggested = to_json(transfer._spec(recipe.preprocess, 48, None))

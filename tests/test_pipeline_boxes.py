@@ -18,7 +18,7 @@ from edgetl.errors import ConfigError, DataError
 from edgetl.inputs.image import PreprocessSpec, Resize
 from edgetl.measure.stopwatch import RuntimeStopwatch
 from edgetl.models import checkpoint
-from edgetl.pipeline import Stage
+from edgetl.pipeline import Stage, flow
 from edgetl.prune.graph import layer_costs
 from edgetl.prune.latency import LayerTiming, total_work
 from edgetl.records.prune import PruneRecord
@@ -130,7 +130,7 @@ class Clock:
 @pytest.mark.slow
 def test_a_target_of_the_clock(again: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(pipeline._Run, "_stopwatch", lambda self: clock)
+    monkeypatch.setattr(flow.Run, "_stopwatch", lambda self: clock)
     teacher, _ = checkpoint.load(again / "train" / "teacher.safetensors")
     goal = 0.6 * clock(teacher).ms
     recipe = recipe_for(shapes, prune={"target_macs": None, "target_latency_ms": goal})

@@ -15,7 +15,7 @@ from edgetl.bundle.archive import open_bundle
 from edgetl.config import Recipe
 from edgetl.errors import ConfigError
 from edgetl.keys import key_of
-from edgetl.pipeline import Stage
+from edgetl.pipeline import Stage, flow
 from edgetl.progress import SILENT
 from edgetl.report.terminal import device
 from edgetl.runtime.inputs import ImageResult
@@ -111,7 +111,7 @@ def test_what_follows_the_data_depends_on_what_the_file_says(images: Path, tmp_p
     recipe, keys = recipe_for(images, tree, "plain"), []
     for text in (TREE, TREE.replace("cold", "cool")):
         tree.write_text(text)
-        run = pipeline._Run(recipe, tmp_path / "run", SILENT)
+        run = flow.Run(recipe, tmp_path / "run", SILENT)
         run.until(Stage.DATA)
         keys.append(key_of(run.train_inputs()))
         assert run.cached == ([Stage.DATA] if len(keys) == 2 else [])

@@ -79,9 +79,9 @@ import sys
 from pathlib import Path
 from edgetl import pipeline
 seen = []
-pipeline.tune = lambda: seen.append("torch" in sys.modules)
-pipeline.resolve = lambda recipe: recipe
-pipeline._Run = lambda *args: sys.exit(print(*seen))
+pipeline.flow.tune = lambda: seen.append("torch" in sys.modules)
+pipeline.flow.resolve = lambda recipe: recipe
+pipeline.flow.Run = lambda *args: sys.exit(print(*seen))
 pipeline.run(None, Path({str(tmp_path)!r}))
 """
     assert run(code) == "False"

@@ -73,8 +73,8 @@ def test_a_stage_of_a_run_that_dies(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from edgetl import pipeline\n"
         "from edgetl.cli import process\n"
-        "pipeline.resolve = lambda recipe: recipe\n"
-        "pipeline._Run._data = lambda self: os.kill(os.getpid(), signal.SIGABRT)\n"
+        "pipeline.flow.resolve = lambda recipe: recipe\n"
+        "pipeline.flow.Run._data = lambda self: os.kill(os.getpid(), signal.SIGABRT)\n"
         "sys.argv = ['edgetl', 'finetune', 'r.toml', '--set', 'train.epochs=2']\n"
         "process()\n"
     )

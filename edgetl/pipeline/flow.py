@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import config as recipes
 from edgetl.config import DetectionConfig, DistillLoss, Episodes, Imbalance, Recipe, Target
-from edgetl.data.walk import place
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import (
     StageCache,
     sha256_bytes,
-    sha256_json,
     storage_errors,
     write_bytes,
     write_text,
 )
-from edgetl.inputs.spec import InputKind
 from edgetl.locks import only_one
 from edgetl.measure.candidates import CandidateModel
 from edgetl.measure.stage import MeasureInputs
-from edgetl.packages import missing
+from edgetl.pipeline import reporting
+from edgetl.pipeline.images import Images
+from edgetl.pipeline.recipe import check_folds, other_source, resolve, teacher_spec
+from edgetl.pipeline.reporting import Warnings
+from edgetl.pipeline.stages import Job, Outcome, Stage
 from edgetl.process import tune
-from edgetl.progress import SILENT, Progress, ProgressTask
+from edgetl.progress import SILENT, Progress
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
-from edgetl.records.codec import to_json
-from edgetl.records.doubts import DoubtsRecord
-from edgetl.records.extend import ExtendRecord
-from edgetl.records.gate import Verdict
 from edgetl.records.lineage import LineageStep
-from edgetl.records.mistakes import MistakesRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.train import (
     DataRecord,
     FoldsRecord,
     PretrainRecord,
     TrainRecord,
-    UnlabelledRecord,
-    notes_of,
 )
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 from edgetl.report.live import LivePage, LiveRun, came_to
-from edgetl.tasks.all import spec_of, task_of
+from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import chosen
 
 if TYPE_CHECKING:
@@ -58,58 +49,11 @@ if TYPE_CHECKING:
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.prune.latency import Stopwatch
     from edgetl.records.origin import WeightsOrigin
-    from edgetl.report.run import RunReport
-    from edgetl.tasks.labelling import Labelling
     from edgetl.train.extend.before import Before
     from edgetl.train.pretrain.stage import PretrainInputs
     from edgetl.train.stage import TrainInputs
     from edgetl.train.starts import Pretrained
     from edgetl.train.trackers import Listener
-
-
-class Stage(StrEnum):
-    """The stages, in order."""
-
-    DATA = "data"
-    PRETRAIN = "pretrain"
-    TRAIN = "train"
-    ADAPT = "adapt"
-    PRUNE = "prune"
-    DISTILL = "distill"
-    EXPORT = "export"
-    QUANTIZE = "quantize"
-    MEASURE = "measure"
-    BUNDLE = "bundle"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """Training that all launched processes share: the stage, the data's index, the folder, and what else is read.
-
-    `other` is the source's index, which pretraining reads, and `first` the backbone that training may begin with.
-    """
-
-    stage: Stage
-    index: str
-    out: str
-    other: str = ""
-    first: Pretrained | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run gave: the records of the stages that were asked for, and the report where all were."""
-
-    run_dir: Path
-    records: dict[Stage, Any]
-    cached: tuple[Stage, ...]
-    report: RunReport | None
-
-    @property
-    def bundle(self) -> Path | None:
-        """The bundle's path, where the run went to its end."""
-        record = self.records.get(Stage.BUNDLE)
-        return self.run_dir / record.path if record else None
 
 
 def run(
@@ -143,7 +87,7 @@ def run(
     recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
-            return _Run(recipe, run_dir, progress, listen).shown(until, begins)
+            return Run(recipe, run_dir, progress, listen).shown(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -174,8 +118,8 @@ def cross_validate(
     tune()
     try:
         with _alone_in(run_dir, hint, progress):
-            run = _Run(recipe, run_dir, progress)
-            _check_folds(run.recipe)
+            run = Run(recipe, run_dir, progress)
+            check_folds(run.recipe)
             run.until(Stage.DATA)
             return cross_validation.run(
                 run.recipe.train, run.train_inputs(), folds=folds, out=run_dir / "folds", progress=progress
@@ -184,27 +128,6 @@ def cross_validate(
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped. Finished work is saved in {run_dir}; go on with: {hint}") from None
-
-
-def _check_folds(recipe: Recipe) -> None:
-    """Raises ConfigError where the folds' scores would not be what a run of the recipe reaches on images that it has
-    not seen."""
-    if recipe.pretrain.enabled:
-        raise ConfigError(
-            "Cross-validation does not repeat [pretrain] in each fold, whose images it may have seen or was judged by."
-            " Remove pretrain.source and pretrain.images; to begin with what another set taught, name the"
-            " teacher.safetensors of a run on it in train.weights."
-        )
-    if recipe.extend.run is not None:
-        raise ConfigError(
-            "Cross-validation does not repeat [extend] in each fold, whose images the run that goes on has seen. Leave"
-            " [extend] out."
-        )
-    if recipe.adapt.images is not None:
-        raise ConfigError(
-            "Cross-validation does not repeat [adapt] in each fold, so its scores would be those of a teacher that was"
-            " not adapted. Remove adapt.images to learn how well training does without."
-        )
 
 
 def _alone_in(run_dir: Path, command: str, progress: Progress) -> AbstractContextManager[None]:
@@ -221,119 +144,28 @@ def follow(recipe: Recipe, run_dir: Path) -> None:
         EdgetlError: training cannot go on.
     """
     tune()
-    _Run(recipe, run_dir, SILENT).follow()
+    Run(recipe, run_dir, SILENT).follow()
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """Fill in what depends on the data (boxes or labels) and the backbone (mean, standard deviation).
+class Run:
+    """A recipe in a folder: its stages' inputs and records."""
 
-    So the lock file is explicit, and what does not fit is known before the teacher is trained.
-
-    Raises:
-        ConfigError: the task asks for what the data does not hold, or the relation of its classes cannot be read.
-        DataError: annotations of boxes are not right.
-        ModelError: no backbone has a name that the recipe uses.
-        MissingDependencyError: a .tflite file is asked for, and what writes it is not installed.
-    """
-    from edgetl.data.relations import read_relation
-    from edgetl.models import backbones
-
-    recipe = _of_its_data(recipe)
-    _check_litert(recipe)
-    if recipe.pretrain.enabled and isinstance(recipe.task, DetectionConfig):
-        raise ConfigError(
-            "pretrain.source and pretrain.images are for labels: a linear probe, which says what was learned, finds"
-            " no boxes. Remove them; to begin with another set's detector, name its teacher.safetensors in"
-            " train.weights."
-        )
-    read_relation(recipe.labels)
-    for name, own in ((recipe.prune.network, "teacher"), (recipe.distill.student, "pruned")):
-        if name != own:
-            backbones.resolve(name)
-    if (first_teacher := recipe.pretrain.teacher) is not None and not Path(first_teacher).is_file():
-        backbones.resolve(first_teacher)
-    settings = recipe.preprocess
-    if settings.mean is None or settings.std is None:
-        mean, std, _ = backbones.default_preprocess(recipe.train.backbone)
-        settings = settings.model_copy(update={"mean": settings.mean or mean, "std": settings.std or std})
-    return recipe.model_copy(update={"preprocess": settings})
-
-
-def _check_litert(recipe: Recipe) -> None:
-    """Say before the teacher is trained what a .tflite file cannot be, or lacks here."""
-    if Target.LITERT not in recipe.quantize.target:
-        return
-    if recipe.export.dynamic_size:
-        raise ConfigError(
-            "quantize.target: a .tflite file has fixed sizes; set export.dynamic_size = false, or leave litert out."
-        )
-    if find_spec("ai_edge_litert") is None:
-        raise missing("ai_edge_litert", purpose="for quantize.target = litert,")
-
-
-def _of_its_data(recipe: Recipe) -> Recipe:
-    """With the task that the data is for."""
-    from edgetl.data.build import boxes_at
-
-    source, kind = recipe.data.source, recipe.task.kind
-    boxes, asked = boxes_at(source) is not None, isinstance(recipe.task, DetectionConfig)
-    if boxes and recipe.extend.run is not None:
-        raise ConfigError(
-            f"extend.run is for one class per image, and {source} holds pictures with boxes; train on all of them anew."
-        )
-    if boxes and not asked and "task" in recipe.model_fields_set:
-        raise ConfigError(
-            f'{source} holds pictures with boxes, but task.kind = "{kind}" asks for labels; set it to "detection", or'
-            " leave [task] out."
-        )
-    if asked and not boxes and place(source).exists():  # what is not there is said when it is read
-        raise ConfigError(
-            f'task.kind = "detection" asks for boxes, of which {source} holds none; expected COCO\'s JSON, a YOLO'
-            " set's YAML, VOC's XML, or a CSV with the columns path, label, x1, y1, x2, y2."
-        )
-    if not boxes:
-        return recipe
-    from edgetl.models.detector import check_side
-
-    check_side(recipe.preprocess.size, "preprocess.size")
-    if recipe.distill.size is not None:
-        check_side(recipe.distill.size, "distill.size")
-    return recipe if asked else recipes.for_boxes(recipe)
-
-
-def other_source(run_dir: Path, source: str) -> str | None:
-    """The data set whose teacher was trained in a run folder, where it is another than `source` and still there."""
-    if not (run_dir / Stage.TRAIN / "stage.json").is_file():
-        return None
-    try:
-        lock = tomllib.loads((run_dir / "recipe.lock.toml").read_text(encoding="utf-8"))
-        before = str(lock["data"]["source"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    if before == source or not (before in recipes.BUILT_IN or Path(before).exists()):
-        return None
-    built_in = before in recipes.BUILT_IN or source in recipes.BUILT_IN
-    return before if built_in or Path(before).resolve() != place(source).resolve() else None
-
-
-class _Run:
     def __init__(
         self, recipe: Recipe, run_dir: Path, progress: Progress, listen: Listener | None = None
     ) -> None:
         self.recipe = resolve(recipe)
         self.listen = listen
         self.dir = run_dir
-        self.warnings = _Warnings(progress)
+        self.warnings = Warnings(progress)
         self.progress: Progress = self.warnings
         self.page: LivePage | None = None
         self.cache = StageCache(run_dir, self._works)
-        self.pixels_dir = run_dir / "data" / "pixels"
+        self.images = Images(self.recipe, run_dir, self.cache, self.progress)
+        self.pixels_dir = self.images.pixels_dir
         self.records: dict[Stage, Any] = {}
         self.cached: list[Stage] = []
         self.last = Stage.TRAIN
         self.foreseen = False
-        self.further: tuple[DataIndex, int] | None = None
-        self.target: tuple[DataIndex, int] | None = None
         with storage_errors(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -346,7 +178,7 @@ class _Run:
         left = tuple(stage.value for stage in Stage)[: list(Stage).index(last) + 1]
         known = LiveRun(name=self.recipe.name, begun=now, written=now, left=left)
         self.page = LivePage(inner=self.warnings, path=self.dir / HTML_NAME, render=render, known=known)
-        self.progress = self.page
+        self.progress = self.images.progress = self.page
         try:
             outcome = self.until(last, begins)
         except KeyboardInterrupt:
@@ -368,6 +200,7 @@ class _Run:
             self.page.works(stage)
 
     def until(self, last: Stage, begins: Callable[[Stage], None] = lambda _: None) -> Outcome:
+        """Do the stages up to and including `last`; see `run`."""
         if (other := other_source(self.dir, self.recipe.data.source)) is not None:
             raise ConfigError(
                 f"{self.dir} holds a finished run of another data set, {other}; give this one its own folder with"
@@ -402,85 +235,14 @@ class _Run:
                 self.progress.message(f"{stage}: up to date")
             if stage is last:
                 break
-        report = self._report() if last is Stage.BUNDLE else None
+        report = reporting.report(self) if last is Stage.BUNDLE else None
         return Outcome(run_dir=self.dir, records=self.records, cached=tuple(self.cached), report=report)
 
     # --- the stages -----------------------------------------------------------------------------------
 
     def _data(self) -> tuple[DataRecord, bool]:
-        from edgetl.data import stage
-
-        config, window = self.recipe.data, self.recipe.preprocess.window
-        labelling = self.recipe.task.labelling
-        extends = self.recipe.extend.run is not None  # one class may be added to others
-        inputs = stage.DataInputs(
-            seed=self.recipe.seed,
-            window=window,
-            labelling=labelling,
-            least_classes=1 if extends else 2,
-            sound=self.recipe.heard,
-        )
-        record, cached = self.cache.run(
-            "data",
-            config=config,
-            inputs=[_source_key(config.source, labelling, self.progress, config.input), inputs],
-            kind=DataRecord,
-            outputs=lambda r: [r.index],
-            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
-        )
-        if extends:
-            record = self._joined(record)
-        self.index = self._read_index(self.dir / record.index)
-        self._check_metrics()
-        self.unlabelled = self._unlabelled()
-        self.further = self._further()
-        self.target = self._target()
-        return record, cached
-
-    def _joined(self, added: DataRecord) -> DataRecord:
-        """The record of the added images and of those of the run in `extend.run`, as one set."""
-        from edgetl.data import index as indexes
-        from edgetl.train.extend import before, stage
-
-        config = self.recipe.extend
-        network, known = before.find(config)
-        inputs = stage.ExtendInputs(
-            checkpoint=network,
-            known=indexes.load(known),
-            added=indexes.load(self.dir / added.index),
-            source=self.recipe.data.source,
-            backbone=self.recipe.train.backbone,
-            spec=self.spec,
-            pixels_dir=self.pixels_dir,
-        )
-        record, _ = self.cache.run(
-            before.FOLDER,
-            config=config,
-            inputs=inputs,
-            kind=ExtendRecord,
-            outputs=lambda r: [r.index],
-            work=lambda out: stage.run(config, inputs, out=out, progress=self.progress),
-        )
-        joined = indexes.load(self.dir / record.index)
-        return replace(
-            added,
-            index=record.index,
-            labels=joined.labels,
-            counts=joined.counts(),
-            sizes=joined.sizes(),
-            sha256=joined.sha256,
-        )
-
-    def _read_index(self, path: Path) -> DataIndex:
-        """The images, and how their classes are related: this is no part of the data stage, whose images are read
-        alike whatever the relation is; every stage after it depends on both."""
-        from edgetl.data import index as indexes
-        from edgetl.data.relations import related
-
-        return related(indexes.load(path), self.recipe.labels)
-
-    def _check_metrics(self) -> None:
-        """Here, so that a metric that the task does not have is said before training."""
+        record, cached = self.images.read()
+        # Here, so that a metric that the task does not have is said before training.
         metrics = task_of(self.index.task).metrics
         chosen(self.recipe.train.select, metrics, setting="train.select")
         self._metric = chosen(self.recipe.bundle.metric, metrics, setting="bundle.metric")
@@ -488,79 +250,11 @@ class _Run:
             from edgetl.train import few_shot
 
             few_shot.check(self.recipe.train, self.index)
-
-    def _unlabelled(self) -> DataIndex | None:
-        """The images of `distill.unlabelled`: here, so that what is wrong with them is said before training."""
-        folder = self.recipe.distill.unlabelled
-        return None if folder is None else self._without_labels("unlabelled", folder, "distill.unlabelled")[0]
-
-    def _target(self) -> tuple[DataIndex, int] | None:
-        """The images of `adapt.images`, and how many were left out: here, as `_unlabelled`."""
-        config = self.recipe.adapt
-        if config.images is None:
-            return None
-        from edgetl.train.adapt import stage
-
-        stage.check(config, self.recipe.train, self.index)
-        target, held_out = self._without_labels(
-            "adapt-images", config.images, "adapt.images", transductive=config.transductive
-        )
-        stage.check_images(config, target, self.index)
-        return target, held_out
-
-    def _without_labels(
-        self, name: str, folder: str, setting: str, *, transductive: bool = False
-    ) -> tuple[DataIndex, int]:
-        """The images of a folder, indexed in the run's folder `name`, and how many were left out."""
-        from edgetl.data import index as indexes
-        from edgetl.data import unlabelled
-
-        inputs = unlabelled.UnlabelledInputs(
-            index=self.index,
-            bad_images=self.recipe.data.bad_images,
-            setting=setting,
-            transductive=transductive,
-        )
-        record, _ = self.cache.run(
-            name,
-            config=None,
-            inputs=[[[str(p), *_file_state(p)] for p in unlabelled.find(folder, setting=setting)], inputs],
-            kind=UnlabelledRecord,
-            outputs=lambda r: [r.index],
-            work=lambda out: unlabelled.run(folder, inputs, out=out, progress=self.progress),
-        )
-        return indexes.load(self.dir / record.index), record.held_out
-
-    def _further(self) -> tuple[DataIndex, int] | None:
-        """What is learned before the data, and how many images were left out of it: here, as `_unlabelled`."""
-        from edgetl.data import index as indexes
-        from edgetl.data import other_classes
-        from edgetl.data.sources import labelling_in
-
-        config = self.recipe.pretrain
-        if config.images is not None:
-            return self._without_labels("pretrain-images", config.images, "pretrain.images")
-        if config.source is not None:
-            data = self.recipe.data.model_copy(update={"source": config.source, "max_train_images": None})
-            with other_classes.named_errors():
-                key = _source_key(config.source, labelling_in(config.source), self.progress, data.input)
-            other = other_classes.OtherInputs(
-                index=self.index, seed=self.recipe.seed, window=self.recipe.preprocess.window
-            )
-            record, _ = self.cache.run(
-                "pretrain-source",
-                config=data,
-                inputs=[key, other],
-                kind=UnlabelledRecord,
-                outputs=lambda r: [r.index],
-                work=lambda out: other_classes.run(data, other, out=out, progress=self.progress),
-            )
-        else:
-            return None
-        return indexes.load(self.dir / record.index), record.held_out
+        self.images.read_others()
+        return record, cached
 
     def _pretrain(self) -> tuple[PretrainRecord | None, bool]:
-        if self.further is None:
+        if self.images.further is None:
             return None, False
         usual = (
             recipes.PretrainConfig()
@@ -577,8 +271,8 @@ class _Run:
     def _pretrain_inputs(self) -> PretrainInputs:
         from edgetl.train.pretrain import stage
 
-        assert self.further is not None
-        further, held_out = self.further
+        assert self.images.further is not None
+        further, held_out = self.images.further
         return stage.PretrainInputs(
             index=self.index,
             further=further,
@@ -626,8 +320,8 @@ class _Run:
         from_main(replace(self._job(Stage.TRAIN, out), first=first))
         return starts.run(self.recipe.train, self.train_inputs(), first, out=out, progress=self.progress)
 
-    def _job(self, stage: Stage, out: Path) -> _Job:
-        return _Job(stage=stage, index=str(self.dir / self.records[Stage.DATA].index), out=str(out))
+    def _job(self, stage: Stage, out: Path) -> Job:
+        return Job(stage=stage, index=str(self.dir / self.records[Stage.DATA].index), out=str(out))
 
     def _foresee(self) -> None:
         """What would stop a later stage, as far as it can be known before the teacher is trained."""
@@ -718,22 +412,22 @@ class _Run:
         from edgetl.train.pretrain.stage import teach_source
         from edgetl.train.processes import from_main, leave
 
-        job: _Job | None = None
+        job: Job | None = None
         while (job := from_main(job)) is not None:
-            self.index = self._read_index(Path(job.index))
+            self.images.index = self.images.indexed(Path(job.index))
             if job.stage is Stage.PRETRAIN:
-                self.further = indexes.load(Path(job.other)), 0
+                self.images.further = indexes.load(Path(job.other)), 0
                 teach_source(self._pretrain_inputs(), out=Path(job.out))
                 continue
             starts.run(self.recipe.train, self.train_inputs(), job.first, out=Path(job.out))
         leave()
 
     def _adapt(self) -> tuple[AdaptRecord | None, bool]:
-        if self.target is None:
+        if self.images.target is None:
             return None, False
         from edgetl.train.adapt import stage
 
-        config, (target, held_out) = self.recipe.adapt, self.target
+        config, (target, held_out) = self.recipe.adapt, self.images.target
         trained: TrainRecord = self.records[Stage.TRAIN]
         inputs = stage.AdaptInputs(
             train=self.recipe.train,
@@ -794,7 +488,7 @@ class _Run:
 
         config, train = self.recipe.distill, self.recipe.train
         pruned: PruneRecord | None = self.records[Stage.PRUNE]
-        start = self.dir / pruned.checkpoint if pruned else self._teacher
+        start = self.dir / pruned.checkpoint if pruned else self.teacher
         inputs = stage.DistillInputs(
             guide=self._guide,
             pruned=start if config.student == "pruned" else None,
@@ -901,7 +595,7 @@ class _Run:
             )
         inputs = MeasureInputs(
             candidates=tuple(candidates),
-            teacher=self._teacher,
+            teacher=self.teacher,
             teacher_spec=self.spec,
             teacher_val=teacher.val,
             teacher_test=teacher.test,
@@ -976,25 +670,14 @@ class _Run:
     # --- what they share ------------------------------------------------------------------------------
 
     @property
+    def index(self) -> DataIndex:
+        """The data, once it is read."""
+        return self.images.index
+
+    @property
     def spec(self) -> PreprocessSpec:
         """The teacher's preprocessing."""
-        from edgetl.inputs.image import PreprocessSpec
-
-        p = self.recipe.preprocess
-        assert p.mean is not None
-        assert p.std is not None
-        return PreprocessSpec(
-            size=p.size,
-            resize=p.resize,
-            crop_fraction=p.crop_fraction,
-            interpolation=p.interpolation,
-            decoding=p.decoding,
-            mean=p.mean,
-            std=p.std,
-            window=p.window,
-            guess_floats=False,
-            sound=self.recipe.heard,
-        )
+        return teacher_spec(self.recipe)
 
     @property
     def student_spec(self) -> PreprocessSpec:
@@ -1009,7 +692,8 @@ class _Run:
         return trained if adapted is None else adapted
 
     @property
-    def _teacher(self) -> Path:
+    def teacher(self) -> Path:
+        """The checkpoint of the teacher that the student follows."""
         return self.dir / self._teacher_record.checkpoint
 
     def _lineage(self) -> tuple[LineageStep, ...]:
@@ -1039,16 +723,16 @@ class _Run:
     @property
     def _beside(self) -> DataIndex | None:
         """The target's images, on which all that comes after adaptation follows the teacher."""
-        return None if self.target is None else self.target[0]
+        return None if self.images.target is None else self.images.target[0]
 
     @property
     def _without_labels_for_the_student(self) -> DataIndex | None:
         """The target's images, and those of `distill.unlabelled`."""
         from edgetl.data.unlabelled import together
 
-        if self.unlabelled is None or self._beside is None:
-            return self.unlabelled or self._beside
-        return together(self.unlabelled, self._beside)
+        if self.images.unlabelled is None or self._beside is None:
+            return self.images.unlabelled or self._beside
+        return together(self.images.unlabelled, self._beside)
 
     def _stopwatch(self) -> Stopwatch:
         """Times what pruning makes, in the runtime that will run it."""
@@ -1057,7 +741,7 @@ class _Run:
         from edgetl.measure.stopwatch import RuntimeStopwatch, shipped_target
 
         return RuntimeStopwatch(
-            teacher=self._teacher,
+            teacher=self.teacher,
             teacher_spec=self.spec,
             spec=self.student_spec,
             task=self.index.task,
@@ -1073,7 +757,7 @@ class _Run:
 
     @property
     def _guide(self) -> Guide:
-        return self._guide_by(self._teacher)
+        return self._guide_by(self.teacher)
 
     def _guide_by(self, teacher: Path) -> Guide:
         """A teacher's checkpoint, and how students follow it."""
@@ -1110,157 +794,3 @@ class _Run:
     def _balanced(self) -> bool:
         """Whether the student, too, draws every class equally often."""
         return self.recipe.train.imbalance is not Imbalance.NONE
-
-    def _report(self) -> RunReport:
-        from edgetl.bundle.archive import open_bundle
-        from edgetl.bundle.provenance import git_commit, packages
-        from edgetl.report.card import CARD_NAME, write_card
-        from edgetl.report.page.run import write_report
-        from edgetl.report.run import RunReport
-        from edgetl.report.sbom import SUFFIX, write_bill
-
-        r = self.records
-        report = RunReport(
-            name=self.recipe.name,
-            recipe=recipes.dump(self.recipe),
-            task=spec_of(r[Stage.MEASURE].task, self.index.task),
-            data=r[Stage.DATA],
-            pretrain=r[Stage.PRETRAIN],
-            adapt=r[Stage.ADAPT],
-            teacher=r[Stage.TRAIN],
-            prune=r[Stage.PRUNE],
-            student=r[Stage.DISTILL],
-            export=r[Stage.EXPORT],
-            quantize=r[Stage.QUANTIZE],
-            measure=r[Stage.MEASURE],
-            bundle=r[Stage.BUNDLE],
-            stage_seconds={
-                stage.value: self.cache.seconds(stage.value)
-                for stage in Stage
-                if stage not in (Stage.PRETRAIN, Stage.ADAPT) or r[stage] is not None
-            },
-            warnings=self._warnings(),
-            provenance={
-                **packages(),
-                "git commit": git_commit() or "none",
-                "data sha256": self.index.sha256,
-                "seed": str(self.recipe.seed),
-            },
-            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        )
-        report = replace(report, mistakes=self._mistakes(report), doubts=self._doubts())
-        write_report(report, self.dir)
-        bundle = open_bundle(self.dir / report.bundle.path)
-        write_card(bundle, report, self.dir / CARD_NAME)
-        write_bill(bundle, bundle.path.with_suffix(SUFFIX))
-        return report
-
-    def _doubts(self) -> DoubtsRecord:
-        """Labels that may be wrong, by networks that have not learned from them."""
-        from edgetl.measure import doubts
-
-        inputs = doubts.DoubtsInputs(
-            index=self.index,
-            teacher=self._teacher,
-            spec=self.spec,
-            backbone=self.recipe.train.backbone,
-            weights=self.recipe.train.weights,
-            seed=self.recipe.seed,
-            pixels_dir=self.pixels_dir,
-        )
-        record, _ = self.cache.run(
-            "doubts",
-            config=None,
-            inputs=inputs,
-            kind=DoubtsRecord,
-            outputs=lambda _: [],
-            work=lambda out: doubts.run(inputs, out=out, progress=self.progress),
-        )
-        return record
-
-    def _mistakes(self, report: RunReport) -> MistakesRecord | None:
-        """The mistakes that the shipped variant is most sure of, where it gives one class to an image."""
-        from edgetl.measure import mistakes
-        from edgetl.report.run import headline
-        from edgetl.tasks.all import detail_of
-
-        head = headline(report)
-        detail = detail_of(head.student)
-        if detail.kind != "classification" or not detail.worst:
-            return None
-        inputs = mistakes.MistakesInputs(
-            shipped=head.shipped,
-            worst=detail.worst,
-            split=head.split,
-            index=self.index,
-            spec=self.student_spec,
-            teacher=self._teacher,
-            teacher_spec=self.spec,
-            run_dir=self.dir,
-        )
-        return mistakes.run(inputs, progress=self.progress)
-
-    def _warnings(self) -> tuple[str, ...]:
-        """What was warned of in this call, and what the records say: all there is of stages that were done before."""
-        r = self.records
-        teacher, pruned, student = r[Stage.TRAIN], r[Stage.PRUNE], r[Stage.DISTILL]
-        whole = [pruned.note] if pruned and pruned.note else []
-        if teacher.start is not None and not teacher.start.comparison.helped:
-            whole.append(teacher.start.note)
-        if teacher.kept is not None and teacher.kept.verdict is not Verdict.PASS:
-            whole.append(teacher.kept.sentence)
-        adapted: AdaptRecord | None = r[Stage.ADAPT]
-        between = (*(adapted.epochs if adapted else ()), *(pruned.epochs if pruned else ()))
-        epochs = (*teacher.epochs, *between, *student.epochs)
-        whole += r[Stage.MEASURE].doubts
-        return tuple(dict.fromkeys([*self.warnings.seen, *notes_of(epochs), *whole]))
-
-
-class _Warnings:
-    """Passes everything on and keeps the warnings for the report."""
-
-    def __init__(self, inner: Progress) -> None:
-        self.inner = inner
-        self.seen: list[str] = []
-
-    @contextmanager
-    def task(self, description: str, total: int) -> Iterator[ProgressTask]:
-        with self.inner.task(description, total) as task:
-            yield task
-
-    def message(self, text: str) -> None:
-        self.inner.message(text)
-
-    def warning(self, text: str) -> None:
-        # The source is looked through twice, and each phase of training may say the same.
-        if text not in self.seen:
-            self.seen.append(text)
-            self.inner.warning(text)
-
-
-def _source_key(
-    source: str, labelling: Labelling, progress: Progress, kind: InputKind = InputKind.IMAGE
-) -> str:
-    """A hash over the files' names, sizes and times: cheap, and it changes when the data may have."""
-    from edgetl.data.build import boxes_at
-    from edgetl.data.sources import find
-
-    if kind is InputKind.IMAGE and (boxes := boxes_at(source)) is not None:
-        marked = [
-            [str(e.path), *_file_state(e.path), e.split, e.group, to_json(e.objects)] for e in boxes.entries
-        ]
-        return sha256_json([boxes.labels, marked])
-    found = find(source, labelling, kind=kind, progress=progress)
-    entries = [
-        [str(e.path), e.label, e.none_of, e.split, e.group, e.domain, *_file_state(e.path)]
-        for e in found.entries
-    ]
-    return sha256_json([entries, found.others, found.named])
-
-
-def _file_state(path: Path) -> list[int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return []  # the index names what is missing
-    return [stat.st_size, stat.st_mtime_ns]
