@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl import config as recipes
 from edgetl.config import DetectionConfig, DistillLoss, Episodes, Imbalance, Recipe, Target
 from edgetl.errors import ConfigError, Interrupted
-from edgetl.files import (
-    StageCache,
-    sha256_bytes,
-    storage_errors,
-    write_bytes,
-    write_text,
-)
+from edgetl.files import StageCache, sha256_bytes, storage_errors, write_bytes, write_text
 from edgetl.locks import only_one
 from edgetl.measure.candidates import CandidateModel
 from edgetl.measure.stage import MeasureInputs
@@ -32,12 +26,7 @@ from edgetl.progress import SILENT, Progress
 from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.lineage import LineageStep
 from edgetl.records.prune import PruneRecord
-from edgetl.records.train import (
-    DataRecord,
-    FoldsRecord,
-    PretrainRecord,
-    TrainRecord,
-)
+from edgetl.records.train import DataRecord, FoldsRecord, PretrainRecord, TrainRecord
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 from edgetl.report.live import LivePage, LiveRun, came_to
 from edgetl.tasks.all import task_of

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl.config import Recipe
-from edgetl.files import (
-    StageCache,
-    sha256_json,
-)
+from edgetl.files import StageCache, sha256_json
 from edgetl.inputs.spec import InputKind
 from edgetl.pipeline.recipe import teacher_spec
 from edgetl.progress import Progress
 from edgetl.records.codec import to_json
 from edgetl.records.extend import ExtendRecord
-from edgetl.records.train import (
-    DataRecord,
-    UnlabelledRecord,
-)
+from edgetl.records.train import DataRecord, UnlabelledRecord
 
 if TYPE_CHECKING:
     from edgetl.data.index import DataIndex

@@ -15,9 +15,7 @@ from edgetl.records.adapt import AdaptRecord
 from edgetl.records.doubts import DoubtsRecord
 from edgetl.records.gate import Verdict
 from edgetl.records.mistakes import MistakesRecord
-from edgetl.records.train import (
-    notes_of,
-)
+from edgetl.records.train import notes_of
 from edgetl.tasks.all import spec_of
 
 if TYPE_CHECKING:
