@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from edgetl.bundle.reference import Reference
 from edgetl.errors import BundleError
@@ -43,6 +44,28 @@ def test_a_margin_is_exceeded_as_often_as_stated() -> None:
     )
     few = calibrating.margin(gaps[:3], classes[:3], 0.02)  # fewer than two a class: one distribution
     assert few > gaps[:3].max()
+
+
+def test_a_margin_of_few_images_holds_for_further_ones() -> None:
+    """On average over samples; a normal distribution fitted to ten would be exceeded twice as often as stated."""
+    generator, classes, beyond = np.random.default_rng(5), np.zeros(10, np.int32), []
+    for _ in range(300):
+        found = calibrating.margin(generator.normal(0, 0.1, 10), classes, 0.01)
+        beyond.append(1 - NormalDist(0, 0.1).cdf(found))
+    assert 0.005 < np.mean(beyond) < 0.012
+
+
+def test_a_margin_is_not_below_what_was_seen() -> None:
+    classes = (np.arange(100) % 2).astype(np.int32)
+    gaps = np.where(np.arange(100) == 7, 0.9, GENERATOR.normal(-0.5, 0.05, 100))
+    assert calibrating.margin(gaps, classes, 0.001) >= 0.9
+    assert calibrating.margin(gaps, classes, 0.05) < 0.9
+
+
+@pytest.mark.parametrize("freedom", [9, 30, 200])
+def test_students_distribution(freedom: int) -> None:
+    for value in (-2.0, 0.0, 1.0, 3.0, 4.0):
+        assert calibrating._student(value, freedom) == pytest.approx(stats.t.sf(value, freedom), rel=0.03)
 
 
 def test_what_varies_within_a_class_is_damped() -> None:

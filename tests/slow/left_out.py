@@ -4,8 +4,8 @@ pictures; and the runs on what is left, one per set and session."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -18,20 +18,21 @@ from tests.slow.test_real_sets import RealSet, recipe_for
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Of a set: a folder in it, the classes that are left out, which were drawn, and at most so many images to learn
-    from."""
+    """Of a set: a folder in it, the classes that are left out, which were drawn, and settings of its data."""
 
     folder: str = "."
     classes: tuple[str, ...]
-    images: int | None = None
+    data: Mapping[str, object] = field(default_factory=dict)
 
 
 SETS = {
     "flowers12": Part(classes=("buttercup", "colts-foot", "dandelion", "sunflower", "tigerlily")),
     "office_caltech10": Part(
-        folder="caltech10", classes=("bike", "headphones", "laptop", "mug", "projector")
+        folder="caltech10",
+        classes=("bike", "headphones", "laptop", "mug", "projector"),
+        data={"test_fraction": 0.4},
     ),
-    "cifar10": Part(classes=("bird", "cat", "frog", "ship", "truck"), images=5000),
+    "cifar10": Part(classes=("bird", "cat", "frog", "ship", "truck"), data={"max_train_images": 5000}),
 }
 
 
@@ -76,7 +77,7 @@ def runs(real_set: RealSet, factory: pytest.TempPathFactory) -> Runs:
         ):
             home = unknown if classes.name in part.classes else known
             shutil.copytree(classes, home / classes.relative_to(source))
-        outcome = pipeline.run(recipe_for(known, max_train_images=part.images), folder / "run")
+        outcome = pipeline.run(recipe_for(known, **part.data), folder / "run")
         return LeftOut(
             known=known, unknown=unknown, classes=part.classes, folder=folder / "run", outcome=outcome
         )
