@@ -139,7 +139,7 @@ def _python(named: Path | None) -> str:
     )
     if asked.returncode:
         raise MissingDependencyError(f"{_TOOLKIT} in the Python at {given}", _REMEDY)
-    return found
+    return str(Path(found).absolute())  # not resolved: the link is what makes it an environment's
 
 
 def _write_request(
