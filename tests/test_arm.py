@@ -139,8 +139,8 @@ def test_every_variant_computes_the_same(
         assert len(found) == IMAGES
         allowed = _allowed(bundle, variant, expected)
         outside = np.abs(found - expected).max(axis=1) > allowed
-        # Integers made for one family of processors are rounded otherwise by the kernels of another (an Intel Xeon
-        # with AMX, for one): a few images of a tiny network are then off by more than a bound for golden images.
+        # What is made for one family of processors is not promised to another (`edgetl.processor.computes`). On an
+        # Intel Xeon with AMX a few images of `int8-cpu-arm` were off by more than the bound; why was not found out.
         foreign = variant.target in ("cpu-x86", "cpu-arm")
         assert outside.sum() <= (IMAGES // 10 if foreign else 0), variant.name
         best = np.sort(expected, axis=1)
