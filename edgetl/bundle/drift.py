@@ -8,14 +8,13 @@ watched for.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle
-from edgetl.bundle.golden import decode_arrays, encode_outputs
+from edgetl.bundle.golden import decode_arrays, encode_outputs, names_in
 from edgetl.bundle.manifest import Variant
 from edgetl.errors import BundleError, BundleIntegrityError
 from edgetl.inputs.looks import LOOKS
@@ -89,12 +88,9 @@ def _answers(
     bundle: Bundle, variant: Variant, content: bytes, where: str, *, images: int
 ) -> DriftAnswers | None:
     """What a variant answered; None of one that was added to the bundle."""
-    import zipfile
-
     own = [f"{variant.name}/sureness", f"{variant.name}/named"]
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if f"{own[0]}.npy" not in archive.namelist():
-            return None
+    if own[0] not in names_in(content):
+        return None
     found = decode_arrays(content, [TensorSpec(name=n, dtype="float32", shape=(None,)) for n in own], where)
     sure, named = found[own[0]], found[own[1]].astype(np.int64)
     classes = len(labels_of(bundle.manifest.task))

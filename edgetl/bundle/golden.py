@@ -296,6 +296,14 @@ def decode_arrays(content: bytes, wanted: Sequence[TensorSpec], where: str) -> d
     return found
 
 
+def names_in(content: bytes) -> frozenset[str]:
+    """The names of the arrays in what `encode_arrays` wrote."""
+    import zipfile
+
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+
+
 def _stored(content: bytes, name: str) -> bytes:
     """One array's `.npy`."""
     import zipfile

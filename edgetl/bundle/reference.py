@@ -12,6 +12,8 @@ mean of the feature map over its height and width (`edgetl.runtime.features`).
 | `validation` | (M, F) float16, images that were not trained on, drawn as they come |
 | `validation_classes` | (M,) int32, the class of each |
 | `logits/OUTPUT` | (M, c) float32, their outputs |
+| `looks` | (N, 7) float32, the training images' looks (`edgetl.inputs.looks`); absent in older files |
+| `validation_looks` | (M, 7) float32, the validation images'; absent in older files |
 
 N and M are at most `MOST_IMAGES`, and the arrays of training images, of means, and of validation images take at most
 `MOST_BYTES` each, or one image. A class is a position in `class_labels`: of several classes of an image it is the
@@ -27,15 +29,17 @@ Legend: N, M images, F features, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.bundle.archive import Bundle
-from edgetl.bundle.golden import decode_arrays, encode_arrays
+from edgetl.bundle.golden import decode_arrays, encode_arrays, names_in
 from edgetl.bundle.manifest import Variant
 from edgetl.errors import BundleIntegrityError, ModelError
+from edgetl.inputs.looks import LOOKS
 from edgetl.records.frozen import dataclass
 from edgetl.tasks.all import task_of
 from edgetl.tasks.base import MultiHead, TaskSpec, TensorSpec, labels_of
@@ -46,9 +50,13 @@ NO_CLASS = -1
 _LOGITS = "logits/"
 
 
+def _no_looks() -> NDArray[np.float32]:
+    return np.zeros((0, len(LOOKS)), dtype=np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The arrays of the file, in float32 where they are floats; see the module."""
+    """The arrays of the file, in float32 where they are floats; see the module. Looks are (0, 7) of an older file."""
 
     embeddings: NDArray[np.float32]
     classes: NDArray[np.int32]
@@ -57,6 +65,8 @@ class Reference:
     validation: NDArray[np.float32]
     validation_classes: NDArray[np.int32]
     logits: Mapping[str, NDArray[np.float32]]
+    looks: NDArray[np.float32] = field(default_factory=_no_looks)
+    validation_looks: NDArray[np.float32] = field(default_factory=_no_looks)
 
 
 def class_labels(spec: TaskSpec) -> tuple[str, ...]:
@@ -81,6 +91,11 @@ def encode(found: Reference) -> bytes:
         "validation_classes": found.validation_classes.astype(np.int32),
         **{_LOGITS + name: logits.astype(np.float32) for name, logits in found.logits.items()},
     }
+    if len(found.looks):
+        arrays |= {
+            "looks": found.looks.astype(np.float32),
+            "validation_looks": found.validation_looks.astype(np.float32),
+        }
     for name in ("embeddings", "means", "validation"):
         with np.errstate(over="ignore"):
             arrays[name] = getattr(found, name).astype(np.float16)
@@ -110,11 +125,20 @@ def decode(content: bytes, spec: TaskSpec, where: str) -> Reference:
         ],
         where,
     )
+    own = [wanted(name, "float32", None, len(LOOKS)) for name in ("looks", "validation_looks")]
+    if own[0].name in names_in(content):
+        found |= decode_arrays(content, own, where)
     floats = {name: found[name].astype(np.float32) for name in ("embeddings", "means", "validation")}
     logits = {one.name: found[_LOGITS + one.name] for one in outputs}
     rows = [(len(floats["embeddings"]), found["classes"])]
     rows += [(len(floats["validation"]), own) for own in (found["validation_classes"], *logits.values())]
-    if any(len(own) != count for count, own in rows) or len({one.shape[1] for one in floats.values()}) != 1:
+    looks, fresh_looks = (found.get(spec.name, _no_looks()) for spec in own)
+    if len(looks) or len(fresh_looks):
+        rows += [(rows[0][0], looks), (rows[1][0], fresh_looks)]
+    if (
+        any(len(array) != count for count, array in rows)
+        or len({one.shape[1] for one in floats.values()}) != 1
+    ):
         raise BundleIntegrityError(f"{where}: its arrays do not fit each other.")
     if len(floats["means"]) not in (0, classes):
         raise BundleIntegrityError(f"{where}: it has {len(floats['means'])} means of {classes} classes.")
@@ -130,6 +154,8 @@ def decode(content: bytes, spec: TaskSpec, where: str) -> Reference:
         validation=floats["validation"],
         validation_classes=found["validation_classes"],
         logits=logits,
+        looks=looks,
+        validation_looks=fresh_looks,
     )
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 LOOKS = ("brightness", "highlights", "contrast", "sharpness", "saturation", "warmth", "tint")
 """The numbers' names, in order."""
+PIXELS = "pixels/looks"
+"""Under which outputs carry their images' looks, (N, 7) float32, where a score asks for them."""
 THUMBNAIL = 16
 """Side of a thumbnail in pixels."""
 

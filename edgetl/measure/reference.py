@@ -17,6 +17,7 @@ from edgetl.data.splits import draw_evenly, spread
 from edgetl.data.targets import first_class
 from edgetl.errors import ModelError
 from edgetl.files import write_bytes
+from edgetl.inputs.looks import PIXELS, looks
 from edgetl.measure.candidates import CandidateModel, format_of, open_backend, runner
 from edgetl.measure.far import far
 from edgetl.progress import SILENT, Progress, ProgressTask
@@ -40,7 +41,8 @@ _BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What one variant makes of images; outputs have embeddings (`edgetl.runtime.features.pooled`) where it shows them.
+    """What one variant makes of images; outputs have looks, and embeddings (`edgetl.runtime.features.pooled`)
+    where it shows them.
 
     Attributes:
         features: what is kept of known images, as the bundle gives it back, and the last layer; None where the network
@@ -175,8 +177,10 @@ def _looked_at(
         def outputs(pixels: NDArray[np.uint8]) -> Outputs:
             rows = list[Outputs]()
             for at in range(0, len(pixels), _BATCH):
-                rows.append(pooled(run_(pixels[at : at + _BATCH])))
-                task.advance(len(pixels[at : at + _BATCH]))
+                some = pixels[at : at + _BATCH]
+                seen = np.stack([looks(one) for one in some])
+                rows.append({**pooled(run_(some)), PIXELS: seen})
+                task.advance(len(some))
             return joined(rows) if rows else {}
 
         if model is None:
@@ -196,7 +200,7 @@ def _reference(
     """What has room in the bundle."""
     embeddings, logits = (
         trained[EMBEDDING],
-        {name: validation[name] for name in validation if name != EMBEDDING},
+        {name: validation[name] for name in validation if name not in (EMBEDDING, PIXELS)},
     )
     labels, features = len(class_labels(spec)), embeddings.shape[1]
     classes, own = (_classes(spec, part) for part in (training, held_out))
@@ -221,6 +225,8 @@ def _reference(
         validation=validation[EMBEDDING][taken],
         validation_classes=own[taken],
         logits={name: array[taken] for name, array in logits.items()},
+        looks=trained[PIXELS][fit],
+        validation_looks=validation[PIXELS][taken],
     )
 
 

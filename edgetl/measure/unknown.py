@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.data.splits import spread
+from edgetl.inputs.looks import PIXELS
 from edgetl.measure.reference import Known
 from edgetl.records.scores import Score
 from edgetl.records.unknown import ScoreName, ScoreTrial, UnknownRecord
@@ -162,7 +163,8 @@ def _spec_without(spec: Classification, at: int) -> Classification:
 def _without(outputs: Mapping[str, NDArray[np.float32]], at: int) -> dict[str, NDArray[np.float32]]:
     """Outputs without the logit of a class."""
     return {
-        name: array if name == EMBEDDING else np.delete(array, at, axis=1) for name, array in outputs.items()
+        name: array if name in (EMBEDDING, PIXELS) else np.delete(array, at, axis=1)
+        for name, array in outputs.items()
     }
 
 
@@ -178,6 +180,8 @@ def _features_without(features: Features, at: int) -> Features:
             validation=known.validation[fresh],
             validation_classes=known.validation_classes[fresh],
             logits=_without({LOGITS: known.logits[LOGITS][fresh]}, at),
+            looks=known.looks[training] if len(known.looks) else known.looks,
+            validation_looks=known.validation_looks[fresh] if len(known.looks) else known.looks,
         ),
         weights={LOGITS: np.delete(features.weights[LOGITS], at, axis=0)},
     )

@@ -15,11 +15,17 @@ class ScoreName(StrEnum):
     ENERGY = "energy"
     NEIGHBOURS = "neighbours"
     VIM = "vim"
+    LOOKS = "looks"
 
     @property
     def by_features(self) -> bool:
         """Whether it compares embeddings, so that it needs known images and the feature map."""
-        return self in (ScoreName.NEIGHBOURS, ScoreName.VIM)
+        return self in (ScoreName.NEIGHBOURS, ScoreName.VIM, ScoreName.LOOKS)
+
+    @property
+    def by_looks(self) -> bool:
+        """Whether it also compares the pictures' looks (`edgetl.inputs.looks`)."""
+        return self is ScoreName.LOOKS
 
 
 @dataclass(frozen=True, kw_only=True)

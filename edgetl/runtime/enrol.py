@@ -27,6 +27,7 @@ from edgetl.data import labels as class_names
 from edgetl.errors import BundleError, ConfigError, ImageError, ModelError
 from edgetl.failures import cause
 from edgetl.files import atomic_path, sha256_bytes, sha256_json
+from edgetl.inputs.looks import PIXELS, looks
 from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.records.enrol import EnrolledVariant, EnrolRecord
@@ -272,7 +273,7 @@ class _Writing:
         reference = known_images(bundle, variant, "enrol")
         if change.forgotten is None:
             shown, recorded = self._embedded(variant)
-            reference = _with(reference, shown[len(recorded) :])
+            reference = _with(reference, shown[len(recorded) :], self._looks())
             golden_embeddings = shown[: len(recorded)]
         else:
             if change.forgotten < count:
@@ -316,6 +317,13 @@ class _Writing:
                 picture = content if at < len(golden) else self.names[at - len(golden)]
                 rows.append(embeddings({MAP: showing.see(picture).outputs[MAP]})[0].copy())
         return np.stack(rows), bundle.golden_outputs(variant.name)[LOGITS]
+
+    def _looks(self) -> NDArray[np.float32]:
+        """The looks of the new pictures."""
+        from edgetl.inputs.image import load_pixels
+
+        spec = self.bundle.manifest.preprocess
+        return np.stack([looks(load_pixels(content, spec)) for content in self.change.pictures])
 
     def _describe(
         self, variant: Variant, known: calibrating.Known, added: Added, outputs: NDArray[np.float32]
@@ -398,11 +406,13 @@ def _normal(variant: Variant, task: Classification, reference: Reference, model:
     )  # as the new bundle gives it back
     features = Features(reference=kept, weights=pooled_head(model, [LOGITS]).weights)
     score = scorer(variant.unknown.score, task, features)
-    return normal(score({EMBEDDING: kept.validation, LOGITS: kept.logits[LOGITS]}))
+    return normal(
+        score({EMBEDDING: kept.validation, LOGITS: kept.logits[LOGITS], PIXELS: kept.validation_looks})
+    )
 
 
-def _with(reference: Reference, shown: NDArray[np.float32]) -> Reference:
-    """With one class more, of pictures whose embeddings are (n, F)."""
+def _with(reference: Reference, shown: NDArray[np.float32], seen: NDArray[np.float32]) -> Reference:
+    """With one class more, of pictures whose embeddings are (n, F) and whose looks (n, 7)."""
     place = len(reference.counts)
     means = reference.means
     if len(means):
@@ -413,6 +423,7 @@ def _with(reference: Reference, shown: NDArray[np.float32]) -> Reference:
         classes=np.concatenate([reference.classes, np.full(len(shown), place, dtype=np.int32)]),
         means=means,
         counts=np.append(reference.counts, np.int32(len(shown))),
+        looks=np.concatenate([reference.looks, seen]) if len(reference.looks) else reference.looks,
     )
 
 
@@ -426,4 +437,5 @@ def _without(reference: Reference, place: int) -> Reference:
         classes=(classes - (classes > place)).astype(np.int32),
         means=np.delete(reference.means, place, axis=0) if len(reference.means) else reference.means,
         counts=np.delete(reference.counts, place),
+        looks=reference.looks[kept] if len(reference.looks) else reference.looks,
     )

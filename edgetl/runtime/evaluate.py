@@ -132,6 +132,7 @@ def usable(
     samples: Sequence[LabelledImage],
     bad_images: BadImages = BadImages.REFUSE,
     *,
+    looks: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[Outputs, tuple[LabelledImage, ...], dict[Path, str]]:
     """The outputs for the images that can be used, pooled where there are maps; these images, and why the others
@@ -141,6 +142,7 @@ def usable(
         session: gives the outputs.
         samples: the images.
         bad_images: `skip` images that cannot be used, or `refuse` the set, as a recipe's `data.bad_images`.
+        looks: whether the outputs are to have the images' looks, too (`edgetl.inputs.looks`).
         progress: shows images, and of those skipped.
 
     Raises:
@@ -149,13 +151,15 @@ def usable(
     """
     if not samples:
         raise DataError("There are no images to score.")
+    from edgetl.runtime.unknown.looks import with_looks
+
     rows, kept, bad = list[Outputs](), list[LabelledImage](), dict[Path, str]()
     with progress.task("Scoring", total=len(samples)) as task:
         for sample, seen in session.seen(samples, lambda sample: session.framed(sample.path)):
             if isinstance(seen, ImageError):
                 bad[sample.path] = str(seen)
             else:
-                rows.append(pooled(seen.outputs))
+                rows.append(pooled(with_looks(seen) if looks else seen.outputs))
                 kept.append(sample)
             task.advance()
     refuse_or_skip(bad, len(samples), bad_images, progress, session.manifest.preprocess.kind)
@@ -215,7 +219,9 @@ def evaluate_folder(
         strangers = images_in(session, unknown, progress=progress)
         session = comparing(session)
     images = choose_images(data, [session.bundle], progress=progress)
-    outputs, kept, bad = usable(session, images.samples, bad_images, progress=progress)
+    outputs, kept, bad = usable(
+        session, images.samples, bad_images, looks=unknown is not None, progress=progress
+    )
     truths = truths_for(session, kept)
     found = session.task.score(truths, {one.name: outputs[one.name] for one in session.task.outputs})
     values = {field.name: getattr(found, field.name) for field in fields(found)}
@@ -229,7 +235,7 @@ def evaluate_folder(
         from edgetl.runtime.unknown.evaluate import measure
 
         others = [LabelledImage(path, None) for path in strangers]
-        found_there, there, skipped = usable(session, others, bad_images, progress=progress)
+        found_there, there, skipped = usable(session, others, bad_images, looks=True, progress=progress)
         of_unknown = measure(
             session,
             unknown,

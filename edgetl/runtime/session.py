@@ -352,7 +352,7 @@ class Session(Inheritable):
         pixels, frame = self.framed(picture, channels=channels)
         watch = self.watch
         look = None if watch is None else watch.look(Shown(picture, channels, name), pixels)
-        return Seen(self._own_buffers().outputs([pixels]), frame, look)
+        return Seen(self._own_buffers().outputs([pixels]), frame, look, pixels)
 
     def pixels(self, image: Picture, *, channels: Channels = "rgb") -> NDArray[np.uint8]:
         """Decode, resize and crop one picture to (size, size, 3) uint8 RGB.
@@ -442,7 +442,7 @@ class Session(Inheritable):
 
             found = with_sets(self.task, seen.outputs, found, self.least_conformities(coverage))
         if unknown is not None:
-            found = self._own_judge().judged(seen.outputs, found, unknown)
+            found = self._own_judge().judged(seen, found, unknown)
         if self.watch is not None:
             self.watch.take(self, seen, found)
         return found

@@ -45,11 +45,13 @@ class Shown(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One image's outputs (first axis 1), where its pixels lie in the picture, and what watches keep of it."""
+    """One image's outputs (first axis 1), where its pixels lie in the picture, what watches keep of it, and the pixels
+    (S, S, 3) uint8 where there are some."""
 
     outputs: Outputs
     frame: Frame
     look: Look | None = None
+    pixels: NDArray[np.uint8] | None = None
 
 
 class Buffers:
@@ -131,7 +133,7 @@ def stream(
                 item,
                 one
                 if isinstance(one, ImageError)
-                else Seen(next(rows), one[1], None if look is None else look(item, one[0])),
+                else Seen(next(rows), one[1], None if look is None else look(item, one[0]), one[0]),
             )
             for item, one in zip(part, found, strict=True)
         ]

@@ -25,6 +25,8 @@ from edgetl.bundle.manifest import Variant
 from edgetl.errors import ConfigError
 from edgetl.runtime.features import PooledHead
 from edgetl.runtime.known import known_images
+from edgetl.runtime.stream import Seen
+from edgetl.runtime.unknown.looks import with_looks
 from edgetl.runtime.unknown.scores import Features, Scorer, scorer
 from edgetl.tasks.all import Prediction
 from edgetl.tasks.base import Detection, Outputs
@@ -95,7 +97,7 @@ class Judge:
 
     def __init__(self, bundle: Bundle, variant: Variant, head: PooledHead | None) -> None:
         self._normal, score = unknown.normal(bundle, variant), unknown.described(bundle, variant).score
-        features = None
+        self._by_looks, features = score.by_looks, None
         if score.by_features:
             assert head is not None
             features = Features(reference=known_images(bundle, variant, "unknown"), weights=head.weights)
@@ -108,8 +110,9 @@ class Judge:
         """(N,) of images with these outputs, as the function of this name."""
         return usual(self._normal, self._score(outputs))
 
-    def judged(self, outputs: Outputs, found: Prediction, rate: float) -> Prediction:
+    def judged(self, seen: Seen, found: Prediction, rate: float) -> Prediction:
         """One image's prediction, with whether it is unknown at a false alarm rate."""
+        outputs = with_looks(seen) if self._by_looks else seen.outputs
         share = _usual(self._rising, self._normal.images, float(self._score(outputs)[0]))
         assert not isinstance(found, Detections)
         return cast("Prediction", replace(found, unknown=share <= rate + _ROUNDING, usual=share))

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetl.bundle.reference import Reference
+from edgetl.inputs.looks import PIXELS
 from edgetl.records.frozen import dataclass
 from edgetl.records.unknown import ScoreName
-from edgetl.runtime.features import embeddings
+from edgetl.runtime.features import EMBEDDING, embeddings
 from edgetl.runtime.unknown import energy, softmax
+from edgetl.runtime.unknown.looks import Looks
 from edgetl.runtime.unknown.neighbours import Neighbours
 from edgetl.runtime.unknown.vim import Vim
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Outputs
@@ -20,7 +22,7 @@ from edgetl.tasks.base import Classification, MultiHead, MultiLabel, Outputs
 Labelling: TypeAlias = Classification | MultiLabel | MultiHead
 """A task whose images can be unknown as a whole."""
 Scorer: TypeAlias = Callable[[Outputs], NDArray[np.float64]]
-"""From N images' outputs, with their feature map or embeddings where the score is by these, to (N,)."""
+"""From N images' outputs to (N,); with their feature map or embeddings, and looks, where the score is by these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,13 @@ class Features:
 
 
 def names(features: Features | None) -> tuple[ScoreName, ...]:
-    """The scores that there are, with features or without."""
-    return tuple(name for name in ScoreName if features is not None or not name.by_features)
+    """The scores that there are, with features or without, and with or without looks."""
+    looks = features is not None and len(features.reference.looks) > 0
+    return tuple(
+        name
+        for name in ScoreName
+        if (features is not None or not name.by_features) and (looks or not name.by_looks)
+    )
 
 
 def scorer(name: ScoreName, spec: Labelling, features: Features | None = None) -> Scorer:
@@ -62,6 +69,12 @@ def scorer(name: ScoreName, spec: Labelling, features: Features | None = None) -
             assert features is not None
             vim = _vim(features)
             return lambda outputs: vim.score(embeddings(outputs), energy.score(spec, outputs))
+        case ScoreName.LOOKS:
+            assert features is not None
+            known, inner = features.reference, scorer(ScoreName.VIM, spec, features)
+            strange = inner({EMBEDDING: known.validation, **known.logits})
+            looks = Looks(known.looks, known.validation_looks, strange)
+            return lambda outputs: looks.score(outputs[PIXELS], inner(outputs))
         case _:
             assert_never(name)
 
