@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ MARGIN = 1.125
 BESIDE = 0.5
 """Of the images that recovery in pruning and quantization-aware training see, those of another domain, where there are
 some."""
+_HASHED = 64
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,20 @@ class PixelSet:
             return 1.0
         return self.spec.crop_fraction / with_margin(self.spec).crop_fraction
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Distinguishes sets by their shape, targets and preprocessing, domains and weights."""
+        """Distinguishes sets by their pixels, targets and preprocessing, domains and weights."""
         further = [sha256_bytes(own.tobytes()) for own in (self.domains, self.weights) if own is not None]
-        return " ".join([f"{self.pixels.shape} {sha256_bytes(self.targets.tobytes())} {self.spec}", *further])
+        images = f"{self.pixels.shape} {_sha256(self.pixels)}"
+        return " ".join([f"{images} {sha256_bytes(self.targets.tobytes())} {self.spec}", *further])
+
+
+def _sha256(pixels: NDArray[np.uint8]) -> str:
+    """Of all values, some images at a time: they may be more than fit into memory."""
+    found = hashlib.sha256()
+    for start in range(0, len(pixels), _HASHED):
+        found.update(np.ascontiguousarray(pixels[start : start + _HASHED]).data)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_features_are_computed_once_for_the_same_weights_and_images(tmp_path: Pa
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     assert compute(model, classifier_names(model), images(4), tmp_path).identity != first.identity
+
+
+def test_other_images_with_the_same_targets_have_features_of_their_own(tmp_path: Path) -> None:
+    """Images without labels all have the same targets."""
+    model, first = backbones.create("test_resnet", 3, "none"), images(4)
+    second = replace(first, pixels=255 - first.pixels)
+    found = [compute(model, classifier_names(model), own, tmp_path) for own in (first, second)]
+    assert found[0].identity != found[1].identity
+    assert (np.asarray(found[0].features) != np.asarray(found[1].features)).any()
 
 
 def test_networks_that_differ_in_their_heads_alone_share_features(tmp_path: Path) -> None:
