@@ -11,6 +11,7 @@ from edgetl.bundle.pack import Contents
 from edgetl.bundle.reference import Reference, decode, encode
 from edgetl.bundle.unknown import UnknownSource
 from edgetl.inputs.image import load_pixels, normalise
+from edgetl.inputs.looks import PIXELS, looks
 from edgetl.records.unknown import ScoreName
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
@@ -27,7 +28,10 @@ def reference_of(model: bytes, training: int = 24, validation: int = 40) -> Refe
     with OnnxBackend(with_outputs(model, pooled_head(model, ["logits"]).shown), threads=1) as backend:
         outputs = backend.run(normalise(np.stack(pictures), SPEC))
     found = embeddings({MAP: outputs[MAP]})
-    classes = np.arange(training, dtype=np.int32) % len(LABELS)
+    classes, seen = (
+        np.arange(training, dtype=np.int32) % len(LABELS),
+        np.stack([looks(one) for one in pictures]),
+    )
     return Reference(
         embeddings=found[:training],
         classes=classes,
@@ -36,6 +40,8 @@ def reference_of(model: bytes, training: int = 24, validation: int = 40) -> Refe
         validation=found[training:],
         validation_classes=outputs["logits"][training:].argmax(axis=1).astype(np.int32),
         logits={"logits": outputs["logits"][training:]},
+        looks=seen[:training],
+        validation_looks=seen[training:],
     )
 
 
@@ -49,7 +55,8 @@ def with_references(parts: Contents, score: ScoreName = ScoreName.NEIGHBOURS) ->
         known = decode(content, parts.task, "x")
         features = Features(reference=known, weights=pooled_head(model, [LOGITS]).weights)
         assert isinstance(parts.task, Classification)
-        scores = scorer(score, parts.task, features)({EMBEDDING: known.validation, **known.logits})
+        shown = {EMBEDDING: known.validation, PIXELS: known.validation_looks, **known.logits}
+        scores = scorer(score, parts.task, features)(shown)
         sources.append(
             replace(one, reference=content, unknown=UnknownSource(score=score, normal=normal(scores)))
         )

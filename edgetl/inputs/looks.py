@@ -63,30 +63,60 @@ def measured(samples: Sequence[Sample]) -> NDArray[np.float32]:
         least of the three colours is below the largest, as a share of it. `warmth`: red less blue, `tint`: green less
         the mean of both, as shares of the brightness.
     """
-    rows = np.stack([one.rows for one in samples])
-    columns = np.stack([one.columns for one in samples])
+    rows = np.stack([one.rows for one in samples]) if len(samples) > 1 else samples[0].rows[None]
+    columns = np.stack([one.columns for one in samples]) if len(samples) > 1 else samples[0].columns[None]
     images, lines, side, _ = rows.shape
     size = lines * side
-    planes = np.empty(
-        (5, images, size), dtype=np.uint8
-    )  # red, green, blue, the largest of them and the least
-    planes[:3] = np.moveaxis(rows.reshape(images, size, 3), 2, 0)
+    # Red, green, blue, the largest of them and the least.
+    planes = np.empty((5, images, size), dtype=np.uint8)
+    planes[:3] = rows.reshape(images, size, 3).transpose(2, 0, 1)
     np.maximum.reduce(planes[:3], axis=0, out=planes[3])
     np.minimum.reduce(planes[:3], axis=0, out=planes[4])
-    red, green, blue, largest, least = np.add.reduce(planes, axis=2, dtype=np.uint32) / size
+    sums = np.add.reduce(planes, axis=2, dtype=np.uint32).T.tolist()
     reached = size - math.ceil(_BRIGHTEST * size)
-    around = planes[1].astype(np.float32)
-    around -= green[:, None].astype(np.float32)
-    both = np.concatenate((planes[1].reshape(images, lines, side), columns.transpose(0, 2, 1)), axis=1)
+    highlights = np.partition(planes[1], reached, axis=1)[:, reached].tolist()
+    green = np.empty((images, lines + columns.shape[2], side), dtype=np.float32)
+    green[:, :lines] = planes[1].reshape(images, lines, side)
+    green[:, lines:] = columns.transpose(0, 2, 1)
+    squares = _squares_of(green[:, :lines].reshape(images, size))
+    near, far = _difference(green, 1), _difference(green, _FAR)
+    # In Python's own numbers: of few images, each operation of numpy would cost more than all of these.
+    return np.array(
+        [
+            _figures([one / size for one in sums[at]], highlights[at], squares[at] / size, near[at], far[at])
+            for at in range(images)
+        ],
+        dtype=np.float32,
+    )
+
+
+def _figures(
+    means: Sequence[float], highlights: float, square: float, near: float, far: float
+) -> tuple[float, ...]:
+    """An image's looks, as `LOOKS` names them.
+
+    Args:
+        means: of red, green, blue, the largest of them and the least.
+        highlights: the level that the brightest reach.
+        square: the mean of green's squares.
+        near, far: mean differences of neighbours, and of pixels further apart.
+    """
+    red, green, blue, largest, least = means
     brightness = 0.299 * red + 0.587 * green + 0.114 * blue
-    found = np.empty((images, len(LOOKS)), dtype=np.float32)
-    found[:, 0] = brightness
-    found[:, 1] = np.partition(planes[1], reached, axis=1)[:, reached]
-    found[:, 2] = np.sqrt(np.einsum("ij,ij->i", around, around) / size)
-    found[:, 3] = _difference(both, 1) / (_difference(both, _FAR) + 1.0)
-    found[:, 4] = (largest - least) / (largest + 1.0)
-    found[:, 5] = (red - blue) / (brightness + 1.0)
-    found[:, 6] = (green - (red + blue) / 2) / (brightness + 1.0)
+    return (
+        brightness,
+        highlights,
+        math.sqrt(max(0.0, square - green * green)),
+        near / (far + 1.0),
+        (largest - least) / (largest + 1.0),
+        (red - blue) / (brightness + 1.0),
+        (green - (red + blue) / 2) / (brightness + 1.0),
+    )
+
+
+def _squares_of(values: NDArray[np.float32]) -> list[float]:
+    """Each row's sum of squares."""
+    found: list[float] = (values[:, None, :] @ values[:, :, None])[:, 0, 0].tolist()
     return found
 
 
@@ -116,13 +146,13 @@ def _squares(side: int) -> NDArray[np.float32]:
     return shares
 
 
-def _difference(lines: NDArray[np.uint8], apart: int) -> NDArray[np.float64]:
+def _difference(lines: NDArray[np.float32], apart: int) -> list[float]:
     """Twice the mean difference of pixels so far apart on lines (N, L, S), half of them rows; 0 where lines are
     shorter."""
-    one, other = lines[..., apart:], lines[..., :-apart]
-    if not one.size:
-        return np.zeros(len(lines))
-    found = np.maximum(one, other)
-    found -= np.minimum(one, other)
-    sums = np.add.reduce(found.reshape(len(lines), -1), axis=1, dtype=np.uint32)
-    return np.asarray(sums * (2.0 * len(lines) / found.size))
+    images, count, side = lines.shape
+    if side <= apart:
+        return [0.0] * images
+    found = lines[..., apart:] - lines[..., :-apart]
+    np.abs(found, out=found)
+    sums: list[float] = np.add.reduce(found.reshape(images, -1), axis=1).tolist()
+    return [2.0 * one / ((side - apart) * count) for one in sums]

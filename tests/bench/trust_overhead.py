@@ -33,6 +33,7 @@ from edgetl.bundle.unknown import UnknownSource
 from edgetl.config import Calibrator, Target
 from edgetl.export.onnx import to_bytes
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
+from edgetl.inputs.looks import PIXELS, looks
 from edgetl.measure.drift import answers_of, looks_of
 from edgetl.quantize.affine import from_range
 from edgetl.quantize.calibrate import observe
@@ -129,7 +130,7 @@ def _predictions(
     photographs = [_photograph(seed) for seed in range(4)]
     path = folder / f"{network}.edgetl"
     before = _write_bundle(path, models, spec, photographs)
-    for score in (ScoreName.NEIGHBOURS, ScoreName.VIM):
+    for score in (name for name in ScoreName if name.by_features):
         telling = folder / f"{network}-{score}.edgetl"
         whole = _write_bundle(telling, models, spec, photographs, score)
         yield from _told(f"{network}, {size} px", telling, models, photographs, score, max(40, runs // 2))
@@ -215,7 +216,9 @@ def _known(model: bytes, spec: PreprocessSpec, score: ScoreName) -> tuple[bytes,
 
         def seen(count: int) -> Outputs:
             pixels = generator.integers(0, 256, (count, spec.size, spec.size, 3), dtype=np.uint8)
-            return joined([pooled(run_pixels(backend, row[None], spec)) for row in pixels])
+            return joined(
+                [{**pooled(run_pixels(backend, row[None], spec)), PIXELS: looks(row)[None]} for row in pixels]
+            )
 
         features = seen(1)[EMBEDDING].shape[1]
         trained, fresh = (seen(room(features, others)) for others in (0, 4 * CLASSES))
@@ -229,6 +232,8 @@ def _known(model: bytes, spec: PreprocessSpec, score: ScoreName) -> tuple[bytes,
             validation=fresh[EMBEDDING],
             validation_classes=fresh[LOGITS].argmax(axis=1).astype(np.int32),
             logits={LOGITS: fresh[LOGITS]},
+            looks=trained[PIXELS],
+            validation_looks=fresh[PIXELS],
         )
     )
     task = Classification(labels=LABELS)

@@ -13,6 +13,7 @@ from edgetl.bundle.archive import Bundle, open_bundle
 from edgetl.bundle.pack import add_variant, pack
 from edgetl.bundle.reference import MOST_BYTES, Reference, class_labels, decode, encode, read, room, source
 from edgetl.errors import BundleIntegrityError, ModelError
+from edgetl.inputs.looks import LOOKS
 from edgetl.tasks.base import Classification, MultiHead, MultiLabel
 from tests.bundles import LABELS, contents
 
@@ -30,6 +31,8 @@ def made(training: int = 6, validation: int = 4, features: int = FEATURES) -> Re
         validation=generator.random((validation, features), dtype=np.float32),
         validation_classes=np.arange(validation, dtype=np.int32) % 3,
         logits={"logits": generator.normal(size=(validation, 3)).astype(np.float32)},
+        looks=generator.random((training, len(LOOKS)), dtype=np.float32),
+        validation_looks=generator.random((validation, len(LOOKS)), dtype=np.float32),
     )
 
 
@@ -49,13 +52,21 @@ def test_what_is_packed_is_read(tmp_path: Path) -> None:
     for name in ("embeddings", "means", "validation"):
         assert getattr(found, name).dtype == np.float32
         np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=5e-4)
-    for name in ("classes", "counts", "validation_classes"):
+    for name in ("classes", "counts", "validation_classes", "looks", "validation_looks"):
         assert (getattr(found, name) == getattr(wanted, name)).all()
     assert (found.logits["logits"] == wanted.logits["logits"]).all()
     assert "reference/fp32.npz" in {member.file for member in bundle.manifest.members()}
     assert read(bundle, second) is None
     assert source(bundle, second) is None
     assert source(bundle, first) == encode(found) == encode(wanted)
+
+
+def test_an_older_file_has_no_looks() -> None:
+    older = replace(made(), looks=made().looks[:0], validation_looks=made().looks[:0])
+    found = decode(encode(older), TASK, "x")
+    assert (found.looks.shape, found.validation_looks.shape) == ((0, len(LOOKS)), (0, len(LOOKS)))
+    with pytest.raises(BundleIntegrityError, match="do not fit each other"):
+        decode(encode(replace(made(), validation_looks=made().validation_looks[:-1])), TASK, "x")
 
 
 def test_a_variant_that_is_added_leaves_the_others_theirs(tmp_path: Path) -> None:
@@ -113,7 +124,12 @@ def test_what_half_precision_cannot_hold_is_refused() -> None:
         ({"classes": np.full(6, 3, np.int32)}, "it names a class that the task does not have"),
         ({"validation_classes": np.full(4, -2, np.int32)}, "it names a class that the task does not have"),
         (
-            {"embeddings": np.zeros((0, FEATURES), np.float32), "classes": np.zeros(0, np.int32)},
+            {
+                "embeddings": np.zeros((0, FEATURES), np.float32),
+                "classes": np.zeros(0, np.int32),
+                "looks": np.zeros((0, len(LOOKS)), np.float32),
+                "validation_looks": np.zeros((0, len(LOOKS)), np.float32),
+            },
             "it holds no images",
         ),
     ],

@@ -14,6 +14,7 @@ from edgetl.bundle.pack import pack
 from edgetl.bundle.reference import Reference, decode, room
 from edgetl.config import DataConfig
 from edgetl.data.index import DataIndex, build_index
+from edgetl.inputs.looks import LOOKS, PIXELS
 from edgetl.measure import reference
 from edgetl.measure.candidates import CandidateModel
 from edgetl.measure.far import KINDS
@@ -77,6 +78,9 @@ def test_it_holds_all_of_a_small_set(known: tuple[dict[str, Known], Path], index
         assert one.test is not None
         assert one.test[EMBEDDING].shape == (3, 8)
         assert {kind: len(shown[EMBEDDING]) for kind, shown in one.far.items()} == dict.fromkeys(KINDS, 15)
+        for seen, count in ((kept.looks, 18), (kept.validation_looks, 15), (one.test[PIXELS], 3)):
+            assert seen.shape == (count, len(LOOKS))
+        assert (again.looks == kept.looks).all()
         assert sorted(kept.validation_classes.tolist()) == [0] * 5 + [1] * 5 + [2] * 5
 
 
@@ -119,7 +123,7 @@ def test_a_network_without_features_is_named(index: DataIndex, tmp_path: Path) -
     hidden = ("any", colours(SPEC.size, hidden=True))
     one = run(inputs_of(tmp_path, index, {"fp32": hidden}), out=tmp_path, progress=Listening())["fp32"]
     assert one.features is None
-    assert set(one.validation) == {"logits"}
+    assert set(one.validation) == {"logits", PIXELS}
     assert not list(tmp_path.glob("*.npz"))
     assert len(said) == 1
     assert said[0].startswith("fp32 keeps no known images. The network gives no class activation map: Relu")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgetl.bundle.reference import Reference
+from edgetl.inputs.looks import LOOKS, PIXELS
 from edgetl.measure.far import KINDS, far
 from edgetl.measure.reference import Known
 from edgetl.measure.unknown import measure
@@ -70,7 +71,7 @@ def test_features_are_used_where_they_tell_more() -> None:
     assert found.p_value < 0.05
     assert "does better than softmax: AUROC" in found.note
     by_name = {trial.score: trial for trial in found.trials}
-    assert set(by_name) == set(ScoreName)
+    assert set(by_name) == set(ScoreName) - {ScoreName.LOOKS}
     assert by_name[found.score].mean == max(trial.mean for trial in found.trials)
     for trial in found.trials:
         assert trial.near is None
@@ -79,6 +80,31 @@ def test_features_are_used_where_they_tell_more() -> None:
     assert found.false_alarms is not None
     assert found.false_alarms.value <= 0.15
     assert from_json(UnknownRecord, to_json(found)) == found
+
+
+def test_looks_are_used_where_pictures_give_themselves_away() -> None:
+    """What is far has quite usual features, and another light."""
+    one, generator = known(apart=0.5, heed=1.0), np.random.default_rng(5)
+    assert one.features is not None
+
+    def looks(count: int, light: float) -> np.ndarray:
+        return generator.normal(100 + light, 5, (count, len(LOOKS))).astype(np.float32)
+
+    kept = replace(one.features.reference, looks=looks(80, 0), validation_looks=looks(80, 0))
+    seen = replace(
+        one,
+        features=replace(one.features, reference=kept),
+        validation={**one.validation, PIXELS: kept.validation_looks},
+        test=None,
+        far={"strange": {**one.far["strange"], PIXELS: looks(40, 40)}},
+    )
+    found = measure(MultiLabel(labels=SPEC.labels), seen, CLASSES)
+    assert {trial.score for trial in found.trials} == set(ScoreName)
+    assert found.score is ScoreName.LOOKS
+    near = {trial.score: trial for trial in measure(SPEC, seen, CLASSES).trials}
+    vim, own = near[ScoreName.VIM].near, near[ScoreName.LOOKS].near
+    assert vim is not None
+    assert own == pytest.approx(vim, abs=0.03)
 
 
 def test_what_tells_far_pictures_alone_is_not_used() -> None:

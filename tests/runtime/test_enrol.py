@@ -22,6 +22,7 @@ from edgetl.cli import app
 from edgetl.deploy import parity
 from edgetl.errors import BundleError, BundleIntegrityError, ConfigError, ImageError, WeightsError
 from edgetl.inputs.image import load_pixels, normalise
+from edgetl.inputs.looks import PIXELS, looks
 from edgetl.records.lineage import LineageStep
 from edgetl.records.unknown import ScoreName
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
@@ -58,7 +59,7 @@ def files(folder: Path, count: int, seed: int = 0, colour: tuple[int, int, int] 
     return paths
 
 
-def parts_of_colours(folder: Path) -> Contents:
+def parts_of_colours(folder: Path, score: ScoreName = ScoreName.NEIGHBOURS) -> Contents:
     """A bundle of red, green and blue, with what both its variants make of known pictures."""
     parts, model = contents(folder), colours(SPEC.size)
     shown = with_outputs(model, pooled_head(model, ["logits"]).shown)
@@ -67,7 +68,7 @@ def parts_of_colours(folder: Path) -> Contents:
     with OnnxBackend(shown, threads=1) as backend:
         found = backend.run(normalise(pixels, SPEC))
     seen, logits = embeddings({MAP: found[MAP]}), found["logits"]
-    classes = np.arange(90, dtype=np.int32) % 3
+    classes, shown_looks = np.arange(90, dtype=np.int32) % 3, np.stack([looks(one) for one in pixels])
     kept = reference.Reference(
         embeddings=seen[:30],
         classes=classes[:30],
@@ -76,16 +77,21 @@ def parts_of_colours(folder: Path) -> Contents:
         validation=seen[30:90],
         validation_classes=classes[30:90],
         logits={"logits": logits[30:90]},
+        looks=shown_looks[:30],
+        validation_looks=shown_looks[30:90],
     )
     content = reference.encode(kept)
     features = Features(
         reference=reference.decode(content, Classification(labels=tuple(COLOURS)), "b"),
         weights=pooled_head(model, ["logits"]).weights,
     )
-    neighbours = scorer(ScoreName.NEIGHBOURS, Classification(labels=tuple(COLOURS)), features)
-    told = UnknownSource(
-        score=ScoreName.NEIGHBOURS, normal=normal(neighbours({EMBEDDING: features.reference.validation}))
-    )
+    own = scorer(score, Classification(labels=tuple(COLOURS)), features)
+    fresh = {
+        EMBEDDING: features.reference.validation,
+        PIXELS: features.reference.validation_looks,
+        **features.reference.logits,
+    }
+    told = UnknownSource(score=score, normal=normal(own(fresh)))
     lineage = (LineageStep(kind="weights", name="none"), LineageStep(kind="train", name="paint", images=30))
     golden = {one.name: {"logits": logits[90:]} for one in parts.variants}
     return replace(
@@ -103,6 +109,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     pack(parts_of_colours(folder), folder / "b.edgetl")
     return folder / "b.edgetl"
+
+
+def test_an_added_class_looks_known_too(tmp_path: Path) -> None:
+    pack(parts_of_colours(tmp_path, ScoreName.LOOKS), tmp_path / "b.edgetl")
+    enrol(tmp_path / "b.edgetl", "yellow", files(tmp_path / "yellow", 5), tmp_path / "more.edgetl")
+    for file, images in (("b", 30), ("more", 35)):
+        bundle = open_bundle(tmp_path / f"{file}.edgetl")
+        kept = reference.read(bundle, bundle.variant())
+        assert kept is not None
+        assert len(kept.looks) == len(kept.embeddings) == images
+        assert len(kept.validation_looks) == len(kept.validation)
+    with edgetl.load(tmp_path / "more.edgetl", threads=1) as session:
+        found = session.predict(files(tmp_path / "yellow", 5), unknown=0.05)
+        assert not any(one.unknown for one in found)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from tests.slow.test_real_sets import RealSet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(5400)]
 FAR = ("magnetic_tile", "office_caltech10")
-LEAST_FAR = {"flowers12": 0.9, "cifar10": 0.78}
-"""The least AUROC of the best score on another set. The aim is 0.9: pictures of 32 px that were enlarged have features
-too poor for it."""
+LEAST_FAR = 0.9
+"""The least AUROC of the best score on another set."""
+NAMES = ("flowers12", "cifar10")
 _ROUNDING = 0.03
 """How much lower INT8's may be by the score that it uses."""
 
@@ -34,7 +34,7 @@ def print_line(what: str, variant: str, found: UnknownEvaluation) -> dict[str, f
     return {one.score: one.auroc.value for one in found.scores}
 
 
-@pytest.mark.parametrize("name", LEAST_FAR)
+@pytest.mark.parametrize("name", NAMES)
 def test_unknown_images_are_told(real_set: RealSet, left_out: Runs, name: str) -> None:
     run = left_out(name)
     outcome, known = run.outcome, run.known
@@ -59,7 +59,7 @@ def test_unknown_images_are_told(real_set: RealSet, left_out: Runs, name: str) -
                 assert (found.made_from, found.in_set) == (0, 0)
                 areas[what, variant.name] = print_line(f"{name} against {what}", variant.name, found)
     short = {key: max(found.values()) for key, found in areas.items() if key[0] in FAR}
-    assert min(short.values()) >= LEAST_FAR[name], short
+    assert min(short.values()) >= LEAST_FAR, short
     for variant in variants[1:]:
         assert variant.unknown is not None
         for what in sets:

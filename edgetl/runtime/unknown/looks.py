@@ -44,8 +44,9 @@ class Looks:
         self._centre = values.mean(axis=0)
         scale = np.maximum(values.std(axis=0), _LEAST)
         centred = (values - self._centre) / scale
-        # The ridge keeps looks apart that always moved together.
-        spread = centred.T @ centred / max(1, len(values) - 1) + _RIDGE * np.eye(len(scale))
+        spread = centred.T @ centred / len(values)
+        # Looks that never moved are given the least deviation, and those that always moved together are kept apart.
+        np.fill_diagonal(spread, 1.0 + _RIDGE)
         self._whiten = np.linalg.cholesky(np.linalg.inv(spread)) / scale[:, None]
         self._usual = _usual(self._distance(fresh))
         self._usual_strange = _usual(np.asarray(strange, dtype=np.float64))

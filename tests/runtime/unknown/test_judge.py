@@ -58,7 +58,7 @@ def test_too_low_a_rate_says_how_many_images_it_needs() -> None:
             check(rate, 40, "x")
 
 
-@pytest.fixture(scope="module", params=[ScoreName.ENERGY, ScoreName.NEIGHBOURS, ScoreName.VIM])
+@pytest.fixture(scope="module", params=list(ScoreName))
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unknown")
     pack(with_references(contents(folder), request.param), folder / "b.edgetl")
@@ -82,16 +82,14 @@ def test_a_strange_picture_is_unknown_and_a_known_one_is_not(bundle: Path, varia
         assert single.usual == pytest.approx(found[0].usual, abs=0.05)
         explained = session.predict(known[0], unknown=0.1, explain=True)
         assert explained.prediction.unknown == found[0].unknown
-        if session.variant.unknown.score is ScoreName.NEIGHBOURS:
+        score = session.variant.unknown.score
+        if score in (ScoreName.NEIGHBOURS, ScoreName.LOOKS):
             strange = session.predict(STRANGE, unknown=0.05)
             assert strange.unknown
             assert strange.usual == pytest.approx(1 / 41)
             assert (strange.label, strange.score) == (plain.label, plain.score)
             assert strange.text.startswith(f"unknown, nearest to {plain.label}")
-        if session.variant.unknown.score is ScoreName.ENERGY:
-            assert session.telling(0.1) is session
-        else:
-            assert session.telling(0.1) is session.with_features()
+        assert session.telling(0.1) is (session.with_features() if score.by_features else session)
 
 
 def test_results_say_so_in_json_and_in_the_table(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgetl.bundle.reference import Reference
+from edgetl.inputs.looks import LOOKS, PIXELS
 from edgetl.records.unknown import ScoreName
 from edgetl.runtime.features import EMBEDDING
 from edgetl.runtime.unknown import energy, softmax
+from edgetl.runtime.unknown.looks import Looks
 from edgetl.runtime.unknown.neighbours import Neighbours
 from edgetl.runtime.unknown.scores import Features, names, scorer
 from edgetl.runtime.unknown.vim import Vim
@@ -32,6 +35,14 @@ def images(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).gamma(1.0, 1.0, (count, FEATURES)).astype(np.float32)
 
 
+def pictures(count: int, seed: int) -> np.ndarray:
+    """Looks whose first and second move together, and whose third is always the same."""
+    found = np.random.default_rng(seed).normal(100, 10, (count, len(LOOKS)))
+    found[:, 1] = found[:, 0] + np.random.default_rng(seed).normal(0, 1, count)
+    found[:, 2] = 50
+    return found.astype(np.float32)
+
+
 def features(training: int = 40, fresh: int = 30) -> Features:
     weights, bias = layer()
     return Features(
@@ -43,6 +54,8 @@ def features(training: int = 40, fresh: int = 30) -> Features:
             validation=images(fresh, 2),
             validation_classes=np.zeros(fresh, np.int32),
             logits={LOGITS: images(fresh, 2) @ weights.T + bias},
+            looks=pictures(training, 4),
+            validation_looks=pictures(fresh, 5),
         ),
         weights={LOGITS: weights},
     )
@@ -51,7 +64,7 @@ def features(training: int = 40, fresh: int = 30) -> Features:
 def outputs(count: int = 6, seed: int = 3) -> dict[str, np.ndarray]:
     weights, bias = layer()
     found = images(count, seed)
-    return {EMBEDDING: found, LOGITS: found @ weights.T + bias}
+    return {EMBEDDING: found, LOGITS: found @ weights.T + bias, PIXELS: pictures(count, seed)}
 
 
 def test_softmax_and_energy_by_hand() -> None:
@@ -99,7 +112,11 @@ def test_a_score_is_a_number_for_each_image(name: ScoreName) -> None:
     found = scorer(name, ONE, features())(outputs())
     assert (found.shape, found.dtype) == ((6,), np.float64)
     assert np.isfinite(found).all()
-    far = {EMBEDDING: outputs()[EMBEDDING][:, ::-1] * 0 - 3.0, LOGITS: np.zeros((6, 3))}
+    far = {
+        EMBEDDING: outputs()[EMBEDDING][:, ::-1] * 0 - 3.0,
+        LOGITS: np.zeros((6, 3)),
+        PIXELS: pictures(6, 3),
+    }
     if name is not ScoreName.ENERGY:
         assert (scorer(name, ONE, features())(far) > np.median(found)).all()
 
@@ -107,6 +124,33 @@ def test_a_score_is_a_number_for_each_image(name: ScoreName) -> None:
 def test_without_features_two_scores_are_left() -> None:
     assert names(None) == (ScoreName.SOFTMAX, ScoreName.ENERGY)
     assert names(features()) == tuple(ScoreName)
+
+
+def test_an_older_reference_has_no_looks() -> None:
+    known = features()
+    older = replace(known.reference, looks=known.reference.looks[:0])
+    assert names(replace(known, reference=older)) == tuple(ScoreName)[:-1]
+
+
+def test_looks_count_where_they_are_stranger_than_known_ones() -> None:
+    known, seen, fresh = pictures(200, 0), pictures(100, 1), np.arange(100.0)
+    looks = Looks(known, seen, fresh)
+    usual = known.mean(axis=0, keepdims=True)
+    middle, high = np.quantile(fresh, (0.5, 0.95))
+    np.testing.assert_allclose(looks.score(usual, np.array([middle])), [0.0])
+    np.testing.assert_allclose(looks.score(usual, np.array([high])), [1.0])
+    # Ten brighter with ten fewer highlights: usual each by itself, never together.
+    apart, third = usual + np.eye(7)[:1] * 10 - np.eye(7)[1:2] * 10, usual + np.eye(7)[2:3] * 2
+    together = usual + (np.eye(7)[:1] + np.eye(7)[1:2]) * 10
+    strange = np.array([middle])
+    assert looks.score(together, strange)[0] == 0.0
+    assert looks.score(apart, strange)[0] > 1.0
+    assert looks.score(third, strange)[0] == 0.0
+    assert looks.score(usual + np.eye(7)[2:3] * 20, strange)[0] > 1.0
+    share = (looks.score(pictures(1000, 9), np.full(1000, middle)) > 0).mean()
+    assert 0.01 < share < 0.12
+    one = Looks(known[:1], seen[:1], fresh[:1])
+    assert np.isfinite(one.score(seen, fresh)).all()
 
 
 def test_vim_finds_the_bias_that_a_bundle_does_not_hold() -> None:
