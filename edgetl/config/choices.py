@@ -50,6 +50,8 @@ class AdaptMethod(StrEnum):
     """Features from which a classifier cannot tell the domain (Ganin et al. 2016)."""
     SELF_TRAINING = "self_training"
     """The network's own confident answers as labels."""
+    CAMERA = "camera"
+    """Source images as the target's camera would take them, then the network's own answers (Yang, Soatto 2020)."""
     WEIGHTED = "weighted"
     """Source images that are like the target count more; by `adapt.weights` and `adapt.select`."""
 

@@ -42,7 +42,7 @@ from edgetl.statistics import binomial_tail, discordant
 from edgetl.tasks.base import Classification
 from edgetl.tasks.classification.answers import softmax
 from edgetl.tasks.metrics import chosen
-from edgetl.train.adapt import distances
+from edgetl.train.adapt import camera, distances
 from edgetl.train.adapt.choice import Choice, Scored, choose, density_ratios
 from edgetl.train.adapt.objective import SOURCE, TARGET, Adversary, Aligned, Distance
 from edgetl.train.adapt.pseudo import pseudo_labels
@@ -52,12 +52,14 @@ from edgetl.train.loader import step_sizes
 from edgetl.train.loop import NO_START, Fitting, fit
 from edgetl.train.objective import Hard, Objective
 from edgetl.train.phases import phases
-from edgetl.train.seeds import derive
+from edgetl.train.seeds import derive, numpy_generator
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, Unlabelled, open_sets, open_unlabelled
 from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.base import TrainingTask
 
 CHECKPOINT = "adapted.safetensors"
+RETAKEN = "retaken.npy"
+"""Pixels while the stage runs: labelled images as the target's camera takes them."""
 ADAPTED = "edgetl.adapted"
 """Key of a checkpoint's metadata: the method."""
 FEW_IMAGES = 8
@@ -119,7 +121,7 @@ def methods(config: AdaptConfig, strategy: Strategy) -> tuple[AdaptMethod, ...]:
     if frozen and config.method in _MOVES_FEATURES:
         raise ConfigError(
             f'adapt.method = "{config.method}" moves the features, which train.strategy = "head" freezes; take "bn",'
-            ' "coral", "self_training" or "auto", or another strategy.'
+            ' "coral", "self_training", "camera" or "auto", or another strategy.'
         )
     return (config.method,)
 
@@ -207,7 +209,7 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
     architecture = checkpoint.load(inputs.teacher)[1]
     extra = {**checkpoint.further_metadata(inputs.teacher), ADAPTED: name}
     checkpoint.save(networks[name], architecture, out / CHECKPOINT, extra)
-    for path in [*out.glob("*.state"), *out.glob("features-*.npy")]:
+    for path in [*out.glob("*.state"), *out.glob("features-*.npy"), out / RETAKEN]:
         path.unlink(missing_ok=True)
     return AdaptRecord(
         checkpoint=f"{out.name}/{CHECKPOINT}",
@@ -359,8 +361,13 @@ class _Bench:
             case AdaptMethod.DANN:
                 return network, self._aligned(network, method, partial(self._adversary, network))
             case AdaptMethod.SELF_TRAINING:
-                teach = self._self_trained_on_features if on_features else self._self_trained
-                return network, teach(network)
+                if on_features:
+                    return network, self._self_trained_on_features(network)
+                return network, self._self_trained(network, self.sets.train)
+            case AdaptMethod.CAMERA if on_features:
+                return network, self._self_trained_on_features(network, retaken=True)
+            case AdaptMethod.CAMERA:
+                return network, self._self_trained(network, self._half_retaken())
             case AdaptMethod.WEIGHTED if on_features:
                 head, source = self._head(network)
                 val = self._features(network, self.sets.val)
@@ -395,19 +402,55 @@ class _Bench:
         )
         return self._fit_head(head, "adapt-coral", own, self._features(network, self.sets.val))
 
-    def _self_trained_on_features(self, network: nn.Module) -> tuple[EpochRecord, ...]:
-        """The head learns from the source's labels and from its own for the target, which weigh the same."""
+    def _self_trained_on_features(
+        self, network: nn.Module, *, retaken: bool = False
+    ) -> tuple[EpochRecord, ...]:
+        """The head learns from the source's labels and from its own for the target, which weigh the same; where the
+        source is retaken, first from the source's labels alone, for its images as both cameras take them.
+        """
         head, source = self._head(network)
         target, val = self._features(network, self.target), self._features(network, self.sets.val)
         history: tuple[EpochRecord, ...] = ()
+        if retaken:
+            source = self._as_both_cameras(network, source)
+            history += self._fit_head(head, "adapt-camera", source, val)
         for number in range(1, _ROUNDS + 1):
             answers = softmax(predict_outputs(head, target)).astype(np.float32)
             rows, labels = pseudo_labels(_flat(target), answers, number / _ROUNDS)
             own = _joined(source, target, rows, labels)
-            history += self._fit_head(head, f"adapt-self-{number}", own, val)
+            phase = f"adapt-{'camera-' if retaken else ''}self-{number}"
+            history += self._fit_head(head, phase, own, val)
         return history
 
-    def _self_trained(self, network: nn.Module) -> tuple[EpochRecord, ...]:
+    def _as_both_cameras(self, network: nn.Module, source: FeatureSet) -> FeatureSet:
+        """The source's features, and once more those of its images as the target's camera takes them."""
+        data = self.sets.train
+        pixels = self._retaken(np.ones(len(data), np.bool_))
+        other = self._views(network, dataclasses.replace(data, pixels=pixels))
+        weights = source.weights
+        return FeatureSet(
+            np.concatenate([source.features, other.features], axis=1),
+            np.concatenate([source.targets, other.targets]),
+            f"{source.identity} {other.identity}",
+            None if weights is None else np.concatenate([weights, weights]),
+        )
+
+    def _half_retaken(self) -> PixelSet:
+        """The source, half of whose images are as the target's camera takes them: an epoch costs as much as before."""
+        data = self.sets.train
+        drawn = numpy_generator(self.inputs.seed, "retaken").random(len(data)) < 1 / 2
+        return dataclasses.replace(data, pixels=self._retaken(drawn))
+
+    def _retaken(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """The training images' pixels, some of the source's as the target's camera takes them."""
+        pixels, source = self.sets.train.pixels, np.asarray(self.sets.train.domains == SOURCE)
+        found = camera.measured(pixels, self._unlabelled().pixels, np.flatnonzero(source))
+        path = self.out / RETAKEN
+        return camera.retake(
+            found, pixels, which & source, path, seed=self.inputs.seed, progress=self.progress
+        )
+
+    def _self_trained(self, network: nn.Module, train: PixelSet) -> tuple[EpochRecord, ...]:
         """The network learns from the source's labels and from its own for the target, more of them in each round."""
         further = self._unlabelled()
         history: tuple[EpochRecord, ...] = ()
@@ -418,7 +461,8 @@ class _Bench:
             rows, labels = pseudo_labels(features, answers, number / rounds)
             guessed = dataclasses.replace(further, pixels=further.pixels[rows], guessed=labels)
             first, last = (self.config.epochs * part // rounds for part in (number - 1, number))
-            history += self._fit(network, f"adapt-self-{number}", last - first, self.hard, guessed)
+            phase = f"adapt-{'' if train is self.sets.train else 'camera-'}self-{number}"
+            history += self._fit(network, phase, last - first, self.hard, guessed, train)
         return history
 
     def _aligned(
@@ -445,7 +489,13 @@ class _Bench:
     # --- what they share ------------------------------------------------------------------------------
 
     def _fit(
-        self, network: nn.Module, phase: str, epochs: int, objective: Objective, further: Unlabelled | None
+        self,
+        network: nn.Module,
+        phase: str,
+        epochs: int,
+        objective: Objective,
+        further: Unlabelled | None,
+        train: PixelSet | None = None,
     ) -> tuple[EpochRecord, ...]:
         """As the last phase of the teacher's training, with target images in each step. The last epoch counts: the
         source's validation split cannot say which is best for the target.
@@ -457,7 +507,7 @@ class _Bench:
             network,
             fitting,
             task=self.task,
-            train=self.sets.train,
+            train=self.sets.train if train is None else train,
             val=self.sets.val,
             objective=objective,
             state=self.out / f"{phase}.state",
@@ -488,19 +538,23 @@ class _Bench:
         Raises:
             ModelError: the features cannot be cached.
         """
-        train = self.inputs.train
         head = head_of(network, (self.layer,), self.inputs.spec.size)
-        source = compute(
+        source = self._views(network, self.sets.train)
+        return head, dataclasses.replace(source, weights=self.sets.train.weights)
+
+    def _views(self, network: nn.Module, data: PixelSet) -> FeatureSet:
+        """Features as the teacher's training had them, of as many views."""
+        train = self.inputs.train
+        return compute(
             network,
             (self.layer,),
-            self.sets.train,
+            data,
             self.out,
             views=train.feature_views,
             augment=train.augment,
             seed=self.inputs.seed,
             progress=self.progress,
         )
-        return head, dataclasses.replace(source, weights=self.sets.train.weights)
 
     def _features(self, network: nn.Module, data: PixelSet) -> FeatureSet:
         return compute(network, (self.layer,), data, self.out, progress=self.progress)

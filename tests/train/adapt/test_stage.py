@@ -110,9 +110,9 @@ def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
 ) -> None:
     settings = AdaptConfig(images="target", epochs=2)
     record = adapted(settings, inputs, tmp_path)
-    expected = ["bn", "coral", "mmd", "dann", "self_training"]
+    expected = ["bn", "coral", "mmd", "dann", "self_training", "camera"]
     if inputs.train.strategy is Strategy.HEAD:
-        expected = ["bn", "coral", "self_training"]
+        expected = ["bn", "coral", "self_training", "camera"]
     assert [one.method for one in record.tries] == ["none", *expected]
     assert all(
         one.val is not None and one.weighted is not None and one.density is not None for one in record.tries
