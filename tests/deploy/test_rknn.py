@@ -9,17 +9,22 @@ import json
 import os
 import stat
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgetl.bundle.pack import pack
+from edgetl.deploy.rknn import worker
 from edgetl.deploy.rknn.convert import write_rknn
 from edgetl.deploy.rknn.options import PYTHON_VARIABLE, Platform, RknnOptions
-from edgetl.errors import BundleError, DataError, MissingDependencyError, ModelError
+from edgetl.errors import BundleError, DataError, MissingDependencyError, ModelError, StorageError
 from edgetl.inputs.image import Resize
 from edgetl.inputs.spec import SoundSpec
+from edgetl.progress import ProgressTask, SilentProgress
 from tests.bundles import SPEC, contents, picture
 from tests.cli.typed import edgetl
 
@@ -153,6 +158,38 @@ def test_a_python_that_cannot_be_run(bundle: Path, pictures: Path, tmp_path: Pat
     python.write_text('#!/bin/sh\n[ "$1" = -c ] && rm "$0"\n', encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be run: "):
         write_rknn(bundle, [str(pictures)], RknnOptions(python=python), tmp_path / "m.rknn")
+
+
+def test_a_file_that_cannot_be_written_is_said_before_the_toolkit_runs(
+    bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    python = toolkit(tmp_path, loaded=-1)  # which would be another error
+    with pytest.raises(StorageError, match=r"m\.rknn"):
+        write_rknn(bundle, [str(pictures)], RknnOptions(python=python), tmp_path / "file" / "m.rknn")
+
+
+def test_ctrl_c_stops_the_toolkit_and_leaves_nothing(bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    class Stopped(SilentProgress):
+        @contextmanager
+        def task(self, description: str, total: int) -> Iterator[ProgressTask]:
+            class Stopping:
+                def advance(self, count: int = 1, note: str = "") -> None:
+                    raise KeyboardInterrupt
+
+            with super().task(description, total) as silent:
+                yield Stopping() if description.startswith("Converting") else silent
+
+    python, begun = toolkit(tmp_path), time.monotonic()
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exit\necho "{worker.DONE}"\nexec sleep 60\n', encoding="utf-8"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        write_rknn(
+            bundle, [str(pictures)], RknnOptions(python=python), tmp_path / "m.rknn", progress=Stopped()
+        )
+    assert time.monotonic() - begun < 30
+    assert not list(tmp_path.glob("*.rknn*"))
 
 
 def test_a_python_that_is_absent_or_has_no_toolkit(

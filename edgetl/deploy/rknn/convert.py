@@ -28,7 +28,7 @@ from edgetl.deploy.rknn import worker
 from edgetl.deploy.rknn.options import PYTHON_VARIABLE, RknnOptions
 from edgetl.errors import BundleError, DataError, MissingDependencyError, ModelError
 from edgetl.failures import cause, death
-from edgetl.files import write_bytes
+from edgetl.files import atomic_path
 from edgetl.inputs.image import PreprocessSpec, load_pixels, normalise
 from edgetl.packages import PIP_NAMES, pip_install
 from edgetl.progress import SILENT, Progress
@@ -91,7 +91,8 @@ def write_rknn(
         tensor = backend.input.name
         rows = [backend.run(normalise(pixels[at : at + BATCH], spec)) for at in range(0, len(pixels), BATCH)]
     expected = joined(rows)
-    with tempfile.TemporaryDirectory(prefix="edgetl-rknn-") as name:
+    # The file is opened first: minutes later is late to learn that it cannot be written.
+    with atomic_path(out) as made, tempfile.TemporaryDirectory(prefix="edgetl-rknn-") as name:
         folder = Path(name)
         _write_request(folder, content, options, spec, tensors=(tensor, *expected))
         np.save(folder / worker.PIXELS, pixels)
@@ -100,15 +101,14 @@ def write_rknn(
         _run(python, folder, len(pixels), progress)
         found = _outputs(folder)
         toolkit = json.loads((folder / worker.RESULT).read_text(encoding="utf-8"))["toolkit"]
-        made = (folder / worker.MODEL).read_bytes()
+        made.write_bytes((folder / worker.MODEL).read_bytes())
     precision = Precision.INT8 if options.int8 else Precision.FP16
     held = hold(task, expected, found, BOUNDS[precision])
-    write_bytes(out, made)
     return RknnRecord(
         path=str(out),
         platform=str(options.platform),
         precision=str(precision),
-        size_bytes=len(made),
+        size_bytes=out.stat().st_size,
         toolkit=toolkit,
         calibrated=len(calibrated),
         compared=len(pixels),
@@ -170,6 +170,7 @@ def _run(python: str, folder: Path, images: int, progress: Progress) -> None:
     try:
         with (
             (folder / "log").open("wb") as log,
+            progress.task("Converting and simulating", total=worker.STEPS + images) as task,
             subprocess.Popen(
                 [python, worker.__file__, str(folder)],
                 stdout=subprocess.PIPE,
@@ -179,16 +180,19 @@ def _run(python: str, folder: Path, images: int, progress: Progress) -> None:
                 text=True,
                 errors="replace",
             ) as process,
-            progress.task("Converting and simulating", total=worker.STEPS + images) as task,
         ):
             assert process.stdout is not None
             said = ""
-            for line in process.stdout:
-                if line.strip() == worker.DONE:
-                    task.advance()
-                else:
-                    said = (said + line)[-_LAST_WORDS:]
-            code = process.wait()
+            try:
+                for line in process.stdout:
+                    if line.strip() == worker.DONE:
+                        task.advance()
+                    else:
+                        said = (said + line)[-_LAST_WORDS:]
+                code = process.wait()
+            except BaseException:
+                process.kill()  # Left alone, it would be waited for.
+                raise
     except OSError as error:
         raise ModelError(f"{python} cannot be run: {cause(error)}.") from error
     if code:
