@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from edgetl import config, pipeline
 from edgetl.config import RelationLoss
 from edgetl.data.index import build_index
-from edgetl.inputs.image import PreprocessSpec, load_pixels
-from edgetl.models import checkpoint
+from edgetl.data.pixels import open_pixels
+from edgetl.inputs.image import PreprocessSpec
+from edgetl.models import backbones, checkpoint
 from edgetl.pipeline import Stage
 from edgetl.statistics import PairedComparison, compare_paired
 from edgetl.tasks.relations import Tree, distances
 from edgetl.train.evaluate import predict_outputs
+from edgetl.train.features import compute, head_of
+from edgetl.train.sets import PixelSet
 from tests.slow.test_real_sets import RealSet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -80,9 +83,12 @@ def taught(
     index, own = build_index(recipe.data, seed=seed), pipeline.resolve(recipe).preprocess
     spec = PreprocessSpec(size=SIZE, mean=own.mean, std=own.std)
     test = index.split("test")
-    pixels = np.stack([load_pixels(sample.path, spec) for sample in test])
-    answers = predict_outputs(model, (pixels, spec)).argmax(axis=1)
     truths = np.array([sample.label for sample in test])
+    data = PixelSet(open_pixels(test, spec, folder.parent), truths, spec)
+    # All these networks have one backbone, whose features are computed once.
+    layers = backbones.classifier_names(model)[:1]
+    features = compute(model, layers, data, folder.parent)
+    answers = predict_outputs(head_of(model, layers, SIZE), features).argmax(axis=1)
     parents = {child: group for group, children in TREES[source.name].items() for child in children}
     apart = distances(Tree(parents=parents), index.labels)[truths, answers]
     found = Found(right=answers == truths, apart=apart)
