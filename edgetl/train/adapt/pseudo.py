@@ -1,4 +1,4 @@
-"""Labels for target images from the network's own answers and from how the images lie to one another."""
+"""Labels for target images from the network's own answers, and from how the images lie to one another."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ def pseudo_labels(
         taken += best[: max(1, math.ceil(share * len(own)))].tolist()
     rows = np.sort(np.array(taken, dtype=np.int64))
     return rows, labels[rows].astype(np.int64)
+
+
+def confident(
+    probabilities: NDArray[np.float32], share: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The images of which a network is surest, whatever their class, with its answers.
+
+    Lee, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method" (ICML 2013 workshops). Prototypes help
+    where classes look otherwise in the target; where its pictures differ by the camera alone, features of the rarer
+    classes lie near the prototypes of others, and the answers are better labels.
+
+    Args:
+        probabilities: (N, C) of the network, rows summing to 1.
+        share: of the images that are taken, at least one; in (0, 1].
+
+    Returns:
+        (n,) rows that are taken, ascending, and (n,) their classes.
+    """
+    count = max(1, math.ceil(share * len(probabilities)))
+    rows = np.sort(np.argsort(-probabilities.max(1), kind="stable")[:count])
+    return rows, probabilities[rows].argmax(1).astype(np.int64)
 
 
 def _normed(rows: NDArray[np.float64]) -> NDArray[np.float64]:

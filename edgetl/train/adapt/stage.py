@@ -45,7 +45,7 @@ from edgetl.tasks.metrics import chosen
 from edgetl.train.adapt import camera, distances
 from edgetl.train.adapt.choice import Choice, Scored, choose, density_ratios
 from edgetl.train.adapt.objective import SOURCE, TARGET, Adversary, Aligned, Distance
-from edgetl.train.adapt.pseudo import pseudo_labels
+from edgetl.train.adapt.pseudo import confident, pseudo_labels
 from edgetl.train.evaluate import predict_outputs, score_splits
 from edgetl.train.features import compute, head_of, plain_views
 from edgetl.train.loader import step_sizes
@@ -406,7 +406,8 @@ class _Bench:
         self, network: nn.Module, *, retaken: bool = False
     ) -> tuple[EpochRecord, ...]:
         """The head learns from the source's labels and from its own for the target, which weigh the same; where the
-        source is retaken, first from the source's labels alone, for its images as both cameras take them.
+        source is retaken, first from the source's labels alone, for its images as both cameras take them, and then
+        from its surest answers.
         """
         head, source = self._head(network)
         target, val = self._features(network, self.target), self._features(network, self.sets.val)
@@ -416,7 +417,10 @@ class _Bench:
             history += self._fit_head(head, "adapt-camera", source, val)
         for number in range(1, _ROUNDS + 1):
             answers = softmax(predict_outputs(head, target)).astype(np.float32)
-            rows, labels = pseudo_labels(_flat(target), answers, number / _ROUNDS)
+            share = number / _ROUNDS
+            rows, labels = (
+                confident(answers, share) if retaken else pseudo_labels(_flat(target), answers, share)
+            )
             own = _joined(source, target, rows, labels)
             phase = f"adapt-{'camera-' if retaken else ''}self-{number}"
             history += self._fit_head(head, phase, own, val)
@@ -457,8 +461,11 @@ class _Bench:
         rounds = min(_ROUNDS, self.config.epochs)
         for number in range(1, rounds + 1):
             answers = softmax(predict_outputs(network, self.target)).astype(np.float32)
-            features = _flat(self._features(network, self.target))
-            rows, labels = pseudo_labels(features, answers, number / rounds)
+            if train is self.sets.train:
+                features = _flat(self._features(network, self.target))
+                rows, labels = pseudo_labels(features, answers, number / rounds)
+            else:
+                rows, labels = confident(answers, number / rounds)
             guessed = dataclasses.replace(further, pixels=further.pixels[rows], guessed=labels)
             first, last = (self.config.epochs * part // rounds for part in (number - 1, number))
             phase = f"adapt-{'' if train is self.sets.train else 'camera-'}self-{number}"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgetl.train.adapt.pseudo import pseudo_labels
+from edgetl.train.adapt.pseudo import confident, pseudo_labels
 
 
 def blobs() -> tuple[np.ndarray, np.ndarray]:
@@ -33,3 +33,11 @@ def test_the_most_confident_of_each_class_come_first() -> None:
     few, _ = pseudo_labels(features, answers, 1e-6)
     assert len(few) == 2
     assert set(few) <= set(rows)
+
+
+def test_the_surest_answers_are_taken_whatever_their_class() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.55, 0.45]], np.float32)
+    for share, wanted in ((0.01, [0]), (0.5, [0, 2]), (0.75, [0, 1, 2]), (1.0, [0, 1, 2, 3])):
+        rows, labels = confident(probabilities, share)
+        assert rows.tolist() == wanted
+        assert labels.tolist() == probabilities[wanted].argmax(1).tolist()
