@@ -78,6 +78,8 @@ def measured(samples: Sequence[Sample]) -> NDArray[np.float32]:
     green = np.empty((images, lines + columns.shape[2], side), dtype=np.float32)
     green[:, :lines] = planes[1].reshape(images, lines, side)
     green[:, lines:] = columns.transpose(0, 2, 1)
+    # Less their mean, so that squares of a bright picture with little contrast keep their digits.
+    green[:, :lines] -= np.array([one[1] / size for one in sums], dtype=np.float32)[:, None, None]
     squares = _squares_of(green[:, :lines].reshape(images, size))
     near, far = _difference(green, 1), _difference(green, _FAR)
     # In Python's own numbers: of few images, each operation of numpy would cost more than all of these.
@@ -98,7 +100,7 @@ def _figures(
     Args:
         means: of red, green, blue, the largest of them and the least.
         highlights: the level that the brightest reach.
-        square: the mean of green's squares.
+        square: the mean of green's squares, less its mean.
         near, far: mean differences of neighbours, and of pixels further apart.
     """
     red, green, blue, largest, least = means
@@ -106,7 +108,7 @@ def _figures(
     return (
         brightness,
         highlights,
-        math.sqrt(max(0.0, square - green * green)),
+        math.sqrt(square),
         near / (far + 1.0),
         (largest - least) / (largest + 1.0),
         (red - blue) / (brightness + 1.0),

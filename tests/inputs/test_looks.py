@@ -51,6 +51,13 @@ def test_a_cast_moves_its_colour() -> None:
     assert abs(green["warmth"] - before["warmth"]) < 0.05
 
 
+def test_a_bright_picture_with_little_contrast_keeps_its_digits() -> None:
+    pixels = np.full((224, 224, 3), 250, np.uint8)
+    pixels[::7, ::2] = 251
+    green = pixels[::7, :, 1].astype(np.float64)
+    assert looked(pixels)["contrast"] == pytest.approx(green.std(), rel=1e-4)
+
+
 def test_plain_pictures_have_numbers_too() -> None:
     for level in (0, 255):
         found = looked(np.full((64, 64, 3), level, np.uint8))
