@@ -110,9 +110,9 @@ def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
 ) -> None:
     settings = AdaptConfig(images="target", epochs=2)
     record = adapted(settings, inputs, tmp_path)
-    expected = ["bn", "coral", "mmd", "dann", "self_training", "camera"]
+    expected = ["bn", "coral", "mmd", "dann", "self_training"]
     if inputs.train.strategy is Strategy.HEAD:
-        expected = ["bn", "coral", "self_training", "camera"]
+        expected = ["bn", "coral", "self_training"]
     assert [one.method for one in record.tries] == ["none", *expected]
     assert all(
         one.val is not None and one.weighted is not None and one.density is not None for one in record.tries
@@ -325,6 +325,12 @@ def test_source_images_count_by_how_much_like_the_target_they_are(
     assert "weighted" in [
         str(m) for m in stage.methods(settings.model_copy(update={"method": AdaptMethod.AUTO}), Strategy.HEAD)
     ]
+
+
+def test_auto_tries_the_camera_where_labels_of_the_target_decide() -> None:
+    for domain, tried in ((None, False), ("new", True)):
+        found = stage.methods(AdaptConfig(images="target", domain=domain), Strategy.HEAD)
+        assert (AdaptMethod.CAMERA in found) is tried
 
 
 def test_a_domain_that_no_image_has_is_refused(inputs: stage.AdaptInputs, root: Path, tmp_path: Path) -> None:
