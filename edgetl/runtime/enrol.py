@@ -27,7 +27,7 @@ from edgetl.data import labels as class_names
 from edgetl.errors import BundleError, ConfigError, ImageError, ModelError
 from edgetl.failures import cause
 from edgetl.files import atomic_path, sha256_bytes, sha256_json
-from edgetl.inputs.looks import PIXELS, looks
+from edgetl.inputs.looks import PIXELS
 from edgetl.processor import computes
 from edgetl.progress import SILENT, Progress
 from edgetl.records.enrol import EnrolledVariant, EnrolRecord
@@ -37,6 +37,7 @@ from edgetl.runtime.features import EMBEDDING, MAP, embeddings, pooled_head
 from edgetl.runtime.known import known_images
 from edgetl.runtime.prototypes import Added, added_in, with_classes
 from edgetl.runtime.session import load
+from edgetl.runtime.unknown.looks import with_looks
 from edgetl.runtime.wire import read_graph, with_property
 from edgetl.tasks.base import LOGITS, Classification
 from edgetl.tasks.classification.answers import scaled, softmax
@@ -272,8 +273,8 @@ class _Writing:
         where = str(bundle.path)
         reference = known_images(bundle, variant, "enrol")
         if change.forgotten is None:
-            shown, recorded = self._embedded(variant)
-            reference = _with(reference, shown[len(recorded) :], self._looks())
+            shown, seen, recorded = self._embedded(variant)
+            reference = _with(reference, shown[len(recorded) :], seen[len(recorded) :])
             golden_embeddings = shown[: len(recorded)]
         else:
             if change.forgotten < count:
@@ -281,7 +282,7 @@ class _Writing:
                 raise ConfigError(
                     f"{change.label!r} was trained, and cannot be taken away here; added classes: {trained}."
                 )
-            golden_embeddings, recorded = self._embedded(variant)
+            golden_embeddings, _, recorded = self._embedded(variant)
             reference = _without(reference, change.forgotten)
         known = calibrating.known_classes(reference, count, len(task.labels), where)
         added = calibrating.calibrated(
@@ -303,27 +304,25 @@ class _Writing:
             val=answering.score(truths, {LOGITS: outputs}),
         )
 
-    def _embedded(self, variant: Variant) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The embeddings of the golden images and of the new pictures, and the golden images' recorded logits."""
+    def _embedded(
+        self, variant: Variant
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """The embeddings and the looks of the golden images and of the new pictures, and the golden images' recorded
+        logits."""
         bundle = self.bundle
         golden = bundle.golden_images()
         with load(
             bundle.path, target=self.options.target, variant=variant.name, threads=self.options.threads
         ) as session:
             showing = session.with_features()
-            rows = []
+            rows, looked = [], []
             for at, content in enumerate((*golden, *self.change.pictures)):
                 # By name, so that what is wrong with a picture is said of its file.
                 picture = content if at < len(golden) else self.names[at - len(golden)]
-                rows.append(embeddings({MAP: showing.see(picture).outputs[MAP]})[0].copy())
-        return np.stack(rows), bundle.golden_outputs(variant.name)[LOGITS]
-
-    def _looks(self) -> NDArray[np.float32]:
-        """The looks of the new pictures."""
-        from edgetl.inputs.image import load_pixels
-
-        spec = self.bundle.manifest.preprocess
-        return np.stack([looks(load_pixels(content, spec)) for content in self.change.pictures])
+                seen = with_looks(showing.see(picture))
+                rows.append(embeddings({MAP: seen[MAP]})[0].copy())
+                looked.append(seen[PIXELS][0])
+        return np.stack(rows), np.stack(looked), bundle.golden_outputs(variant.name)[LOGITS]
 
     def _describe(
         self, variant: Variant, known: calibrating.Known, added: Added, outputs: NDArray[np.float32]

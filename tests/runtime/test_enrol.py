@@ -91,13 +91,13 @@ def parts_of_colours(folder: Path, score: ScoreName = ScoreName.NEIGHBOURS) -> C
         PIXELS: features.reference.validation_looks,
         **features.reference.logits,
     }
-    told = UnknownSource(score=score, normal=normal(own(fresh)))
+    judging = UnknownSource(score=score, normal=normal(own(fresh)))
     lineage = (LineageStep(kind="weights", name="none"), LineageStep(kind="train", name="paint", images=30))
     golden = {one.name: {"logits": logits[90:]} for one in parts.variants}
     return replace(
         parts,
         task=Classification(labels=tuple(COLOURS)),
-        variants=[replace(one, model=model, reference=content, unknown=told) for one in parts.variants],
+        variants=[replace(one, model=model, reference=content, unknown=judging) for one in parts.variants],
         golden=replace(parts.golden, outputs=golden),
         provenance=replace(parts.provenance, lineage=lineage),
         splits={"train": ["a" * 64], "val": ["b" * 64], "test": []},

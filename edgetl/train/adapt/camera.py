@@ -14,6 +14,7 @@ Legend: N images of side S, R distances from frequency 0 (in cycles per side), 3
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +148,7 @@ def _centred(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     return values - means, means
 
 
+@functools.lru_cache(maxsize=4)
 def _rings(side: int) -> NDArray[np.int64]:
     """(S, S // 2 + 1) each frequency's distance from 0, rounded, as `rfft2` orders them."""
     down, across = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]

@@ -142,6 +142,7 @@ def test_a_method_by_name_is_taken(method: AdaptMethod, inputs: stage.AdaptInput
     record = adapted(settings, inputs, tmp_path)
     assert record.method == method
     assert "asked for by name" in record.reason
+    assert [path.name for path in (tmp_path / "adapt").iterdir()] == [stage.CHECKPOINT]
     before, _ = checkpoint.load(inputs.teacher)
     after, _ = checkpoint.load(tmp_path / record.checkpoint)
     moved = {
