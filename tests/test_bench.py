@@ -94,18 +94,17 @@ def test_segments_make_one_trace(tmp_path: Path) -> None:
 
 
 def test_a_ranking_is_judged_by_what_fine_tuning_gave() -> None:
-    tuned = [backbone_choice.Tuned(top1=(top1, top1), minutes=5.0) for top1 in (0.97, 0.96, 0.91, 0.92)]
+    shares = (0.97, 0.96, 0.91, 0.92)
+    tuned = [
+        backbone_choice.Tuned(origin="pretrained", scores=(share, share), minutes=5.0) for share in shares
+    ]
     lines = [claim.line() for claim in backbone_choice.judged(ranking(), tuned)]
-    subject = "cifar10, 4 candidates of 2 backbones"
+    subject = "photos <1>, 4 backbones"
     assert lines[0].startswith(
-        "large at 224 px | probe 96.0%, LogME 0.480, fine-tuned 97.00% and 97.00%, 5.0 min"
+        "photos <1>: large, pretrained | probe 96.0%, LogME 0.480, fine-tuned 97.00% and 97.00%, 5.0 min"
     )
-    assert f"{subject}: Kendall's tau of probe and fine-tuned top-1 | 0.667 | >= 0.6 | holds" in lines
-    assert (
-        "cifar10: backbones of one size | 1 of 2 pairs in order, 1 in reverse, the others tie | - | -"
-        in lines
-    )
-    assert "small at 224 px, proposed: points behind the best | 1.00 | - | -" in lines
+    assert f"{subject}: Kendall's tau of probe and fine-tuned top1 | 0.667 | >= 0.6 | holds" in lines
+    assert f"{subject}: points of the proposed one behind the best | 1.00 | - | -" in lines
     assert f"{subject}: minutes saved over fine-tuning all of them | 19 min | >= 0 min | holds" in lines
 
 

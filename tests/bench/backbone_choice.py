@@ -1,11 +1,12 @@
 """Does the order in which `edgetl suggest` puts backbones hold once they are fine-tuned, and what does it save?
 
-Backbones whose weights are on this machine are ranked for 1,000 labelled images of CIFAR-10 by probe and LogME, then
-each is fine-tuned with the default settings and scored on all 10,000 test images. With eight backbones or more all are
-looked at in one size, else each in four, and the pairs of one size are also counted by themselves: that larger inputs
-do better is no news. What is finished is kept under `.cache/bench/backbone-choice` (`EDGETL_BENCH_CACHE`), and a run
-that was stopped goes on. `EDGETL_BENCH_SEEDS` names the seeds of fine-tuning (default `0`), `EDGETL_BENCH_IMAGES` the
-labelled images. About an hour on two cores with three backbones.
+On each of three sets, ten backbones of one size that need no download: EfficientNet-Lite0, 1 and 2 with the weights of
+their packages, each of them after fine-tuning on either of the other two sets, and Lite0 that learned from one other
+set alone. They are ranked by probe and LogME, then each is fine-tuned with the default settings and scored on the test
+images by the ranking's metric. What is finished is kept under `.cache/bench/backbone-choice` (`EDGETL_BENCH_CACHE`),
+and a run that was stopped goes on. `EDGETL_BENCH_SEEDS` names the seeds of fine-tuning (default `0`),
+`EDGETL_BENCH_SETS` the sets that are ranked for (default all), `EDGETL_BENCH_IMAGES` the labelled images at most.
+About an hour and a half on one core.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from edgetl.models import backbones
 from edgetl.pipeline import Stage
 from edgetl.records.scores import value
 from edgetl.records.train import TrainRecord
-from edgetl.records.transfer import BackboneRanking, Candidate
+from edgetl.records.transfer import BackboneRanking
 from edgetl.transfer import stage
 from edgetl.transfer.networks import Source
 from edgetl.transfer.stage import RankingConfig
@@ -34,78 +35,74 @@ from tests.bench.claims import Claim, at_least, at_most
 from tests.bench.steps import Spoken, code_sha256, kept, say
 from tests.real_sets import unpacked
 
-FAMILY, DATA, EPOCHS = "backbone-choice", "cifar10", 5
-BACKBONES = (
-    *backbones.SMALL,
-    "mobilenetv3_small_100",
-    "mobilenetv2_100",
-    "regnety_004",
-    "resnet18",
-    "resnet34",
-)
-ENOUGH, ONE_SIZE, SIZES = 8, (96,), (48, 64, 96, 128)
+FAMILY = "backbone-choice"
+SETS = ("cifar10", "flowers12", "magnetic_tile")
+BACKBONES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+SIZE, EPOCHS, ALONE_EPOCHS = 96, 5, 20
+TESTED = 2000
+"""Test images of a set at most."""
 AIM = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """A candidate after fine-tuning: test top-1 of each seed (0..1), and the minutes of all seeds together."""
+    """A candidate after fine-tuning.
 
-    top1: tuple[float, ...]
+    Attributes:
+        origin: where its weights came from.
+        scores: on the test images by the ranking's metric, of each seed (0..1).
+        minutes: of all seeds together.
+    """
+
+    origin: str
+    scores: tuple[float, ...]
     minutes: float
 
 
 def run() -> Iterator[Claim]:
     """Yield the claims."""
-    source = unpacked(DATA)
-    if source is None:
-        yield Claim(name=DATA, measured=f"not measured: EDGETL_DATA names no folder with {DATA}")
+    absent = {name: reason for name in BACKBONES if (reason := backbones.absence(name)) is not None}
+    folders = {name: unpacked(name) for name in SETS}
+    for name in absent or [name for name, folder in folders.items() if folder is None]:
+        reason = absent.get(name, f"EDGETL_DATA names no folder with {name}")
+        yield Claim(name=name, measured=f"not measured: {reason}")
         return
-    there = [name for name in BACKBONES if backbones.absence(name) is None]
-    sizes = ONE_SIZE if len(there) >= ENOUGH else SIZES
     images = int(os.environ.get("EDGETL_BENCH_IMAGES", "1000"))
     seeds = [int(seed) for seed in os.environ.get("EDGETL_BENCH_SEEDS", "0").split(",")]
-    home = kept(FAMILY, f"{images}-{code_sha256()[:12]}")
-    ranking = _ranked(home, source, images, there, sizes)
-    tuned = []
-    for one in ranking.candidates:
-        tuned.append(_tuned(home, source, images, one, seeds))
-        say(f"{one.name}: probe {one.score.value:.1%}, fine-tuned {statistics.mean(tuned[-1].top1):.2%}")
-    yield from judged(ranking, tuned)
+    study = _Study(
+        home=kept(FAMILY, f"{images}-{code_sha256()[:12]}").absolute(),
+        tables={name: folder for name, folder in folders.items() if folder is not None},
+        images=images,
+    )
+    for name in os.environ.get("EDGETL_BENCH_SETS", ",".join(SETS)).split(","):
+        ranking = study.ranked(name)
+        tuned = [
+            study.tuned(name, Source(backbone=one.backbone, weights=one.weights), ranking.metric, seeds)
+            for one in ranking.candidates
+        ]
+        yield from judged(ranking, tuned)
 
 
 def judged(ranking: BackboneRanking, tuned: Sequence[Tuned]) -> Iterator[Claim]:
     """What the ranking was worth, by how its candidates came out, in the same order."""
+    subject, metric = f"{ranking.source}, {len(tuned)} backbones", ranking.metric
     for one, own in zip(ranking.candidates, tuned, strict=True):
-        top1 = " and ".join(f"{share:.2%}" for share in own.top1)
-        said = f"probe {one.score.value:.1%}, LogME {one.logme:.3f}, fine-tuned {top1}, {own.minutes:.1f} min"
-        yield Claim(name=one.name, measured=said)
-    after = [statistics.mean(own.top1) for own in tuned]
+        scores = " and ".join(f"{share:.2%}" for share in own.scores)
+        said = (
+            f"probe {one.score.value:.1%}, LogME {one.logme:.3f}, fine-tuned {scores}, {own.minutes:.1f} min"
+        )
+        yield Claim(name=f"{ranking.source}: {one.backbone}, {own.origin}", measured=said)
+    after = [statistics.mean(own.scores) for own in tuned]
     probes = [one.score.value for one in ranking.candidates]
-    named = len({one.backbone for one in ranking.candidates})
-    subject = f"{DATA}, {len(after)} candidates of {named} backbones"
-    yield at_least(f"{subject}: Kendall's tau of probe and fine-tuned top-1", _tau(probes, after), AIM, "")
+    yield at_least(f"{subject}: Kendall's tau of probe and fine-tuned {metric}", _tau(probes, after), AIM, "")
     evidence = _tau([one.logme for one in ranking.candidates], after)
-    yield Claim(name=f"{subject}: Kendall's tau of LogME and fine-tuned top-1", measured=f"{evidence:.3g}")
-    yield from _of_one_size(ranking.candidates, after)
+    yield Claim(name=f"{subject}: Kendall's tau of LogME and fine-tuned {metric}", measured=f"{evidence:.3g}")
     behind = 100 * (max(after) - after[ranking.proposed])
-    yield Claim(name=f"{ranking.choice.name}, proposed: points behind the best", measured=f"{behind:.2f}")
+    yield Claim(name=f"{subject}: points of the proposed one behind the best", measured=f"{behind:.2f}")
     minutes = sum(own.minutes for own in tuned)
     spent = ranking.seconds / 60
     yield at_least(f"{subject}: minutes saved over fine-tuning all of them", minutes - spent, 0, " min")
     yield at_most(f"{subject}: seconds that the ranking took", ranking.seconds, 120, " s")
-
-
-def _of_one_size(candidates: Sequence[Candidate], after: Sequence[float]) -> Iterator[Claim]:
-    """How many pairs of candidates of one size stand in the order of their fine-tuned scores."""
-    pairs = [
-        (first.score.value - second.score.value) * (own - other)
-        for (first, own), (second, other) in itertools.combinations(zip(candidates, after, strict=True), 2)
-        if first.size == second.size
-    ]
-    right, wrong = sum(product > 0 for product in pairs), sum(product < 0 for product in pairs)
-    said = f"{right} of {len(pairs)} pairs in order, {wrong} in reverse, the others tie"
-    yield Claim(name=f"{DATA}: backbones of one size", measured=said)
 
 
 def _tau(first: Sequence[float], second: Sequence[float]) -> float:
@@ -113,40 +110,89 @@ def _tau(first: Sequence[float], second: Sequence[float]) -> float:
     return float(kendalltau(first, second).statistic)
 
 
-def _recipe(source: Path, images: int, seed: int, **train: object) -> dict[str, object]:
-    data = {"source": str(source), "max_train_images": images}
-    return {"name": DATA, "seed": seed, "data": data, "train": {"epochs": EPOCHS, **train}}
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """What is trained and ranked, and where it is kept.
 
+    Attributes:
+        home: the folder.
+        tables: each set's folder.
+        images: labelled images of a set at most.
+    """
 
-def _ranked(
-    home: Path, source: Path, images: int, names: Sequence[str], sizes: tuple[int, ...]
-) -> BackboneRanking:
-    path = home / "ranking.json"
-    if path.exists():
-        return read_json(path, BackboneRanking)
-    recipe = config.parse({**_recipe(source, images, 0), "preprocess": {"crop_fraction": 1.0}})
-    index = index_of(recipe.data, seed=0)
-    asked = RankingConfig(sources=tuple(Source(backbone=name) for name in names), sizes=sizes)
-    found = stage.run(asked, index, recipe.preprocess, source=DATA, progress=Spoken())
-    write_json(path, found)
-    return found
+    home: Path
+    tables: dict[str, Path]
+    images: int
 
-
-def _tuned(home: Path, source: Path, images: int, one: Candidate, seeds: Sequence[int]) -> Tuned:
-    """Fine-tune a candidate for each seed, or what is kept of it."""
-    top1, minutes = list[float](), 0.0
-    for seed in seeds:
-        path = home / f"{one.backbone.replace('/', '-')}-{one.size}-{seed}.json"
+    def ranked(self, name: str) -> BackboneRanking:
+        """The ten backbones of a set, as `edgetl suggest` ranks them."""
+        path = self.home / f"{name}.json"
         if not path.exists():
-            values = _recipe(source, images, seed, backbone=one.backbone)
-            recipe = config.parse({**values, "preprocess": {"size": one.size, "crop_fraction": 1.0}})
-            folder = home / "runs" / path.stem
+            others = [other for other in SETS if other != name]
+            sources = [Source(backbone=backbone) for backbone in BACKBONES]
+            for other, first in itertools.product(others, tuple(sources)):
+                sources.append(Source(backbone=first.backbone, weights=str(self._run(other, first, 0)[0])))
+            alone = Source(backbone=BACKBONES[0], weights=backbones.NO_WEIGHTS)
+            sources.append(Source(backbone=BACKBONES[0], weights=str(self._run(others[0], alone, 0)[0])))
+            recipe = self._recipe(name, 0, alone)
+            asked = RankingConfig(sources=tuple(sources), sizes=(SIZE,), images=self.images)
+            index = index_of(recipe.data, seed=0)
+            write_json(path, stage.run(asked, index, recipe.preprocess, source=name, progress=Spoken()))
+        return read_json(path, BackboneRanking)
+
+    def tuned(self, name: str, source: Source, metric: str, seeds: Sequence[int]) -> Tuned:
+        """Fine-tune a backbone for each seed, or what is kept of it."""
+        scores, minutes = list[float](), 0.0
+        for seed in seeds:
+            _, record = self._run(name, source, seed)
+            assert record.test is not None
+            scores.append(value(record.test, metric))
+            minutes += record.seconds / 60
+        say(f"{name}: {source.backbone}, {self._origin(source)}: {statistics.mean(scores):.2%}")
+        return Tuned(origin=self._origin(source), scores=tuple(scores), minutes=minutes)
+
+    def _origin(self, source: Source) -> str:
+        """What its weights learned from: `pretrained`, `none`, or another set, and that after which of these."""
+        if source.weights in (backbones.PRETRAINED, backbones.NO_WEIGHTS):
+            return source.weights
+        return Path(source.weights).relative_to(self.home).parts[0].rpartition("-")[0]
+
+    def _run(self, name: str, source: Source, seed: int) -> tuple[Path, TrainRecord]:
+        """A backbone's checkpoint after fine-tuning on a set, and the record."""
+        folder = self.home / f"{name}-{source.backbone}-{self._origin(source)}-{seed}"
+        path = folder / "trained.json"
+        if not path.exists():
+            recipe = self._recipe(name, seed, source)
             record: TrainRecord = pipeline.run(recipe, folder, until=Stage.TRAIN, progress=Spoken()).records[
                 Stage.TRAIN
             ]
-            assert record.test is not None
-            write_json(path, Tuned(top1=(value(record.test, "top1"),), minutes=record.seconds / 60))
-        own = read_json(path, Tuned)
-        top1 += own.top1
-        minutes += own.minutes
-    return Tuned(top1=tuple(top1), minutes=minutes)
+            write_json(path, record)
+        record = read_json(path, TrainRecord)
+        return folder / record.checkpoint, record
+
+    def _recipe(self, name: str, seed: int, source: Source) -> config.Recipe:
+        epochs = ALONE_EPOCHS if source.weights == backbones.NO_WEIGHTS else EPOCHS
+        return config.parse(
+            {
+                "name": name,
+                "seed": seed,
+                "data": {"source": str(self._table(name)), "max_train_images": self.images},
+                "preprocess": {"size": SIZE, "crop_fraction": 1.0},
+                "train": {"backbone": source.backbone, "weights": source.weights, "epochs": epochs},
+            }
+        )
+
+    def _table(self, name: str) -> Path:
+        """The set's folder, or of a large set a table with an even draw of its images."""
+        limits = {"train": 2 * self.images, "test": TESTED}
+        found = {split: sorted(self.tables[name].glob(f"{split}/*/*")) for split in limits}
+        if len(found["train"]) <= limits["train"]:
+            return self.tables[name]
+        rows = [
+            f"{image.absolute()},{image.parent.name},{split}"
+            for split, images in found.items()
+            for image in images[:: max(1, len(images) // limits[split])]
+        ]
+        path = self.home / f"{name}.csv"
+        path.write_text("\n".join(["path,label,split", *rows, ""]), encoding="utf-8")
+        return path
