@@ -415,10 +415,11 @@ class Run:
         if self.images.target is None:
             return None, False
         from edgetl.train.adapt import stage
+        from edgetl.train.adapt.domains import AdaptInputs
 
         config, (target, held_out) = self.recipe.adapt, self.images.target
         trained: TrainRecord = self.records[Stage.TRAIN]
-        inputs = stage.AdaptInputs(
+        inputs = AdaptInputs(
             train=self.recipe.train,
             teacher=self.dir / trained.checkpoint,
             index=self.index,

@@ -17,11 +17,11 @@ class AdaptTry:
     """One network that was considered: the teacher as it was (`none`), or what a method made of it.
 
     `val` is its score on the whole validation split, by the metric that chooses; `weighted` the top-1 on the source's
-    images of it, where there are some, each counting by how much like the target it is; `density` the neighbourhood
-    density of its answers on the target's images, in nats. `target` is its top-1 on labelled validation images of the
-    target, where there are some, and `p_value` of the hypothesis that there it is no better than the teacher as it was
-    (McNemar, one-sided, times the number of methods that made a network: Bonferroni). `note` says why a method made
-    nothing, was ruled out, or may do harm.
+    images of it, where there are some, each counting by how much like the target it is, or of them as the target's
+    camera takes them; `density` the neighbourhood density of its answers on the target's images, in nats. `target` is
+    its top-1 on labelled validation images of the target, where there are some, and `p_value` of the hypothesis that
+    there it is no better than the teacher as it was (McNemar, one-sided, times the number of methods that made a
+    network: Bonferroni). `note` says why a method made nothing, was ruled out, or may do harm.
     """
 
     method: str
@@ -41,8 +41,10 @@ class AdaptRecord:
     `method` is the chosen one, `none` where the teacher stays as it is; `sure` the share of resamples that choose it
     too, in 0..1; `images` the target's different images, `held_out` those that were left out because they are in the
     validation or test split, `transductive` whether such were learned from; `labelled` the validation images of the
-    target, by which the choice was made where there are some. `val` and `test` are the chosen network's scores on the
-    data's splits.
+    target, by which the choice was made where there are some; `explained` the share of how far the domains' features
+    lie apart that a change of the camera explains (at most 1, and less than 0 where it makes it worse), where that was
+    looked at; `retaken` the source's validation images that, taken anew by that camera, stood in for labelled ones of
+    the target. `val` and `test` are the chosen network's scores on the data's splits.
     """
 
     checkpoint: str
@@ -59,6 +61,8 @@ class AdaptRecord:
     val: Evaluation
     test: Evaluation | None
     seconds: float
+    explained: float | None = None
+    retaken: int = 0
 
     @property
     def reason(self) -> str:
@@ -74,6 +78,8 @@ class AdaptRecord:
         if self.asked != "auto":
             return f"{self.asked} was asked for by name; without labels of the target nothing says whether it helped."
         same = f"{self.sure:.0%} of the resamples choose it too"
+        if self.retaken:
+            return f"{self._by_camera(found)}; {same}."
         if self.method == NO_METHOD:
             return (
                 "No method did better on the target's images without costing accuracy where labels are, so the teacher"
@@ -84,6 +90,15 @@ class AdaptRecord:
             f" ({before.density:.3f} to {found[self.method].density:.3f} nats) than with the other methods, and"
             f" accuracy where labels are is not clearly worse; {same}."
         )
+
+    def _by_camera(self, found: Mapping[str, AdaptTry]) -> str:
+        """The same, where images as the target's camera takes them decided."""
+        share = f"A change of the camera explains {self.explained:.0%} of how far the target's images lie apart, and"
+        images = f"the {self.retaken} labelled validation images as that camera would take them"
+        if self.method == NO_METHOD:
+            return f"{share} no method did better on {images}, so the teacher stays as it was"
+        before, after = found[NO_METHOD].weighted, found[self.method].weighted
+        return f"{share} {self.method} did best on {images}: top-1 went from {before:.1%} to {after:.1%}"
 
     def _by_labels(self, found: Mapping[str, AdaptTry]) -> str:
         """The same, where labelled images of the target decided."""

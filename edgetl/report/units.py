@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from edgetl.records.adapt import AdaptRecord
 from edgetl.records.measured import Latency
 from edgetl.records.prune import TwoFourRecord
 from edgetl.tasks.metrics import metric as metric_spec
@@ -110,6 +111,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def without_labels(record: AdaptRecord) -> str:
+    """What `AdaptTry.weighted` is, as the head of a column."""
+    return "top-1, retaken" if record.retaken else "top-1, weighted"
 
 
 def blocks(names: Sequence[str]) -> str:

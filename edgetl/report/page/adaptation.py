@@ -18,9 +18,11 @@ def adaptation(report: RunReport) -> Markup:
         Column(header="method"),
         Column(header=f"{units.metric(record.metric)}, validation", number=True),
         Column(
-            header="top-1, weighted",
+            header=units.without_labels(record),
             number=True,
-            hint="source images count by how much like the target they are (Sugiyama et al. 2007)",
+            hint="of validation images as the target's camera would take them"
+            if record.retaken
+            else "source images count by how much like the target they are (Sugiyama et al. 2007)",
         ),
         Column(
             header="neighbourhood density",
@@ -44,6 +46,13 @@ def adaptation(report: RunReport) -> Markup:
         [
             ("Asked for", record.asked),
             ("Images of the target", _images(record.images, record.held_out)),
+            *(
+                []
+                if record.explained is None
+                else [
+                    ("Of the difference, explained by the camera", units.percent(max(0.0, record.explained)))
+                ]
+            ),
             (
                 "Learned from validation or test images too",
                 "yes, without labels" if record.transductive else "no",

@@ -141,7 +141,7 @@ def _adapt(console: Console, record: AdaptRecord) -> None:
             figures = (units.percent(one.val), weighted, f"{one.density:.3f}")
         judged = () if not record.labelled else ("" if one.target is None else units.percent(one.target),)
         lines.append(TableLine(cells=(one.method, *figures, *judged), tone=tone))
-    heads = [f"{units.metric(record.metric)}, validation", "top-1, weighted", "density"]
+    heads = [f"{units.metric(record.metric)}, validation", units.without_labels(record), "density"]
     heads += ["top-1, labelled target"] if record.labelled else []
     table(console, (*text("method"), *numbers(*heads)), lines)
     _listing(console, "Notes", [f"{one.method}: {one.note}" for one in record.tries if one.note])
@@ -151,6 +151,10 @@ def _adapt(console: Console, record: AdaptRecord) -> None:
             ("chosen", record.method),
             ("why", record.reason),
             ("target", units.counted(record.images, "image")),
+            (
+                "camera explains",
+                "" if record.explained is None else units.percent(max(0.0, record.explained)),
+            ),
             ("validation", _score_line(record.val)),
             ("test", _score_line(record.test) if record.test else ""),
             ("time", units.duration(record.seconds)),

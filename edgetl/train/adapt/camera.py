@@ -27,6 +27,7 @@ from torch.fft import irfft2, rfft2
 from edgetl.data.splits import spread
 from edgetl.files import atomic_path
 from edgetl.progress import SILENT, Progress
+from edgetl.train.adapt.distances import mmd
 from edgetl.train.seeds import numpy_generator
 
 MOST = 256
@@ -118,6 +119,27 @@ def retake(
         found.flush()
         del found
     return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def explained(
+    source: NDArray[np.float32], retaken: NDArray[np.float32], target: NDArray[np.float32]
+) -> float:
+    """How much nearer to the target images lie once they are retaken: 1 where they become the same, 0 where nothing
+    changes, and less where they move away.
+
+    Of the squared maximum mean discrepancy of features (`edgetl.train.adapt.distances.mmd`, in its biased estimate, so
+    that few images explain less).
+
+    Args:
+        source: (N, D) features of images.
+        retaken: (N, D) features of the same as the target's camera takes them.
+        target: (M, D) features of the target's images.
+    """
+    before, after, other = (
+        torch.from_numpy(np.ascontiguousarray(own[spread(list(range(len(own))), MOST)]))
+        for own in (source, retaken, target)
+    )
+    return 1 - float(mmd(after, other)) / max(float(mmd(before, other)), 1e-12)
 
 
 def _falling(ratio: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
 """Choosing among adapted networks without a label of the target domain, and how sure the choice is.
 
-Two scores that need none: the accuracy on labelled source images, weighted by how much like the target they are
-(Sugiyama, Krauledat, Mueller, "Covariate Shift Adaptation by Importance Weighted Cross Validation", JMLR 2007), and how
-densely the target's answers lie around one another (Saito et al., "Tune it the Right Way: Unsupervised Validation of
-Domain Adaptation via Soft Neighborhood Density", ICCV 2021).
+Two scores that need none: the accuracy on labelled source images, as the target's camera takes them or weighted by how
+much like the target they are (Sugiyama, Krauledat, Mueller, "Covariate Shift Adaptation by Importance Weighted Cross
+Validation", JMLR 2007), and how densely the target's answers lie around one another (Saito et al., "Tune it the Right
+Way: Unsupervised Validation of Domain Adaptation via Soft Neighborhood Density", ICCV 2021).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetl.statistics import binomial_tail, discordant
 from edgetl.tasks.classification.answers import softmax
 from edgetl.train.seeds import derive, numpy_generator
 
@@ -32,6 +33,8 @@ _RESAMPLES = 200
 _CLEARLY = 0.95
 """Share of the resamples from which on a network is clearly worse."""
 _CROWDED = 0.9
+LEVEL = 0.05
+"""A method helped where chance explains its gain less often than this."""
 
 
 def density_ratios(
@@ -70,8 +73,8 @@ def density_ratios(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """What one network says: its logits for source validation images (n, C), which of these it gets right, (n,) bool,
-    and its logits for target images (M, C)."""
+    """What one network says: its logits for source validation images (n, C), as they are or as the target's camera
+    takes them, which of these it gets right, (n,) bool, and its logits for target images (M, C)."""
 
     source: NDArray[np.float32]
     right: NDArray[np.bool_]
@@ -95,63 +98,80 @@ class Scored:
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """The chosen network, how sure the choice is (share of the resamples that make it too, in 0..1), each network's
-    weighted accuracy (0..1; none without source images) and neighbourhood density (nats) by name, and what rules some
-    out."""
+    accuracy where labels are (0..1, weighted; none without source images) and neighbourhood density (nats) by name, and
+    what rules some out."""
 
     name: str
     sure: float
-    weighted: dict[str, float]
+    accuracy: dict[str, float]
     density: dict[str, float]
     ruled_out: dict[str, str]
 
 
-def choose(networks: Mapping[str, Scored], weights: NDArray[np.float64], first: str, seed: int) -> Choice:
-    """The network of the densest neighbourhoods among those that are not clearly worse where labels are.
+def choose(
+    networks: Mapping[str, Scored], weights: NDArray[np.float64] | None, first: str, seed: int
+) -> Choice:
+    """The best network of those that are not clearly worse where labels are.
 
     A network is ruled out where its weighted source accuracy is below that of `first` in 95% of the resamples; where
     its answers on the target crowd into fewer classes, which makes them dense whether or not they are right (the
     entropy of their mean is below nine tenths of that of `first`); and where the target's images, each compared with
-    itself under `first`, are not denser in 95% of the resamples. How sure the choice is, resamples of the target images
-    say.
+    itself under `first`, are not denser in 95% of the resamples. Of the others that with the densest neighbourhoods is
+    chosen.
+
+    Source images that the target's camera takes say more: nothing but worse answers for them rules out a network that
+    gets significantly more of them right (McNemar, one-sided, at 5% over all networks), and the most accurate is
+    chosen.
 
     Args:
         networks: by name.
         weights: (n,) of the source validation images, with a mean of 1; where there are none, no accuracy rules out.
+            None where those images are as the target's camera takes them.
         first: the network before adaptation; it is never ruled out, and wins where scores are equal.
         seed: of the resamples.
     """
     rng = numpy_generator(seed, "adapt", "choice")
-    size = len(networks[first].target)
+    size, retaken = len(networks[first].target), weights is None
     rows = np.sort(rng.permutation(size)[:_MOST])
     answers = {name: scored.answers[rows] for name, scored in networks.items()}
     entropies = {name: neighbour_entropies(own) for name, own in answers.items()}
     spread = {name: _spread(own) for name, own in answers.items()}
-    shares, weighted = dict[str, NDArray[np.float64]](), dict[str, float]()
-    if len(weights):
-        draws = rng.integers(0, len(weights), (_RESAMPLES, len(weights)))
-        every = np.arange(len(weights))[None]
-        shares = {name: _weighted(scored.right, weights, draws) for name, scored in networks.items()}
-        weighted = {n: float(_weighted(s.right, weights, every)[0]) for n, s in networks.items()}
+    shares, accuracy = dict[str, NDArray[np.float64]](), dict[str, float]()
+    own = np.ones(len(networks[first].right)) if weights is None else weights
+    if len(own):
+        draws = rng.integers(0, len(own), (_RESAMPLES, len(own)))
+        every = np.arange(len(own))[None]
+        shares = {name: _weighted(scored.right, own, draws) for name, scored in networks.items()}
+        accuracy = {n: float(_weighted(s.right, own, every)[0]) for n, s in networks.items()}
     drawn = rng.integers(0, len(rows), (_RESAMPLES, len(rows)))
     ruled_out = {}
     for name in networks:
         if shares and np.mean(shares[name] < shares[first]) >= _CLEARLY:
             ruled_out[name] = "less accurate where labels are"
+        elif retaken and _helped(networks[first].right, networks[name].right, len(networks) - 1):
+            continue
         elif spread[name] < _CROWDED * spread[first]:
             ruled_out[name] = "its answers on the target crowd into fewer classes"
         elif name != first and np.mean(_means(entropies[name] - entropies[first], drawn) > 0) < _CLEARLY:
             ruled_out[name] = "its answers on the target are not clearly denser"
     open_ = [name for name in networks if name not in ruled_out]
-    chosen = max(open_, key=lambda name: (entropies[name].mean(), name == first))
-    resampled = np.stack([_means(entropies[name], drawn) for name in open_])
-    best = np.asarray([open_.index(chosen)]) == resampled.argmax(0)
+    density = {name: float(values.mean()) for name, values in entropies.items()}
+    worth = accuracy if retaken else density
+    best = max(open_, key=lambda name: (worth[name], name == first))
+    resampled = np.stack([shares[name] if retaken else _means(entropies[name], drawn) for name in open_])
     return Choice(
-        name=chosen,
-        sure=float(best.mean()),
-        weighted=weighted,
-        density={name: float(values.mean()) for name, values in entropies.items()},
+        name=best,
+        sure=float((resampled[open_.index(best)] >= resampled.max(0)).mean()),
+        accuracy=accuracy,
+        density=density,
         ruled_out=ruled_out,
     )
+
+
+def _helped(before: NDArray[np.bool_], after: NDArray[np.bool_], others: int) -> bool:
+    """Whether significantly more images are right, of so many networks that were tried (Bonferroni)."""
+    lost, won = discordant(before, after)
+    return others * binomial_tail(won, lost + won) < LEVEL
 
 
 def _means(values: NDArray[np.float64], draws: NDArray[np.int64]) -> NDArray[np.float64]:

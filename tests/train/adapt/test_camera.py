@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from edgetl.train.adapt.camera import Camera, measured, retake
+from edgetl.train.adapt.camera import Camera, explained, measured, retake
 
 SIDE = 40
 
@@ -73,3 +73,13 @@ def test_rows_say_which_images_are_the_source_s() -> None:
     assert isinstance(own, Camera)
     np.testing.assert_allclose(own.gain, [0.8, 0.6, 0.5], rtol=0.05)
     assert (all_.gain > own.gain).all()
+
+
+def test_what_a_camera_explains_is_how_much_nearer_the_features_come() -> None:
+    rng = np.random.default_rng(0)
+    own, other = (rng.normal(0, 1, (60, 8)).astype(np.float32) for _ in range(2))
+    target = other + np.float32(3)
+    assert explained(own, own, target) == 0
+    assert 0.3 < explained(own, own + np.float32(1.5), target) < 0.9
+    assert explained(own, own + np.float32(3), target) > 0.9
+    assert explained(own, own - np.float32(3), target) < 0

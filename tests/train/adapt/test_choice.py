@@ -37,7 +37,7 @@ def test_the_densest_network_wins_unless_it_loses_accuracy_where_labels_are() ->
     found = choose({"none": plain, "better": better, "broken": broken}, np.ones(100), "none", 0)
     assert found.name == "better"
     assert 0.6 < found.sure <= 1
-    assert found.weighted == pytest.approx({"none": 0.9, "better": 0.88, "broken": 0.5})
+    assert found.accuracy == pytest.approx({"none": 0.9, "better": 0.88, "broken": 0.5})
     assert choose({"none": plain, "broken": broken}, np.ones(100), "none", 0).name == "none"
     assert choose({"none": plain, "same": plain}, np.ones(100), "none", 0).name == "none"
     assert found.ruled_out == {"broken": "less accurate where labels are"}
@@ -72,7 +72,7 @@ def test_without_source_images_only_the_answers_decide() -> None:
         "other": scored(right=none, target=answers(6.0)),
     }
     found = choose(networks, np.ones(0), "none", 0)
-    assert (found.name, found.weighted, found.ruled_out) == ("other", {}, {})
+    assert (found.name, found.accuracy, found.ruled_out) == ("other", {}, {})
 
 
 def test_weights_decide_which_source_images_count() -> None:
@@ -125,3 +125,22 @@ def test_density_ratios_rank_images_as_skada_s_do() -> None:
     theirs.fit(both, sample_domain=domain)
     expected = theirs.compute_weights(both, sample_domain=domain)[:300]
     assert spearmanr(density_ratios(source, target, seed=0), expected).statistic > 0.95
+
+
+def test_images_as_the_target_s_camera_takes_them_choose_the_most_accurate() -> None:
+    plain = scored(right=right(0.6), target=answers(1.0))
+    one_class = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (240, 1))
+    better = scored(right=right(0.9), target=one_class)
+    denser = scored(right=right(0.62), target=answers(6.0))
+    networks = {"none": plain, "better": better, "denser": denser}
+    found = choose(networks, None, "none", 0)
+    assert (found.name, found.ruled_out) == ("better", {})
+    assert found.accuracy == pytest.approx({"none": 0.6, "better": 0.9, "denser": 0.62})
+    # 30 of 100 more are a gain that chance explains in no case; 2 of 100 are, so that density must speak for it too
+    assert choose({"none": plain, "denser": denser}, None, "none", 0).name == "denser"
+    vague = scored(right=right(0.62), target=answers(1.0))
+    assert choose({"none": plain, "vague": vague}, None, "none", 0).name == "none"
+    worse = scored(right=right(0.4), target=answers(6.0))
+    assert choose({"none": plain, "worse": worse}, None, "none", 0).ruled_out == {
+        "worse": "less accurate where labels are"
+    }

@@ -32,7 +32,9 @@ from edgetl.records.adapt import AdaptRecord, AdaptTry
 from edgetl.records.codec import from_json, to_json
 from edgetl.tasks.base import MultiLabel
 from edgetl.train import stage as training
-from edgetl.train.adapt import stage
+from edgetl.train.adapt import camera, stage
+from edgetl.train.adapt.domains import AdaptInputs, Domains
+from edgetl.train.adapt.methods import Methods
 from edgetl.train.features import plain_views
 from edgetl.train.sets import PixelSet
 
@@ -86,31 +88,27 @@ def config(strategy: Strategy) -> TrainConfig:
 
 
 @pytest.fixture(scope="module", params=[Strategy.FULL, Strategy.HEAD])
-def inputs(
-    request: pytest.FixtureRequest, root: Path, index: DataIndex, target: DataIndex
-) -> stage.AdaptInputs:
+def inputs(request: pytest.FixtureRequest, root: Path, index: DataIndex, target: DataIndex) -> AdaptInputs:
     train, spec = config(request.param), PreprocessSpec(size=32)
     out = root / f"train-{request.param}"
     out.mkdir()
     shared = {"index": index, "spec": spec, "pixels_dir": root / "pixels", "seed": 0}
     training.run(train, training.TrainInputs(**shared), out=out)
-    return stage.AdaptInputs(
-        train=train, teacher=out / training.CHECKPOINT, target=target, held_out=0, **shared
-    )
+    return AdaptInputs(train=train, teacher=out / training.CHECKPOINT, target=target, held_out=0, **shared)
 
 
-def adapted(settings: AdaptConfig, inputs: stage.AdaptInputs, tmp_path: Path) -> AdaptRecord:
+def adapted(settings: AdaptConfig, inputs: AdaptInputs, tmp_path: Path) -> AdaptRecord:
     out = tmp_path / "adapt"
     out.mkdir(exist_ok=True)
     return stage.run(settings, inputs, out=out)
 
 
 def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
-    inputs: stage.AdaptInputs, tmp_path: Path
+    inputs: AdaptInputs, tmp_path: Path
 ) -> None:
     settings = AdaptConfig(images="target", epochs=2)
     record = adapted(settings, inputs, tmp_path)
-    expected = ["bn", "coral", "mmd", "dann", "self_training"]
+    expected = ["bn", "coral", "mmd", "dann", "self_training", "camera"]
     if inputs.train.strategy is Strategy.HEAD:
         expected = ["bn", "coral", "self_training"]
     assert [one.method for one in record.tries] == ["none", *expected]
@@ -120,6 +118,12 @@ def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
     assert record.method in ("none", *expected)
     assert (record.images, record.held_out, record.asked) == (16, 0, "auto")
     assert 0 < record.sure <= 1
+    assert record.explained is not None
+    if inputs.train.strategy is Strategy.FULL:
+        # The target is what the source shows, darker and bluer, and the features have learned to see that.
+        assert record.explained > 0.5
+        assert record.retaken == 10
+        assert "the 10 labelled validation images as that camera would take them" in record.reason
     assert f"{record.sure:.0%} of the resamples" in record.reason
     assert [p.name for p in (tmp_path / "adapt").iterdir()] == [stage.CHECKPOINT]
     assert checkpoint.read_metadata(tmp_path / record.checkpoint)[stage.ADAPTED] == record.method
@@ -130,10 +134,20 @@ def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
     assert (again / record.checkpoint).read_bytes() == (tmp_path / record.checkpoint).read_bytes()
 
 
+def test_auto_leaves_the_camera_out_where_it_does_not_explain_the_target(
+    inputs: AdaptInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera, "explained", lambda *_: 0.3)
+    record = adapted(AdaptConfig(images="target", epochs=1), inputs, tmp_path)
+    assert AdaptMethod.CAMERA not in [one.method for one in record.tries]
+    assert (record.explained, record.retaken) == (0.3, 0)
+    assert "camera" not in record.reason
+
+
 @pytest.mark.parametrize(
     "method", [m for m in AdaptMethod if m not in (AdaptMethod.AUTO, AdaptMethod.WEIGHTED)]
 )
-def test_a_method_by_name_is_taken(method: AdaptMethod, inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+def test_a_method_by_name_is_taken(method: AdaptMethod, inputs: AdaptInputs, tmp_path: Path) -> None:
     settings = AdaptConfig(images="target", method=method, epochs=1)
     if inputs.train.strategy is Strategy.HEAD and method in (AdaptMethod.MMD, AdaptMethod.DANN):
         with pytest.raises(ConfigError, match=f'adapt.method = "{method}" moves the features'):
@@ -157,7 +171,7 @@ def test_a_method_by_name_is_taken(method: AdaptMethod, inputs: stage.AdaptInput
         assert all(name.startswith("classifier") for name in moved)
 
 
-def test_batch_norm_takes_the_target_s_statistics(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+def test_batch_norm_takes_the_target_s_statistics(inputs: AdaptInputs, tmp_path: Path) -> None:
     record = adapted(AdaptConfig(images="target", method=AdaptMethod.BN), inputs, tmp_path)
     network, _ = checkpoint.load(tmp_path / record.checkpoint)
     first = next(iter(batch_norms(network).values()))
@@ -172,7 +186,7 @@ def test_batch_norm_takes_the_target_s_statistics(inputs: stage.AdaptInputs, tmp
     assert torch.allclose(first.running_mean, torch.cat(seen).mean((0, 2, 3)), atol=1e-4)
 
 
-def test_what_cannot_be_adapted_is_said_in_one_sentence(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+def test_what_cannot_be_adapted_is_said_in_one_sentence(inputs: AdaptInputs, tmp_path: Path) -> None:
     few = dataclasses.replace(inputs.target, samples=inputs.target.samples[:1])
     with pytest.raises(ConfigError, match=r"adapt\.images holds 1 usable image, too few"):
         adapted(AdaptConfig(images="target"), dataclasses.replace(inputs, target=few), tmp_path)
@@ -241,7 +255,7 @@ def labelled(index: DataIndex, root: Path, tmp_path: Path) -> DataIndex:
 
 
 def test_labelled_images_of_the_target_train_along_and_decide(
-    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+    inputs: AdaptInputs, root: Path, tmp_path: Path
 ) -> None:
     both = labelled(inputs.index, root, tmp_path)
     both.save(tmp_path / "index.json")
@@ -259,9 +273,7 @@ def test_labelled_images_of_the_target_train_along_and_decide(
     assert f"self_training {'helped' if helped else 'did not help'}: top-1 on 12 labelled" in record.reason
 
 
-def test_validation_images_may_all_be_the_target_s(
-    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
-) -> None:
+def test_validation_images_may_all_be_the_target_s(inputs: AdaptInputs, root: Path, tmp_path: Path) -> None:
     both = labelled(inputs.index, root, tmp_path)
     samples = tuple(s for s in both.samples if s.split != "val" or s.domain)
     given = dataclasses.replace(inputs, index=dataclasses.replace(both, samples=samples))
@@ -272,18 +284,22 @@ def test_validation_images_may_all_be_the_target_s(
 
 
 def test_the_best_of_several_methods_must_be_better_than_chance_makes_one_of_them(
-    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+    inputs: AdaptInputs, root: Path, tmp_path: Path
 ) -> None:
     given = dataclasses.replace(inputs, index=labelled(inputs.index, root, tmp_path))
     settings = AdaptConfig(images="target", domain="new", method=AdaptMethod.BN)
-    bench = stage._Bench(settings, given, tmp_path, SILENT)
-    choice = bench.choose({"none": bench.teacher, "bn": bench.adapted(AdaptMethod.BN)[0]})
-    one, three = (bench.scored(AdaptTry(method="bn"), made, choice, decides=False) for made in (1, 3))
+    domains = Domains(settings, given, tmp_path, SILENT)
+    found = {"none": domains.teacher, "bn": Methods(domains).adapted(AdaptMethod.BN)[0]}
+    again = {f"bn {number}": found["bn"] for number in (2, 3)}
+    one, three = (
+        stage.Verdict(domains, networks, None).scored(AdaptTry(method="bn"), decides=False)
+        for networks in (found, {**found, **again})
+    )
     assert one.p_value is not None
     assert three.p_value == min(1, 3 * one.p_value)
 
 
-def test_labels_of_the_target_decide_by_a_paired_test(inputs: stage.AdaptInputs, tmp_path: Path) -> None:
+def test_labels_of_the_target_decide_by_a_paired_test(inputs: AdaptInputs, tmp_path: Path) -> None:
     out = tmp_path / "a"
     out.mkdir()
     found = stage.attempts(AdaptConfig(images="target", method=AdaptMethod.BN), inputs, out=out)
@@ -301,7 +317,7 @@ def test_labels_of_the_target_decide_by_a_paired_test(inputs: stage.AdaptInputs,
 
 
 def test_source_images_count_by_how_much_like_the_target_they_are(
-    inputs: stage.AdaptInputs, root: Path, tmp_path: Path
+    inputs: AdaptInputs, root: Path, tmp_path: Path
 ) -> None:
     both = labelled(inputs.index, root, tmp_path)
     # named as the source's, the target's own pictures are those most like it
@@ -314,8 +330,7 @@ def test_source_images_count_by_how_much_like_the_target_they_are(
         method=AdaptMethod.WEIGHTED,
         epochs=1,
     )
-    bench = stage._Bench(settings, given, tmp_path, SILENT)
-    weights = bench.sets.train.weights
+    weights = Domains(settings, given, tmp_path, SILENT).sets.train.weights
     assert weights is not None
     count = len(weights)
     assert (weights == 0).sum() == count - round(0.75 * count)
@@ -329,12 +344,12 @@ def test_source_images_count_by_how_much_like_the_target_they_are(
 
 
 def test_auto_tries_the_camera_where_labels_of_the_target_decide() -> None:
-    for domain, tried in ((None, False), ("new", True)):
-        found = stage.methods(AdaptConfig(images="target", domain=domain), Strategy.HEAD)
+    for tried in (False, True):
+        found = stage.methods(AdaptConfig(images="target"), Strategy.HEAD, camera=tried)
         assert (AdaptMethod.CAMERA in found) is tried
 
 
-def test_a_domain_that_no_image_has_is_refused(inputs: stage.AdaptInputs, root: Path, tmp_path: Path) -> None:
+def test_a_domain_that_no_image_has_is_refused(inputs: AdaptInputs, root: Path, tmp_path: Path) -> None:
     settings = AdaptConfig(images="target", domain="neu")
     with pytest.raises(ConfigError, match=r"adapt\.domain is 'neu', which no image has .*; there is none\."):
         stage.check(settings, inputs.train, inputs.index)
