@@ -3,9 +3,9 @@
 Light, white balance, contrast, focus and noise change the spectrum of pictures, whatever they show. So the mean power
 of either domain's images at each frequency says how the target's camera differs: what it passes on of a frequency is
 the ratio of the amplitudes, as far as that does not rise with the frequency, since lenses only blur; what is left over
-at high frequencies is noise, which is white. Colours are scaled by the ratio of the means. Exchanging amplitudes so
-that labelled images look like the target's is after Yang and Soatto, "FDA: Fourier Domain Adaptation for Semantic
-Segmentation" (CVPR 2020), who exchange the low frequencies of single images.
+is noise, which is white on the sensor and no longer so once pictures have been resized. Colours are scaled by the ratio
+of the means. Exchanging amplitudes so that labelled images look like the target's is after Yang and Soatto, "FDA:
+Fourier Domain Adaptation for Semantic Segmentation" (CVPR 2020), who exchange the low frequencies of single images.
 
 It assumes that the domains show the same scenes: where they do not, their spectra differ for other reasons.
 
@@ -41,7 +41,7 @@ class Camera:
     Attributes:
         gain: (3,) by which a picture's mean colour is multiplied.
         transfer: (3, R) what is passed on of the amplitude at each distance from frequency 0.
-        noise: (3,) deviation of the noise of a pixel, which is white.
+        noise: (3, R) by which the amplitudes of white noise of deviation 1 are multiplied.
     """
 
     gain: NDArray[np.float32]
@@ -54,9 +54,9 @@ class Camera:
         rings = _rings(side)
         values, means = _centred(pixels)
         drawn = torch.from_numpy(rng.standard_normal(values.shape, dtype=np.float32))
-        waves = rfft2(values) * torch.from_numpy(self.transfer[:, rings])
-        gain, noise = (torch.from_numpy(own)[:, None, None] for own in (self.gain, self.noise))
-        found = irfft2(waves, s=(side, side)) + drawn * noise + means * gain
+        passed, noise = (torch.from_numpy(own[:, rings]) for own in (self.transfer, self.noise))
+        waves = rfft2(values) * passed + rfft2(drawn) * noise
+        found = irfft2(waves, s=(side, side)) + means * torch.from_numpy(self.gain)[:, None, None]
         return np.asarray(found.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())
 
 
@@ -73,7 +73,7 @@ def measured(
     before, own = _spectrum(source, np.arange(len(source)) if rows is None else rows)
     after, other = _spectrum(target, np.arange(len(target)))
     passed = _falling(other / np.maximum(own, 1e-6))
-    # Noise is what is left over at the higher frequencies, where pictures show least.
+    # Noise shows at the higher frequencies, where pictures have least, and is as large in the ratios of the lower ones.
     fine = slice(own.shape[1] // 2, None)
     white = np.median(np.maximum(0.0, other - passed * own)[:, fine], axis=1, keepdims=True)
     passed = _falling(np.maximum(0.0, other - white) / np.maximum(own, 1e-6))
@@ -82,7 +82,7 @@ def measured(
         gain=gain.astype(np.float32),
         transfer=np.sqrt(passed).astype(np.float32),
         # White noise of a pixel has S^2 times its variance as power at each frequency.
-        noise=(np.sqrt(white[:, 0]) / side).astype(np.float32),
+        noise=(np.sqrt(np.maximum(0.0, other - passed * own)) / side).astype(np.float32),
     )
 
 

@@ -42,7 +42,21 @@ def test_gain_blur_and_noise_are_found() -> None:
     for channel, contrast in enumerate((0.8, 0.6, 0.5)):
         assert camera.transfer[channel, 1] == pytest.approx(contrast, rel=0.15)
         assert camera.transfer[channel, 12] < 0.6 * contrast
-        assert camera.noise[channel] == pytest.approx(8.0, rel=0.1)
+        assert np.median(camera.noise[channel, 12:]) == pytest.approx(8.0, rel=0.1)
+
+
+def test_noise_of_pictures_that_were_made_larger_is_no_longer_white() -> None:
+    def larger(images: np.ndarray) -> np.ndarray:
+        return np.stack([np.asarray(Image.fromarray(one).resize((2 * SIDE, 2 * SIDE))) for one in images])
+
+    target = larger(other_camera(scenes(60, 1), 2))
+    camera = measured(larger(scenes(60, 0)), target)
+    assert (camera.noise[:, 12:16].mean(1) > 12).all()
+    assert (camera.noise[:, 30:].max(1) < 6).all()
+    taken = np.stack(
+        [camera.retaken(one, np.random.default_rng(at)) for at, one in enumerate(larger(scenes(60, 0)))]
+    )
+    assert taken.std() == pytest.approx(target.std(), rel=0.05)
 
 
 def test_the_same_camera_changes_nothing() -> None:
