@@ -93,7 +93,9 @@ class AdaptRecord:
 
     def _by_camera(self, found: Mapping[str, AdaptTry]) -> str:
         """The same, where images as the target's camera takes them decided."""
-        share = f"A change of the camera explains {self.explained:.0%} of how far the target's images lie apart, and"
+        share = (
+            f"A change of the camera explains {self.explained:.0%} of the distance between the domains, and"
+        )
         images = f"the {self.retaken} labelled validation images as that camera would take them"
         if self.method == NO_METHOD:
             return f"{share} no method did better on {images}, so the teacher stays as it was"

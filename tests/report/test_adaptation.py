@@ -132,19 +132,18 @@ def test_a_camera_that_explains_the_target_decides(report: RunReport) -> None:
     run = adapted(report, method="camera", tries=tries, explained=0.784, retaken=144)
     said = words(run)
     assert (
-        "A change of the camera explains 78% of how far the target's images lie apart, and camera did best"
-        in said
+        "A change of the camera explains 78% of the distance between the domains, and camera did best" in said
     )
     assert (
         "on the 144 labelled validation images as that camera would take them: top-1 went from 90.0% to 97.0%"
         in said
     )
     assert "top-1, retaken" in said
-    assert "Of the difference, explained by the camera 78.4%" in said
+    assert "Of the distance between the domains, explained by the camera 78.4%" in said
     kept = adapted(report, method="none", tries=tries, explained=0.784, retaken=144)
     assert "no method did better on the 144 labelled validation images" in words(kept)
     apart = adapted(report, explained=-0.2)
-    assert "Of the difference, explained by the camera 0.0%" in words(apart)
+    assert "Of the distance between the domains, explained by the camera 0.0%" in words(apart)
     assert "top-1, weighted" in words(apart)
     text = shown(stages.stage, run.adapt)
     assert "top-1, retaken" in text

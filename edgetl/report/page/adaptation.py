@@ -50,7 +50,10 @@ def adaptation(report: RunReport) -> Markup:
                 []
                 if record.explained is None
                 else [
-                    ("Of the difference, explained by the camera", units.percent(max(0.0, record.explained)))
+                    (
+                        "Of the distance between the domains, explained by the camera",
+                        units.percent(max(0.0, record.explained)),
+                    )
                 ]
             ),
             (
