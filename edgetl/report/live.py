@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import assert_never
 
 from edgetl import files
 from edgetl.errors import StorageError
 from edgetl.progress import Progress, ProgressTask
+from edgetl.records.adapt import NO_METHOD, AdaptRecord
 from edgetl.records.prune import PruneRecord
 from edgetl.records.scores import value
-from edgetl.records.train import DataRecord, EpochRecord, TrainRecord
+from edgetl.records.train import DataRecord, EpochRecord, PretrainRecord, TrainRecord
 from edgetl.records.variants import BundleRecord, ExportRecord, MeasureRecord, QuantizeRecord
 from edgetl.report import units
 from edgetl.report.run import ratio, shipped_variant
@@ -23,6 +25,8 @@ from edgetl.report.run import ratio, shipped_variant
 _SELDOM_S = 5.0
 """The page is written at most so often, but for the begin and the end of a stage."""
 _MESSAGES = 40
+NOT_ASKED = "not asked for"
+"""What came out of a stage that the recipe leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,17 +205,39 @@ class _Counted:
         self._page.advanced(id(self), steps, note)
 
 
-def came_to(record: object) -> str:
-    """What came out of a stage, in a few words; empty where its record is none of those that have some."""
+StageRecord = (
+    DataRecord
+    | PretrainRecord
+    | TrainRecord
+    | AdaptRecord
+    | PruneRecord
+    | ExportRecord
+    | QuantizeRecord
+    | MeasureRecord
+    | BundleRecord
+)
+"""What the stages of a run return."""
+
+
+def came_to(record: StageRecord | None) -> str:
+    """What came out of a stage, in a few words; None where it was not asked for."""
     match record:
         case None:
-            return "not asked for"
+            return NOT_ASKED
         case DataRecord():
             classes = units.counted(len(record.labels), "class")
             return f"{units.counted(record.images(), 'image')} of {classes}"
+        case PretrainRecord():
+            taught = units.counted(record.images, "image")
+            before, after = (units.percent(one) for one in (record.probe.before, record.probe.after))
+            return f"{record.kind}, {taught}: linear probe {before} to {after}"
         case TrainRecord():
             name, found = next(iter(record.val.scores.items()))
             return f"{units.metric(name)} {units.percent(found.value)} on validation"
+        case AdaptRecord():
+            kept = "the teacher stays as it was" if record.method == NO_METHOD else record.method
+            name, found = next(iter(record.val.scores.items()))
+            return f"{kept}, {units.metric(name)} {units.percent(found.value)} on validation"
         case PruneRecord():
             if record.note or not record.steps:
                 return record.note
@@ -229,4 +255,4 @@ def came_to(record: object) -> str:
         case BundleRecord():
             return f"{record.path}, {units.bytes_(record.size_bytes)}"
         case _:
-            return ""
+            assert_never(record)

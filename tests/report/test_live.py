@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from edgetl.errors import StorageError
 from edgetl.progress import SilentProgress, TakesEpochs
 from edgetl.report import live
-from edgetl.report.live import LivePage, LiveRun, came_to
+from edgetl.report.live import LivePage, LiveRun, StageRecord, came_to
 from edgetl.report.page.live import render
 from edgetl.report.run import RunReport
 from tests.report.conftest import epochs
+from tests.report.test_adaptation import adapted
 from tests.report.test_html import _Page
+from tests.report.test_pretraining import learned
 
 BEGUN = datetime(2026, 11, 29, 9, 0, tzinfo=UTC)
 
@@ -143,12 +146,16 @@ def test_a_page_that_cannot_be_written_stops_no_run(tmp_path: Path, monkeypatch:
 
 
 def test_what_stages_came_to_in_a_few_words(report: RunReport) -> None:
+    pretrained, moved = learned(report), adapted(report)
     records = (
-        report.data, report.teacher, report.prune, report.export, report.quantize, report.measure, report.bundle, None,
+        report.data, pretrained.pretrain, report.teacher, moved.adapt, report.prune,
+        report.export, report.quantize, report.measure, report.bundle, None,
     )  # fmt: skip
     assert [came_to(record) for record in records] == [
         "2,271 images of 12 classes",
+        "simclr, 9,000 images: linear probe 63.2% to 70.5%",
         "top-1 97.3% on validation",
+        "self_training, top-1 97.3% on validation",
         "25% of the multiply-accumulates left, top-1 93.6%",
         "4.6 MB, the same answers as torch on 100.0%",
         "2 variants",
@@ -156,3 +163,17 @@ def test_what_stages_came_to_in_a_few_words(report: RunReport) -> None:
         "flowers.edgetl, 7.4 MB",
         "not asked for",
     ]
+    assert {type(record) for record in records if record is not None} == set(get_args(StageRecord))
+    stays = adapted(report, method="none").adapt
+    assert came_to(stays) == "the teacher stays as it was, top-1 97.3% on validation"
+
+
+def test_a_stage_that_was_not_asked_for_is_not_up_to_date(tmp_path: Path) -> None:
+    page = _page(tmp_path, _Clock())
+    page.begins("data")
+    page.done(0.0, came_to(None))
+    page.begins("train")
+    page.works("train")
+    words = _read(page).words
+    assert "not asked for" in words
+    assert "up to date" not in words

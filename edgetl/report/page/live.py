@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from edgetl.report import units
-from edgetl.report.live import LiveRun, LiveStage, LiveTask
+from edgetl.report.live import NOT_ASKED, LiveRun, LiveStage, LiveTask
 from edgetl.report.page.curves import LOSSES, score_lines, training_curves
 from edgetl.report.page.document import document
 from edgetl.report.page.markup import (
@@ -116,7 +116,8 @@ def _stages(run: LiveRun) -> Markup:
 def _stage(stage: LiveStage, run: LiveRun) -> Row:
     begun = _time(stage.begun) if stage.begun is not None else ""
     if stage.seconds is not None:
-        came_to = stage.came_to + (", up to date" if stage.begun is None and stage.came_to else "")
+        up_to_date = stage.begun is None and stage.came_to not in ("", NOT_ASKED)
+        came_to = stage.came_to + (", up to date" if up_to_date else "")
         return Row(cells=(stage.name, begun, units.duration(stage.seconds) if stage.seconds else "", came_to))
     passed = _since(stage.begun, run.written) if stage.begun is not None else ""
     return Row(
