@@ -199,8 +199,8 @@ class AdaptConfig(Section):
     the validation or test split, and near-copies of those, are left out."""
     method: AdaptMethod = AdaptMethod.AUTO
     """`bn`, `coral`, `mmd`, `dann`, `self_training`, `camera` or `weighted`; `auto` tries those that the strategy and
-    the other settings allow, `camera` only where `domain` names labelled images, and chooses without a label of the
-    target, or keeps the teacher as it is."""
+    the other settings allow, and takes one or keeps the teacher as it is. `coral`, `mmd`, `dann` and `camera` it tries
+    only where `domain` names labelled images, or where it finds that only the camera changed."""
     domain: Annotated[str, Field(min_length=1)] | None = None
     """Labelled images whose column `domain` in the CSV holds this name are the target's: those of the training split
     train with the rest, and those of the validation split decide, by a paired test, whether a method is taken."""

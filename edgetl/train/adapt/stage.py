@@ -36,9 +36,8 @@ ADAPTED = "edgetl.adapted"
 _LEAST = 2
 """Images of a domain that have a covariance."""
 _SAME_SCENES = 1 / 2
-"""Where a change of the camera explains so much of how far the domains lie apart, they show the same scenes. It was 67
-to 82% for changed cameras, and at most 1% between the places of `office_caltech10` (`tests/slow/test_adaptation.py`).
-"""
+"""Where a change of the camera explains so much of the distance between the domains, they show the same scenes: 67 to
+82% of it for changed cameras, at most 1% between the places of `office_caltech10` (`tests/slow/test_adaptation.py`)."""
 _MOVES_FEATURES = (AdaptMethod.MMD, AdaptMethod.DANN)
 _COMPARES = (AdaptMethod.CORAL, *_MOVES_FEATURES)
 """Methods that compare the features of the two domains in each step, where the backbone learns."""
@@ -142,8 +141,8 @@ def run(config: AdaptConfig, inputs: AdaptInputs, *, out: Path, progress: Progre
     Where validation images of the target are labelled, the method that is best there is taken if it is significantly
     better than the teacher as it was, at 5% over all that were tried. Where none are, `auto` takes the network that
     `edgetl.train.adapt.choice` finds best, the teacher as it was included, and a method that was asked for by name is
-    taken, unless it made nothing. Where a change of the camera explains how the target differs, `auto` tries `camera`
-    too, and the source's validation images as the target's camera takes them stand in for labelled ones of the target.
+    taken, unless it made nothing. Where a change of the camera explains how the target differs, `auto` tries all of
+    them, and the source's validation images as the target's camera takes them stand in for labelled ones of the target.
     Each phase of training that was stopped goes on after its last epoch.
 
     Raises:
