@@ -82,8 +82,8 @@ class AdaptRecord:
             return f"{self._by_camera(found)}; {same}."
         if self.method == NO_METHOD:
             return (
-                "No method did better on the target's images without costing accuracy where labels are, so the teacher"
-                f" stays as it was; {same}."
+                "No method that was tried did better on the target's images without costing accuracy where labels are,"
+                f" so the teacher stays as it was; {same}."
             )
         return (
             f"{self.method}: the target's answers lie more densely around one another"

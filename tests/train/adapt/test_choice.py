@@ -136,7 +136,7 @@ def test_images_as_the_target_s_camera_takes_them_choose_the_most_accurate() -> 
     found = choose(networks, None, "none", 0)
     assert (found.name, found.ruled_out) == ("better", {})
     assert found.accuracy == pytest.approx({"none": 0.6, "better": 0.9, "denser": 0.62})
-    # 30 of 100 more are a gain that chance explains in no case; 2 of 100 are, so that density must speak for it too
+    # Chance does not explain 30 more of 100. It does explain 2 more, so that density must speak for those too.
     assert choose({"none": plain, "denser": denser}, None, "none", 0).name == "denser"
     vague = scored(right=right(0.62), target=answers(1.0))
     assert choose({"none": plain, "vague": vague}, None, "none", 0).name == "none"
