@@ -148,8 +148,9 @@ def fit(
         val: scored after each epoch; without margin.
         objective: asked for the loss of each batch, on the training device (a GPU where there is one). Its modules
             learn with the model, at the same rates, and are not part of it.
-        state: file in which the state is saved after each epoch. Where it exists and was made by the same fit,
-            training goes on after its last epoch; a finished fit returns at once. The caller deletes it.
+        state: file in which the state is saved after an epoch, the first and the last always, others where training
+            would wait for it for at most a twentieth of its time. Where it exists and was made by the same fit,
+            training goes on after the last saved epoch; a finished fit returns at once. The caller deletes it.
         progress: gets a bar of all steps and a line an epoch.
         listen: called with each epoch's record.
         unlabelled: images that join each step's labelled ones, for an objective that does not need labels. Not with
@@ -266,6 +267,7 @@ class _Run:
         self.history: tuple[EpochRecord, ...] = ()
         self.best: dict[str, torch.Tensor] = {}
         self.images, self.notes = len(train), tuple[str, ...]()
+        self.kept, self.kept_at, self.kept_for = 0, -math.inf, 0.0
         self.start = start
         self.first = {} if start == NO_START else copy_state(model)
 
@@ -449,7 +451,9 @@ class _Run:
     def _keep(self) -> None:
         if self.path is None or not self.group.main:
             return
-        done = self._done()
+        done, began = self._done(), time.perf_counter()
+        if not done and began - self.kept_at < states.RARELY * self.kept_for:
+            return
         scaler = self.accelerator.scaler
         states.save(
             states.FitState(
@@ -464,6 +468,8 @@ class _Run:
             ),
             self.path,
         )
+        self.kept, self.kept_at = len(self.history), time.perf_counter()
+        self.kept_for = self.kept_at - began
 
     def _resume(self) -> None:
         saved = states.load(self.path) if self.path is not None else None
@@ -474,7 +480,7 @@ class _Run:
                 f"{self.path} was made by another fit ({', '.join(changed)} differ); training starts afresh."
             )
             return
-        self.history, self.best = saved.history, saved.best
+        self.history, self.best, self.kept = saved.history, saved.best, len(saved.history)
         self.model.load_state_dict(versioned(self.model, saved.model))
         if saved.optimiser:
             self.optimiser.load_state_dict(saved.optimiser)
@@ -491,13 +497,13 @@ class _Run:
             self.progress.message(f"{self.fitting.phase}: goes on after epoch {len(self.history)}")
 
     def _interrupted(self) -> str:
-        done, phase = len(self.history), self.fitting.phase
-        if self.path is None or done == 0:
-            return f"Stopped in epoch {done + 1} of {phase}; nothing of it was saved. The same command starts it again."
-        return f"Stopped in epoch {done + 1} of {phase}. Epoch {done} is saved; the same command goes on from there."
+        stopped = f"Stopped in epoch {len(self.history) + 1} of {self.fitting.phase}"
+        if not self.kept:
+            return f"{stopped}; nothing of it was saved. The same command starts it again."
+        return f"{stopped}. Epoch {self.kept} is saved; the same command goes on from there."
 
     def _diverged(self, loss: float, step: int, rate: float) -> str:
-        kept = f" Epoch {len(self.history)} is saved." if self.history and self.path else ""
+        kept = f" Epoch {self.kept} is saved." if self.kept else ""
         return (
             f"The loss became {loss} at step {step + 1} of {self.steps} ({self.fitting.phase}), learning rate"
             f" {rate:.2e}.{kept} Try a lower learning rate."

@@ -35,6 +35,11 @@ MISLABELLED = dataclasses.replace(TRAIN, targets=(TRAIN.targets + 1) % 3)
 learn = functools.partial(fit, train=TRAIN, val=VAL, task=TASK, state=None)
 
 
+@pytest.fixture(autouse=True)
+def saved_after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "RARELY", 0)
+
+
 class Notices(SilentProgress):
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -210,7 +215,10 @@ import time
 from pathlib import Path
 from edgetl.progress import SilentProgress
 from edgetl.train.loop import fit
+from edgetl.train import state
 from tests.train.tiny import TASK, entropy, fitting, network, pixel_set
+
+state.RARELY = 0
 
 class Aloud(SilentProgress):
     def message(self, text):
@@ -325,6 +333,24 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
     )
     with pytest.raises(Interrupted, match="Stopped in epoch 1 of full; nothing of it was saved"):
         learn(network(), fitting(), objective=failing_at(2, KeyboardInterrupt()))
+
+
+def test_training_does_not_wait_for_its_state_to_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(states, "RARELY", 1e9)
+    state, whole, resumed = tmp_path / "s", network(), network()
+    with pytest.raises(Interrupted) as caught:
+        learn(network(), fitting(), objective=failing_at(11, KeyboardInterrupt()), state=state)
+    assert "Stopped in epoch 3 of full. Epoch 1 is saved; the same" in str(caught.value)
+    notices = Notices()
+    learn(resumed, fitting(), objective=entropy(0.1), state=state, progress=notices)
+    assert notices.messages[0] == "full: goes on after epoch 1"
+    saved = states.load(state)
+    assert saved is not None
+    assert len(saved.history) == fitting().epochs
+    learn(whole, fitting(), objective=entropy(0.1))
+    assert same(whole, resumed)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_rate(tmp_path: Path) -> None:
