@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -33,10 +33,26 @@ from edgetl.train.sets import FeatureSet, PixelSet, Unlabelled
 
 RETAKEN = "retaken.npy"
 """Pixels while the stage runs: labelled images as the target's camera takes them."""
+LEAST = 2
+"""Images of a domain that have a covariance."""
 _ROUNDS = 3
 """Of self-training: in each, a larger share of the target's images counts."""
 _STATISTICS = 512
 """Target images from which batch norm's statistics are measured, at most."""
+
+
+def too_small(steps: Sequence[tuple[int, int]]) -> str:
+    """Why a method cannot compare the two domains' features in these steps, to be put after its name; empty if it can.
+
+    Args:
+        steps: images of the source and of the target of each.
+    """
+    if any(min(step) >= LEAST for step in steps):
+        return ""
+    return (
+        f"compares {LEAST} or more images of either domain in each step, but its steps have {steps[0][0]} and"
+        f" {steps[0][1]}"
+    )
 
 
 class Methods:
@@ -55,7 +71,7 @@ class Methods:
         """What a method makes of the teacher, and its epochs.
 
         Raises:
-            ModelError: the network lacks what the method needs.
+            ModelError: the network or a step of training lacks what the method needs.
         """
         network = copy.deepcopy(self.domains.teacher)
         on_features = self.inputs.train.strategy is Strategy.HEAD
@@ -197,9 +213,10 @@ class Methods:
             distance: of so many steps of training.
         """
         further, epochs = self.domains.unlabelled(), self.config.epochs
-        steps = epochs * len(
-            step_sizes(len(self.domains.sets.train), self.inputs.train.batch_size, further.share)
-        )
+        sizes = step_sizes(len(self.domains.sets.train), self.inputs.train.batch_size, further.share)
+        if reason := too_small(sizes):
+            raise ModelError(f"It {reason}.")
+        steps = epochs * len(sizes)
         objective = Aligned(
             hard=self.hard, distance=distance(steps), layer=self.domains.layer, weight=self.config.weight
         )

@@ -23,7 +23,7 @@ from edgetl.statistics import binomial_tail, discordant
 from edgetl.tasks.base import Classification
 from edgetl.train.adapt.choice import LEVEL, Choice, Scored, choose, density_ratios
 from edgetl.train.adapt.domains import FEW_IMAGES, RETAKEN_VAL, AdaptInputs, Domains, flat
-from edgetl.train.adapt.methods import RETAKEN, Methods
+from edgetl.train.adapt.methods import LEAST, RETAKEN, Methods, too_small
 from edgetl.train.adapt.objective import SOURCE, TARGET
 from edgetl.train.evaluate import score_splits
 from edgetl.train.loader import step_sizes
@@ -33,8 +33,6 @@ from edgetl.train.tasks.base import TrainingTask
 CHECKPOINT = "adapted.safetensors"
 ADAPTED = "edgetl.adapted"
 """Key of a checkpoint's metadata: the method."""
-_LEAST = 2
-"""Images of a domain that have a covariance."""
 _SAME_SCENES = 1 / 2
 """Where a change of the camera explains so much of the distance between the domains, they show the same scenes: 67 to
 82% of it for changed cameras, at most 1% between the places of `office_caltech10` (`tests/slow/test_adaptation.py`)."""
@@ -86,15 +84,13 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
         raise ConfigError(
             "adapt.images asks for one class per image, and this data is labelled otherwise; leave [adapt] out."
         )
-    asked = methods(config, train.strategy, judged=True)
-    if train.strategy is not Strategy.HEAD and (compare := [m for m in asked if m in _COMPARES]):
-        steps = step_sizes(len(index.split("train")), train.batch_size, config.share)
-        if all(min(step) < _LEAST for step in steps):
+    methods(config, train.strategy, judged=True)
+    if config.method in _COMPARES and train.strategy is not Strategy.HEAD:
+        sizes = step_sizes(len(index.split("train")), train.batch_size, config.share)
+        if reason := too_small(sizes):
             raise ConfigError(
-                f"adapt.method = {config.method} compares {_LEAST} or more images of either domain in each step"
-                f" ({', '.join(compare)}), but train.batch_size = {train.batch_size} and adapt.share ="
-                f" {config.share:g} make steps of {steps[0][0]} and {steps[0][1]}. Take a larger batch, a share nearer"
-                " to 0.5, or a method that compares none, as bn."
+                f"adapt.method = {config.method} {reason} (train.batch_size = {train.batch_size}, adapt.share ="
+                f" {config.share:g}). Take a larger batch, a share nearer to 0.5, or another method, as bn."
             )
     if config.domain is None:
         return
@@ -104,7 +100,7 @@ def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:
         raise ConfigError(
             f"adapt.domain is {config.domain!r}, which no image has in the CSV's column domain; {known}."
         )
-    if (source := sum(s.domain != config.domain for s in index.split("train"))) < _LEAST:
+    if (source := sum(s.domain != config.domain for s in index.split("train"))) < LEAST:
         raise ConfigError(
             f"adapt.domain is {config.domain!r}, and {'all' if source == 0 else 'all but one'} of the training images"
             " are of it: there is nothing to adapt from; leave [adapt] out."

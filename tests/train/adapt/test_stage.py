@@ -23,7 +23,7 @@ from edgetl.data import index as indexes
 from edgetl.data import unlabelled
 from edgetl.data.index import DataIndex, build_index
 from edgetl.data.pixels import open_pixels
-from edgetl.errors import ConfigError
+from edgetl.errors import ConfigError, ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.norms import batch_norms
@@ -207,18 +207,25 @@ def test_steps_without_two_images_of_each_domain_are_refused(
     batch_size: int, share: float, step: str, index: DataIndex
 ) -> None:
     train = config(Strategy.FULL).model_copy(update={"batch_size": batch_size})
-    for method, named in ((AdaptMethod.CORAL, "coral"), (AdaptMethod.AUTO, "coral, mmd, dann")):
+    for method in (AdaptMethod.CORAL, AdaptMethod.MMD, AdaptMethod.DANN):
         settings = AdaptConfig(images="target", method=method, share=share)
-        expected = (
-            rf"adapt.method = {method} compares .* \({named}\), .* make steps of {step}\. Take a larger"
-        )
+        expected = rf"adapt.method = {method} compares .*, but its steps have {step} \(.* Take a larger"
         with pytest.raises(ConfigError, match=expected):
             stage.check(settings, train, index)
         stage.check(settings.model_copy(update={"share": 0.4}), config(Strategy.FULL), index)
-    stage.check(AdaptConfig(images="target", method=AdaptMethod.BN, share=share), train, index)
+    for method in (AdaptMethod.BN, AdaptMethod.AUTO):
+        stage.check(AdaptConfig(images="target", method=method, share=share), train, index)
     stage.check(
         AdaptConfig(images="target", share=share), train.model_copy(update={"strategy": Strategy.HEAD}), index
     )
+
+
+def test_auto_goes_on_without_a_method_whose_steps_are_too_small(inputs: AdaptInputs, tmp_path: Path) -> None:
+    train = config(Strategy.FULL).model_copy(update={"batch_size": 3})
+    given = dataclasses.replace(inputs, train=train)
+    makes = Methods(Domains(AdaptConfig(images="target"), given, tmp_path, SILENT))
+    with pytest.raises(ModelError, match="compares 2 or more images of either domain in each step"):
+        makes.adapted(AdaptMethod.MMD)
 
 
 def test_images_of_validation_are_left_out_unless_that_is_meant(
