@@ -80,7 +80,7 @@ def run(
     """Teach the student and write `out/student.safetensors`.
 
     The epoch that is best on the validation split is chosen. A run that was stopped goes on after its last
-    epoch. A pruned network's 2:4 zeros stay zero. `listen` is called with each epoch's record, once it is saved.
+    epoch. A pruned network's 2:4 zeros stay zero. `listen` is called with each epoch's record.
 
     Raises:
         ConfigError: mixing with a loss that needs one label an image; unlabelled images that were not indexed, or
