@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import nn
 
@@ -125,10 +126,20 @@ class Scoring:
         self.data, self.folder = PixelSet(open_pixels(samples, spec(), pixels), truths, spec()), pixels
 
     def __call__(self, network: nn.Module) -> float:
+        return float(100 * self._right(network).mean())
+
+    def by_class(self, network: nn.Module) -> float:
+        """The mean of the classes' recalls: where most pictures are of one class, answering it alone gains nothing."""
+        right = self._right(network)
+        return float(
+            100 * np.mean([right[self.data.targets == one].mean() for one in set(self.data.targets)])
+        )
+
+    def _right(self, network: nn.Module) -> NDArray[np.bool_]:
         layers = backbones.classifier_names(network)[:1]
         head = head_of(network, layers, SIZE)
         answers = predict_outputs(head, compute(network, layers, self.data, self.folder)).argmax(1)
-        return float(100 * (answers == self.data.targets).mean())
+        return np.asarray(answers == self.data.targets)
 
 
 def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
@@ -275,17 +286,19 @@ def test_a_changed_camera(
     inputs = inputs_of(teacher, index, cameras.seen, tmp_path, pixels, seed)
     tried = attempted(inputs, tmp_path, AdaptMethod.AUTO)
     same, other = (Scoring(rows, index.labels, pixels) for rows in (cameras.old, cameras.new))
-    before, after = (score(tried.networks[NO_METHOD]) for score in (same, other))
+    teacher = tried.networks[NO_METHOD]
+    before, after = (score(teacher) for score in (same, other))
+    recall, lost = (score.by_class(teacher) for score in (same, other))
     print(
-        f"\n{name}, {change}, seed {seed}, {STRATEGY}, {SIZE} px: top-1 {before:.1f}% before,"
-        f" {after:.1f}% with the new camera, {tried.explained:.0%} explained by the camera"
+        f"\n{name}, {change}, seed {seed}, {STRATEGY}, {SIZE} px: top-1 {before:.1f}% before, {after:.1f}% with the new"
+        f" camera; mean recall {recall:.1f} and {lost:.1f}%; {tried.explained:.0%} explained by the camera"
     )
     for method, network in tried.networks.items():
-        reached = other(network)
+        reached, found = other(network), other.by_class(network)
         mark = ", chosen" if method == tried.choice.name else ""
         print(
-            f"  {method:16}{reached:6.1f}%, wins back {share_won(before, after, reached)}, on the old camera"
-            f" {same(network):.1f}%{mark}"
+            f"  {method:16}{reached:6.1f}%, wins back {share_won(before, after, reached)}; mean recall {found:.1f}%,"
+            f" wins back {share_won(recall, lost, found)}; on the old camera {same(network):.1f}%{mark}"
         )
     reached = other(tried.networks[tried.choice.name])
     assert reached > after if change == "darker" else reached >= after
