@@ -17,11 +17,17 @@ _RECORD_BYTES = 16384
 
 
 def architecture() -> str:
-    """This machine's processor family: `x86`, `arm`, or what the system calls it."""
+    """This machine's processor family: `x86`, `arm` (64 bits), `arm32`, or what the system calls it.
+
+    Arm's 32 bits are a family of their own, since engines have other kernels for them: of ONNX Runtime 1.21, Debian's,
+    those of signed INT8 are wrong (`tests/slow/test_armv7.py`).
+    """
     machine = platform.machine().lower()
     if machine in ("x86_64", "amd64", "i386", "i686"):
         return "x86"
-    return "arm" if machine.startswith(("arm", "aarch")) else machine
+    if machine.startswith(("arm64", "aarch64")):
+        return "arm"
+    return "arm32" if machine.startswith("arm") else machine
 
 
 def kind(arch: str | None = None) -> str:
@@ -59,11 +65,11 @@ def refuse_another(engine: str) -> None:
     Raises:
         MissingDependencyError: so it is.
     """
-    if architecture() == "arm" and "vendor_id" in _record():
+    if architecture() in ("arm", "arm32") and "vendor_id" in _record():
         raise MissingDependencyError(
             "/proc/cpuinfo of this Arm processor",
             f"QEMU shows the host's, on which {engine} crashes: put the emulated processor's under QEMU's folder of"
-            " system files, ROOT of qemu-aarch64 -L ROOT, as ROOT/proc/cpuinfo.",
+            " system files, ROOT of its option -L ROOT, as ROOT/proc/cpuinfo.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Shared fixtures. Tests use no network but loopback; test_arm.py alone fetches, once, the machine that it emulates."""
+"""Shared fixtures. Tests use no network but loopback; those on emulated machines alone fetch these, once."""
 
 from __future__ import annotations
 

@@ -321,7 +321,14 @@ def test_without_figures_the_reason_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("machine", "expected"),
-    [("x86_64", "x86"), ("AMD64", "x86"), ("aarch64", "arm"), ("armv7l", "arm"), ("riscv64", "riscv64")],
+    [
+        ("x86_64", "x86"),
+        ("AMD64", "x86"),
+        ("aarch64", "arm"),
+        ("arm64", "arm"),
+        ("armv7l", "arm32"),
+        ("riscv64", "riscv64"),
+    ],
 )
 def test_processor_families(monkeypatch: pytest.MonkeyPatch, machine: str, expected: str) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
@@ -332,8 +339,14 @@ def test_kinds_of_processor(monkeypatch: pytest.MonkeyPatch, dot_product: Callab
     for there in (False, True):
         monkeypatch.setattr(processor, "has_vnni", lambda there=there: there)
         dot_product(there)
-        kinds = [kind("x86"), kind("arm"), kind("riscv64")]
-        assert kinds == (["x86-vnni", "arm-dotprod", "riscv64"] if there else ["x86", "arm", "riscv64"])
+        kinds = [kind("x86"), kind("arm"), kind("arm32")]
+        assert kinds == (["x86-vnni", "arm-dotprod", "arm32"] if there else ["x86", "arm", "arm32"])
+
+
+def test_what_is_made_for_64_bit_arm_is_not_chosen_on_32_bits() -> None:
+    bundle = manifest(FP32, ARM_INT8, default=ARM_INT8.name)
+    assert choose(bundle, arch="arm32").variant == FP32.name
+    assert choose(bundle, arch="arm32", variant=ARM_INT8.name).variant == ARM_INT8.name
 
 
 def test_load_says_what_it_chose_and_refuses_unknown_words(tmp_path) -> None:
