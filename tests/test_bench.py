@@ -98,12 +98,14 @@ def test_a_ranking_is_judged_by_what_fine_tuning_gave() -> None:
     tuned = [
         backbone_choice.Tuned(origin="pretrained", scores=(share, share), minutes=5.0) for share in shares
     ]
-    lines = [claim.line() for claim in backbone_choice.judged(ranking(), tuned)]
+    lines = [claim.line() for claim in backbone_choice.judged(ranking(), tuned, [(0, 2), (0, 3), (3, 2)])]
     subject = "photos <1>, 4 backbones"
     assert lines[0].startswith(
         "photos <1>: large, pretrained | probe 96.0%, LogME 0.480, fine-tuned 97.00% and 97.00%, 5.0 min"
     )
     assert f"{subject}: Kendall's tau of probe and fine-tuned top1 | 0.667 | >= 0.6 | holds" in lines
+    order = "of the pairs that the test images tell apart, in the probe's order"
+    assert f"{subject}: {order} | 2 of 3 (6 pairs) | - | -" in lines
     assert f"{subject}: points of the proposed one behind the best | 1.00 | - | -" in lines
     assert f"{subject}: minutes saved over fine-tuning all of them | 19 min | >= 0 min | holds" in lines
 

@@ -3,31 +3,41 @@
 On each of three sets, ten backbones of one size that need no download: EfficientNet-Lite0, 1 and 2 with the weights of
 their packages, each of them after fine-tuning on either of the other two sets, and Lite0 that learned from one other
 set alone. They are ranked by probe and LogME, then all layers of each are fine-tuned and scored on the test images by
-the ranking's metric. What is finished is kept under `.cache/bench/backbone-choice` (`EDGETL_BENCH_CACHE`),
-and a run that was stopped goes on. `EDGETL_BENCH_SEEDS` names the seeds of fine-tuning (default `0`),
-`EDGETL_BENCH_SETS` the sets that are ranked for (default all), `EDGETL_BENCH_IMAGES` the labelled images at most.
-About 40 minutes on one core.
+the ranking's metric. Many come out alike, so it also says how many of the pairs that the test images tell apart (a
+paired test at 5%, first seed) stand in the right order. What is finished is kept under `.cache/bench/backbone-choice`
+(`EDGETL_BENCH_CACHE`), and a run that was stopped goes on. `EDGETL_BENCH_SEEDS` names the seeds of fine-tuning (default
+`0`), `EDGETL_BENCH_SETS` the sets that are ranked for (default all), `EDGETL_BENCH_IMAGES` the labelled images at most.
+About an hour on one core.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from scipy.stats import kendalltau
 
 from edgetl import config, pipeline
+from edgetl.data import index as indexes
 from edgetl.data.build import index_of
+from edgetl.data.pixels import open_pixels
 from edgetl.files import read_json, write_json
-from edgetl.models import backbones
+from edgetl.inputs.spec import PreprocessSpec
+from edgetl.models import backbones, checkpoint
 from edgetl.pipeline import Stage
+from edgetl.records.codec import from_json
 from edgetl.records.scores import value
 from edgetl.records.train import TrainRecord
 from edgetl.records.transfer import BackboneRanking
+from edgetl.train.compare import compare
+from edgetl.train.evaluate import predict_outputs
+from edgetl.train.tasks.all import training_task
 from edgetl.transfer import stage
 from edgetl.transfer.networks import Source
 from edgetl.transfer.stage import RankingConfig
@@ -82,11 +92,19 @@ def run() -> Iterator[Claim]:
             study.tuned(name, Source(backbone=one.backbone, weights=one.weights), ranking.metric, seeds)
             for one in ranking.candidates
         ]
-        yield from judged(ranking, tuned)
+        yield from judged(ranking, tuned, study.told_apart(name, ranking, seeds[0]))
 
 
-def judged(ranking: BackboneRanking, tuned: Sequence[Tuned]) -> Iterator[Claim]:
-    """What the ranking was worth, by how its candidates came out, in the same order."""
+def judged(
+    ranking: BackboneRanking, tuned: Sequence[Tuned], told_apart: Sequence[tuple[int, int]]
+) -> Iterator[Claim]:
+    """What the ranking was worth.
+
+    Args:
+        ranking: the candidates, the first ranked first.
+        tuned: how they came out, in the same order.
+        told_apart: places of two of which the first came out better, beyond what chance does.
+    """
     subject, metric = f"{ranking.source}, {len(tuned)} backbones", ranking.metric
     for one, own in zip(ranking.candidates, tuned, strict=True):
         scores = " and ".join(f"{share:.2%}" for share in own.scores)
@@ -99,6 +117,12 @@ def judged(ranking: BackboneRanking, tuned: Sequence[Tuned]) -> Iterator[Claim]:
     yield at_least(f"{subject}: Kendall's tau of probe and fine-tuned {metric}", _tau(probes, after), AIM, "")
     evidence = _tau([one.logme for one in ranking.candidates], after)
     yield Claim(name=f"{subject}: Kendall's tau of LogME and fine-tuned {metric}", measured=f"{evidence:.3g}")
+    right = sum(probes[better] > probes[worse] for better, worse in told_apart)
+    pairs = len(tuned) * (len(tuned) - 1) // 2
+    yield Claim(
+        name=f"{subject}: of the pairs that the test images tell apart, in the probe's order",
+        measured=f"{right} of {len(told_apart)} ({pairs} pairs)",
+    )
     behind = 100 * (max(after) - after[ranking.proposed])
     yield Claim(name=f"{subject}: points of the proposed one behind the best", measured=f"{behind:.2f}")
     minutes = sum(own.minutes for own in tuned)
@@ -152,6 +176,22 @@ class _Study:
             minutes += record.seconds / 60
         say(f"{name}: {source.backbone}, {self._origin(source)}: {statistics.mean(scores):.2%}")
         return Tuned(origin=self._origin(source), scores=tuple(scores), minutes=minutes)
+
+    def told_apart(self, name: str, ranking: BackboneRanking, seed: int) -> list[tuple[int, int]]:
+        """Places in the ranking of two candidates of which the first came out better by a paired test at 5%."""
+        sources = [Source(backbone=one.backbone, weights=one.weights) for one in ranking.candidates]
+        runs = [self._run(name, source, seed)[0] for source in sources]
+        index = indexes.load(runs[0].parents[1] / "data" / "index.json")
+        spec = from_json(PreprocessSpec, json.loads(checkpoint.read_metadata(runs[0])[checkpoint.SPEC]))
+        task, samples = training_task(index.task), index.split("test")
+        pixels = np.asarray(open_pixels(samples, spec, runs[0].parents[1] / "data" / "pixels"))
+        outputs = [predict_outputs(checkpoint.load(run)[0], (pixels, spec)) for run in runs]
+        targets = task.targets(samples, spec)
+        return [
+            (better, worse)
+            for better, worse in itertools.permutations(range(len(runs)), 2)
+            if compare(task, ranking.metric, targets, outputs[worse], outputs[better], seed=seed).helped
+        ]
 
     def _origin(self, source: Source) -> str:
         """What its weights learned from: `pretrained`, `none`, or another set, and that after which of these."""
