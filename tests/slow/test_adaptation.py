@@ -265,9 +265,10 @@ class Cameras:
         return cls(train=train, old=pictures(root / "test"), new=changed["test"], seen=seen)
 
 
-def share_won(before: float, with_it: float, reached: float) -> str:
-    """Of what the new camera costs."""
-    return f"{(reached - with_it) / (before - with_it):.0%}" if before > with_it else "nothing was lost"
+def won_back(before: float, with_it: float, reached: float) -> str:
+    """The share of what the new camera costs."""
+    share = (reached - with_it) / (before - with_it) if before > with_it else None
+    return "nothing was lost" if share is None else f"wins back {share:.0%}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -297,8 +298,8 @@ def test_a_changed_camera(
         reached, found = other(network), other.by_class(network)
         mark = ", chosen" if method == tried.choice.name else ""
         print(
-            f"  {method:16}{reached:6.1f}%, wins back {share_won(before, after, reached)}; mean recall {found:.1f}%,"
-            f" wins back {share_won(recall, lost, found)}; on the old camera {same(network):.1f}%{mark}"
+            f"  {method:16}{reached:6.1f}%, {won_back(before, after, reached)}; mean recall {found:.1f}%,"
+            f" {won_back(recall, lost, found)}; on the old camera {same(network):.1f}%{mark}"
         )
     reached = other(tried.networks[tried.choice.name])
     assert reached > after if change == "darker" else reached >= after
@@ -349,7 +350,7 @@ def test_a_changed_camera_as_it_ships(
             continue
         kept, reached = found["adapted"][variant]
         print(
-            f"  {variant:24}{before:6.1f} {after:6.1f}   adapted {kept:6.1f} {reached:6.1f}, wins back"
-            f" {share_won(before, after, reached)}"
+            f"  {variant:24}{before:6.1f} {after:6.1f}   adapted {kept:6.1f} {reached:6.1f},"
+            f" {won_back(before, after, reached)}"
         )
     assert found["adapted"]["ships"][1] >= found["as it was"]["ships"][1]
