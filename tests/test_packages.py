@@ -86,7 +86,7 @@ def check_pip(text: str) -> None:
         if found := re.fullmatch(r"(?:\.|edgetl)\[([a-z,]+)\]", word):
             assert set(found[1].split(",")) <= EXTRAS.keys(), text
             continue
-        assert word in KNOWN | base | {"pytest", "X", "edgetl-*.whl", "--no-index"}, (
+        assert word in KNOWN | base | {"pytest", "X", "edgetl-*.whl", "--no-index", "--no-deps"}, (
             f"{word!r} is not one of ours, in {text!r}"
         )
 

@@ -76,7 +76,9 @@ class AdaptRecord:
         if self.labelled:
             return self._by_labels(found)
         if self.asked != "auto":
-            return f"{self.asked} was asked for by name; without labels of the target nothing says whether it helped."
+            asked, note = f"{self.asked} was asked for by name", found[self.asked].note
+            harm = f", and may do harm ({note})" if note else ""
+            return f"{asked}{harm}; without labels of the target nothing says whether it helped."
         same = f"{self.sure:.0%} of the resamples choose it too"
         if self.retaken:
             return f"{self._by_camera(found)}; {same}."

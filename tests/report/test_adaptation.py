@@ -115,6 +115,11 @@ def test_reasons_without_labels(report: RunReport) -> None:
     assert by_name.reason == "coral made nothing of this network, so the teacher stays as it was."
     named = dataclasses.replace(by_name, asked="bn", method="bn")
     assert named.reason.startswith("bn was asked for by name")
+    tried = tuple(dataclasses.replace(one, note="less accurate where labels are") for one in named.tries)
+    harmful = dataclasses.replace(named, tries=tried)
+    assert harmful.reason.startswith(
+        "bn was asked for by name, and may do harm (less accurate where labels are);"
+    )
     nothing = dataclasses.replace(
         by_name,
         asked="auto",

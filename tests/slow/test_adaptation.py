@@ -326,7 +326,7 @@ def test_a_changed_camera_as_it_ships(
     for number, (path, _) in enumerate(cameras.seen):
         (seen / f"{number:05}.png").symlink_to(path)
     found = dict[str, dict[str, tuple[float, float]]]()
-    for what, changes in (("as it was", ()), ("adapted", (f"adapt.images={seen}", "adapt.method=camera"))):
+    for what, changes in (("as it was", ()), ("adapted", (f"adapt.images={seen}",))):
         recipe = recipe_for(tmp_path / f"{name}.csv", f"seed={seed}", *changes)
         outcome = pipeline.run(recipe, tmp_path / what.replace(" ", "-"))
         assert outcome.bundle is not None
