@@ -184,10 +184,10 @@ def test_every_variant_computes_the_same(
     here: dict[str, np.ndarray],
     tmp_path: Path,
 ) -> None:
-    told, there = answers_there(emulated, processor, wheel, bundle, tmp_path)
-    assert told["machine"] == "aarch64"
+    report, there = answers_there(emulated, processor, wheel, bundle, tmp_path)
+    assert report["machine"] == "aarch64"
     assert {v.target for v in open_bundle(bundle).manifest.variants} == {"any", "cpu", *TARGETS}
-    assert_the_same(bundle, told["verified"], here, there)
+    assert_the_same(bundle, report["verified"], here, there)
     # Its integers are the same to the bit; only the last product is in float, and adds up in another order.
     expected = here["int8-litert"]
     np.testing.assert_allclose(there["int8-litert"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())

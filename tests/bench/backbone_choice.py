@@ -92,18 +92,18 @@ def run() -> Iterator[Claim]:
             study.tuned(name, Source(backbone=one.backbone, weights=one.weights), ranking.metric, seeds)
             for one in ranking.candidates
         ]
-        yield from judged(ranking, tuned, study.told_apart(name, ranking, seeds[0]))
+        yield from judged(ranking, tuned, study.distinct(name, ranking, seeds[0]))
 
 
 def judged(
-    ranking: BackboneRanking, tuned: Sequence[Tuned], told_apart: Sequence[tuple[int, int]]
+    ranking: BackboneRanking, tuned: Sequence[Tuned], distinct: Sequence[tuple[int, int]]
 ) -> Iterator[Claim]:
     """What the ranking was worth.
 
     Args:
         ranking: the candidates, the first ranked first.
         tuned: how they came out, in the same order.
-        told_apart: places of two of which the first came out better, beyond what chance does.
+        distinct: places of two of which the first came out better, beyond what chance does.
     """
     subject, metric = f"{ranking.source}, {len(tuned)} backbones", ranking.metric
     for one, own in zip(ranking.candidates, tuned, strict=True):
@@ -117,11 +117,11 @@ def judged(
     yield at_least(f"{subject}: Kendall's tau of probe and fine-tuned {metric}", _tau(probes, after), AIM, "")
     evidence = _tau([one.logme for one in ranking.candidates], after)
     yield Claim(name=f"{subject}: Kendall's tau of LogME and fine-tuned {metric}", measured=f"{evidence:.3g}")
-    right = sum(probes[better] > probes[worse] for better, worse in told_apart)
+    right = sum(probes[better] > probes[worse] for better, worse in distinct)
     pairs = len(tuned) * (len(tuned) - 1) // 2
     yield Claim(
         name=f"{subject}: of the pairs that the test images tell apart, in the probe's order",
-        measured=f"{right} of {len(told_apart)} ({pairs} pairs)",
+        measured=f"{right} of {len(distinct)} ({pairs} pairs)",
     )
     behind = 100 * (max(after) - after[ranking.proposed])
     yield Claim(name=f"{subject}: points of the proposed one behind the best", measured=f"{behind:.2f}")
@@ -177,7 +177,7 @@ class _Study:
         say(f"{name}: {source.backbone}, {self._origin(source)}: {statistics.mean(scores):.2%}")
         return Tuned(origin=self._origin(source), scores=tuple(scores), minutes=minutes)
 
-    def told_apart(self, name: str, ranking: BackboneRanking, seed: int) -> list[tuple[int, int]]:
+    def distinct(self, name: str, ranking: BackboneRanking, seed: int) -> list[tuple[int, int]]:
         """Places in the ranking of two candidates of which the first came out better by a paired test at 5%."""
         sources = [Source(backbone=one.backbone, weights=one.weights) for one in ranking.candidates]
         runs = [self._run(name, source, seed)[0] for source in sources]

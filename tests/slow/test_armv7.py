@@ -23,11 +23,11 @@ def test_every_variant_computes_the_same_on_32_bits(tmp_path: Path) -> None:
         pytest.skip(f"no emulated Arm processor here: {error}")
     bundle = made(tmp_path / "made", ["cpu-x86", "cpu-arm"])
     here = answers_here(bundle, tmp_path)
-    told, there = answers_there(emulated, CORTEX_A7, installed(tmp_path / "wheel"), bundle, tmp_path)
-    print(f"{told['machine']}: {told['chosen']}; {told['verified']}")
-    assert told["machine"] == "armv7l"
+    report, there = answers_there(emulated, CORTEX_A7, installed(tmp_path / "wheel"), bundle, tmp_path)
+    print(f"{report['machine']}: {report['chosen']}; {report['verified']}")
+    assert report["machine"] == "armv7l"
     # ONNX Runtime 1.21 gets signed INT8 wrong on 32 bits: products of a single pixel with fewer than 16 channels.
     wrong = "int8-cpu-arm"
     assert wrong in there
-    assert not told["chosen"].startswith(wrong)
-    assert_the_same(bundle, told["verified"], here, there, leaving=wrong)
+    assert not report["chosen"].startswith(wrong)
+    assert_the_same(bundle, report["verified"], here, there, leaving=wrong)
