@@ -220,7 +220,7 @@ def test_steps_without_two_images_of_each_domain_are_refused(
     )
 
 
-def test_auto_goes_on_without_a_method_whose_steps_are_too_small(inputs: AdaptInputs, tmp_path: Path) -> None:
+def test_a_method_whose_steps_are_too_small_makes_nothing(inputs: AdaptInputs, tmp_path: Path) -> None:
     train = config(Strategy.FULL).model_copy(update={"batch_size": 3})
     given = dataclasses.replace(inputs, train=train)
     makes = Methods(Domains(AdaptConfig(images="target"), given, tmp_path, SILENT))
