@@ -42,7 +42,7 @@ from edgetl.transfer import stage
 from edgetl.transfer.networks import Source
 from edgetl.transfer.stage import RankingConfig
 from tests.bench.claims import Claim, at_least, at_most
-from tests.bench.steps import Spoken, code_sha256, kept, say
+from tests.bench.steps import Spoken, code_sha256, kept, named_seeds, say
 from tests.real_sets import unpacked
 
 FAMILY = "backbone-choice"
@@ -79,8 +79,7 @@ def run() -> Iterator[Claim]:
         reason = absent.get(name, f"EDGETL_DATA names no folder with {name}")
         yield Claim(name=name, measured=f"not measured: {reason}")
         return
-    images = int(os.environ.get("EDGETL_BENCH_IMAGES", "600"))
-    seeds = [int(seed) for seed in os.environ.get("EDGETL_BENCH_SEEDS", "0").split(",")]
+    images, seeds = int(os.environ.get("EDGETL_BENCH_IMAGES", "600")), named_seeds("0")
     study = _Study(
         home=kept(FAMILY, f"{images}-{code_sha256()[:12]}").absolute(),
         tables={name: folder for name, folder in folders.items() if folder is not None},

@@ -4,8 +4,8 @@ EfficientNet-Lite2 at 224 px on flowers12, at 96 px on 5,000 labelled images of 
 EfficientNet-Lite0 at a smaller size, taught by it and then cut: what is left of a small network is closer to its
 pretrained features than what is left of a large one that is cut as far. On CIFAR-10 the teacher also names the other
 training images, whose labels nobody sees.
-Hours on two cores. Runs are kept (`EDGETL_BENCH_CACHE`), so that what was stopped goes on. `EDGETL_BENCH_SEEDS` sets
-the number of seeds, `EDGETL_BENCH_SETS` names the sets.
+Hours on two cores. Runs are kept (`EDGETL_BENCH_CACHE`), so that what was stopped goes on. `EDGETL_BENCH_SEEDS`
+names the seeds (default `0,1,2`), `EDGETL_BENCH_SETS` the sets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgetl.processor import computes
 from edgetl.records.scores import value
 from edgetl.report.run import headline
 from tests.bench.claims import Claim, at_least, at_most
-from tests.bench.steps import Spoken, kept
+from tests.bench.steps import Spoken, kept, named_seeds
 from tests.real_sets import unpacked
 
 TIMES, POINTS = 30, 1.0
@@ -95,7 +95,7 @@ def folder_of(name: str, seed: int) -> Path:
 
 def _set(source: Path, settings: Settings) -> Iterator[Claim]:
     points, times, sizes = list[float](), list[float](), list[float]()
-    for seed in range(int(os.environ.get("EDGETL_BENCH_SEEDS", "3"))):
+    for seed in named_seeds("0,1,2"):
         folder = folder_of(source.name, seed)
         report = pipeline.run(recipe_for(source, settings, seed), folder, progress=Spoken()).report
         assert report is not None

@@ -10,7 +10,6 @@ stopped goes on. `EDGETL_BENCH_SEEDS` names the seeds (default `0,1`). About an 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from edgetl.records.scores import score
 from edgetl.records.train import TrainRecord
 from edgetl.tasks.base import Classification
 from tests.bench.claims import Claim
-from tests.bench.steps import Spoken, code_sha256, kept, say
+from tests.bench.steps import Spoken, code_sha256, kept, named_seeds, say
 from tests.real_sets import unpacked
 
 FAMILY, DATA, SPEEDUP = "pruning-choices", "cifar10", 2.5
@@ -71,8 +70,8 @@ def run() -> Iterator[Claim]:
     if source is None:
         yield Claim(name=DATA, measured=f"not measured: EDGETL_DATA names no folder with {DATA}")
         return
-    seeds = [int(seed) for seed in os.environ.get("EDGETL_BENCH_SEEDS", "0,1").split(",")]
     found: dict[str, list[Found]] = {}
+    seeds = named_seeds("0,1")
     for seed in seeds:
         for name, settings in choices().items():
             found.setdefault(name, []).append(_student(source, seed, name, settings))

@@ -55,7 +55,7 @@ from edgetl.train.sets import Sets, open_sets
 from edgetl.train.tasks.all import training_task
 from edgetl.train.tasks.classification import cross_entropy
 from tests.bench.claims import Claim, paired_ratio
-from tests.bench.steps import Spoken, code_sha256, kept, say
+from tests.bench.steps import Spoken, code_sha256, kept, named_seeds, say
 from tests.real_sets import unpacked
 
 BACKBONE, DATA = "efficientnet_lite0", "flowers12"
@@ -109,14 +109,14 @@ def cases() -> tuple[Case, ...]:
     images = os.environ.get("EDGETL_BENCH_IMAGES")
     return tuple(
         Case(
-            seed=int(seed),
+            seed=seed,
             images=int(images) if images else None,
             size=int(os.environ.get("EDGETL_BENCH_SIZE", "128")),
             epochs=int(os.environ.get("EDGETL_BENCH_EPOCHS", "12")),
             steps=int(os.environ.get("EDGETL_BENCH_STEPS", "5")),
             macs=float(os.environ.get("EDGETL_BENCH_MACS", "0.3")),
         )
-        for seed in os.environ.get("EDGETL_BENCH_SEEDS", "0,1").split(",")
+        for seed in named_seeds("0,1")
     )
 
 

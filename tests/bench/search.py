@@ -29,7 +29,7 @@ from edgetl.search.settings import RECORD, SearchConfig
 from edgetl.search.teachers import RUN
 from edgetl.search.trials import LATER, link_stages
 from tests.bench.claims import Claim, at_least, at_most
-from tests.bench.steps import Spoken, code_sha256, kept, say
+from tests.bench.steps import Spoken, code_sha256, kept, named_seeds, say
 from tests.real_sets import unpacked
 
 FAMILY, DATA, SHARE = "search", "flowers12", 0.75
@@ -57,9 +57,8 @@ def run() -> Iterator[Claim]:
         yield Claim(name=DATA, measured=f"not measured: EDGETL_DATA names no folder with {DATA}")
         return
     minutes = float(os.environ.get("EDGETL_BENCH_MINUTES", "60"))
-    seeds = [int(seed) for seed in os.environ.get("EDGETL_BENCH_SEEDS", "0").split(",")]
     found: dict[str, list[Student]] = {}
-    for seed in seeds:
+    for seed in named_seeds("0"):
         home = kept(FAMILY, f"{seed}-{minutes:g}-{code_sha256()[:12]}")
         recipe = _recipe(source, seed)
         taught = home / "default"

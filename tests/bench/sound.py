@@ -3,7 +3,8 @@
 EfficientNet-Lite0 on pictures of sounds at 96 px, pruned and distilled. `spoken_digits` is split twice: by recording,
 where every speaker is known, and by speaker, where those of validation and test were never heard: of six speakers one
 each, so the figure on new speakers is of one voice. About 12 minutes a seed and split on two quiet cores. Runs are
-kept (`EDGETL_BENCH_CACHE`), so that what was stopped goes on; `EDGETL_BENCH_SEEDS` sets the number of seeds.
+kept (`EDGETL_BENCH_CACHE`), so that what was stopped goes on; `EDGETL_BENCH_SEEDS` names the seeds (default
+`0,1,2`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from edgetl.runtime.inputs import open_source, predict_all
 from edgetl.runtime.listening import Listening
 from edgetl.runtime.session import Session
 from tests.bench.claims import Claim, at_least, at_most
-from tests.bench.steps import Spoken, kept
+from tests.bench.steps import Spoken, kept, named_seeds
 from tests.real_sets import unpacked
 
 FAMILY, DATA, RATE = "sound", "spoken_digits", 8000
@@ -97,7 +98,7 @@ def run() -> Iterator[Claim]:
 
 def _split(source: Path, name: str, pattern: str | None) -> Iterator[Claim]:
     taught, shipped, sizes = list[float](), list[float](), list[float]()
-    for seed in range(int(os.environ.get("EDGETL_BENCH_SEEDS", "3"))):
+    for seed in named_seeds("0,1,2"):
         folder = kept(FAMILY, f"{name}-{seed}".replace(" ", "-"))
         report = pipeline.run(recipe_for(source, pattern, seed), folder, progress=Spoken()).report
         assert report is not None

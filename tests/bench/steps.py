@@ -37,6 +37,11 @@ class Spoken(SilentProgress):
         say(f"warning: {text}")
 
 
+def named_seeds(default: str) -> tuple[int, ...]:
+    """Those that `EDGETL_BENCH_SEEDS` names, as in `0,1,2`."""
+    return tuple(int(seed) for seed in os.environ.get("EDGETL_BENCH_SEEDS", default).split(","))
+
+
 def code_sha256() -> str:
     """The hash of all of edgetl's code: what was measured with other code is measured again."""
     import edgetl
