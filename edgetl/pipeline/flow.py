@@ -420,7 +420,7 @@ class Run:
         config, (target, held_out) = self.recipe.adapt, self.images.target
         trained: TrainRecord = self.records[Stage.TRAIN]
         inputs = AdaptInputs(
-            train=self.recipe.train,
+            train=stage.as_learned(config, self.recipe.train, trained),
             teacher=self.dir / trained.checkpoint,
             index=self.index,
             target=target,

@@ -40,6 +40,12 @@ def notes_of(epochs: Iterable[EpochRecord]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for epoch in epochs for note in epoch.notes))
 
 
+def phases_kept(epochs: Iterable[EpochRecord]) -> tuple[str, ...]:
+    """The phases of training that made the network: all but those after which their start was given back."""
+    last = {epoch.phase: epoch for epoch in epochs}
+    return tuple(phase for phase, epoch in last.items() if not epoch.kept_start)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
     """What the data stage found. `counts[split][label]` is a number of images; one of several classes counts for each.

@@ -16,6 +16,8 @@ from edgetl.train.tasks.mixing import Mixing
 GRADUAL_STEPS = 3
 """`gradual` frees the last third of the stages, then two thirds, then all (after Howard, Ruder 2018, ULMFiT)."""
 
+HEAD_PHASE = "head"
+"""The phase in which the head learns alone."""
 _ON_FEATURES, _ON_IMAGES = 20, 1
 """Epochs of a head before the other layers learn. Of 150 photographs in ten classes (`caltech10`, 160 px, one seed), a
 head of 20 epochs reached 95.0% on validation images; all layers, after one epoch of the head, 89.3%."""
@@ -35,7 +37,7 @@ def phases(
     """
     usual = _ON_FEATURES if on_features else _ON_IMAGES
     head = Fitting(
-        phase="head",
+        phase=HEAD_PHASE,
         epochs=usual if config.head_epochs is None else config.head_epochs,
         batch_size=config.batch_size,
         lr=config.head_lr,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from edgetl.config import ClassificationConfig, Episodes, LabelsConfig, Strategy, TaskConfig, TrainConfig
 from edgetl.data.index import DataIndex
@@ -16,10 +17,11 @@ from edgetl.inputs.image import PreprocessSpec
 from edgetl.keys import UNKEYED
 from edgetl.models import checkpoint
 from edgetl.models.architecture import describe
-from edgetl.models.norms import rebase
+from edgetl.models.backbones import NO_WEIGHTS
+from edgetl.models.norms import batch_norms, rebase
 from edgetl.models.size import OWN_SIZE, check_takes, network_size
 from edgetl.progress import SILENT, Progress
-from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.records.train import EpochRecord, TrainRecord, phases_kept
 from edgetl.tasks.base import Detection
 from edgetl.tasks.metrics import chosen
 from edgetl.train import episodes as few
@@ -31,7 +33,7 @@ from edgetl.train.freezing import frozen_norms
 from edgetl.train.lineage import as_metadata, lineage_before, lineage_step
 from edgetl.train.loop import NO_START, fit, reached
 from edgetl.train.objective import Hard, Need, Objective
-from edgetl.train.phases import phases, with_episodes
+from edgetl.train.phases import HEAD_PHASE, phases, with_episodes
 from edgetl.train.processes import launched, main_first
 from edgetl.train.seeds import derive
 from edgetl.train.sets import FeatureSet, PixelSet, Sets, open_sets
@@ -41,7 +43,7 @@ from edgetl.train.trackers import tracking
 
 CHECKPOINT = "teacher.safetensors"
 _REBASED_ON = 512
-"""Training images from which batch norms that did not learn get their statistics."""
+"""Training images from which batch norms get their statistics, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,11 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     Where several processes were launched, each must call this; the first one writes. The epoch that is best on the
     validation split is chosen. A run that was stopped goes on after its last epoch.
 
+    A classifier that learned elsewhere has its batch norms put into terms of the training images first
+    (`edgetl.models.norms.rebase`). It computes what it did; but in training a norm sees its own batch's statistics, and
+    where images look otherwise than those it learned from, as in greys, the first step was taken by another network
+    than the one to whose features the head had been fitted.
+
     Raises:
         WeightsError: the pretrained weights cannot be had or do not fit.
         ModelError: unknown backbone.
@@ -101,6 +108,10 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
     with main_first():
         sets = open_sets(index, inputs.spec, inputs.pixels_dir, progress)
     metric = selecting(config, task, sets.train.targets)
+    # The norms of a detector's new parts have no statistics yet, as those of random weights.
+    rebased = before is None and str(weights) != NO_WEIGHTS and not isinstance(index.task, Detection)
+    if rebased:
+        rebase(model, [*batch_norms(model)], _seen(sets.train, progress))
     history: tuple[EpochRecord, ...] = ()
     # The handful of boxes that a new detector guesses right is no start to go back to.
     start = NO_START if isinstance(index.task, Detection) else None
@@ -152,11 +163,14 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
                 start = reached(epochs, metric, best=True)
             history += epochs
     begun = time.perf_counter()
+    learned = phases_kept(history)
     learning = [
-        partial(output_parameters, task) if p.phase == "head" else p.trainable for p in planned if p.epochs
+        partial(output_parameters, task) if p.phase == HEAD_PHASE else p.trainable
+        for p in planned
+        if p.phase in learned
     ]
-    if frozen := frozen_norms(model, learning):
-        rebase(model, frozen, plain_views(sets.train, _REBASED_ON))
+    if (frozen := frozen_norms(model, learning)) and not rebased:
+        rebase(model, frozen, _seen(sets.train, progress))
     nearest = None
     if before is not None:
         nearest = nearest_means(model, task, sets, out=out, seed=seed, progress=progress)
@@ -185,6 +199,14 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
         for path in [*states, *out.glob("features-*.npy")]:
             path.unlink(missing_ok=True)
     return record
+
+
+def _seen(data: PixelSet, progress: Progress) -> Iterator[Tensor]:
+    """The training images by which batch norms' statistics are measured."""
+    with progress.task("Statistics of the images", total=min(len(data), _REBASED_ON)) as bar:
+        for batch in plain_views(data, _REBASED_ON):
+            yield batch
+            bar.advance(len(batch))
 
 
 def selecting(config: TrainConfig, task: TrainingTask, targets: Targets) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -8,17 +9,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from edgetl.config import Augment, DataConfig, Imbalance, Mix, Strategy, TrainConfig
 from edgetl.data.index import Sample, build_index
 from edgetl.errors import Interrupted
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import backbones, checkpoint
+from edgetl.models.architecture import describe
 from edgetl.models.norms import batch_norms
 from edgetl.progress import SilentProgress
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.scores import value
-from edgetl.records.train import EpochRecord, TrainRecord
+from edgetl.records.train import EpochRecord, TrainRecord, phases_kept
 from edgetl.tasks.base import Classification
 from edgetl.train import stage
 from edgetl.train.evaluate import predict_outputs, score
@@ -181,6 +184,54 @@ def test_each_phase_is_held_to_the_score_of_the_one_before(
     monkeypatch.setattr(stage, "fit", fit)
     stage.run(CONFIG, inputs, out=folder(tmp_path))
     assert starts == [None, 0.9]
+
+
+def test_a_pretrained_network_begins_in_terms_of_the_images_and_computes_what_it_did(
+    inputs: stage.TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = training_task(inputs.index.task)
+    learned = task.network(CONFIG.backbone, "none", seed=1, size=32)
+    norms = batch_norms(learned)
+    for norm in norms.values():
+        assert norm.running_mean is not None
+        norm.running_mean += 0.3
+    path = tmp_path / "other.safetensors"
+    checkpoint.save(learned, describe(learned, CONFIG.backbone, task.width, 32), path)
+    begun: list[nn.Module] = []
+
+    def fit(model: nn.Module, *_: object, **__: object) -> tuple[EpochRecord, ...]:
+        begun.append(copy.deepcopy(model))
+        return (epoch_record(1, 0.5, 0.5),)
+
+    monkeypatch.setattr(stage, "fit", fit)
+    config = CONFIG.model_copy(update={"weights": str(path), "head_epochs": 0})
+    stage.run(config, inputs, out=folder(tmp_path))
+    sets = open_sets(inputs.index, inputs.spec, inputs.pixels_dir)
+    assert np.allclose(predict_outputs(begun[-1], sets.val), predict_outputs(learned, sets.val), atol=1e-4)
+    first = next(iter(norms))
+    seen: list[torch.Tensor] = []
+    learned.get_submodule(first).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        for batch in plain_views(sets.train, 512):
+            learned(batch)
+    own = batch_norms(begun[-1])[first].running_mean
+    assert own is not None
+    assert torch.allclose(own, torch.cat(seen).mean((0, 2, 3)), atol=1e-5)
+
+
+def test_a_teacher_of_which_only_the_head_was_kept_counts_as_one(
+    inputs: stage.TrainInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter(
+        [
+            dataclasses.replace(epoch_record(1, 0.9, 0.9), phase="head"),
+            dataclasses.replace(epoch_record(1, 0.5, 0.5), kept_start=True),
+        ]
+    )
+    monkeypatch.setattr(stage, "fit", lambda *_, **__: (next(ends),))
+    record = stage.run(CONFIG, inputs, out=folder(tmp_path))
+    assert phases_kept(record.epochs) == ("head",)
+    assert checkpoint.REBASED in checkpoint.read_metadata(tmp_path / record.checkpoint)
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))

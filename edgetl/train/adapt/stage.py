@@ -18,7 +18,7 @@ from edgetl.models import checkpoint
 from edgetl.progress import SILENT, Progress
 from edgetl.records.adapt import NO_METHOD, AdaptRecord, AdaptTry
 from edgetl.records.scores import value
-from edgetl.records.train import EpochRecord
+from edgetl.records.train import EpochRecord, TrainRecord, phases_kept
 from edgetl.statistics import binomial_tail, discordant
 from edgetl.tasks.base import Classification
 from edgetl.train.adapt.choice import LEVEL, Choice, Scored, choose, density_ratios
@@ -27,6 +27,7 @@ from edgetl.train.adapt.methods import LEAST, RETAKEN, Methods, too_small
 from edgetl.train.adapt.objective import SOURCE, TARGET
 from edgetl.train.evaluate import score_splits
 from edgetl.train.loader import step_sizes
+from edgetl.train.phases import HEAD_PHASE
 from edgetl.train.sets import PixelSet, Sets
 from edgetl.train.tasks.base import TrainingTask
 
@@ -71,6 +72,20 @@ def methods(config: AdaptConfig, strategy: Strategy, *, judged: bool) -> tuple[A
             ' "coral", "self_training", "camera" or "auto", or another strategy.'
         )
     return (config.method,)
+
+
+def as_learned(config: AdaptConfig, train: TrainConfig, trained: TrainRecord) -> TrainConfig:
+    """The settings of the teacher's training, by the strategy that made it.
+
+    Where the epochs in which further layers learned were undone, since the head alone scored higher, the teacher is one
+    of which only the head learned: it adapts as such, on cached features, unless a method that moves the features is
+    asked for. In so few epochs as an adaptation has its other layers would lose more than they learn.
+    """
+    undone = train.strategy is not Strategy.HEAD and phases_kept(trained.epochs) == (HEAD_PHASE,)
+    if not undone or config.method in _MOVES_FEATURES:
+        return train
+    epochs = sum(epoch.phase == HEAD_PHASE for epoch in trained.epochs)
+    return train.model_copy(update={"strategy": Strategy.HEAD, "epochs": epochs})
 
 
 def check(config: AdaptConfig, train: TrainConfig, index: DataIndex) -> None:

@@ -27,9 +27,12 @@ from edgetl.errors import ConfigError, ModelError
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.models import checkpoint
 from edgetl.models.norms import batch_norms
+from edgetl.models.size import network_size
 from edgetl.progress import SILENT
 from edgetl.records.adapt import AdaptRecord, AdaptTry
 from edgetl.records.codec import from_json, to_json
+from edgetl.records.scores import Scores
+from edgetl.records.train import TrainRecord
 from edgetl.tasks.base import MultiLabel
 from edgetl.train import stage as training
 from edgetl.train.adapt import camera, stage
@@ -37,6 +40,8 @@ from edgetl.train.adapt.domains import AdaptInputs, Domains
 from edgetl.train.adapt.methods import Methods
 from edgetl.train.features import plain_views
 from edgetl.train.sets import PixelSet
+
+from ..tiny import epoch_record
 
 COLOURS = {"green": (60, 180, 60), "red": (190, 60, 60)}
 SHIFT = np.array([-40, -40, 30])
@@ -132,6 +137,30 @@ def test_auto_tries_what_the_strategy_allows_and_says_how_it_chose(
     again.mkdir()
     assert adapted(settings, inputs, again).tries[1].density == record.tries[1].density
     assert (again / record.checkpoint).read_bytes() == (tmp_path / record.checkpoint).read_bytes()
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("undone", [True, False])
+def test_a_teacher_of_which_only_the_head_was_kept_adapts_on_features(
+    strategy: Strategy, undone: bool, inputs: AdaptInputs
+) -> None:
+    train = inputs.train.model_copy(update={"strategy": strategy})
+    head, other = (
+        dataclasses.replace(epoch_record(1, 0.5, 0.5), phase="head"),
+        dataclasses.replace(epoch_record(1, 0.5, 0.5), kept_start=undone),
+    )
+    network = network_size(checkpoint.load(inputs.teacher)[0], 32)
+    none = Scores(images=10, scores={})
+    epochs = (head,) if strategy is Strategy.HEAD else (head, head, other)
+    record = TrainRecord(
+        checkpoint="", backbone="", size=network, epochs=epochs, val=none, test=none, seconds=0.0
+    )
+    found = stage.as_learned(AdaptConfig(images="target"), train, record)
+    on_features = undone or strategy is Strategy.HEAD
+    assert found.strategy is (Strategy.HEAD if on_features else strategy)
+    assert found == train or found.epochs == 2
+    asked = AdaptConfig(images="target", method=AdaptMethod.MMD)
+    assert stage.as_learned(asked, train, record) == train
 
 
 def test_auto_leaves_the_camera_out_where_it_does_not_explain_the_target(
