@@ -54,7 +54,7 @@ SETS: dict[str, Settings] = {
             "target_parameters": 0.16,
             "steps": 5,
             "recovery_epochs": 1,
-            "max_drop": 0.08,
+            "max_drop": 0.1,
         },
         "distill": {"size": 64, "epochs": 6, "unlabelled": "train", "unlabelled_share": 0.75},
     },
