@@ -81,7 +81,7 @@ def run(config: TrainConfig, inputs: TrainInputs, *, out: Path, progress: Progre
 
     A classifier that learned elsewhere has its batch norms put into terms of the training images first
     (`edgetl.models.norms.rebase`). It computes what it did; but in training a norm sees its own batch's statistics, and
-    where images look otherwise than those it learned from, as in greys, the first step was taken by another network
+    where images look otherwise than those it learned from, as in greys, its first step would be that of another network
     than the one to whose features the head had been fitted.
 
     Raises:
