@@ -66,6 +66,15 @@ def search(
             show_default="preprocess.size, three quarters and half of it",
         ),
     ] = None,
+    depths: Annotated[
+        str | None,
+        typer.Option(
+            "--depths",
+            metavar="SHARE,SHARE,...",
+            help="Shares of the residual blocks that are taken out whole, as in prune.depth.",
+            show_default="0, and prune.depth or a half",
+        ),
+    ] = None,
     filters: Annotated[
         str | None,
         typer.Option(
@@ -115,7 +124,7 @@ def search(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Budget in, model out: search backbone, input size and width for the best model inside a latency.
+    """Budget in, model out: search backbone, input size, width and depth for the best model inside a latency.
 
     The teacher is trained once. Each candidate is timed before it learns, and dropped in seconds where it is over the
     budget; the others learn for a few epochs, the better half of them longer. The best one goes through the ordinary
@@ -144,6 +153,7 @@ def search(
         study=study,
         networks=None if backbones is None else values.names("--backbones", backbones),
         sizes=None if sizes is None else values.sides(sizes),
+        depths=None if depths is None else values.numbers("--depths", depths),
         interpolations=None
         if filters is None
         else tuple(Interpolation(name) for name in _known("--filters", filters, tuple(Interpolation))),

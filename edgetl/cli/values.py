@@ -17,6 +17,20 @@ def names(option: str, text: str) -> tuple[str, ...]:
     return found
 
 
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """The numbers, each once.
+
+    Raises:
+        ConfigError: one is none.
+    """
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(
+            f"{option}: got {text!r}, expected numbers parted by commas, as in 0,0.5."
+        ) from None
+
+
 def sides(text: str) -> tuple[int, ...]:
     """The sides of `--sizes` in pixels, each once.
 

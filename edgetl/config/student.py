@@ -86,9 +86,10 @@ class PruneConfig(Section):
     importance_images: Count = 256
     """Training images from which importance, and batch norm's statistics after a cut, are measured."""
     depth: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Largest share of the residual blocks that may be taken out whole, where the network's own shortcut allows it;
-    they compete with channels. 0 takes none. Asks for `importance = "taylor"`. Pays best with a target of the clock,
-    where a layer's call costs its own time however narrow it is."""
+    """Share of the residual blocks that is taken out whole, where the network's own shortcut allows it; 0 takes none.
+    With a target of the clock it is the most that may go: blocks compete with channels. Without one that many go, the
+    least important first, since neither multiply-accumulates nor parameters tell what a layer's call costs. Asks for
+    `importance = "taylor"`."""
     keep: tuple[str, ...] = ()
     """Names of layers that are never cut."""
     lr: Positive = 1e-3

@@ -47,6 +47,8 @@ class CutLimits:
         widths: original channels, group -> number; the current ones where a group is missing.
         scope: `global`: groups compete; `layer`: all are held to about the same share of `widths`.
         fewest_blocks: so many of the blocks that could be taken out stay at least; None where none may go.
+        most_blocks: so many of them stay at most: the least important go before any channel; None where they compete
+            with channels.
     """
 
     round_to: int
@@ -54,6 +56,7 @@ class CutLimits:
     widths: Mapping[str, int]
     scope: PruneScope = PruneScope.GLOBAL
     fewest_blocks: int | None = None
+    most_blocks: int | None = None
 
     @property
     def depth(self) -> bool:
@@ -106,7 +109,8 @@ def choose(
     smallest share with it, whatever the scores of other groups.
 
     A block that may go whole is a unit among the others: it saves its layers as they are by then, their calls included,
-    of which no more counts than is still to be saved. Its score stays that of the whole block.
+    of which no more counts than is still to be saved. Its score stays that of the whole block. Where the limits say how
+    many blocks stay at most, the least important go first, whatever they save.
 
     Args:
         graph: the traced network.
@@ -119,6 +123,7 @@ def choose(
         ModelError: the budget is out of reach under the limits; says what is reachable.
     """
     search = _Search(graph, scores, budget, limits, table)
+    search.take_out_blocks()
     while not search.done:
         if not search.step():
             raise ModelError(search.unreachable())
@@ -228,6 +233,12 @@ class _Search:
             if touched & (other.inputs.keys() | other.outputs.keys()):
                 self._savings.pop(other.name, None)
         return True
+
+    def take_out_blocks(self) -> None:
+        """Remove the least important blocks until no more are left than may stay."""
+        most = self.limits.most_blocks
+        while most is not None and len(self.blocks) > most:
+            self._remove(self.blocks.pop(min(self.blocks, key=self.block_scores.__getitem__)))
 
     def removed_blocks(self) -> tuple[str, ...]:
         """Blocks that go, in the network's order."""

@@ -198,6 +198,13 @@ class _Room:
             for m, p, ms in zip(macs, parameters, milliseconds or [math.inf] * config.steps, strict=True)
         )
 
+    def limits_at(self, step: int, config: PruneConfig) -> CutLimits:
+        """What the cut of a step must respect: without a clock, blocks go in even parts over the steps."""
+        if config.timed or not config.depth:
+            return self.limits
+        part = config.depth * step / config.steps
+        return dataclasses.replace(self.limits, most_blocks=depth.fewest(self.graph.blocks, part))
+
 
 def _room(model: nn.Module, size: int, config: PruneConfig, alignment: int) -> _Room:
     """What may be cut of it, which is enough for the target.
@@ -572,7 +579,7 @@ class _Run:
         """The cut network (uncut without a budget), its batch norms measured anew, before recovery; saved in `path`.
 
         Where the budget holds already, nothing is cut and nothing is measured anew: the network stays what it is.
-        `number` is the step's: each sees other images.
+        `number` is the step's: each sees other images. 0 cuts as far as the last step.
         """
         if (kept := self._load(path)) is not None:
             return kept
@@ -583,7 +590,8 @@ class _Run:
             took = self.timed.cut(model, ranking, budget)
             result = took.model
         else:
-            result = cut(model, self.size, ranking, budget, self.limits, keep=self.config.keep).model
+            limits = self.room.limits_at(number or self.config.steps, self.config)
+            result = cut(model, self.size, ranking, budget, limits, keep=self.config.keep).model
         size = network_size(result, self.size)
         if budget is None or size != network_size(model, self.size):
             recalibrate(result, list(self._views(number, sets.train)))

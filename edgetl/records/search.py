@@ -23,9 +23,31 @@ class TrialState(StrEnum):
     IMPOSSIBLE = "impossible"
 
 
-def candidate_name(network: str, size: int, share: float) -> str:
-    """A candidate, for sentences."""
-    return f"{network} at {size} px, {100 * share:.3g}% of its multiply-accumulates"
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One candidate.
+
+    Attributes:
+        network: what is cut: `teacher`, or the name of another backbone.
+        size: side of its input in pixels.
+        share: of the uncut network's multiply-accumulates that it keeps, both at this size.
+        depth: share of the residual blocks that is taken out whole, as `prune.depth`.
+        interpolation: the resize filter.
+    """
+
+    network: str
+    size: int
+    share: float
+    depth: float = 0.0
+    interpolation: str
+
+    @property
+    def name(self) -> str:
+        """For sentences."""
+        blocks = f", {100 * self.depth:.3g}% of its blocks out" if self.depth else ""
+        return (
+            f"{self.network} at {self.size} px, {100 * self.share:.3g}% of its multiply-accumulates{blocks}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +77,7 @@ class SearchTrial:
 
     Attributes:
         number: in the study.
-        network: what is cut: `teacher`, or the name of another backbone.
-        size: side of its input in pixels.
-        share: of the uncut network's multiply-accumulates that it keeps, both at this size.
-        interpolation: the resize filter.
+        choice: what it is.
         state: how far it came.
         why: one sentence where it did not come through; empty where it did.
         variant: the one that would ship; None where a latency table alone refused it, or nothing could be timed.
@@ -70,10 +89,7 @@ class SearchTrial:
     """
 
     number: int
-    network: str
-    size: int
-    share: float
-    interpolation: str
+    choice: Choice
     state: TrialState
     why: str = ""
     variant: TimedVariant | None = None
@@ -91,7 +107,7 @@ class SearchTrial:
     @property
     def name(self) -> str:
         """For sentences."""
-        return candidate_name(self.network, self.size, self.share)
+        return self.choice.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +117,7 @@ class FinalRun:
     Attributes:
         trial: the candidate's number; None for one that no trial stands for: narrower than a trial whose run was
             too slow.
-        network, size, share, interpolation: as in `SearchTrial`.
+        choice: the candidate.
         variant: its name.
         latency_ms: its median.
         size_bytes: of its file.
@@ -113,10 +129,7 @@ class FinalRun:
     """
 
     trial: int | None
-    network: str
-    size: int
-    share: float
-    interpolation: str
+    choice: Choice
     variant: str
     latency_ms: float
     size_bytes: int
@@ -129,7 +142,7 @@ class FinalRun:
     @property
     def name(self) -> str:
         """For sentences."""
-        return candidate_name(self.network, self.size, self.share)
+        return self.choice.name
 
     @property
     def holds(self) -> bool:

@@ -15,13 +15,15 @@ OUTCOMES = {
 
 
 def cells(one: SearchTrial) -> tuple[str, ...]:
-    """Number, network, size, share kept, median in ms, precision and threads, size of the file, score, epochs."""
+    """Number, network, size, shares of multiply-accumulates kept and of blocks out, median in ms, precision and
+    threads, size of the file, score, epochs."""
     variant = one.variant
     return (
         str(one.number),
-        one.network,
-        str(one.size),
-        units.percent(one.share),
+        one.choice.network,
+        str(one.choice.size),
+        units.percent(one.choice.share),
+        f"{one.choice.depth:.0%}" if one.choice.depth else "",
         "" if one.ms is None else ("" if variant else "about ") + units.significant(one.ms),
         "" if variant is None else f"{variant.precision}, {units.counted(variant.threads, 'thread')}",
         "" if variant is None else units.bytes_(variant.size_bytes),

@@ -18,11 +18,11 @@ from edgetl.inputs.image import Interpolation
 from edgetl.pipeline import Stage
 from edgetl.progress import Progress
 from edgetl.records.scores import score
-from edgetl.records.search import FinalRun, SearchBudget, SearchTrial, TrialState
+from edgetl.records.search import Choice, FinalRun, SearchBudget, SearchTrial, TrialState
 from edgetl.records.variants import MeasureRecord
 from edgetl.report.run import shipped_variant
 from edgetl.search.settings import Prepared
-from edgetl.search.space import Choice, final_recipe, rounded
+from edgetl.search.space import final_recipe, rounded
 from edgetl.search.teachers import Teachers
 from edgetl.search.trials import LATER, budget_problems
 from edgetl.tasks.metrics import metric
@@ -104,18 +104,18 @@ class Finals:
         budget, tried = self.budget.latency_ms, {final.trial for final in self.done}
         for one in learned:
             if one.number not in tried and one.ms is not None and one.ms * factor <= budget:
-                return one.number, choice_of(one), one.ms
+                return one.number, one.choice, one.ms
         if not self.done:
             return None
         last = self.done[-1]
-        share = rounded(last.share * (_AIM * budget / last.latency_ms) ** _POWER)
-        if share >= last.share:
+        share = rounded(last.choice.share * (_AIM * budget / last.latency_ms) ** _POWER)
+        if share >= last.choice.share:
             return None
-        return None, replace(choice_of(last), share=share), None
+        return None, replace(last.choice, share=share), None
 
     def _final(self, number: int | None, choice: Choice) -> FinalRun:
         recipe = final_recipe(self.recipe, choice, self.max_drop)
-        folder = self.teachers.folder(choice.interpolation)
+        folder = self.teachers.folder(Interpolation(choice.interpolation))
         self.progress.message(f"The ordinary run of {choice.name}")
         start = time.monotonic()
         try:
@@ -127,7 +127,8 @@ class Finals:
                 shutil.rmtree(folder / name, ignore_errors=True)
             outcome = pipeline.run(recipe, folder, progress=self.progress)
         chosen = dict.fromkeys(
-            ("prune.network", "prune.target"), f"by edgetl search, for {self.budget.latency_ms:g} ms"
+            ("prune.network", "prune.target", "prune.depth"),
+            f"by edgetl search, for {self.budget.latency_ms:g} ms",
         )
         write_text(self.out / RECIPE, recipes.commented(recipe, chosen, full=False))
         return self._judged(number, choice, outcome, time.monotonic() - start)
@@ -148,10 +149,7 @@ class Finals:
         assert outcome.bundle is not None
         return FinalRun(
             trial=number,
-            network=choice.network,
-            size=choice.size,
-            share=choice.share,
-            interpolation=str(choice.interpolation),
+            choice=choice,
             variant=shipped.name,
             latency_ms=shipped.latency.p50_ms,
             size_bytes=shipped.size_bytes,
@@ -169,14 +167,4 @@ def candidates(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
     trained = [one for one in scored if one.state is TrialState.TRAINED] or scored
     return sorted(
         trained, key=lambda one: (-(one.score or 0.0), math.inf if one.ms is None else one.ms, one.number)
-    )
-
-
-def choice_of(one: SearchTrial | FinalRun) -> Choice:
-    """The candidate of a record."""
-    return Choice(
-        network=one.network,
-        size=one.size,
-        share=one.share,
-        interpolation=Interpolation(one.interpolation),
     )

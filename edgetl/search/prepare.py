@@ -15,11 +15,12 @@ from edgetl.keys import key_of, sources
 from edgetl.models.backbones import NO_WEIGHTS
 from edgetl.progress import Progress
 from edgetl.records.scores import Score, score
+from edgetl.records.search import Choice
 from edgetl.search.clock import Clock
 from edgetl.search.networks import Networks
 from edgetl.search.quiet import Quiet
 from edgetl.search.settings import Prepared, SearchConfig
-from edgetl.search.space import TEACHER, Choice, Space, space_of
+from edgetl.search.space import TEACHER, Space, space_of
 from edgetl.search.teachers import Teachers
 from edgetl.search.trials import best_variant
 from edgetl.tasks.all import task_of
@@ -46,6 +47,7 @@ def prepare(
         teachers.task,
         networks=config.networks,
         sizes=config.sizes,
+        depths=config.depths,
         interpolations=config.interpolations,
     )
     epochs = config.epochs or min(recipe.distill.epochs, _MOST_EPOCHS)
@@ -97,7 +99,8 @@ def _measured(
         whole = best_variant(clock(backbone, size), any_size)
         bar.advance(note=f"{whole.ms:.3g} ms")
         for network in space.networks:
-            smallest = networks.smallest(replace(first, network=network, size=min(space.sizes)))
+            tiny = replace(first, network=network, size=min(space.sizes), depth=max(space.depths))
+            smallest = networks.smallest(tiny)
             found = best_variant(clock(smallest.model, smallest.choice.size), any_size)
             least = min(least, (found.ms, smallest.choice.name))
             narrowest = min(narrowest, smallest.choice.share)
@@ -106,10 +109,7 @@ def _measured(
         key="",
         metric="",
         teacher=Score(value=0.0),
-        networks=space.networks,
-        sizes=space.sizes,
-        interpolations=space.interpolations,
-        narrowest=narrowest,
+        space=replace(space, least=narrowest),
         reference_ms=clock.reference_ms,
         whole_ms=whole.ms,
         least_ms=least[0],

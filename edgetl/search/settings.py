@@ -29,7 +29,7 @@ class SearchConfig:
         trials: candidates that learn.
         workers: processes on this machine.
         storage, study: as in `edgetl.search.study.open_study`; the recipe's name where `study` is None.
-        networks, sizes, interpolations: as in `edgetl.search.space.space_of`.
+        networks, sizes, depths, interpolations: as in `edgetl.search.space.space_of`.
         epochs: that a candidate learns at most; where None, those of the recipe, and no more than 8.
         sampler: `tpe` or `random`.
         anyway: search although the machine is unfit to measure on.
@@ -45,6 +45,7 @@ class SearchConfig:
     study: str | None = None
     networks: tuple[str, ...] | None = None
     sizes: tuple[int, ...] | None = None
+    depths: tuple[float, ...] | None = None
     interpolations: tuple[Interpolation, ...] | None = None
     epochs: int | None = None
     sampler: str = "tpe"
@@ -71,7 +72,7 @@ class Prepared:
         key: of all that the times depend on.
         metric: of all scores.
         teacher: its score on the validation split.
-        networks, sizes, interpolations, narrowest: the space; `narrowest` is its smallest share.
+        space: what is searched.
         reference_ms: of the uncut teacher on one thread in float32, against which all are timed.
         whole_ms: of the same network as it would ship.
         least_ms, least: the fastest network that there could be.
@@ -81,25 +82,12 @@ class Prepared:
     key: str
     metric: str
     teacher: Score
-    networks: tuple[str, ...]
-    sizes: tuple[int, ...]
-    interpolations: tuple[Interpolation, ...]
-    narrowest: float
+    space: Space
     reference_ms: float
     whole_ms: float
     least_ms: float
     least: str
     epochs: int
-
-    @property
-    def space(self) -> Space:
-        """What is searched."""
-        return Space(
-            networks=self.networks,
-            sizes=self.sizes,
-            interpolations=self.interpolations,
-            least=self.narrowest,
-        )
 
 
 def check(config: SearchConfig) -> None:
@@ -125,5 +113,10 @@ def check(config: SearchConfig) -> None:
     ):
         if count is not None and count < 1:
             problems.append(f"{name}: got {count}, expected 1 or more.")
+    problems += [
+        f"--depths: got {depth:g}, expected shares from 0 to 1, as in 0,0.5."
+        for depth in config.depths or ()
+        if not 0 <= depth <= 1
+    ]
     if problems:
         raise ConfigError(problems)

@@ -1,4 +1,4 @@
-"""What is searched: the network that is cut, its input size, its width, the resize filter; and the recipes of each.
+"""What is searched: the network that is cut, its input size, width and depth, the resize filter; the recipes of each.
 
 Precision and the number of threads are no dimensions: each candidate is timed in all of them, which takes seconds and
 leaves nothing to guess.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetl.config import DetectionConfig, MacsTarget, Recipe
+from edgetl.config import DetectionConfig, Importance, MacsTarget, Recipe
 from edgetl.errors import ConfigError
 from edgetl.inputs.image import Interpolation
 from edgetl.models import backbones
 from edgetl.models.size import network_size
-from edgetl.records.search import candidate_name
+from edgetl.records.search import Choice
 from edgetl.train.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ MOST = 0.95
 """Of a network's multiply-accumulates, the largest share that a candidate keeps."""
 LEAST = 0.01
 _SHRUNK = (1.0, 0.75, 0.5)
+_DEPTH = 0.5
 _STEP, _BOX_STEP = 8, 32
 _SMALLEST = 16
 _NO_LIMIT = 0.99
@@ -33,20 +34,7 @@ _LARGER = 1.2
 """A backbone with so many times the teacher's multiply-accumulates is not tried as its student unless it is named."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """One candidate: what is cut (`teacher`, or a backbone), at which size, to which share of its
-    multiply-accumulates, on images resized by which filter."""
-
-    network: str
-    size: int
-    share: float
-    interpolation: Interpolation
-
-    @property
-    def name(self) -> str:
-        """For sentences."""
-        return candidate_name(self.network, self.size, self.share)
+_Values = tuple[str, ...] | tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +43,18 @@ class Space:
 
     networks: tuple[str, ...]
     sizes: tuple[int, ...]
+    depths: tuple[float, ...]
     interpolations: tuple[Interpolation, ...]
     least: float = LEAST
 
     def suggest(self, trial: BaseTrial) -> Choice:
         """Draw a candidate; a dimension of one value is not drawn."""
 
-        def one(name: str, values: tuple[str | int, ...]) -> str | int:
+        def one(name: str, values: _Values) -> str | float:
             if len(values) == 1:
                 return values[0]
             drawn = trial.suggest_categorical(name, values)
-            assert isinstance(drawn, str | int)
+            assert isinstance(drawn, str | int | float)
             return drawn
 
         share = trial.suggest_float("share", self.least, MOST, log=True)
@@ -73,17 +62,19 @@ class Space:
             network=str(one("network", self.networks)),
             size=int(one("size", self.sizes)),
             share=rounded(share),
+            depth=float(one("depth", self.depths)),
             interpolation=Interpolation(str(one("interpolation", self.interpolations))),
         )
 
-    def parameters(self, choice: Choice) -> dict[str, str | int | float]:
+    def parameters(self, choice: Choice) -> dict[str, str | float]:
         """A candidate as a study's parameters: the way back from `suggest`."""
-        whole: dict[str, tuple[tuple[str | int, ...], str | int]] = {
+        whole: dict[str, tuple[_Values, str | float]] = {
             "network": (self.networks, choice.network),
             "size": (self.sizes, choice.size),
-            "interpolation": (self.interpolations, str(choice.interpolation)),
+            "depth": (self.depths, choice.depth),
+            "interpolation": (self.interpolations, choice.interpolation),
         }
-        drawn: dict[str, str | int | float] = {
+        drawn: dict[str, str | float] = {
             name: own for name, (values, own) in whole.items() if len(values) > 1
         }
         return {**drawn, "share": max(choice.share, self.least)}
@@ -100,6 +91,7 @@ def space_of(
     *,
     networks: tuple[str, ...] | None,
     sizes: tuple[int, ...] | None,
+    depths: tuple[float, ...] | None,
     interpolations: tuple[Interpolation, ...] | None,
 ) -> Space:
     """The space of a recipe: what is named, and for what is not, its default.
@@ -110,10 +102,12 @@ def space_of(
         networks: `teacher` and names of backbones; where None, the teacher, and small backbones whose weights are on
             this machine and that are not larger than it.
         sizes: sides in pixels; the teacher's, three quarters and half of it where None.
+        depths: shares of the residual blocks that are taken out whole; none, and `prune.depth` or else a half, where
+            None. Only none where `prune.importance` does not rank blocks.
         interpolations: resize filters, each of which takes a teacher of its own; the recipe's where None.
 
     Raises:
-        ConfigError: a size that the task does not take.
+        ConfigError: a size that the task does not take, or depths that `prune.importance` does not rank.
         ModelError: no backbone has a name that was given.
     """
     own, step = recipe.preprocess.size, _BOX_STEP if isinstance(recipe.task, DetectionConfig) else _STEP
@@ -128,9 +122,18 @@ def space_of(
         sizes = tuple(dict.fromkeys([own, *(size for size in shrunk if size < own)]))
     elif wrong := [size for size in sizes if size % (step if step == _BOX_STEP else 1)]:
         raise ConfigError(f"--sizes: got {wrong[0]}, and a detector takes multiples of {_BOX_STEP}.")
+    ranked = recipe.prune.importance is Importance.TAYLOR
+    if depths is None:
+        depths = (0.0, recipe.prune.depth or _DEPTH) if ranked else (0.0,)
+    elif any(depths) and not ranked:
+        raise ConfigError(
+            f"--depths: blocks are ranked by prune.importance = taylor, got {recipe.prune.importance}; set it, or leave"
+            " --depths out."
+        )
     return Space(
         networks=tuple(dict.fromkeys(networks)),
         sizes=sizes,
+        depths=tuple(dict.fromkeys(depths)),
         interpolations=interpolations or (recipe.preprocess.interpolation,),
     )
 
@@ -187,13 +190,16 @@ def _chosen(recipe: Recipe, choice: Choice) -> Recipe:
     size = None if choice.size == recipe.preprocess.size else choice.size
     return recipe.model_copy(
         update={
-            "preprocess": recipe.preprocess.model_copy(update={"interpolation": choice.interpolation}),
+            "preprocess": recipe.preprocess.model_copy(
+                update={"interpolation": Interpolation(choice.interpolation)}
+            ),
             "prune": recipe.prune.model_copy(
                 update={
                     "enabled": True,
                     "network": choice.network,
                     "target": MacsTarget(share=choice.share),
                     "target_parameters": None,
+                    "depth": choice.depth,
                     # What the cut costs was tried; whether the student may ship, `bundle.max_drop` decides.
                     "max_drop": _NO_LIMIT,
                 }
@@ -210,9 +216,11 @@ def settings_of(recipe: Recipe, choice: Choice, max_drop: float | None) -> tuple
         "prune.target": f'{{kind = "macs", share = {choice.share}}}',
         "prune.max_drop": str(_NO_LIMIT),
     }
+    if choice.depth != recipe.prune.depth:
+        lines["prune.depth"] = f"{choice.depth:g}"
     if choice.size != recipe.preprocess.size:
         lines["distill.size"] = str(choice.size)
-    if choice.interpolation is not recipe.preprocess.interpolation:
+    if choice.interpolation != recipe.preprocess.interpolation:
         lines["preprocess.interpolation"] = f'"{choice.interpolation}"'
     if max_drop is not None:
         lines["bundle.max_drop"] = str(max_drop)

@@ -6,6 +6,7 @@ Nothing is reported that the ordinary run did not prove: trials only say which r
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import multiprocessing
 import time
@@ -27,7 +28,7 @@ from edgetl.locks import only_one
 from edgetl.packages import missing
 from edgetl.process import tune, usable_cores
 from edgetl.progress import SILENT, Progress
-from edgetl.records.search import FinalRun, SearchRecord, SearchTrial, TrialState
+from edgetl.records.search import Choice, FinalRun, SearchRecord, SearchTrial, TrialState
 from edgetl.search.settings import RECORD, Prepared, SearchConfig, check
 from edgetl.tasks.metrics import metric
 
@@ -185,9 +186,10 @@ class Search:
         from edgetl.train.seeds import derive
 
         space = {
-            "backbones": known.networks,
-            "sizes": known.sizes,
-            "filters": known.interpolations,
+            "backbones": known.space.networks,
+            "sizes": known.space.sizes,
+            "depths": known.space.depths,
+            "filters": known.space.interpolations,
             "epochs": known.epochs,
             "latency-ms": self.config.latency_ms,
             "size-mb": self.config.size_mb,
@@ -208,24 +210,24 @@ class Search:
         )
 
     def _first_guesses(self, known: Prepared, study: Study) -> None:
-        """Queue each network and size at the width that should just hold the budget, the teacher's own first."""
-        from edgetl.search.space import TEACHER, Choice, rounded
+        """Queue each network, size and depth at the width that should just hold the budget, the teacher's own first."""
+        from edgetl.search.space import TEACHER
         from edgetl.search.study import Sampler
 
         if self.config.sampler != Sampler.TPE or study.get_trials(deepcopy=False):
             return
         own = self.recipe.preprocess.interpolation
-        networks = self.networks(known.interpolations[0])
+        space, networks = known.space, self.networks(known.space.interpolations[0])
         first = Choice(network=TEACHER, size=self.recipe.preprocess.size, share=1.0, interpolation=own)
         per_mac = max(known.whole_ms - known.least_ms, 1e-9) / networks.macs(first)
         macs = max(_AIM * self.config.latency_ms - known.least_ms, 0.0) / per_mac
-        with self.progress.task("Tracing networks", len(known.networks) * len(known.sizes)) as bar:
-            for network in known.networks:
-                for size in known.sizes:
-                    choice = replace(first, network=network, size=size)
-                    share = rounded(max(macs / networks.macs(choice), networks.least(choice)))
-                    study.enqueue_trial(dict(known.space.parameters(replace(choice, share=share))))
-                    bar.advance(note=network)
+        guesses = list(itertools.product(space.depths, space.networks, space.sizes))
+        with self.progress.task("Tracing networks", len(guesses)) as bar:
+            for depth, network, size in guesses:
+                choice = replace(first, network=network, size=size, depth=depth)
+                share = networks.within(choice, macs / networks.macs(choice))
+                study.enqueue_trial(dict(space.parameters(replace(choice, share=share))))
+                bar.advance(note=network)
 
     def _networks(self, interpolation: Interpolation) -> Any:
         from edgetl.search.networks import Networks
@@ -351,7 +353,7 @@ class Search:
         if best is None:
             return _AROUND_S
         prune, distill = self.recipe.prune, self.recipe.distill
-        own = best.network == TEACHER and best.size == self.recipe.preprocess.size
+        own = best.choice.network == TEACHER and best.choice.size == self.recipe.preprocess.size
         first = 0 if own else prune.start_epochs
         epochs = first + prune.steps * prune.recovery_epochs + distill.epochs
         return _AROUND_S + best.seconds / best.epochs * epochs
@@ -359,7 +361,7 @@ class Search:
     # --- what it comes to -------------------------------------------------------------------------------
 
     def _run_best(self) -> str:
-        from edgetl.search.finals import candidates, choice_of
+        from edgetl.search.finals import candidates
         from edgetl.search.space import trial_recipe
         from edgetl.search.trials import home
 
@@ -367,7 +369,7 @@ class Search:
         if not trained:
             return "No candidate has learned to its end yet; what was finished is saved."
         known = self._known()
-        choice = choice_of(trained[0])
+        choice = trained[0].choice
         recipe = trial_recipe(self.recipe, choice, known.epochs)
         folder = home(self.out / _TRIALS, recipe, choice)
         self._written(known)
@@ -382,7 +384,7 @@ class Search:
 
     def _written(self, known: Prepared) -> SearchRecord:
         """The record, also as a file."""
-        from edgetl.search.finals import Finals, choice_of
+        from edgetl.search.finals import Finals
         from edgetl.search.space import settings_of
         from edgetl.search.study import place_of
         from edgetl.search.trials import table_of
@@ -390,7 +392,7 @@ class Search:
         assert self.study is not None
         table, last = table_of(self.study), self.finals[-1] if self.finals else None
         finals = Finals(self.recipe, self.config.budget, known, self.teachers, self.out, self.progress)
-        settings = () if last is None else settings_of(self.recipe, choice_of(last), finals.max_drop)
+        settings = () if last is None else settings_of(self.recipe, last.choice, finals.max_drop)
         trials = with_frontier(self._trials())
         record = SearchRecord(
             name=self.recipe.name,

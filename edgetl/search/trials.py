@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -29,12 +28,12 @@ from edgetl.progress import Progress
 from edgetl.prune.latency import LatencyTable, fit_table
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.scores import value
-from edgetl.records.search import SearchBudget, SearchTrial, TimedVariant, TrialState
+from edgetl.records.search import Choice, SearchBudget, SearchTrial, TimedVariant, TrialState
 from edgetl.records.train import EpochRecord, TrainRecord
 from edgetl.search.clock import Clock
 from edgetl.search.networks import Networks
 from edgetl.search.quiet import Bars, Quiet
-from edgetl.search.space import Choice, Space, rounded, trial_recipe
+from edgetl.search.space import Space, trial_recipe
 from edgetl.search.study import WORKER
 
 LATER = frozenset({*list(Stage)[list(Stage).index(Stage.PRUNE) :], "calibration"})
@@ -204,12 +203,11 @@ class Trials:
             return
         choice = from_json(Choice, trial.user_attrs[_CHOICE])
         wanted = choice.share * (_AIM * self.budget.latency_ms / ms) ** _POWER
-        better = replace(choice, share=rounded(max(wanted, self.networks(choice).least(choice))))
+        better = replace(choice, share=self.networks(choice).within(choice, wanted))
         same = [
-            one.share
+            one.choice.share
             for one in records(trial.study)
-            if (one.network, one.size, one.interpolation)
-            == (choice.network, choice.size, choice.interpolation)
+            if replace(one.choice, share=0.0) == replace(choice, share=0.0)
         ]
         near = any(abs(share / better.share - 1) < _NEAR for share in (*same, choice.share))
         if not near and len(same) < _NUDGES:
@@ -296,7 +294,7 @@ def _record(trial: FrozenTrial) -> SearchTrial | None:
     how = TrialState.TRAINED if trial.state is State.COMPLETE else TrialState.STOPPED
     return SearchTrial(
         number=trial.number,
-        **json.loads(json.dumps(attrs[_CHOICE])),
+        choice=from_json(Choice, attrs[_CHOICE]),
         state=TrialState(attrs.get(_STATE, how)),
         why=str(attrs.get(_WHY, "")),
         variant=variant,

@@ -199,6 +199,20 @@ def test_channels_and_blocks_go_in_one_cut_to_a_budget_and_the_network_comes_bac
     assert len(removable(twice.model, SIZE)) >= 3
 
 
+def test_without_a_clock_so_many_blocks_go_as_may_the_least_important_first() -> None:
+    graph = trace(seeded(Deep), SIZE, depth=True)
+    channels = {g.name: torch.full((g.channels,), 0.1, dtype=torch.float64) for g in graph.groups}
+    effects = {"stage.0": 3.0, "stage.1": 1.0, "stage.2": 2.0}
+    scores = ImportanceScores(channels=channels, additive=True, blocks=effects)
+    limits = CutLimits(round_to=8, max_cut=0.9, widths={}, fewest_blocks=1, most_blocks=1)
+    whole = cost_of(graph).macs
+    for share in (0.9, 0.1):
+        plan = choose(graph, scores, Cost(macs=share * whole, parameters=math.inf), limits)
+        assert plan.blocks == ("stage.1", "stage.2")
+        assert plan.cost.macs <= share * whole
+        assert bool(plan.removed) is (share == 0.1)
+
+
 def test_under_the_clock_a_call_s_own_time_speaks_for_the_block() -> None:
     graph = trace(seeded(Deep), SIZE, depth=True)
     channels = {g.name: torch.full((g.channels,), 0.1, dtype=torch.float64) for g in graph.groups}

@@ -456,6 +456,19 @@ def test_blocks_go_by_the_clock_and_the_record_names_them(
     assert from_json(PruneRecord, to_json(record)) == record
 
 
+def test_without_a_clock_the_blocks_go_in_even_parts_over_the_steps(
+    inputs: stage.PruneInputs, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"depth": 0.7, "target_parameters": None, "recovery_epochs": 0})
+    record = stage.run(config, inputs, out=folder(tmp_path))
+    assert [len(step.blocks) for step in record.steps] == [2, 2]
+    assert len(record.blocks) == 4
+    assert record.one_shot is not None
+    assert len(record.one_shot.blocks) == 4
+    model, _ = checkpoint.load(tmp_path / record.checkpoint)
+    assert network_size(model, 32).macs <= 0.6 * record.before.macs
+
+
 def test_a_network_without_such_blocks_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"prune.depth = 0.5, but SqueezeNet has no block that can go"):
         stage.check(

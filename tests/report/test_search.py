@@ -8,22 +8,22 @@ from html.parser import HTMLParser
 from edgetl.report.page.search import chart, render
 from edgetl.report.terminal.search import search
 from tests.report.test_terminal import rule, shown
-from tests.search.records import TRIALS, final, searched
+from tests.search.records import CHOICE, TRIALS, final, searched
 
 
 def test_the_table() -> None:
     assert (
         shown(search, searched(), width=130)
         == f"""\
-                     MACs         p50                              top-1,
-trial  network  px   kept          ms  as                file  validation  epochs
-{rule(99)}
-    1  teacher  48  20.0%       0.500  int8, 1 thread  350 kB       93.0%       8  frontier
-    2  teacher  64  20.0%       0.800  int8, 1 thread  350 kB       90.0%       1  stopped early
-    0  teacher  64  20.0%       0.900  int8, 1 thread  350 kB       96.0%       8  chosen, frontier
-    3  teacher  64  20.0%        2.00  int8, 1 thread  350 kB                      over the budget
-    4  teacher  64  20.0%  about 3.00                                              over the budget
-    5  teacher  64  20.0%                                                          impossible
+                     MACs  blocks         p50                              top-1,
+trial  network  px   kept     out          ms  as                file  validation  epochs
+{rule(107)}
+    1  teacher  48  20.0%     50%       0.500  int8, 1 thread  350 kB       93.0%       8  frontier
+    2  teacher  64  20.0%               0.800  int8, 1 thread  350 kB       90.0%       1  stopped early
+    0  teacher  64  20.0%               0.900  int8, 1 thread  350 kB       96.0%       8  chosen, frontier
+    3  teacher  64  20.0%                2.00  int8, 1 thread  350 kB                      over the budget
+    4  teacher  64  20.0%          about 3.00                                              over the budget
+    5  teacher  64  20.0%                                                                  impossible
 
                                                                    p50              top-1,  top-1,
 ordinary run                                       ships            ms    file  validation    test        took
@@ -73,7 +73,9 @@ def test_a_page_of_a_search_that_found_nothing() -> None:
 
 
 def test_every_trial_that_was_timed_is_a_point() -> None:
-    many = tuple(replace(TRIALS[0], number=number, size=32 + 8 * number) for number in range(9))
+    many = tuple(
+        replace(TRIALS[0], number=number, choice=replace(CHOICE, size=32 + 8 * number)) for number in range(9)
+    )
     drawn = chart(searched(trials=many, finals=()), 700)
     assert drawn.count("<circle") == 9
     assert "budget 1.00 ms" in drawn

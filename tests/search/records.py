@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from edgetl.records.measured import Machine
 from edgetl.records.scores import Score
 from edgetl.records.search import (
+    Choice,
     FinalRun,
     SearchBudget,
     SearchRecord,
@@ -15,6 +17,7 @@ from edgetl.records.search import (
     TrialState,
 )
 
+CHOICE = Choice(network="teacher", size=64, share=0.2, interpolation="bicubic")
 MACHINE = Machine(cpu="Test CPU", cores=2, memory_bytes=2**33, system="Linux x86_64", python="3.11.0")
 
 
@@ -25,10 +28,7 @@ def trial(number: int, ms: float | None, score: float | None, **values: Any) -> 
     return SearchTrial(
         **{
             "number": number,
-            "network": "teacher",
-            "size": 64,
-            "share": 0.2,
-            "interpolation": "bicubic",
+            "choice": CHOICE,
             "state": state,
             "variant": timed,
             "score": score,
@@ -44,10 +44,7 @@ def final(number: int | None, latency_ms: float, **values: Any) -> FinalRun:
     return FinalRun(
         **{
             "trial": number,
-            "network": "teacher",
-            "size": 64,
-            "share": 0.2,
-            "interpolation": "bicubic",
+            "choice": CHOICE,
             "variant": "int8-cpu-x86",
             "latency_ms": latency_ms,
             "size_bytes": 360_000,
@@ -63,7 +60,7 @@ def final(number: int | None, latency_ms: float, **values: Any) -> FinalRun:
 
 TRIALS = (
     trial(0, 0.9, 0.96, frontier=True),
-    trial(1, 0.5, 0.93, frontier=True, size=48),
+    trial(1, 0.5, 0.93, frontier=True, choice=replace(CHOICE, size=48, depth=0.5)),
     trial(2, 0.8, 0.90, state=TrialState.STOPPED, why="worse than others after 1 epoch", epochs=1),
     trial(3, 2.0, None, why="2 ms, over 1 ms"),
     trial(4, None, None, predicted_ms=3.0, why="3 ms by the latency table, over 1 ms"),

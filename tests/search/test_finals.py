@@ -14,10 +14,10 @@ from edgetl import config
 from edgetl.inputs.image import Interpolation
 from edgetl.progress import SILENT
 from edgetl.records.scores import Score
-from edgetl.records.search import FinalRun, SearchBudget, TrialState
-from edgetl.search.finals import Finals, candidates, choice_of
+from edgetl.records.search import Choice, FinalRun, SearchBudget, TrialState
+from edgetl.search.finals import Finals, candidates
 from edgetl.search.settings import Prepared
-from edgetl.search.space import Choice
+from edgetl.search.space import Space
 from edgetl.search.stage import with_frontier
 from tests.search.records import TRIALS, final, trial
 
@@ -25,10 +25,9 @@ KNOWN = Prepared(
     key="",
     metric="top1",
     teacher=Score(value=0.98, low=0.95, high=0.995),
-    networks=("teacher",),
-    sizes=(64,),
-    interpolations=(Interpolation.BICUBIC,),
-    narrowest=0.02,
+    space=Space(
+        networks=("teacher",), sizes=(64,), depths=(0.0,), interpolations=(Interpolation.BICUBIC,), least=0.02
+    ),
     reference_ms=10.0,
     whole_ms=5.0,
     least_ms=0.1,
@@ -48,7 +47,7 @@ class Fake(Finals):
         ms = self.times.get(number, 0.9) * self.factors[len(self.done)]
         self.shares.append(choice.share)
         problems = () if ms <= self.budget.latency_ms else (f"{ms:.3g} ms",)
-        return final(number, ms, share=choice.share, problems=problems)
+        return final(number, ms, choice=choice, problems=problems)
 
 
 def runs(factors: list[float], trials: Any = TRIALS) -> Fake:
@@ -63,7 +62,7 @@ def test_the_best_trained_one_comes_first() -> None:
     stopped = [replace(one, state=TrialState.STOPPED) for one in TRIALS[:3]]
     assert [one.number for one in candidates(stopped)] == [0, 1, 2]
     assert candidates([trial(1, 0.7, 0.9), trial(0, 0.8, 0.9)])[0].number == 1
-    assert choice_of(TRIALS[1]).size == 48
+    assert TRIALS[1].choice.size == 48
 
 
 def test_one_run_is_enough_where_it_holds() -> None:

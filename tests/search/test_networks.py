@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgetl import config
 from edgetl.inputs.image import Interpolation, PreprocessSpec
+from edgetl.records.search import Choice
 from edgetl.search import clock
 from edgetl.search.clock import Clock
 from edgetl.search.networks import Networks
 from edgetl.search.quiet import Bars, Quiet
-from edgetl.search.space import MOST, TEACHER, Choice
+from edgetl.search.space import MOST, TEACHER
 from edgetl.tasks.base import Classification
 from edgetl.train.tasks.all import training_task
 from tests.data.images import Recorder
@@ -47,6 +50,17 @@ def test_a_network_is_cut_to_its_share(networks: Networks) -> None:
 def test_no_share_is_below_what_a_cut_allows(networks: Networks) -> None:
     smallest = networks.smallest(choice(1.0))
     assert 0.01 < smallest.choice.share == networks.cut(choice(0.01)).choice.share < MOST
+
+
+def test_blocks_go_and_channels_make_up_the_rest(networks: Networks) -> None:
+    residual = replace(choice(0.9), network="mobilenetv3_small_050")
+    whole, shallow = networks.cut(residual), networks.cut(replace(residual, share=0.6, depth=0.5))
+    assert shallow.choice == replace(residual, share=0.6, depth=0.5)
+    assert shallow.work[-1] < whole.work[-1]
+    shallowest = replace(residual, depth=1.0)
+    assert networks.cut(replace(shallowest, share=MOST)).choice.share < MOST
+    assert networks.least(shallowest) < networks.least(residual)
+    assert networks.cut(replace(residual, depth=0.01)).choice == residual, "no block goes"
 
 
 def test_a_network_is_timed_in_each_precision(networks: Networks) -> None:

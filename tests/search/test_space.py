@@ -11,10 +11,10 @@ from edgetl import config
 from edgetl.config import MacsTarget, Recipe
 from edgetl.errors import ConfigError, ModelError
 from edgetl.inputs.image import Interpolation
+from edgetl.records.search import Choice
 from edgetl.search.space import (
     MOST,
     TEACHER,
-    Choice,
     Space,
     final_recipe,
     rounded,
@@ -27,11 +27,12 @@ from edgetl.train.tasks.all import training_task
 
 TASK = training_task(Classification(labels=("a", "b")))
 RECIPE = config.parse({"preprocess": {"size": 64}, "distill": {"epochs": 12}, "prune": {"steps": 4}})
-CHOICE = Choice(network="resnet18", size=48, share=0.25, interpolation=Interpolation.BILINEAR)
+CHOICE = Choice(network="resnet18", size=48, share=0.25, depth=0.5, interpolation=Interpolation.BILINEAR)
 
 
 def space(recipe: Recipe = RECIPE, **named: Any) -> Space:
-    return space_of(recipe, TASK, **{"networks": (TEACHER,), "sizes": None, "interpolations": None, **named})
+    asked = {"networks": (TEACHER,), "sizes": None, "depths": None, "interpolations": None, **named}
+    return space_of(recipe, TASK, **asked)
 
 
 class _Fixed:
@@ -64,6 +65,18 @@ def test_the_default_sizes_are_the_teacher_s_and_smaller_ones() -> None:
     assert space().interpolations == (Interpolation.BICUBIC,)
 
 
+def test_blocks_go_where_importance_ranks_them() -> None:
+    assert space().depths == (0.0, 0.5)
+    own = config.parse({"prune": {"depth": 0.25}})
+    assert space(own).depths == (0.0, 0.25)
+    sizes = config.parse({"prune": {"importance": "magnitude"}})
+    assert space(sizes).depths == space(sizes, depths=(0.0,)).depths == (0.0,)
+    with pytest.raises(
+        ConfigError, match=r"^--depths: blocks are ranked by prune\.importance = taylor, got magn"
+    ):
+        space(sizes, depths=(0.0, 0.5))
+
+
 def test_a_detector_takes_its_own_sizes() -> None:
     boxes = config.parse({"task": {"kind": "detection"}, "preprocess": {"size": 320}})
     assert space(boxes).sizes == (320, 224, 160)
@@ -85,13 +98,17 @@ def test_by_default_no_student_is_much_larger_than_its_teacher() -> None:
 
 def test_a_candidate_is_drawn_and_written_as_parameters() -> None:
     whole = Space(
-        networks=(TEACHER, "resnet18"), sizes=(64, 48), interpolations=(Interpolation.BILINEAR,), least=0.02
+        networks=(TEACHER, "resnet18"),
+        sizes=(64, 48),
+        depths=(0.0, 0.5),
+        interpolations=(Interpolation.BILINEAR,),
+        least=0.02,
     )
     parameters = whole.parameters(CHOICE)
-    assert parameters == {"network": "resnet18", "size": 48, "share": 0.25}
+    assert parameters == {"network": "resnet18", "size": 48, "depth": 0.5, "share": 0.25}
     trial = _Fixed(parameters)
     assert whole.suggest(trial) == CHOICE
-    assert sorted(trial.asked) == ["network", "share", "size"]
+    assert sorted(trial.asked) == ["depth", "network", "share", "size"]
 
 
 def test_shares_have_three_digits() -> None:
@@ -102,6 +119,7 @@ def test_a_trial_cuts_once_and_learns_briefly() -> None:
     recipe = trial_recipe(RECIPE, CHOICE, 3)
     assert (recipe.prune.steps, recipe.prune.recovery_epochs, recipe.distill.epochs) == (1, 0, 3)
     assert (recipe.prune.network, recipe.prune.target) == ("resnet18", MacsTarget(share=0.25))
+    assert recipe.prune.depth == 0.5
     assert (recipe.distill.size, recipe.preprocess.interpolation) == (48, Interpolation.BILINEAR)
     assert recipe.train == RECIPE.train
     assert config.parse(tomllib.loads(config.dump(recipe))) == recipe

@@ -90,9 +90,9 @@ def test_its_recipe_is_the_chosen_candidate_s(searched: Searched) -> None:
     record, out = searched
     assert record.chosen is not None
     recipe = config.load(out / "recipe.toml")
-    assert recipe.prune.target == MacsTarget(share=record.chosen.share)
+    assert recipe.prune.target == MacsTarget(share=record.chosen.choice.share)
     assert recipe.distill.epochs == 2
-    assert f'prune.target = {{kind = "macs", share = {record.chosen.share}}}' in record.settings
+    assert f'prune.target = {{kind = "macs", share = {record.chosen.choice.share}}}' in record.settings
 
 
 def test_all_candidates_share_one_teacher(searched: Searched) -> None:

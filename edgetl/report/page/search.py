@@ -115,7 +115,7 @@ def _at(one: SearchTrial, x: Scale, y: Scale) -> Point:
 
 
 def _series(one: SearchTrial) -> str:
-    return f"{one.network}, {one.size} px"
+    return f"{one.choice.network}, {one.choice.size} px"
 
 
 def _colours(record: SearchRecord) -> dict[str, str]:
@@ -192,6 +192,7 @@ def _trials(record: SearchRecord) -> Markup:
         Column(header="Network"),
         Column(header="Size, px", number=True),
         Column(header="MACs kept", number=True),
+        Column(header="Blocks out", number=True),
         Column(header="p50 ms", number=True),
         Column(header="As"),
         Column(header="File", number=True),

@@ -24,7 +24,7 @@ def search(console: Console, record: SearchRecord) -> None:
     heads = (
         *numbers("trial"),
         *text("network"),
-        *numbers("px", "MACs\nkept", "p50\nms"),
+        *numbers("px", "MACs\nkept", "blocks\nout", "p50\nms"),
         *text("as"),
         *numbers("file", f"{title},\nvalidation", "epochs"),
         *text(""),
