@@ -8,6 +8,8 @@ from enum import StrEnum
 from edgetl.records.measured import Machine
 from edgetl.records.scores import Score
 
+_USUAL = "onnxruntime"
+
 
 class TrialState(StrEnum):
     """How far a candidate came.
@@ -62,13 +64,19 @@ class SearchBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedVariant:
-    """A network in one precision as the runtime ran it: its median milliseconds with its better number of threads, and
-    the bytes of its file."""
+    """A network in one precision as an engine of the runtime ran it: its median milliseconds with its better number of
+    threads, and the bytes of its file."""
 
     precision: str
+    engine: str = _USUAL
     ms: float
     threads: int
     size_bytes: int
+
+    @property
+    def kind(self) -> str:
+        """Its precision, and its engine where that is not the usual one: `int8`, `int8 in litert`."""
+        return self.precision if self.engine == _USUAL else f"{self.precision} in {self.engine}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +126,7 @@ class FinalRun:
         trial: the candidate's number; None for one that no trial stands for: narrower than a trial whose run was
             too slow.
         choice: the candidate.
-        variant: its name.
+        variant: its name: the fastest that keeps the floor, of all engines that the recipe's targets name.
         latency_ms: its median.
         size_bytes: of its file.
         val: its score on the validation split.

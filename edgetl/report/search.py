@@ -25,7 +25,7 @@ def cells(one: SearchTrial) -> tuple[str, ...]:
         units.percent(one.choice.share),
         f"{one.choice.depth:.0%}" if one.choice.depth else "",
         "" if one.ms is None else ("" if variant else "about ") + units.significant(one.ms),
-        "" if variant is None else f"{variant.precision}, {units.counted(variant.threads, 'thread')}",
+        "" if variant is None else f"{variant.kind}, {units.counted(variant.threads, 'thread')}",
         "" if variant is None else units.bytes_(variant.size_bytes),
         "" if one.score is None else units.percent(one.score),
         str(one.epochs or ""),

@@ -1,26 +1,30 @@
-"""How long and how large a network will be, before it has learned anything: exported, quantized and timed."""
+"""How long and how large a network will be, before it has learned anything: exported, quantized, and timed in each
+engine that the recipe's targets name."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import onnx
 from torch import nn
 
 from edgetl.bench.threads import numbers_of
 from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
-from edgetl.config import Recipe
+from edgetl.config import Recipe, Target
 from edgetl.export.half_weights import store_half
+from edgetl.export.litert.convert import to_tflite
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import fast_end, shipped_target
 from edgetl.quantize.unlearned import int8_on_noise, noise
 from edgetl.records.search import TimedVariant
+from edgetl.runtime.engines.base import Backend
+from edgetl.runtime.engines.litert import LiteRtBackend
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.search.quiet import Quiet
 from edgetl.tasks.base import TaskSpec
@@ -28,7 +32,17 @@ from edgetl.tasks.base import TaskSpec
 _ROUNDS, _WARM_ROUNDS = 6, 1
 _FAST = 0.1
 """Of this quantile of its own calls is each network's share of the reference: see `edgetl.measure.stopwatch`."""
-_REFERENCE = "reference", 1
+_REFERENCE = "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A network as one engine takes it: how it is opened with so many threads, and the bytes that ship."""
+
+    precision: str
+    engine: str
+    open: Callable[[int], Backend]
+    size_bytes: int
 
 
 class Clock:
@@ -59,67 +73,95 @@ class Clock:
         self.target = shipped_target(recipe.quantize)
 
     def __call__(self, network: nn.Module, size: int) -> tuple[TimedVariant, ...]:
-        """Time a network in each precision that may ship.
+        """Time a network in each precision and engine that may ship.
 
         Args:
             network: (N, 3, S, S) float32 to (N, D).
             size: S.
 
         Raises:
-            ModelError: it cannot be exported or loaded.
-            MissingDependencyError: ONNX Runtime is not installed.
+            ModelError: it cannot be exported, loaded or written for LiteRT.
+            MissingDependencyError: ONNX Runtime is not installed, or LiteRT where it is a target.
         """
-        model = self._exported(network, replace(self.spec, size=size))
-        files = {"fp32": (to_bytes(model), store_half(model).ByteSize())}
-        if self.target is not None and (small := int8_on_noise(model, self.target, size)) is not None:
-            files["int8"] = (small, len(small))
-        timed, reference_ms = self._timed({name: content for name, (content, _) in files.items()}, size)
+        files = self._files(self._exported(network, replace(self.spec, size=size)), size)
+        timed, reference_ms = self._timed(files, size)
         if self._learns:
             self.reference_ms = min(self.reference_ms, reference_ms)
         return tuple(
             TimedVariant(
-                precision=name,
-                ms=timed[name][0] * self.reference_ms,
-                threads=timed[name][1],
-                size_bytes=size_bytes,
+                precision=file.precision,
+                engine=file.engine,
+                ms=share * self.reference_ms,
+                threads=threads,
+                size_bytes=file.size_bytes,
             )
-            for name, (_, size_bytes) in files.items()
+            for file, (share, threads) in zip(files, timed, strict=True)
         )
 
-    def _timed(self, models: dict[str, bytes], size: int) -> tuple[dict[str, tuple[float, int]], float]:
-        """Each model's share of the reference's time with its better number of threads, and that time."""
+    def _files(self, model: onnx.ModelProto, size: int) -> list[_File]:
+        half = store_half(model)
+        files = [_in_onnxruntime("fp32", to_bytes(model), half.ByteSize())]
+        if self.target is not None and (small := int8_on_noise(model, self.target, size)) is not None:
+            files.append(_in_onnxruntime("int8", small, len(small)))
+        if Target.LITERT not in self.recipe.quantize.target:
+            return files
+        files.append(_in_litert("fp32", to_tflite(model), len(to_tflite(half))))
+        int8 = int8_on_noise(model, Target.LITERT, size) if self.recipe.quantize.enabled else None
+        if int8 is not None:
+            small = to_tflite(onnx.load_from_string(int8))
+            files.append(_in_litert("int8", small, len(small)))
+        return files
+
+    def _timed(self, files: Sequence[_File], size: int) -> tuple[list[tuple[float, int]], float]:
+        """Each file's share of the reference's time with its better number of threads, and that time."""
         numbers = numbers_of(self.recipe.bench.threads)
         with ExitStack() as stack:
-            calls: dict[tuple[str, int], Callable[[], object]] = {
-                (name, number): functools.partial(
-                    stack.enter_context(OnnxBackend(content, threads=number)).run, noise(size)
-                )
-                for name, content in models.items()
+            calls: dict[str, Callable[[], object]] = {
+                _key(file, number): functools.partial(stack.enter_context(file.open(number)).run, noise(size))
+                for file in files
                 for number in numbers
             }
+            first = calls[_key(files[0], 1)]
             reference = stack.enter_context(OnnxBackend(self._reference, threads=1))
             calls[_REFERENCE] = functools.partial(reference.run, noise(self.spec.size))
             with self.quiet.alone():
-                settle, block = block_of({"fp32": calls["fp32", 1]})
+                settle, block = block_of({"fp32": first})
                 found = time_interleaved(
-                    {_joined(*key): call for key, call in calls.items()},
+                    calls,
                     warmup=_WARM_ROUNDS * block,
                     runs=_ROUNDS * block,
                     pause_s=PAUSE_S,
                     settle=settle,
                     block=block,
                 )
-        base = found[_joined(*_REFERENCE)]
-        shares = {
-            name: min((fast_end(found[_joined(name, number)]) / fast_end(base), number) for number in numbers)
-            for name in models
-        }
-        return shares, fast_end(base)
+        base = fast_end(found[_REFERENCE])
+        shares = [
+            min((fast_end(found[_key(file, number)]) / base, number) for number in numbers) for file in files
+        ]
+        return shares, base
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)
         return to_onnx(network, task=self.task, spec=spec, opset=opset)
 
 
-def _joined(name: str, threads: int) -> str:
-    return f"{name}/{threads}"
+def _in_onnxruntime(precision: str, content: bytes, size_bytes: int) -> _File:
+    return _File(
+        precision=precision,
+        engine="onnxruntime",
+        open=lambda threads: OnnxBackend(content, threads=threads),
+        size_bytes=size_bytes,
+    )
+
+
+def _in_litert(precision: str, content: bytes, size_bytes: int) -> _File:
+    return _File(
+        precision=precision,
+        engine="litert",
+        open=lambda threads: LiteRtBackend(content, threads=threads),
+        size_bytes=size_bytes,
+    )
+
+
+def _key(file: _File, threads: int) -> str:
+    return f"{file.precision} {file.engine}/{threads}"

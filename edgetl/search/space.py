@@ -1,7 +1,7 @@
 """What is searched: the network that is cut, its input size, width and depth, the resize filter; the recipes of each.
 
-Precision and the number of threads are no dimensions: each candidate is timed in all of them, which takes seconds and
-leaves nothing to guess.
+Precision, engine and the number of threads are no dimensions: each candidate is timed in all of them, which takes
+seconds and leaves nothing to guess.
 """
 
 from __future__ import annotations

@@ -460,7 +460,7 @@ def _reason(
 def _line(trial: SearchTrial, name: str) -> str:
     """A trial in a line."""
     took = "" if trial.ms is None else f", {trial.ms:.3g} ms"
-    kind = "" if trial.variant is None else f" in {trial.variant.precision}"
+    kind = "" if trial.variant is None else f" in {trial.variant.kind}"
     said = [] if trial.score is None else [f"{metric(name).title} {trial.score:.1%}"]
     said += [trial.why] if trial.why else []
     return f"Trial {trial.number}: {trial.name}{took}{kind}: {', '.join(said)}"

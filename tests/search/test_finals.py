@@ -11,14 +11,17 @@ import pytest
 pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
 
 from edgetl import config
+from edgetl.config import Target
 from edgetl.inputs.image import Interpolation
 from edgetl.progress import SILENT
 from edgetl.records.scores import Score
 from edgetl.records.search import Choice, FinalRun, SearchBudget, TrialState
-from edgetl.search.finals import Finals, candidates
+from edgetl.report.run import shipped_variant
+from edgetl.search.finals import Finals, answers, candidates
 from edgetl.search.settings import Prepared
 from edgetl.search.space import Space
 from edgetl.search.stage import with_frontier
+from tests.report.conftest import evaluation, latency, make_report
 from tests.search.records import TRIALS, final, trial
 
 KNOWN = Prepared(
@@ -102,3 +105,22 @@ def test_the_frontier_is_of_those_that_learned_to_their_end() -> None:
     slower = trial(7, 0.95, 0.96)
     marked = with_frontier([*(replace(one, frontier=False) for one in TRIALS), slower])
     assert [one.number for one in marked if one.frontier] == [0, 1]
+
+
+def test_a_variant_for_litert_answers_where_it_keeps_the_floor_and_is_faster() -> None:
+    measured = make_report().measure
+    own = shipped_variant(measured)
+    slow = own.latency.p50_ms
+
+    def answer(ms: float, top1: float) -> str:
+        other = replace(
+            own,
+            name="int8-litert",
+            target=str(Target.LITERT),
+            val=evaluation(("a", "b"), top1),
+            latency=latency(ms),
+        )
+        return answers(replace(measured, variants=(*measured.variants, other)), "top1", 0.8).name
+
+    assert answer(slow / 2, 0.99) == "int8-litert"
+    assert answer(slow / 2, 0.3) == answer(slow * 2, 0.99) == own.name

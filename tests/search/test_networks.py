@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgetl import config
+from edgetl.config import Target
 from edgetl.inputs.image import Interpolation, PreprocessSpec
 from edgetl.records.search import Choice
 from edgetl.search import clock
@@ -80,7 +81,12 @@ def test_a_network_is_timed_in_each_precision(networks: Networks) -> None:
 def test_a_network_is_timed_with_one_thread_and_with_all(
     networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ms = {"fp32/1": 1.0, "fp32/2": 3.0, "int8/1": 2.0, "int8/2": 0.5}
+    ms = {
+        "fp32 onnxruntime/1": 1.0,
+        "fp32 onnxruntime/2": 3.0,
+        "int8 onnxruntime/1": 2.0,
+        "int8 onnxruntime/2": 0.5,
+    }
     monkeypatch.setattr(
         clock, "time_interleaved", lambda calls, **_: {name: [ms.get(name, 1.0)] for name in calls}
     )
@@ -89,7 +95,26 @@ def test_a_network_is_timed_with_one_thread_and_with_all(
     timed = Clock(recipe, TASK.spec, PreprocessSpec(size=32), reference, Quiet(None))(reference, 32)
     best = {"fp32": (1.0, 1), "int8": (0.5, 2)}
     assert {one.precision: (one.ms, one.threads) for one in timed}.items() <= best.items()
+    assert {one.engine for one in timed} == {"onnxruntime"}
     assert "fp32" in {one.precision for one in timed}
+
+
+def test_a_network_is_timed_in_each_engine_that_is_a_target(networks: Networks) -> None:
+    pytest.importorskip(
+        "ai_edge_litert", reason="ai-edge-litert is not installed: pip install ai-edge-litert"
+    )
+    quantize = RECIPE.quantize.model_copy(update={"target": (Target.LITERT,)})
+    watch = Clock(
+        RECIPE.model_copy(update={"quantize": quantize}),
+        TASK.spec,
+        PreprocessSpec(size=32),
+        TASK.network("test_efficientnet", "none", seed=0, size=32),
+        Quiet(None),
+    )
+    timed = watch(networks.smallest(choice(1.0)).model, 32)
+    assert [one.kind for one in timed] == ["fp32", "fp32 in litert", "int8 in litert"]
+    assert all(one.ms > 0 for one in timed)
+    assert timed[2].size_bytes < timed[1].size_bytes
 
 
 def test_others_hold_still_while_one_times(tmp_path) -> None:
