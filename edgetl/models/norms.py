@@ -37,8 +37,8 @@ def rebase(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor]) ->
     seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in chosen}
 
     def watch(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        axes = [axis for axis in range(args[0].dim()) if axis != 1]
-        seen[norm].append(torch.var_mean(args[0].double(), dim=axes))
+        if args[0][:, 0].numel() > 1:  # one value per channel has no variance
+            seen[norm].append(_statistics(args[0]))
 
     hooks = [norm.register_forward_pre_hook(watch) for norm in chosen]
     device = next(model.parameters()).device
@@ -52,7 +52,7 @@ def rebase(model: nn.Module, names: Sequence[str], batches: Iterable[Tensor]) ->
     with torch.no_grad():
         for norm in chosen:
             if seen[norm]:
-                variance, mean = (torch.stack(values).mean(0) for values in zip(*seen[norm], strict=True))
+                mean, variance = (torch.stack(values).mean(0) for values in zip(*seen[norm], strict=True))
                 _express(norm, mean, variance)
 
 
@@ -86,11 +86,16 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
             norm.eval()
 
 
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) float64 of values (n, C, ...), as torch's own batch norm measures them."""
+    mean, variance = values.new_zeros(values.shape[1]), values.new_ones(values.shape[1])
+    nn.functional.batch_norm(values, mean, variance, training=True, momentum=1.0)
+    return mean.double(), variance.double()
+
+
 def _express(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    if not (torch.isfinite(mean).all() and torch.isfinite(variance).all()):
-        return  # one value per channel has no variance
     slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     norm.bias.copy_(norm.bias.double() + slope * (mean - norm.running_mean.double()))
     norm.weight.copy_(slope * (variance + norm.eps).sqrt())
