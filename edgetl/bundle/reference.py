@@ -68,6 +68,11 @@ class Reference:
     looks: NDArray[np.float32] = field(default_factory=_no_looks)
     validation_looks: NDArray[np.float32] = field(default_factory=_no_looks)
 
+    @property
+    def has_looks(self) -> bool:
+        """Whether the images' looks are in it; not in an older file."""
+        return len(self.looks) > 0
+
 
 def class_labels(spec: TaskSpec) -> tuple[str, ...]:
     """The names of the classes that a reference is by: the task's, or its first head's."""
@@ -91,7 +96,7 @@ def encode(found: Reference) -> bytes:
         "validation_classes": found.validation_classes.astype(np.int32),
         **{_LOGITS + name: logits.astype(np.float32) for name, logits in found.logits.items()},
     }
-    if len(found.looks):
+    if found.has_looks:
         arrays |= {
             "looks": found.looks.astype(np.float32),
             "validation_looks": found.validation_looks.astype(np.float32),

@@ -180,8 +180,8 @@ def _features_without(features: Features, at: int) -> Features:
             validation=known.validation[fresh],
             validation_classes=known.validation_classes[fresh],
             logits=_without({LOGITS: known.logits[LOGITS][fresh]}, at),
-            looks=known.looks[training] if len(known.looks) else known.looks,
-            validation_looks=known.validation_looks[fresh] if len(known.looks) else known.looks,
+            looks=known.looks[training] if known.has_looks else known.looks,
+            validation_looks=known.validation_looks[fresh] if known.has_looks else known.looks,
         ),
         weights={LOGITS: np.delete(features.weights[LOGITS], at, axis=0)},
     )

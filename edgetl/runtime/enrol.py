@@ -422,7 +422,7 @@ def _with(reference: Reference, shown: NDArray[np.float32], seen: NDArray[np.flo
         classes=np.concatenate([reference.classes, np.full(len(shown), place, dtype=np.int32)]),
         means=means,
         counts=np.append(reference.counts, np.int32(len(shown))),
-        looks=np.concatenate([reference.looks, seen]) if len(reference.looks) else reference.looks,
+        looks=np.concatenate([reference.looks, seen]) if reference.has_looks else reference.looks,
     )
 
 
@@ -436,5 +436,5 @@ def _without(reference: Reference, place: int) -> Reference:
         classes=(classes - (classes > place)).astype(np.int32),
         means=np.delete(reference.means, place, axis=0) if len(reference.means) else reference.means,
         counts=np.delete(reference.counts, place),
-        looks=reference.looks[kept] if len(reference.looks) else reference.looks,
+        looks=reference.looks[kept] if reference.has_looks else reference.looks,
     )

@@ -40,7 +40,7 @@ class Features:
 
 def names(features: Features | None) -> tuple[ScoreName, ...]:
     """The scores that there are, with features or without, and with or without looks."""
-    looks = features is not None and len(features.reference.looks) > 0
+    looks = features is not None and features.reference.has_looks
     return tuple(
         name
         for name in ScoreName
