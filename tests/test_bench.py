@@ -96,7 +96,8 @@ def test_segments_make_one_trace(tmp_path: Path) -> None:
 def test_a_ranking_is_judged_by_what_fine_tuning_gave() -> None:
     shares = (0.97, 0.96, 0.91, 0.92)
     tuned = [
-        backbone_choice.Tuned(origin="pretrained", scores=(share, share), minutes=5.0) for share in shares
+        backbone_choice.Tuned(origin="pretrained", scores=(share, share), val=(share, share), minutes=5.0)
+        for share in shares
     ]
     lines = [claim.line() for claim in backbone_choice.judged(ranking(), tuned, [(0, 2), (0, 3), (3, 2)])]
     subject = "photos <1>, 4 backbones"

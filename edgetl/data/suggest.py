@@ -67,12 +67,10 @@ _STUDENT_SHARE = 0.75
 """Of the teacher's epochs, those that its pruned student is taught for."""
 
 _FEW, _LARGE_SIDE = 250, 192
-"""So few photographs, whose shorter side is so long in pixels, teach a head alone, at the 224 px of pretraining. Of 60
-and 150 pictures of flowers and 200 of goods it had 94.0, 93.6 and 96.4% of the validation images right, all layers at
-160 px 90.0, 91.2 and 95.6%; of 162 of a webcam 99.3 and 100%. What shipped from the 150, at 160 px, had 96.0% right and
-was 15x smaller than the teacher, behind all layers 95.2% and 6x (one seed each)."""
+"""So few photographs, whose shorter side is so long in pixels, are shown at the 224 px of pretraining: see
+`tests/slow/test_small_data.py`."""
 _STUDENT_SIDE = 160
-"""Of a student whose teacher looks at 224 px: twice as fast, and in the case above as good."""
+"""Of a student whose teacher looks at 224 px: twice as fast."""
 
 _MANY = 1000
 """From so many training images on, half the epochs make as many steps as a few hundred images do."""
@@ -192,10 +190,13 @@ def suggest(seen: Look) -> Sequence[Suggestion]:
             f"the sides differ ({seen.median_aspect:.1f} to 1); a crop would lose the ends",
         )
     if seen.train_images <= _FEW and seen.median_side >= _LARGE_SIDE and not seen.grey:
-        few = f"{seen.train_images} photographs are few"
-        add("train.strategy", "head", f"{few}: all layers would learn them by heart")
-        add("preprocess.size", 224, "what a head alone is given should be as sharp as in pretraining")
-        add("distill.size", _STUDENT_SIDE, "the student learns from it, and a smaller picture is faster")
+        few = f"{seen.train_images} photographs are few, and should be as sharp as those of pretraining"
+        add("preprocess.size", 224, few)
+        add(
+            "distill.size",
+            _STUDENT_SIDE,
+            "the student learns from the teacher, and a smaller picture is faster",
+        )
     batch, steps_an_epoch = batch_size(seen.train_images)
     if batch != BATCH_SIZES[0]:
         add(

@@ -4,10 +4,10 @@ On each of three sets, ten backbones of one size that need no download: Efficien
 their packages, each of them after fine-tuning on either of the other two sets, and Lite0 that learned from one other
 set alone. They are ranked by probe and LogME, then all layers of each are fine-tuned and scored on the test images by
 the ranking's metric. Many come out alike, so it also says how many of the pairs that the test images tell apart (a
-paired test at 5%, first seed) stand in the right order. What is finished is kept under `.cache/bench/backbone-choice`
-(`EDGETL_BENCH_CACHE`), and a run that was stopped goes on. `EDGETL_BENCH_SEEDS` names the seeds of fine-tuning (default
-`0`), `EDGETL_BENCH_SETS` the sets that are ranked for (default all), `EDGETL_BENCH_IMAGES` the labelled images at most.
-About an hour on one core.
+paired test at 5%, first seed) stand in the right order, and the tau that the fine-tuned networks' own validation scores
+reach. What is finished is kept under `.cache/bench/backbone-choice` (`EDGETL_BENCH_CACHE`), and a run that was stopped
+goes on. `EDGETL_BENCH_SEEDS` names the seeds of fine-tuning (default `0`), `EDGETL_BENCH_SETS` the sets that are ranked
+for (default all), `EDGETL_BENCH_IMAGES` the labelled images at most. About an hour on one core.
 """
 
 from __future__ import annotations
@@ -63,11 +63,13 @@ class Tuned:
     Attributes:
         origin: where its weights came from.
         scores: on the test images by the ranking's metric, of each seed (0..1).
+        val: the same on the validation images, by which epochs were chosen.
         minutes: of all seeds together.
     """
 
     origin: str
     scores: tuple[float, ...]
+    val: tuple[float, ...]
     minutes: float
 
 
@@ -116,6 +118,11 @@ def judged(
     yield at_least(f"{subject}: Kendall's tau of probe and fine-tuned {metric}", _tau(probes, after), AIM, "")
     evidence = _tau([one.logme for one in ranking.candidates], after)
     yield Claim(name=f"{subject}: Kendall's tau of LogME and fine-tuned {metric}", measured=f"{evidence:.3g}")
+    known = _tau([statistics.mean(own.val) for own in tuned], after)
+    yield Claim(
+        name=f"{subject}: Kendall's tau of the fine-tuned networks' own validation and test {metric}",
+        measured=f"{known:.3g}",
+    )
     right = sum(probes[better] > probes[worse] for better, worse in distinct)
     pairs = len(tuned) * (len(tuned) - 1) // 2
     yield Claim(
@@ -167,14 +174,15 @@ class _Study:
 
     def tuned(self, name: str, source: Source, metric: str, seeds: Sequence[int]) -> Tuned:
         """Fine-tune a backbone for each seed, or what is kept of it."""
-        scores, minutes = list[float](), 0.0
+        scores, val, minutes = list[float](), list[float](), 0.0
         for seed in seeds:
             _, record = self._run(name, source, seed)
             assert record.test is not None
             scores.append(value(record.test, metric))
+            val.append(value(record.val, metric))
             minutes += record.seconds / 60
         say(f"{name}: {source.backbone}, {self._origin(source)}: {statistics.mean(scores):.2%}")
-        return Tuned(origin=self._origin(source), scores=tuple(scores), minutes=minutes)
+        return Tuned(origin=self._origin(source), scores=tuple(scores), val=tuple(val), minutes=minutes)
 
     def distinct(self, name: str, ranking: BackboneRanking, seed: int) -> list[tuple[int, int]]:
         """Places in the ranking of two candidates of which the first came out better by a paired test at 5%."""

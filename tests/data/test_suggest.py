@@ -62,11 +62,11 @@ def test_marks_on_grey_parts_are_not_blurred() -> None:
     assert "preprocess.size" not in _chosen(median_side=257, grey_share=0.5)
 
 
-def test_few_photographs_teach_a_head_alone() -> None:
+def test_few_photographs_are_shown_as_sharp_as_in_pretraining() -> None:
     found = _chosen(train_images=200)
-    assert (found["train.strategy"], found["preprocess.size"], found["distill.size"]) == ("head", 224, 160)
+    assert (found["preprocess.size"], found["distill.size"]) == (224, 160)
     for changes in ({"train_images": 251}, {"median_side": 160}, {"grey_share": 1.0}):
-        assert "train.strategy" not in _chosen(**{"train_images": 200, **changes})
+        assert "distill.size" not in _chosen(**{"train_images": 200, **changes})
 
 
 def test_small_grey_images_are_not_flipped() -> None:
