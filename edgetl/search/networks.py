@@ -93,8 +93,7 @@ class Networks:
         limits = replace(uncut.limits, fewest_blocks=left, most_blocks=left)
         plan = choose(uncut.graph, uncut.scores, budget, limits)
         network = remove_(without(uncut.graph.model, uncut.graph.groups, plan.removed), plan.blocks)
-        own = replace(choice, share=share, depth=choice.depth if plan.blocks else 0.0)
-        return self._candidate(network, own)
+        return self._candidate(network, replace(choice, share=share, depth=self.depth(choice)))
 
     def smallest(self, choice: Choice) -> Candidate:
         """The smallest network that a candidate of this network, size and depth can be."""
@@ -110,6 +109,10 @@ class Networks:
         blocks = uncut.scores.blocks if uncut.scores else {}
         most = 1 - sum(blocks[name] for name in uncut.taken_out(choice.depth)) / uncut.macs
         return rounded(min(max(share, self.least(choice)), most))
+
+    def depth(self, choice: Choice) -> float:
+        """Its depth; 0 where no block can go."""
+        return choice.depth if self._uncut(choice.network, choice.size).taken_out(choice.depth) else 0.0
 
     def macs(self, choice: Choice) -> int:
         """Multiply-accumulates of the uncut network at the candidate's size."""

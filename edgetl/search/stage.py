@@ -224,10 +224,12 @@ class Search:
         guesses = list(itertools.product(space.depths, space.networks, space.sizes))
         with self.progress.task("Tracing networks", len(guesses)) as bar:
             for depth, network, size in guesses:
+                bar.advance(note=network)
                 choice = replace(first, network=network, size=size, depth=depth)
+                if networks.depth(choice) != depth:
+                    continue
                 share = networks.within(choice, macs / networks.macs(choice))
                 study.enqueue_trial(dict(space.parameters(replace(choice, share=share))))
-                bar.advance(note=network)
 
     def _networks(self, interpolation: Interpolation) -> Any:
         from edgetl.search.networks import Networks
