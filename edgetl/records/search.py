@@ -8,7 +8,8 @@ from enum import StrEnum
 from edgetl.records.measured import Machine
 from edgetl.records.scores import Score
 
-_USUAL = "onnxruntime"
+ONNXRUNTIME, LITERT = "onnxruntime", "litert"
+"""The engines that candidates are timed in."""
 
 
 class TrialState(StrEnum):
@@ -68,15 +69,15 @@ class TimedVariant:
     threads, and the bytes of its file."""
 
     precision: str
-    engine: str = _USUAL
+    engine: str = ONNXRUNTIME
     ms: float
     threads: int
     size_bytes: int
 
     @property
     def kind(self) -> str:
-        """Its precision, and its engine where that is not the usual one: `int8`, `int8 in litert`."""
-        return self.precision if self.engine == _USUAL else f"{self.precision} in {self.engine}"
+        """Its precision, and its engine where that is not ONNX Runtime: `int8`, `int8 in litert`."""
+        return self.precision if self.engine == ONNXRUNTIME else f"{self.precision} in {self.engine}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import fast_end, shipped_target
 from edgetl.quantize.unlearned import int8_on_noise, noise
-from edgetl.records.search import TimedVariant
+from edgetl.records.search import LITERT, ONNXRUNTIME, TimedVariant
 from edgetl.runtime.engines.base import Backend
 from edgetl.runtime.engines.litert import LiteRtBackend
 from edgetl.runtime.engines.onnxruntime import OnnxBackend
@@ -37,12 +37,17 @@ _REFERENCE = "reference"
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """A network as one engine takes it: how it is opened with so many threads, and the bytes that ship."""
+    """A network as one engine takes it, and the bytes that would ship."""
 
     precision: str
     engine: str
-    open: Callable[[int], Backend]
+    content: bytes
     size_bytes: int
+
+    def open(self, threads: int) -> Backend:
+        if self.engine == LITERT:
+            return LiteRtBackend(self.content, threads=threads)
+        return OnnxBackend(self.content, threads=threads)
 
 
 class Clock:
@@ -99,17 +104,24 @@ class Clock:
         )
 
     def _files(self, model: onnx.ModelProto, size: int) -> list[_File]:
-        half = store_half(model)
-        files = [_in_onnxruntime("fp32", to_bytes(model), half.ByteSize())]
+        def add(precision: str, engine: str, content: bytes, size_bytes: int | None = None) -> None:
+            files.append(
+                _File(
+                    precision=precision,
+                    engine=engine,
+                    content=content,
+                    size_bytes=len(content) if size_bytes is None else size_bytes,
+                )
+            )
+
+        files, half, quantize = list[_File](), store_half(model), self.recipe.quantize
+        add("fp32", ONNXRUNTIME, to_bytes(model), half.ByteSize())
         if self.target is not None and (small := int8_on_noise(model, self.target, size)) is not None:
-            files.append(_in_onnxruntime("int8", small, len(small)))
-        if Target.LITERT not in self.recipe.quantize.target:
-            return files
-        files.append(_in_litert("fp32", to_tflite(model), len(to_tflite(half))))
-        int8 = int8_on_noise(model, Target.LITERT, size) if self.recipe.quantize.enabled else None
-        if int8 is not None:
-            small = to_tflite(onnx.load_from_string(int8))
-            files.append(_in_litert("int8", small, len(small)))
+            add("int8", ONNXRUNTIME, small)
+        if Target.LITERT in quantize.target:
+            add("fp32", LITERT, to_tflite(model), len(to_tflite(half)))
+            if quantize.enabled and (small := int8_on_noise(model, Target.LITERT, size)) is not None:
+                add("int8", LITERT, to_tflite(onnx.load_from_string(small)))
         return files
 
     def _timed(self, files: Sequence[_File], size: int) -> tuple[list[tuple[float, int]], float]:
@@ -143,24 +155,6 @@ class Clock:
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)
         return to_onnx(network, task=self.task, spec=spec, opset=opset)
-
-
-def _in_onnxruntime(precision: str, content: bytes, size_bytes: int) -> _File:
-    return _File(
-        precision=precision,
-        engine="onnxruntime",
-        open=lambda threads: OnnxBackend(content, threads=threads),
-        size_bytes=size_bytes,
-    )
-
-
-def _in_litert(precision: str, content: bytes, size_bytes: int) -> _File:
-    return _File(
-        precision=precision,
-        engine="litert",
-        open=lambda threads: LiteRtBackend(content, threads=threads),
-        size_bytes=size_bytes,
-    )
 
 
 def _key(file: _File, threads: int) -> str:
