@@ -355,4 +355,6 @@ def test_a_changed_camera_as_it_ships(
             f"  {variant:24}{before:6.1f} {after:6.1f}   adapted {kept:6.1f} {reached:6.1f},"
             f" {won_back(before, after, reached)}"
         )
-    assert found["adapted"]["ships"][1] >= found["as it was"]["ships"][1]
+    before = found["as it was"]["ships"][1] / 100
+    noise = 196 * (before * (1 - before) / len(cameras.new)) ** 0.5
+    assert found["adapted"]["ships"][1] >= 100 * before - noise
