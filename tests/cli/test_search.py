@@ -30,6 +30,10 @@ def recipe(tmp_path: Path) -> Path:
             "--backbones: got 'a,', expected names parted by commas.",
         ),
         (
+            ("--latency-ms", "3", "--depths", "half"),
+            "--depths: got 'half', expected numbers parted by commas",
+        ),
+        (
             ("--latency-ms", "3", "--filters", "cubic"),
             "--filters: got 'cubic', expected nearest, bilinear, bicubic or lanczos.",
         ),
@@ -51,12 +55,14 @@ def test_it_prints_json_alone_and_writes_a_page(
     monkeypatch.setattr(stage, "run", lambda *given, **_: (seen.append(given), searched())[1])
     out = tmp_path / "out"
     words = ("--latency-ms", "1", "--backbones", "teacher,resnet18", "--filters", "bilinear", "--trials", "4")
+    words = (*words, "--depths", "0,0.25")
     done = edgetl("search", recipe, *words, "--out", out, "--set", "seed=3", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["holds"], len(found["trials"]), found["finals"][0]["trial"]) == (True, 6, 0)
     [(asked, loaded, folder)] = seen
     assert (asked.networks, asked.trials, asked.sizes) == (("teacher", "resnet18"), 4, None)
+    assert asked.depths == (0.0, 0.25)
     assert (loaded.seed, folder) == (3, out)
     assert "<svg" in (out / "search.html").read_text()
     assert f"Wrote {out / 'search.html'}." in done.stderr

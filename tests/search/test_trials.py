@@ -100,13 +100,14 @@ def test_a_file_system_without_links_is_named(tmp_path: Path, monkeypatch: pytes
 
 def test_figures_out_of_range_are_refused_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        check(SearchConfig(latency_ms=-1, floor=95, minutes=0, trials=0, workers=0))
+        check(SearchConfig(latency_ms=-1, floor=95, minutes=0, trials=0, workers=0, depths=(0.5, 2.0)))
     assert caught.value.problems == (
         "--latency-ms: got -1, expected a number above 0.",
         "--minutes: got 0, expected a number above 0.",
         "--floor: got 95, expected a score above 0 and at most 1, as in 0.95.",
         "--trials: got 0, expected 1 or more.",
         "--workers: got 0, expected 1 or more.",
+        "--depths: got 2, expected shares from 0 to 1, as in 0,0.5.",
     )
 
 
