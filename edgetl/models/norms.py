@@ -96,6 +96,8 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
 def _express(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
+    if not (torch.isfinite(mean).all() and torch.isfinite(variance).all()):
+        return  # the images overflow before it
     slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     norm.bias.copy_(norm.bias.double() + slope * (mean - norm.running_mean.double()))
     norm.weight.copy_(slope * (variance + norm.eps).sqrt())

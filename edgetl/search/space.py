@@ -67,11 +67,15 @@ class Space:
         )
 
     def parameters(self, choice: Choice) -> dict[str, str | float]:
-        """A candidate as a study's parameters: the way back from `suggest`."""
+        """A candidate as a study's parameters: the way back from `suggest`.
+
+        One that could have no block out may have been drawn at any depth.
+        """
+        depth = choice.depth if choice.depth in self.depths else min(self.depths)
         whole: dict[str, tuple[_Values, str | float]] = {
             "network": (self.networks, choice.network),
             "size": (self.sizes, choice.size),
-            "depth": (self.depths, choice.depth),
+            "depth": (self.depths, depth),
             "interpolation": (self.interpolations, choice.interpolation),
         }
         drawn: dict[str, str | float] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +110,8 @@ def test_a_candidate_is_drawn_and_written_as_parameters() -> None:
     trial = _Fixed(parameters)
     assert whole.suggest(trial) == CHOICE
     assert sorted(trial.asked) == ["depth", "network", "share", "size"]
+    deep = replace(whole, depths=(0.25, 0.5))
+    assert deep.parameters(replace(CHOICE, depth=0.0))["depth"] == 0.25, "of a network without such blocks"
 
 
 def test_shares_have_three_digits() -> None:
