@@ -54,6 +54,7 @@ def run(
     resume_hint: str = "",
     begins: Callable[[Stage], None] = lambda _: None,
     listen: Listener | None = None,
+    student_tested: bool = True,
 ) -> Outcome:
     """Run the stages up to and including `until`; finished stages whose key still holds are not redone.
 
@@ -65,6 +66,7 @@ def run(
         resume_hint: the command that goes on after an interruption, for the message.
         begins: is called with each stage before it is done.
         listen: is called with each epoch of distillation as it ends; an exception of its own ends the run there.
+        student_tested: whether the distilled student is scored on the test images too. What is exported always is.
 
     Raises:
         BusyError: another process works in `run_dir`.
@@ -76,7 +78,7 @@ def run(
     recipe = resolve(recipe)  # before the folder is made, which what cannot run shall not leave behind
     try:
         with _alone_in(run_dir, hint, progress):
-            return Run(recipe, run_dir, progress, listen).shown(until, begins)
+            return Run(recipe, run_dir, progress, listen, student_tested).shown(until, begins)
     except Interrupted as stop:
         raise Interrupted(f"{stop} Finished work is saved in {run_dir}; go on with: {hint}") from None
     except KeyboardInterrupt:
@@ -140,10 +142,16 @@ class Run:
     """A recipe in a folder: its stages' inputs and records."""
 
     def __init__(
-        self, recipe: Recipe, run_dir: Path, progress: Progress, listen: Listener | None = None
+        self,
+        recipe: Recipe,
+        run_dir: Path,
+        progress: Progress,
+        listen: Listener | None = None,
+        student_tested: bool = True,
     ) -> None:
         self.recipe = resolve(recipe)
         self.listen = listen
+        self.student_tested = student_tested
         self.dir = run_dir
         self.warnings = Warnings(progress)
         self.progress: Progress = self.warnings
@@ -456,7 +464,7 @@ class Run:
             return None, False
         inputs = stage.PruneInputs(
             guide=replace(self._guide, loss=self._plain_loss),
-            index=self.index,
+            index=self._students_index,
             spec=self.student_spec,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
@@ -482,7 +490,7 @@ class Run:
         inputs = stage.DistillInputs(
             guide=self._guide,
             pruned=start if config.student == "pruned" else None,
-            index=self.index,
+            index=self._students_index,
             spec=self.student_spec,
             pixels_dir=self.pixels_dir,
             seed=self.recipe.seed,
@@ -663,6 +671,13 @@ class Run:
     def index(self) -> DataIndex:
         """The data, once it is read."""
         return self.images.index
+
+    @property
+    def _students_index(self) -> DataIndex:
+        """The images that the student learns from and is scored on before it is exported."""
+        if self.student_tested:
+            return self.index
+        return replace(self.index, samples=tuple(s for s in self.index.samples if s.split != "test"))
 
     @property
     def spec(self) -> PreprocessSpec:

@@ -43,21 +43,24 @@ class Finals:
         budget: what was asked for.
         known: what was prepared.
         teachers: whose runs go on.
+        least: the smallest share of its network's multiply-accumulates that a candidate can have.
         out: where the recipe of the last one is written.
         progress: shows the runs.
     """
 
     def __init__(
         self,
+        *,
         recipe: Recipe,
         budget: SearchBudget,
         known: Prepared,
         teachers: Teachers,
+        least: Callable[[Choice], float],
         out: Path,
         progress: Progress,
     ) -> None:
         self.recipe, self.budget, self.known = recipe, budget, known
-        self.teachers, self.out, self.progress = teachers, out, progress
+        self.teachers, self.least, self.out, self.progress = teachers, least, out, progress
         self.done: list[FinalRun] = []
 
     def run(
@@ -100,7 +103,7 @@ class Finals:
         self, learned: Sequence[SearchTrial], factor: float
     ) -> tuple[int | None, Choice, float | None] | None:
         """The best candidate that holds the budget if ordinary runs take `factor` times what trials took; where there
-        is none, the last one that was too slow, as much narrower as it must be."""
+        is none, the last one that was too slow, as much narrower as it must be and can be."""
         budget, tried = self.budget.latency_ms, {final.trial for final in self.done}
         for one in learned:
             if one.number not in tried and one.ms is not None and one.ms * factor <= budget:
@@ -108,7 +111,8 @@ class Finals:
         if not self.done:
             return None
         last = self.done[-1]
-        share = rounded(last.choice.share * (_AIM * budget / last.latency_ms) ** _POWER)
+        wanted = rounded(last.choice.share * (_AIM * budget / last.latency_ms) ** _POWER)
+        share = max(wanted, self.least(last.choice))
         if share >= last.choice.share:
             return None
         return None, replace(last.choice, share=share), None

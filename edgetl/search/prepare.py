@@ -36,8 +36,8 @@ def prepare(
     """Find out what all trials share, and train the teacher; saved in `out`, from where a later call takes it.
 
     Raises:
-        ConfigError: the budget is below what the fastest network takes, which is said before the teacher is trained; or
-            the floor is above what the teacher may reach.
+        ConfigError: depths are named that no network can have, or the budget is below what the fastest network takes,
+            which is said before the teacher is trained; or the floor is above what the teacher may reach.
         EdgetlError: as of an ordinary run.
     """
     index = teachers.index
@@ -91,6 +91,8 @@ def _measured(
     task, size = teachers.task, recipe.preprocess.size
     networks, clock = Networks(recipe, task), clock_of(recipe, teachers, Quiet(None), None)
     first = Choice(network=TEACHER, size=size, share=1.0, interpolation=space.interpolations[0])
+    if config.depths is not None:
+        _check_depths(first, space, networks)
     any_size = replace(config.budget, size_mb=None)
     least, narrowest = (math.inf, ""), 1.0
     with progress.task("Timing the whole network and the smallest ones", 1 + len(space.networks)) as bar:
@@ -116,6 +118,19 @@ def _measured(
         least=least[1],
         epochs=0,
     )
+
+
+def _check_depths(first: Choice, space: Space, networks: Networks) -> None:
+    """Raises ConfigError where no network has a block that could go."""
+    deepest, size = max(space.depths), min(space.sizes)
+    if deepest and not any(
+        networks.depth(replace(first, network=network, size=size, depth=deepest))
+        for network in space.networks
+    ):
+        raise ConfigError(
+            f"--depths {deepest:g}: no residual block of {' or '.join(space.networks)} can be taken out whole; leave"
+            " --depths out, or name other --backbones."
+        )
 
 
 def _key(recipe: Recipe, teachers: Teachers, space: Space) -> str:

@@ -35,6 +35,8 @@ from edgetl.tasks.metrics import metric
 if TYPE_CHECKING:
     from optuna.study import Study
 
+    from edgetl.search.finals import Finals
+
 _SPENT, _TRIALS, _WORKERS = "spent.json", "trials", "workers"
 _MOST_DRAWN = 20
 """Candidates that are drawn at most for each that learns."""
@@ -145,7 +147,6 @@ class Search:
 
     def to_the_end(self) -> SearchRecord:
         """See `run`."""
-        from edgetl.search.finals import Finals
         from edgetl.search.prepare import prepare
 
         _share_cores(self.config)
@@ -153,7 +154,7 @@ class Search:
         self.study = self._opened(known, 0)
         self._first_guesses(known, self.study)
         self._all_trials(known, self.study)
-        finals = Finals(self.recipe, self.config.budget, known, self.teachers, self.out, self.progress)
+        finals = self._finals(known)
         self.finals = finals.run(self._trials(), lambda: time.time() > self.ends)
         return self._written(known)
 
@@ -362,6 +363,19 @@ class Search:
 
     # --- what it comes to -------------------------------------------------------------------------------
 
+    def _finals(self, known: Prepared) -> Finals:
+        from edgetl.search.finals import Finals
+
+        return Finals(
+            recipe=self.recipe,
+            budget=self.config.budget,
+            known=known,
+            teachers=self.teachers,
+            least=lambda choice: self.networks(choice.interpolation).least(choice),
+            out=self.out,
+            progress=self.progress,
+        )
+
     def _run_best(self) -> str:
         from edgetl.search.finals import candidates
         from edgetl.search.space import trial_recipe
@@ -378,7 +392,7 @@ class Search:
         if not folder.is_dir():
             return "The best candidate so far was trained on another machine; what was finished is saved."
         self.progress.message("Making a bundle of the best so far; Ctrl-C again leaves it")
-        outcome = pipeline.run(recipe, folder, progress=self.progress)
+        outcome = pipeline.run(recipe, folder, progress=self.progress, student_tested=False)
         return f"The best so far, {choice.name}, is {outcome.bundle}."
 
     def _seconds(self) -> float:
@@ -386,15 +400,14 @@ class Search:
 
     def _written(self, known: Prepared) -> SearchRecord:
         """The record, also as a file."""
-        from edgetl.search.finals import Finals
         from edgetl.search.space import settings_of
         from edgetl.search.study import place_of
         from edgetl.search.trials import table_of
 
         assert self.study is not None
         table, last = table_of(self.study), self.finals[-1] if self.finals else None
-        finals = Finals(self.recipe, self.config.budget, known, self.teachers, self.out, self.progress)
-        settings = () if last is None else settings_of(self.recipe, last.choice, finals.max_drop)
+        max_drop = self._finals(known).max_drop
+        settings = () if last is None else settings_of(self.recipe, last.choice, max_drop)
         trials = with_frontier(self._trials())
         record = SearchRecord(
             name=self.recipe.name,

@@ -167,7 +167,13 @@ class Trials:
         bars = Bars(self.progress, self.quiet)
         try:
             outcome = pipeline.run(
-                recipe, folder, until=Stage.DISTILL, progress=bars, begins=begins, listen=after_epoch
+                recipe,
+                folder,
+                until=Stage.DISTILL,
+                progress=bars,
+                begins=begins,
+                listen=after_epoch,
+                student_tested=False,
             )
         except (optuna.TrialPruned, OverBudget):
             shutil.rmtree(folder, ignore_errors=True)

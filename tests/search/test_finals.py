@@ -37,13 +37,23 @@ KNOWN = Prepared(
     least="it",
     epochs=2,
 )
+LEAST = 0.15
+"""The smallest share that a candidate's network can have."""
 
 
 class Fake(Finals):
     """Ordinary runs that take a factor of what the trials took."""
 
     def __init__(self, factors: list[float], budget: SearchBudget, times: dict[int | None, float]) -> None:
-        super().__init__(config.parse({}), budget, KNOWN, None, Path(), SILENT)  # type: ignore[arg-type]
+        super().__init__(
+            recipe=config.parse({}),
+            budget=budget,
+            known=KNOWN,
+            teachers=None,  # type: ignore[arg-type]
+            least=lambda _: LEAST,
+            out=Path(),
+            progress=SILENT,
+        )
         self.factors, self.times, self.shares = factors, times, list[float]()
 
     def _final(self, number: int | None, choice: Choice) -> FinalRun:
@@ -82,6 +92,11 @@ def test_where_there_is_no_other_it_is_run_narrower() -> None:
     fake = runs([1.3, 1.0], TRIALS[:1])
     assert [one.trial for one in fake.done] == [0, None]
     assert fake.shares[1] < fake.shares[0] == 0.2
+
+
+def test_none_is_run_narrower_than_it_can_be() -> None:
+    fake = runs([3.0, 2.0, 2.0], TRIALS[:1])
+    assert fake.shares == [0.2, LEAST]
 
 
 def test_it_does_not_go_on_for_ever() -> None:

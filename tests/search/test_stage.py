@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def test_all_candidates_share_one_teacher(searched: Searched) -> None:
         assert not (home / "prune").is_symlink()
 
 
+def test_candidates_do_not_see_the_test_images(searched: Searched) -> None:
+    _, out = searched
+    records = list((out / "trials").glob("*/distill/stage.json"))
+    assert records
+    assert all(json.loads(path.read_text())["record"]["test"] is None for path in records)
+
+
 def test_the_same_call_does_nothing_again(searched: Searched, images: Path) -> None:
     record, out = searched
     spoken = Spoken()
@@ -160,6 +168,13 @@ def test_a_budget_below_the_least_possible_is_refused_before_the_teacher_is_trai
     assert "ms, of teacher at 32 px" in text
     assert text.endswith("Allow more, or name smaller --sizes or other --backbones.")
     assert not (tmp_path / "run" / "train").exists()
+
+
+def test_depths_that_no_network_can_have_are_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--depths 0.5: no residual block of squeezenet1_1 can be taken out"
+    ):
+        stage.run(asked(networks=("squeezenet1_1",), depths=(0.5,)), recipe_of(images), tmp_path)
 
 
 def test_a_machine_that_is_busy_is_refused(
