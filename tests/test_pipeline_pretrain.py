@@ -91,7 +91,7 @@ def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
         True,
         (Stage.DATA, Stage.PRETRAIN),
     )
-    assert record.start.note.endswith("training begins with it all the same (pretrain.always).")
+    assert "in any case (pretrain.always); a linear probe went" in record.start.note
     assert [step.kind for step in record.lineage] == ["weights", "simclr", "train"]
     begun = weights_of(tmp_path / "run", record)
     verdict(monkeypatch, helped=True)
@@ -107,23 +107,22 @@ def test_the_teacher_begins_with_the_backbone_only_where_it_helped(
     assert trained(recipe_of(images, images=str(photos)), tmp_path / "run")[2] == everything
 
 
-def test_a_probe_judges_before_one_training(
+def test_where_it_is_used_in_any_case_one_training_is_enough(
     images: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict(monkeypatch, helped=True)
-    recipe = recipe_of(images, images=str(photos), judge="probe")
+    recipe = recipe_of(images, images=str(photos), always=True)
     _, record, _ = trained(recipe, tmp_path / "run")
     assert record.start is not None
     assert (record.start.judge, record.start.used, record.start.other_seconds) == ("probe", True, 0)
     assert record.start.note.startswith(
-        "Pretraining (simclr on 12 images (photos)) helped: a linear probe went"
+        "Training begins with what was learned first (simclr on 12 images (photos)) in any case (pretrain.always); a"
     )
-    assert record.start.note.endswith("p = 0.01); training begins with it.")
     assert [step.kind for step in record.lineage] == ["weights", "simclr", "train"]
     other = tiny_recipe(
         images,
         train={"epochs": 2, "lr": 1e-4},
-        pretrain={"epochs": 1, "batch_size": 8, "images": str(photos), "judge": "probe"},
+        pretrain={"epochs": 1, "batch_size": 8, "images": str(photos), "always": True},
     )
     assert trained(other, tmp_path / "run")[2] == (Stage.DATA, Stage.PRETRAIN)
 
@@ -189,7 +188,6 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
             'method = "simclr" compares the images of a step, and batch_size is 1',
         ),
         ({"images": "b", "method": "moco"}, "pretrain.method: input should be 'simclr', 'vicreg'"),
-        ({"images": "b", "judge": "jury"}, "pretrain.judge: input should be 'training' or 'probe'"),
     ):
         with pytest.raises(ConfigError) as caught:
             config.parse({"pretrain": settings})

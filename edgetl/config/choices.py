@@ -222,17 +222,6 @@ class PretrainMethod(StrEnum):
         return self in (PretrainMethod.SIMCLR, PretrainMethod.VICREG)
 
 
-class Judge(StrEnum):
-    """What says whether pretraining helped.
-
-    `training`: the teacher is trained from both starts, and the two are compared; `probe`: linear probes on the
-    features of the two starts, which cost little and do not see what fine-tuning makes of them.
-    """
-
-    TRAINING = "training"
-    PROBE = "probe"
-
-
 class Target(StrEnum):
     """What the quantized model will run on; it decides the form of quantization.
 

@@ -12,7 +12,6 @@ from edgetl.config.choices import (
     Augment,
     Episodes,
     Imbalance,
-    Judge,
     Mix,
     Optimizer,
     PretrainMethod,
@@ -26,8 +25,8 @@ from edgetl.config.values import Count, Epochs, Fraction, MetricName, OpenFracti
 
 class PretrainConfig(Section):
     """Where the backbone learns first, before it sees the data: on a labelled set of other classes (`source`), or on
-    images without labels (`images`). It is begun with only where what `judge` compares is then significantly better on
-    the validation split. Nowhere where both are unset."""
+    images without labels (`images`). The teacher is then trained twice, from both starts, and begun with it only where
+    that is significantly better on the validation split. Nowhere where both are unset."""
 
     source: Annotated[str, Field(min_length=1)] | None = None
     """A labelled set, as in `data.source`, of other classes. It is trained on as by `[train]`, all layers, with the
@@ -54,11 +53,8 @@ class PretrainConfig(Section):
     """For `masked`: the patches per side of the picture."""
     noise: Positive = 0.5
     """For `denoise`: standard deviation of the noise, in those of the normalised pixels."""
-    judge: Judge = Judge.TRAINING
-    """What says whether that helped: `training` (the teacher is trained twice, from both starts) or `probe` (linear
-    probes on the features as they are: cheap, and blind to what only fine-tuning gains)."""
     always: bool = False
-    """Begin with the pretrained backbone in any case, and train once; `judge` is not asked."""
+    """Begin with the pretrained backbone in any case, and train once."""
 
     @property
     def enabled(self) -> bool:

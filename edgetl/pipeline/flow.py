@@ -253,12 +253,10 @@ class Run:
     def _pretrain(self) -> tuple[PretrainRecord | None, bool]:
         if self.images.further is None:
             return None, False
-        usual = (
-            recipes.PretrainConfig()
-        )  # whether it helped is found out later, and changes nothing of what is learned
         return self.cache.run(
             "pretrain",
-            config=self.recipe.pretrain.model_copy(update={"judge": usual.judge, "always": usual.always}),
+            # Whether it is used anyway changes nothing of what is learned.
+            config=self.recipe.pretrain.model_copy(update={"always": False}),
             inputs=self._pretrain_inputs(),
             kind=PretrainRecord,
             outputs=lambda r: [r.checkpoint],
@@ -398,7 +396,6 @@ class Run:
             checkpoint=self.dir / record.checkpoint,
             learned=record.lineage[-1].words,
             probe=record.probe,
-            judge=self.recipe.pretrain.judge,
             always=self.recipe.pretrain.always,
         )
 

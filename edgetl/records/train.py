@@ -132,9 +132,9 @@ class NearestRecord:
 class StartRecord:
     """Whether a teacher begins with a backbone that learned elsewhere first, and why.
 
-    `judge` made the `comparison`: `training`, of teachers trained from both starts, or `probe`, of linear probes. The
-    pretrained backbone is `used` where it helped, or where the recipe asks for it in any case; `note` says so in one
-    sentence. `other_seconds` went into the teacher that was not kept; 0 where only one was trained.
+    `judge` made the `comparison`: `training`, of teachers trained from both starts, or, where the recipe asks for the
+    pretrained backbone in any case, `probe`, of linear probes. It is `used` then, or where it helped; `note` says so in
+    one sentence. `other_seconds` went into the teacher that was not kept; 0 where only one was trained.
     """
 
     judge: str

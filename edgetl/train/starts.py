@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 import torch
 
-from edgetl.config import Episodes, Judge, TrainConfig
+from edgetl.config import Episodes, TrainConfig
 from edgetl.files import read_json, write_bytes, write_json
 from edgetl.models import checkpoint
 from edgetl.progress import SILENT, Progress
@@ -25,6 +24,8 @@ from edgetl.train.tasks.all import training_task
 
 ORIGINAL, PRETRAINED = "original", "pretrained"
 """Folders in the stage's, of the two trainings: their state, and the curves that trackers keep in files."""
+TRAINING, PROBE = "training", "probe"
+"""What `StartRecord.judge` says: teachers trained from both starts were compared, or linear probes."""
 _TRAINED = "trained.json"
 
 
@@ -36,14 +37,12 @@ class Pretrained:
         checkpoint: the backbone.
         learned: what it learned, in words.
         probe: linear probes on its features, after those on the original weights'.
-        judge: what says whether that helped.
-        always: it is used whatever that says.
+        always: it is used whether it helps or not.
     """
 
     checkpoint: Path
     learned: str
     probe: PairedComparison
-    judge: Judge
     always: bool
 
 
@@ -57,8 +56,8 @@ def run(
 ) -> TrainRecord:
     """Train the teacher and write `out/teacher.safetensors`, as `edgetl.train.stage.run` does.
 
-    Where training is the judge, the teacher is trained from both starts, which differ in nothing else: the settings,
-    the seed, the number of epochs and the choice of the best one on the validation split are the same. The two answer
+    Where it need not be used, the teacher is trained from both starts, which differ in nothing else: the settings, the
+    seed, the number of epochs and the choice of the best one on the validation split are the same. The two answer
     the validation split, and the one from the pretrained backbone is kept only where it is better by `train.select` or
     the task's usual metric, with an error of 5% at most; see `edgetl.train.compare`. A run that was stopped goes on in
     the training in which it was.
@@ -82,33 +81,24 @@ def run(
     if first is None:
         record = stage.run(config, inputs, out=out, progress=progress)
         return dataclasses.replace(record, episodes=episodes)
-    judge = Judge.PROBE if first.always else first.judge
-    match judge:
-        case Judge.PROBE:
-            record = _once(config, inputs, first, out=out, progress=progress)
-        case Judge.TRAINING:
-            record = _twice(config, inputs, first, out=out, progress=progress)
-        case _:
-            assert_never(judge)
+    trained = _once if first.always else _twice
+    record = trained(config, inputs, first, out=out, progress=progress)
     assert record.start is not None
-    (progress.message if record.start.comparison.helped else progress.warning)(record.start.note)
+    (progress.message if record.start.used else progress.warning)(record.start.note)
     return dataclasses.replace(record, episodes=episodes)
 
 
 def _once(
     config: TrainConfig, inputs: TrainInputs, first: Pretrained, *, out: Path, progress: Progress
 ) -> TrainRecord:
-    found = first.probe
-    used = found.helped or first.always
-    start = first.checkpoint if used else None
-    record = stage.run(config, dataclasses.replace(inputs, start=start), out=out, progress=progress)
-    end = "training begins with it" if used else "training begins with the original weights"
-    if used and not found.helped:
-        end += " all the same (pretrain.always)"
-    note = _sentence(first, found, "a linear probe", end)
-    return dataclasses.replace(
-        record, start=StartRecord(judge=Judge.PROBE.value, comparison=found, used=used, note=note)
+    begun = dataclasses.replace(inputs, start=first.checkpoint)
+    record = stage.run(config, begun, out=out, progress=progress)
+    note = (
+        f"Training begins with what was learned first ({first.learned}) in any case (pretrain.always);"
+        f" {_went(first.probe, 'a linear probe')}."
     )
+    start = StartRecord(judge=PROBE, comparison=first.probe, used=True, note=note)
+    return dataclasses.replace(record, start=start)
 
 
 def _twice(
@@ -121,12 +111,16 @@ def _twice(
     found = from_main(_compared(config, inputs, out, progress) if launched().main else None)
     assert found is not None
     record, rest = (other, plain) if found.helped else (plain, other)
-    end = f"the one {'after it' if found.helped else 'from the original weights'} is kept"
+    note = (
+        f"Pretraining ({first.learned}) {'helped' if found.helped else 'did not help'}:"
+        f" {_went(found, 'the trained teacher')};"
+        f" the one {'after it' if found.helped else 'from the original weights'} is kept."
+    )
     start = StartRecord(
-        judge=Judge.TRAINING.value,
+        judge=TRAINING,
         comparison=found,
         used=found.helped,
-        note=_sentence(first, found, "the trained teacher", end),
+        note=note,
         other_seconds=rest.seconds,
     )
     if launched().main:
@@ -169,12 +163,11 @@ def _compared(config: TrainConfig, inputs: TrainInputs, out: Path, progress: Pro
     return compare(task, chosen, sets.val.targets, before, after, seed=inputs.seed)
 
 
-def _sentence(first: Pretrained, found: PairedComparison, what: str, end: str) -> str:
-    """What came of pretraining, with its figures."""
+def _went(found: PairedComparison, what: str) -> str:
+    """What was compared, with its figures."""
     low, high = found.interval
     return (
-        f"Pretraining ({first.learned}) {'helped' if found.helped else 'did not help'}: {what} went from"
-        f" {metric(found.metric).title} {found.before:.1%} to {found.after:.1%} on {found.images:,} validation images"
-        f" ({100 * (found.after - found.before):+.1f} points, 90% interval {100 * low:+.1f} to {100 * high:+.1f},"
-        f" p = {found.p_value:.2g}); {end}."
+        f"{what} went from {metric(found.metric).title} {found.before:.1%} to {found.after:.1%} on {found.images:,}"
+        f" validation images ({100 * (found.after - found.before):+.1f} points, 90% interval {100 * low:+.1f} to"
+        f" {100 * high:+.1f}, p = {found.p_value:.2g})"
     )

@@ -93,28 +93,34 @@ def test_the_page_has_curves_the_probe_and_the_chain(report: RunReport) -> None:
         assert part in said, part
 
 
-def test_the_page_says_what_a_probe_decided(report: RunReport) -> None:
-    start = StartRecord(judge="probe", comparison=TRAINED, used=False, note="It did not help.")
+def test_the_page_says_that_it_was_used_in_any_case(report: RunReport) -> None:
+    start = StartRecord(judge="probe", comparison=TRAINED, used=True, note="In any case.")
     said = words(learned(report, start))
-    for part in ("It did not help.", "Judged by linear probes", "The teacher begins with it no"):
+    for part in ("In any case.", "Judged by nothing: used in any case", "The teacher begins with it yes"):
         assert part in said, part
     assert "Trained teacher" not in said
     assert "other training" not in said
 
 
 @pytest.mark.parametrize(
-    ("judge", "whose"), [("training", "the trained teacher's"), ("probe", "a linear probe's")]
+    ("judge", "helped", "end"),
+    [
+        ("training", True, "the trained teacher's top-1 81.0% -> 86.0%, which helped"),
+        (
+            "training",
+            False,
+            "the trained teacher's top-1 81.0% -> 86.0%, which did not help, so it is not used",
+        ),
+        ("probe", True, "a linear probe's top-1 81.0% -> 86.0%, used in any case"),
+        ("probe", False, "a linear probe's top-1 81.0% -> 86.0%, used in any case"),
+    ],
 )
-@pytest.mark.parametrize(("helped", "used"), [(True, True), (False, False), (False, True)])
-def test_the_terminal_says_whether_it_helped(
-    report: RunReport, judge: str, whose: str, helped: bool, used: bool
-) -> None:
-    start = StartRecord(
-        judge=judge, comparison=dataclasses.replace(TRAINED, helped=helped), used=used, note="It."
-    )
+def test_the_terminal_says_whether_it_helped(report: RunReport, judge: str, helped: bool, end: str) -> None:
+    used = helped or judge == "probe"
+    comparison = dataclasses.replace(TRAINED, helped=helped)
+    start = StartRecord(judge=judge, comparison=comparison, used=used, note="It.")
     said = " ".join(shown(run.run, learned(report, start), width=200).split())
-    ending = "which helped" if helped else "which did not help" + ("" if used else ", so it is not used")
-    assert f"simclr on 9,000 images in photos: {whose} top-1 81.0% -> 86.0%, {ending} network" in said
+    assert f"simclr on 9,000 images in photos: {end} network" in said
 
 
 def test_a_teachers_record_says_what_it_learned_before(report: RunReport) -> None:

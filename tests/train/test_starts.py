@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.config import Augment, DataConfig, Judge, TrainConfig
+from edgetl.config import Augment, DataConfig, TrainConfig
 from edgetl.data.index import build_index
 from edgetl.errors import ConfigError, Interrupted
 from edgetl.files import StageCache
@@ -78,12 +78,8 @@ def by_start(
     return {False: (plain_out / stage.CHECKPOINT).read_bytes(), True: (out / stage.CHECKPOINT).read_bytes()}
 
 
-def first_of(
-    backbone: Path, judge: Judge = Judge.TRAINING, probe: PairedComparison = NO_BETTER, always: bool = False
-) -> Pretrained:
-    return Pretrained(
-        checkpoint=backbone, learned="simclr on 9 images (photos)", probe=probe, judge=judge, always=always
-    )
+def first_of(backbone: Path, probe: PairedComparison = NO_BETTER, always: bool = False) -> Pretrained:
+    return Pretrained(checkpoint=backbone, learned="simclr on 9 images (photos)", probe=probe, always=always)
 
 
 def folder(path: Path) -> Path:
@@ -188,21 +184,9 @@ def test_other_settings_do_not_throw_away_the_epochs_of_either_training(
         train(CONFIG.model_copy(update={"lr": 1e-5}), Watched())
 
 
-@pytest.mark.parametrize(
-    ("judge", "probe", "always", "begins"),
-    [
-        (Judge.PROBE, BETTER, False, True),
-        (Judge.PROBE, NO_BETTER, False, False),
-        (Judge.PROBE, NO_BETTER, True, True),
-        (Judge.TRAINING, NO_BETTER, True, True),
-        (Judge.TRAINING, BETTER, True, True),
-    ],
-)
-def test_where_training_does_not_judge_it_is_done_once(
-    judge: Judge,
+@pytest.mark.parametrize("probe", [BETTER, NO_BETTER])
+def test_where_it_is_used_in_any_case_training_is_done_once(
     probe: PairedComparison,
-    always: bool,
-    begins: bool,
     inputs: stage.TrainInputs,
     backbone: Path,
     plain: TrainRecord,
@@ -216,8 +200,8 @@ def test_where_training_does_not_judge_it_is_done_once(
         return plain
 
     monkeypatch.setattr(stage, "run", train)
-    found = starts.run(CONFIG, inputs, first_of(backbone, judge, probe, always), out=tmp_path).start
-    assert begun == [backbone if begins else None]
+    found = starts.run(CONFIG, inputs, first_of(backbone, probe, always=True), out=tmp_path).start
+    assert begun == [backbone]
     assert found is not None
-    assert (found.judge, found.comparison, found.used) == ("probe", probe, begins)
-    assert ("all the same (pretrain.always)" in found.note) is (always and not probe.helped)
+    assert (found.judge, found.comparison, found.used) == ("probe", probe, True)
+    assert "in any case (pretrain.always); a linear probe went" in found.note

@@ -25,7 +25,7 @@ def pretraining(report: RunReport) -> Markup:
             ("Learned in this order", lineage_words(report.teacher.lineage)),
             *(_compared("Trained teacher", start.comparison) if judged else ()),
             *_compared("Linear probe", record.probe),
-            ("Judged by", "training from both starts" if judged else "linear probes"),
+            ("Judged by", "training from both starts" if judged else "nothing: used in any case"),
             ("The teacher begins with it", "yes" if start.used else "no"),
             ("Time", units.duration(record.seconds)),
             *([("Time of the other training", units.duration(start.other_seconds))] if judged else []),

@@ -190,14 +190,15 @@ def _learned_first(report: RunReport) -> str:
     if record is None or start is None:
         return ""
     by = "" if record.kind == "source" else f"{record.kind} on "
-    found, whose = (
-        start.comparison,
-        "the trained teacher's" if start.judge == "training" else "a linear probe's",
-    )
+    found = start.comparison
+    if start.judge == "training":
+        whose = "the trained teacher's"
+        end = "which helped" if found.helped else "which did not help, so it is not used"
+    else:
+        whose, end = "a linear probe's", "used in any case"
     return (
         f"{by}{units.counted(record.images, 'image')} in {record.name}: {whose} {units.metric(found.metric)}"
-        f" {units.percent(found.before)} -> {units.percent(found.after)},"
-        f" {'which helped' if found.helped else 'which did not help'}{'' if start.used else ', so it is not used'}"
+        f" {units.percent(found.before)} -> {units.percent(found.after)}, {end}"
     )
 
 

@@ -98,9 +98,8 @@ def run(
     Features of labelled training images (at most 2,000) are computed by the pretrained backbone and by the one that it
     began as, a linear probe is fitted to each, and both answer the same images of the validation split, scored by
     `train.select` or the task's usual metric. A probe sees the features as they are, not what fine-tuning makes of
-    them: it costs little, and misses much of what helps, mostly where training begins with random weights. It decides
-    only where the recipe makes it the judge. The last epoch is probed, and not the best of them, since the validation
-    split that chose it could not judge it too.
+    them: it costs little, and misses much of what helps, mostly where training begins with random weights. It is
+    shown, and decides nothing. The last epoch is probed, and not the best of them, which the validation split chose.
 
     A run that was stopped goes on after its last epoch. Of several processes the first one calls this, and the others
     `teach_source` where there is a source.
