@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -59,7 +60,7 @@ class Clock:
         spec: the teacher's preprocessing; a network's own differs in its size.
         reference: a network at the teacher's size.
         quiet: keeps other workers still meanwhile.
-        reference_ms: of the reference where it was timed before; else the quietest measurement says.
+        reference_ms: the reference's median where it was timed before; else that of the measurements so far.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Clock:
         reference_ms: float | None = None,
     ) -> None:
         self.recipe, self.task, self.spec, self.quiet = recipe, task, spec, quiet
-        self.reference_ms = math.inf if reference_ms is None else reference_ms
-        self._learns = reference_ms is None
+        self.reference_ms = math.nan if reference_ms is None else reference_ms
+        self._learned = list[float]() if reference_ms is None else None
         self._reference = to_bytes(self._exported(reference, spec))
         self.target = shipped_target(recipe.quantize)
 
@@ -90,8 +91,9 @@ class Clock:
         """
         files = self._files(self._exported(network, replace(self.spec, size=size)), size)
         timed, reference_ms = self._timed(files, size)
-        if self._learns:
-            self.reference_ms = min(self.reference_ms, reference_ms)
+        if self._learned is not None:
+            self._learned.append(reference_ms)
+            self.reference_ms = statistics.median(self._learned)
         return tuple(
             TimedVariant(
                 precision=file.precision,
@@ -125,7 +127,10 @@ class Clock:
         return files
 
     def _timed(self, files: Sequence[_File], size: int) -> tuple[list[tuple[float, int]], float]:
-        """Each file's share of the reference's time with its better number of threads, and that time."""
+        """Each file's share of the reference's time with its better number of threads, and the reference's median.
+
+        The median, since that is what the ordinary run will measure of what ships, on a machine as it is.
+        """
         numbers = numbers_of(self.recipe.bench.threads)
         with ExitStack() as stack:
             calls: dict[str, Callable[[], object]] = {
@@ -150,7 +155,7 @@ class Clock:
         shares = [
             min((fast_end(found[_key(file, number)]) / base, number) for number in numbers) for file in files
         ]
-        return shares, base
+        return shares, statistics.median(found[_REFERENCE])
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)

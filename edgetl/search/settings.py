@@ -73,7 +73,7 @@ class Prepared:
         metric: of all scores.
         teacher: its score on the validation split.
         space: what is searched.
-        reference_ms: of the uncut teacher on one thread in float32, against which all are timed.
+        reference_ms: the median of the uncut teacher on one thread in float32, against which all are timed.
         whole_ms: of the same network as it would ship.
         least_ms, least: the fastest network that there could be.
         epochs: that a candidate learns.
