@@ -123,10 +123,11 @@ def test_alarms_in_a_stream_are_right_where_they_meet_a_word_of_their_label() ->
 
 
 def test_a_cascade_is_judged_by_a_paired_test_and_the_mean() -> None:
-    lines = [claim.line() for claim in cascade.judged(record(lost=6, won=2, p_value=0.29))]
+    found = record(lost=6, won=2, p_value=0.29)
+    lines = [claim.line() for claim in (*cascade.judged(found), *cascade.timed(found))]
     paired = "not worse than the larger one (McNemar's exact test)"
     assert lines[1] == f"{paired} | 6 lost, 2 won, p = 0.29 | p >= 0.05, or more won | holds"
-    assert lines[2] == "mean latency over the larger one's | 0.5x | <= 0.6x | holds"
+    assert lines[3].endswith(": mean latency over the larger one's | 0.5x | <= 0.6x | holds")
     assert lines[4].endswith("| 1 and 3 ms; the larger one's 2 and 3 ms | - | -")
     worse = [claim.line() for claim in cascade.judged(record(lost=20, won=2, p_value=0.0001))]
     assert worse[1].endswith("| falls short")
