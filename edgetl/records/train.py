@@ -128,6 +128,10 @@ class NearestRecord:
         )
 
 
+TRAINING, PROBE = "training", "probe"
+"""What `StartRecord.judge` says: teachers trained from both starts were compared, or linear probes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StartRecord:
     """Whether a teacher begins with a backbone that learned elsewhere first, and why.

@@ -12,7 +12,7 @@ from edgetl.config import Episodes, TrainConfig
 from edgetl.files import read_json, write_bytes, write_json
 from edgetl.models import checkpoint
 from edgetl.progress import SILENT, Progress
-from edgetl.records.train import PairedComparison, StartRecord, TrainRecord
+from edgetl.records.train import PROBE, TRAINING, PairedComparison, StartRecord, TrainRecord
 from edgetl.tasks.metrics import metric
 from edgetl.train import few_shot, stage
 from edgetl.train.compare import compare
@@ -24,8 +24,6 @@ from edgetl.train.tasks.all import training_task
 
 ORIGINAL, PRETRAINED = "original", "pretrained"
 """Folders in the stage's, of the two trainings: their state, and the curves that trackers keep in files."""
-TRAINING, PROBE = "training", "probe"
-"""What `StartRecord.judge` says: teachers trained from both starts were compared, or linear probes."""
 _TRAINED = "trained.json"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgetl.records.lineage import lineage_words
-from edgetl.records.train import PairedComparison, PretrainRecord
+from edgetl.records.train import TRAINING, PairedComparison, PretrainRecord
 from edgetl.report import units
 from edgetl.report.page.curves import LOSSES, Line, score_lines, training_curves
 from edgetl.report.page.markup import HALF, Markup, columns, definitions, figure, legend, tag
@@ -16,7 +16,7 @@ def pretraining(report: RunReport) -> Markup:
     record, start = report.pretrain, report.teacher.start
     if record is None or start is None:
         return Markup("")
-    judged = start.judge == "training"
+    judged = start.judge == TRAINING
     facts = definitions(
         [
             ("Method", "labels of other classes" if record.kind == "source" else record.kind),

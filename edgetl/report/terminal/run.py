@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from edgetl.records.measured import Latency
 from edgetl.records.scores import Evaluation, SetEvaluation, score, value
+from edgetl.records.train import TRAINING
 from edgetl.records.variants import MeasureRecord
 from edgetl.report import units
 from edgetl.report.extension import figures
@@ -191,7 +192,7 @@ def _learned_first(report: RunReport) -> str:
         return ""
     by = "" if record.kind == "source" else f"{record.kind} on "
     found = start.comparison
-    if start.judge == "training":
+    if start.judge == TRAINING:
         whose = "the trained teacher's"
         end = "which helped" if found.helped else "which did not help, so it is not used"
     else:
