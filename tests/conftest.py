@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from edgetl.bench import apart
 from edgetl.process import tune, usable_cores
+from edgetl.progress import SILENT
 from edgetl.quiet import ONNX_RUNTIME_SWITCH
 from tests.real_sets import unpacked
 
@@ -38,6 +41,15 @@ def pytest_xdist_auto_num_workers() -> int:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's cache folder out of the tests; built-in sets are made once a session."""
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path_factory.getbasetemp() / "edgetl-cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _timed_here(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Time in the tests' own process, which saves every run the start of another; but in long ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("markexpr") != "slow":
+            patch.setattr(apart, "run_apart", lambda work, job, progress=SILENT: work(job, progress))
+        yield
 
 
 @pytest.fixture(scope="session")

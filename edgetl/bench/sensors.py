@@ -25,7 +25,8 @@ class Reading:
 
     `throttle_events` counts since boot, `energy_uj` since an overflow at `energy_range_uj`; `cpu_ticks` and
     `stolen_ticks` (taken by the hypervisor) since boot, as `busy_ticks`, in which any program ran; `processes` holds
-    those of each process by its number and name, and `own_ticks` are this process's, None where nothing is said.
+    those of each process by its number and name, and `own_ticks` are this process's and those of its children that have
+    ended, None where nothing is said.
     `gpu_slowed` are reasons for a lower clock, as NVML's bits.
     """
 
@@ -70,7 +71,7 @@ def read(
         cpu_ticks=ticks,
         stolen_ticks=stolen,
         busy_ticks=busy,
-        own_ticks=_ticks(text(root / "proc/self/stat")),
+        own_ticks=_ticks(text(root / "proc/self/stat"), children=True),
         processes=ticks_by_process(root),
         swapped_pages=_swapped(root),
         driver=gpu.driver,
@@ -179,11 +180,11 @@ def ticks_by_process(root: Path) -> dict[tuple[int, str], int]:
     return found
 
 
-def _ticks(stat: str) -> int | None:
-    """A process's ticks from its `stat`, its threads' included."""
+def _ticks(stat: str, *, children: bool = False) -> int | None:
+    """A process's ticks from its `stat`, its threads' included; those of its children that have ended on request."""
     # The name stands in parentheses and may hold anything, so fields count from the last one.
     fields = stat.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12]) if len(fields) > 12 else None
+    return sum(map(int, fields[11 : 15 if children else 13])) if len(fields) > 14 else None
 
 
 def _cpu_ticks(root: Path) -> tuple[int, int, int]:

@@ -1,13 +1,13 @@
 """Score and time every candidate through the runtime that will run it, then choose what ships.
 
-The teacher in eager torch is timed together with the candidates, interleaved in one process, so that the ratio holds
-on a machine whose speed drifts; each of them with one thread and with all, so that each is shown at its best.
+The teacher in eager torch is timed together with the candidates, interleaved in one process of their own, so that the
+ratio holds on a machine whose speed drifts; each of them with one thread and with all, so that each is shown at its
+best.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from edgetl.data.index import DataIndex
     from edgetl.inputs.image import PreprocessSpec
     from edgetl.measure.reference import Known
-    from edgetl.runtime.engines.base import Backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +81,8 @@ def run(
     """
     from edgetl.bench import conditions, sensors
     from edgetl.bench.machine import describe
-    from edgetl.bench.threads import numbers_of
     from edgetl.measure import drift, reference
+    from edgetl.measure.timing import TEACHER
     from edgetl.train.sets import open_sets
 
     task = task_of(inputs.index.task)
@@ -92,17 +91,13 @@ def run(
     truths = {
         split: truths_for(inputs.index.task, inputs.index.split(split), inputs.spec) for split in SPLITS[1:]
     }
-    numbers = numbers_of(bench.threads)
-    backends = {
-        c.name: {number: open_backend(c.file, threads=number) for number in numbers}
-        for c in inputs.candidates
-    }
+    backends = {c.name: open_backend(c.file, threads=bench.threads) for c in inputs.candidates}
     scores: dict[str, tuple[Evaluation, Evaluation | None]] = {}
     sure: dict[str, tuple[OutputConfidence, ...]] = {}
     answered: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {}
     with progress.task("Scoring variants", total=len(backends)) as scoring:
         for number, c in enumerate(inputs.candidates):
-            run_ = runner(backends[c.name][bench.threads], c.file, c.target, inputs.spec)
+            run_ = runner(backends[c.name], c.file, c.target, inputs.spec)
             outputs = _outputs(run_, sets.val.pixels)
             if not number:  # the plain export
                 task = task_of(settled(task.spec, truths["val"], outputs))
@@ -128,7 +123,7 @@ def run(
         progress=progress,
     )
     before = sensors.read()
-    latencies = _time(inputs, bench, backends, progress)
+    latencies = _time(inputs, bench, progress)
     seen, doubts = conditions.between(before, sensors.read())
     variants = tuple(
         VariantScore(
@@ -159,8 +154,8 @@ def run(
         variants=variants,
         teacher_val=inputs.teacher_val,
         teacher_test=inputs.teacher_test,
-        teacher_latency=latencies["teacher"][0],
-        teacher_other_latency=latencies["teacher"][1],
+        teacher_latency=latencies[TEACHER][0],
+        teacher_other_latency=latencies[TEACHER][1],
         teacher_size_bytes=inputs.teacher.stat().st_size,
         metric=metric,
         floor=floor,
@@ -223,55 +218,23 @@ def _outputs(run: Callable[[np.ndarray], Outputs], pixels: np.ndarray) -> Output
 
 
 def _time(
-    inputs: MeasureInputs,
-    bench: BenchConfig,
-    backends: Mapping[str, Mapping[int, Backend]],
-    progress: Progress,
+    inputs: MeasureInputs, bench: BenchConfig, progress: Progress
 ) -> dict[str, tuple[Latency, Latency | None]]:
     """The teacher's and the candidates' latencies with their better number of threads and with the other one."""
-    import numpy as np
-    import torch
-
+    from edgetl.bench import apart
     from edgetl.bench.statistics import summarise
-    from edgetl.bench.threads import time_threads
-    from edgetl.inputs.image import load_pixels, normalise
-    from edgetl.models import checkpoint
-    from edgetl.models.fusing import fused
-    from edgetl.runtime.engines.base import run_pixels
+    from edgetl.measure.timing import ModelsJob, time_models
 
-    picture = inputs.index.split("val")[0].path
-    pixels = load_pixels(picture, inputs.spec)[None]
-    batch = np.ascontiguousarray(normalise(pixels, inputs.spec))
-    teacher, _ = checkpoint.load(inputs.teacher)
-    # As its authors run it: a teacher that was made to be fused is.
-    teacher = fused(teacher.eval(), inputs.teacher_spec.size).to(memory_format=torch.channels_last)
-    own = normalise(load_pixels(picture, inputs.teacher_spec)[None], inputs.teacher_spec)
-    tensor = torch.from_numpy(own).contiguous(memory_format=torch.channels_last)
-
-    def run_teacher(number: int) -> object:
-        if torch.get_num_threads() != number:
-            torch.set_num_threads(number)
-        with torch.inference_mode():
-            return teacher(tensor)
-
-    some = next(iter(backends.values()))
-    bound: dict[str, dict[int, Callable[[], object]]] = {
-        "teacher": {number: functools.partial(run_teacher, number) for number in some}
-    }
-    # Beside a variant that normalises inside, all are timed from pixels, so that the comparison is fair.
-    inside = any(backend.input.dtype == "uint8" for by in backends.values() for backend in by.values())
-    for name, by_threads in backends.items():
-        bound[name] = {
-            number: functools.partial(run_pixels, backend, pixels, inputs.spec)
-            if inside
-            else functools.partial(backend.run, batch)
-            for number, backend in by_threads.items()
-        }
-    threads = torch.get_num_threads()
-    try:
-        timed = time_threads(bound, warmup=bench.warmup, runs=bench.runs, progress=progress)
-    finally:
-        torch.set_num_threads(threads)
+    job = ModelsJob(
+        teacher=str(inputs.teacher),
+        teacher_spec=inputs.teacher_spec,
+        spec=inputs.spec,
+        picture=str(inputs.index.split("val")[0].path),
+        files={c.name: str(c.file) for c in inputs.candidates},
+        threads=bench.threads,
+        warmup=bench.warmup,
+        runs=bench.runs,
+    )
 
     def summary(samples_ms: Sequence[float], number: int) -> Latency:
         return summarise(samples_ms, scenario="single-stream", batch=1, threads=number, warmup=bench.warmup)
@@ -281,5 +244,5 @@ def _time(
             summary(found.samples_ms, found.threads),
             None if found.other_threads is None else summary(found.other_ms, found.other_threads),
         )
-        for name, found in timed.items()
+        for name, found in apart.run_apart(time_models, job, progress).items()
     }

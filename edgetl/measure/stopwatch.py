@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +16,10 @@ from edgetl.prune.latency import LayerTiming
 from edgetl.tasks.base import TaskSpec
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
 _ROUNDS, _WARM_ROUNDS = 12, 2
-_TEACHER, _NETWORK = "teacher", "network"
+_NETWORK = "network"
 _FAST = 0.1
 """Of this quantile of its own calls is each network's share: where other programs take the cores for a while, they
 lengthen the longer calls more often, and the medians' ratio with them."""
@@ -59,41 +56,28 @@ class RuntimeStopwatch:
         """Export and time a network.
 
         Raises:
-            ModelError: it cannot be exported or loaded.
-            MissingDependencyError: ONNX Runtime is not installed.
+            ModelError: it cannot be exported or loaded, or ONNX Runtime is not installed.
         """
         from edgetl.bench.threads import numbers_of
-        from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
+        from edgetl.measure.timing import TEACHER, TimedFile, times_of
         from edgetl.models import checkpoint
-        from edgetl.runtime.engines.onnxruntime import OnnxBackend
 
         if self._reference is None:
             self._reference = self._exported(checkpoint.load(self.teacher)[0], self.teacher_spec, None)
         files = {
-            _TEACHER: (self._reference, self.teacher_spec),
+            TEACHER: (self._reference, self.teacher_spec),
             _NETWORK: (self._exported(network, self.spec, self.target), self.spec),
         }
-        with ExitStack() as stack:
-            calls = {
-                f"{name}/{number}": stack.enter_context(OnnxBackend(content, threads=number)).bind(
-                    _images(spec)
-                )
+        numbers = numbers_of(self.threads)
+        timed = times_of(
+            {
+                name: TimedFile(content=content, size=spec.size, threads=numbers)
                 for name, (content, spec) in files.items()
-                for number in numbers_of(self.threads)
-            }
-            settle, block = block_of(calls)
-            timed = time_interleaved(
-                calls,
-                warmup=_WARM_ROUNDS * block,
-                runs=_ROUNDS * block,
-                pause_s=PAUSE_S,
-                settle=settle,
-                block=block,
-            )
-        teacher, own = (
-            min((samples for key, samples in timed.items() if key.startswith(f"{name}/")), key=fast_end)
-            for name in files
+            },
+            warm_rounds=_WARM_ROUNDS,
+            rounds=_ROUNDS,
         )
+        teacher, own = (min(timed[name].values(), key=fast_end) for name in files)
         teacher_ms = statistics.median(teacher)
         return LayerTiming(ms=fast_end(own) / fast_end(teacher) * teacher_ms, teacher_ms=teacher_ms)
 
@@ -114,10 +98,3 @@ def shipped_target(config: QuantizeConfig) -> Target | None:
 def fast_end(samples: Sequence[float]) -> float:
     """The sample that a tenth of them are faster than: noise of the machine only ever adds to a time."""
     return sorted(samples)[int(_FAST * len(samples))]
-
-
-def _images(spec: PreprocessSpec) -> NDArray[np.float32]:
-    """(1, 3, S, S): the values do not matter to the time."""
-    import numpy as np
-
-    return np.random.default_rng(0).normal(size=(1, 3, spec.size, spec.size)).astype(np.float32)

@@ -3,18 +3,16 @@ engine that the recipe's targets name."""
 
 from __future__ import annotations
 
-import functools
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx
 from torch import nn
 
 from edgetl.bench.threads import numbers_of
-from edgetl.bench.timer import PAUSE_S, block_of, time_interleaved
+from edgetl.bundle.manifest import ModelFormat
 from edgetl.config import Recipe, Target
 from edgetl.export.half_weights import store_half
 from edgetl.export.litert.convert import to_tflite
@@ -22,17 +20,13 @@ from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure.stopwatch import fast_end, shipped_target
-from edgetl.quantize.unlearned import int8_on_noise, noise
+from edgetl.measure.timing import TimedFile, times_of
+from edgetl.quantize.unlearned import int8_on_noise
 from edgetl.records.search import LITERT, ONNXRUNTIME, TimedVariant
-from edgetl.runtime.engines.base import Backend
-from edgetl.runtime.engines.litert import LiteRtBackend
-from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.search.quiet import Quiet
 from edgetl.tasks.base import TaskSpec
 
 _ROUNDS, _WARM_ROUNDS = 6, 1
-_FAST = 0.1
-"""Of this quantile of its own calls is each network's share of the reference: see `edgetl.measure.stopwatch`."""
 _REFERENCE = "reference"
 
 
@@ -45,10 +39,9 @@ class _File:
     content: bytes
     size_bytes: int
 
-    def open(self, threads: int) -> Backend:
-        if self.engine == LITERT:
-            return LiteRtBackend(self.content, threads=threads)
-        return OnnxBackend(self.content, threads=threads)
+    @property
+    def format(self) -> ModelFormat:
+        return ModelFormat.TFLITE if self.engine == LITERT else ModelFormat.ONNX
 
 
 class Clock:
@@ -86,8 +79,8 @@ class Clock:
             size: S.
 
         Raises:
-            ModelError: it cannot be exported, loaded or written for LiteRT.
-            MissingDependencyError: ONNX Runtime is not installed, or LiteRT where it is a target.
+            ModelError: it cannot be exported, loaded or written for LiteRT, or ONNX Runtime is not installed, or LiteRT
+                where it is a target.
         """
         files = self._files(self._exported(network, replace(self.spec, size=size)), size)
         timed, reference_ms = self._timed(files, size)
@@ -132,35 +125,21 @@ class Clock:
         The median, since that is what the ordinary run will measure of what ships, on a machine as it is.
         """
         numbers = numbers_of(self.recipe.bench.threads)
-        with ExitStack() as stack:
-            calls: dict[str, Callable[[], object]] = {
-                _key(file, number): functools.partial(stack.enter_context(file.open(number)).run, noise(size))
-                for file in files
-                for number in numbers
-            }
-            first = calls[_key(files[0], 1)]
-            reference = stack.enter_context(OnnxBackend(self._reference, threads=1))
-            calls[_REFERENCE] = functools.partial(reference.run, noise(self.spec.size))
-            with self.quiet.alone():
-                settle, block = block_of({"fp32": first})
-                found = time_interleaved(
-                    calls,
-                    warmup=_WARM_ROUNDS * block,
-                    runs=_ROUNDS * block,
-                    pause_s=PAUSE_S,
-                    settle=settle,
-                    block=block,
-                )
-        base = fast_end(found[_REFERENCE])
+        asked = {
+            str(at): TimedFile(content=file.content, format=file.format, size=size, threads=numbers)
+            for at, file in enumerate(files)
+        }
+        asked[_REFERENCE] = TimedFile(content=self._reference, size=self.spec.size, threads=(1,))
+        with self.quiet.alone():
+            found = times_of(asked, warm_rounds=_WARM_ROUNDS, rounds=_ROUNDS)
+        reference = found[_REFERENCE][1]
+        base = fast_end(reference)
         shares = [
-            min((fast_end(found[_key(file, number)]) / base, number) for number in numbers) for file in files
+            min((fast_end(samples) / base, number) for number, samples in found[str(at)].items())
+            for at in range(len(files))
         ]
-        return shares, statistics.median(found[_REFERENCE])
+        return shares, statistics.median(reference)
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec) -> onnx.ModelProto:
         opset = self.recipe.export.opset or opset_for(self.recipe.quantize.target)
         return to_onnx(network, task=self.task, spec=spec, opset=opset)
-
-
-def _key(file: _File, threads: int) -> str:
-    return f"{file.precision} {file.engine}/{threads}"

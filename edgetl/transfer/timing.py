@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-
-import numpy as np
 
 from edgetl.bench.statistics import summarise
-from edgetl.bench.timer import BLOCK, PAUSE_S, SETTLE, time_interleaved
+from edgetl.bench.timer import BLOCK
+from edgetl.measure.timing import TimedFile, times_of
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
-from edgetl.runtime.engines.onnxruntime import OnnxBackend
 from edgetl.transfer.networks import Exported
 
 ROUNDS = 6
@@ -27,26 +24,14 @@ def latencies(networks: Sequence[Exported], threads: int, progress: Progress = S
         progress: shows the rounds.
 
     Raises:
-        ModelError: a network cannot be loaded.
-        MissingDependencyError: ONNX Runtime is not installed.
+        ModelError: a network cannot be loaded, or ONNX Runtime is not installed.
     """
-    with ExitStack() as stack:
-        calls = {}
-        for at, network in enumerate(networks):
-            side = network.spec.size
-            images = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
-            calls[str(at)] = stack.enter_context(OnnxBackend(network.model, threads=threads)).bind(images)
-        samples = time_interleaved(
-            calls,
-            warmup=BLOCK,
-            runs=ROUNDS * BLOCK,
-            pause_s=PAUSE_S,
-            settle=SETTLE,
-            block=BLOCK,
-            progress=progress,
-            title="Timing networks in turn",
-        )
+    files = {
+        str(at): TimedFile(content=network.model, size=network.spec.size, threads=(threads,))
+        for at, network in enumerate(networks)
+    }
+    timed = times_of(files, warm_rounds=1, rounds=ROUNDS, progress=progress)
     return [
-        summarise(own, scenario="single-stream", batch=1, threads=threads, warmup=BLOCK)
-        for own in samples.values()
+        summarise(own[threads], scenario="single-stream", batch=1, threads=threads, warmup=BLOCK)
+        for own in timed.values()
     ]

@@ -31,8 +31,8 @@ def _unfit(root: Path) -> tuple[str, ...]:
     return unfit(root, sleep=lambda seconds: None)
 
 
-def _stat(pid: int, name: str, ticks: int) -> str:
-    return f"{pid} ({name}) R 1 1 1 0 -1 4194304 0 0 0 0 {ticks} 5 0 0 20 0 1 0"
+def _stat(pid: int, name: str, ticks: int, children: int = 0) -> str:
+    return f"{pid} ({name}) R 1 1 1 0 -1 4194304 0 0 0 0 {ticks} 5 {children} 0 20 0 1 0"
 
 
 @pytest.fixture
@@ -264,12 +264,12 @@ def test_versions_are_those_of_the_engine_that_ran() -> None:
 def test_what_other_programs_took_meanwhile_is_told(tmp_path: Path) -> None:
     hz = os.sysconf("SC_CLK_TCK")
 
-    def at(second: float, busy: int, own: int, other: int) -> Reading:
+    def at(second: float, busy: int, own: int, other: int, children: int = 0) -> Reading:
         _write(
             tmp_path,
             {
                 "proc/stat": f"cpu {busy} 0 0 {round(2 * second * hz) - busy} 0 0 0 0 0 0",
-                "proc/self/stat": _stat(os.getpid(), "python", own),
+                "proc/self/stat": _stat(os.getpid(), "python", own, children),
                 "proc/4242/stat": _stat(4242, "a (build)", other),
             },
         )
@@ -284,4 +284,6 @@ def test_what_other_programs_took_meanwhile_is_told(tmp_path: Path) -> None:
     )
     found, warnings = between(begun, at(110.0, 6 * hz, 5 * hz, hz // 10))
     assert (found.others, warnings) == (pytest.approx(0.1), ())
+    # A process of ours that has ended, such as that which times the variants, is no other program.
+    assert between(begun, at(110.0, 6 * hz, hz, 0, 4 * hz))[0].others == pytest.approx(0.1)
     assert between(begun, at(100.3, hz, 0, 0))[0].others is None  # ticks are too coarse for so short a time

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.bench import timer
 from edgetl.config import QuantizeConfig, Target
 from edgetl.inputs.image import PreprocessSpec
+from edgetl.measure import timing
 from edgetl.measure.stopwatch import RuntimeStopwatch, shipped_target
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
@@ -53,8 +53,8 @@ def test_calls_that_another_program_lengthened_do_not_count(
         threads=1,
     )
     samples = {"teacher/1": [4.0] * 30 + [9.0] * 30, "network/1": [1.0] * 55 + [9.0] * 5}
-    monkeypatch.setattr(timer, "block_of", lambda calls: (1, 1))
-    monkeypatch.setattr(timer, "time_interleaved", lambda *args, **kwargs: samples)
+    monkeypatch.setattr(timing, "block_of", lambda calls: (1, 1))
+    monkeypatch.setattr(timing, "time_interleaved", lambda *args, **kwargs: samples)
     assert stopwatch(teacher).share == 0.25
 
 
@@ -68,12 +68,12 @@ def test_what_ships_is_timed_with_every_number_of_threads(
     opened = list[tuple[bool, int]]()
 
     class Noted(OnnxBackend):
-        def __init__(self, content: bytes, *, threads: int) -> None:
-            opened.append((b"QuantizeLinear" in content, threads))
-            super().__init__(content, threads=threads)
+        def __init__(self, file: Path, *, threads: int) -> None:
+            opened.append((b"QuantizeLinear" in file.read_bytes(), threads))
+            super().__init__(file, threads=threads)
 
     monkeypatch.setattr("edgetl.runtime.engines.onnxruntime.OnnxBackend", Noted)
-    monkeypatch.setattr(timer, "time_interleaved", lambda calls, **_: {key: [1.0] * 10 for key in calls})
+    monkeypatch.setattr(timing, "time_interleaved", lambda calls, **_: {key: [1.0] * 10 for key in calls})
     stopwatch = RuntimeStopwatch(
         teacher=tmp_path / "teacher.safetensors",
         teacher_spec=spec,

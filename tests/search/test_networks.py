@@ -9,8 +9,8 @@ import pytest
 from edgetl import config
 from edgetl.config import Target
 from edgetl.inputs.image import Interpolation, PreprocessSpec
+from edgetl.measure import timing
 from edgetl.records.search import Choice
-from edgetl.search import clock
 from edgetl.search.clock import Clock
 from edgetl.search.networks import Networks
 from edgetl.search.quiet import Bars, Quiet
@@ -83,14 +83,9 @@ def test_a_network_is_timed_in_each_precision(networks: Networks) -> None:
 def test_a_network_is_timed_with_one_thread_and_with_all(
     networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ms = {
-        "fp32 onnxruntime/1": 1.0,
-        "fp32 onnxruntime/2": 3.0,
-        "int8 onnxruntime/1": 2.0,
-        "int8 onnxruntime/2": 0.5,
-    }
+    ms = {"0/1": 1.0, "0/2": 3.0, "1/1": 2.0, "1/2": 0.5}  # float32, then INT8
     monkeypatch.setattr(
-        clock, "time_interleaved", lambda calls, **_: {name: [ms.get(name, 1.0)] for name in calls}
+        timing, "time_interleaved", lambda calls, **_: {name: [ms.get(name, 1.0)] for name in calls}
     )
     reference = TASK.network("test_efficientnet", "none", seed=0, size=32)
     recipe = RECIPE.model_copy(update={"bench": RECIPE.bench.model_copy(update={"threads": 2})})

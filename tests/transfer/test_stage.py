@@ -77,7 +77,7 @@ def test_every_size_is_ranked_and_the_choice_is_stated_for_the_recipe(
     assert small.network.parameters == large.network.parameters
     assert 0 < small.network.macs < large.network.macs
     assert all(one.score.value > 0.9 and one.score.interval for one in record.candidates)  # colours are easy
-    assert all(one.latency.runs == 30 and one.latency.threads == 1 for one in record.candidates)
+    assert all(one.latency.runs >= 30 and one.latency.threads == 1 for one in record.candidates)
     assert record.settings == (
         f'train.backbone = "{TINY}"',
         f'train.weights = "{weights}"',
