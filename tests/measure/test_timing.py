@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +95,15 @@ def test_why_it_ended_without_a_result_is_said(job: ModelsJob) -> None:
         run_apart(time_models, job)
 
 
-def test_a_stop_ends_the_other_process_too(job: ModelsJob) -> None:
+def test_a_stop_ends_the_other_process_too(job: ModelsJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[subprocess.Popen[str]]()
+
+    class Noted(subprocess.Popen[str]):
+        def __enter__(self) -> Noted:
+            started.append(self)
+            return self
+
+    monkeypatch.setattr(apart.subprocess, "Popen", Noted)
     with pytest.raises(KeyboardInterrupt):
         run_apart(time_models, job, Seen(stop=True))
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
