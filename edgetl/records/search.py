@@ -89,9 +89,10 @@ class SearchTrial:
         choice: what it is.
         state: how far it came.
         why: one sentence where it did not come through; empty where it did.
-        variant: the one that would ship; None where a latency table alone refused it, or nothing could be timed.
+        variant: the one that would ship; None where it was refused without a timing, or nothing could be timed.
         predicted_ms: by the latency table, where there was one.
         score: the best on the validation split after `epochs` epochs of distillation; None where none was finished.
+        loss: the least on the validation split; likewise.
         epochs: of distillation that were finished.
         seconds: that it took.
         frontier: no other one is as good and faster, or as fast and better.
@@ -104,6 +105,7 @@ class SearchTrial:
     variant: TimedVariant | None = None
     predicted_ms: float | None = None
     score: float | None = None
+    loss: float | None = None
     epochs: int = 0
     seconds: float = 0.0
     frontier: bool = False

@@ -74,5 +74,5 @@ def tally(record: SearchRecord) -> str:
 
 
 def refused_early(record: SearchRecord) -> int:
-    """Trials that the latency table alone refused."""
+    """Trials that were refused without a timing."""
     return sum(one.state is TrialState.OVER_BUDGET and one.variant is None for one in record.trials)

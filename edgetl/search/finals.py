@@ -17,7 +17,7 @@ from edgetl.files import write_text
 from edgetl.inputs.image import Interpolation
 from edgetl.pipeline import Stage
 from edgetl.progress import Progress
-from edgetl.records.scores import score, value
+from edgetl.records.scores import Score, score, value
 from edgetl.records.search import Choice, FinalRun, SearchBudget, SearchTrial, TrialState
 from edgetl.records.variants import MeasureRecord, VariantScore
 from edgetl.report.run import shipped_variant
@@ -25,14 +25,13 @@ from edgetl.search.settings import Prepared
 from edgetl.search.space import final_recipe, rounded
 from edgetl.search.teachers import Teachers
 from edgetl.search.trials import LATER, budget_problems
+from edgetl.search.widths import AIM, Timing, macs_within
+from edgetl.statistics import Z95
 from edgetl.tasks.metrics import metric
 
 RECIPE = "recipe.toml"
 _MOST, _MOST_LATE = 3, 2
 """Candidates that are run to their end, where the first ones turn out too slow; and where the time is over."""
-_AIM, _POWER = 0.95, 1.15
-"""A run that was too slow is repeated at the share that should take so much of the budget, where milliseconds fall with
-the share by a power."""
 
 
 class Finals:
@@ -76,7 +75,7 @@ class Finals:
             EdgetlError: as of an ordinary run.
             Interrupted: Ctrl-C.
         """
-        learned, factor = candidates(trials), 1.0
+        learned, factor = candidates(trials, self.known.teacher), 1.0
         while (
             len(self.done) < (_MOST_LATE if late() else _MOST)
             and (candidate := self._next(learned, factor)) is not None
@@ -111,7 +110,8 @@ class Finals:
         if not self.done:
             return None
         last = self.done[-1]
-        wanted = rounded(last.choice.share * (_AIM * budget / last.latency_ms) ** _POWER)
+        took = Timing(macs=last.choice.share, ms=last.latency_ms)
+        wanted = rounded(macs_within(AIM * budget, [took], self.known.power))
         share = max(wanted, self.least(last.choice))
         if share >= last.choice.share:
             return None
@@ -178,10 +178,34 @@ def answers(measured: MeasureRecord, metric_name: str, floor: float) -> VariantS
     return min(others, key=lambda one: one.latency.p50_ms, default=shipped)
 
 
-def candidates(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
-    """Trials that can be run to their end, the best first: those that were trained, else those that were stopped."""
+def candidates(trials: Sequence[SearchTrial], teacher: Score) -> list[SearchTrial]:
+    """Trials that can be run to their end, the best first: those that were trained, else those that were stopped.
+
+    Scores within one standard error of the best count as equal (the rule of Breiman et al. 1984); among these the least
+    loss on the validation split is the best, since on few images a loss tells more apart than a score does.
+
+    Args:
+        trials: of the search.
+        teacher: its score on the validation split, whose interval says how far a score is off.
+    """
+    trained = _learned(trials)
+    equal = {one.number for one in equals(trials, teacher)}
+
+    def place(one: SearchTrial) -> tuple[float, ...]:
+        score, loss, ms = (math.inf if figure is None else figure for figure in (one.score, one.loss, one.ms))
+        return (0, loss, -score, ms, one.number) if one.number in equal else (1, -score, loss, ms, one.number)
+
+    return sorted(trained, key=place)
+
+
+def equals(trials: Sequence[SearchTrial], teacher: Score) -> list[SearchTrial]:
+    """Of those that can be run to their end, the ones within one standard error of the best; see `candidates`."""
+    scores = {one.number: one.score for one in _learned(trials) if one.score is not None}
+    error = 0.0 if teacher.interval is None else (teacher.interval[1] - teacher.interval[0]) / (2 * Z95)
+    least = max(scores.values(), default=0.0) - error
+    return [one for one in trials if scores.get(one.number, -math.inf) >= least]
+
+
+def _learned(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
     scored = [one for one in trials if one.score is not None]
-    trained = [one for one in scored if one.state is TrialState.TRAINED] or scored
-    return sorted(
-        trained, key=lambda one: (-(one.score or 0.0), math.inf if one.ms is None else one.ms, one.number)
-    )
+    return [one for one in scored if one.state is TrialState.TRAINED] or scored

@@ -41,6 +41,11 @@ class Candidate:
     model: nn.Module
     work: tuple[float, ...]
 
+    @property
+    def macs(self) -> float:
+        """Its multiply-accumulates."""
+        return sum(self.work[:2])
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Uncut:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +14,15 @@ from edgetl.keys import key_of, sources
 from edgetl.models.backbones import NO_WEIGHTS
 from edgetl.progress import Progress
 from edgetl.records.scores import Score, score
-from edgetl.records.search import Choice
+from edgetl.records.search import Choice, TimedVariant
 from edgetl.search.clock import Clock
-from edgetl.search.networks import Networks
+from edgetl.search.networks import Candidate, Networks
 from edgetl.search.quiet import Quiet
 from edgetl.search.settings import Prepared, SearchConfig
 from edgetl.search.space import TEACHER, Space, space_of
 from edgetl.search.teachers import Teachers
 from edgetl.search.trials import best_variant
+from edgetl.search.widths import Timing
 from edgetl.tasks.all import task_of
 from edgetl.tasks.metrics import chosen, metric
 
@@ -56,10 +56,10 @@ def prepare(
     if known is None:
         known = _measured(config, recipe, teachers, space, progress)
     known = replace(known, key=key, metric=name, epochs=epochs)
-    if known.least_ms > config.latency_ms:
+    if known.smallest.ms > config.latency_ms:
         raise ConfigError(
             f"--latency-ms {config.latency_ms:g} is out of reach: the least possible, measured on this machine, is"
-            f" {known.least_ms:.3g} ms, of {known.least}. Allow more, or name smaller --sizes or other --backbones."
+            f" {known.smallest.ms:.3g} ms, of {known.least}. Allow more, or name smaller --sizes or other --backbones."
         )
     write_json(out / FILE, known)
     teacher = score(teachers.taught(recipe.preprocess.interpolation).val, name)
@@ -94,7 +94,7 @@ def _measured(
     if config.depths is not None:
         _check_depths(first, space, networks)
     any_size = replace(config.budget, size_mb=None)
-    least, narrowest = (math.inf, ""), 1.0
+    fastest = list[tuple[TimedVariant, Candidate]]()
     with progress.task("Timing the whole network and the smallest ones", 1 + len(space.networks)) as bar:
         backbone = task.network(recipe.train.backbone, NO_WEIGHTS, seed=0, size=size)
         clock(backbone, size)  # which says how long the reference takes
@@ -104,18 +104,18 @@ def _measured(
             tiny = replace(first, network=network, size=min(space.sizes), depth=max(space.depths))
             smallest = networks.smallest(tiny)
             found = best_variant(clock(smallest.model, smallest.choice.size), any_size)
-            least = min(least, (found.ms, smallest.choice.name))
-            narrowest = min(narrowest, smallest.choice.share)
+            fastest.append((found, smallest))
             bar.advance(note=f"{found.ms:.3g} ms")
+    found, smallest = min(fastest, key=lambda one: one[0].ms)
     return Prepared(
         key="",
         metric="",
         teacher=Score(value=0.0),
-        space=replace(space, least=narrowest),
+        space=replace(space, least=min(one.choice.share for _, one in fastest)),
         reference_ms=clock.reference_ms,
-        whole_ms=whole.ms,
-        least_ms=least[0],
-        least=least[1],
+        whole=Timing(macs=networks.macs(first), ms=whole.ms),
+        smallest=Timing(macs=smallest.macs, ms=found.ms),
+        least=smallest.choice.name,
         epochs=0,
     )
 

@@ -10,6 +10,7 @@ from edgetl.inputs.image import Interpolation
 from edgetl.records.scores import Score
 from edgetl.records.search import SearchBudget
 from edgetl.search.space import Space
+from edgetl.search.widths import Timing, power_of
 
 RECORD, PAGE = "search.json", "search.html"
 MINUTES = 60.0
@@ -74,8 +75,8 @@ class Prepared:
         teacher: its score on the validation split.
         space: what is searched.
         reference_ms: the median of the uncut teacher on one thread in float32, against which all are timed.
-        whole_ms: of the same network as it would ship.
-        least_ms, least: the fastest network that there could be.
+        whole, smallest: the same network, and the fastest one that there could be, as they would ship.
+        least: the name of the fastest one.
         epochs: that a candidate learns.
     """
 
@@ -84,10 +85,15 @@ class Prepared:
     teacher: Score
     space: Space
     reference_ms: float
-    whole_ms: float
-    least_ms: float
+    whole: Timing
+    smallest: Timing
     least: str
     epochs: int
+
+    @property
+    def power(self) -> float:
+        """By which milliseconds grow with the multiply-accumulates, from the smallest network to the whole one."""
+        return power_of(self.whole, self.smallest)
 
 
 def check(config: SearchConfig) -> None:

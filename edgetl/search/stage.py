@@ -42,7 +42,6 @@ _MOST_DRAWN = 20
 """Candidates that are drawn at most for each that learns."""
 _RESERVED, _AROUND_S = 0.6, 45.0
 """Of the time, the share that is kept at most for the ordinary run; seconds of that run that are no epochs."""
-_AIM = 0.95
 _LEAVE_S = 30.0
 
 
@@ -214,14 +213,14 @@ class Search:
         """Queue each network, size and depth at the width that should just hold the budget, the teacher's own first."""
         from edgetl.search.space import TEACHER
         from edgetl.search.study import Sampler
+        from edgetl.search.widths import AIM, macs_within
 
         if self.config.sampler != Sampler.TPE or study.get_trials(deepcopy=False):
             return
         own = self.recipe.preprocess.interpolation
         space, networks = known.space, self.networks(known.space.interpolations[0])
         first = Choice(network=TEACHER, size=self.recipe.preprocess.size, share=1.0, interpolation=own)
-        per_mac = max(known.whole_ms - known.least_ms, 1e-9) / networks.macs(first)
-        macs = max(_AIM * self.config.latency_ms - known.least_ms, 0.0) / per_mac
+        macs = macs_within(AIM * self.config.latency_ms, [known.whole, known.smallest], known.power)
         guesses = list(itertools.product(space.depths, space.networks, space.sizes))
         with self.progress.task("Tracing networks", len(guesses)) as bar:
             for depth, network, size in guesses:
@@ -301,6 +300,7 @@ class Search:
                 networks=lambda choice: self.networks(choice.interpolation),
                 clock=clock_of(self.recipe, self.teachers, quiet, known.reference_ms),
                 quiet=quiet,
+                power=known.power,
                 folder=self.out / _TRIALS,
                 worker=name,
                 late=self._late,
@@ -352,7 +352,7 @@ class Search:
         from edgetl.search.finals import candidates
         from edgetl.search.space import TEACHER
 
-        best = next(iter(candidates(self._trials())), None)
+        best = next(iter(candidates(self._trials(), self._known().teacher)), None)
         if best is None:
             return _AROUND_S
         prune, distill = self.recipe.prune, self.recipe.distill
@@ -381,10 +381,10 @@ class Search:
         from edgetl.search.space import trial_recipe
         from edgetl.search.trials import home
 
-        trained = [one for one in candidates(self._trials()) if one.state is TrialState.TRAINED]
-        if not trained:
+        if not any(one.state is TrialState.TRAINED for one in self._trials()):
             return "No candidate has learned to its end yet; what was finished is saved."
         known = self._known()
+        trained = candidates(self._trials(), known.teacher)
         choice = trained[0].choice
         recipe = trial_recipe(self.recipe, choice, known.epochs)
         folder = home(self.out / _TRIALS, recipe, choice)
@@ -414,12 +414,12 @@ class Search:
             budget=self.config.budget,
             metric=known.metric,
             teacher=known.teacher,
-            least_ms=known.least_ms,
+            least_ms=known.smallest.ms,
             least=known.least,
             trials=trials,
             finals=self.finals,
             holds=last is not None and last.holds,
-            reason=_reason(last, trials, self.config.latency_ms, known.metric),
+            reason=_reason(last, trials, self.config.latency_ms, known),
             settings=settings,
             sampler=self.config.sampler,
             workers=self.config.workers,
@@ -454,21 +454,29 @@ def with_frontier(trials: Iterable[SearchTrial]) -> tuple[SearchTrial, ...]:
 
 
 def _reason(
-    last: FinalRun | None, trials: tuple[SearchTrial, ...], latency_ms: float, metric_name: str
+    last: FinalRun | None, trials: tuple[SearchTrial, ...], latency_ms: float, known: Prepared
 ) -> str:
     """Why the last run is the answer, or why there is none, in a sentence."""
+    from edgetl.search.finals import candidates, equals
+
     if last is None:
         times = [one.ms for one in trials if one.ms is not None]
         fastest = f"; the fastest took {min(times):.3g} ms" if times else ""
         return f"no candidate learned within {latency_ms:g} ms{fastest}"
     figures = (
-        f"{metric(metric_name).title} {last.val.value:.1%} on the validation split in {last.latency_ms:.3g} ms and"
+        f"{metric(known.metric).title} {last.val.value:.1%} on the validation split in {last.latency_ms:.3g} ms and"
         f" {last.size_bytes / 1e6:.3g} MB"
     )
     if not last.holds:
         return f"none holds what was asked; {last.name}, comes nearest with {figures}: {'; '.join(last.problems)}"
     within = [one for one in trials if one.score is not None and (one.ms or math.inf) <= latency_ms]
-    what = "narrower than a trial whose run took too long" if last.trial is None else "the best of its trials"
+    what = "the best of its trials"
+    if last.trial is None:
+        what = "narrower than a trial whose run took too long"
+    elif last.trial != candidates(trials, known.teacher)[0].number:
+        what = "the best of its trials but for those whose run takes too long"
+    elif (alike := len(equals(trials, known.teacher))) > 1:
+        what = f"the least loss of the {alike} trials whose scores are equal within one standard error"
     return f"{last.name}, {what} ({len(within)} learned within {latency_ms:g} ms of {len(trials)} tried): {figures}"
 
 

@@ -35,10 +35,11 @@ from edgetl.search.networks import Networks
 from edgetl.search.quiet import Bars, Quiet
 from edgetl.search.space import Space, trial_recipe
 from edgetl.search.study import WORKER
+from edgetl.search.widths import AIM, Timing, macs_within
 
 LATER = frozenset({*list(Stage)[list(Stage).index(Stage.PRUNE) :], "calibration"})
 """Folders of a run that are a candidate's own; those before them are the same for all."""
-_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _SECONDS = (
+_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _LOSS, _SECONDS = (
     "choice",
     "state",
     "variant",
@@ -46,16 +47,16 @@ _CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _SECONDS = (
     "work",
     "why",
     "epochs",
+    "loss",
     "seconds",
 )
 _ENOUGH = 8
 """Candidates that a latency table is fitted to, at least."""
 _DOUBT = 0.25
 """A table refuses what it puts so far above the budget, and three times its own error; the rest is timed."""
-_AIM, _POWER, _ROOMY, _NUDGES, _NEAR = 0.93, 1.15, 0.7, 3, 0.1
-"""A width that should just hold the budget aims at so much of it, where milliseconds fall with the share by a power. It
-is tried for candidates over the budget, or below so much of it, for each network and size so often at most, and where
-none is so near."""
+_ROOMY, _NUDGES, _NEAR = 0.7, 3, 0.1
+"""The width that should just hold the budget is tried for candidates over it, or below so much of it, for each network,
+size and depth so often at most, and where none is so near."""
 
 
 class OverBudget(Exception):
@@ -73,6 +74,7 @@ class Trials:
         networks: makes the candidates of each filter.
         clock: times them.
         quiet: see `edgetl.search.quiet`.
+        power: by which milliseconds mostly grow with the multiply-accumulates, see `edgetl.search.widths`.
         folder: where candidates are trained.
         worker: this one's name.
         late: whether the time is over.
@@ -92,6 +94,7 @@ class Trials:
         networks: Callable[[Choice], Networks],
         clock: Clock,
         quiet: Quiet,
+        power: float,
         folder: Path,
         worker: str,
         late: Callable[[], bool],
@@ -100,8 +103,8 @@ class Trials:
     ) -> None:
         self.recipe, self.base, self.space, self.budget, self.epochs = recipe, base, space, budget, epochs
         self.metric, self.networks, self.clock, self.quiet = metric, networks, clock, quiet
-        self.folder, self.worker, self.late, self.nudges = folder, worker, late, nudges
-        self.progress = progress
+        self.power, self.folder, self.worker, self.late = power, folder, worker, late
+        self.nudges, self.progress = nudges, progress
 
     def __call__(self, trial: Trial) -> float:
         """The candidate's score; see `optuna.study.Study.optimize`.
@@ -137,6 +140,7 @@ class Trials:
         choice = candidate.choice
         trial.set_user_attr(_CHOICE, to_json(choice))
         trial.set_user_attr(_WORK, list(candidate.work))
+        self._wider(trial, choice)
         self._predicted(trial, candidate.work)
         self._timed(trial, choice, self.clock(candidate.model, choice.size))
         recipe = trial_recipe(self.recipe, choice, self.epochs)
@@ -155,6 +159,7 @@ class Trials:
             history.append(record)
             trial.report(max(value(one.val, self.metric) for one in history), record.epoch)
             trial.set_user_attr(_EPOCHS, record.epoch)
+            trial.set_user_attr(_LOSS, min(one.val_loss for one in history))
             if record.epoch == self.epochs:
                 return
             if trial.should_prune():
@@ -180,7 +185,22 @@ class Trials:
             raise
         student: TrainRecord = outcome.records[Stage.DISTILL]
         trial.set_user_attr(_EPOCHS, len(student.epochs))
+        trial.set_user_attr(_LOSS, min(one.val_loss for one in student.epochs))
         return value(student.val, self.metric)
+
+    def _wider(self, trial: Trial, choice: Choice) -> None:
+        """Raises OverBudget where a narrower network of the same kind was too slow."""
+        for one in self._same(trial, choice):
+            if one.variant and one.variant.ms > self.budget.latency_ms and one.choice.share <= choice.share:
+                raise OverBudget(
+                    f"wider than trial {one.number}, which took {one.variant.ms:.3g} ms, over"
+                    f" {self.budget.latency_ms:g} ms"
+                )
+
+    def _same(self, trial: Trial, choice: Choice) -> list[SearchTrial]:
+        """Candidates that came to an end, of the same network, size, depth and filter."""
+        kind = replace(choice, share=0.0)
+        return [one for one in records(trial.study) if replace(one.choice, share=0.0) == kind]
 
     def _predicted(self, trial: Trial, work: Sequence[float]) -> None:
         """Raises OverBudget where a latency table leaves no doubt that a candidate is too slow."""
@@ -208,14 +228,13 @@ class Trials:
         if not self.nudges:
             return
         choice = from_json(Choice, trial.user_attrs[_CHOICE])
-        wanted = choice.share * (_AIM * self.budget.latency_ms / ms) ** _POWER
+        same = self._same(trial, choice)
+        timed = [Timing(macs=one.choice.share, ms=one.variant.ms) for one in same if one.variant]
+        timed.append(Timing(macs=choice.share, ms=ms))
+        wanted = macs_within(AIM * self.budget.latency_ms, timed, self.power)
         better = replace(choice, share=self.networks(choice).within(choice, wanted))
-        same = [
-            one.choice.share
-            for one in records(trial.study)
-            if replace(one.choice, share=0.0) == replace(choice, share=0.0)
-        ]
-        near = any(abs(share / better.share - 1) < _NEAR for share in (*same, choice.share))
+        shares = (*(one.choice.share for one in same), choice.share)
+        near = any(abs(share / better.share - 1) < _NEAR for share in shares)
         if not near and len(same) < _NUDGES:
             trial.study.enqueue_trial(dict(self.space.parameters(better)), skip_if_exists=True)
 
@@ -306,6 +325,7 @@ def _record(trial: FrozenTrial) -> SearchTrial | None:
         variant=variant,
         predicted_ms=attrs.get(_PREDICTED),
         score=score,
+        loss=attrs.get(_LOSS),
         epochs=int(attrs.get(_EPOCHS, 0)),
         seconds=float(attrs.get(_SECONDS, 0.0)),
     )

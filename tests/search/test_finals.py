@@ -20,7 +20,8 @@ from edgetl.report.run import shipped_variant
 from edgetl.search.finals import Finals, answers, candidates
 from edgetl.search.settings import Prepared
 from edgetl.search.space import Space
-from edgetl.search.stage import with_frontier
+from edgetl.search.stage import _reason, with_frontier
+from edgetl.search.widths import Timing
 from tests.report.conftest import evaluation, latency, make_report
 from tests.search.records import TRIALS, final, trial
 
@@ -32,11 +33,12 @@ KNOWN = Prepared(
         networks=("teacher",), sizes=(64,), depths=(0.0,), interpolations=(Interpolation.BICUBIC,), least=0.02
     ),
     reference_ms=10.0,
-    whole_ms=5.0,
-    least_ms=0.1,
+    whole=Timing(macs=1e9, ms=5.0),
+    smallest=Timing(macs=1e6, ms=0.1),
     least="it",
     epochs=2,
 )
+SURE = Score(value=0.98)
 LEAST = 0.15
 """The smallest share that a candidate's network can have."""
 
@@ -71,11 +73,32 @@ def runs(factors: list[float], trials: Any = TRIALS) -> Fake:
 
 
 def test_the_best_trained_one_comes_first() -> None:
-    assert [one.number for one in candidates(TRIALS)] == [0, 1]
+    assert [one.number for one in candidates(TRIALS, SURE)] == [0, 1]
     stopped = [replace(one, state=TrialState.STOPPED) for one in TRIALS[:3]]
-    assert [one.number for one in candidates(stopped)] == [0, 1, 2]
-    assert candidates([trial(1, 0.7, 0.9), trial(0, 0.8, 0.9)])[0].number == 1
+    assert [one.number for one in candidates(stopped, SURE)] == [0, 1, 2]
+    assert candidates([trial(1, 0.7, 0.9), trial(0, 0.8, 0.9)], SURE)[0].number == 1
     assert TRIALS[1].choice.size == 48
+
+
+def test_of_scores_that_the_split_cannot_tell_apart_the_least_loss_comes_first() -> None:
+    tried = [trial(0, 0.9, 0.96, loss=0.3), trial(1, 0.9, 0.95, loss=0.2), trial(2, 0.9, 0.90, loss=0.1)]
+    orders = {
+        width: [one.number for one in candidates(tried, Score(value=0.98, low=0.98 - width, high=0.98))]
+        for width in (0.0, 0.08, 0.4)
+    }
+    assert orders == {0.0: [0, 1, 2], 0.08: [1, 0, 2], 0.4: [2, 1, 0]}
+
+
+def test_the_answer_says_why_it_is_the_one() -> None:
+    teacher = Score(value=0.98, low=0.86, high=0.99)
+
+    def reason(number: int | None) -> str:
+        return _reason(final(number, 0.9), TRIALS, 1.0, replace(KNOWN, teacher=teacher))
+
+    assert "the best of its trials (" in _reason(final(0, 0.9), TRIALS, 1.0, replace(KNOWN, teacher=SURE))
+    assert "the least loss of the 2 trials whose scores are equal within one standard error (" in reason(0)
+    assert "the best of its trials but for those whose run takes too long (" in reason(1)
+    assert "narrower than a trial whose run took too long (" in reason(None)
 
 
 def test_one_run_is_enough_where_it_holds() -> None:

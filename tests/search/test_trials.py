@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,29 @@ pytest.importorskip("optuna", reason="optuna is not installed: pip install optun
 
 import optuna
 
+from edgetl import config
 from edgetl.errors import ConfigError, StorageError
+from edgetl.inputs.image import Interpolation
+from edgetl.progress import SILENT
+from edgetl.records.codec import to_json
 from edgetl.records.scores import Score
-from edgetl.records.search import SearchBudget, TimedVariant, TrialState
+from edgetl.records.search import Choice, SearchBudget, TimedVariant, TrialState
 from edgetl.search import trials
 from edgetl.search.prepare import _check_floor
+from edgetl.search.quiet import Quiet
 from edgetl.search.settings import SearchConfig, check
-from edgetl.search.trials import best_variant, budget_problems, link_stages, records, table_of
+from edgetl.search.space import Space
+from edgetl.search.trials import (
+    OverBudget,
+    Trials,
+    best_variant,
+    budget_problems,
+    link_stages,
+    records,
+    table_of,
+)
+from edgetl.search.widths import AIM
+from tests.search.records import CHOICE
 
 FLOAT = TimedVariant(precision="fp32", ms=1.0, threads=2, size_bytes=2_000_000)
 INT8 = TimedVariant(precision="int8", ms=1.5, threads=1, size_bytes=600_000)
@@ -72,6 +89,84 @@ def test_trials_are_read_back_and_a_table_is_fitted_to_them() -> None:
         TrialState.IMPOSSIBLE,
     ]
     assert (found[-2].ms, found[-2].score, found[9].score) == (9.0, None, 0.5)
+
+
+class _Any:
+    """Networks that can have any width."""
+
+    def within(self, _: Choice, share: float) -> float:
+        return share
+
+
+def _trials(*, nudges: bool = True) -> Trials:
+    return Trials(
+        recipe=config.parse({}),
+        base=lambda _: Path(),
+        space=Space(
+            networks=("teacher",),
+            sizes=(64,),
+            depths=(0.0,),
+            interpolations=(Interpolation.BICUBIC,),
+            least=0.02,
+        ),
+        budget=SearchBudget(latency_ms=1.0),
+        epochs=1,
+        metric="top1",
+        networks=lambda _: _Any(),  # type: ignore[arg-type, return-value]
+        clock=None,  # type: ignore[arg-type]
+        quiet=Quiet(None),
+        power=0.5,
+        folder=Path(),
+        worker="one",
+        late=lambda: False,
+        nudges=nudges,
+        progress=SILENT,
+    )
+
+
+def _timed(trials: Trials, study: optuna.Study, share: float, ms: float) -> None:
+    """A candidate that is timed, and nothing else."""
+    trial, choice = study.ask(), replace(CHOICE, share=share)
+    trial.set_user_attr("choice", to_json(choice))
+    try:
+        trials._wider(trial, choice)
+        trials._timed(trial, choice, [replace(INT8, ms=ms)])
+    except OverBudget:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    else:
+        study.tell(trial, 0.9)
+
+
+def _queued(study: optuna.Study) -> list[float]:
+    waiting = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
+    return [one.system_attrs["fixed_params"]["share"] for one in waiting]
+
+
+def test_a_candidate_that_misses_the_budget_has_its_width_corrected() -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    _timed(trials, study, 0.4, 2.0)
+    assert _queued(study) == pytest.approx([0.4 * (AIM / 2) ** 2]), "by the usual power"
+    _timed(trials, study, 0.1, 0.5)
+    line = 0.1 * (AIM / 0.5) ** 1  # from 0.1 to 0.4 of the multiply-accumulates the time grew as they did
+    assert _queued(study) == pytest.approx([line]), "by the line through both"
+    _timed(trials, study, 0.19, 0.9)
+    assert _queued(study) == [], "it is near the budget"
+
+
+def test_a_random_search_corrects_nothing() -> None:
+    study = optuna.create_study(direction="maximize")
+    _timed(_trials(nudges=False), study, 0.4, 2.0)
+    assert _queued(study) == []
+
+
+def test_none_is_timed_that_is_wider_than_one_over_the_budget() -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    _timed(trials, study, 0.4, 2.0)
+    wider, narrower = replace(CHOICE, share=0.5), replace(CHOICE, share=0.3)
+    with pytest.raises(OverBudget, match=r"^wider than trial 0, which took 2 ms, over 1 ms$"):
+        trials._wider(study.ask(), wider)
+    trials._wider(study.ask(), narrower)
+    trials._wider(study.ask(), replace(wider, size=48))
 
 
 def test_a_trial_finds_the_stages_that_all_share(tmp_path: Path) -> None:

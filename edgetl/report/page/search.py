@@ -145,8 +145,10 @@ def _frontier(record: SearchRecord) -> Markup:
         " are of the validation split."
     )
     if early := refused_early(record):
-        refused = units.counted(early, "candidate")
-        lead += f" A latency table, fitted to those before, refused {refused} without a timing."
+        lead += (
+            " Refused without a timing, by a latency table that is fitted to those before, or since a narrower one was"
+            f" too slow: {units.counted(early, 'candidate')}."
+        )
     caption = (
         "Upper left is better. Filled dots learned to the end of their trial, hollow ones were stopped; those below the"
         " plot were refused by their latency or size. The thin line is the frontier, diamonds are ordinary runs, the"
