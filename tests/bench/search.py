@@ -54,6 +54,8 @@ SETS: dict[str, dict[str, dict[str, object]]] = {
 SAMPLERS = ("tpe", "random")
 GRID = (0.2, 0.14, 0.1, 0.07, 0.05)
 """Below the share of 0.3 that the recipe of both sets has."""
+ANY_DROP = 0.99
+"""As in a search: pruning goes to the share whatever it costs, and `bundle.max_drop` decides what may ship."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,7 @@ def _grid(recipe: Recipe, folder: Path, budget_ms: float, taught: Path, minutes:
     last."""
     spent, student = 0.0, None
     for tried, share in enumerate(GRID, start=1):
-        prune = recipe.prune.model_copy(update={"target": MacsTarget(share=share)})
+        prune = recipe.prune.model_copy(update={"target": MacsTarget(share=share), "max_drop": ANY_DROP})
         link_stages(taught, folder / f"{share:g}")
         own = _ordinary(recipe.model_copy(update={"prune": prune}), folder / f"{share:g}", budget_ms)
         spent += own.minutes
