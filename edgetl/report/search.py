@@ -16,7 +16,7 @@ OUTCOMES = {
 
 def cells(one: SearchTrial) -> tuple[str, ...]:
     """Number, network, size, shares of multiply-accumulates kept and of blocks out, median in ms, precision and
-    threads, size of the file, score, epochs."""
+    threads, size of the file, score, loss, epochs."""
     variant = one.variant
     return (
         str(one.number),
@@ -28,6 +28,7 @@ def cells(one: SearchTrial) -> tuple[str, ...]:
         "" if variant is None else f"{variant.kind}, {units.counted(variant.threads, 'thread')}",
         "" if variant is None else units.bytes_(variant.size_bytes),
         "" if one.score is None else units.percent(one.score),
+        "" if one.loss is None else units.significant(one.loss),
         str(one.epochs or ""),
     )
 

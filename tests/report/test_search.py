@@ -16,14 +16,14 @@ def test_the_table() -> None:
         shown(search, searched(), width=130)
         == f"""\
                      MACs  blocks         p50                              top-1,
-trial  network  px   kept     out          ms  as                file  validation  epochs
-{rule(107)}
-    1  teacher  48  20.0%     50%       0.500  int8, 1 thread  350 kB       93.0%       8  frontier
-    2  teacher  64  20.0%               0.800  int8, 1 thread  350 kB       90.0%       1  stopped early
-    0  teacher  64  20.0%               0.900  int8, 1 thread  350 kB       96.0%       8  chosen, frontier
-    3  teacher  64  20.0%                2.00  int8, 1 thread  350 kB                      over the budget
-    4  teacher  64  20.0%          about 3.00                                              over the budget
-    5  teacher  64  20.0%                                                                  impossible
+trial  network  px   kept     out          ms  as                file  validation   loss  epochs
+{rule(114)}
+    1  teacher  48  20.0%     50%       0.500  int8, 1 thread  350 kB       93.0%  0.340       8  frontier
+    2  teacher  64  20.0%               0.800  int8, 1 thread  350 kB       90.0%              1  stopped early
+    0  teacher  64  20.0%               0.900  int8, 1 thread  350 kB       96.0%  0.210       8  chosen, frontier
+    3  teacher  64  20.0%                2.00  int8, 1 thread  350 kB                             over the budget
+    4  teacher  64  20.0%          about 3.00                                                     over the budget
+    5  teacher  64  20.0%                                                                         impossible
 
                                                                    p50              top-1,  top-1,
 ordinary run                                       ships            ms    file  validation    test        took

@@ -199,6 +199,7 @@ def _trials(record: SearchRecord) -> Markup:
         Column(header="As"),
         Column(header="File", number=True),
         Column(header=units.metric_title(record.metric), number=True, hint="best epoch, validation"),
+        Column(header="Loss", number=True, hint="least, validation"),
         Column(header="Epochs", number=True),
         Column(header="Remarks"),
     )

@@ -26,7 +26,7 @@ def search(console: Console, record: SearchRecord) -> None:
         *text("network"),
         *numbers("px", "MACs\nkept", "blocks\nout", "p50\nms"),
         *text("as"),
-        *numbers("file", f"{title},\nvalidation", "epochs"),
+        *numbers("file", f"{title},\nvalidation", "loss", "epochs"),
         *text(""),
     )
     if lines:
