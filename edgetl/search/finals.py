@@ -179,7 +179,8 @@ def answers(measured: MeasureRecord, metric_name: str, floor: float) -> VariantS
 
 
 def candidates(trials: Sequence[SearchTrial], teacher: Score) -> list[SearchTrial]:
-    """Trials that can be run to their end, the best first: those that were trained, else those that were stopped.
+    """Trials that can be run to their end, the best first: those that were trained, and those that were stopped with a
+    better score than all of these.
 
     Scores within one standard error of the best count as equal (the rule of Breiman et al. 1984); among these the least
     loss on the validation split is the best, since on few images a loss tells more apart than a score does.
@@ -207,5 +208,10 @@ def equals(trials: Sequence[SearchTrial], teacher: Score) -> list[SearchTrial]:
 
 
 def _learned(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
-    scored = [one for one in trials if one.score is not None]
-    return [one for one in scored if one.state is TrialState.TRAINED] or scored
+    trained = [one.score for one in trials if one.state is TrialState.TRAINED and one.score is not None]
+    best = max(trained, default=-math.inf)
+    return [
+        one
+        for one in trials
+        if one.score is not None and (one.state is TrialState.TRAINED or one.score > best)
+    ]

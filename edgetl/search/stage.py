@@ -381,11 +381,11 @@ class Search:
         from edgetl.search.space import trial_recipe
         from edgetl.search.trials import home
 
-        if not any(one.state is TrialState.TRAINED for one in self._trials()):
+        trained = [one for one in self._trials() if one.state is TrialState.TRAINED]
+        if not trained:
             return "No candidate has learned to its end yet; what was finished is saved."
         known = self._known()
-        trained = candidates(self._trials(), known.teacher)
-        choice = trained[0].choice
+        choice = candidates(trained, known.teacher)[0].choice
         recipe = trial_recipe(self.recipe, choice, known.epochs)
         folder = home(self.out / _TRIALS, recipe, choice)
         self._written(known)

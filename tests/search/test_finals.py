@@ -76,6 +76,10 @@ def test_the_best_trained_one_comes_first() -> None:
     assert [one.number for one in candidates(TRIALS, SURE)] == [0, 1]
     stopped = [replace(one, state=TrialState.STOPPED) for one in TRIALS[:3]]
     assert [one.number for one in candidates(stopped, SURE)] == [0, 1, 2]
+    stopped = [replace(one, state=TrialState.STOPPED) for one in TRIALS[:1]]
+    assert [one.number for one in candidates([*stopped, *TRIALS[1:]], SURE)] == [0, 1], (
+        "it was better at once"
+    )
     assert candidates([trial(1, 0.7, 0.9), trial(0, 0.8, 0.9)], SURE)[0].number == 1
     assert TRIALS[1].choice.size == 48
 
