@@ -54,7 +54,10 @@ _ENOUGH = 8
 """Candidates that a latency table is fitted to, at least."""
 _DOUBT = 0.25
 """A table refuses what it puts so far above the budget, and three times its own error; the rest is timed."""
-_ROOMY, _NUDGES, _NEAR = 0.7, 3, 0.1
+_ROUGH = 0.2
+"""A candidate is timed first as it is cut by the size of its weights, then as the recipe's importance cuts it. That may
+be so much faster, so at first only what is further above the budget is refused."""
+_ROOMY, _NUDGES, _NEAR = 0.85, 3, 0.1
 """The width that should just hold the budget is tried for candidates over it, or below so much of it, for each network,
 size and depth so often at most, and where none is so near."""
 
@@ -142,7 +145,7 @@ class Trials:
         trial.set_user_attr(_WORK, list(candidate.work))
         self._wider(trial, choice)
         self._predicted(trial, candidate.work)
-        self._timed(trial, choice, self.clock(candidate.model, choice.size))
+        self._timed(trial, choice, self.clock(candidate.model, choice.size), rough=True)
         recipe = trial_recipe(self.recipe, choice, self.epochs)
         folder = home(self.folder, recipe, choice)
         link_stages(self.base(choice), folder)
@@ -213,14 +216,16 @@ class Trials:
             self._nudge(trial, ms)
             raise OverBudget(f"{ms:.3g} ms by the latency table, over {self.budget.latency_ms:g} ms")
 
-    def _timed(self, trial: Trial, choice: Choice, variants: Sequence[TimedVariant]) -> None:
-        """Keep what a candidate takes; raises OverBudget where that is too much."""
-        variant = best_variant(variants, self.budget)
+    def _timed(
+        self, trial: Trial, choice: Choice, variants: Sequence[TimedVariant], *, rough: bool = False
+    ) -> None:
+        """Keep what a candidate takes; raises OverBudget where that is too much, in a `rough` timing far too much."""
+        variant, most = best_variant(variants, self.budget), self.budget.latency_ms
         trial.set_user_attr(_VARIANT, to_json(variant))
-        problems = budget_problems(variant.ms, variant.size_bytes, self.budget)
-        if variant.ms > self.budget.latency_ms or variant.ms < _ROOMY * self.budget.latency_ms:
-            self._nudge(trial, variant.ms)
-        if problems:
+        ms = min(variant.ms, most) if rough and variant.ms <= (1 + _ROUGH) * most else variant.ms
+        if ms > most or (not rough and ms < _ROOMY * most):
+            self._nudge(trial, ms)
+        if problems := budget_problems(ms, variant.size_bytes, self.budget):
             raise OverBudget("; ".join(problems))
 
     def _nudge(self, trial: Trial, ms: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,26 @@ def test_a_candidate_that_misses_the_budget_has_its_width_corrected() -> None:
     assert _queued(study) == pytest.approx([line]), "by the line through both"
     _timed(trials, study, 0.19, 0.9)
     assert _queued(study) == [], "it is near the budget"
+
+
+@pytest.mark.parametrize(("ms", "refused"), [(1.01, False), (1.19, False), (1.3, True)])
+def test_the_first_timing_refuses_only_what_is_far_above_the_budget(ms: float, refused: bool) -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    trial = study.ask()
+    trial.set_user_attr("choice", to_json(CHOICE))
+    variants = [replace(INT8, ms=ms)]
+    with pytest.raises(OverBudget) if refused else nullcontext():
+        trials._timed(trial, CHOICE, variants, rough=True)
+    assert bool(_queued(study)) is refused
+    with pytest.raises(OverBudget, match="over 1 ms"):
+        trials._timed(trial, CHOICE, variants)
+
+
+def test_a_file_that_is_too_large_is_refused_at_once() -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    trials.budget = SearchBudget(latency_ms=1.0, size_mb=0.1)
+    with pytest.raises(OverBudget, match=r"^0\.6 MB, over 0\.1 MB$"):
+        trials._timed(study.ask(), CHOICE, [replace(INT8, ms=0.9)], rough=True)
 
 
 def test_a_random_search_corrects_nothing() -> None:
