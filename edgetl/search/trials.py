@@ -194,6 +194,8 @@ class Trials:
     def _wider(self, trial: Trial, choice: Choice) -> None:
         """Raises OverBudget where a narrower network of the same kind was too slow."""
         for one in self._same(trial, choice):
+            if one.state is not TrialState.OVER_BUDGET:
+                continue  # its time may be the first one, which is not the last word
             if one.variant and one.variant.ms > self.budget.latency_ms and one.choice.share <= choice.share:
                 raise OverBudget(
                     f"wider than trial {one.number}, which took {one.variant.ms:.3g} ms, over"

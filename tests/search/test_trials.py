@@ -133,6 +133,7 @@ def _timed(trials: Trials, study: optuna.Study, share: float, ms: float) -> None
         trials._wider(trial, choice)
         trials._timed(trial, choice, [replace(INT8, ms=ms)])
     except OverBudget:
+        trial.set_user_attr("state", TrialState.OVER_BUDGET)
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     else:
         study.tell(trial, 0.9)
@@ -188,6 +189,9 @@ def test_none_is_timed_that_is_wider_than_one_over_the_budget() -> None:
         trials._wider(study.ask(), wider)
     trials._wider(study.ask(), narrower)
     trials._wider(study.ask(), replace(wider, size=48))
+    impossible = {"choice": to_json(replace(CHOICE, share=0.2)), "variant": to_json(replace(INT8, ms=1.1))}
+    _finish(study, optuna.trial.TrialState.PRUNED, **impossible, state="impossible")
+    trials._wider(study.ask(), narrower)
 
 
 def test_a_trial_finds_the_stages_that_all_share(tmp_path: Path) -> None:
