@@ -28,6 +28,10 @@ _BUSY_S = 120
 """A worker waits so long for another one's write to SQLite."""
 _RETRIES = 3
 _STARTUP = 6
+_FIRST_EPOCHS, _KEPT = 2, 2
+"""Asynchronous successive halving (Li et al. 2020): the first epochs after which a candidate may be stopped, and of
+how many that came so far one goes on to so many times the epochs. Not one epoch: it ranks badly, and to cut, export and
+time a candidate takes as long as several."""
 
 
 class Sampler(StrEnum):
@@ -78,7 +82,7 @@ def open_study(
             study = optuna.create_study(
                 storage=_opened(storage, folder),
                 study_name=name,
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+                pruner=optuna.pruners.SuccessiveHalvingPruner(_FIRST_EPOCHS, _KEPT),
                 direction="maximize",
                 load_if_exists=True,
             )

@@ -39,7 +39,7 @@ from edgetl.search.widths import AIM, Timing, macs_within
 
 LATER = frozenset({*list(Stage)[list(Stage).index(Stage.PRUNE) :], "calibration"})
 """Folders of a run that are a candidate's own; those before them are the same for all."""
-_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _LOSS, _SECONDS = (
+_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _SCORE, _LOSS, _SECONDS = (
     "choice",
     "state",
     "variant",
@@ -47,6 +47,7 @@ _CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _LOSS, _SECONDS = (
     "work",
     "why",
     "epochs",
+    "score",
     "loss",
     "seconds",
 )
@@ -160,9 +161,11 @@ class Trials:
 
         def after_epoch(record: EpochRecord) -> None:
             history.append(record)
-            trial.report(max(value(one.val, self.metric) for one in history), record.epoch)
+            loss = min(one.val_loss for one in history)
+            trial.report(-loss, record.epoch)  # successive halving maximizes, as the study does
             trial.set_user_attr(_EPOCHS, record.epoch)
-            trial.set_user_attr(_LOSS, min(one.val_loss for one in history))
+            trial.set_user_attr(_SCORE, max(value(one.val, self.metric) for one in history))
+            trial.set_user_attr(_LOSS, loss)
             if record.epoch == self.epochs:
                 return
             if trial.should_prune():
@@ -321,8 +324,7 @@ def _record(trial: FrozenTrial) -> SearchTrial | None:
     if _CHOICE not in attrs:
         return None
     variant = from_json(TimedVariant, attrs[_VARIANT]) if _VARIANT in attrs else None
-    scores = list(trial.intermediate_values.values())
-    score = trial.value if trial.state is State.COMPLETE else max(scores, default=None)
+    score = trial.value if trial.state is State.COMPLETE else attrs.get(_SCORE)
     how = TrialState.TRAINED if trial.state is State.COMPLETE else TrialState.STOPPED
     return SearchTrial(
         number=trial.number,

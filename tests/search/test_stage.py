@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
 
+import optuna
+
 import edgetl
 from edgetl import config
 from edgetl.config import MacsTarget, Recipe
@@ -19,6 +21,7 @@ from edgetl.progress import SilentProgress
 from edgetl.records.search import SearchRecord, TrialState
 from edgetl.search import stage
 from edgetl.search.settings import RECORD, SearchConfig
+from edgetl.search.study import DATABASE
 from tests.images import write_set
 from tests.test_pipeline import tiny_recipe
 
@@ -103,6 +106,16 @@ def test_all_candidates_share_one_teacher(searched: Searched) -> None:
     for home in homes:
         assert (home / "train").resolve() == (out / "run" / "train").resolve()
         assert not (home / "prune").is_symlink()
+
+
+def test_candidates_are_halved_by_their_validation_loss(searched: Searched) -> None:
+    record, out = searched
+    study = optuna.load_study(study_name=record.study, storage=f"sqlite:///{out / DATABASE}")
+    (trial,) = study.trials
+    (shown,) = record.trials
+    assert set(trial.intermediate_values) == {1, 2}
+    assert trial.intermediate_values[2] == -shown.loss
+    assert trial.value == shown.score
 
 
 def test_candidates_do_not_see_the_test_images(searched: Searched) -> None:

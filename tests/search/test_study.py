@@ -170,3 +170,19 @@ def test_samplers_differ_by_their_seed(tmp_path: Path) -> None:
         study = open_study(None, tmp_path, f"s{seed}", SPACE, sampler=Sampler.TPE, seed=seed)
         drawn.add(study.ask().suggest_float("share", 0.1, 0.9))
     assert len(drawn) == 2
+
+
+def test_candidates_are_stopped_after_two_epochs_and_after_four_by_what_came_so_far(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+
+    def epochs_of(loss: float) -> int:
+        trial = study.ask()
+        for epoch in range(1, 9):
+            trial.report(-loss, epoch)
+            if epoch < 8 and trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                return epoch
+        study.tell(trial, -loss)
+        return 8
+
+    assert [epochs_of(loss) for loss in (1.0, 1.5, 1.2, 1.1, 0.9)] == [8, 2, 2, 4, 8]

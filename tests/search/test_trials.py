@@ -62,7 +62,6 @@ def _finish(study: object, how: object, value: float | None = None, /, **attrs: 
             params={"share": 0.5},
             distributions={"share": optuna.distributions.FloatDistribution(0.1, 0.9)},
             user_attrs=attrs,
-            intermediate_values={1: value} if value else {},
         )
     )
 
@@ -78,7 +77,7 @@ def test_trials_are_read_back_and_a_table_is_fitted_to_them() -> None:
     table = table_of(study)
     assert table is not None
     assert table.of_work([5e6, 0.0, 5, 5]) == pytest.approx(1.1, rel=0.02)
-    _finish(study, pruned, 0.5, choice=choice, why="worse than others after 1 epoch", epochs=1)
+    _finish(study, pruned, choice=choice, score=0.5, why="worse than others after 2 epochs", epochs=2)
     _finish(study, pruned, choice=choice, state="over_budget", why="9 ms, over 1 ms", predicted_ms=9.0)
     _finish(study, pruned, choice=choice, state="impossible", why="It cannot be cut.")
     _finish(study, pruned)  # of a worker that ended before it said what it tries
