@@ -16,13 +16,14 @@ class TrialState(StrEnum):
     """How far a candidate came.
 
     `trained`: through its short distillation; `stopped`: in the midst of it, as worse than others or because the time
-    was over; `over_budget`: refused by its latency or size, before it learned anything; `impossible`: such a network
-    cannot be made.
+    was over; `over_budget`: refused by its latency or size, before it learned anything; `too_narrow`: so far within
+    both that a wider one was tried in its place; `impossible`: such a network cannot be made.
     """
 
     TRAINED = "trained"
     STOPPED = "stopped"
     OVER_BUDGET = "over_budget"
+    TOO_NARROW = "too_narrow"
     IMPOSSIBLE = "impossible"
 
 

@@ -9,6 +9,7 @@ OUTCOMES = {
     TrialState.TRAINED: "learned",
     TrialState.STOPPED: "stopped early",
     TrialState.OVER_BUDGET: "over the budget",
+    TrialState.TOO_NARROW: "replaced by wider ones",
     TrialState.IMPOSSIBLE: "impossible",
 }
 """What became of a trial."""

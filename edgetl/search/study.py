@@ -28,10 +28,10 @@ _BUSY_S = 120
 """A worker waits so long for another one's write to SQLite."""
 _RETRIES = 3
 _STARTUP = 6
-_FIRST_EPOCHS, _KEPT = 2, 2
+_FIRST_EPOCHS, _KEPT = 4, 2
 """Asynchronous successive halving (Li et al. 2020): the first epochs after which a candidate may be stopped, and of
-how many that came so far one goes on to so many times the epochs. Not one epoch: it ranks badly, and to cut, export and
-time a candidate takes as long as several."""
+how many that came so far one goes on to so many times the epochs. Not fewer: at the height of the learning rate losses
+rank badly, and to cut, export and time a candidate takes as long as four epochs."""
 
 
 class Sampler(StrEnum):

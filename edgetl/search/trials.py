@@ -59,12 +59,26 @@ _ROUGH = 0.2
 """A candidate is timed first as it is cut by the size of its weights, then as the recipe's importance cuts it. That may
 be so much faster, so at first only what is further above the budget is refused."""
 _ROOMY, _NUDGES, _NEAR = 0.85, 3, 0.1
-"""The width that should just hold the budget is tried for candidates over it, or below so much of it, for each network,
-size and depth so often at most, and where none is so near."""
+"""The width that should just hold the budget is tried in place of candidates over it, or below so much of it, for each
+network, size and depth so often at most, and where none is so near."""
 
 
-class OverBudget(Exception):
-    """A candidate costs too much; the text says what."""
+class _Refused(Exception):
+    """A candidate does not learn; the text says why."""
+
+    state: TrialState
+
+
+class OverBudget(_Refused):
+    """It costs too much."""
+
+    state = TrialState.OVER_BUDGET
+
+
+class TooNarrow(_Refused):
+    """It costs so little that a wider one is tried in its place."""
+
+    state = TrialState.TOO_NARROW
 
 
 class Trials:
@@ -114,7 +128,7 @@ class Trials:
         """The candidate's score; see `optuna.study.Study.optimize`.
 
         Raises:
-            optuna.TrialPruned: it is over the budget, impossible, or does not keep up.
+            optuna.TrialPruned: it is over the budget or far within, impossible, or does not keep up.
             Interrupted: Ctrl-C; the candidate is queued again.
             EdgetlError: what would stop every trial.
         """
@@ -124,10 +138,10 @@ class Trials:
         trial.set_user_attr(_CHOICE, to_json(choice))
         try:
             return self._tried(trial, choice)
-        except OverBudget as over:
-            trial.set_user_attr(_STATE, TrialState.OVER_BUDGET)
-            trial.set_user_attr(_WHY, str(over))
-            raise optuna.TrialPruned(str(over)) from None
+        except _Refused as refused:
+            trial.set_user_attr(_STATE, refused.state)
+            trial.set_user_attr(_WHY, str(refused))
+            raise optuna.TrialPruned(str(refused)) from None
         except (ModelError, TrainingError) as error:
             trial.set_user_attr(_STATE, TrialState.IMPOSSIBLE)
             trial.set_user_attr(_WHY, str(error))
@@ -145,7 +159,7 @@ class Trials:
         trial.set_user_attr(_CHOICE, to_json(choice))
         trial.set_user_attr(_WORK, list(candidate.work))
         self._wider(trial, choice)
-        self._predicted(trial, candidate.work)
+        self._predicted(trial, choice, candidate.work)
         self._timed(trial, choice, self.clock(candidate.model, choice.size), rough=True)
         recipe = trial_recipe(self.recipe, choice, self.epochs)
         folder = home(self.folder, recipe, choice)
@@ -186,7 +200,7 @@ class Trials:
                 listen=after_epoch,
                 student_tested=False,
             )
-        except (optuna.TrialPruned, OverBudget):
+        except (optuna.TrialPruned, _Refused):
             shutil.rmtree(folder, ignore_errors=True)
             raise
         student: TrainRecord = outcome.records[Stage.DISTILL]
@@ -210,7 +224,7 @@ class Trials:
         kind = replace(choice, share=0.0)
         return [one for one in records(trial.study) if replace(one.choice, share=0.0) == kind]
 
-    def _predicted(self, trial: Trial, work: Sequence[float]) -> None:
+    def _predicted(self, trial: Trial, choice: Choice, work: Sequence[float]) -> None:
         """Raises OverBudget where a latency table leaves no doubt that a candidate is too slow."""
         table = table_of(trial.study)
         if table is None:
@@ -218,26 +232,47 @@ class Trials:
         ms = table.of_work(work)
         trial.set_user_attr(_PREDICTED, ms)
         if ms > self.budget.latency_ms * (1 + _DOUBT + 3 * table.error):
-            self._nudge(trial, ms)
+            self._nudge(trial, choice, ms)
             raise OverBudget(f"{ms:.3g} ms by the latency table, over {self.budget.latency_ms:g} ms")
 
     def _timed(
         self, trial: Trial, choice: Choice, variants: Sequence[TimedVariant], *, rough: bool = False
     ) -> None:
-        """Keep what a candidate takes; raises OverBudget where that is too much, in a `rough` timing far too much."""
-        variant, most = best_variant(variants, self.budget), self.budget.latency_ms
+        """Keep what a candidate takes.
+
+        Raises:
+            OverBudget: that is too much, in a `rough` timing far too much.
+            TooNarrow: it leaves so much of the budget that a wider one is tried.
+        """
+        variant, most, size = best_variant(variants, self.budget), self.budget.latency_ms, self.budget.size_mb
         trial.set_user_attr(_VARIANT, to_json(variant))
         ms = min(variant.ms, most) if rough and variant.ms <= (1 + _ROUGH) * most else variant.ms
-        if ms > most or (not rough and ms < _ROOMY * most):
-            self._nudge(trial, ms)
         if problems := budget_problems(ms, variant.size_bytes, self.budget):
+            if ms > most:
+                self._nudge(trial, choice, ms)
             raise OverBudget("; ".join(problems))
-
-    def _nudge(self, trial: Trial, ms: float) -> None:
-        """Have the same network tried at the width that should just hold the budget, where that is another."""
-        if not self.nudges:
+        roomy = replace(
+            self.budget, latency_ms=_ROOMY * most, size_mb=None if size is None else _ROOMY * size
+        )
+        if budget_problems(ms, variant.size_bytes, roomy):
             return
-        choice = from_json(Choice, trial.user_attrs[_CHOICE])
+        wider = self._nudge(trial, choice, ms)
+        if wider is not None and wider > choice.share:
+            raise TooNarrow(f"well within {most:g} ms, so {100 * wider:.3g}% is tried in its place")
+
+    def _nudge(self, trial: Trial, choice: Choice, ms: float) -> float | None:
+        """Have the same network tried at the width that should just hold the budget.
+
+        Args:
+            trial: of the candidate.
+            choice: what it is.
+            ms: what it takes.
+
+        Returns:
+            The share that is tried, or None where it is not another, or where there were enough.
+        """
+        if not self.nudges:
+            return None
         same = self._same(trial, choice)
         timed = [Timing(macs=one.choice.share, ms=one.variant.ms) for one in same if one.variant]
         timed.append(Timing(macs=choice.share, ms=ms))
@@ -245,8 +280,10 @@ class Trials:
         better = replace(choice, share=self.networks(choice).within(choice, wanted))
         shares = (*(one.choice.share for one in same), choice.share)
         near = any(abs(share / better.share - 1) < _NEAR for share in shares)
-        if not near and len(same) < _NUDGES:
-            trial.study.enqueue_trial(dict(self.space.parameters(better)), skip_if_exists=True)
+        if near or len(same) >= _NUDGES:
+            return None
+        trial.study.enqueue_trial(dict(self.space.parameters(better)), skip_if_exists=True)
+        return better.share
 
 
 def home(folder: Path, recipe: Recipe, choice: Choice) -> Path:

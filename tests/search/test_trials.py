@@ -26,6 +26,7 @@ from edgetl.search.settings import SearchConfig, check
 from edgetl.search.space import Space
 from edgetl.search.trials import (
     OverBudget,
+    TooNarrow,
     Trials,
     best_variant,
     budget_problems,
@@ -92,10 +93,10 @@ def test_trials_are_read_back_and_a_table_is_fitted_to_them() -> None:
 
 
 class _Any:
-    """Networks that can have any width."""
+    """Networks that can have any width up to 95%."""
 
     def within(self, _: Choice, share: float) -> float:
-        return share
+        return min(share, 0.95)
 
 
 def _trials(*, nudges: bool = True) -> Trials:
@@ -131,8 +132,8 @@ def _timed(trials: Trials, study: optuna.Study, share: float, ms: float) -> None
     try:
         trials._wider(trial, choice)
         trials._timed(trial, choice, [replace(INT8, ms=ms)])
-    except OverBudget:
-        trial.set_user_attr("state", TrialState.OVER_BUDGET)
+    except (OverBudget, TooNarrow) as refused:
+        trial.set_user_attr("state", refused.state)
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     else:
         study.tell(trial, 0.9)
@@ -165,6 +166,33 @@ def test_the_first_timing_refuses_only_what_is_far_above_the_budget(ms: float, r
     assert bool(_queued(study)) is refused
     with pytest.raises(OverBudget, match="over 1 ms"):
         trials._timed(trial, CHOICE, variants)
+
+
+@pytest.mark.parametrize("rough", [True, False])
+def test_a_wider_one_is_tried_in_place_of_what_leaves_much_of_the_budget(rough: bool) -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    trial, variants = study.ask(), [replace(INT8, ms=0.6)]
+    with pytest.raises(TooNarrow, match=r"^well within 1 ms, so 60\.1% is tried in its place$"):
+        trials._timed(trial, replace(CHOICE, share=0.25), variants, rough=rough)
+    assert _queued(study) == pytest.approx([0.25 * (AIM / 0.6) ** 2], rel=1e-2)
+    study = optuna.create_study(direction="maximize")
+    _trials(nudges=False)._timed(study.ask(), replace(CHOICE, share=0.25), variants, rough=rough)
+    trials.budget = SearchBudget(latency_ms=1.0, size_mb=0.65)
+    trials._timed(study.ask(), replace(CHOICE, share=0.25), variants, rough=rough)  # its file has no room
+    assert _queued(study) == []
+
+
+def test_the_widest_candidate_learns_however_fast_it_is() -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    trials._timed(study.ask(), replace(CHOICE, share=0.95), [replace(INT8, ms=0.1)])
+    assert _queued(study) == []
+
+
+def test_a_candidate_learns_once_its_width_was_corrected_often() -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    for share in (0.01, 0.02, 0.04):
+        _timed(trials, study, share, 0.1)
+    trials._timed(study.ask(), replace(CHOICE, share=0.08), [replace(INT8, ms=0.1)])
 
 
 def test_a_file_that_is_too_large_is_refused_at_once() -> None:
