@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ROUNDS, _WARM_ROUNDS = 12, 2
 _NETWORK = "network"
 _FAST = 0.1
-"""Of this quantile of its own calls is each network's share: where other programs take the cores for a while, they
+"""Within a round this quantile of a network's calls counts: where other programs take the cores for a moment, they
 lengthen the longer calls more often, and the medians' ratio with them."""
 
 
@@ -77,9 +77,10 @@ class RuntimeStopwatch:
             warm_rounds=_WARM_ROUNDS,
             rounds=_ROUNDS,
         )
-        teacher, own = (min(timed[name].values(), key=fast_end) for name in files)
+        teacher = min(timed[TEACHER].values(), key=statistics.median)
         teacher_ms = statistics.median(teacher)
-        return LayerTiming(ms=fast_end(own) / fast_end(teacher) * teacher_ms, teacher_ms=teacher_ms)
+        share = min(share_of(own, teacher, _ROUNDS) for own in timed[_NETWORK].values())
+        return LayerTiming(ms=share * teacher_ms, teacher_ms=teacher_ms)
 
     def _exported(self, network: nn.Module, spec: PreprocessSpec, target: Target | None) -> bytes:
         from edgetl.export.onnx import to_bytes, to_onnx
@@ -95,6 +96,25 @@ def shipped_target(config: QuantizeConfig) -> Target | None:
     return next((target for target in config.target if config.enabled and computes(target)), None)
 
 
-def fast_end(samples: Sequence[float]) -> float:
-    """The sample that a tenth of them are faster than: noise of the machine only ever adds to a time."""
+def share_of(own: Sequence[float], other: Sequence[float], rounds: int) -> float:
+    """What share of another network's time one takes, where the calls of both took turns.
+
+    The median over the rounds, in each of which the fast end of the calls counts: a machine that is faster or slower
+    for some of the rounds changes neither.
+
+    Args:
+        own, other: samples in milliseconds, in the order in which they were taken.
+        rounds: how many there were, each of a block of calls of both.
+    """
+    parts = zip(_rounds(own, rounds), _rounds(other, rounds), strict=True)
+    return statistics.median(_fast_end(first) / _fast_end(second) for first, second in parts)
+
+
+def _rounds(samples: Sequence[float], rounds: int) -> list[Sequence[float]]:
+    block = max(1, len(samples) // rounds)
+    return [samples[start : start + block] for start in range(0, len(samples), block)]
+
+
+def _fast_end(samples: Sequence[float]) -> float:
+    """The sample that a tenth of them are faster than."""
     return sorted(samples)[int(_FAST * len(samples))]

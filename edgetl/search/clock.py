@@ -19,7 +19,7 @@ from edgetl.export.litert.convert import to_tflite
 from edgetl.export.onnx import to_bytes, to_onnx
 from edgetl.export.opsets import opset_for
 from edgetl.inputs.image import PreprocessSpec
-from edgetl.measure.stopwatch import fast_end, shipped_target
+from edgetl.measure.stopwatch import share_of, shipped_target
 from edgetl.measure.timing import TimedFile, times_of
 from edgetl.quantize.unlearned import int8_on_noise
 from edgetl.records.search import LITERT, ONNXRUNTIME, TimedVariant
@@ -133,9 +133,8 @@ class Clock:
         with self.quiet.alone():
             found = times_of(asked, warm_rounds=_WARM_ROUNDS, rounds=_ROUNDS)
         reference = found[_REFERENCE][1]
-        base = fast_end(reference)
         shares = [
-            min((fast_end(samples) / base, number) for number, samples in found[str(at)].items())
+            min((share_of(samples, reference, _ROUNDS), number) for number, samples in found[str(at)].items())
             for at in range(len(files))
         ]
         return shares, statistics.median(reference)

@@ -7,7 +7,7 @@ import pytest
 from edgetl.config import QuantizeConfig, Target
 from edgetl.inputs.image import PreprocessSpec
 from edgetl.measure import timing
-from edgetl.measure.stopwatch import RuntimeStopwatch, shipped_target
+from edgetl.measure.stopwatch import RuntimeStopwatch, share_of, shipped_target
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
 from edgetl.processor import architecture
@@ -94,3 +94,11 @@ def test_the_target_that_ships_here() -> None:
     assert shipped_target(QuantizeConfig(target=(Target.LITERT, other, own))) == own
     assert shipped_target(QuantizeConfig(target=(Target.OPENVINO, other))) is None
     assert shipped_target(QuantizeConfig(enabled=False)) is None
+
+
+def test_rounds_in_which_the_machine_was_faster_do_not_count() -> None:
+    own, other = [1.0] * 60, [4.0] * 60
+    assert share_of(own, other, rounds=6) == 0.25
+    own[10:20] = [0.7] * 10
+    other[30:40] = [2.8] * 10
+    assert share_of(own, other, rounds=6) == 0.25
