@@ -6,7 +6,6 @@ Nothing is reported that the ordinary run did not prove: trials only say which r
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import multiprocessing
 import time
@@ -28,7 +27,7 @@ from edgetl.locks import only_one
 from edgetl.packages import missing
 from edgetl.process import tune, usable_cores
 from edgetl.progress import SILENT, Progress
-from edgetl.records.search import Choice, FinalRun, SearchRecord, SearchTrial, TrialState
+from edgetl.records.search import FinalRun, SearchRecord, SearchTrial, TrialState
 from edgetl.search.settings import RECORD, Prepared, SearchConfig, check
 from edgetl.tasks.metrics import metric
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from edgetl.search.finals import Finals
+    from edgetl.search.guesses import Guesses
 
 _SPENT, _TRIALS, _WORKERS = "spent.json", "trials", "workers"
 _MOST_DRAWN = 20
@@ -151,7 +151,6 @@ class Search:
         _share_cores(self.config)
         known = prepare(self.config, self.recipe, self.teachers, self.out, self.progress)
         self.study = self._opened(known, 0)
-        self._first_guesses(known, self.study)
         self._all_trials(known, self.study)
         finals = self._finals(known)
         self.finals = finals.run(self._trials(), lambda: time.time() > self.ends)
@@ -209,27 +208,20 @@ class Search:
             seed=derive(self.recipe.seed, "search", worker) % 2**32,
         )
 
-    def _first_guesses(self, known: Prepared, study: Study) -> None:
-        """Queue each network, size and depth at the width that should just hold the budget, the teacher's own first."""
-        from edgetl.search.space import TEACHER
+    def _guesses(self, known: Prepared) -> Guesses | None:
+        """What is tried first; nothing in a random search."""
+        from edgetl.search.guesses import Guesses
         from edgetl.search.study import Sampler
-        from edgetl.search.widths import AIM, macs_within
 
-        if self.config.sampler != Sampler.TPE or study.get_trials(deepcopy=False):
-            return
+        if self.config.sampler != Sampler.TPE:
+            return None
         own = self.recipe.preprocess.interpolation
-        space, networks = known.space, self.networks(known.space.interpolations[0])
-        first = Choice(network=TEACHER, size=self.recipe.preprocess.size, share=1.0, interpolation=own)
-        macs = macs_within(AIM * self.config.latency_ms, [known.whole, known.smallest], known.power)
-        guesses = list(itertools.product(space.depths, space.networks, space.sizes))
-        with self.progress.task("Tracing networks", len(guesses)) as bar:
-            for depth, network, size in guesses:
-                bar.advance(note=network)
-                choice = replace(first, network=network, size=size, depth=depth)
-                if networks.depth(choice) != depth:
-                    continue
-                share = networks.within(choice, macs / networks.macs(choice))
-                study.enqueue_trial(dict(space.parameters(replace(choice, share=share))))
+        return Guesses(
+            known=known,
+            networks=self.networks(own),
+            interpolation=own,
+            latency_ms=self.config.latency_ms,
+        )
 
     def _networks(self, interpolation: Interpolation) -> Any:
         from edgetl.search.networks import Networks
@@ -281,6 +273,7 @@ class Search:
         if self._enough(study, started=waits):
             return
         quiet = Quiet(self.out / ".quiet.lock" if self.config.workers > 1 else None)
+        guesses = self._guesses(known)
 
         def after(study: Study, _: object) -> None:
             self._report_finished(known)
@@ -288,6 +281,8 @@ class Search:
             revive(study)
             if self._enough(study, started=waits):
                 study.stop()
+            elif guesses is not None:
+                guesses.queue(study)
 
         with present(self.out / _WORKERS) as name:
             trials = Trials(
@@ -307,6 +302,8 @@ class Search:
                 nudges=self.config.sampler == Sampler.TPE,
                 progress=self.progress,
             )
+            if guesses is not None:
+                guesses.queue(study)
             study.optimize(trials, callbacks=[after])
 
     def _report_finished(self, known: Prepared) -> None:
