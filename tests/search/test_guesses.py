@@ -75,11 +75,8 @@ def test_each_kind_is_guessed_once_the_fewest_blocks_first() -> None:
         ("other", 32, 0.5),
         ("other", 32, 0.0),
     ]
-    shares = [one.share for one in drawn[:4]]
-    assert shares[:3] == pytest.approx([AIM / 2] * 3, rel=1e-2), (
-        "milliseconds grow as the square root of the pixels"
-    )
-    assert shares[3] == MOST
+    share = (AIM / 2) ** 2  # milliseconds grow by the power of a half
+    assert [one.share for one in drawn] == pytest.approx([share] * 3 + [4 * share, MOST, MOST], rel=1e-2)
 
 
 def test_a_correction_comes_before_the_next_guess() -> None:
