@@ -32,6 +32,8 @@ from edgetl.tasks.metrics import metric
 RECIPE = "recipe.toml"
 _MOST, _MOST_LATE = 3, 2
 """Candidates that are run to their end, where the first ones turn out too slow; and where the time is over."""
+_SLIGHTLY = 1.1
+"""A run that takes up to so many times the budget is made again a little narrower, rather than that of another one."""
 
 
 class Finals:
@@ -101,21 +103,28 @@ class Finals:
     def _next(
         self, learned: Sequence[SearchTrial], factor: float
     ) -> tuple[int | None, Choice, float | None] | None:
-        """The best candidate that holds the budget if ordinary runs take `factor` times what trials took; where there
-        is none, the last one that was too slow, as much narrower as it must be and can be."""
+        """What is run next.
+
+        The best candidate that holds the budget if ordinary runs take `factor` times what trials took. Before it comes
+        one that was only slightly too slow, as much narrower as it must be; after all, any other that was too slow.
+        """
         budget, tried = self.budget.latency_ms, {final.trial for final in self.done}
+        if self.done and self.done[-1].latency_ms <= _SLIGHTLY * budget and (last := self._narrower()):
+            return None, last, None
         for one in learned:
             if one.number not in tried and one.ms is not None and one.ms * factor <= budget:
                 return one.number, one.choice, one.ms
-        if not self.done:
-            return None
+        if self.done and (last := self._narrower()):
+            return None, last, None
+        return None
+
+    def _narrower(self) -> Choice | None:
+        """The last one at a width that should hold the budget; None where it cannot be narrower."""
         last = self.done[-1]
         took = Timing(macs=last.choice.share, ms=last.latency_ms)
-        wanted = rounded(macs_within(AIM * budget, [took], self.known.power))
+        wanted = rounded(macs_within(AIM * self.budget.latency_ms, [took], self.known.power))
         share = max(wanted, self.least(last.choice))
-        if share >= last.choice.share:
-            return None
-        return None, replace(last.choice, share=share), None
+        return replace(last.choice, share=share) if share < last.choice.share else None
 
     def _final(self, number: int | None, choice: Choice) -> FinalRun:
         recipe = final_recipe(self.recipe, choice, self.max_drop)

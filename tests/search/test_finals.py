@@ -21,7 +21,7 @@ from edgetl.search.finals import Finals, answers, candidates
 from edgetl.search.settings import Prepared
 from edgetl.search.space import Space
 from edgetl.search.stage import _reason, with_frontier
-from edgetl.search.widths import Timing
+from edgetl.search.widths import AIM, Timing
 from tests.report.conftest import evaluation, latency, make_report
 from tests.search.records import TRIALS, final, trial
 
@@ -113,6 +113,12 @@ def test_where_it_is_too_slow_the_next_is_one_that_should_not_be() -> None:
     fake = runs([1.3, 1.3])
     assert [one.trial for one in fake.done] == [0, 1]
     assert fake.done[-1].holds
+
+
+def test_what_is_slightly_too_slow_is_run_narrower_before_another_one() -> None:
+    fake = runs([1.05 / TRIALS[0].ms, 1.0])
+    assert [one.trial for one in fake.done] == [0, None]
+    assert fake.shares[1] == pytest.approx(0.2 * (AIM / 1.05) ** (1 / KNOWN.power), rel=1e-2)
 
 
 def test_where_there_is_no_other_it_is_run_narrower() -> None:
