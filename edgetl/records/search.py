@@ -129,7 +129,7 @@ class FinalRun:
     Attributes:
         trial: the candidate's number; None for one that no trial stands for: narrower than a trial whose run was
             too slow.
-        choice: the candidate.
+        choice: the candidate; a little narrower than in its trial where it only just held the budget there.
         variant: its name: the fastest that keeps the floor, of all engines that the recipe's targets name.
         latency_ms: its median.
         size_bytes: of its file.

@@ -32,8 +32,9 @@ from edgetl.tasks.metrics import metric
 RECIPE = "recipe.toml"
 _MOST, _MOST_LATE = 3, 2
 """Candidates that are run to their end, where the first ones turn out too slow; and where the time is over."""
-_SLIGHTLY = 1.1
-"""A run that takes up to so many times the budget is made again a little narrower, rather than that of another one."""
+_SURE, _SLIGHTLY = 0.95, 1.1
+"""A candidate above so much of the budget is run a little narrower, since ordinary runs take up to a tenth more than
+trials; and a run up to so many times the budget is made again narrower, rather than that of another candidate."""
 
 
 class Finals:
@@ -105,26 +106,33 @@ class Finals:
     ) -> tuple[int | None, Choice, float | None] | None:
         """What is run next.
 
-        The best candidate that holds the budget if ordinary runs take `factor` times what trials took. Before it comes
-        one that was only slightly too slow, as much narrower as it must be; after all, any other that was too slow.
+        The best candidate that holds the budget if ordinary runs take `factor` times what trials took; a little
+        narrower where it only just does. Before it comes one whose run was slightly too slow, as much narrower as it
+        must be; after all, any other that was too slow.
+
+        Returns:
+            The trial's number where no run before was its, what is run, and what it took or would take in a trial.
         """
         budget, tried = self.budget.latency_ms, {final.trial for final in self.done}
-        if self.done and self.done[-1].latency_ms <= _SLIGHTLY * budget and (last := self._narrower()):
-            return None, last, None
+        last = self.done[-1] if self.done else None
+        narrower = None if last is None else self._narrower(last.choice, last.latency_ms)
+        if last is not None and narrower is not None and last.latency_ms <= _SLIGHTLY * budget:
+            return None, narrower, None
         for one in learned:
-            if one.number not in tried and one.ms is not None and one.ms * factor <= budget:
+            if one.number in tried or one.ms is None or one.ms * factor > budget:
+                continue
+            sure = one.ms * factor <= _SURE * budget
+            if sure or (choice := self._narrower(one.choice, one.ms * factor)) is None:
                 return one.number, one.choice, one.ms
-        if self.done and (last := self._narrower()):
-            return None, last, None
-        return None
+            return one.number, choice, AIM * budget / factor
+        return None if narrower is None else (None, narrower, None)
 
-    def _narrower(self) -> Choice | None:
-        """The last one at a width that should hold the budget; None where it cannot be narrower."""
-        last = self.done[-1]
-        took = Timing(macs=last.choice.share, ms=last.latency_ms)
+    def _narrower(self, choice: Choice, ms: float) -> Choice | None:
+        """A network that takes so long, at a width that should hold the budget; None where it cannot be narrower."""
+        took = Timing(macs=choice.share, ms=ms)
         wanted = rounded(macs_within(AIM * self.budget.latency_ms, [took], self.known.power))
-        share = max(wanted, self.least(last.choice))
-        return replace(last.choice, share=share) if share < last.choice.share else None
+        share = max(wanted, self.least(choice))
+        return replace(choice, share=share) if share < choice.share else None
 
     def _final(self, number: int | None, choice: Choice) -> FinalRun:
         recipe = final_recipe(self.recipe, choice, self.max_drop)

@@ -474,6 +474,8 @@ def _reason(
         what = "the best of its trials but for those whose run takes too long"
     elif (alike := len(equals(trials, known.teacher))) > 1:
         what = f"the least loss of the {alike} trials whose scores are equal within one standard error"
+    if any(one.number == last.trial and one.choice.share > last.choice.share for one in trials):
+        what += ", a little narrower"
     return f"{last.name}, {what} ({len(within)} learned within {latency_ms:g} ms of {len(trials)} tried): {figures}"
 
 

@@ -121,6 +121,15 @@ def test_what_is_slightly_too_slow_is_run_narrower_before_another_one() -> None:
     assert fake.shares[1] == pytest.approx(0.2 * (AIM / 1.05) ** (1 / KNOWN.power), rel=1e-2)
 
 
+def test_what_only_just_holds_is_run_a_little_narrower_at_once() -> None:
+    fake = runs([1.0], [trial(0, 0.96, 0.97), trial(1, 0.5, 0.6)])
+    assert [one.trial for one in fake.done] == [0]
+    assert fake.shares == pytest.approx([0.2 * (AIM / 0.96) ** (1 / KNOWN.power)], rel=1e-2)
+    answer = _reason(fake.done[0], tuple(TRIALS), 1.0, KNOWN)
+    assert ", a little narrower (" in answer
+    assert "narrower" not in _reason(final(0, 0.9), TRIALS, 1.0, KNOWN)
+
+
 def test_where_there_is_no_other_it_is_run_narrower() -> None:
     fake = runs([1.3, 1.0], TRIALS[:1])
     assert [one.trial for one in fake.done] == [0, None]
