@@ -23,8 +23,9 @@ from edgetl.search.widths import AIM, macs_within
 class Guesses:
     """Queues them one at a time, so that the corrections of one are tried before the next.
 
-    The teacher's own size comes first, and of each network the one with the fewest blocks: in INT8 a layer takes
-    microseconds however narrow it is, so fewer and wider ones mostly win.
+    Sizes come in the space's order, the teacher's own first unless others were named, and of each network the one with
+    the fewest blocks first: in INT8 a layer takes microseconds however narrow it is, so fewer and wider ones mostly
+    win.
 
     Args:
         known: what was prepared: the space, and the timings that the widths follow.
