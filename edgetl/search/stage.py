@@ -215,11 +215,12 @@ class Search:
 
         if self.config.sampler != Sampler.TPE:
             return None
-        own = self.recipe.preprocess.interpolation
+        own, searched = self.recipe.preprocess.interpolation, known.space.interpolations
+        interpolation = own if own in searched else searched[0]
         return Guesses(
             known=known,
-            networks=self.networks(own),
-            interpolation=own,
+            networks=self.networks(interpolation),
+            interpolation=interpolation,
             latency_ms=self.config.latency_ms,
         )
 

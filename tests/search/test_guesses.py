@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,15 @@ pytest.importorskip("optuna", reason="optuna is not installed: pip install optun
 
 import optuna
 
+from edgetl import config
 from edgetl.errors import ModelError
 from edgetl.inputs.image import Interpolation
+from edgetl.progress import SILENT
 from edgetl.records.search import Choice
 from edgetl.search.guesses import Guesses
+from edgetl.search.settings import SearchConfig
 from edgetl.search.space import MOST, Space
+from edgetl.search.stage import Search
 from edgetl.search.widths import AIM, Timing
 from tests.search.test_finals import KNOWN
 
@@ -88,3 +93,21 @@ def test_a_correction_comes_before_the_next_guess() -> None:
     guesses.queue(study)
     (waiting,) = study.get_trials(states=(optuna.trial.TrialState.WAITING,))
     assert waiting.system_attrs["fixed_params"] == corrected
+
+
+@pytest.mark.parametrize(
+    ("filters", "guessed"),
+    [
+        ((Interpolation.BILINEAR, Interpolation.BICUBIC), Interpolation.BICUBIC),
+        ((Interpolation.BILINEAR, Interpolation.LANCZOS), Interpolation.BILINEAR),
+    ],
+)
+def test_guesses_are_of_a_filter_that_is_searched(
+    filters: tuple[Interpolation, ...], guessed: Interpolation, tmp_path: Path
+) -> None:
+    recipe = config.parse({"preprocess": {"interpolation": "bicubic"}})
+    search = Search(SearchConfig(latency_ms=1.0), recipe, tmp_path, SILENT)
+    search.networks = lambda _: _Two()  # type: ignore[assignment, return-value]
+    guesses = search._guesses(replace(KNOWN, space=replace(SPACE, interpolations=filters)))
+    assert guesses is not None
+    assert guesses.interpolation == guessed
