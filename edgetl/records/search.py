@@ -95,6 +95,7 @@ class SearchTrial:
         score: the best on the validation split after `epochs` epochs of distillation; None where none was finished.
         loss: the least on the validation split; likewise.
         epochs: of distillation that were finished.
+        epoch_seconds: that one of them took, in the median; 0 where none was finished.
         seconds: that it took.
         frontier: no other one is as good and faster, or as fast and better.
     """
@@ -108,6 +109,7 @@ class SearchTrial:
     score: float | None = None
     loss: float | None = None
     epochs: int = 0
+    epoch_seconds: float = 0.0
     seconds: float = 0.0
     frontier: bool = False
 

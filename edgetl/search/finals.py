@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -15,17 +16,20 @@ from edgetl.config import Recipe, Target
 from edgetl.errors import ConfigError
 from edgetl.files import write_text
 from edgetl.inputs.image import Interpolation
+from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.progress import Progress
 from edgetl.records.scores import Score, score, value
 from edgetl.records.search import Choice, FinalRun, SearchBudget, SearchTrial, TrialState
 from edgetl.records.variants import MeasureRecord, VariantScore
 from edgetl.report.run import shipped_variant
+from edgetl.search.clock import Clock
 from edgetl.search.settings import Prepared
 from edgetl.search.space import final_recipe, rounded
+from edgetl.search.study import TooSlow
 from edgetl.search.teachers import Teachers
-from edgetl.search.trials import LATER, budget_problems
-from edgetl.search.widths import AIM, Timing, macs_within
+from edgetl.search.trials import LATER, best_variant, budget_problems, pruned_file
+from edgetl.search.widths import AIM, Timing, macs_within, power_of
 from edgetl.statistics import Z95
 from edgetl.tasks.metrics import metric
 
@@ -35,6 +39,12 @@ _MOST, _MOST_LATE = 3, 2
 _SURE, _SLIGHTLY = 0.95, 1.1
 """A candidate above so much of the budget is run a little narrower, since ordinary runs take up to a tenth more than
 trials; and a run up to so many times the budget is made again narrower, rather than that of another candidate."""
+_CUTS = 3
+"""A candidate is cut so often at most: anew and narrower, where it is too slow before it has learned."""
+
+
+class _OverBudget(Exception):
+    """The cut network is over the budget before it has learned."""
 
 
 class Finals:
@@ -45,7 +55,10 @@ class Finals:
         budget: what was asked for.
         known: what was prepared.
         teachers: whose runs go on.
+        clock: times the cut network before it learns.
+        slow: remembers what was too slow, so that the same search does not run it again.
         least: the smallest share of its network's multiply-accumulates that a candidate can have.
+        epochs: of distillation.
         out: where the recipe of the last one is written.
         progress: shows the runs.
     """
@@ -57,13 +70,18 @@ class Finals:
         budget: SearchBudget,
         known: Prepared,
         teachers: Teachers,
+        clock: Clock,
+        slow: TooSlow,
         least: Callable[[Choice], float],
+        epochs: int,
         out: Path,
         progress: Progress,
     ) -> None:
         self.recipe, self.budget, self.known = recipe, budget, known
-        self.teachers, self.least, self.out, self.progress = teachers, least, out, progress
+        self.teachers, self.clock, self.slow, self.least = teachers, clock, slow, least
+        self.epochs, self.out, self.progress = epochs, out, progress
         self.done: list[FinalRun] = []
+        self.trials: Sequence[SearchTrial] = ()
 
     def run(
         self, trials: Sequence[SearchTrial], late: Callable[[], bool] = lambda: False
@@ -78,6 +96,7 @@ class Finals:
             EdgetlError: as of an ordinary run.
             Interrupted: Ctrl-C.
         """
+        self.trials = trials
         learned, factor = candidates(trials, self.known.teacher), 1.0
         while (
             len(self.done) < (_MOST_LATE if late() else _MOST)
@@ -88,18 +107,13 @@ class Finals:
             self.done.append(last)
             if last.latency_ms <= self.budget.latency_ms:
                 break
+            self.slow.add(last.choice, last.latency_ms)
             if ms is not None:
                 factor = max(factor, last.latency_ms / ms)
             self.progress.message(
                 f"The ordinary run took {last.latency_ms:.3g} ms, over {self.budget.latency_ms:g} ms"
             )
         return tuple(self.done)
-
-    @property
-    def max_drop(self) -> float | None:
-        """`bundle.max_drop` that stands for the floor, where one was named."""
-        floor = self.budget.floor
-        return None if floor is None else round(max(self.known.teacher.value - floor, 0.0), 6)
 
     def _next(
         self, learned: Sequence[SearchTrial], factor: float
@@ -130,34 +144,72 @@ class Finals:
     def _narrower(self, choice: Choice, ms: float) -> Choice | None:
         """A network that takes so long, at a width that should hold the budget; None where it cannot be narrower."""
         took = Timing(macs=choice.share, ms=ms)
-        wanted = rounded(macs_within(AIM * self.budget.latency_ms, [took], self.known.power))
+        wanted = rounded(macs_within(AIM * self.budget.latency_ms, [took], self._power(choice)))
         share = max(wanted, self.least(choice))
         return replace(choice, share=share) if share < choice.share else None
 
+    def _power(self, choice: Choice) -> float:
+        """By which milliseconds grow with the width, as trials of the same kind were timed."""
+        kind = replace(choice, share=0.0)
+        timed = [
+            Timing(macs=one.choice.share, ms=one.variant.ms)
+            for one in self.trials
+            if one.variant is not None and replace(one.choice, share=0.0) == kind
+        ]
+        if not timed:
+            return self.known.power
+        ends = [pick(timed, key=lambda one: one.macs) for pick in (min, max)]
+        return power_of(ends[0], ends[1], self.known.power)
+
     def _final(self, number: int | None, choice: Choice) -> FinalRun:
-        recipe = final_recipe(self.recipe, choice, self.max_drop)
+        start = time.monotonic()
+        for _ in range(_CUTS - 1):
+            if choice not in self.slow:
+                with contextlib.suppress(_OverBudget):
+                    return self._judged(number, choice, self._run(choice, judged=True), start)
+            ms = self.slow.ms(choice)
+            if (narrower := self._narrower(choice, ms)) is None:
+                break
+            self.progress.message(
+                f"Cut, {choice.name} takes {ms:.3g} ms, over {self.budget.latency_ms:g} ms, so it is cut anew,"
+                f" narrower"
+            )
+            choice = narrower
+        return self._judged(number, choice, self._run(choice, judged=False), start)
+
+    def _run(self, choice: Choice, *, judged: bool) -> pipeline.Outcome:
+        """The ordinary run; raises _OverBudget where it is `judged` and the cut network is too slow, which is kept."""
+        recipe = final_recipe(self.recipe, choice, allowed_drop(self.budget, self.known.teacher), self.epochs)
         folder = self.teachers.folder(Interpolation(choice.interpolation))
         self.progress.message(f"The ordinary run of {choice.name}")
-        start = time.monotonic()
+
+        def begins(stage: Stage) -> None:
+            if judged and stage is Stage.DISTILL:
+                network, _ = checkpoint.load(pruned_file(folder))
+                ms = best_variant(self.clock(network, choice.size), self.budget).ms
+                if ms > self.budget.latency_ms:
+                    self.slow.add(choice, ms)
+                    raise _OverBudget
+
         try:
-            outcome = pipeline.run(recipe, folder, progress=self.progress)
+            outcome = pipeline.run(recipe, folder, progress=self.progress, begins=begins)
         except ConfigError as error:
             if "unfinished training" not in str(error):
                 raise
             for name in LATER:  # of another candidate, in whose run a search was stopped
                 shutil.rmtree(folder / name, ignore_errors=True)
-            outcome = pipeline.run(recipe, folder, progress=self.progress)
+            outcome = pipeline.run(recipe, folder, progress=self.progress, begins=begins)
         chosen = dict.fromkeys(
-            ("prune.network", "prune.target", "prune.depth"),
+            ("prune.network", "prune.target", "prune.depth", "distill.epochs"),
             f"by edgetl search, for {self.budget.latency_ms:g} ms",
         )
         write_text(self.out / RECIPE, recipes.commented(recipe, chosen, full=False))
-        return self._judged(number, choice, outcome, time.monotonic() - start)
+        return outcome
 
     def _judged(
-        self, number: int | None, choice: Choice, outcome: pipeline.Outcome, seconds: float
+        self, number: int | None, choice: Choice, outcome: pipeline.Outcome, start: float
     ) -> FinalRun:
-        """What the run measured, and in which ways that is not what was asked for."""
+        """What the run that began at `start` measured, and in which ways that is not what was asked for."""
         measured: MeasureRecord = outcome.records[Stage.MEASURE]
         name, floor = self.known.metric, measured.floor if self.budget.floor is None else self.budget.floor
         shipped = answers(measured, name, floor)
@@ -178,8 +230,13 @@ class Finals:
             test=None if shipped.test is None else score(shipped.test, name),
             bundle=outcome.bundle.relative_to(self.out).as_posix(),
             problems=tuple(problems),
-            seconds=seconds,
+            seconds=time.monotonic() - start,
         )
+
+
+def allowed_drop(budget: SearchBudget, teacher: Score) -> float | None:
+    """`bundle.max_drop` that stands for the floor, where one was named."""
+    return None if budget.floor is None else round(max(teacher.value - budget.floor, 0.0), 6)
 
 
 def answers(measured: MeasureRecord, metric_name: str, floor: float) -> VariantScore:

@@ -176,15 +176,19 @@ def trial_recipe(recipe: Recipe, choice: Choice, epochs: int) -> Recipe:
     )
 
 
-def final_recipe(recipe: Recipe, choice: Choice, max_drop: float | None) -> Recipe:
-    """The recipe of a candidate's ordinary run, with all of the recipe's own steps and epochs.
+def final_recipe(recipe: Recipe, choice: Choice, max_drop: float | None, epochs: int) -> Recipe:
+    """The recipe of a candidate's ordinary run, with all of the recipe's own steps.
 
     Args:
         recipe: the user's.
         choice: the candidate.
         max_drop: `bundle.max_drop`, where a floor was named; the recipe's own where None.
+        epochs: of distillation.
     """
     chosen = _chosen(recipe, choice)
+    if epochs != recipe.distill.epochs:
+        distill = chosen.distill.model_copy(update={"epochs": epochs})
+        chosen = chosen.model_copy(update={"distill": distill})
     if max_drop is None:
         return chosen
     return chosen.model_copy(update={"bundle": chosen.bundle.model_copy(update={"max_drop": max_drop})})
@@ -213,8 +217,8 @@ def _chosen(recipe: Recipe, choice: Choice) -> Recipe:
     )
 
 
-def settings_of(recipe: Recipe, choice: Choice, max_drop: float | None) -> tuple[str, ...]:
-    """What the final recipe sets, as lines of TOML."""
+def settings_of(recipe: Recipe, choice: Choice, max_drop: float | None, epochs: int) -> tuple[str, ...]:
+    """What the final recipe sets, as lines of TOML; arguments as of `final_recipe`."""
     lines = {
         "prune.network": f'"{choice.network}"',
         "prune.target": f'{{kind = "macs", share = {choice.share}}}',
@@ -224,6 +228,8 @@ def settings_of(recipe: Recipe, choice: Choice, max_drop: float | None) -> tuple
         lines["prune.depth"] = f"{choice.depth:g}"
     if choice.size != recipe.preprocess.size:
         lines["distill.size"] = str(choice.size)
+    if epochs != recipe.distill.epochs:
+        lines["distill.epochs"] = str(epochs)
     if choice.interpolation != recipe.preprocess.interpolation:
         lines["preprocess.interpolation"] = f'"{choice.interpolation}"'
     if max_drop is not None:

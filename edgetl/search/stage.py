@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 _SPENT, _TRIALS, _WORKERS = "spent.json", "trials", "workers"
 _MOST_DRAWN = 20
 """Candidates that are drawn at most for each that learns."""
-_RESERVED, _AROUND_S = 0.6, 45.0
-"""Of the time, the share that is kept at most for the ordinary run; seconds of that run that are no epochs."""
+_RESERVED, _AROUND_S, _LONGEST = 0.6, 90.0, 4
+"""Of the time, the share that is kept at most for the ordinary run; seconds of that run that are no epochs; and by how
+many times the recipe's epochs of distillation it may take, where the time is left."""
 _LEAVE_S = 30.0
 
 
@@ -152,8 +153,7 @@ class Search:
         known = prepare(self.config, self.recipe, self.teachers, self.out, self.progress)
         self.study = self._opened(known, 0)
         self._all_trials(known, self.study)
-        finals = self._finals(known)
-        self.finals = finals.run(self._trials(), lambda: time.time() > self.ends)
+        self.finals = self._finals(known, self.study).run(self._trials(), lambda: time.time() > self.ends)
         return self._written(known)
 
     def work(self, number: int) -> None:
@@ -346,29 +346,63 @@ class Search:
         return time.time() > self.ends - min(self._reserve(), _RESERVED * self.config.seconds)
 
     def _reserve(self) -> float:
-        """Seconds that the ordinary run will take, by the epochs of what has learned so far."""
+        """Seconds that the ordinary run takes at most, as far as is known."""
+        return _AROUND_S if (best := self._best()) is None else self._run_seconds(best, _LONGEST)
+
+    def _best(self) -> SearchTrial | None:
+        """Whose ordinary run would be next."""
         from edgetl.search.finals import candidates
+
+        return next(iter(candidates(self._trials(), self._known().teacher)), None)
+
+    def _run_seconds(self, best: SearchTrial, times: int) -> float:
+        """Seconds of its ordinary run with so many times the recipe's epochs, by those that it has finished."""
         from edgetl.search.space import TEACHER
 
-        best = next(iter(candidates(self._trials(), self._known().teacher)), None)
-        if best is None:
-            return _AROUND_S
         prune, distill = self.recipe.prune, self.recipe.distill
         own = best.choice.network == TEACHER and best.choice.size == self.recipe.preprocess.size
         first = 0 if own else prune.start_epochs
-        epochs = first + prune.steps * prune.recovery_epochs + distill.epochs
-        return _AROUND_S + best.seconds / best.epochs * epochs
+        epochs = first + prune.steps * prune.recovery_epochs + times * distill.epochs
+        return _AROUND_S + best.epoch_seconds * epochs
+
+    def _epochs(self, study: Study) -> int:
+        """Epochs of distillation in the ordinary run: as many times the recipe's as there is time for.
+
+        Chosen once, so that the same call does not train again.
+        """
+        from edgetl.search.study import epochs_of, keep_epochs
+
+        own, best = self.recipe.distill.epochs, self._best()
+        if self.ends == math.inf or best is None:
+            return own
+        if (kept := epochs_of(study, self.config.minutes)) is not None:
+            return kept
+        left = self.ends - time.time()
+        times = max([1, *(n for n in range(1, _LONGEST + 1) if self._run_seconds(best, n) <= left)])
+        if times > 1:
+            self.progress.message(
+                f"The time that is left is used: {times * own} epochs of distillation, the recipe has {own}"
+            )
+        keep_epochs(study, self.config.minutes, times * own)
+        return times * own
 
     # --- what it comes to -------------------------------------------------------------------------------
 
-    def _finals(self, known: Prepared) -> Finals:
+    def _finals(self, known: Prepared, study: Study) -> Finals:
         from edgetl.search.finals import Finals
+        from edgetl.search.prepare import clock_of
+        from edgetl.search.quiet import Quiet
+        from edgetl.search.study import TooSlow
 
+        quiet = Quiet(None)  # all others have ended
         return Finals(
             recipe=self.recipe,
             budget=self.config.budget,
             known=known,
             teachers=self.teachers,
+            clock=clock_of(self.recipe, self.teachers, quiet, known.reference_ms),
+            slow=TooSlow(study),
+            epochs=self._epochs(study),
             least=lambda choice: self.networks(choice.interpolation).least(choice),
             out=self.out,
             progress=self.progress,
@@ -398,14 +432,16 @@ class Search:
 
     def _written(self, known: Prepared) -> SearchRecord:
         """The record, also as a file."""
+        from edgetl.search.finals import allowed_drop
         from edgetl.search.space import settings_of
         from edgetl.search.study import place_of
         from edgetl.search.trials import table_of
 
         assert self.study is not None
         table, last = table_of(self.study), self.finals[-1] if self.finals else None
-        max_drop = self._finals(known).max_drop
-        settings = () if last is None else settings_of(self.recipe, last.choice, max_drop)
+        drop, settings = allowed_drop(self.config.budget, known.teacher), tuple[str, ...]()
+        if last is not None:
+            settings = settings_of(self.recipe, last.choice, drop, self._epochs(self.study))
         trials = with_frontier(self._trials())
         record = SearchRecord(
             name=self.recipe.name,

@@ -17,10 +17,13 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
 from edgetl.errors import ConfigError, EdgetlError, StorageError
+from edgetl.records.codec import from_json, to_json
+from edgetl.records.search import Choice
 from edgetl.search.presence import is_dead
 
 DATABASE = "search.db"
 _SPACE = "space"
+_EPOCHS, _SLOW = "epochs", "too slow"
 WORKER = "worker"
 """Attribute of a trial: the name of the worker that it is with."""
 _HEARTBEAT_S, _GRACE_S = 20, 120
@@ -145,6 +148,41 @@ def _cause(error: Exception) -> str:
     """The first line of what a driver says, without its own address."""
     text = str(getattr(error, "orig", None) or error).strip()
     return (text.splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def epochs_of(study: Study, minutes: float | None) -> int | None:
+    """Epochs of the ordinary run that a search of so many minutes chose; None where none has come so far."""
+    kept = study.user_attrs.get(_EPOCHS)
+    return int(kept["epochs"]) if kept is not None and kept["minutes"] == minutes else None
+
+
+def keep_epochs(study: Study, minutes: float | None, epochs: int) -> None:
+    """Remember what `epochs_of` gives."""
+    study.set_user_attr(_EPOCHS, {"minutes": minutes, "epochs": epochs})
+
+
+class TooSlow:
+    """Candidates that were over the budget in their ordinary run, as the study remembers them.
+
+    Args:
+        study: where they are kept.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._ms = {from_json(Choice, choice): float(ms) for choice, ms in study.user_attrs.get(_SLOW, [])}
+
+    def __contains__(self, choice: Choice) -> bool:
+        return choice in self._ms
+
+    def ms(self, choice: Choice) -> float:
+        """What a candidate took; KeyError where it was not too slow."""
+        return self._ms[choice]
+
+    def add(self, choice: Choice, ms: float) -> None:
+        """Remember what a candidate took."""
+        self._ms[choice] = ms
+        self._study.set_user_attr(_SLOW, [[to_json(one), took] for one, took in self._ms.items()])
 
 
 def revive(study: Study) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.progress import Progress
 from edgetl.prune.latency import LatencyTable, fit_table
+from edgetl.prune.stage import CHECKPOINT
 from edgetl.records.codec import from_json, to_json
 from edgetl.records.scores import value
 from edgetl.records.search import Choice, SearchBudget, SearchTrial, TimedVariant, TrialState
@@ -39,7 +41,7 @@ from edgetl.search.widths import AIM, Timing, macs_within
 
 LATER = frozenset({*list(Stage)[list(Stage).index(Stage.PRUNE) :], "calibration"})
 """Folders of a run that are a candidate's own; those before them are the same for all."""
-_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _SCORE, _LOSS, _SECONDS = (
+_CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _EPOCH_S, _SCORE, _LOSS, _SECONDS = (
     "choice",
     "state",
     "variant",
@@ -47,6 +49,7 @@ _CHOICE, _STATE, _VARIANT, _PREDICTED, _WORK, _WHY, _EPOCHS, _SCORE, _LOSS, _SEC
     "work",
     "why",
     "epochs",
+    "epoch_seconds",
     "score",
     "loss",
     "seconds",
@@ -168,7 +171,7 @@ class Trials:
 
         def begins(stage: Stage) -> None:
             if stage is Stage.DISTILL:
-                network, _ = checkpoint.load(folder / "prune" / "pruned.safetensors")
+                network, _ = checkpoint.load(pruned_file(folder))
                 self._timed(trial, choice, self.clock(network, choice.size))
 
         history: list[EpochRecord] = []
@@ -178,6 +181,7 @@ class Trials:
             loss = min(one.val_loss for one in history)
             trial.report(-loss, record.epoch)  # successive halving maximizes, as the study does
             trial.set_user_attr(_EPOCHS, record.epoch)
+            trial.set_user_attr(_EPOCH_S, statistics.median(one.seconds for one in history))
             trial.set_user_attr(_SCORE, max(value(one.val, self.metric) for one in history))
             trial.set_user_attr(_LOSS, loss)
             if record.epoch == self.epochs:
@@ -286,6 +290,11 @@ class Trials:
         return better.share
 
 
+def pruned_file(run: Path) -> Path:
+    """The cut network of a run, before it has learned."""
+    return run / str(Stage.PRUNE) / CHECKPOINT
+
+
 def home(folder: Path, recipe: Recipe, choice: Choice) -> Path:
     """Where a candidate is trained by a recipe: the same folder whenever and by whomever it is tried again."""
     key = sha256_json([recipes.dump(recipe), sources()])
@@ -373,5 +382,6 @@ def _record(trial: FrozenTrial) -> SearchTrial | None:
         score=score,
         loss=attrs.get(_LOSS),
         epochs=int(attrs.get(_EPOCHS, 0)),
+        epoch_seconds=float(attrs.get(_EPOCH_S, 0.0)),
         seconds=float(attrs.get(_SECONDS, 0.0)),
     )

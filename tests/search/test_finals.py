@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("optuna", reason="optuna is not installed: pip install optuna")
 
+import optuna
+
 from edgetl import config
 from edgetl.config import Target
 from edgetl.inputs.image import Interpolation
@@ -17,10 +19,11 @@ from edgetl.progress import SILENT
 from edgetl.records.scores import Score
 from edgetl.records.search import Choice, FinalRun, SearchBudget, TrialState
 from edgetl.report.run import shipped_variant
-from edgetl.search.finals import Finals, answers, candidates
+from edgetl.search.finals import Finals, allowed_drop, answers, candidates
 from edgetl.search.settings import Prepared
 from edgetl.search.space import Space
 from edgetl.search.stage import _reason, with_frontier
+from edgetl.search.study import TooSlow
 from edgetl.search.widths import AIM, Timing
 from tests.report.conftest import evaluation, latency, make_report
 from tests.search.records import TRIALS, final, trial
@@ -52,7 +55,10 @@ class Fake(Finals):
             budget=budget,
             known=KNOWN,
             teachers=None,  # type: ignore[arg-type]
+            clock=None,  # type: ignore[arg-type]
+            slow=TooSlow(optuna.create_study()),
             least=lambda _: LEAST,
+            epochs=2,
             out=Path(),
             progress=SILENT,
         )
@@ -154,8 +160,7 @@ def test_nothing_is_run_where_nothing_learned() -> None:
 
 def test_the_floor_becomes_the_allowed_drop() -> None:
     for floor, drop in ((None, None), (0.95, 0.03), (0.99, 0.0)):
-        budget = SearchBudget(latency_ms=1.0, floor=floor)
-        assert Fake([], budget, {}).max_drop == drop
+        assert allowed_drop(SearchBudget(latency_ms=1.0, floor=floor), KNOWN.teacher) == drop
 
 
 def test_the_frontier_is_of_those_that_learned_to_their_end() -> None:

@@ -128,14 +128,16 @@ def test_a_trial_cuts_once_and_learns_briefly() -> None:
     assert config.parse(tomllib.loads(config.dump(recipe))) == recipe
 
 
-def test_the_ordinary_run_keeps_the_recipe_s_own_steps_and_epochs() -> None:
-    recipe = final_recipe(RECIPE, CHOICE, 0.015)
+def test_the_ordinary_run_keeps_the_recipe_s_own_steps() -> None:
+    recipe = final_recipe(RECIPE, CHOICE, 0.015, 12)
     assert (recipe.prune.steps, recipe.distill.epochs, recipe.bundle.max_drop) == (4, 12, 0.015)
-    assert final_recipe(RECIPE, CHOICE, None).bundle == RECIPE.bundle
-    overrides = [line.replace(" = ", "=", 1) for line in settings_of(RECIPE, CHOICE, 0.015)]
+    assert final_recipe(RECIPE, CHOICE, None, 12).bundle == RECIPE.bundle
+    longer = final_recipe(RECIPE, CHOICE, 0.015, 24)
+    overrides = [line.replace(" = ", "=", 1) for line in settings_of(RECIPE, CHOICE, 0.015, 24)]
     values = RECIPE.model_dump(exclude_unset=True)
-    assert config.parse(values, overrides).prune == recipe.prune
-    assert config.parse(values, overrides).distill.size == 48
+    assert config.parse(values, overrides).prune == longer.prune == recipe.prune
+    assert config.parse(values, overrides).distill == longer.distill
+    assert (longer.distill.size, longer.distill.epochs) == (48, 24)
     own = Choice(network=TEACHER, size=64, share=0.5, interpolation=Interpolation.BICUBIC)
-    assert final_recipe(RECIPE, own, None).distill.size is None
-    assert len(settings_of(RECIPE, own, None)) == 3
+    assert final_recipe(RECIPE, own, None, 12).distill.size is None
+    assert len(settings_of(RECIPE, own, None, 12)) == 3
