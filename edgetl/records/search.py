@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edgetl.inputs.image import Interpolation
 from edgetl.records.measured import Machine
 from edgetl.records.scores import Score
 
@@ -43,7 +44,7 @@ class Choice:
     size: int
     share: float
     depth: float = 0.0
-    interpolation: str
+    interpolation: Interpolation
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The ordinary run of the best candidate: with all of the recipe's steps, epochs and gates. Only it is reported."""
+"""The ordinary run of the best candidate, with all of the recipe's steps and gates. Only it is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from edgetl import pipeline
 from edgetl.config import Recipe, Target
 from edgetl.errors import ConfigError
 from edgetl.files import write_text
-from edgetl.inputs.image import Interpolation
 from edgetl.models import checkpoint
 from edgetl.pipeline import Stage
 from edgetl.progress import Progress
@@ -180,7 +179,7 @@ class Finals:
     def _run(self, choice: Choice, *, judged: bool) -> pipeline.Outcome:
         """The ordinary run; raises _OverBudget where it is `judged` and the cut network is too slow, which is kept."""
         recipe = final_recipe(self.recipe, choice, allowed_drop(self.budget, self.known.teacher), self.epochs)
-        folder = self.teachers.folder(Interpolation(choice.interpolation))
+        folder = self.teachers.folder(choice.interpolation)
         self.progress.message(f"The ordinary run of {choice.name}")
 
         def begins(stage: Stage) -> None:

@@ -282,7 +282,8 @@ class Trials:
         timed.append(Timing(macs=choice.share, ms=ms))
         wanted = macs_within(AIM * self.budget.latency_ms, timed, self.power)
         better = replace(choice, share=self.networks(choice).within(choice, wanted))
-        shares = (*(one.choice.share for one in same), choice.share)
+        # What was too narrow did not learn, so another one near it must.
+        shares = [choice.share, *(one.choice.share for one in same if one.state is not TrialState.TOO_NARROW)]
         near = any(abs(share / better.share - 1) < _NEAR for share in shares)
         if near or len(same) >= _NUDGES:
             return None

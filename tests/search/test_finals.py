@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgetl.progress import SILENT
 from edgetl.records.scores import Score
 from edgetl.records.search import Choice, FinalRun, SearchBudget, TrialState
 from edgetl.report.run import shipped_variant
+from edgetl.search import finals
 from edgetl.search.finals import Finals, allowed_drop, answers, candidates
 from edgetl.search.settings import Prepared
 from edgetl.search.space import Space
@@ -69,6 +71,27 @@ class Fake(Finals):
         self.shares.append(choice.share)
         problems = () if ms <= self.budget.latency_ms else (f"{ms:.3g} ms",)
         return final(number, ms, choice=choice, problems=problems)
+
+
+class Cut(Fake):
+    """Ordinary runs whose cut networks take so long by their share of the multiply-accumulates."""
+
+    def __init__(self, ms: Callable[[float], float], study: optuna.Study) -> None:
+        super().__init__([], SearchBudget(latency_ms=1.0), {})
+        self.took, self.slow, self.learned = ms, TooSlow(study), list[float]()
+
+    def _final(self, number: int | None, choice: Choice) -> FinalRun:
+        return Finals._final(self, number, choice)
+
+    def _run(self, choice: Choice, *, judged: bool) -> Any:
+        self.shares.append(choice.share)
+        if judged and (ms := self.took(choice.share)) > self.budget.latency_ms:
+            self.slow.add(choice, ms)
+            raise finals._OverBudget
+        self.learned.append(choice.share)
+
+    def _judged(self, number: int | None, choice: Choice, outcome: Any, start: float) -> FinalRun:
+        return final(number, self.took(choice.share), choice=choice)
 
 
 def runs(factors: list[float], trials: Any = TRIALS) -> Fake:
@@ -145,6 +168,32 @@ def test_where_there_is_no_other_it_is_run_narrower() -> None:
 def test_none_is_run_narrower_than_it_can_be() -> None:
     fake = runs([3.0, 2.0, 2.0], TRIALS[:1])
     assert fake.shares == [0.2, LEAST]
+
+
+def test_what_is_cut_and_too_slow_is_cut_anew_before_it_learns() -> None:
+    study = optuna.create_study()
+    cut = Cut(lambda share: 1.02 * share / 0.2, study)
+    (last,) = cut.run(TRIALS[:1])
+    assert (last.trial, last.holds) == (0, True)
+    assert cut.shares == pytest.approx([0.2, 0.2 * (AIM / 1.02) ** (1 / KNOWN.power)], rel=1e-2)
+    assert cut.learned == cut.shares[1:]
+    assert ", a little narrower (" in _reason(last, tuple(TRIALS), 1.0, KNOWN)
+    again = Cut(lambda share: 1.02 * share / 0.2, study)
+    assert again.run(TRIALS[:1]) == (last,)
+    assert again.shares == cut.learned, "what was too slow is not cut again"
+
+
+def test_a_cut_that_cannot_be_narrower_learns() -> None:
+    cut = Cut(lambda _: 3.0, optuna.create_study())
+    cut._final(0, TRIALS[0].choice)
+    assert cut.learned == [LEAST]
+    assert cut.shares == [0.2, LEAST, LEAST]
+
+
+def test_a_candidate_is_narrowed_as_others_of_its_kind_were_timed() -> None:
+    steep = [trial(0, 0.5, 0.9), trial(1, 1.0, None, choice=replace(TRIALS[0].choice, share=0.4))]
+    fake = runs([1.1 / 0.5, 1.0], steep)
+    assert fake.shares == pytest.approx([0.2, 0.2 * AIM / 1.1], rel=1e-2)
 
 
 def test_it_does_not_go_on_for_ever() -> None:

@@ -18,8 +18,8 @@ from edgetl.config import MacsTarget, Recipe
 from edgetl.errors import ConfigError, Interrupted, MissingDependencyError
 from edgetl.files import read_json
 from edgetl.progress import SilentProgress
-from edgetl.records.search import SearchRecord, TrialState
-from edgetl.search import stage
+from edgetl.records.search import SearchRecord, TimedVariant, TrialState
+from edgetl.search import finals, stage
 from edgetl.search.settings import RECORD, SearchConfig
 from edgetl.search.study import DATABASE
 from tests.images import write_set
@@ -116,6 +116,7 @@ def test_candidates_are_halved_by_their_validation_loss(searched: Searched) -> N
     assert set(trial.intermediate_values) == {1, 2}
     assert trial.intermediate_values[2] == -shown.loss
     assert trial.value == shown.score
+    assert 0 < shown.epoch_seconds < shown.seconds
 
 
 def test_candidates_do_not_see_the_test_images(searched: Searched) -> None:
@@ -134,6 +135,28 @@ def test_the_same_call_does_nothing_again(searched: Searched, images: Path) -> N
     assert "distill: up to date" in spoken.said
     assert not any(text.startswith("Trial") for text in spoken.said)
     assert again.seconds > record.seconds
+
+
+def test_time_that_is_left_and_a_slow_cut_change_the_ordinary_run(
+    searched: Searched, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = prepared(searched[1], tmp_path / "longer")
+    slow = TimedVariant(precision="int8", ms=1.2 * FREE, threads=1, size_bytes=1000)
+    cuts = iter([slow])
+    monkeypatch.setattr(finals, "best_variant", lambda timed, budget: next(cuts, timed[0]))
+    spoken = Spoken()
+    record = stage.run(asked(minutes=60.0), recipe_of(images), out, progress=spoken)
+    (final,) = record.finals
+    assert (record.holds, final.trial) == (True, 0)
+    assert final.choice.share < record.trials[0].choice.share
+    assert config.load(out / "recipe.toml").distill.epochs == 8
+    assert "distill.epochs = 8" in record.settings
+    assert any(text.startswith("The time that is left is used: 8 epochs") for text in spoken.said)
+    assert any(text.endswith("over 10000 ms, so it is cut anew, narrower") for text in spoken.said)
+    spoken = Spoken()
+    again = stage.run(asked(minutes=60.0), recipe_of(images), out, progress=spoken)
+    assert again.finals[0].choice == final.choice
+    assert "distill: up to date" in spoken.said
 
 
 def test_other_settings_are_another_search(searched: Searched, images: Path) -> None:

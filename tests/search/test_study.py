@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,21 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from edgetl.errors import ConfigError, StorageError
+from edgetl.inputs.image import Interpolation
+from edgetl.records.search import Choice
 from edgetl.search import study as studies
 from edgetl.search.presence import is_dead, present
-from edgetl.search.study import WORKER, Sampler, open_study, place_of, requeue, revive
+from edgetl.search.study import (
+    WORKER,
+    Sampler,
+    TooSlow,
+    epochs_of,
+    keep_epochs,
+    open_study,
+    place_of,
+    requeue,
+    revive,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # trials are asked for one by one here
 SPACE = {"sizes": (32, 48), "latency-ms": 3.0}
@@ -162,6 +175,21 @@ def test_a_call_that_goes_on_draws_something_else(tmp_path: Path) -> None:
     storage = str(tmp_path / "trials.journal")
     drawn = [opened(tmp_path, storage).ask().suggest_float("share", 0.1, 0.9) for _ in range(3)]
     assert len(set(drawn)) == 3
+
+
+def test_what_was_too_slow_is_remembered(tmp_path: Path) -> None:
+    choice = Choice(network="teacher", size=64, share=0.2, depth=0.5, interpolation=Interpolation.BICUBIC)
+    TooSlow(opened(tmp_path)).add(choice, 1.5)
+    kept = TooSlow(opened(tmp_path))
+    assert choice in kept
+    assert kept.ms(choice) == 1.5
+    assert replace(choice, share=0.3) not in kept
+
+
+def test_epochs_are_chosen_once_for_so_many_minutes(tmp_path: Path) -> None:
+    assert epochs_of(opened(tmp_path), 10.0) is None
+    keep_epochs(opened(tmp_path), 10.0, 30)
+    assert [epochs_of(opened(tmp_path), minutes) for minutes in (10.0, 20.0, None)] == [30, None, None]
 
 
 def test_samplers_differ_by_their_seed(tmp_path: Path) -> None:

@@ -182,6 +182,13 @@ def test_a_wider_one_is_tried_in_place_of_what_leaves_much_of_the_budget(rough: 
     assert _queued(study) == []
 
 
+def test_one_is_tried_near_what_was_too_narrow_to_learn() -> None:
+    study, trials = optuna.create_study(direction="maximize"), _trials()
+    _timed(trials, study, 0.4, 0.82)
+    _timed(trials, study, 0.6, 1.25)
+    assert _queued(study)[-1] == pytest.approx(0.449, rel=1e-2)
+
+
 def test_the_widest_candidate_learns_however_fast_it_is() -> None:
     study, trials = optuna.create_study(direction="maximize"), _trials()
     trials._timed(study.ask(), replace(CHOICE, share=0.95), [replace(INT8, ms=0.1)])
