@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgetl.inputs.image import Interpolation
 from edgetl.records.measured import Machine
 from edgetl.records.scores import Score
 
@@ -44,7 +43,7 @@ class Choice:
     size: int
     share: float
     depth: float = 0.0
-    interpolation: Interpolation
+    interpolation: str
 
     @property
     def name(self) -> str:

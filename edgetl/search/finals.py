@@ -171,7 +171,7 @@ class Finals:
                 break
             self.progress.message(
                 f"Cut, {choice.name} takes {ms:.3g} ms, over {self.budget.latency_ms:g} ms, so it is cut anew,"
-                f" narrower"
+                " narrower"
             )
             choice = narrower
         return self._judged(number, choice, self._run(choice, judged=False), start)
@@ -198,10 +198,10 @@ class Finals:
             for name in LATER:  # of another candidate, in whose run a search was stopped
                 shutil.rmtree(folder / name, ignore_errors=True)
             outcome = pipeline.run(recipe, folder, progress=self.progress, begins=begins)
-        chosen = dict.fromkeys(
-            ("prune.network", "prune.target", "prune.depth", "distill.epochs"),
-            f"by edgetl search, for {self.budget.latency_ms:g} ms",
-        )
+        names = ["prune.network", "prune.target", "prune.depth"]
+        if self.epochs != self.recipe.distill.epochs:
+            names.append("distill.epochs")
+        chosen = dict.fromkeys(names, f"by edgetl search, for {self.budget.latency_ms:g} ms")
         write_text(self.out / RECIPE, recipes.commented(recipe, chosen, full=False))
         return outcome
 

@@ -198,7 +198,9 @@ def _chosen(recipe: Recipe, choice: Choice) -> Recipe:
     size = None if choice.size == recipe.preprocess.size else choice.size
     return recipe.model_copy(
         update={
-            "preprocess": recipe.preprocess.model_copy(update={"interpolation": choice.interpolation}),
+            "preprocess": recipe.preprocess.model_copy(
+                update={"interpolation": Interpolation(choice.interpolation)}
+            ),
             "prune": recipe.prune.model_copy(
                 update={
                     "enabled": True,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetl import pipeline
 from edgetl.bench.conditions import busy_now
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from edgetl.search.finals import Finals
     from edgetl.search.guesses import Guesses
+    from edgetl.search.networks import Networks
 
 _SPENT, _TRIALS, _WORKERS = "spent.json", "trials", "workers"
 _MOST_DRAWN = 20
@@ -140,7 +141,7 @@ class Search:
         self.started, self.before, self.first = time.time(), _spent(out), ends is None
         self.ends = self.started - self.before + config.seconds if ends is None else ends
         self.teachers = Teachers(recipe, out, progress)
-        self.networks = functools.cache(self._networks)
+        self._of_filter = functools.cache(self._networks)
         self.study: Study | None = None
         self.finals: tuple[FinalRun, ...] = ()
         self.said = set[int]()
@@ -224,7 +225,11 @@ class Search:
             latency_ms=self.config.latency_ms,
         )
 
-    def _networks(self, interpolation: Interpolation) -> Any:
+    def networks(self, interpolation: str) -> Networks:
+        """What makes the candidates of a resize filter."""
+        return self._of_filter(Interpolation(interpolation))
+
+    def _networks(self, interpolation: Interpolation) -> Networks:
         from edgetl.search.networks import Networks
 
         return Networks(self.recipe, self.teachers.task, self.teachers.taught(interpolation).checkpoint)

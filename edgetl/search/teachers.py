@@ -43,7 +43,7 @@ class Teachers:
 
     def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
         self.recipe, self.out, self.progress = recipe, out, progress
-        self.taught = functools.cache(self._teacher)
+        self._taught = functools.cache(self._teacher)
         self._index: DataIndex | None = None
 
     @property
@@ -60,7 +60,11 @@ class Teachers:
         """What networks answer."""
         return training_task(self.index.task, self.recipe.task, self.recipe.labels)
 
-    def folder(self, interpolation: Interpolation) -> Path:
+    def taught(self, interpolation: str) -> Teacher:
+        """The teacher with a resize filter, which learns only once."""
+        return self._taught(Interpolation(interpolation))
+
+    def folder(self, interpolation: str) -> Path:
         """The folder of the ordinary run with a resize filter."""
         own = interpolation == self.recipe.preprocess.interpolation
         return self.out / (RUN if own else f"{RUN}-{interpolation}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edgetl.inputs.image import Interpolation
 from edgetl.records.measured import Machine
 from edgetl.records.scores import Score
 from edgetl.records.search import (
@@ -18,7 +17,7 @@ from edgetl.records.search import (
     TrialState,
 )
 
-CHOICE = Choice(network="teacher", size=64, share=0.2, interpolation=Interpolation.BICUBIC)
+CHOICE = Choice(network="teacher", size=64, share=0.2, interpolation="bicubic")
 MACHINE = Machine(cpu="Test CPU", cores=2, memory_bytes=2**33, system="Linux x86_64", python="3.11.0")
 
 

@@ -96,6 +96,7 @@ def test_its_recipe_is_the_chosen_candidate_s(searched: Searched) -> None:
     recipe = config.load(out / "recipe.toml")
     assert recipe.prune.target == MacsTarget(share=record.chosen.choice.share)
     assert recipe.distill.epochs == 2
+    assert (out / "recipe.toml").read_text().count("# Chosen: by edgetl search") == 3
     assert f'prune.target = {{kind = "macs", share = {record.chosen.choice.share}}}' in record.settings
 
 
@@ -150,6 +151,7 @@ def test_time_that_is_left_and_a_slow_cut_change_the_ordinary_run(
     assert (record.holds, final.trial) == (True, 0)
     assert final.choice.share < record.trials[0].choice.share
     assert config.load(out / "recipe.toml").distill.epochs == 8
+    assert (out / "recipe.toml").read_text().count("# Chosen: by edgetl search") == 4
     assert "distill.epochs = 8" in record.settings
     assert any(text.startswith("The time that is left is used: 8 epochs") for text in spoken.said)
     assert any(text.endswith("over 10000 ms, so it is cut anew, narrower") for text in spoken.said)

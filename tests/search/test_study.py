@@ -18,7 +18,6 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from edgetl.errors import ConfigError, StorageError
-from edgetl.inputs.image import Interpolation
 from edgetl.records.search import Choice
 from edgetl.search import study as studies
 from edgetl.search.presence import is_dead, present
@@ -178,7 +177,7 @@ def test_a_call_that_goes_on_draws_something_else(tmp_path: Path) -> None:
 
 
 def test_what_was_too_slow_is_remembered(tmp_path: Path) -> None:
-    choice = Choice(network="teacher", size=64, share=0.2, depth=0.5, interpolation=Interpolation.BICUBIC)
+    choice = Choice(network="teacher", size=64, share=0.2, depth=0.5, interpolation="bicubic")
     TooSlow(opened(tmp_path)).add(choice, 1.5)
     kept = TooSlow(opened(tmp_path))
     assert choice in kept
