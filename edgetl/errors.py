@@ -29,8 +29,8 @@ Anything else is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 
 class EdgetlError(Exception):
@@ -148,3 +148,22 @@ class Interrupted(EdgetlError):
     """The user stopped a run; what was done is saved."""
 
     exit_code: ClassVar[int] = 130
+
+
+def to_plain(error: EdgetlError) -> dict[str, Any]:
+    """An error as plain values, to be raised in another process: its class, and what that class is made from."""
+    match error:
+        case MissingDependencyError():
+            arguments: list[Any] = [error.what, error.remedy]
+        case ConfigError():
+            arguments = [list(error.problems)]
+        case _:
+            arguments = [str(error)]
+    return {"kind": type(error).__name__, "arguments": arguments}
+
+
+def from_plain(values: Mapping[str, Any]) -> EdgetlError:
+    """The error that `to_plain` described."""
+    made = globals()[values["kind"]](*values["arguments"])
+    assert isinstance(made, EdgetlError)
+    return made

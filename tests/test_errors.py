@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 
 import pytest
@@ -56,6 +57,18 @@ def test_a_missing_dependency_names_the_remedy() -> None:
     error = errors.MissingDependencyError("onnxruntime", "Install it with: pip install onnxruntime")
     assert str(error) == "onnxruntime is not available. Install it with: pip install onnxruntime"
     assert (error.what, error.remedy) == ("onnxruntime", "Install it with: pip install onnxruntime")
+
+
+def test_every_error_is_the_same_in_another_process() -> None:
+    own: dict[type[BaseException], errors.EdgetlError] = {
+        errors.ConfigError: errors.ConfigError(["a: wrong.", "b: wrong."]),
+        errors.MissingDependencyError: errors.MissingDependencyError("TensorRT", "Install it."),
+    }
+    for kind in _classes().values():
+        error = own.get(kind) or kind("Why.")
+        assert isinstance(error, errors.EdgetlError)
+        there = errors.from_plain(json.loads(json.dumps(errors.to_plain(error))))
+        assert (type(there), str(there), vars(there)) == (kind, str(error), vars(error))
 
 
 def test_an_image_error_is_a_data_error_and_bundle_errors_are_bundle_errors() -> None:

@@ -20,14 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgetl.errors import ModelError
+from edgetl.errors import EdgetlError, ModelError, from_plain, to_plain
 from edgetl.files import read_json, write_json
 from edgetl.process import tune
 from edgetl.progress import SILENT, Progress, ProgressTask
 
 J = TypeVar("J")
 R = TypeVar("R")
-_JOB, _RESULT, _SAID = "job.json", "result.json", "said.txt"
+_JOB, _RESULT, _ERROR, _SAID = "job.json", "result.json", "error.json", "said.txt"
 _MARK = "edgetl:"
 """Begins each line of progress, so that what a library prints is not taken for one."""
 
@@ -41,6 +41,7 @@ def run_apart(work: Callable[[J, Progress], R], job: J, progress: Progress = SIL
         progress: shows its bars.
 
     Raises:
+        EdgetlError: as the work raised it there.
         ModelError: that process ended without a result.
     """
     with tempfile.TemporaryDirectory(prefix="edgetl-timing-") as name:
@@ -65,6 +66,8 @@ def run_apart(work: Callable[[J, Progress], R], job: J, progress: Progress = SIL
             except BaseException:
                 process.kill()
                 raise
+        if (folder / _ERROR).is_file():
+            raise from_plain(json.loads((folder / _ERROR).read_text(encoding="utf-8")))
         if process.returncode:
             lines = (folder / _SAID).read_text(errors="replace").strip().splitlines()
             reason = lines[-1] if lines else f"it ended with code {process.returncode}"
@@ -115,7 +118,11 @@ def _main(module: str, function: str, folder: Path) -> None:
     tune()
     work = getattr(importlib.import_module(module), function)
     job = read_json(folder / _JOB, typing.get_type_hints(work)["job"])
-    write_json(folder / _RESULT, work(job, _Lines()))
+    try:
+        write_json(folder / _RESULT, work(job, _Lines()))
+    except EdgetlError as error:
+        write_json(folder / _ERROR, to_plain(error))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ class RuntimeStopwatch:
         """Export and time a network.
 
         Raises:
-            ModelError: it cannot be exported or loaded, or ONNX Runtime is not installed.
+            MissingDependencyError: ONNX Runtime is not installed.
+            ModelError: it cannot be exported or loaded.
         """
         from edgetl.bench.threads import numbers_of
         from edgetl.measure.timing import TEACHER, TimedFile, times_of

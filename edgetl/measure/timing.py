@@ -139,7 +139,8 @@ def times_of(
         `time_interleaved`.
 
     Raises:
-        ModelError: a network cannot be loaded, or its engine is not here.
+        MissingDependencyError: its engine is not installed.
+        ModelError: a network cannot be loaded.
     """
     with tempfile.TemporaryDirectory(prefix="edgetl-networks-") as name:
         paths = {key: Path(name) / f"{at}.{one.format}" for at, (key, one) in enumerate(files.items())}

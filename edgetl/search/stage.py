@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _SPENT, _TRIALS, _WORKERS = "spent.json", "trials", "workers"
 _MOST_DRAWN = 20
 """Candidates that are drawn at most for each that learns."""
-_RESERVED, _AROUND_S, _LONGEST = 0.6, 90.0, 4
+_RESERVED, _AROUND_S, LONGEST = 0.6, 90.0, 4
 """Of the time, the share that is kept at most for the ordinary run; seconds of that run that are no epochs; and by how
 many times the recipe's epochs of distillation it may take, where the time is left."""
 _LEAVE_S = 30.0
@@ -352,7 +352,7 @@ class Search:
 
     def _reserve(self) -> float:
         """Seconds that the ordinary run takes at most, as far as is known."""
-        return _AROUND_S if (best := self._best()) is None else self._run_seconds(best, _LONGEST)
+        return _AROUND_S if (best := self._best()) is None else self._run_seconds(best, LONGEST)
 
     def _best(self) -> SearchTrial | None:
         """Whose ordinary run would be next."""
@@ -383,7 +383,7 @@ class Search:
         if (kept := epochs_of(study, self.config.minutes)) is not None:
             return kept
         left = self.ends - time.time()
-        times = max([1, *(n for n in range(1, _LONGEST + 1) if self._run_seconds(best, n) <= left)])
+        times = max([1, *(n for n in range(1, LONGEST + 1) if self._run_seconds(best, n) <= left)])
         if times > 1:
             self.progress.message(
                 f"The time that is left is used: {times * own} epochs of distillation, the recipe has {own}"

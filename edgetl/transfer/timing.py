@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgetl.bench.statistics import summarise
-from edgetl.bench.timer import BLOCK
 from edgetl.measure.timing import TimedFile, times_of
 from edgetl.progress import SILENT, Progress
 from edgetl.records.measured import Latency
 from edgetl.transfer.networks import Exported
 
 ROUNDS = 6
-"""Of one block a network; one more, uncounted, comes first."""
+"""Of one block of calls of each network; one more, uncounted, comes first."""
 
 
 def latencies(networks: Sequence[Exported], threads: int, progress: Progress = SILENT) -> list[Latency]:
@@ -24,14 +23,16 @@ def latencies(networks: Sequence[Exported], threads: int, progress: Progress = S
         progress: shows the rounds.
 
     Raises:
-        ModelError: a network cannot be loaded, or ONNX Runtime is not installed.
+        MissingDependencyError: ONNX Runtime is not installed.
+        ModelError: a network cannot be loaded.
     """
     files = {
         str(at): TimedFile(content=network.model, size=network.spec.size, threads=(threads,))
         for at, network in enumerate(networks)
     }
     timed = times_of(files, warm_rounds=1, rounds=ROUNDS, progress=progress)
+    samples = [own[threads] for own in timed.values()]
     return [
-        summarise(own[threads], scenario="single-stream", batch=1, threads=threads, warmup=BLOCK)
-        for own in timed.values()
+        summarise(own, scenario="single-stream", batch=1, threads=threads, warmup=len(own) // ROUNDS)
+        for own in samples
     ]

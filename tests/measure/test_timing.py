@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from edgetl.bench.apart import run_apart
 from edgetl.errors import ModelError
 from edgetl.inputs.spec import PreprocessSpec
 from edgetl.measure import timing
-from edgetl.measure.timing import TEACHER, ModelsJob, TimedFile, time_models, times_of
+from edgetl.measure.timing import TEACHER, FilesJob, ModelsJob, TimedFile, time_files, time_models, times_of
 from edgetl.models import backbones, checkpoint
 from edgetl.models.architecture import describe
-from edgetl.progress import SilentProgress
+from edgetl.progress import SILENT, SilentProgress
 from tests.bundles import picture
 from tests.onnx_models import SIZE, classifier
 
@@ -89,10 +90,20 @@ def test_another_process_times_files_in_turn(monkeypatch: pytest.MonkeyPatch) ->
     assert min(found["small"][1]) < min(found["large"][1])
 
 
-def test_why_it_ended_without_a_result_is_said(job: ModelsJob) -> None:
+def test_an_error_there_is_the_same_error_here(job: ModelsJob) -> None:
     Path(job.files["fp32"]).write_bytes(b"not a model")
-    with pytest.raises(ModelError, match=r"^Nothing could be timed in a process of its own: .*fp32\.onnx"):
+    with pytest.raises(ModelError) as here:
+        time_models(job, SILENT)
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(here.value))}$"):
         run_apart(time_models, job)
+
+
+def test_why_it_ended_without_a_result_is_said() -> None:
+    job = FilesJob(files={"small": "small.onnx"}, sizes={"small": 32}, threads={}, warm_rounds=1, rounds=1)
+    with pytest.raises(
+        ModelError, match=r"^Nothing could be timed in a process of its own: KeyError: 'small'$"
+    ):
+        run_apart(time_files, job)
 
 
 def test_a_stop_ends_the_other_process_too(job: ModelsJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl import errors
-from edgetl.errors import EdgetlError, ModelError
+from edgetl.errors import ModelError, from_plain
 from edgetl.export.tensorrt.builder import PERCENT, BuiltEngine, check_onnx
 from edgetl.export.tensorrt.options import BuildOptions
 from edgetl.export.tensorrt.worker import Request
@@ -57,7 +57,7 @@ def build_engine(
         write_json(folder / "request.json", request)
         _run(_command(folder), folder, options, progress)
         if (folder / "error.json").is_file():
-            raise _error(json.loads((folder / "error.json").read_text(encoding="utf-8")))
+            raise from_plain(json.loads((folder / "error.json").read_text(encoding="utf-8")))
         return BuiltEngine((folder / "engine").read_bytes(), read_json(folder / "result.json", EngineRecord))
 
 
@@ -103,10 +103,3 @@ def _event(line: str) -> dict[str, Any]:
         if isinstance(event, dict):
             return event
     return {}
-
-
-def _error(answer: dict[str, Any]) -> EdgetlError:
-    kind = getattr(errors, str(answer["kind"]), EdgetlError)
-    made = kind(*answer["arguments"])
-    assert isinstance(made, EdgetlError)
-    return made

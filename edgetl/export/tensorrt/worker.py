@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.errors import ConfigError, EdgetlError, MissingDependencyError, ModelError
+from edgetl.errors import EdgetlError, ModelError, to_plain
 from edgetl.export.tensorrt import cache
 from edgetl.export.tensorrt.builder import compile_engine, load_module
 from edgetl.export.tensorrt.gpu import find_gpu
@@ -40,21 +40,9 @@ def main(folder: Path) -> int:
     try:
         _build(folder)
     except EdgetlError as error:
-        write_json(folder / "error.json", describe(error))
+        write_json(folder / "error.json", to_plain(error))
         return 1
     return 0
-
-
-def describe(error: EdgetlError) -> dict[str, Any]:
-    """An error as plain values: its class, and what that class is made from."""
-    match error:
-        case MissingDependencyError():
-            arguments: list[Any] = [error.what, error.remedy]
-        case ConfigError():
-            arguments = [list(error.problems)]
-        case _:
-            arguments = [str(error)]
-    return {"kind": type(error).__name__, "arguments": arguments}
 
 
 def _build(folder: Path) -> None:
