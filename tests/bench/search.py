@@ -6,8 +6,8 @@ corrections, at random, and a grid, for which the teacher is pruned to even shar
 largest share first, until one holds the budget or the minutes are over. Where minutes are left, that share is run again
 with as many of the recipe's epochs of distillation as fit, at most as many as a search takes. All share one teacher,
 whose training takes none of the minutes. Latencies are compared side by side. Scores: top-1 on the test images, by
-which nothing is chosen; a paired test on them says whether the searched model is worse than the default student. Last,
-what share of the machine's INT8 peak both reach on one thread.
+which nothing is chosen; paired tests on them say whether the searched model is worse than the others. Last, what share
+of the machine's INT8 peak both reach on one thread.
 
 What is finished is kept under `.cache/bench/search` (`EDGETL_BENCH_CACHE`), and a search that was stopped goes on.
 `EDGETL_BENCH_SETS` names the sets (default both), `EDGETL_BENCH_MINUTES` the minutes of each search (default 60),
@@ -107,12 +107,21 @@ def _searches(data: str, source: Path) -> Iterator[Claim]:
             say(f"{data}, seed {seed}, {sampler}: {_figures(found[sampler][-1:])}")
         found.setdefault("grid", []).append(_grid(recipe, home / "grid", budget, taught, minutes))
         say(f"{data}, seed {seed}, grid: {_figures(found['grid'][-1:])}")
-    pairs = list(zip(found["default"], found["tpe"], strict=True))
-    yield from judged(data, found, [latency_ratio(*pair) for pair in pairs if pair[1].bundle])
-    for seed, (default, tpe) in zip(named_seeds("0"), pairs, strict=True):
-        if tpe.bundle:
-            yield _paired(f"{data}, seed {seed}", source, default, tpe)
-            yield _shares(f"{data}, seed {seed}", default, tpe)
+    ratios = []
+    for at, seed in enumerate(named_seeds("0")):
+        each = {name: students[at] for name, students in found.items() if students[at].bundle}
+        default, tpe = each.pop("default"), each.get("tpe")
+        over = {name: latency_ratio(default, one) for name, one in each.items()}
+        for name, ratio in over.items():
+            yield Claim(name=f"{data}, seed {seed}: latency of {name} over default", measured=f"{ratio:.2f}x")
+        if tpe is None:
+            continue
+        ratios.append(over["tpe"])
+        others = {"default": default} | {name: one for name, one in each.items() if name != "tpe"}
+        for name, other in others.items():
+            yield _paired(f"{data}, seed {seed}: not worse than {name}", source, other, tpe)
+        yield _shares(f"{data}, seed {seed}", default, tpe)
+    yield from judged(data, found, ratios)
 
 
 def judged(data: str, found: dict[str, list[Student]], ratios: Sequence[float]) -> Iterator[Claim]:
@@ -154,11 +163,11 @@ def latency_ratio(default: Student, searched: Student) -> float:
     return min(share_of(samples, own, _ROUNDS) for samples in timed["searched"].values())
 
 
-def _paired(name: str, source: Path, default: Student, searched: Student) -> Claim:
-    """Whether the searched model is worse on the test images than the default student."""
-    found = compare_paired(*(_right(one, source) for one in (default, searched)))
+def _paired(name: str, source: Path, other: Student, searched: Student) -> Claim:
+    """Whether the searched model is worse on the test images than another."""
+    found = compare_paired(*(_right(one, source) for one in (other, searched)))
     return Claim(
-        name=f"{name}: not worse than the default student (McNemar's exact test)",
+        name=f"{name} (McNemar's exact test)",
         measured=f"{found.only_first} lost, {found.only_second} won, p = {found.p_value:.2g}",
         aim=f"p >= {LEVEL:g}, or more won",
         holds=found.p_value >= LEVEL or found.only_second > found.only_first,
